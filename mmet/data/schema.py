@@ -1,0 +1,65 @@
+"""The one schema every dataset is brought to, and the plain records a reader of a folder returns.
+
+A *reader* (one small file a dataset, see `mmet.data.registry`) turns a folder in its published layout into a
+`ReidFolder`: lists of `PersonImage` per split and the files it had to leave out. `mmet.data.load_reid_dataset` turns that
+into a `datasets.DatasetDict` with the columns of `REID_FEATURES`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Features, Image, List, Value
+
+REID_FEATURES = Features(
+    {
+        "image": Image(),
+        "person_id": Value("int64"),
+        "camera_id": Value("int64"),
+        "captions": List(Value("string")),
+        "person_mask": Image(),
+        "image_path": Value("string"),
+        "domain": Value("string"),
+    }
+)
+"""Columns of every split. `captions` may be empty, `person_mask` null; `camera_id` is -1 where a dataset has none."""
+
+JUNK_PERSON_ID = -1
+"""A detection that is no clean person: dropped before evaluation (Market-1501's `-1`)."""
+
+DISTRACTOR_PERSON_ID = 0
+"""A person nobody queries: stays in the gallery as a wrong candidate (Market-1501's `0000`)."""
+
+NO_CAMERA = -1
+
+
+class DatasetError(ValueError):
+    """A dataset folder cannot be used; the message names the file and field and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonImage:
+    """One crop. Paths are absolute; `person_id` and `camera_id` are the dataset's own numbers."""
+
+    image_path: Path
+    person_id: int
+    camera_id: int = NO_CAMERA
+    captions: tuple[str, ...] = ()
+    person_mask: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file or annotation that was left out, and why (the reason is what skips are counted by)."""
+
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class ReidFolder:
+    """What a reader found: images by split (insertion order is the split order) and what it skipped."""
+
+    splits: dict[str, list[PersonImage]]
+    skipped: list[SkippedFile] = field(default_factory=list)
