@@ -1,0 +1,220 @@
+# Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
+"""MMET configuration: one object for the whole model and one for each of its three encoders.
+
+The defaults are the paper's: ViT-B/16 for image, text and multimodal encoder alike, 256x128 crops cut into overlapping 16-pixel patches
+every 12 pixels (21x10 = 210 patches), 15 % masking being the collator's business, all eight losses switched on. This module travels
+with every checkpoint, so it imports nothing but transformers.
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+IDENTITY_POOLINGS = ("multimodal", "image", "text")
+
+
+class MMETEncoderConfig(PreTrainedConfig):
+    r"""
+    What the three encoders share: the width and depth of a pre-norm transformer.
+
+    Args:
+        hidden_size: Width of the hidden states.
+        num_hidden_layers: Number of transformer layers.
+        num_attention_heads: Number of attention heads; must divide `hidden_size`.
+        intermediate_size: Width of the feed-forward layers.
+        hidden_act: Activation of the feed-forward layers.
+        hidden_dropout_prob: Dropout after embeddings, attention and feed-forward layers.
+        attention_probs_dropout_prob: Dropout on attention weights.
+        layer_norm_eps: Epsilon of the layer norms.
+        initializer_range: Standard deviation of the normal initialisation of weights (0.02 in ViT, BERT and FLAVA). `None` asks for
+            Xavier-uniform linear layers and embeddings of unit expected norm, which train far better at small width.
+    """
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    layer_norm_eps: float = 1e-12
+    initializer_range: float | int | None = 0.02
+
+    def validate_heads(self):
+        """The heads share the hidden states evenly."""
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads must divide hidden_size; got {self.num_attention_heads} heads "
+                f"for a hidden_size of {self.hidden_size}"
+            )
+
+
+@strict
+class MMETImageConfig(MMETEncoderConfig):
+    r"""
+    Configuration of [`MMETImageModel`], a ViT over (overlapping) patches.
+
+    Args:
+        image_size: Height and width of the input in pixels.
+        patch_size: Side of a square patch in pixels.
+        patch_stride: Distance between neighbouring patches in pixels. Smaller than `patch_size` means overlapping patches (the paper's
+            "12x12", as in TransReID); equal to it means a plain ViT.
+        num_channels: Number of image channels.
+    """
+
+    model_type = "mmet_image_model"
+    base_config_key = "image_config"
+
+    image_size: list[int] | tuple[int, int] | int = (256, 128)
+    patch_size: int = 16
+    patch_stride: int = 12
+    num_channels: int = 3
+
+    def __post_init__(self, **kwargs):
+        size = self.image_size
+        # JSON knows no tuples; a list is what comes back from a saved configuration.
+        self.image_size = [size, size] if isinstance(size, int) else list(size)
+        super().__post_init__(**kwargs)
+
+    def validate_patches(self):
+        """At least one whole patch fits in the image."""
+        if len(self.image_size) != 2 or min(self.image_size) < self.patch_size or self.patch_stride < 1:
+            raise ValueError(
+                "image_size must be (height, width), each at least patch_size, and patch_stride at least 1; got "
+                f"image_size={self.image_size}, patch_size={self.patch_size}, patch_stride={self.patch_stride}"
+            )
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid."""
+        rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in self.image_size)
+        return rows, columns
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patches of an image, without [CLS_I]."""
+        rows, columns = self.patch_grid
+        return rows * columns
+
+
+@strict
+class MMETTextConfig(MMETEncoderConfig):
+    r"""
+    Configuration of [`MMETTextModel`]: BERT's embeddings under the same transformer as the image encoder.
+
+    Args:
+        vocab_size: Size of the tokenizer's vocabulary.
+        max_position_embeddings: Longest caption in tokens, special tokens included.
+        pad_token_id: Id of the padding token.
+    """
+
+    model_type = "mmet_text_model"
+    base_config_key = "text_config"
+
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    pad_token_id: int | None = 0
+
+
+@strict
+class MMETMultimodalConfig(MMETEncoderConfig):
+    r"""Configuration of [`MMETMultimodalModel`], the transformer over [CLS_M], image and text states."""
+
+    model_type = "mmet_multimodal_model"
+    base_config_key = "multimodal_config"
+
+
+@strict
+class MMETConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`MMETModel`], [`MMETForPreTraining`] and [`MMETForReID`].
+
+    Args:
+        image_config: [`MMETImageConfig`] or its dictionary.
+        text_config: [`MMETTextConfig`] or its dictionary.
+        multimodal_config: [`MMETMultimodalConfig`] or its dictionary.
+        projection_dim: Width of the space in which image and text are contrasted (L_GC).
+        logit_scale_init_value: Initial logarithm of the inverse temperature of L_GC (FLAVA and CLIP start at ln(1/0.07)).
+        codebook_size: Number of discrete codes a masked patch is classified into.
+        codebook_cell: Side in pixels of the square cells whose mean colours describe a patch; must divide `patch_size` and
+            `patch_stride` of the image encoder.
+        num_identities: Number of training identities; 0 builds no classifier.
+        identity_pooling: Which class token is the identity embedding: `multimodal` (h_CLS,M), `image` (h_CLS,I) or `text` (h_CLS,T).
+        modality_dropout: Share of the pairs of a training batch that L_ID and L_triplet also see with one modality dropped, image and
+            text alike. It is what makes image, text and image+text embeddings comparable.
+        label_smoothing: Label smoothing of L_ID.
+        triplet_margin: Margin m of L_triplet (Eq. 2); `None` is the soft margin log(1 + exp(.)).
+        triplet_normalize: Whether L_triplet measures distances between L2-normalised embeddings.
+        mim_weight, mlm_weight: Weights of L_MIM and L_MLM on the unimodal encoders; 0 switches a loss and its cost off, here as below.
+        mmm_image_weight, mmm_text_weight: Weights of the two parts of L_MMM on the multimodal encoder.
+        itm_weight: Weight of image-text matching, L_ITM.
+        global_contrastive_weight: Weight of L_GC.
+        identity_weight, triplet_weight: Weights of L_ID (Eq. 1) and L_triplet (Eq. 2).
+        tie_word_embeddings: Whether the text prediction heads share the word embeddings (as in BERT).
+        initializer_range: As in the encoders, for the projections and heads.
+    """
+
+    model_type = "mmet"
+    sub_configs_defaults = {  # noqa: RUF012 (transformers reads it un-annotated: an annotation would make it a field)
+        "image_config": MMETImageConfig,
+        "text_config": MMETTextConfig,
+        "multimodal_config": MMETMultimodalConfig,
+    }
+
+    image_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    multimodal_config: dict | PreTrainedConfig | None = None
+    projection_dim: int = 768
+    logit_scale_init_value: float | int = 2.6592
+    codebook_size: int = 1024
+    codebook_cell: int = 4
+    num_identities: int = 0
+    identity_pooling: str = "multimodal"
+    modality_dropout: float | int = 1.0
+    label_smoothing: float | int = 0.1
+    triplet_margin: float | int | None = 0.3
+    triplet_normalize: bool = True
+    mim_weight: float | int = 1.0
+    mlm_weight: float | int = 1.0
+    mmm_image_weight: float | int = 1.0
+    mmm_text_weight: float | int = 1.0
+    itm_weight: float | int = 1.0
+    global_contrastive_weight: float | int = 1.0
+    identity_weight: float | int = 1.0
+    triplet_weight: float | int = 1.0
+    tie_word_embeddings: bool = True
+    initializer_range: float | int | None = 0.02
+
+    def validate_codebook(self):
+        """A patch is a whole number of cells, and so is the step between two patches."""
+        image = self.image_config
+        if self.codebook_size < 2:
+            raise ValueError(f"codebook_size must be at least 2; got {self.codebook_size}")
+        if self.codebook_cell < 1 or image.patch_size % self.codebook_cell or image.patch_stride % self.codebook_cell:
+            raise ValueError(
+                "codebook_cell must divide patch_size and patch_stride; got "
+                f"codebook_cell={self.codebook_cell}, patch_size={image.patch_size}, patch_stride={image.patch_stride}"
+            )
+
+    def validate_identity(self):
+        """Identity options are among those that exist."""
+        if self.identity_pooling not in IDENTITY_POOLINGS:
+            raise ValueError(f"identity_pooling must be one of {IDENTITY_POOLINGS}; got {self.identity_pooling!r}")
+        if not 0 <= self.modality_dropout <= 1:
+            raise ValueError(f"modality_dropout must lie in [0, 1]; got {self.modality_dropout}")
+        if self.num_identities < 0:
+            raise ValueError(f"num_identities must not be negative; got {self.num_identities}")
+
+    def validate_weights(self):
+        """Loss weights are not negative."""
+        weights = {name: getattr(self, name) for name in vars(type(self)) if name.endswith("_weight")}
+        negative = {name: weight for name, weight in weights.items() if weight < 0}
+        if negative:
+            raise ValueError(f"loss weights must not be negative; got {negative}")
+
+
+MMETImageConfig.register_for_auto_class()
+MMETTextConfig.register_for_auto_class()
+MMETMultimodalConfig.register_for_auto_class()
+MMETConfig.register_for_auto_class()
+
+__all__ = ["MMETConfig", "MMETImageConfig", "MMETMultimodalConfig", "MMETTextConfig"]

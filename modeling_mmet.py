@@ -1,0 +1,1230 @@
+# Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
+"""MMET: image, text and multimodal transformers, the eight training losses, and the identity embedding.
+
+Implements "Learning Robust Visual-Semantic Embedding for Generalizable Person Re-identification" (Xiang et al., 2023), sections 3.2
+and 3.3. Three pre-norm transformers of one architecture: an image encoder over (overlapping) patches, a text encoder over BERT tokens, and
+a multimodal encoder that reads [CLS_M] and whatever of the two is there. This module travels with every checkpoint: it imports torch,
+transformers and its own configuration, nothing else.
+
+    >>> from modeling_mmet import MMETForReID
+    >>> model = MMETForReID.from_pretrained("path/to/checkpoint")
+    >>> model(**processor(images=[crop], text=["a woman in a red jacket"], return_tensors="pt")).embeddings  # (1, D), unit norm
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+try:
+    from .configuration_mmet import (
+        MMETConfig,
+        MMETEncoderConfig,
+        MMETImageConfig,
+        MMETMultimodalConfig,
+        MMETTextConfig,
+    )
+except ImportError:
+    from configuration_mmet import (
+        MMETConfig,
+        MMETEncoderConfig,
+        MMETImageConfig,
+        MMETMultimodalConfig,
+        MMETTextConfig,
+    )
+
+LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive", "identity", "triplet")
+"""Keys of `MMETForPreTrainingOutput.losses`; the weight of `name` is `config.<name>_weight`."""
+
+IGNORE_INDEX = -100
+"""Label of a position, pair or person that takes no part in a loss."""
+
+_PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
+"""What a pretraining checkpoint holds beyond the encoders and the identity head."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Outputs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class MMETEncoderOutput(ModelOutput):
+    """
+    Output of one of the three encoders.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            Hidden states after the final layer norm.
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
+            The class token of `last_hidden_state`.
+        pre_norm_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            Hidden states before the final layer norm: what the multimodal encoder reads, as in FLAVA.
+        hidden_states, attentions (`tuple(torch.FloatTensor)`): On request, one a layer.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    pre_norm_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class MMETModelOutput(ModelOutput):
+    """
+    Output of [`MMETModel`]; what belongs to an absent modality is `None`.
+
+    Args:
+        image_embeds (`torch.FloatTensor` of shape `(batch_size, num_patches + 1, hidden_size)`): h_I; [CLS_I] comes first.
+        text_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`): h_T; [CLS_T] comes first.
+        multimodal_embeds (`torch.FloatTensor` of shape `(batch_size, 1 + num_patches + 1 + text_length, hidden_size)`):
+            h_M: [CLS_M], then the image states, then the text states, without those of an absent modality.
+        image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The encoders' own outputs.
+    """
+
+    image_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+    multimodal_embeds: torch.FloatTensor | None = None
+    image_output: MMETEncoderOutput | None = None
+    text_output: MMETEncoderOutput | None = None
+    multimodal_output: MMETEncoderOutput | None = None
+
+
+@dataclass
+class MMETForPreTrainingOutput(ModelOutput):
+    """
+    Output of [`MMETForPreTraining`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`): Weighted sum of the losses that were computed; `None` when there was none.
+        losses (`dict[str, torch.FloatTensor | None]`): Each of `LOSS_NAMES`, unweighted; `None` where not computed.
+        mim_logits, mmm_image_logits (`torch.FloatTensor` of shape `(num_masked_patches, codebook_size)`):
+            For the masked patches alone, in the row-major order of `bool_masked_pos` (for L_MMM: of the matching pairs).
+        mlm_logits, mmm_text_logits (`torch.FloatTensor` of shape `(num_masked_tokens, vocab_size)`):
+            For the masked tokens alone, in the row-major order of `mlm_labels` (for L_MMM: of the matching pairs).
+        itm_logits (`torch.FloatTensor` of shape `(batch_size, 2)`): Mismatch and match.
+        logits_per_image (`torch.FloatTensor` of shape `(batch_size, batch_size)`): Scaled cosine similarities of L_GC.
+        identity_embeds (`torch.FloatTensor` of shape `(num_views, hidden_size)`): Identity embeddings after the BNNeck, of every view.
+        identity_logits (`torch.FloatTensor` of shape `(num_views, num_identities)`): Classifier scores of every view.
+    """
+
+    loss: torch.FloatTensor | None = None
+    losses: dict[str, torch.FloatTensor | None] | None = None
+    mim_logits: torch.FloatTensor | None = None
+    mlm_logits: torch.FloatTensor | None = None
+    mmm_image_logits: torch.FloatTensor | None = None
+    mmm_text_logits: torch.FloatTensor | None = None
+    itm_logits: torch.FloatTensor | None = None
+    logits_per_image: torch.FloatTensor | None = None
+    identity_embeds: torch.FloatTensor | None = None
+    identity_logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class MMETForReIDOutput(ModelOutput):
+    """
+    Output of [`MMETForReID`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`): L_ID + L_triplet (Eq. 3), with labels.
+        embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Identity embeddings of unit norm; compare by inner product.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores where the model has a classifier.
+    """
+
+    loss: torch.FloatTensor | None = None
+    embeddings: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Embeddings
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MMETImageEmbeddings(nn.Module):
+    """Overlapping patch projections, [CLS_I] and learned position embeddings; masked patches become a learned [MASK]."""
+
+    def __init__(self, config: MMETImageConfig):
+        super().__init__()
+        self.config = config
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.hidden_size))
+        self.patch_embeddings = nn.Conv2d(
+            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_stride
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def interpolate_position_embeddings(self, rows: int, columns: int) -> torch.Tensor:
+        """Position embeddings `(1, 1 + rows * columns, hidden_size)` for another grid, by bicubic interpolation."""
+        cls_position, patch_positions = self.position_embeddings.split([1, self.config.num_patches], dim=1)
+        grid = patch_positions.unflatten(1, self.config.patch_grid).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid.float(), size=(rows, columns), mode="bicubic", align_corners=False)
+        return torch.cat([cls_position, grid.to(cls_position.dtype).flatten(2).transpose(1, 2)], dim=1)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+    ) -> torch.Tensor:
+        size = list(pixel_values.shape[-2:])
+        if size != self.config.image_size and not interpolate_pos_encoding:
+            raise ValueError(
+                f"expected pixel_values of size {self.config.image_size}, received {size}; "
+                "pass interpolate_pos_encoding=True to interpolate the position embeddings"
+            )
+        patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, D, rows, columns)
+        rows, columns = patches.shape[-2:]
+        hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
+        if bool_masked_pos is not None:
+            if bool_masked_pos.shape != hidden_states.shape[:2]:
+                raise ValueError(
+                    f"expected bool_masked_pos of shape {tuple(hidden_states.shape[:2])}, received {tuple(bool_masked_pos.shape)}"
+                )
+            mask_token = self.mask_token.to(hidden_states.dtype)
+            hidden_states = torch.where(bool_masked_pos.bool().unsqueeze(-1), mask_token, hidden_states)
+        cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+        hidden_states = torch.cat([cls_token, hidden_states], dim=1)
+        if (rows, columns) == self.config.patch_grid:
+            hidden_states = hidden_states + self.position_embeddings
+        else:
+            hidden_states = hidden_states + self.interpolate_position_embeddings(rows, columns)
+        return self.dropout(hidden_states)
+
+
+class MMETTextEmbeddings(nn.Module):
+    """BERT's word and position embeddings with layer norm; a caption is one segment, so there are no token types."""
+
+    def __init__(self, config: MMETTextConfig):
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Parameter(torch.empty(1, config.max_position_embeddings, config.hidden_size))
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        length = input_ids.shape[1]
+        if length > self.position_embeddings.shape[1]:
+            raise ValueError(
+                f"expected at most max_position_embeddings={self.position_embeddings.shape[1]} tokens, received {length}; "
+                "ask the processor for truncation=True"
+            )
+        hidden_states = self.token_embedding(input_ids) + self.position_embeddings[:, :length]
+        return self.dropout(self.layer_norm(hidden_states))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Transformer layers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention written out: `(B, heads, L, head_dim)` in, `(B, L, heads, head_dim)` and the weights out."""
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class MMETAttention(nn.Module):
+    """Multi-head self-attention with one matrix for queries, keys and values."""
+
+    def __init__(self, config: MMETEncoderConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch, length, width = hidden_states.shape
+        qkv = self.qkv_proj(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
+        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attention_interface(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=self.scaling,
+            dropout=self.dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.out_proj(attended.reshape(batch, length, width)), weights
+
+
+class MMETMLP(nn.Module):
+    """Two linear layers around the activation."""
+
+    def __init__(self, config: MMETEncoderConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class MMETLayer(GradientCheckpointingLayer):
+    """A pre-norm transformer layer: norm, sublayer, add, twice."""
+
+    def __init__(self, config: MMETEncoderConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = MMETAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MMETMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+
+
+class MMETTransformer(nn.Module):
+    """The layers and the final layer norm that the three encoders have in common."""
+
+    def __init__(self, config: MMETEncoderConfig):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList([MMETLayer(config) for _ in range(config.num_hidden_layers)])
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETEncoderOutput:
+        """`attention_mask` is `(B, L)`: 1 for a position that may be attended to, 0 for padding and absent modalities."""
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+        )
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        normed = self.final_norm(hidden_states)
+        return MMETEncoderOutput(
+            last_hidden_state=normed, pooler_output=normed[:, 0], pre_norm_hidden_state=hidden_states
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Image codebook
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MMETImageCodebook(nn.Module):
+    """
+    The discrete codes that masked patches are classified into: the nearest of K centroids of patch descriptors.
+
+    A patch is described by the mean colours of its `codebook_cell`-pixel cells. The centroids are fitted once on training images
+    (`mmet.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be downloaded.
+    """
+
+    def __init__(self, config: MMETConfig):
+        super().__init__()
+        image_config = config.image_config
+        self.cell = config.codebook_cell
+        self.cells_per_patch = image_config.patch_size // self.cell
+        self.cells_per_stride = image_config.patch_stride // self.cell
+        self.descriptor_size = image_config.num_channels * self.cells_per_patch**2
+        self.register_buffer("centroids", torch.zeros(config.codebook_size, self.descriptor_size))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether centroids were fitted (a new codebook holds zeros alone)."""
+        return bool(self.centroids.any())
+
+    def describe(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Descriptors `(B, N, descriptor_size)` of the patches of normalised images `(B, C, H, W)`."""
+        cells = F.avg_pool2d(pixel_values.float(), self.cell)
+        return F.unfold(cells, self.cells_per_patch, stride=self.cells_per_stride).transpose(1, 2)
+
+    @torch.no_grad()
+    def forward(self, pixel_values: torch.Tensor) -> torch.LongTensor:
+        """Codes `(B, N)`: the index of the centroid at the smallest Euclidean distance."""
+        if not self.is_fitted:
+            raise ValueError(
+                "the image codebook has no centroids yet: fit it on training images with mmet.codebook.fit_codebook, "
+                "pass mim_labels, or set mim_weight and mmm_image_weight to 0"
+            )
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            descriptors = self.describe(pixel_values)
+            centroids = self.centroids.float()
+            # argmin |d - c|^2 = argmin |c|^2 - 2 d.c
+            distances = centroids.square().sum(-1) - 2 * descriptors @ centroids.T
+            return distances.argmin(dim=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pretrained base and the three encoders
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MMETPreTrainedModel(PreTrainedModel):
+    """Weights initialisation, loading and saving for all MMET models."""
+
+    config: MMETConfig
+    base_model_prefix = "mmet"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _no_split_modules = ["MMETImageEmbeddings", "MMETTextEmbeddings", "MMETLayer"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
+    _auto_classes = {"AutoModel": None}  # noqa: RUF012
+    """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        std = self.config.initializer_range
+        if std is None and isinstance(module, (nn.Linear, nn.Conv2d)):
+            fan_out, fan_in = module.weight.shape[0], module.weight[0].numel()
+            bound = math.sqrt(6 / (fan_in + fan_out))  # Xavier; a convolution counts as the linear map of one patch
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif std is None and isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        else:
+            super()._init_weights(module)
+        if isinstance(module, (MMETImageEmbeddings, MMETTextEmbeddings, MMETMultimodalModel)):
+            for parameter in module.parameters(recurse=False):
+                init.trunc_normal_(parameter, std=parameter.shape[-1] ** -0.5 if std is None else std)
+        elif isinstance(module, MMETModel):
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+        elif isinstance(module, MMETImageCodebook):
+            init.zeros_(module.centroids)
+        elif isinstance(module, MMETTokenPredictionHead):
+            init.zeros_(module.bias)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in the base class; the folder also says which classes its own code offers to the Auto classes."""
+        self.config.auto_map = {"AutoConfig": f"configuration_mmet.{type(self.config).__name__}"} | {
+            auto_class: f"modeling_mmet.{name or type(self).__name__}"
+            for auto_class, name in self._auto_classes.items()
+        }
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+
+class MMETImageModel(MMETPreTrainedModel):
+    """The image encoder: a vision transformer with [CLS_I] over overlapping patches (section 3.2)."""
+
+    config: MMETImageConfig
+    base_model_prefix = "image_model"
+    input_modalities = ("image",)
+    _input_embed_layer = "patch_embeddings"
+
+    def __init__(self, config: MMETImageConfig):
+        super().__init__(config)
+        self.embeddings = MMETImageEmbeddings(config)
+        self.encoder = MMETTransformer(config)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        bool_masked_pos: torch.BoolTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETEncoderOutput:
+        r"""
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): Normalised images.
+            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch is hidden.
+            interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
+        """
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
+        return self.encoder(hidden_states, **kwargs)
+
+
+class MMETTextModel(MMETPreTrainedModel):
+    """The text encoder: BERT's embeddings under the image encoder's architecture (section 3.2)."""
+
+    config: MMETTextConfig
+    base_model_prefix = "text_model"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    _input_embed_layer = "token_embedding"
+
+    def __init__(self, config: MMETTextConfig):
+        super().__init__(config)
+        self.embeddings = MMETTextEmbeddings(config)
+        self.encoder = MMETTransformer(config)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETEncoderOutput:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`): Tokens; [CLS_T] is the first.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for padding.
+        """
+        return self.encoder(self.embeddings(input_ids), attention_mask, **kwargs)
+
+
+class MMETMultimodalModel(MMETPreTrainedModel):
+    """The multimodal encoder: self-attention over [CLS_M] and the projected image and text states (section 3.2)."""
+
+    config: MMETMultimodalConfig
+    base_model_prefix = "multimodal_model"
+    main_input_name = "hidden_states"
+
+    def __init__(self, config: MMETMultimodalConfig):
+        super().__init__(config)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.encoder = MMETTransformer(config)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        hidden_states: torch.FloatTensor,
+        attention_mask: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETEncoderOutput:
+        r"""
+        Args:
+            hidden_states (`torch.FloatTensor` of shape `(batch_size, length, hidden_size)`): Projected states, without [CLS_M].
+            attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are there.
+        """
+        cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+        hidden_states = torch.cat([cls_token, hidden_states], dim=1)
+        if attention_mask is not None:
+            attention_mask = F.pad(attention_mask, (1, 0), value=1)  # [CLS_M] is always there
+        return self.encoder(hidden_states, attention_mask, **kwargs)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MMETModel(MMETPreTrainedModel):
+    """
+    The three encoders together. Any non-empty subset of {image, text} may be given, also sample by sample.
+
+    What an absent modality contains never reaches the output: its states are zeroed and hidden from attention.
+    """
+
+    base_model_prefix = "mmet"
+    _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012
+
+    def __init__(self, config: MMETConfig):
+        super().__init__(config)
+        image_config, text_config, multimodal_config = (
+            config.image_config,
+            config.text_config,
+            config.multimodal_config,
+        )
+        self.image_model = MMETImageModel._from_config(image_config)
+        self.text_model = MMETTextModel._from_config(text_config)
+        self.multimodal_model = MMETMultimodalModel._from_config(multimodal_config)
+        self.image_to_multimodal = nn.Linear(image_config.hidden_size, multimodal_config.hidden_size)
+        self.text_to_multimodal = nn.Linear(text_config.hidden_size, multimodal_config.hidden_size)
+        self.image_projection = nn.Linear(image_config.hidden_size, config.projection_dim)
+        self.text_projection = nn.Linear(text_config.hidden_size, config.projection_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.text_model.set_input_embeddings(value)
+
+    def get_image_features(
+        self, pixel_values: torch.FloatTensor, interpolate_pos_encoding: bool = False
+    ) -> torch.FloatTensor:
+        """Projected [CLS_I] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
+        output = self.image_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        return self.image_projection(output.pooler_output)
+
+    def get_text_features(
+        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
+    ) -> torch.FloatTensor:
+        """Projected [CLS_T] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
+        return self.text_projection(self.text_model(input_ids, attention_mask).pooler_output)
+
+    def get_multimodal_features(self, **inputs) -> torch.FloatTensor:
+        """h_CLS,M `(batch_size, hidden_size)` of whatever modalities are there; arguments as in `forward`."""
+        return self(**inputs).multimodal_embeds[:, 0]
+
+    def fuse(
+        self,
+        image_states: torch.FloatTensor | None = None,
+        text_states: torch.FloatTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETEncoderOutput:
+        """
+        Run the multimodal encoder on the encoders' `pre_norm_hidden_state`s; shapes and masks as in `forward`.
+
+        Raises:
+            ValueError: when neither modality is given, or a sample has neither.
+        """
+        check_modalities(image_states, text_states, image_present, text_present)
+        states, masks = [], []
+        for given, projection, mask, present in (
+            (image_states, self.image_to_multimodal, None, image_present),
+            (text_states, self.text_to_multimodal, attention_mask, text_present),
+        ):
+            if given is None:
+                continue
+            projected = projection(given)
+            mask = mask if mask is not None else projected.new_ones(projected.shape[:2], dtype=torch.long)
+            if present is not None:
+                # Zeroed as well as hidden: 0 * NaN in the attention sum would let a broken absent input through.
+                projected = projected.masked_fill(~present.bool()[:, None, None], 0)
+                mask = mask * present[:, None].to(mask.dtype)
+            states.append(projected)
+            masks.append(mask)
+        needs_mask = attention_mask is not None or image_present is not None or text_present is not None
+        return self.multimodal_model(
+            torch.cat(states, dim=1), torch.cat(masks, dim=1) if needs_mask else None, **kwargs
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        bool_masked_pos: torch.BoolTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETModelOutput:
+        r"""
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`, *optional*): Normalised images.
+            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Caption tokens.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for padding.
+            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch is hidden.
+            image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
+                Which samples have an image, a text; all of them when not given.
+            interpolate_pos_encoding: Whether images of another size than configured are accepted.
+
+        Raises:
+            ValueError: when there is no modality at all, for the batch or for a sample.
+        """
+        check_modalities(pixel_values, input_ids, image_present, text_present)
+        image_output = text_output = None
+        if pixel_values is not None:
+            image_output = self.image_model(
+                pixel_values, bool_masked_pos, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+            )
+        if input_ids is not None:
+            text_output = self.text_model(input_ids, attention_mask, **kwargs)
+        multimodal_output = self.fuse(
+            image_output.pre_norm_hidden_state if image_output is not None else None,
+            text_output.pre_norm_hidden_state if text_output is not None else None,
+            attention_mask if input_ids is not None else None,
+            image_present,
+            text_present,
+            **kwargs,
+        )
+        return MMETModelOutput(
+            image_embeds=image_output.last_hidden_state if image_output is not None else None,
+            text_embeds=text_output.last_hidden_state if text_output is not None else None,
+            multimodal_embeds=multimodal_output.last_hidden_state,
+            image_output=image_output,
+            text_output=text_output,
+            multimodal_output=multimodal_output,
+        )
+
+
+def check_modalities(
+    image: torch.Tensor | None,
+    text: torch.Tensor | None,
+    image_present: torch.Tensor | None,
+    text_present: torch.Tensor | None,
+):
+    """Raise `ValueError` unless every sample has an image, a text or both."""
+    if image is None and text is None:
+        raise ValueError("no modality at all: give pixel_values, input_ids or both")
+    if torch.compiler.is_compiling() or (image_present is None and text_present is None):
+        return
+    batch = (image if image is not None else text).shape[0]
+    device = (image if image is not None else text).device
+    everywhere, nowhere = (torch.full((batch,), value, device=device) for value in (True, False))
+    has_image = nowhere if image is None else everywhere if image_present is None else image_present.bool()
+    has_text = nowhere if text is None else everywhere if text_present is None else text_present.bool()
+    neither = (~(has_image | has_text)).nonzero().flatten().tolist()
+    if neither:
+        raise ValueError(f"samples {neither} have neither an image nor a text (image_present, text_present)")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Heads
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MMETPredictionTransform(nn.Module):
+    """Dense layer, activation and layer norm before a prediction, as in BERT."""
+
+    def __init__(self, config: MMETEncoderConfig, output_size: int):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, output_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.layer_norm = nn.LayerNorm(output_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.layer_norm(self.activation(self.dense(hidden_states)))
+
+
+class MMETCodePredictionHead(nn.Module):
+    """Classifies masked patches `(num_masked, hidden_size)` into image codes `(num_masked, codebook_size)`."""
+
+    def __init__(self, config: MMETEncoderConfig, codebook_size: int):
+        super().__init__()
+        self.transform = MMETPredictionTransform(config, config.hidden_size)
+        self.decoder = nn.Linear(config.hidden_size, codebook_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.transform(hidden_states))
+
+
+class MMETTokenPredictionHead(nn.Module):
+    """Classifies masked tokens `(num_masked, hidden_size)` into `(num_masked, vocab_size)`; the decoder may be tied."""
+
+    def __init__(self, config: MMETEncoderConfig, text_config: MMETTextConfig):
+        super().__init__()
+        self.transform = MMETPredictionTransform(config, text_config.hidden_size)
+        self.decoder = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(text_config.vocab_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.transform(hidden_states)) + self.bias
+
+
+class MMETMatchingHead(nn.Module):
+    """Decides from h_CLS,M `(B, hidden_size)` whether image and text belong together: `(B, 2)`, mismatch and match."""
+
+    def __init__(self, config: MMETMultimodalConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, cls_state: torch.Tensor) -> torch.Tensor:
+        return self.classifier(torch.tanh(self.dense(cls_state)))
+
+
+class MMETIdentityHead(nn.Module):
+    """
+    BNNeck (Luo et al., "Bag of Tricks", 2019) and a bias-free classifier.
+
+    The embedding is the feature after batch norm, whose bias stays at 0. Classifier, triplet and retrieval all use it, as the paper's
+    released code does.
+    """
+
+    def __init__(self, hidden_size: int, num_identities: int):
+        super().__init__()
+        self.bnneck = nn.BatchNorm1d(hidden_size)
+        self.bnneck.bias.requires_grad_(False)
+        self.classifier = nn.Linear(hidden_size, num_identities, bias=False) if num_identities else None
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`."""
+        embeddings = self.bnneck(features)
+        return embeddings, self.classifier(embeddings) if self.classifier is not None else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Losses
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def identity_contrastive_loss(
+    image_features: torch.Tensor,
+    text_features: torch.Tensor,
+    logit_scale: torch.Tensor,
+    person_ids: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    L_GC: symmetric cross-entropy between images and texts, where all of one person's are positives.
+
+    With `person_ids` the target of a row is uniform over the columns of the same person, so that no pair of one person ever is a
+    negative; without, only the diagonal is positive (CLIP, FLAVA).
+
+    Args:
+        image_features, text_features: `(B, D)`, normalised here.
+        logit_scale: Logarithm of the inverse temperature; clamped to ln(100), as CLIP does.
+        person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
+
+    Returns:
+        The loss and `(B, B)` logits, images in rows.
+    """
+    image_features, text_features = F.normalize(image_features.float()), F.normalize(text_features.float())
+    logits = logit_scale.float().clamp(max=math.log(100)).exp() * image_features @ text_features.T
+    positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    if person_ids is not None:
+        same_person = person_ids[:, None] == person_ids[None, :]
+        positive = positive | (same_person & (person_ids >= 0)[:, None])
+    targets = positive.float() / positive.sum(dim=1, keepdim=True)
+    loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    return loss, logits
+
+
+def batch_hard_triplet_loss(
+    embeddings: torch.Tensor, labels: torch.Tensor, margin: float | None = None, normalize: bool = True
+) -> torch.Tensor:
+    """
+    L_triplet (Eq. 2) with the hardest positive and negative of the batch (Hermans et al., 2017).
+
+    Args:
+        embeddings: `(B, D)`.
+        labels: `(B,)` person labels.
+        margin: m of Eq. 2; `None` is the soft margin log(1 + exp(d_ap - d_an)).
+        normalize: Whether distances are taken between L2-normalised embeddings.
+
+    Returns:
+        The mean over anchors that have both a positive and a negative; 0 when there is none.
+    """
+    embeddings = embeddings.float()
+    if normalize:
+        embeddings = F.normalize(embeddings)
+    squared_norms = embeddings.square().sum(dim=1)
+    squared = squared_norms[:, None] + squared_norms[None, :] - 2 * embeddings @ embeddings.T
+    distances = squared.clamp(min=1e-12).sqrt()  # the gradient of sqrt at 0 is infinite
+    same_person = labels[:, None] == labels[None, :]
+    positive = same_person & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    anchor = positive.any(dim=1) & (~same_person).any(dim=1)
+    hardest_positive = distances.masked_fill(~positive, -math.inf).amax(dim=1)
+    hardest_negative = distances.masked_fill(same_person, math.inf).amin(dim=1)
+    # where, not indexing: shapes stay fixed, and a batch without anchors gives a zero that still has a gradient.
+    gap = torch.where(anchor, hardest_positive - hardest_negative, 0.0)
+    terms = F.softplus(gap) if margin is None else F.relu(gap + margin)
+    terms = torch.where(anchor, terms, 0.0)
+    return terms.sum() / anchor.sum().clamp(min=1)
+
+
+def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over `(M, C)` logits; 0 that still has a gradient when M is 0 (no masked position)."""
+    return F.cross_entropy(logits.float(), labels, reduction="sum") / max(len(labels), 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pretraining
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MMETForPreTraining(MMETPreTrainedModel):
+    """
+    MMET with its eight losses. A loss is computed exactly when its inputs are there and its weight is not 0.
+
+    | batch | inputs | losses |
+    | --- | --- | --- |
+    | image only | `pixel_values`, `bool_masked_pos` | L_MIM on the image encoder |
+    | text only | `input_ids_masked`, `mlm_labels` | L_MLM on the text encoder |
+    | paired | images and captions, `bool_masked_pos` and/or `input_ids_masked` + `mlm_labels` | L_MMM on the multimodal encoder |
+    | paired | the same with `itm_labels` | L_ITM on h_CLS,M of the masked pair |
+    | paired | `pixel_values`, `input_ids` | L_GC between [CLS_I] and [CLS_T] |
+    | labelled | any of image and text, `person_labels` | L_ID and L_triplet on the identity embedding |
+    """
+
+    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETModel"}  # noqa: RUF012
+    _tied_weights_keys = {  # noqa: RUF012
+        "mlm_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
+        "mmm_text_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
+    }
+
+    def __init__(self, config: MMETConfig):
+        super().__init__(config)
+        self.mmet = MMETModel._from_config(config)
+        self.image_codebook = MMETImageCodebook(config)
+        self.mim_head = MMETCodePredictionHead(config.image_config, config.codebook_size)
+        self.mlm_head = MMETTokenPredictionHead(config.text_config, config.text_config)
+        self.mmm_image_head = MMETCodePredictionHead(config.multimodal_config, config.codebook_size)
+        self.mmm_text_head = MMETTokenPredictionHead(config.multimodal_config, config.text_config)
+        self.itm_head = MMETMatchingHead(config.multimodal_config)
+        self.identity_head = build_identity_head(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.mmet.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.mmet.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        input_ids_masked: torch.LongTensor | None = None,
+        masked_attention_mask: torch.LongTensor | None = None,
+        bool_masked_pos: torch.BoolTensor | None = None,
+        mim_labels: torch.LongTensor | None = None,
+        mlm_labels: torch.LongTensor | None = None,
+        itm_labels: torch.LongTensor | None = None,
+        person_labels: torch.LongTensor | None = None,
+        person_ids: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETForPreTrainingOutput:
+        r"""
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`, *optional*): Normalised images.
+            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Each image's own caption, unmasked.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens of `input_ids`.
+            input_ids_masked (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Captions with masked tokens; where
+                `itm_labels` is 0, the caption of another person.
+            masked_attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens of
+                `input_ids_masked`; `attention_mask` when not given.
+            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch is masked.
+            mim_labels (`torch.LongTensor` of shape `(batch_size, num_patches)`, *optional*): Image codes; by default those of the
+                model's own codebook.
+            mlm_labels (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Original tokens of `input_ids_masked` where
+                masked, -100 elsewhere.
+            itm_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): 1 where `input_ids_masked` describes the image, else 0.
+            person_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100 for unknown;
+                they switch L_ID and L_triplet on.
+            person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart (negative: unknown)
+                for L_GC alone; `person_labels` when not given.
+        """
+        check_modalities(pixel_values, input_ids if input_ids is not None else input_ids_masked, None, None)
+        output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
+        masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
+        if pixel_values is None:
+            self._masked_language_modeling(output, input_ids_masked, masked_mask, mlm_labels)
+        elif input_ids is None and input_ids_masked is None:
+            self._masked_image_modeling(output, pixel_values, bool_masked_pos, mim_labels)
+        else:
+            self._masked_multimodal_modeling(
+                output,
+                pixel_values,
+                bool_masked_pos,
+                mim_labels,
+                input_ids,
+                input_ids_masked,
+                masked_mask,
+                mlm_labels,
+                itm_labels,
+            )
+        person_ids = person_ids if person_ids is not None else person_labels
+        self._clean_objectives(output, pixel_values, input_ids, attention_mask, person_labels, person_ids)
+        weighted = [
+            getattr(self.config, f"{name}_weight") * loss for name, loss in output.losses.items() if loss is not None
+        ]
+        output.loss = sum(weighted) if weighted else None
+        return output
+
+    def _wants(self, *names: str) -> bool:
+        """Whether any of the losses has a weight."""
+        return any(getattr(self.config, f"{name}_weight") > 0 for name in names)
+
+    def _masked_image_modeling(self, output, pixel_values, bool_masked_pos, mim_labels):
+        """L_MIM: the image encoder classifies the masked patches of unpaired images."""
+        if bool_masked_pos is None or not self._wants("mim"):
+            return
+        states = self.mmet.image_model(pixel_values, bool_masked_pos).last_hidden_state
+        output.mim_logits, output.losses["mim"] = self._predict_codes(
+            self.mim_head, states[:, 1:], pixel_values, bool_masked_pos, mim_labels
+        )
+
+    def _masked_language_modeling(self, output, input_ids_masked, attention_mask, mlm_labels):
+        """L_MLM: the text encoder predicts the masked tokens of unpaired captions."""
+        if input_ids_masked is None or mlm_labels is None or not self._wants("mlm"):
+            return
+        states = self.mmet.text_model(input_ids_masked, attention_mask).last_hidden_state
+        output.mlm_logits, output.losses["mlm"] = self._predict_tokens(self.mlm_head, states, mlm_labels)
+
+    def _masked_multimodal_modeling(
+        self,
+        output,
+        pixel_values,
+        bool_masked_pos,
+        mim_labels,
+        input_ids,
+        input_ids_masked,
+        attention_mask,
+        mlm_labels,
+        itm_labels,
+    ):
+        """L_MMM and L_ITM: the multimodal encoder reads the masked image together with the masked caption."""
+        wants_image = bool_masked_pos is not None and self._wants("mmm_image")
+        wants_text = input_ids_masked is not None and mlm_labels is not None and self._wants("mmm_text")
+        wants_itm = itm_labels is not None and self._wants("itm")
+        if not (wants_image or wants_text or wants_itm):
+            return
+        caption = input_ids_masked if input_ids_masked is not None else input_ids
+        states = self.mmet.fuse(
+            self.mmet.image_model(pixel_values, bool_masked_pos).pre_norm_hidden_state,
+            self.mmet.text_model(caption, attention_mask).pre_norm_hidden_state,
+            attention_mask,
+        ).last_hidden_state
+        num_image_states = 1 + self.config.image_config.num_patches
+        image_states, text_states = states[:, 1:].split([num_image_states, caption.shape[1]], dim=1)
+        # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
+        matching = (
+            itm_labels.bool()[:, None] if itm_labels is not None else torch.ones_like(caption[:, :1], dtype=torch.bool)
+        )
+        if wants_image:
+            output.mmm_image_logits, output.losses["mmm_image"] = self._predict_codes(
+                self.mmm_image_head, image_states[:, 1:], pixel_values, bool_masked_pos.bool() & matching, mim_labels
+            )
+        if wants_text:
+            output.mmm_text_logits, output.losses["mmm_text"] = self._predict_tokens(
+                self.mmm_text_head, text_states, mlm_labels.masked_fill(~matching, IGNORE_INDEX)
+            )
+        if wants_itm:
+            output.itm_logits = self.itm_head(states[:, 0])
+            output.losses["itm"] = F.cross_entropy(output.itm_logits.float(), itm_labels.long())
+
+    def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels):
+        """Logits and loss of the masked patches alone: `patch_states` `(B, N, D)`, `masked` `(B, N)`."""
+        masked = masked.bool()
+        labels = mim_labels if mim_labels is not None else self.image_codebook(pixel_values)
+        logits = head(patch_states[masked])
+        return logits, masked_cross_entropy(logits, labels[masked])
+
+    def _predict_tokens(self, head, text_states, mlm_labels):
+        """Logits and loss of the masked tokens alone: `text_states` `(B, L, D)`, `mlm_labels` `(B, L)`."""
+        masked = mlm_labels != IGNORE_INDEX
+        logits = head(text_states[masked])
+        return logits, masked_cross_entropy(logits, mlm_labels[masked])
+
+    def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids):
+        """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
+        contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
+        identifies = person_labels is not None and self._wants("identity", "triplet")
+        if not (contrasts or identifies):
+            return
+        image_output = self.mmet.image_model(pixel_values) if pixel_values is not None else None
+        text_output = self.mmet.text_model(input_ids, attention_mask) if input_ids is not None else None
+        if contrasts:
+            output.losses["global_contrastive"], output.logits_per_image = identity_contrastive_loss(
+                self.mmet.image_projection(image_output.pooler_output),
+                self.mmet.text_projection(text_output.pooler_output),
+                self.mmet.logit_scale,
+                person_ids,
+            )
+        if identifies:
+            features, rows = self._identity_views(image_output, text_output, attention_mask)
+            identity_losses(self, output, features, person_labels[rows])
+
+    def _identity_views(self, image_output, text_output, attention_mask) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
+
+        Views are the samples as they are and, in training, `modality_dropout` of the pairs again with one modality dropped: half of them
+        as the image alone, half as the text alone. All of them meet in one batch norm and one triplet loss.
+        """
+        pooling = self.config.identity_pooling
+        if pooling != "multimodal":
+            chosen = image_output if pooling == "image" else text_output
+            if chosen is None:
+                raise ValueError(
+                    f"identity_pooling={pooling!r} needs {'pixel_values' if pooling == 'image' else 'input_ids'}"
+                )
+            return chosen.pooler_output, torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
+        image_states = image_output.pre_norm_hidden_state if image_output is not None else None
+        text_states = text_output.pre_norm_hidden_state if text_output is not None else None
+        views = [self.mmet.fuse(image_states, text_states, attention_mask).pooler_output]
+        rows = [torch.arange(len(views[0]), device=views[0].device)]
+        if self.training and self.config.modality_dropout > 0 and image_states is not None and text_states is not None:
+            dropped = torch.randperm(len(views[0]), device=views[0].device)
+            dropped = dropped[: round(self.config.modality_dropout * len(dropped))]
+            image_rows, text_rows = dropped.tensor_split(2)
+            if len(image_rows):
+                views.append(self.mmet.fuse(image_states=image_states[image_rows]).pooler_output)
+                rows.append(image_rows)
+            if len(text_rows):
+                text_mask = attention_mask[text_rows] if attention_mask is not None else None
+                views.append(
+                    self.mmet.fuse(text_states=text_states[text_rows], attention_mask=text_mask).pooler_output
+                )
+                rows.append(text_rows)
+        return torch.cat(views), torch.cat(rows)
+
+
+def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
+    """The identity head on the class token that `config.identity_pooling` names."""
+    pooled_config = getattr(config, f"{config.identity_pooling}_config")
+    return MMETIdentityHead(pooled_config.hidden_size, config.num_identities)
+
+
+def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, labels: torch.Tensor):
+    """Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and what they are computed from."""
+    config = model.config
+    embeddings, logits = model.identity_head(features)
+    output.identity_embeds, output.identity_logits = embeddings, logits
+    known = labels >= 0
+    if config.identity_weight > 0 and logits is not None:
+        smoothing = float(config.label_smoothing)
+        targets = labels.masked_fill(~known, IGNORE_INDEX)
+        summed = F.cross_entropy(
+            logits.float(), targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        output.losses["identity"] = summed / known.sum().clamp(min=1)
+    if config.triplet_weight > 0:
+        output.losses["triplet"] = batch_hard_triplet_loss(
+            embeddings[known], labels[known], config.triplet_margin, config.triplet_normalize
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Re-identification
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class MMETForReID(MMETPreTrainedModel):
+    """MMET as a person embedder: image, text or both in, one comparable embedding of unit norm out."""
+
+    _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS]  # noqa: RUF012
+
+    def __init__(self, config: MMETConfig):
+        super().__init__(config)
+        self.mmet = MMETModel._from_config(config)
+        self.identity_head = build_identity_head(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.mmet.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.mmet.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETForReIDOutput:
+        r"""
+        Args:
+            pixel_values, input_ids, attention_mask, image_present, text_present: As in [`MMETModel`]; at least one modality a sample.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100 for unknown.
+            interpolate_pos_encoding: Whether images of another size than configured are accepted.
+
+        Raises:
+            ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads.
+        """
+        features = self._identity_features(
+            pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
+        )
+        if labels is None:
+            embeddings, logits = self.identity_head(features)
+            return MMETForReIDOutput(embeddings=F.normalize(embeddings.float()), logits=logits)
+        losses = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
+        identity_losses(self, losses, features, labels)
+        weighted = [
+            getattr(self.config, f"{name}_weight") * loss for name, loss in losses.losses.items() if loss is not None
+        ]
+        return MMETForReIDOutput(
+            loss=sum(weighted) if weighted else None,
+            embeddings=F.normalize(losses.identity_embeds.float()),
+            logits=losses.identity_logits,
+        )
+
+    def _identity_features(
+        self, pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
+    ) -> torch.Tensor:
+        """The class token `(B, D)` that the identity embedding is made from; only the encoders it needs are run."""
+        pooling = self.config.identity_pooling
+        if pooling == "image":
+            if pixel_values is None:
+                raise ValueError("identity_pooling='image': this model embeds images; give pixel_values")
+            return self.mmet.image_model(
+                pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+            ).pooler_output
+        if pooling == "text":
+            if input_ids is None:
+                raise ValueError("identity_pooling='text': this model embeds texts; give input_ids")
+            return self.mmet.text_model(input_ids, attention_mask, **kwargs).pooler_output
+        output = self.mmet(
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            image_present=image_present,
+            text_present=text_present,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            **kwargs,
+        )
+        return output.multimodal_embeds[:, 0]
+
+
+for _model_class in (MMETImageModel, MMETTextModel, MMETMultimodalModel, MMETModel, MMETForPreTraining, MMETForReID):
+    _model_class.register_for_auto_class(next(iter(_model_class._auto_classes)))
+
+__all__ = [
+    "LOSS_NAMES",
+    "MMETForPreTraining",
+    "MMETForReID",
+    "MMETImageCodebook",
+    "MMETImageModel",
+    "MMETModel",
+    "MMETMultimodalModel",
+    "MMETPreTrainedModel",
+    "MMETTextModel",
+    "batch_hard_triplet_loss",
+    "identity_contrastive_loss",
+]

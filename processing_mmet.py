@@ -1,0 +1,201 @@
+# Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
+"""MMET processors: person crops to normalised tensors, sentences to BERT tokens, silhouettes to patch coverage.
+
+`MMETProcessor(images=?, text=?, person_masks=?)` returns exactly what the models take. Everything is Pillow and numpy (no torchvision). This
+module travels with every checkpoint: it imports torch, transformers, numpy and Pillow, nothing else.
+
+    >>> processor = MMETProcessor.from_pretrained("path/to/checkpoint")
+    >>> processor(images=[crop], text=["a man in a blue coat"], return_tensors="pt").keys()
+    dict_keys(['input_ids', 'attention_mask', 'pixel_values'])
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, ImageInput, PILImageResampling
+from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
+
+
+class MMETImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    patch_size (`int`): Side of a patch in pixels, as in the model's image encoder.
+    patch_stride (`int`): Distance between neighbouring patches in pixels, as in the model's image encoder.
+    """
+
+    patch_size: int
+    patch_stride: int
+
+
+class MMETImageProcessor(PilBackend):
+    r"""
+    Resizes crops to one size (bicubic, aspect ratio not kept, as is usual in Re-ID), rescales and normalises them.
+
+    Accepts PIL images of any mode, numpy arrays and torch tensors, and returns `pixel_values`
+    `(batch_size, 3, height, width)` in float32.
+    """
+
+    valid_kwargs = MMETImageProcessorKwargs
+    model_input_names = ["pixel_values"]  # noqa: RUF012
+    resample = PILImageResampling.BICUBIC
+    image_mean = IMAGENET_STANDARD_MEAN
+    image_std = IMAGENET_STANDARD_STD
+    size = {"height": 256, "width": 128}  # noqa: RUF012
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    patch_size = 16
+    patch_stride = 12
+
+    def __init__(self, **kwargs: Unpack[MMETImageProcessorKwargs]):
+        super().__init__(**kwargs)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid of a resized image."""
+        size = dict(self.size)
+        rows, columns = ((size[side] - self.patch_size) // self.patch_stride + 1 for side in ("height", "width"))
+        return rows, columns
+
+    def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs) -> np.ndarray:
+        """One image of any kind as an array `(height, width, channels)`, which is what Pillow resizes."""
+        if isinstance(image, Image.Image):
+            return np.asarray(image.convert("RGB") if do_convert_rgb else image)
+        channels_first = super().process_image(
+            image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **kwargs
+        )
+        return np.ascontiguousarray(np.moveaxis(channels_first, 0, -1))
+
+    def _preprocess(
+        self,
+        images: list[np.ndarray],
+        do_resize: bool,
+        size,
+        resample,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean,
+        image_std,
+        return_tensors,
+        **kwargs,
+    ) -> BatchFeature:
+        """Resize with Pillow, then rescale and normalise in one multiply-add straight into the batch."""
+        if do_resize:
+            images = [_resize(image, (size.height, size.width), resample) for image in images]
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"images of one batch must have one shape; received {sorted(shapes)} with do_resize=False"
+            )
+        height, width, channels = images[0].shape
+        scale, offset = _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+        batch = np.empty((len(images), channels, height, width), dtype=np.float32)
+        for target, image in zip(batch, images, strict=True):
+            np.multiply(np.moveaxis(image, -1, 0), scale, out=target, casting="unsafe")
+            target += offset
+        return BatchFeature(data={"pixel_values": batch}, tensor_type=return_tensors)
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], resample) -> np.ndarray:
+    """Resize `(height, width, channels)` of uint8 (or floats in [0, 1], channel by channel) with Pillow."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    if image.dtype == np.uint8 and image.shape[-1] == 3:
+        return np.asarray(Image.fromarray(image).resize((width, height), resample))
+    channels = [
+        Image.fromarray(channel.astype(np.float32)).resize((width, height), resample)
+        for channel in np.moveaxis(image, -1, 0)
+    ]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+
+
+def _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_mean, image_std):
+    """`scale`, `offset` `(channels, 1, 1)` with x * scale + offset = (x * rescale_factor - mean) / std."""
+    scale, offset = np.full(channels, rescale_factor if do_rescale else 1.0), np.zeros(channels)
+    if do_normalize:
+        mean, std = (
+            np.broadcast_to(np.asarray(value, dtype=np.float64), (channels,)) for value in (image_mean, image_std)
+        )
+        scale, offset = scale / std, -mean / std
+    return scale.astype(np.float32)[:, None, None], offset.astype(np.float32)[:, None, None]
+
+
+class MMETProcessorKwargs(ProcessingKwargs, total=False):
+    images_kwargs: MMETImageProcessorKwargs
+
+
+class MMETProcessor(ProcessorMixin):
+    r"""
+    Images, sentences and person masks in; model inputs out.
+
+    Args:
+        image_processor ([`MMETImageProcessor`]): Processor of the crops.
+        tokenizer ([`BertTokenizer`]): Tokenizer of the sentences.
+    """
+
+    valid_processor_kwargs = MMETProcessorKwargs
+    text_kwargs = {"return_token_type_ids": False}  # noqa: RUF012 (a caption is one segment)
+
+    def __init__(self, image_processor, tokenizer):
+        super().__init__(image_processor, tokenizer)
+
+    def __call__(
+        self,
+        images: ImageInput | None = None,
+        text: str | list[str] | None = None,
+        person_masks: list[Image.Image | None] | None = None,
+        **kwargs: Unpack[MMETProcessorKwargs],
+    ) -> BatchFeature:
+        r"""
+        Args:
+            images: Person crops.
+            text: Sentences.
+            person_masks: Silhouettes of the images (person > 127), one each; `None` where there is none.
+
+        Returns:
+            [`BatchFeature`]: `pixel_values` with images, `input_ids` and `attention_mask` with text, and `person_patch_coverage`
+            `(batch_size, num_patches)` with masks: the share of each patch's pixels on the person, NaN where a mask is missing.
+
+        Raises:
+            ValueError: when neither images nor text are given, or masks do not belong to the images one by one.
+        """
+        if images is None and text is None:
+            raise ValueError("nothing to process: give images, text or both")
+        features = super().__call__(images=images, text=text, **kwargs)
+        if person_masks is not None:
+            num_images = len(features["pixel_values"]) if images is not None else 0
+            if len(person_masks) != num_images:
+                raise ValueError(
+                    f"expected one person mask an image, received {len(person_masks)} for {num_images} images"
+                )
+            features["person_patch_coverage"] = self.person_patch_coverage(person_masks)
+        return features
+
+    def person_patch_coverage(self, person_masks: list[Image.Image | None]) -> torch.Tensor:
+        """Share `(batch_size, num_patches)` in [0, 1] of each patch's pixels on the person; NaN rows for missing masks."""
+        processor = self.image_processor
+        size = dict(processor.size)
+        coverage = torch.full((len(person_masks), processor.patch_grid[0] * processor.patch_grid[1]), float("nan"))
+        present = [index for index, mask in enumerate(person_masks) if mask is not None]
+        if present:
+            resized = [
+                np.asarray(
+                    person_masks[index].convert("L").resize((size["width"], size["height"]), Image.Resampling.BOX)
+                )
+                for index in present
+            ]
+            silhouettes = torch.from_numpy(np.stack(resized)).unsqueeze(1) > 127  # (M, 1, H, W)
+            shares = F.avg_pool2d(silhouettes.float(), processor.patch_size, processor.patch_stride)
+            coverage[present] = shares.flatten(1)
+        return coverage
+
+
+MMETImageProcessor.register_for_auto_class("AutoImageProcessor")
+MMETProcessor.register_for_auto_class("AutoProcessor")
+
+__all__ = ["MMETImageProcessor", "MMETProcessor"]
