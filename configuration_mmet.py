@@ -1,9 +1,9 @@
 # Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
 """MMET configuration: one object for the whole model and one for each of its three encoders.
 
-The defaults are the paper's: ViT-B/16 for image, text and multimodal encoder alike, 256x128 crops cut into overlapping 16-pixel patches
-every 12 pixels (21x10 = 210 patches), 15 % masking being the collator's business, all eight losses switched on. This module travels
-with every checkpoint, so it imports nothing but transformers.
+The defaults are the paper's: ViT-B/16 for image, text and multimodal encoder alike, 256x128 crops cut into
+overlapping 16-pixel patches every 12 pixels (21x10 = 210 patches), 15 % masking being the collator's business, all
+eight losses switched on. This module travels with every checkpoint, so it imports nothing but transformers.
 """
 
 from huggingface_hub.dataclasses import strict
@@ -25,8 +25,9 @@ class MMETEncoderConfig(PreTrainedConfig):
         hidden_dropout_prob: Dropout after embeddings, attention and feed-forward layers.
         attention_probs_dropout_prob: Dropout on attention weights.
         layer_norm_eps: Epsilon of the layer norms.
-        initializer_range: Standard deviation of the normal initialisation of weights (0.02 in ViT, BERT and FLAVA). `None` asks for
-            Xavier-uniform linear layers and embeddings of unit expected norm, which train far better at small width.
+        initializer_range: Standard deviation of the normal initialisation of weights (0.02 in ViT, BERT and FLAVA).
+            `None` asks for Xavier-uniform linear layers and embeddings of unit expected norm, which train far better
+            at small width.
     """
 
     hidden_size: int = 768
@@ -56,8 +57,8 @@ class MMETImageConfig(MMETEncoderConfig):
     Args:
         image_size: Height and width of the input in pixels.
         patch_size: Side of a square patch in pixels.
-        patch_stride: Distance between neighbouring patches in pixels. Smaller than `patch_size` means overlapping patches (the paper's
-            "12x12", as in TransReID); equal to it means a plain ViT.
+        patch_stride: Distance between neighbouring patches in pixels. Smaller than `patch_size` means overlapping
+            patches (the paper's "12x12", as in TransReID); equal to it means a plain ViT.
         num_channels: Number of image channels.
     """
 
@@ -133,18 +134,21 @@ class MMETConfig(PreTrainedConfig):
         text_config: [`MMETTextConfig`] or its dictionary.
         multimodal_config: [`MMETMultimodalConfig`] or its dictionary.
         projection_dim: Width of the space in which image and text are contrasted (L_GC).
-        logit_scale_init_value: Initial logarithm of the inverse temperature of L_GC (FLAVA and CLIP start at ln(1/0.07)).
+        logit_scale_init_value: Initial logarithm of the inverse temperature of L_GC (FLAVA and CLIP start at
+            ln(1/0.07)).
         codebook_size: Number of discrete codes a masked patch is classified into.
-        codebook_cell: Side in pixels of the square cells whose mean colours describe a patch; must divide `patch_size` and
-            `patch_stride` of the image encoder.
+        codebook_cell: Side in pixels of the square cells whose mean colours describe a patch; must divide
+            `patch_size` and `patch_stride` of the image encoder.
         num_identities: Number of training identities; 0 builds no classifier.
-        identity_pooling: Which class token is the identity embedding: `multimodal` (h_CLS,M), `image` (h_CLS,I) or `text` (h_CLS,T).
-        modality_dropout: Share of the pairs of a training batch that L_ID and L_triplet also see with one modality dropped, image and
-            text alike. It is what makes image, text and image+text embeddings comparable.
+        identity_pooling: Which class token is the identity embedding: `multimodal` (h_CLS,M), `image` (h_CLS,I) or
+            `text` (h_CLS,T).
+        modality_dropout: Share of the pairs of a training batch that L_ID and L_triplet also see with one modality
+            dropped, image and text alike. It is what makes image, text and image+text embeddings comparable.
         label_smoothing: Label smoothing of L_ID.
         triplet_margin: Margin m of L_triplet (Eq. 2); `None` is the soft margin log(1 + exp(.)).
         triplet_normalize: Whether L_triplet measures distances between L2-normalised embeddings.
-        mim_weight, mlm_weight: Weights of L_MIM and L_MLM on the unimodal encoders; 0 switches a loss and its cost off, here as below.
+        mim_weight, mlm_weight: Weights of L_MIM and L_MLM on the unimodal encoders; 0 switches a loss and its cost
+            off, here as below.
         mmm_image_weight, mmm_text_weight: Weights of the two parts of L_MMM on the multimodal encoder.
         itm_weight: Weight of image-text matching, L_ITM.
         global_contrastive_weight: Weight of L_GC.

@@ -1,14 +1,16 @@
 # Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
 """MMET: image, text and multimodal transformers, the eight training losses, and the identity embedding.
 
-Implements "Learning Robust Visual-Semantic Embedding for Generalizable Person Re-identification" (Xiang et al., 2023), sections 3.2
-and 3.3. Three pre-norm transformers of one architecture: an image encoder over (overlapping) patches, a text encoder over BERT tokens, and
-a multimodal encoder that reads [CLS_M] and whatever of the two is there. This module travels with every checkpoint: it imports torch,
-transformers and its own configuration, nothing else.
+Implements "Learning Robust Visual-Semantic Embedding for Generalizable Person Re-identification" (Xiang et al.,
+2023), sections 3.2 and 3.3. Three pre-norm transformers of one architecture: an image encoder over (overlapping)
+patches, a text encoder over BERT tokens, and a multimodal encoder that reads [CLS_M] and whatever of the two is
+there. This module travels with every checkpoint: it imports torch, transformers and its own configuration, nothing
+else.
 
     >>> from modeling_mmet import MMETForReID
     >>> model = MMETForReID.from_pretrained("path/to/checkpoint")
-    >>> model(**processor(images=[crop], text=["a woman in a red jacket"], return_tensors="pt")).embeddings  # (1, D), unit norm
+    >>> inputs = processor(images=[crop], text=["a woman in a red jacket"], return_tensors="pt")
+    >>> model(**inputs).embeddings  # (1, D), unit norm
 """
 
 import math
@@ -89,7 +91,8 @@ class MMETModelOutput(ModelOutput):
     Output of [`MMETModel`]; what belongs to an absent modality is `None`.
 
     Args:
-        image_embeds (`torch.FloatTensor` of shape `(batch_size, num_patches + 1, hidden_size)`): h_I; [CLS_I] comes first.
+        image_embeds (`torch.FloatTensor` of shape `(batch_size, num_patches + 1, hidden_size)`): h_I; [CLS_I] comes
+            first.
         text_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`): h_T; [CLS_T] comes first.
         multimodal_embeds (`torch.FloatTensor` of shape `(batch_size, 1 + num_patches + 1 + text_length, hidden_size)`):
             h_M: [CLS_M], then the image states, then the text states, without those of an absent modality.
@@ -110,15 +113,18 @@ class MMETForPreTrainingOutput(ModelOutput):
     Output of [`MMETForPreTraining`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`): Weighted sum of the losses that were computed; `None` when there was none.
+        loss (`torch.FloatTensor` of shape `(1,)`): Weighted sum of the losses that were computed; `None` when there
+            was none.
         losses (`dict[str, torch.FloatTensor | None]`): Each of `LOSS_NAMES`, unweighted; `None` where not computed.
         mim_logits, mmm_image_logits (`torch.FloatTensor` of shape `(num_masked_patches, codebook_size)`):
-            For the masked patches alone, in the row-major order of `bool_masked_pos` (for L_MMM: of the matching pairs).
+            For the masked patches alone, in the row-major order of `bool_masked_pos` (for L_MMM: of the matching
+            pairs).
         mlm_logits, mmm_text_logits (`torch.FloatTensor` of shape `(num_masked_tokens, vocab_size)`):
             For the masked tokens alone, in the row-major order of `mlm_labels` (for L_MMM: of the matching pairs).
         itm_logits (`torch.FloatTensor` of shape `(batch_size, 2)`): Mismatch and match.
         logits_per_image (`torch.FloatTensor` of shape `(batch_size, batch_size)`): Scaled cosine similarities of L_GC.
-        identity_embeds (`torch.FloatTensor` of shape `(num_views, hidden_size)`): Identity embeddings after the BNNeck, of every view.
+        identity_embeds (`torch.FloatTensor` of shape `(num_views, hidden_size)`): Identity embeddings after the
+            BNNeck, of every view.
         identity_logits (`torch.FloatTensor` of shape `(num_views, num_identities)`): Classifier scores of every view.
     """
 
@@ -141,8 +147,10 @@ class MMETForReIDOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`): L_ID + L_triplet (Eq. 3), with labels.
-        embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Identity embeddings of unit norm; compare by inner product.
-        logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores where the model has a classifier.
+        embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Identity embeddings of unit norm;
+            compare by inner product.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores where the model has a
+            classifier.
     """
 
     loss: torch.FloatTensor | None = None
@@ -156,7 +164,7 @@ class MMETForReIDOutput(ModelOutput):
 
 
 class MMETImageEmbeddings(nn.Module):
-    """Overlapping patch projections, [CLS_I] and learned position embeddings; masked patches become a learned [MASK]."""
+    """Overlapping patch projections, [CLS_I] and learned positions; masked patches become a learned [MASK]."""
 
     def __init__(self, config: MMETImageConfig):
         super().__init__()
@@ -194,7 +202,8 @@ class MMETImageEmbeddings(nn.Module):
         if bool_masked_pos is not None:
             if bool_masked_pos.shape != hidden_states.shape[:2]:
                 raise ValueError(
-                    f"expected bool_masked_pos of shape {tuple(hidden_states.shape[:2])}, received {tuple(bool_masked_pos.shape)}"
+                    f"expected bool_masked_pos of shape {tuple(hidden_states.shape[:2])}, "
+                    f"received {tuple(bool_masked_pos.shape)}"
                 )
             mask_token = self.mask_token.to(hidden_states.dtype)
             hidden_states = torch.where(bool_masked_pos.bool().unsqueeze(-1), mask_token, hidden_states)
@@ -221,8 +230,8 @@ class MMETTextEmbeddings(nn.Module):
         length = input_ids.shape[1]
         if length > self.position_embeddings.shape[1]:
             raise ValueError(
-                f"expected at most max_position_embeddings={self.position_embeddings.shape[1]} tokens, received {length}; "
-                "ask the processor for truncation=True"
+                f"expected at most max_position_embeddings={self.position_embeddings.shape[1]} tokens, "
+                f"received {length}; ask the processor for truncation=True"
             )
         hidden_states = self.token_embedding(input_ids) + self.position_embeddings[:, :length]
         return self.dropout(self.layer_norm(hidden_states))
@@ -341,7 +350,7 @@ class MMETTransformer(nn.Module):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
-        """`attention_mask` is `(B, L)`: 1 for a position that may be attended to, 0 for padding and absent modalities."""
+        """`attention_mask` is `(B, L)`: 1 where attention may look, 0 for padding and absent modalities."""
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
@@ -362,8 +371,8 @@ class MMETImageCodebook(nn.Module):
     """
     The discrete codes that masked patches are classified into: the nearest of K centroids of patch descriptors.
 
-    A patch is described by the mean colours of its `codebook_cell`-pixel cells. The centroids are fitted once on training images
-    (`mmet.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be downloaded.
+    A patch is described by the mean colours of its `codebook_cell`-pixel cells. The centroids are fitted once on
+    training images (`mmet.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be downloaded.
     """
 
     def __init__(self, config: MMETConfig):
@@ -482,7 +491,8 @@ class MMETImageModel(MMETPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): Normalised images.
-            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch is hidden.
+            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch
+                is hidden.
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
         """
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
@@ -515,7 +525,8 @@ class MMETTextModel(MMETPreTrainedModel):
         r"""
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`): Tokens; [CLS_T] is the first.
-            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for padding.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
+                padding.
         """
         return self.encoder(self.embeddings(input_ids), attention_mask, **kwargs)
 
@@ -543,8 +554,10 @@ class MMETMultimodalModel(MMETPreTrainedModel):
     ) -> MMETEncoderOutput:
         r"""
         Args:
-            hidden_states (`torch.FloatTensor` of shape `(batch_size, length, hidden_size)`): Projected states, without [CLS_M].
-            attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are there.
+            hidden_states (`torch.FloatTensor` of shape `(batch_size, length, hidden_size)`): Projected states,
+                without [CLS_M].
+            attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are
+                there.
         """
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
@@ -658,10 +671,13 @@ class MMETModel(MMETPreTrainedModel):
     ) -> MMETModelOutput:
         r"""
         Args:
-            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`, *optional*): Normalised images.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`, *optional*):
+                Normalised images.
             input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Caption tokens.
-            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for padding.
-            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch is hidden.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
+                padding.
+            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch
+                is hidden.
             image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
                 Which samples have an image, a text; all of them when not given.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
@@ -747,7 +763,7 @@ class MMETCodePredictionHead(nn.Module):
 
 
 class MMETTokenPredictionHead(nn.Module):
-    """Classifies masked tokens `(num_masked, hidden_size)` into `(num_masked, vocab_size)`; the decoder may be tied."""
+    """Classifies masked tokens `(num_masked, hidden_size)` into words; the decoder may be tied to the embeddings."""
 
     def __init__(self, config: MMETEncoderConfig, text_config: MMETTextConfig):
         super().__init__()
@@ -775,8 +791,8 @@ class MMETIdentityHead(nn.Module):
     """
     BNNeck (Luo et al., "Bag of Tricks", 2019) and a bias-free classifier.
 
-    The embedding is the feature after batch norm, whose bias stays at 0. Classifier, triplet and retrieval all use it, as the paper's
-    released code does.
+    The embedding is the feature after batch norm, whose bias stays at 0. Classifier, triplet and retrieval all use
+    it, as the paper's released code does.
     """
 
     def __init__(self, hidden_size: int, num_identities: int):
@@ -805,8 +821,8 @@ def identity_contrastive_loss(
     """
     L_GC: symmetric cross-entropy between images and texts, where all of one person's are positives.
 
-    With `person_ids` the target of a row is uniform over the columns of the same person, so that no pair of one person ever is a
-    negative; without, only the diagonal is positive (CLIP, FLAVA).
+    With `person_ids` the target of a row is uniform over the columns of the same person, so that no pair of one
+    person ever is a negative; without, only the diagonal is positive (CLIP, FLAVA).
 
     Args:
         image_features, text_features: `(B, D)`, normalised here.
@@ -926,23 +942,28 @@ class MMETForPreTraining(MMETPreTrainedModel):
     ) -> MMETForPreTrainingOutput:
         r"""
         Args:
-            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`, *optional*): Normalised images.
-            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Each image's own caption, unmasked.
-            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens of `input_ids`.
-            input_ids_masked (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Captions with masked tokens; where
-                `itm_labels` is 0, the caption of another person.
-            masked_attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens of
-                `input_ids_masked`; `attention_mask` when not given.
-            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch is masked.
-            mim_labels (`torch.LongTensor` of shape `(batch_size, num_patches)`, *optional*): Image codes; by default those of the
-                model's own codebook.
-            mlm_labels (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Original tokens of `input_ids_masked` where
-                masked, -100 elsewhere.
-            itm_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): 1 where `input_ids_masked` describes the image, else 0.
-            person_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100 for unknown;
-                they switch L_ID and L_triplet on.
-            person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart (negative: unknown)
-                for L_GC alone; `person_labels` when not given.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`, *optional*):
+                Normalised images.
+            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Each image's own caption,
+                unmasked.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens of
+                `input_ids`.
+            input_ids_masked (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Captions with
+                masked tokens; where `itm_labels` is 0, the caption of another person.
+            masked_attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens
+                of `input_ids_masked`; `attention_mask` when not given.
+            bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch
+                is masked.
+            mim_labels (`torch.LongTensor` of shape `(batch_size, num_patches)`, *optional*): Image codes; by default
+                those of the model's own codebook.
+            mlm_labels (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Original tokens of
+                `input_ids_masked` where masked, -100 elsewhere.
+            itm_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): 1 where `input_ids_masked` describes
+                the image, else 0.
+            person_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`,
+                -100 for unknown; they switch L_ID and L_triplet on.
+            person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart
+                (negative: unknown) for L_GC alone; `person_labels` when not given.
         """
         check_modalities(pixel_values, input_ids if input_ids is not None else input_ids_masked, None, None)
         output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
@@ -1069,8 +1090,9 @@ class MMETForPreTraining(MMETPreTrainedModel):
         """
         Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
 
-        Views are the samples as they are and, in training, `modality_dropout` of the pairs again with one modality dropped: half of them
-        as the image alone, half as the text alone. All of them meet in one batch norm and one triplet loss.
+        Views are the samples as they are and, in training, `modality_dropout` of the pairs again with one modality
+        dropped: half of them as the image alone, half as the text alone. All of them meet in one batch norm and one
+        triplet loss.
         """
         pooling = self.config.identity_pooling
         if pooling != "multimodal":
@@ -1107,7 +1129,7 @@ def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
 
 
 def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, labels: torch.Tensor):
-    """Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and what they are computed from."""
+    """Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and their inputs."""
     config = model.config
     embeddings, logits = model.identity_head(features)
     output.identity_embeds, output.identity_logits = embeddings, logits
@@ -1161,8 +1183,10 @@ class MMETForReID(MMETPreTrainedModel):
     ) -> MMETForReIDOutput:
         r"""
         Args:
-            pixel_values, input_ids, attention_mask, image_present, text_present: As in [`MMETModel`]; at least one modality a sample.
-            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100 for unknown.
+            pixel_values, input_ids, attention_mask, image_present, text_present: As in [`MMETModel`]; at least one
+                modality a sample.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100
+                for unknown.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
 
         Raises:

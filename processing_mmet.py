@@ -1,8 +1,9 @@
 # Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
 """MMET processors: person crops to normalised tensors, sentences to BERT tokens, silhouettes to patch coverage.
 
-`MMETProcessor(images=?, text=?, person_masks=?)` returns exactly what the models take. Everything is Pillow and numpy (no torchvision). This
-module travels with every checkpoint: it imports torch, transformers, numpy and Pillow, nothing else.
+`MMETProcessor(images=?, text=?, person_masks=?)` returns exactly what the models take. Everything is Pillow and numpy
+(no torchvision). This module travels with every checkpoint: it imports torch, transformers, numpy and Pillow, nothing
+else.
 
     >>> processor = MMETProcessor.from_pretrained("path/to/checkpoint")
     >>> processor(images=[crop], text=["a man in a blue coat"], return_tensors="pt").keys()
@@ -158,8 +159,9 @@ class MMETProcessor(ProcessorMixin):
             person_masks: Silhouettes of the images (person > 127), one each; `None` where there is none.
 
         Returns:
-            [`BatchFeature`]: `pixel_values` with images, `input_ids` and `attention_mask` with text, and `person_patch_coverage`
-            `(batch_size, num_patches)` with masks: the share of each patch's pixels on the person, NaN where a mask is missing.
+            [`BatchFeature`]: `pixel_values` with images, `input_ids` and `attention_mask` with text, and
+            `person_patch_coverage` `(batch_size, num_patches)` with masks: the share of each patch's pixels on the
+            person, NaN where a mask is missing.
 
         Raises:
             ValueError: when neither images nor text are given, or masks do not belong to the images one by one.
@@ -177,7 +179,7 @@ class MMETProcessor(ProcessorMixin):
         return features
 
     def person_patch_coverage(self, person_masks: list[Image.Image | None]) -> torch.Tensor:
-        """Share `(batch_size, num_patches)` in [0, 1] of each patch's pixels on the person; NaN rows for missing masks."""
+        """Share `(batch_size, num_patches)` of each patch's pixels on the person; NaN rows for missing masks."""
         processor = self.image_processor
         size = dict(processor.size)
         coverage = torch.full((len(person_masks), processor.patch_grid[0] * processor.patch_grid[1]), float("nan"))

@@ -1,7 +1,7 @@
 """MMET: find a person in camera footage by image, sentence, or both, in cameras the model never saw.
 
-Importing the package registers the model classes with transformers' Auto classes, so that where it is installed a checkpoint loads
-without `trust_remote_code`.
+Importing the package registers the model classes with transformers' Auto classes, so that where it is installed a
+checkpoint loads without `trust_remote_code`.
 """
 
 from transformers import (
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 
 def _register_auto_classes() -> None:
-    """Offer the classes to the Auto classes. Of several models for one configuration, `architectures` picks (first: default)."""
+    """Offer the classes to the Auto classes; of several models for one configuration, `architectures` picks."""
     for config_class, model_class in (
         (MMETConfig, (MMETModel, MMETForReID)),
         (MMETImageConfig, MMETImageModel),
