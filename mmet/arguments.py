@@ -1,0 +1,178 @@
+"""The arguments of pretraining: dataclasses that a YAML recipe fills and the command line overrides.
+
+A recipe is a flat YAML mapping of the fields below and of transformers' `TrainingArguments`; anything on the command
+line wins:
+
+    accelerate launch run_pretrain.py recipes/demo.yaml --image_masking random --max_steps 100
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from configuration_mmet import MMETConfig
+from modeling_mmet import LOSS_NAMES
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, and from where."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Checkpoint to continue from (folder or Hub name). None starts from scratch."}
+    )
+    model_config: dict | str | None = field(
+        default=None,
+        metadata={"help": "Fields of MMETConfig, nested, as a mapping (recipe) or JSON (command line)."},
+    )
+    tokenizer_name: str | None = field(
+        default=None,
+        metadata={"help": "BERT tokenizer (folder or Hub name). None trains a WordPiece vocabulary on the captions."},
+    )
+    vocab_size: int = field(default=2000, metadata={"help": "Size of a vocabulary trained on the captions."})
+    codebook_images: int = field(default=2048, metadata={"help": "Training images the image codebook is fitted on."})
+
+    def __post_init__(self):
+        if isinstance(self.model_config, str):
+            self.model_config = json.loads(self.model_config)
+
+
+@dataclass
+class DataArguments:
+    """What it is trained on and how examples are masked and augmented."""
+
+    paired_data: list[str] = field(
+        default_factory=list, metadata={"help": "name=folder of datasets with images, captions and person ids."}
+    )
+    image_data: list[str] = field(default_factory=list, metadata={"help": "name=folder, used for images alone."})
+    text_data: list[str] = field(default_factory=list, metadata={"help": "name=folder, used for captions alone."})
+    max_text_length: int = field(default=64, metadata={"help": "Longest caption in tokens; longer ones are cut."})
+    image_masking: str = field(
+        default="pedestrian",
+        metadata={"help": "Which patches are masked.", "choices": ["pedestrian", "random", "block", "none"]},
+    )
+    mask_ratio: float = field(default=0.15, metadata={"help": "Share of an image's patches that is masked."})
+    mlm_probability: float = field(default=0.15, metadata={"help": "Share of a caption's tokens that is masked."})
+    itm_mismatch_probability: float = field(
+        default=0.5, metadata={"help": "Share of the pairs that get another person's caption for L_ITM."}
+    )
+    augmentation: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of mmet.augmentation.PersonAugmentation, as a mapping or JSON; None for its defaults."
+        },
+    )
+
+    def __post_init__(self):
+        if isinstance(self.augmentation, str):
+            self.augmentation = json.loads(self.augmentation)
+        if not (self.paired_data or self.image_data or self.text_data):
+            raise ValueError("no training data: give --paired_data, --image_data or --text_data as name=folder")
+
+
+@dataclass
+class ObjectiveArguments:
+    """Which losses are trained, how much each counts, and how batches are mixed."""
+
+    batch_mix: dict | str = field(
+        default_factory=lambda: {"paired": 1.0},
+        metadata={"help": "Proportions of batch kinds: paired (masked), identity (P x K), image, text."},
+    )
+    persons_per_batch: int = field(default=16, metadata={"help": "P of identity batches (paper: 16)."})
+    images_per_person: int = field(default=4, metadata={"help": "K of identity batches (paper: 4)."})
+    mim_weight: float | None = field(default=None, metadata={"help": "Weight of L_MIM; None keeps the model's."})
+    mlm_weight: float | None = field(default=None, metadata={"help": "Weight of L_MLM."})
+    mmm_image_weight: float | None = field(default=None, metadata={"help": "Weight of L_MMM's image part."})
+    mmm_text_weight: float | None = field(default=None, metadata={"help": "Weight of L_MMM's text part."})
+    itm_weight: float | None = field(default=None, metadata={"help": "Weight of L_ITM."})
+    global_contrastive_weight: float | None = field(default=None, metadata={"help": "Weight of L_GC."})
+    identity_weight: float | None = field(default=None, metadata={"help": "Weight of L_ID."})
+    triplet_weight: float | None = field(default=None, metadata={"help": "Weight of L_triplet."})
+
+    def __post_init__(self):
+        if isinstance(self.batch_mix, str):
+            self.batch_mix = json.loads(self.batch_mix)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weights that were given, by their name in `MMETConfig`."""
+        names = [f"{name}_weight" for name in LOSS_NAMES]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """transformers' `TrainingArguments` with the defaults that raw samples and homogeneous batches need."""
+
+    output_dir: str = field(default="outputs/pretrain", metadata={"help": "Where checkpoints and the model go."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "The collator reads raw samples; keep False."}
+    )
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Only whole batches; keep True for P x K."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+
+
+def parse_arguments(
+    argv: Sequence[str],
+) -> tuple[ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments]:
+    """
+    Parse `[recipe.yaml] [--field value ...]`.
+
+    Raises:
+        ValueError: for a recipe that cannot be read or names a field that does not exist.
+        SystemExit: from argparse, for command-line arguments it does not know.
+    """
+    parser = HfArgumentParser((ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments))
+    argv = list(argv)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        parser.set_defaults(**read_recipe(Path(argv.pop(0)), {action.dest for action in parser._actions}))
+    return parser.parse_args_into_dataclasses(args=argv)
+
+
+def read_recipe(path: Path, known_fields: set[str]) -> dict[str, Any]:
+    """The fields of a recipe. Raises `ValueError` naming the file, and the field with the nearest existing name."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"recipe {path} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe {path} is not YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"recipe {path} must be a mapping of fields, received {type(recipe).__name__}")
+    for name in recipe:
+        if name not in known_fields:
+            near = difflib.get_close_matches(str(name), known_fields, n=1)
+            raise ValueError(
+                f"recipe {path} has an unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+    return recipe
+
+
+def build_config(
+    fields: dict[str, Any] | None, *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]
+) -> MMETConfig:
+    """
+    An `MMETConfig` from a recipe's nested fields, the tokenizer's vocabulary, the data's identities and the loss
+    weights.
+
+    Raises:
+        ValueError: for a field that no configuration has (transformers itself would accept it in silence).
+    """
+    fields = dict(fields or {})
+    known = {name: {f.name for f in dataclasses.fields(config)} for name, config in MMETConfig.sub_configs.items()}
+    known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
+    for prefix, names in known.items():
+        given = set(fields.get(prefix) or {}) if prefix else set(fields)
+        if given - names:
+            raise ValueError(f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {sorted(given - names)}")
+    fields["text_config"] = {**(fields.get("text_config") or {}), "vocab_size": vocab_size}
+    return MMETConfig(**{**fields, "num_identities": num_identities, **loss_weights})

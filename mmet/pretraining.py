@@ -1,0 +1,232 @@
+"""Pretraining from arguments to a saved model: load the data, build tokenizer, model and codebook, train, save.
+
+`run_pretrain.py` parses the arguments and calls `run_pretraining`; each step is a function of its own, so that a
+notebook can stop anywhere between them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from transformers import BertTokenizer
+from transformers.trainer_utils import get_last_checkpoint, set_seed
+
+from configuration_mmet import MMETConfig
+from mmet.arguments import DataArguments, ModelArguments, ObjectiveArguments, PretrainingArguments, build_config
+from mmet.augmentation import PersonAugmentation
+from mmet.codebook import fit_codebook
+from mmet.collator import MMETDataCollator
+from mmet.data import load_reid_dataset, parse_data_argument
+from mmet.data.training import TrainingDataset
+from mmet.sampling import IdentityBatchShape, MixedBatchSampler
+from mmet.tokenization import train_wordpiece_tokenizer
+from mmet.trainer import MMETTrainer
+from modeling_mmet import MMETForPreTraining
+from processing_mmet import MMETImageProcessor, MMETProcessor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSources:
+    """The training splits of the datasets that were asked for, by how they are used."""
+
+    paired: list[datasets.Dataset]
+    image: list[datasets.Dataset]
+    text: list[datasets.Dataset]
+
+    @classmethod
+    def load(cls, arguments: DataArguments) -> TrainingSources:
+        """Load every `name=folder` once, however often it is used. Raises `DatasetError` for an unusable folder."""
+        wanted = (arguments.paired_data, arguments.image_data, arguments.text_data)
+        splits = {}
+        for argument in chain(*wanted):
+            if argument not in splits:
+                splits[argument] = load_reid_dataset(*parse_data_argument(argument))["train"]
+        return cls(*([splits[argument] for argument in arguments] for arguments in wanted))
+
+    def captions(self) -> Iterator[str]:
+        """Every caption once per image it describes."""
+        for source in {id(source): source for source in (*self.paired, *self.text)}.values():
+            yield from chain.from_iterable(source["captions"])
+
+
+def run_pretraining(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    objective_arguments: ObjectiveArguments,
+    training_arguments: PretrainingArguments,
+) -> Path:
+    """
+    Pretrain as the arguments say and save model and processor.
+
+    Returns:
+        The folder of the trained model, `training_arguments.output_dir`.
+
+    Raises:
+        ValueError: for arguments that contradict each other or the data (`DatasetError` for a folder).
+        NonFiniteLossError: when a loss stops being finite.
+    """
+    checkpoint = find_checkpoint(training_arguments)
+    set_seed(training_arguments.seed)
+    sources = TrainingSources.load(data_arguments)
+    dataset = TrainingDataset(
+        paired=sources.paired,
+        image=sources.image,
+        text=sources.text,
+        augmentation=PersonAugmentation(**(data_arguments.augmentation or {})),
+    )
+    processor, model = build_model(model_arguments, objective_arguments, sources, dataset)
+    if _needs_codebook(model, data_arguments, objective_arguments):
+        fit_codebook_on(model, processor, sources, model_arguments.codebook_images, training_arguments.seed)
+    trainer = build_trainer(model, processor, dataset, data_arguments, objective_arguments, training_arguments)
+    if checkpoint is not None and _finished(checkpoint, training_arguments):
+        logger.warning("%s has been trained to its last step already: nothing to do", training_arguments.output_dir)
+        return Path(training_arguments.output_dir)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    return Path(training_arguments.output_dir)
+
+
+def find_checkpoint(arguments: PretrainingArguments) -> str | None:
+    """
+    The checkpoint to resume from: the one that was named, with `true` the last one if there is any, else None.
+
+    Raises:
+        ValueError: when the output folder holds checkpoints and resuming was not asked for, so that nothing is
+            overwritten.
+    """
+    resume = arguments.resume_from_checkpoint
+    output = Path(arguments.output_dir)
+    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if isinstance(resume, str) and resume.lower() not in ("true", "false"):
+        if not Path(resume).is_dir():
+            raise ValueError(f"resume_from_checkpoint={resume} is not a folder")
+        return resume
+    if str(resume).lower() == "true":
+        return last
+    if last is not None:
+        raise ValueError(
+            f"{output} already holds {Path(last).name}: pass --resume_from_checkpoint true to continue it, "
+            "or another --output_dir to start anew"
+        )
+    return None
+
+
+def build_model(
+    arguments: ModelArguments, objectives: ObjectiveArguments, sources: TrainingSources, dataset: TrainingDataset
+) -> tuple[MMETProcessor, MMETForPreTraining]:
+    """Processor and model: from a checkpoint when one is named, else from the configuration and the captions."""
+    num_identities = dataset.num_identities if "identity" in objectives.batch_mix else 0
+    if arguments.model_name_or_path is not None:
+        processor = MMETProcessor.from_pretrained(arguments.model_name_or_path)
+        config = MMETConfig.from_pretrained(arguments.model_name_or_path, **objectives.loss_weights)
+        config.num_identities = num_identities or config.num_identities
+        model = MMETForPreTraining.from_pretrained(
+            arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True
+        )
+        return processor, model
+    tokenizer = _build_tokenizer(arguments, sources)
+    config = build_config(
+        arguments.model_config,
+        vocab_size=len(tokenizer),
+        num_identities=num_identities,
+        loss_weights=objectives.loss_weights,
+    )
+    image = config.image_config
+    height, width = image.image_size
+    image_processor = MMETImageProcessor(
+        size={"height": height, "width": width}, patch_size=image.patch_size, patch_stride=image.patch_stride
+    )
+    return MMETProcessor(image_processor, tokenizer), MMETForPreTraining(config)
+
+
+def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> BertTokenizer:
+    """The tokenizer that was named, or a WordPiece vocabulary of the training captions."""
+    if arguments.tokenizer_name is not None:
+        return BertTokenizer.from_pretrained(arguments.tokenizer_name)
+    captions = list(sources.captions())
+    if not captions:
+        raise ValueError("no captions to train a vocabulary on: name a tokenizer with --tokenizer_name
+        bert-base-uncased")
+    return train_wordpiece_tokenizer(captions, vocab_size=arguments.vocab_size)
+
+
+def _needs_codebook(model: MMETForPreTraining, data: DataArguments, objectives: ObjectiveArguments) -> bool:
+    """Whether a loss that will be computed classifies patches into codes, and the codes are still missing."""
+    weights = {"image": model.config.mim_weight, "paired": model.config.mmm_image_weight}
+    predicts = any(weights[kind] > 0 and objectives.batch_mix.get(kind, 0) > 0 for kind in weights)
+    return predicts and data.image_masking != "none" and not model.image_codebook.is_fitted
+
+
+def fit_codebook_on(
+    model: MMETForPreTraining, processor: MMETProcessor, sources: TrainingSources, num_images: int, seed: int
+) -> None:
+    """Fit the model's image codebook on a random sample of the training images."""
+    images = datasets.concatenate_datasets([source.select_columns(["image"]) for source in (*sources.image,
+    *sources.paired)]) chosen = np.random.default_rng(seed).permutation(len(images))[:num_images]
+    batches = (
+        processor(images=[images[int(index)]["image"] for index in rows], return_tensors="pt")["pixel_values"]
+        for rows in np.array_split(chosen, max(1, len(chosen) // 64))
+    )
+    error = fit_codebook(model.image_codebook, batches, seed=seed)
+    logger.info(
+        "image codebook: %d codes fitted on %d images, %.1f %% of the variance left",
+        model.config.codebook_size,
+        len(chosen),
+        100 * error,
+    )
+
+
+def build_trainer(
+    model: MMETForPreTraining,
+    processor: MMETProcessor,
+    dataset: TrainingDataset,
+    data: DataArguments,
+    objectives: ObjectiveArguments,
+    arguments: PretrainingArguments,
+) -> MMETTrainer:
+    """Sampler, collator and trainer."""
+    mix = {kind: share for kind, share in objectives.batch_mix.items() if share > 0}
+    shape = IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person)
+    sampler = MixedBatchSampler(
+        dataset.sizes,
+        mix=mix,
+        batch_size=arguments.per_device_train_batch_size,
+        person_labels=dataset.person_labels if "identity" in mix else None,
+        identity_shape=shape if "identity" in mix else None,
+        num_processes=arguments.world_size,
+        seed=arguments.seed,
+    )
+    collator = MMETDataCollator(
+        processor,
+        image_masking=data.image_masking,
+        mask_ratio=data.mask_ratio,
+        mlm_probability=data.mlm_probability,
+        itm_mismatch_probability=data.itm_mismatch_probability,
+        max_length=min(data.max_text_length, model.config.text_config.max_position_embeddings),
+    )
+    return MMETTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collator,
+        processing_class=processor,
+        train_sampler=sampler,
+    )
+
+
+def _finished(checkpoint: str, arguments: PretrainingArguments) -> bool:
+    """Whether a checkpoint stands at the last step and the trained model was saved after it."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    saved = (Path(arguments.output_dir) / "model.safetensors").is_file()
+    return saved and 0 < arguments.max_steps <= state["global_step"]

@@ -1,0 +1,87 @@
+"""`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
+
+What it adds, each in one hook: the mixed-batch sampler, the named losses, the parameters that do not decay, and a
+    stop that names the
+images of a batch whose loss is not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer
+
+from modeling_mmet import LOSS_NAMES
+
+NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embeddings", "logit_scale")
+"""Parameters whose name holds one of these are not pulled towards zero by weight decay."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite; the message names the step, the losses and the images of the batch."""
+
+
+class MMETTrainer(Trainer):
+    """
+    Trainer of `MMETForPreTraining`.
+
+    Args:
+        train_sampler: order of the training examples (`mmet.sampling.MixedBatchSampler`).
+        **kwargs: as for `transformers.Trainer`.
+    """
+
+    def __init__(self, *, train_sampler: Sampler, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._train_sampler = train_sampler
+        # Sum and count of each loss since the last log line, on the device: reading them every step would stall a GPU.
+        self._loss_sums = torch.zeros(len(LOSS_NAMES), 2, device=self.args.device)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        return self._train_sampler
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Matrices and embeddings decay; biases, norms, class tokens, positions and the temperature do not."""
+        return [name for name, _ in model.named_parameters() if not any(part in name for part in NO_DECAY)]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The model's own loss, with its named parts kept for the log."""
+        image_paths = inputs.pop("image_paths", ())
+        outputs = model(**inputs)
+        if outputs.loss is None:
+            raise ValueError(
+                f"a batch with {sorted(inputs)} has no loss to train: check batch_mix and the loss weights against it"
+            )
+        if not torch.isfinite(outputs.loss):
+            raise NonFiniteLossError(_describe_failure(self.state.global_step, outputs.losses, image_paths))
+        self._remember_losses(outputs.losses)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _remember_losses(self, losses: Mapping[str, torch.Tensor | None]) -> None:
+        for row, name in enumerate(LOSS_NAMES):
+            loss = losses[name]
+            if loss is not None:
+                # Detached: otherwise the graph of every step would live until the next log line.
+                self._loss_sums[row] += torch.stack([loss.detach().float(), loss.new_ones(()).float()])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of each named loss since the last line, over all processes, to the training log."""
+        if "loss" in logs:
+            sums = self.accelerator.reduce(self._loss_sums, reduction="sum")
+            self._loss_sums.zero_()
+            for name, (total, count) in zip(LOSS_NAMES, sums.tolist(), strict=True):
+                if count:
+                    logs[f"{name}_loss"] = round(total / count, 4)
+        super().log(logs, start_time)
+
+
+def _describe_failure(step: int, losses: Mapping[str, torch.Tensor | None], image_paths) -> str:
+    """Which losses of step `step` are not finite, and on which images."""
+    failed = [name for name, loss in losses.items() if loss is not None and not torch.isfinite(loss)]
+    shown = ", ".join(dict.fromkeys(path for path in image_paths if path)) or "a batch without images"
+    return (
+        f"the loss at step {step} is not finite ({', '.join(failed) or 'their sum'}); the batch held: {shown}. "
+        "Lower learning_rate, or look at these files."
+    )

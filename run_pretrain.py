@@ -1,0 +1,30 @@
+"""Pretrain MMET: masked, contrastive, matching and identity objectives on person images and captions.
+
+    accelerate launch run_pretrain.py recipes/demo.yaml
+    accelerate launch run_pretrain.py recipes/demo.yaml --image_masking random --output_dir outputs/random
+
+A recipe is a YAML file of arguments; anything on the command line overrides it (`--help` lists everything).
+"""
+
+import logging
+import sys
+
+from mmet.arguments import parse_arguments
+from mmet.pretraining import run_pretraining
+from mmet.trainer import NonFiniteLossError
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0 done, 2 for arguments or data that cannot be used (said in one message)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        folder = run_pretraining(*parse_arguments(argv))
+    except (ValueError, OSError, NonFiniteLossError) as error:
+        print(f"run_pretrain.py: {error}", file=sys.stderr)
+        return 2
+    print(f"model and processor: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
