@@ -94,7 +94,7 @@ class MMETModelOutput(ModelOutput):
         image_embeds (`torch.FloatTensor` of shape `(batch_size, num_patches + 1, hidden_size)`): h_I; [CLS_I] comes
             first.
         text_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`): h_T; [CLS_T] comes first.
-        multimodal_embeds (`torch.FloatTensor` of shape `(batch_size, 1 + num_patches + 1 + text_length, hidden_size)`):
+        multimodal_embeds (`torch.FloatTensor` of shape `(batch_size, 2 + num_patches + text_length, hidden_size)`):
             h_M: [CLS_M], then the image states, then the text states, without those of an absent modality.
         image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The encoders' own outputs.
     """
@@ -894,7 +894,7 @@ class MMETForPreTraining(MMETPreTrainedModel):
     | --- | --- | --- |
     | image only | `pixel_values`, `bool_masked_pos` | L_MIM on the image encoder |
     | text only | `input_ids_masked`, `mlm_labels` | L_MLM on the text encoder |
-    | paired | images and captions, `bool_masked_pos` and/or `input_ids_masked` + `mlm_labels` | L_MMM on the multimodal encoder |
+    | paired | the above together, at least one of them masked | L_MMM on the multimodal encoder |
     | paired | the same with `itm_labels` | L_ITM on h_CLS,M of the masked pair |
     | paired | `pixel_values`, `input_ids` | L_GC between [CLS_I] and [CLS_T] |
     | labelled | any of image and text, `person_labels` | L_ID and L_triplet on the identity embedding |

@@ -156,8 +156,9 @@ def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> Ber
         return BertTokenizer.from_pretrained(arguments.tokenizer_name)
     captions = list(sources.captions())
     if not captions:
-        raise ValueError("no captions to train a vocabulary on: name a tokenizer with --tokenizer_name
-        bert-base-uncased")
+        raise ValueError(
+            "no captions to train a vocabulary on: name a tokenizer, for example --tokenizer_name bert-base-uncased"
+        )
     return train_wordpiece_tokenizer(captions, vocab_size=arguments.vocab_size)
 
 
@@ -172,8 +173,9 @@ def fit_codebook_on(
     model: MMETForPreTraining, processor: MMETProcessor, sources: TrainingSources, num_images: int, seed: int
 ) -> None:
     """Fit the model's image codebook on a random sample of the training images."""
-    images = datasets.concatenate_datasets([source.select_columns(["image"]) for source in (*sources.image,
-    *sources.paired)]) chosen = np.random.default_rng(seed).permutation(len(images))[:num_images]
+    pictures = [source.select_columns(["image"]) for source in (*sources.image, *sources.paired)]
+    images = datasets.concatenate_datasets(pictures)
+    chosen = np.random.default_rng(seed).permutation(len(images))[:num_images]
     batches = (
         processor(images=[images[int(index)]["image"] for index in rows], return_tensors="pt")["pixel_values"]
         for rows in np.array_split(chosen, max(1, len(chosen) // 64))
