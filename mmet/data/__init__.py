@@ -17,6 +17,7 @@ from mmet.data.loading import (
     summarize,
     to_dataset_dict,
 )
+from mmet.data.parquet import save_parquet
 from mmet.data.registry import ReidDatasetSpec, SplitCount, dataset_names, get_spec, register
 from mmet.data.schema import (
     DISTRACTOR_PERSON_ID,
@@ -51,6 +52,7 @@ __all__ = [
     "parse_data_argument",
     "read_reid_folder",
     "register",
+    "save_parquet",
     "summarize",
     "to_dataset_dict",
 ]

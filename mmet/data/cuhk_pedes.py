@@ -100,6 +100,6 @@ CUHK_PEDES = register(
             "validation": SplitCount(images=3_078, persons=1_000, captions=6_158),
             "test": SplitCount(images=3_074, persons=1_000, captions=6_156),
         },
-        protocol="text_to_image",
+        protocol="text-to-image",
     )
 )

@@ -62,6 +62,6 @@ MARKET1501 = register(
             "query": SplitCount(images=3_368, persons=750),
             "gallery": SplitCount(images=15_913, persons=751),
         },
-        protocol="market1501",
+        protocol="market",
     )
 )
