@@ -258,8 +258,7 @@ def mask_tokens(
     Returns:
         The ids with the chosen tokens hidden, and labels that hold the original id there and -100 elsewhere.
     """
-    if not 0 < mlm_probability <= 1:
-        raise ValueError(f"expected mlm_probability in (0, 1], received {mlm_probability}")
+    check_mlm_probability(mlm_probability)
     input_ids = np.asarray(input_ids, dtype=np.int64)
     maskable = ~np.asarray(special_tokens_mask, dtype=bool)
     if input_ids.ndim != 2 or input_ids.shape != maskable.shape:
@@ -273,6 +272,12 @@ def mask_tokens(
     replaced = chosen & (action >= 0.9)
     masked = np.where(replaced, rng.integers(vocab_size, size=input_ids.shape), masked)
     return MaskedTokens(masked, np.where(chosen, input_ids, IGNORED_LABEL))
+
+
+def check_mlm_probability(mlm_probability: float) -> None:
+    """Raise `ValueError` unless it is in (0, 1]."""
+    if not 0 < mlm_probability <= 1:
+        raise ValueError(f"expected mlm_probability in (0, 1], received {mlm_probability}")
 
 
 def _choose_tokens(maskable: NDArray[np.bool_], probability: float, rng: np.random.Generator) -> NDArray[np.bool_]:
