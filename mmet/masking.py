@@ -11,6 +11,7 @@ the person.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -197,16 +198,18 @@ def _draw_blocks(
     max_aspect_ratio: float = 3.3,
 ) -> NDArray[np.bool_]:
     """One picture's blocks, `(num_patches,)`. Every block covers at least one new patch, so that the loop ends."""
+    rows, columns = grid
     masked = np.zeros(grid, dtype=bool)
     remaining = num_masked
     while remaining:
+        free = np.flatnonzero(~masked)
+        row, column = divmod(int(free[rng.integers(len(free))]), columns)  # a patch that the block will cover
         area = rng.uniform(min(min_block, remaining), remaining)
-        aspect_ratio = np.exp(rng.uniform(-np.log(max_aspect_ratio), np.log(max_aspect_ratio)))
-        height = min(max(round(np.sqrt(area * aspect_ratio)), 1), grid[0])
-        width = min(max(round(np.sqrt(area / aspect_ratio)), 1), grid[1])
-        row, column = np.unravel_index(rng.choice(np.flatnonzero(~masked)), grid)
-        top = np.clip(row - rng.integers(height), 0, grid[0] - height)
-        left = np.clip(column - rng.integers(width), 0, grid[1] - width)
+        aspect_ratio = max_aspect_ratio ** rng.uniform(-1, 1)
+        height = min(max(round(math.sqrt(area * aspect_ratio)), 1), rows)
+        width = min(max(round(math.sqrt(area / aspect_ratio)), 1), columns)
+        top = min(max(row - int(rng.integers(height)), 0), rows - height)
+        left = min(max(column - int(rng.integers(width)), 0), columns - width)
         block = np.zeros(grid, dtype=bool)
         block[top : top + height, left : left + width] = True
         new = np.flatnonzero(block & ~masked)[:remaining]
