@@ -77,11 +77,15 @@ def _skip(folder: ReidFolder, path: Path, reason: str) -> None:
 
 
 def _read_pictures(folder: ReidFolder, paths: Iterable[Path]) -> None:
+    seen: set[str] = set()
     for path in paths:
         match = _STEM.fullmatch(path.stem)
         if match is None:
             _skip(folder, path, "name is not like 0001_c01_w01_l01_p01.jpg")
+        elif path.stem in seen:
+            _skip(folder, path, "another picture has the same name")
         else:
+            seen.add(path.stem)
             folder.splits["train"].append(PersonImage(path, person_id=int(match[1]), camera_id=int(match[2])))
 
 
@@ -118,11 +122,11 @@ def _attach_captions(folder: ReidFolder) -> None:
 
 
 def _match_captions(folder: ReidFolder, captions: dict[str, list[str]]) -> dict[Path, list[str]]:
-    """Captions by picture; the file's image names are relative paths or bare names (which are unique in FineGPR)."""
-    pictures = {image.image_path.name: image.image_path for image in folder.splits["train"]}
+    """Captions by picture; the file may give relative paths or bare names, since names are unique in FineGPR."""
+    pictures = {image.image_path.stem: image.image_path for image in folder.splits["train"]}
     by_picture: dict[Path, list[str]] = {}
     for name, sentences in captions.items():
-        picture = pictures.get(PurePosixPath(name.replace("\\", "/")).name)
+        picture = pictures.get(PurePosixPath(name.replace("\\", "/")).stem)
         if picture is None:
             _report_surplus(folder, name, "caption")
             continue
