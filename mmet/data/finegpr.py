@@ -17,6 +17,7 @@ from mmet.data.files import layout_error, list_folders, list_images
 from mmet.data.registry import ReidDatasetSpec, SplitCount, register
 from mmet.data.schema import PersonImage, ReidFolder, SkippedFile
 
+TITLE = "FineGPR"
 DATASET_FOLDER = "FineGPR_Dataset"
 FULL_FOLDER = "FineGPR"
 SUBSET_FOLDER = "FineGPR_subset"
@@ -43,7 +44,7 @@ def read(root: Path) -> ReidFolder:
     folder = ReidFolder(home, splits={"train": []}, is_subset=picture_folder.name == SUBSET_FOLDER)
     paths = _list_pictures(picture_folder)
     if not any(_STEM.fullmatch(path.stem) for path in paths):
-        raise layout_error(root, ["picture named like 0001_c01_w01_l01_p01.jpg"], EXPECTED_TREE)
+        raise layout_error(TITLE, root, ["picture named like 0001_c01_w01_l01_p01.jpg"], EXPECTED_TREE)
     if folder.is_subset:
         folder.notes.append("the published sample of FineGPR, not the full set")
     _read_pictures(folder, paths)
@@ -139,7 +140,7 @@ def _match_captions(folder: ReidFolder, captions: dict[str, list[str]]) -> dict[
 FINEGPR = register(
     ReidDatasetSpec(
         name="finegpr",
-        title="FineGPR",
+        title=TITLE,
         expected_tree=EXPECTED_TREE,
         read=read,
         published_counts={"train": SplitCount(images=2_028_600, persons=1_150)},

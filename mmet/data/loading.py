@@ -136,7 +136,7 @@ def _require_folder(root: Path, spec: ReidDatasetSpec) -> None:
     if not root.is_dir():
         raise DatasetError(f"{spec.title}: {root} is a file; name the unpacked folder.\n{expected}")
     if all(is_hidden(path.name) for path in root.iterdir()):
-        raise layout_error(root, ["file (the folder is empty)"], spec.expected_tree)
+        raise layout_error(spec.title, root, ["file (the folder is empty)"], spec.expected_tree)
 
 
 def _drop_unprintable(folder: ReidFolder) -> None:

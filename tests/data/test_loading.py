@@ -69,6 +69,7 @@ def test_load__folders_that_cannot_be_it(tmp_path: Path, name: str) -> None:
             load_reid_dataset(name, tmp_path / root)
         assert message in str(caught.value)
         assert expected_tree in str(caught.value)
+        assert get_spec(name).title in str(caught.value)
 
 
 def test_load__features_and_lazy_pictures(finegpr: Path) -> None:
