@@ -73,6 +73,7 @@ def _gif() -> bytes:
         (JPEG[: len(JPEG) // 2], "truncated or damaged picture"),
         (JPEG[:-2], "truncated or damaged picture"),
         (JPEG[: len(JPEG) // 2] + b"\0" * (len(JPEG) // 2), "truncated or damaged picture"),
+        (PNG[:-12], "truncated or damaged picture"),  # Pillow decodes it; only its end is missing
         (PNG[: len(PNG) // 2], "truncated or damaged picture"),
         (PNG[: len(PNG) // 2] + b"\0" * (len(PNG) // 2), "truncated or damaged picture"),
         (picture_bytes("JPEG", (800, 800))[:-20_000], "truncated or damaged picture"),
