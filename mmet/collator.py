@@ -18,7 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from mmet.data.training import TrainingSample
-from mmet.masking import IMAGE_MASKING, PatchRegion, mask_tokens, num_masked_patches, pedestrian_prior
+from mmet.masking import (
+    IMAGE_MASKING,
+    PatchRegion,
+    check_mlm_probability,
+    mask_tokens,
+    num_masked_patches,
+    pedestrian_prior,
+)
 
 Segmenter = Callable[[list[Image.Image]], list[Image.Image | None]]
 """Finds the person in each of some pictures: a mask of the picture's size, above 0 on the person, or None."""
@@ -69,6 +76,7 @@ class MMETDataCollator:
             raise ValueError(f"expected image_masking among {', '.join(IMAGE_MASKING)}, received {image_masking!r}")
         if not 0 <= itm_mismatch_probability <= 1:
             raise ValueError(f"expected itm_mismatch_probability in [0, 1], received {itm_mismatch_probability}")
+        check_mlm_probability(mlm_probability)
         self.processor = processor
         self.grid: tuple[int, int] = tuple(processor.image_processor.patch_grid)
         self.image_masking = image_masking
