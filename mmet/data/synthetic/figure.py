@@ -116,8 +116,14 @@ class Canvas:
         for level, share, shift in _BANDS:
             fill = LEVELS * part + level
             shifted = [(x + self.light * shift * r, y) for (x, y), r in zip(spine, radii, strict=True)]
-            left = [(x + nx * r * share, y + ny * r * share) for (x, y), (nx, ny), r in zip(shifted, normals, radii, strict=True)]
-            right = [(x - nx * r * share, y - ny * r * share) for (x, y), (nx, ny), r in zip(shifted, normals, radii, strict=True)]
+            left = [
+                (x + nx * r * share, y + ny * r * share)
+                for (x, y), (nx, ny), r in zip(shifted, normals, radii, strict=True)
+            ]
+            right = [
+                (x - nx * r * share, y - ny * r * share)
+                for (x, y), (nx, ny), r in zip(shifted, normals, radii, strict=True)
+            ]
             self.pen.polygon(left + right[::-1], fill=fill)
             for (x, y), r in zip(shifted, radii, strict=True):
                 if (reach := r * share) >= 1.0:
@@ -304,7 +310,9 @@ class _Painter:
         look, px = self.look, self.view.scale
         bulk = (0.75 + 0.25 * look.body.girth) * px
         cloth = 1.22 if look.upper_kind in {"jacket", "coat", "parka", "hoodie", "sweater", "blazer"} else 1.0
-        shoulder, elbow, wrist = (self.view(j[side]) for j in (self.bones.shoulders, self.bones.elbows, self.bones.wrists))
+        shoulder, elbow, wrist = (
+            self.view(j[side]) for j in (self.bones.shoulders, self.bones.elbows, self.bones.wrists)
+        )
         self.canvas.disc(*_towards(wrist, elbow, -0.12), 0.0185 * px, 0.0215 * px, Part.SKIN)
         if look.sleeve == "short":
             middle = _towards(shoulder, elbow, 0.72)
@@ -317,7 +325,9 @@ class _Painter:
             self._handbag(wrist)
 
     def _legs(self) -> None:
-        for side in sorted((0, 1), key=lambda s: self.view.depth(self.bones.knees[s]) + self.view.depth(self.bones.ankles[s])):
+        for side in sorted(
+            (0, 1), key=lambda s: self.view.depth(self.bones.knees[s]) + self.view.depth(self.bones.ankles[s])
+        ):
             self._leg(side)
 
     def _leg(self, side: int) -> None:
@@ -342,7 +352,10 @@ class _Painter:
     def _shoe(self, side: int, ankle: tuple[float, float]) -> None:
         x, y, z = self.bones.ankles[side]
         lift = max(0.0, y - 0.045) * 0.8
-        heel, toe = self.view((x, y - 0.024 + lift * 0.3, z - 0.016)), self.view((x * 1.12, y - 0.028 - lift, z + 0.072))
+        heel, toe = (
+            self.view((x, y - 0.024 + lift * 0.3, z - 0.016)),
+            self.view((x * 1.12, y - 0.028 - lift, z + 0.072)),
+        )
         px = self.view.scale
         sole = 0.007 * px
         self.canvas.tube(((heel[0], heel[1] + sole), (toe[0], toe[1] + sole)), (0.019 * px, 0.018 * px), Part.SOLE)
@@ -352,7 +365,9 @@ class _Painter:
     # -- trunk ---------------------------------------------------------------------------------------------------
 
     def _slice(self, y: float, width: float, depth: float, forward: float = 0.0) -> tuple[float, float, float]:
-        x, down = self.view((self.pose.sway * (y - 0.5), y + self.bones.lift, forward + self.bones.lean * max(0.0, y - 0.5)))
+        x, down = self.view(
+            (self.pose.sway * (y - 0.5), y + self.bones.lift, forward + self.bones.lean * max(0.0, y - 0.5))
+        )
         return x, down, self.view.half_width(width, depth)
 
     def _neck(self) -> None:
@@ -378,7 +393,9 @@ class _Painter:
         ]
         long = look.upper_kind in {"coat", "parka", "tunic", "long t-shirt", "long cardigan"}
         profile += [(0.52, hips * 1.04 * puff, deep * 1.03 * puff)]
-        profile += [(0.33 if look.upper_kind in {"coat", "long cardigan"} else 0.4, hips * 1.22 * puff, deep * 1.3 * puff)] * long
+        profile += [
+            (0.33 if look.upper_kind in {"coat", "long cardigan"} else 0.4, hips * 1.22 * puff, deep * 1.3 * puff)
+        ] * long
         profile += [(0.49, hips * 1.04 * puff, deep * 1.0 * puff)] * (not long)
         self.torso = [self._slice(*row) for row in profile]
         self.canvas.stack(self.torso, Part.UPPER)
@@ -399,7 +416,10 @@ class _Painter:
             spread = 1.25 + 0.5 * abs(math.sin(self.pose.phase)) * self.pose.stride
             flare = spread * (1.35 if look.lower_kind != "long skirt" else 1.2)
             reach = max(deep * flare * 1.08, 0.03 + self._leg_reach(look.hem))
-            profile += [(look.hem + 0.04, hips * flare * 0.94, max(deep * flare, reach * 0.92)), (look.hem, hips * flare, reach)]
+            profile += [
+                (look.hem + 0.04, hips * flare * 0.94, max(deep * flare, reach * 0.92)),
+                (look.hem, hips * flare, reach),
+            ]
         self.skirt = [self._slice(*row) for row in profile]
         self.canvas.stack(self.skirt, Part.LOWER)
         if len(profile) > 3:
@@ -425,7 +445,13 @@ class _Painter:
         if self.look.bag_kind != "backpack":
             return
         px, back = self.view.scale, -0.062 * self.look.body.girth - 0.035
-        rows = ((0.805, 0.045, 0.03), (0.79, 0.068, 0.042), (0.70, 0.076, 0.05), (0.60, 0.074, 0.05), (0.585, 0.06, 0.045))
+        rows = (
+            (0.805, 0.045, 0.03),
+            (0.79, 0.068, 0.042),
+            (0.70, 0.076, 0.05),
+            (0.60, 0.074, 0.05),
+            (0.585, 0.06, 0.045),
+        )
         self.canvas.stack([self._slice(y, w, d, back) for y, w, d in rows], Part.BAG)
         if self.facing < -0.12:
             x, y, half = self._slice(0.64, 0.052, 0.02, back - 0.04)
@@ -437,7 +463,11 @@ class _Painter:
         return self.view.depth((0.12 * self.look.bag_side, 0.5, 0.0))
 
     def _side_bag(self) -> None:
-        size = {"shoulder bag": (0.062, 0.05, 0.50), "tote bag": (0.058, 0.075, 0.50), "messenger bag": (0.075, 0.05, 0.47)}
+        size = {
+            "shoulder bag": (0.062, 0.05, 0.50),
+            "tote bag": (0.058, 0.075, 0.50),
+            "messenger bag": (0.075, 0.05, 0.47),
+        }
         if self.look.bag_kind not in size:
             return
         wide, tall, y = size[self.look.bag_kind]
@@ -449,16 +479,22 @@ class _Painter:
         if self.look.bag_kind != "messenger bag":
             self.canvas.pen.line((strap, (x, down)), fill=LEVELS * Part.BAG, width=max(2, round(0.013 * px)))
         top, bottom = down - tall * px, down + tall * px
-        self.canvas.stack([(x, top, half * 0.86), (x, top + 2, half), (x, bottom - 2, half), (x, bottom, half * 0.9)], Part.BAG)
+        self.canvas.stack(
+            [(x, top, half * 0.86), (x, top + 2, half), (x, bottom - 2, half), (x, bottom, half * 0.9)], Part.BAG
+        )
         self.canvas.stack([(x, top + 0.15 * tall * px, half * 0.9), (x, top + 0.7 * tall * px, half * 0.6)], Part.BAG2)
 
     def _handbag(self, wrist: tuple[float, float]) -> None:
         px = self.view.scale
         x, y = wrist[0], wrist[1] + 0.032 * px
         half = self.view.half_width(0.02, 0.055)
-        self.canvas.pen.arc((x - half * 0.6, y - 0.02 * px, x + half * 0.6, y + 0.06 * px), 180, 360, LEVELS * Part.BAG, 3)
+        self.canvas.pen.arc(
+            (x - half * 0.6, y - 0.02 * px, x + half * 0.6, y + 0.06 * px), 180, 360, LEVELS * Part.BAG, 3
+        )
         top = y + 0.02 * px
-        self.canvas.stack([(x, top, half * 0.75), (x, top + 0.06 * px, half), (x, top + 0.075 * px, half * 0.95)], Part.BAG)
+        self.canvas.stack(
+            [(x, top, half * 0.75), (x, top + 0.06 * px, half), (x, top + 0.075 * px, half * 0.95)], Part.BAG
+        )
         self.canvas.disc(x, top + 0.018 * px, 0.008 * px, 0.008 * px, Part.BAG2)
 
     # -- head ----------------------------------------------------------------------------------------------------
@@ -482,7 +518,11 @@ class _Painter:
         sin, cos = self._head_turn()
         back = -0.55 * sin * rx
         if style == "ponytail":
-            spine = ((x - sin * rx * 1.0, y - 0.25 * ry), (x - sin * rx * 1.55, y + 0.6 * ry), (x - sin * rx * 1.35, y + 2.1 * ry))
+            spine = (
+                (x - sin * rx * 1.0, y - 0.25 * ry),
+                (x - sin * rx * 1.55, y + 0.6 * ry),
+                (x - sin * rx * 1.35, y + 2.1 * ry),
+            )
             self.canvas.tube(spine, (0.28 * rx, 0.42 * rx, 0.16 * rx), Part.HAIR)
             return
         length = {"bob": 1.05, "straight": 2.3, "wavy": 2.0, "fringe": 1.75}[style]
@@ -502,12 +542,18 @@ class _Painter:
             self.canvas.disc(x - sin * rx * 0.9, y - ry * 1.05, 0.42 * rx, 0.4 * rx, Part.HAIR)
         lower = 0.0 if style in {"curly", "receding"} else 0.04
         if style != "receding":
-            self.canvas.disc(x - 0.1 * sin * rx, y - (0.10 - lower) * ry, rx * volume, ry * (volume - lower), Part.HAIR)
+            self.canvas.disc(
+                x - 0.1 * sin * rx, y - (0.10 - lower) * ry, rx * volume, ry * (volume - lower), Part.HAIR
+            )
         self.canvas.disc(x, y, rx, ry, Part.FACE)
         if abs(sin) > 0.35:
             tip = math.copysign(1.0, sin)
             self.canvas.polygon(
-                ((x + tip * rx * 0.9, y - 0.1 * ry), (x + tip * rx * (1.0 + 0.16 * abs(sin)), y + 0.24 * ry), (x + tip * rx * 0.9, y + 0.3 * ry)),
+                (
+                    (x + tip * rx * 0.9, y - 0.1 * ry),
+                    (x + tip * rx * (1.0 + 0.16 * abs(sin)), y + 0.24 * ry),
+                    (x + tip * rx * 0.9, y + 0.3 * ry),
+                ),
                 Part.FACE,
             )
         if self.facing <= 0.1:
@@ -521,7 +567,12 @@ class _Painter:
         sin, cos = self._head_turn()
         band = y - 0.46 * ry
         dome = {"beanie": 0.98, "baseball cap": 0.86, "sun hat": 0.84, "bucket hat": 0.8}[kind]
-        rows = [(x, band - dome * ry, rx * 0.45), (x, band - dome * 0.85 * ry, rx * 0.8), (x, band - dome * 0.5 * ry, rx * 1.08), (x, band, rx * 1.14)]
+        rows = [
+            (x, band - dome * ry, rx * 0.45),
+            (x, band - dome * 0.85 * ry, rx * 0.8),
+            (x, band - dome * 0.5 * ry, rx * 1.08),
+            (x, band, rx * 1.14),
+        ]
         brim = {"sun hat": 2.0, "bucket hat": 1.5}.get(kind)
         if brim:
             self.canvas.disc(x, band + 0.04 * ry, rx * brim, ry * (0.17 + 0.3 * self.view.drop), Part.HAT)
@@ -579,7 +630,9 @@ class _Painter:
         halves = np.interp(ys, knots, [w for _, _, w in slices])[:, None]
         sideways = np.clip((np.arange(cols.start, cols.stop)[None, :] - centres) / np.maximum(halves, 1.0), -1, 1)
         angle = (np.arcsin(sideways).astype(np.float32) - np.float32(self.view.yaw) + np.pi) % (2 * np.pi) - np.pi
-        height = ((self.view.foot[1] - ys) / (self.view.scale * self.view.rise) - self.bones.lift)[:, None].astype(np.float32)
+        height = ((self.view.foot[1] - ys) / (self.view.scale * self.view.rise) - self.bones.lift)[:, None].astype(
+            np.float32
+        )
         return window, (window >> 2) == part, angle, height
 
     def _upper_detail(self, labels: np.ndarray) -> None:
@@ -616,7 +669,8 @@ class _Painter:
             if self.view.depth(outward) < -0.02:
                 continue
             line = [
-                self.view((x + sign * 0.036, y, z)) for x, y, z in (j[side] for j in (self.bones.hips, self.bones.knees, self.bones.ankles))
+                self.view((x + sign * 0.036, y, z))
+                for x, y, z in (j[side] for j in (self.bones.hips, self.bones.knees, self.bones.ankles))
             ]
             pen.line(line, fill=1, width=max(2, round(0.014 * self.view.scale)))
         where = (np.asarray(stripes) == 1) & ((labels >> 2) == Part.TROUSER_LEG)
@@ -624,11 +678,16 @@ class _Painter:
 
     def _sleeve_detail(self, labels: np.ndarray) -> None:
         look = self.look
-        if look.upper.pattern not in {"striped", "checked", "dotted", "two-tone", "pinstriped"} or look.upper_kind == "vest":
+        if (
+            look.upper.pattern not in {"striped", "checked", "dotted", "two-tone", "pinstriped"}
+            or look.upper_kind == "vest"
+        ):
             return
         member = (labels >> 2) == Part.SLEEVE
         height = ((self.view.foot[1] - np.arange(labels.shape[0])) / self.view.scale)[:, None].astype(np.float32)
-        angle = ((np.arange(labels.shape[1]) - self.view.foot[0]) / (0.1 * self.view.scale))[None, :].astype(np.float32)
+        angle = ((np.arange(labels.shape[1]) - self.view.foot[0]) / (0.1 * self.view.scale))[None, :].astype(
+            np.float32
+        )
         where = member & pattern_mask(look.upper, angle, height)
         np.copyto(labels, LEVELS * Part.SLEEVE2 + (labels & (LEVELS - 1)), where=where, casting="unsafe")
 
@@ -743,7 +802,9 @@ def _strap_zones(look: Appearance, angle: np.ndarray, height: np.ndarray) -> lis
     return []
 
 
-def _face_zones(look: Appearance, side: np.ndarray, up: np.ndarray, front: np.ndarray) -> list[tuple[Part, np.ndarray]]:
+def _face_zones(
+    look: Appearance, side: np.ndarray, up: np.ndarray, front: np.ndarray
+) -> list[tuple[Part, np.ndarray]]:
     """Parts of the head by unit direction (to the left, up, to the front), in painting order."""
     body, frontal = look.body, front > 0.15
     eyes = (np.abs(np.abs(side) - 0.38) < 0.14) & (np.abs(up - 0.06) < 0.085) & frontal
@@ -751,12 +812,19 @@ def _face_zones(look: Appearance, side: np.ndarray, up: np.ndarray, front: np.nd
     zones = [
         (Part.EYE_WHITE, eyes),
         (Part.EYE, pupils),
-        (Part.BROW, (np.abs(np.abs(side) - 0.38) < 0.19) & (np.abs(up - 0.25) < 0.045) & frontal),
+        (
+            Part.BROW,
+            (np.abs(np.abs(side) - 0.38) < 0.17)
+            & (np.abs(up - 0.29 + 1.2 * (np.abs(side) - 0.38) ** 2) < 0.035)
+            & frontal,
+        ),
         (Part.NOSE, (np.abs(side) < 0.1) & (up < -0.08) & (up > -0.22) & frontal),
-        (Part.MOUTH, (np.abs(side) < 0.24) & (np.abs(up + 0.45) < 0.05) & frontal),
+        (Part.MOUTH, (np.abs(side) < 0.27) & (np.abs(up + 0.48 - 1.6 * side**2) < 0.05) & frontal),
     ]
     if body.beard == "beard":
-        zones.append((Part.BROW, (up < -0.22) & (front > 0.05) & ~((np.abs(side) < 0.22) & (np.abs(up + 0.45) < 0.06))))
+        zones.append(
+            (Part.BROW, (up < -0.22) & (front > 0.05) & ~((np.abs(side) < 0.22) & (np.abs(up + 0.45) < 0.06)))
+        )
     if body.beard == "moustache":
         zones.append((Part.BROW, (np.abs(side) < 0.3) & (np.abs(up + 0.32) < 0.06) & frontal))
     zones.append((Part.HAIR, _hair_zone(body.hair_style, side, up, front)))
@@ -776,7 +844,11 @@ def _hair_zone(style: str, side: np.ndarray, up: np.ndarray, front: np.ndarray) 
     if style == "fringe":
         return behind | (up > 0.3) | (np.abs(side) > 0.86) & (front < 0.5)
     if style in {"parted", "wavy", "straight"}:
-        return behind | (up > 0.5 + 0.22 * np.cos(3 * (side - 0.25))) | (np.abs(side) > 0.8) & (front < 0.45) & (up > -0.5)
+        return (
+            behind
+            | (up > 0.5 + 0.22 * np.cos(3 * (side - 0.25)))
+            | (np.abs(side) > 0.8) & (front < 0.45) & (up > -0.5)
+        )
     if style == "bob":
         return behind | (up > 0.42 + 0.12 * side) | (np.abs(side) > 0.78) & (front < 0.5)
     return behind | (up > 0.5 - 0.1 * side**2) | (np.abs(side) > 0.82) & (front < 0.3) & (up > -0.1)

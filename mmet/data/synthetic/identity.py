@@ -240,10 +240,14 @@ def _draw_appearance(rng: np.random.Generator, attributes: Attributes) -> Appear
         lower_kind=lower_kind,
         lower=lower,
         leg_width=rng.uniform(0.85, 1.35),
-        hem={"skirt": rng.uniform(0.29, 0.37), "long skirt": rng.uniform(0.1, 0.18)}.get(lower_kind, rng.uniform(0.22, 0.34)),
+        hem={"skirt": rng.uniform(0.29, 0.37), "long skirt": rng.uniform(0.1, 0.18)}.get(
+            lower_kind, rng.uniform(0.22, 0.34)
+        ),
         legwear=skin if bare_legs else draw_rgb(rng, _choose(rng, ("black", "gray", "brown", "white"))),
         shoe_kind="boots" if attributes.boots == "yes" else _choose(rng, ("sneakers", "shoes")),
-        shoe=draw_rgb(rng, _choose(rng, ("black", "brown", "blue") if attributes.shoes == "dark" else ("white", "beige", "pink"))),
+        shoe=draw_rgb(
+            rng, _choose(rng, ("black", "brown", "blue") if attributes.shoes == "dark" else ("white", "beige", "pink"))
+        ),
         sole=draw_rgb(rng, _choose(rng, ("white", "black", "brown", "gray"))),
         bag_kind=_choose(rng, BAG_KINDS) if attributes.bag == "yes" else "",
         bag=_draw_cloth(rng, _choose(rng, SECOND_COLORS), "plain"),
@@ -259,10 +263,11 @@ def _draw_appearance(rng: np.random.Generator, attributes: Attributes) -> Appear
 
 def _draw_body(rng: np.random.Generator, attributes: Attributes, skin: RGB) -> Body:
     female, age = attributes.gender == "female", attributes.age
-    hair: RGB = _HAIR_COLORS[int(rng.integers(len(_HAIR_COLORS)))]
+    seen = [color for color in _HAIR_COLORS if abs(sum(color) - sum(skin)) > 110]
+    hair = seen[int(rng.integers(len(seen)))]
     if age == "older":
-        shade = int(rng.integers(150, 225))
-        hair = (shade, shade, min(shade + 4, 255))
+        shade = int(rng.integers(150, 215)) - 40 * (sum(skin) > 500)
+        hair = (shade, shade, min(shade + 6, 255))
     girth = rng.uniform(0.86, 1.28) * {"teenager": 0.9, "adult": 1.0, "older": 1.1}[age]
     styles = {
         ("long", True): ("straight", "ponytail", "bun", "wavy", "fringe"),
@@ -323,13 +328,24 @@ def _draw_lower_pattern(rng: np.random.Generator, kind: str) -> str:
 def _draw_cloth(rng: np.random.Generator, name: str, pattern: str) -> Cloth:
     second = _choose(rng, _contrasting(name))
     return Cloth(
-        name, draw_rgb(rng, name), second, draw_rgb(rng, second), pattern, rng.uniform(0.75, 1.5), rng.uniform(0.0, 1.0)
+        name,
+        draw_rgb(rng, name),
+        second,
+        draw_rgb(rng, second),
+        pattern,
+        rng.uniform(0.75, 1.5),
+        rng.uniform(0.0, 1.0),
     )
 
 
 def _contrasting(name: str) -> Sequence[str]:
     """Second colours that are seen on `name`: a pattern in nearly the same shade would be no detail at all."""
-    alike = ({"black", "brown", "purple"}, {"white", "beige", "yellow"}, {"red", "brown", "orange", "pink"}, {"gray", "beige"})
+    alike = (
+        {"black", "brown", "purple"},
+        {"white", "beige", "yellow"},
+        {"red", "brown", "orange", "pink"},
+        {"gray", "beige"},
+    )
     banned = set().union({name}, *(group for group in alike if name in group))
     return [other for other in SECOND_COLORS if other not in banned]
 

@@ -1,8 +1,8 @@
 """Takes one picture of a synthetic person: figure, place, weather, light, whatever stands in front, and the camera.
 
-    shot = plan_shots(SOURCE, seed=0, person=1, count=1)[0]
-    picture = render_shot(identity, shot, SOURCE, height=192, width=96)
-    picture.image, picture.mask
+shot = plan_shots(SOURCE, seed=0, person=1, count=1)[0]
+picture = render_shot(identity, shot, SOURCE, height=192, width=96)
+picture.image, picture.mask
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def render_shot(identity: Identity, shot: Shot, style: WorldStyle, *, height: in
 
 def check_size(height: int, width: int) -> None:
     """Raise `ValueError` when a crop size is outside `MIN_SIZE`..`MAX_SIZE`."""
-    for name, value, low, high in zip(("image_height", "image_width"), (height, width), MIN_SIZE, MAX_SIZE, strict=True):
+    for name, value, low, high in zip(
+        ("image_height", "image_width"), (height, width), MIN_SIZE, MAX_SIZE, strict=True
+    ):
         if not low <= value <= high:
             raise ValueError(f"{name}: expected {low}..{high}, received {value}")
 
@@ -126,7 +128,9 @@ def check_size(height: int, width: int) -> None:
 def draw_pose(rng: np.random.Generator) -> Pose:
     """Mostly walking, at times standing; arms swing, hang, hold a phone or rest in pockets."""
     standing = rng.random() < 0.2
-    arms = ("swing", "hang", "phone", "pockets")[int(rng.choice(4, p=(0.1, 0.5, 0.2, 0.2) if standing else (0.78, 0.0, 0.1, 0.12)))]
+    arms = ("swing", "hang", "phone", "pockets")[
+        int(rng.choice(4, p=(0.1, 0.5, 0.2, 0.2) if standing else (0.78, 0.0, 0.1, 0.12)))
+    ]
     return Pose(
         stride=float(rng.uniform(0.05, 0.12) if standing else rng.uniform(0.28, 0.5)),
         phase=float(rng.uniform(0, 2 * math.pi)),
@@ -165,7 +169,9 @@ def _ground_shadow(figure: Figure, strength: float, rng: np.random.Generator, he
     """Factor on the ground (H, W): a soft contact shadow, drawn out to one side when the sun shines."""
     x, y = figure.foot
     lean = float(rng.uniform(-1, 1)) * (strength > 0.3)
-    across = (np.arange(width, dtype=np.float32) - np.float32(x))[None, :] / np.float32(0.15 * height * (1 + abs(lean)))
+    across = (np.arange(width, dtype=np.float32) - np.float32(x))[None, :] / np.float32(
+        0.15 * height * (1 + abs(lean))
+    )
     down = (np.arange(height, dtype=np.float32) - np.float32(y - 0.012 * height))[:, None] / np.float32(0.035 * height)
     far = np.exp(-((across - np.float32(lean * 0.6)) ** 2) - down**2)
     return 1 - np.float32(min(0.75, strength + 0.2)) * far
@@ -192,7 +198,12 @@ def _occluder(style: WorldStyle, rng: np.random.Generator, height: int, width: i
         other = draw_identity(rng)
         side = rng.choice((-1, 1)) * rng.uniform(0.42, 0.56)
         figure = draw_figure(
-            other, draw_pose(rng), view_degrees=rng.uniform(0, 360), height=height, width=width, offset=(side, rng.uniform(0, 0.1))
+            other,
+            draw_pose(rng),
+            view_degrees=rng.uniform(0, 360),
+            height=height,
+            width=width,
+            offset=(side, rng.uniform(0, 0.1)),
         )
         return _Cover(figure.rgb * np.float32(0.9), figure.alpha)
     sheet = Image.new("RGBA", (width * 2, height * 2))
@@ -222,8 +233,14 @@ def _pole(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width
 def _shrub(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
     left = width * rng.uniform(-0.2, 0.5)
     for _ in range(46):
-        x, y, r = left + rng.uniform(0, 0.7) * width, height * rng.uniform(0.82, 1.0), height * rng.uniform(0.015, 0.045)
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=(int(rng.integers(36, 80)), int(rng.integers(80, 134)), 48, 255))
+        x, y, r = (
+            left + rng.uniform(0, 0.7) * width,
+            height * rng.uniform(0.82, 1.0),
+            height * rng.uniform(0.015, 0.045),
+        )
+        pen.ellipse(
+            (x - r, y - r, x + r, y + r), fill=(int(rng.integers(36, 80)), int(rng.integers(80, 134)), 48, 255)
+        )
 
 
 def _boxes(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
@@ -231,7 +248,11 @@ def _boxes(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, widt
     for row in range(2):
         wide, top = width * rng.uniform(0.35, 0.5), y + row * height * 0.1
         shade = int(rng.integers(120, 190))
-        pen.rectangle((x, top, x + wide, top + height * 0.12), fill=(shade, int(shade * 0.8), int(shade * 0.56), 255), outline=(80, 62, 44, 255))
+        pen.rectangle(
+            (x, top, x + wide, top + height * 0.12),
+            fill=(shade, int(shade * 0.8), int(shade * 0.56), 255),
+            outline=(80, 62, 44, 255),
+        )
 
 
 _OCCLUDERS = (_bicycle, _pole, _shrub, _boxes)
@@ -256,11 +277,15 @@ def _falling_snow(rgb: np.ndarray, weather: Weather, rng: np.random.Generator) -
     rgb += (np.float32(240) - rgb) * cover
 
 
-def _expose(rgb: np.ndarray, camera: Camera, saturation: float, exposure: float, rng: np.random.Generator) -> Image.Image:
+def _expose(
+    rgb: np.ndarray, camera: Camera, saturation: float, exposure: float, rng: np.random.Generator
+) -> Image.Image:
     """What the camera makes of the light that reaches it: saturation, cast, contrast, gamma, resolution and noise."""
     height, width = rgb.shape[:2]
     colorful = np.float32(camera.saturation * saturation)
-    mix = (np.eye(3, dtype=np.float32) * colorful + (1 - colorful) * _GREY) * np.asarray(camera.gain, dtype=np.float32)[:, None]
+    mix = (np.eye(3, dtype=np.float32) * colorful + (1 - colorful) * _GREY) * np.asarray(
+        camera.gain, dtype=np.float32
+    )[:, None]
     seen = rgb.reshape(-1, 3) @ mix.T * np.float32(exposure)
     image = Image.fromarray(np.clip(seen, 0, 255).astype(np.uint8).reshape(height, width, 3))
     if camera.gamma != 1 or camera.contrast != 1:

@@ -34,7 +34,7 @@ class Stage:
         self.rng = rng
         self.width, self.height = PANORAMA_SIZE
         self.horizon = round(self.height * HORIZON)
-        self.image = Image.new("RGB", PANORAMA_SIZE)
+        self.image = Image.new("RGB", PANORAMA_SIZE, (176, 190, 200))
         self.glow = Image.new("L", PANORAMA_SIZE)
         self.pen = ImageDraw.Draw(self.image)
         self.glow_pen = ImageDraw.Draw(self.glow)
@@ -65,7 +65,7 @@ Layer = Callable[[Stage], None]
 
 
 def _sky(stage: Stage, top: RGB = (120, 168, 216), low: RGB = (206, 222, 234), clouds: int = 9) -> None:
-    stage.gradient(0, stage.horizon + 2, top, low)
+    stage.gradient(0, stage.horizon + 40, top, low)
     for x in stage.places(clouds):
         y = stage.rng.integers(4, stage.horizon * 0.6)
         for _ in range(5):
@@ -77,7 +77,10 @@ def _hills(stage: Stage, color: RGB, rise: int = 34) -> None:
     xs = np.arange(0, stage.width + 1, 12)
     waves = sum(np.sin(2 * np.pi * xs / stage.width * k + stage.rng.uniform(0, 6)) / k for k in (2, 3, 5, 9))
     ys = stage.horizon - rise * (0.55 + 0.3 * waves)
-    stage.pen.polygon([(0, stage.horizon + 4), *zip(xs.tolist(), ys.tolist(), strict=True), (stage.width, stage.horizon + 4)], fill=color)
+    stage.pen.polygon(
+        [(0, stage.horizon + 4), *zip(xs.tolist(), ys.tolist(), strict=True), (stage.width, stage.horizon + 4)],
+        fill=color,
+    )
 
 
 def _facades(stage: Stage, colors: Sequence[RGB], storey: int = 46, shops: bool = True, gap: float = 0.0) -> None:
@@ -114,7 +117,10 @@ def _house(stage: Stage, x: int, base: int, width: int, color: RGB, storey: int,
         pen.rectangle((gx, base - 8 - tall, gx + 8, base - 8), fill=tuple(int(c) for c in rng.integers(50, 225, 3)))
     awning = tuple(int(c) for c in rng.integers(60, 215, 3))
     for index, ax in enumerate(range(x + 4, x + width - 4, 11)):
-        pen.polygon(((ax, floor), (ax + 11, floor), (ax + 11, floor + 19), (ax, floor + 19)), fill=awning if index % 2 else (236, 232, 224))
+        pen.polygon(
+            ((ax, floor), (ax + 11, floor), (ax + 11, floor + 19), (ax, floor + 19)),
+            fill=awning if index % 2 else (236, 232, 224),
+        )
 
 
 def _bricks(stage: Stage, color: RGB = (150, 84, 66)) -> None:
@@ -124,7 +130,9 @@ def _bricks(stage: Stage, color: RGB = (150, 84, 66)) -> None:
         for x in range(-12 * (row % 2), stage.width, 24):
             stage.pen.rectangle((x, y, x + 22, y + 8), fill=stage.tone(color, 0.16))
     for x in stage.places(5):
-        stage.pen.rectangle((x, base - 96, x + 44, base), fill=stage.tone((70, 84, 76), 0.3), outline=(214, 208, 196), width=4)
+        stage.pen.rectangle(
+            (x, base - 96, x + 44, base), fill=stage.tone((70, 84, 76), 0.3), outline=(214, 208, 196), width=4
+        )
         stage.pen.ellipse((x + 34, base - 50, x + 39, base - 45), fill=(220, 190, 90))
     for x in stage.places(6):
         stage.pen.rectangle((x, 24, x + 34, 70), fill=stage.tone((232, 226, 206), 0.1), outline=(90, 80, 70))
@@ -149,7 +157,9 @@ def _wall(stage: Stage, color: RGB = (214, 206, 192), skirting: RGB = (120, 110,
         stage.pen.rectangle((x, 0, x + 26, base), fill=stage.tone(color, 0.12), outline=skirting)
     for x in stage.places(5):
         box = (x, 34, x + 46, 92)
-        stage.pen.rectangle(box, fill=tuple(int(c) for c in stage.rng.integers(70, 230, 3)), outline=(60, 60, 64), width=3)
+        stage.pen.rectangle(
+            box, fill=tuple(int(c) for c in stage.rng.integers(70, 230, 3)), outline=(60, 60, 64), width=3
+        )
         stage.pen.ellipse((x + 10, 44, x + 36, 72), fill=tuple(int(c) for c in stage.rng.integers(90, 240, 3)))
     for x in range(60, stage.width, 120):
         stage.pen.rectangle((x, 6, x + 64, 12), fill=(250, 250, 240))
@@ -193,7 +203,9 @@ def _bushes(stage: Stage, count: int = 40, leaf: RGB = (68, 104, 56), flowers: b
         stage.pen.ellipse((x - r * 1.5, y - r, x + r * 1.5, y + r * 0.7), fill=stage.tone(leaf, 0.2))
         for _ in range(5 * flowers):
             fx, fy = x + stage.rng.uniform(-r, r), y + stage.rng.uniform(-r * 0.7, r * 0.3)
-            stage.pen.ellipse((fx - 2, fy - 2, fx + 2, fy + 2), fill=stage.pick(((240, 200, 70), (230, 110, 130), (245, 245, 240))))
+            stage.pen.ellipse(
+                (fx - 2, fy - 2, fx + 2, fy + 2), fill=stage.pick(((240, 200, 70), (230, 110, 130), (245, 245, 240)))
+            )
 
 
 def _fence(stage: Stage, color: RGB = (196, 188, 172)) -> None:
@@ -206,7 +218,10 @@ def _fence(stage: Stage, color: RGB = (196, 188, 172)) -> None:
 
 def _cars(stage: Stage, count: int = 7) -> None:
     for x in stage.places(count):
-        y, color = stage.horizon + 34, stage.pick(((178, 40, 38), (52, 82, 140), (206, 208, 210), (44, 46, 50), (222, 180, 60), (90, 120, 96)))
+        y, color = (
+            stage.horizon + 34,
+            stage.pick(((178, 40, 38), (52, 82, 140), (206, 208, 210), (44, 46, 50), (222, 180, 60), (90, 120, 96))),
+        )
         stage.pen.ellipse((x - 70, y + 14, x + 70, y + 26), fill=(62, 62, 64))
         stage.pen.rounded_rectangle((x - 66, y - 14, x + 66, y + 14), 10, fill=color)
         stage.pen.polygon(((x - 42, y - 13), (x - 26, y - 37), (x + 24, y - 37), (x + 46, y - 13)), fill=color)
@@ -220,7 +235,10 @@ def _cars(stage: Stage, count: int = 7) -> None:
 
 def _bikes(stage: Stage, count: int = 12) -> None:
     for x in stage.places(count):
-        y, color = stage.horizon + 34, stage.pick(((180, 50, 44), (44, 84, 140), (40, 42, 44), (60, 130, 96), (216, 170, 52)))
+        y, color = (
+            stage.horizon + 34,
+            stage.pick(((180, 50, 44), (44, 84, 140), (40, 42, 44), (60, 130, 96), (216, 170, 52))),
+        )
         for wx in (x - 22, x + 22):
             stage.pen.ellipse((wx - 16, y - 14, wx + 16, y + 18), outline=(46, 46, 48), width=3)
         frame = ((x - 22, y + 2), (x - 8, y - 22), (x + 16, y - 22), (x, y + 2), (x - 22, y + 2))
@@ -248,13 +266,18 @@ def _benches(stage: Stage, count: int = 5) -> None:
 
 def _tents(stage: Stage, count: int = 6) -> None:
     for x in stage.places(count):
-        y, color = stage.horizon + 18, stage.pick(((196, 60, 54), (56, 104, 160), (232, 226, 214), (70, 140, 100), (226, 160, 60)))
+        y, color = (
+            stage.horizon + 18,
+            stage.pick(((196, 60, 54), (56, 104, 160), (232, 226, 214), (70, 140, 100), (226, 160, 60))),
+        )
         for dx in (-56, 52):
             stage.pen.rectangle((x + dx, y - 60, x + dx + 4, y + 16), fill=(200, 200, 200))
         stage.pen.polygon(((x - 66, y - 52), (x, y - 94), (x + 66, y - 52)), fill=color)
         stage.pen.rectangle((x - 66, y - 52, x + 66, y - 40), fill=stage.tone(color, 0.25))
         for gx in range(x - 48, x + 44, 14):
-            stage.pen.rectangle((gx, y - 14, gx + 11, y + 4), fill=tuple(int(c) for c in stage.rng.integers(70, 235, 3)))
+            stage.pen.rectangle(
+                (gx, y - 14, gx + 11, y + 4), fill=tuple(int(c) for c in stage.rng.integers(70, 235, 3))
+            )
         stage.pen.rectangle((x - 56, y + 2, x + 56, y + 20), fill=stage.tone((150, 120, 92), 0.2))
 
 
@@ -304,8 +327,14 @@ _PASTEL_HOUSES = ((222, 196, 160), (206, 170, 150), (176, 192, 186), (226, 214, 
 _OFFICES = ((146, 156, 164), (168, 174, 178), (126, 138, 150))
 
 SCENES: Mapping[str, tuple[Layer, ...]] = {
-    "shopping street": (_sky, partial(_facades, colors=_PASTEL_HOUSES), partial(_ground, near=(166, 160, 152), far=(142, 138, 132), pattern="slabs"), _lamps),
+    "shopping street": (
+        _sky,
+        partial(_facades, colors=_PASTEL_HOUSES),
+        partial(_ground, near=(166, 160, 152), far=(142, 138, 132), pattern="slabs"),
+        _lamps,
+    ),
     "crossing": (
+        partial(_sky, top=(150, 178, 206)),
         partial(_facades, colors=_OFFICES, shops=False, storey=38),
         partial(_ground, near=(92, 94, 98), far=(108, 110, 114), pattern="crossing"),
         partial(_cars, count=3),
@@ -319,7 +348,11 @@ SCENES: Mapping[str, tuple[Layer, ...]] = {
         _benches,
         partial(_trees, count=4, near=True, leaf=(84, 130, 60)),
     ),
-    "old town": (partial(_bricks), partial(_ground, near=(146, 136, 124), far=(122, 114, 106), pattern="slabs"), _lamps),
+    "old town": (
+        partial(_bricks),
+        partial(_ground, near=(146, 136, 124), far=(122, 114, 106), pattern="slabs"),
+        _lamps,
+    ),
     "mountain trail": (
         partial(_sky, clouds=14),
         partial(_hills, color=(128, 148, 168), rise=62),
@@ -327,8 +360,17 @@ SCENES: Mapping[str, tuple[Layer, ...]] = {
         partial(_ground, near=(150, 128, 92), far=(120, 134, 84), pattern="blades", start=0),
         partial(_bushes, count=26, flowers=True),
     ),
-    "office lobby": (_glass, partial(_ground, near=(196, 196, 194), far=(168, 172, 174), pattern="tiles", grain=2.0), partial(_bushes, count=5)),
-    "car park": (_sky, partial(_facades, colors=_OFFICES, shops=False, gap=0.4), partial(_ground, near=(104, 104, 106), far=(122, 122, 122), pattern="lane"), _cars),
+    "office lobby": (
+        _glass,
+        partial(_ground, near=(196, 196, 194), far=(168, 172, 174), pattern="tiles", grain=2.0),
+        partial(_bushes, count=5),
+    ),
+    "car park": (
+        _sky,
+        partial(_facades, colors=_OFFICES, shops=False, gap=0.4),
+        partial(_ground, near=(104, 104, 106), far=(122, 122, 122), pattern="lane"),
+        _cars,
+    ),
     "lake shore": (
         partial(_sky, top=(126, 176, 220)),
         partial(_hills, color=(112, 146, 138), rise=26),
@@ -345,14 +387,22 @@ SCENES: Mapping[str, tuple[Layer, ...]] = {
         partial(_strip, color=(168, 164, 158), top=60, bottom=160),
     ),
     "campus road": (
+        partial(_sky, top=(150, 178, 206)),
         partial(_trees, count=20, leaf=(92, 122, 70)),
         partial(_facades, colors=((188, 170, 150), (172, 150, 132)), shops=False, gap=0.5),
         partial(_bushes, count=50),
         partial(_ground, near=(150, 148, 146), far=(132, 132, 130), pattern="slabs"),
         _bikes,
     ),
-    "supermarket": (_shelves, partial(_ground, near=(214, 210, 200), far=(184, 182, 176), pattern="tiles", start=30, grain=2.0)),
-    "corridor": (_wall, partial(_ground, near=(178, 168, 152), far=(148, 140, 130), pattern="tiles", start=26, grain=2.0), partial(_bushes, count=4)),
+    "supermarket": (
+        _shelves,
+        partial(_ground, near=(214, 210, 200), far=(184, 182, 176), pattern="tiles", start=30, grain=2.0),
+    ),
+    "corridor": (
+        _wall,
+        partial(_ground, near=(178, 168, 152), far=(148, 140, 130), pattern="tiles", start=26, grain=2.0),
+        partial(_bushes, count=4),
+    ),
     "market square": (
         _sky,
         partial(_facades, colors=_GREY_HOUSES, shops=False),
@@ -367,6 +417,7 @@ SCENES: Mapping[str, tuple[Layer, ...]] = {
         _lamps,
     ),
     "boulevard": (
+        partial(_sky, top=(150, 178, 206)),
         partial(_facades, colors=_GREY_HOUSES),
         partial(_ground, near=(140, 138, 136), far=(112, 112, 114), pattern="lane"),
         partial(_cars, count=5),

@@ -72,6 +72,7 @@ class WorldStyle:
         body_share: smallest and largest share of the crop height that the body takes; above 1 cuts it.
         occlusion: probability that something stands in front.
         exposure: standard deviation of the brightness of single shots, as a factor.
+        shots_per_camera: pictures of a person in one camera before the next camera sees her.
     """
 
     name: str
@@ -83,6 +84,7 @@ class WorldStyle:
     body_share: tuple[float, float] = (0.86, 0.92)
     occlusion: float = 0.0
     exposure: float = 0.03
+    shots_per_camera: int = 1
 
     @property
     def key(self) -> int:
@@ -127,6 +129,7 @@ TARGET = WorldStyle(
     body_share=(0.84, 1.08),
     occlusion=0.22,
     exposure=0.14,
+    shots_per_camera=2,
 )
 
 STYLES: Mapping[str, WorldStyle] = {style.name: style for style in (SOURCE, TARGET)}
@@ -138,27 +141,37 @@ def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:
 
 
 def plan_shots(style: WorldStyle, *, seed: int, person: int, count: int) -> list[Shot]:
-    """Conditions of `count` shots of one person: all different, spread over the cameras.
+    """Conditions of `count` shots of one person: all different, spread over as many cameras as `shots_per_camera` allows.
 
     Raises `ValueError` when the style has fewer than `count` different conditions.
     """
     shape = (len(style.weather), len(style.light), len(style.cameras[0].scenes))
     per_camera = shape[0] * shape[1] * shape[2]
-    if count > per_camera * len(style.cameras):
-        raise ValueError(f"images_per_id: expected at most {per_camera * len(style.cameras)} for style {style.name!r}, received {count}")
+    most = per_camera * len(style.cameras)
+    if count > most:
+        raise ValueError(f"images_per_id: expected at most {most} for style {style.name!r}, received {count}")
     rng = style_rng(style, seed, person, 1)
-    cameras = rng.permutation(len(style.cameras))
-    orders = [rng.permutation(per_camera) for _ in range(min(count, len(cameras)))]
+    order = rng.permutation(len(style.cameras))
+    cameras = order[: max(2, count // style.shots_per_camera)]
+    orders = [rng.permutation(per_camera) for _ in cameras]
     shots = []
     for index in range(count):
         turn = index % len(cameras)
         weather, light, scene = np.unravel_index(orders[turn][index // len(cameras)], shape)
-        shots.append(_shot(style, rng, int(cameras[turn]), int(weather), int(light), int(scene), (seed, person, 2, index)))
+        shots.append(
+            _shot(style, rng, int(cameras[turn]), int(weather), int(light), int(scene), (seed, person, 2, index))
+        )
     return shots
 
 
 def _shot(
-    style: WorldStyle, rng: np.random.Generator, camera: int, weather: int, light: int, scene: int, seed: tuple[int, ...]
+    style: WorldStyle,
+    rng: np.random.Generator,
+    camera: int,
+    weather: int,
+    light: int,
+    scene: int,
+    seed: tuple[int, ...],
 ) -> Shot:
     mean, spread = style.cameras[camera].view
     return Shot(
