@@ -1,8 +1,8 @@
 """The synthetic world: procedural pedestrians in the folder layouts of FineGPR, Market-1501 and CUHK-PEDES.
 
-Access to person re-identification data takes weeks, so this package draws people who do not exist and writes them as the real data
-sets are written; the same loaders read both. It is for demos, tests and method checks. Nothing measured on it is a result on a
-real data set, and every folder says so in `SYNTHETIC.json`.
+Access to person re-identification data takes weeks, so this package draws people who do not exist and writes them as
+the real data sets are written; the same loaders read both. It is for demos, tests and method checks. Nothing measured
+on it is a result on a real data set, and every folder says so in `SYNTHETIC.json`.
 
     python -m mmet.data.synthetic --layout finegpr --output data/synthetic_finegpr --num_ids 200
 

@@ -1,8 +1,9 @@
 """Sentences about a picture, in two ways of speaking.
 
-`attributes` imitates the spirit of FineGPR-C: dense lists of coded attributes in changing order, with the weather, the time of day
-and the viewpoint, plus a detail or two. `sentences` imitates CUHK-PEDES: people describing what they see, with synonyms, near misses
-of colours and things forgotten. Both are incomplete on purpose, and speak of what the picture shows.
+`attributes` imitates the spirit of FineGPR-C: dense lists of coded attributes in changing order, with the weather, the
+time of day and the viewpoint, plus a detail or two. `sentences` imitates CUHK-PEDES: people describing what they see,
+with synonyms, near misses of colours and things forgotten. Both are incomplete on purpose, and speak of what the
+picture shows.
 """
 
 from __future__ import annotations
@@ -105,34 +106,27 @@ def shade_name(name: str, rgb: RGB) -> str:
 
 
 def _attribute_caption(sighting: Sighting, rng: np.random.Generator) -> str:
-    opening, linked = _OPENINGS[int(rng.integers(len(_OPENINGS)))](sighting, rng)
+    kind = ("plain", "there is", "setting")[int(rng.integers(3))]
+    opening, linked = _opening(kind, sighting, rng)
     wears = _keep(rng, _worn_clauses(sighting, rng), 0.66, least=2)
-    extra = _keep(rng, _extra_clauses(sighting, rng), 0.36)
+    extra = _keep(rng, _extra_clauses(sighting, hair_is_known=kind == "there is"), 0.4)
     sentence = f"{opening}{linked}{_join(wears)}"
-    if rng.random() < 0.3:
+    if kind != "setting" and rng.random() < 0.4:
         sentence += f", {_setting(sighting, rng)}"
     if extra:
         sentence += f", this person also {_join(extra)}"
     return _capital(_shorten(sentence))
 
 
-def _plain_opening(sighting: Sighting, rng: np.random.Generator) -> tuple[str, str]:
+def _opening(kind: str, sighting: Sighting, rng: np.random.Generator) -> tuple[str, str]:
+    """Who it is, and the words that lead over to the clothes."""
     row = sighting.identity.attributes
-    return _article(f"{row.gender} {row.age}"), " wears "
-
-
-def _there_is_opening(sighting: Sighting, rng: np.random.Generator) -> tuple[str, str]:
-    return (
-        f"there is {_article(_young_or_old(sighting))}",
-        f" with {sighting.identity.attributes.hair} hair, who wears ",
-    )
-
-
-def _setting_opening(sighting: Sighting, rng: np.random.Generator) -> tuple[str, str]:
+    if kind == "plain":
+        who = f"older {row.gender}" if row.age == "older" else f"{row.gender} {row.age}"
+        return _article(who), " wears "
+    if kind == "there is":
+        return f"there is {_article(_young_or_old(sighting))}", f" with {row.hair} hair, who wears "
     return f"{_setting(sighting, rng)}, {_article(_young_or_old(sighting))}", " wears "
-
-
-_OPENINGS = (_plain_opening, _there_is_opening, _setting_opening)
 
 
 def _young_or_old(sighting: Sighting) -> str:
@@ -180,9 +174,9 @@ def _worn_clauses(sighting: Sighting, rng: np.random.Generator) -> list[str]:
     return clauses
 
 
-def _extra_clauses(sighting: Sighting, rng: np.random.Generator) -> list[str]:
+def _extra_clauses(sighting: Sighting, hair_is_known: bool) -> list[str]:
     look, row = sighting.identity.appearance, sighting.identity.attributes
-    clauses = [f"has {row.hair} hair"]
+    clauses = [] if hair_is_known else [f"has {row.hair} hair"]
     clauses.append(f"wears {look.glasses_kind}" if look.glasses_kind else "wears no glasses")
     clauses.append(
         f"carries {_article(f'{look.bag.color_name} {look.bag_kind}')}" if look.bag_kind else "carries no bag"
@@ -193,7 +187,7 @@ def _extra_clauses(sighting: Sighting, rng: np.random.Generator) -> list[str]:
     return clauses
 
 
-# -- as people write -------------------------------------------------------------------------------------------------
+# -- as people write -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +217,8 @@ class _Speaker:
 
 def _human_caption(sighting: Sighting, rng: np.random.Generator) -> str:
     speaker = _speaker(sighting, rng)
-    clothes = _keep(rng, _clothes_phrases(sighting, speaker), 0.86, least=1)
-    rest = _keep(rng, _feature_phrases(sighting, speaker), 0.62)[:3]
+    clothes = _keep(rng, _clothes_phrases(sighting, speaker), 0.9, least=2)
+    rest = _keep(rng, _feature_phrases(sighting, speaker), 0.75)[:3]
     verb = ("is wearing", "wears", "is dressed in", "has on")[int(rng.integers(4))]
     first = f"{speaker.subject} {verb} {_join(clothes)}"
     if not rest:
@@ -241,9 +235,9 @@ def _speaker(sighting: Sighting, rng: np.random.Generator) -> _Speaker:
     female = row.gender == "female"
     nouns = ("woman", "lady", "female") if female else ("man", "guy", "male")
     if row.age == "teenager" and rng.random() < 0.5:
-        nouns = ("girl", "young woman") if female else ("boy", "young man")
+        nouns = ("girl", "young woman", "young lady") if female else ("boy", "young man", "young guy")
     if row.age == "older" and rng.random() < 0.5:
-        nouns = ("elderly woman", "older woman") if female else ("elderly man", "older man")
+        nouns = ("elderly woman", "older woman", "old lady") if female else ("elderly man", "older man", "old man")
     noun = nouns[int(rng.integers(len(nouns)))]
     opening = (f"the {noun}", _article(noun), f"this {noun}")[int(rng.integers(3))]
     return _Speaker(rng, opening, "she" if female else "he")
@@ -311,7 +305,7 @@ def _feature_phrases(sighting: Sighting, speaker: _Speaker) -> list[str]:
 WORDINGS: Mapping[str, Wording] = {"attributes": _attribute_caption, "sentences": _human_caption}
 
 
-# -- grammar -----------------------------------------------------------------------------------------------------------
+# -- grammar -------------------------------------------------------------------------------------------------------
 
 
 def _keep(rng: np.random.Generator, clauses: Sequence[str], probability: float, least: int = 0) -> list[str]:

@@ -1,9 +1,10 @@
 """Draws one articulated person as an integer label map, then colours it by palette look-up.
 
-The skeleton lives in three dimensions (x to the person's left, y up, z to the front; the unit is body height) and is turned by
-the view angle, so that a side or back view shows what a camera there would see. Every part is painted once with
-`PIL.ImageDraw` into a map of `4 * part + level`, where the level (0 dark .. 3 light) rounds the part off. Patterns, faces and hair
-lines are then decided per pixel in body coordinates. Pixels with a label above zero are the silhouette.
+The skeleton lives in three dimensions (x to the person's left, y up, z to the front; the unit is body height) and is
+turned by the view angle, so that a side or back view shows what a camera there would see. Every part is painted once
+with `PIL.ImageDraw` into a map of `4 * part + level`, where the level (0 dark .. 3 light) rounds the part off.
+Patterns, faces and hair lines are then decided per pixel in body coordinates. Pixels with a label above zero are the
+silhouette.
 
     figure = draw_figure(identity, Pose(), view_degrees=30, height=192, width=96)
 """
@@ -246,7 +247,7 @@ def _palette(look: Appearance) -> np.ndarray:
 def _colour(labels: np.ndarray, palette: np.ndarray, foot: tuple[float, float]) -> Figure:
     """Look colours up, soften the shading levels, and average down to crop size.
 
-    Pillow does the per-pixel work on 8-bit images; light is stored relative to the brightest level so that nothing clips.
+    Pillow does the per-pixel work on 8-bit images; light is stored relative to the brightest level, so nothing clips.
     """
     picture = Image.fromarray(labels)
     brightest = float(LEVEL_LIGHT.max())
@@ -264,6 +265,23 @@ def _colour(labels: np.ndarray, palette: np.ndarray, foot: tuple[float, float]) 
         foot=foot,
         pixels={Part(index): int(count) for index, count in enumerate(counts) if index and count},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Surface:
+    """A window of the label map in body coordinates.
+
+    Attributes:
+        labels: the window itself, writable (h, w).
+        member: its pixels that show the wanted part (h, w).
+        angle: azimuth on the body in radians, 0 at the front and positive to the person's left (h, w).
+        height: height above the ground in body heights (h, 1).
+    """
+
+    labels: np.ndarray
+    member: np.ndarray
+    angle: np.ndarray
+    height: np.ndarray
 
 
 class _Painter:
@@ -601,7 +619,7 @@ class _Painter:
         return labels
 
     def _face_detail(self, labels: np.ndarray) -> None:
-        """Assign the pixels of the head by their direction from its centre: hair line, brows, eyes, mouth, beard, glasses."""
+        """Give the pixels of the head to hair, brows, eyes, mouth and glasses by direction from its centre."""
         x, y, rx, ry = self._head_frame()
         rows, cols = _window(labels.shape, x - 1.3 * rx, y - ry, x + 1.3 * rx, y + ry)
         head = labels[rows, cols]
@@ -617,8 +635,8 @@ class _Painter:
         for part, where in _face_zones(self.look, side, up, front):
             head[...] = np.where(face & where, LEVELS * part + level, head)
 
-    def _body_angles(self, labels: np.ndarray, slices: Sequence[tuple[float, float, float]], part: Part):  # noqa: ANN202
-        """Window, member mask, azimuth on the body (0 = front, positive to the left) and height in body units."""
+    def _body_angles(self, labels: np.ndarray, slices: Sequence[tuple[float, float, float]], part: Part) -> _Surface:
+        """Body coordinates of the pixels around `slices`, with those that show `part`."""
         top, bottom = slices[0][1], slices[-1][1] + 0.05 * self.view.scale
         reach = max(half for _, _, half in slices)
         centre = slices[len(slices) // 2][0]
@@ -633,15 +651,16 @@ class _Painter:
         height = ((self.view.foot[1] - ys) / (self.view.scale * self.view.rise) - self.bones.lift)[:, None].astype(
             np.float32
         )
-        return window, (window >> 2) == part, angle, height
+        return _Surface(window, (window >> 2) == part, angle, height)
 
     def _upper_detail(self, labels: np.ndarray) -> None:
         look = self.look
-        window, member, angle, height = self._body_angles(labels, self.torso, Part.UPPER)
+        surface = self._body_angles(labels, self.torso, Part.UPPER)
+        window, angle, height = surface.labels, surface.angle, surface.height
         level = window & (LEVELS - 1)
 
         def put(part: Part, where: np.ndarray) -> None:
-            np.copyto(window, LEVELS * part + level, where=member & where, casting="unsafe")
+            np.copyto(window, LEVELS * part + level, where=surface.member & where, casting="unsafe")
 
         put(Part.UPPER2, pattern_mask(look.upper, angle, height))
         for part, where in _garment_zones(look, angle, height):
@@ -656,9 +675,10 @@ class _Painter:
         if look.lower.pattern == "side-striped":
             self._side_stripes(labels)
             return
-        window, member, angle, height = self._body_angles(labels, self.skirt, Part.LOWER)
-        where = member & pattern_mask(look.lower, angle, height)
-        np.copyto(window, LEVELS * Part.LOWER2 + (window & (LEVELS - 1)), where=where, casting="unsafe")
+        surface = self._body_angles(labels, self.skirt, Part.LOWER)
+        where = surface.member & pattern_mask(look.lower, surface.angle, surface.height)
+        level = surface.labels & (LEVELS - 1)
+        np.copyto(surface.labels, LEVELS * Part.LOWER2 + level, where=where, casting="unsafe")
 
     def _side_stripes(self, labels: np.ndarray) -> None:
         """A stripe down the outside of each leg, where that side faces the camera."""

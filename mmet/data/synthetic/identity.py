@@ -1,8 +1,8 @@
 """Who a synthetic person is: FineGPR's thirteen attributes, and the detail that no attribute names.
 
-`Attributes` holds the axes published with FineGPR (https://github.com/JeremyXSC/FineGPR). `Appearance` holds the rest: the exact shade
-behind a colour name, patterns, garment cuts, build, hair style, the kind of bag or hat. Two people with equal attributes therefore
-still look different, which is what re-identification is about.
+`Attributes` holds the axes published with FineGPR (https://github.com/JeremyXSC/FineGPR). `Appearance` holds the rest:
+the exact shade behind a colour name, patterns, garment cuts, build, hair style, the kind of bag or hat. Two people
+with equal attributes therefore still look different, which is what re-identification is about.
 
     identity = draw_identity(np.random.default_rng(0))
 """
@@ -92,7 +92,7 @@ _HAIR_COLORS: tuple[RGB, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """FineGPR's thirteen attributes; each field holds one of `ATTRIBUTE_VALUES[name]`. Raises `ValueError` otherwise."""
+    """FineGPR's thirteen attributes; a field outside `ATTRIBUTE_VALUES[name]` raises `ValueError`."""
 
     gender: str
     hair: str
@@ -150,7 +150,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """Everything visible that the attributes leave open. `*_kind` are the words used in captions; "" means not worn."""
+    """What the attributes leave open. The `*_kind` fields are the words of captions; "" means not worn."""
 
     body: Body
     upper_kind: str
@@ -192,7 +192,7 @@ def draw_rgb(rng: np.random.Generator, name: str) -> RGB:
 
 
 def draw_attributes(rng: np.random.Generator) -> Attributes:
-    """Thirteen attributes with the frequencies of a street: few hats, dresses only on women, more black than purple."""
+    """Thirteen attributes, about as frequent as in a street: few hats, dresses on women, more black than purple."""
     gender = _choose(rng, ("male", "female"))
     female = gender == "female"
     dress = _yes(rng, 0.2 * female)

@@ -1,11 +1,11 @@
 """Folder layouts of the synthetic world: the files that FineGPR, Market-1501 and CUHK-PEDES consist of.
 
-A layout plans jobs (one per person, distractor or junk crop), writes each job's files, and ends with the files that speak of
-all of them. Jobs are independent of one another, so that they can be spread over processes. A new layout is one more `Layout`
-in `LAYOUTS`.
+A layout plans jobs (one per person, distractor or junk crop), writes each job's files, and ends with the files that
+speak of all of them. Jobs are independent of one another, so that they can be spread over processes. A new layout is
+one more `Layout` in `LAYOUTS`.
 
-Market-1501: "Scalable Person Re-identification: A Benchmark", Zheng et al., ICCV 2015. CUHK-PEDES: "Person Search with Natural
-Language Description", Li et al., CVPR 2017. FineGPR: https://github.com/JeremyXSC/FineGPR.
+Market-1501: "Scalable Person Re-identification: A Benchmark", Zheng et al., ICCV 2015. CUHK-PEDES: "Person Search with
+Natural Language Description", Li et al., CVPR 2017. FineGPR: https://github.com/JeremyXSC/FineGPR.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Takes one picture of a synthetic person: figure, place, weather, light, whatever stands in front, and the camera.
 
-shot = plan_shots(SOURCE, seed=0, person=1, count=1)[0]
-picture = render_shot(identity, shot, SOURCE, height=192, width=96)
-picture.image, picture.mask
+shot = plan_shots(SOURCE, seed=0, person=1, count=1)[0] picture = render_shot(identity, shot, SOURCE, height=192,
+width=96) picture.image, picture.mask
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from mmet.data.synthetic.style import Camera, Shot, WorldStyle, style_rng
 
 MIN_SIZE = (48, 24)
 MAX_SIZE = (1024, 512)
-"""Smallest and largest (height, width) of a crop; below, a face is a single pixel, above, the panoramas show their pixels."""
+"""Smallest and largest (height, width) of a crop: below, a face is one pixel; above, panoramas show their pixels."""
 
 _NOISE_SIDE = 1200
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -30,7 +29,7 @@ _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """How weather changes a picture: haze in front of the place and the person, falling and lying snow, shadow, colour."""
+    """How weather changes a picture: haze before the place and the person, falling and lying snow, shadow, colour."""
 
     haze: float = 0.0
     veil: float = 0.0
@@ -76,7 +75,7 @@ LIGHTS: tuple[Light, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished crop: RGB `image`, `mask` (mode L, 255 = person), JPEG `quality`, and pixel counts of the visible parts."""
+    """A finished crop: RGB `image`, `mask` (mode L, 255 = person), JPEG `quality`, pixel counts of visible parts."""
 
     image: Image.Image
     mask: Image.Image

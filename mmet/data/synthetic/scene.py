@@ -1,14 +1,15 @@
 """Places where synthetic people walk: panoramas built from layers, cut by view angle.
 
-A scene is a tuple of layers in `SCENES`; each layer paints on a `Stage`. A panorama is painted once per (scene, variant) and
-process, then every picture takes a window of it, so that turning the camera turns the background too.
+A scene is a tuple of layers in `SCENES`; each layer paints on a `Stage`. A panorama is painted once per (scene,
+variant) and process, then every picture takes a window of it, so that turning the camera turns the background too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -53,7 +54,7 @@ class Stage:
         return [int(step * (i + self.rng.uniform(0.1, 0.9))) for i in range(count)]
 
     def gradient(self, top: int, bottom: int, first: RGB, last: RGB, grain: float = 0.0) -> None:
-        """Fill rows top..bottom from colour `first` to `last`, with random grain (standard deviation in grey levels)."""
+        """Fill rows top..bottom from `first` to `last`, with random grain (standard deviation in grey levels)."""
         rows = np.linspace(0, 1, bottom - top)[:, None, None]
         band = np.asarray(first) * (1 - rows) + np.asarray(last) * rows + np.zeros((1, self.width, 1))
         if grain:
@@ -67,15 +68,17 @@ Layer = Callable[[Stage], None]
 def _sky(stage: Stage, top: RGB = (120, 168, 216), low: RGB = (206, 222, 234), clouds: int = 9) -> None:
     stage.gradient(0, stage.horizon + 40, top, low)
     for x in stage.places(clouds):
-        y = stage.rng.integers(4, stage.horizon * 0.6)
+        y = stage.rng.uniform(4, stage.horizon * 0.6)
         for _ in range(5):
-            dx, w, h = stage.rng.integers(-34, 34), stage.rng.integers(18, 44), stage.rng.integers(6, 13)
+            dx, w, h = stage.rng.uniform(-34, 34), stage.rng.uniform(18, 44), stage.rng.uniform(6, 13)
             stage.pen.ellipse((x + dx - w, y - h, x + dx + w, y + h), fill=stage.tone((236, 240, 244), 0.03))
 
 
 def _hills(stage: Stage, color: RGB, rise: int = 34) -> None:
     xs = np.arange(0, stage.width + 1, 12)
-    waves = sum(np.sin(2 * np.pi * xs / stage.width * k + stage.rng.uniform(0, 6)) / k for k in (2, 3, 5, 9))
+    waves = np.zeros(len(xs))
+    for k in (2, 3, 5, 9):
+        waves += np.sin(2 * np.pi * xs / stage.width * k + stage.rng.uniform(0, 6)) / k
     ys = stage.horizon - rise * (0.55 + 0.3 * waves)
     stage.pen.polygon(
         [(0, stage.horizon + 4), *zip(xs.tolist(), ys.tolist(), strict=True), (stage.width, stage.horizon + 4)],
@@ -298,7 +301,7 @@ def _ground(stage: Stage, near: RGB, far: RGB, pattern: str = "plain", start: in
         for y in rows:
             stage.pen.line((0, y, stage.width, y), fill=line, width=2)
     if pattern in {"slabs", "tiles"}:
-        for first, last in zip(rows[:-1], rows[1:], strict=True):
+        for first, last in pairwise(rows.tolist()):
             step = (last - first) * (2.2 if pattern == "slabs" else 1.4)
             shift = stage.rng.uniform(0, step) if pattern == "slabs" else 0.0
             for x in np.arange(shift, stage.width, max(step, 6)):
@@ -309,7 +312,7 @@ def _ground(stage: Stage, near: RGB, far: RGB, pattern: str = "plain", start: in
                 stage.pen.rectangle((x, y, x + 52, y + deep), fill=(226, 226, 220))
     if pattern == "blades":
         for _ in range(1500):
-            x, y = stage.rng.integers(0, stage.width), stage.rng.integers(top, stage.height)
+            x, y = stage.rng.uniform(0, stage.width), stage.rng.uniform(top, stage.height)
             stage.pen.line((x, y, x + int(stage.rng.integers(-2, 3)), y - 4), fill=stage.tone(near, 0.25))
     if pattern == "lane":
         stage.pen.rectangle((0, top + 8, stage.width, top + 12), fill=(222, 220, 212))
@@ -435,7 +438,7 @@ class Panorama:
     glow: Image.Image
 
 
-@lru_cache(maxsize=None)
+@cache
 def panorama(scene: str, variant: int) -> Panorama:
     """Paint `scene`; the picture depends on nothing but the arguments. Raises `ValueError` for an unknown scene."""
     if scene not in SCENES:

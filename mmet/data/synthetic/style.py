@@ -1,8 +1,8 @@
 """What a synthetic camera network looks like: `WorldStyle`, its cameras, and the conditions of each shot.
 
-`source` is modelled on FineGPR: 36 viewpoints, 7 kinds of weather, 7 of light and 9 scenes, each shown in the picture and coded in the
-file name. `target` is modelled on surveillance crops: six cameras with their own colours, places and habits, low resolution,
-occlusion and careless boxes. A new style is one more `WorldStyle` in `STYLES`.
+`source` is modelled on FineGPR: 36 viewpoints, 7 kinds of weather, 7 of light and 9 scenes, each shown in the picture
+and coded in the file name. `target` is modelled on surveillance crops: six cameras with their own colours, places and
+habits, low resolution, occlusion and careless boxes. A new style is one more `WorldStyle` in `STYLES`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SOURCE_SCENES = tuple(SCENES)[:9]
 
 
 def view_degrees(viewpoint: int) -> float:
-    """Angle of FineGPR's viewpoint code 1..36: 10 degree steps with c01 = 90, c10 = 180, c19 = 270, c28 = 0 (front)."""
+    """Angle of FineGPR's viewpoint code 1..36: 10 degree steps, c01 = 90, c10 = 180, c19 = 270, c28 = 0 (front)."""
     if not 1 <= viewpoint <= 36:
         raise ValueError(f"viewpoint: expected 1..36, received {viewpoint}")
     return float((viewpoint * 10 + 80) % 360)
@@ -141,7 +141,7 @@ def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:
 
 
 def plan_shots(style: WorldStyle, *, seed: int, person: int, count: int) -> list[Shot]:
-    """Conditions of `count` shots of one person: all different, spread over as many cameras as `shots_per_camera` allows.
+    """Conditions of `count` shots of a person: all different, in as many cameras as `shots_per_camera` allows.
 
     Raises `ValueError` when the style has fewer than `count` different conditions.
     """

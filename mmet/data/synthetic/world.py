@@ -2,8 +2,8 @@
 
     write_world("market1501", "data/synthetic_market", num_train_ids=20, num_test_ids=100, seed=1)
 
-The folder is built beside its destination under a temporary name and renamed when complete. `SYNTHETIC.json` in it says
-what it is, and lets the same request find it already done.
+The folder is built beside its destination under a temporary name and renamed when complete. `SYNTHETIC.json` in it
+says what it is, and lets the same request find it already done.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mmet.data.synthetic.style import STYLES, WorldStyle, plan_shots
 PROVENANCE_FILE = "SYNTHETIC.json"
 
 NOTICE = (
-    "Synthetic data drawn by `python -m mmet.data.synthetic`: no real person is shown. It is in the layout of {title} but holds "
-    "no file of it; figures measured on it say nothing about results on {title}."
+    "Synthetic data drawn by `python -m mmet.data.synthetic`: no real person is shown. It is in the layout of {title} "
+    "but holds no file of it; figures measured on it say nothing about results on {title}."
 )
 
 
@@ -61,8 +61,8 @@ def write_world(
         seed: equal seeds and styles give the same people and pictures in every layout.
         style: a name of `STYLES` or a style of your own; by default `source` for FineGPR, `target` otherwise.
         test_fraction: share of `num_ids` that is for testing, in layouts with splits.
-        num_train_ids, num_test_ids, num_val_ids: people per split, instead of the shares. Validation (CUHK-PEDES only) takes its
-            people in addition to the other two; by default a tenth of the training people, at least one.
+        num_train_ids, num_test_ids: people per split, instead of the shares.
+        num_val_ids: people for validation (CUHK-PEDES only), in addition; by default a tenth of the training people.
         image_height, image_width: size of the crops in pixels.
         num_workers: processes; the files do not depend on it.
         show_progress: show a progress bar over people.
@@ -175,26 +175,26 @@ def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
     if not output.exists():
         return False
     if not output.is_dir():
-        raise DatasetError(f"{output}: expected a folder or nothing, found a file; choose another --output")
+        raise DatasetError(f"{output}: expected a folder or nothing, found a file; choose another folder")
     if not any(output.iterdir()):
         return False
     marker = output / PROVENANCE_FILE
     if not marker.is_file():
         raise DatasetError(
-            f"{output}: not empty and not a synthetic world (no {PROVENANCE_FILE}); choose another --output or empty it"
+            f"{output}: not empty and not a synthetic world (no {PROVENANCE_FILE}); choose another folder"
         )
     try:
         found = json.loads(marker.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DatasetError(f"{marker}: not readable as JSON ({error}); choose another --output or empty it") from error
+        raise DatasetError(f"{marker}: not readable as JSON ({error}); choose another folder") from error
     files = found.pop("files", None) if isinstance(found, dict) else None
     if found != provenance:
         raise DatasetError(
-            f"{output}: holds a synthetic world made with other arguments (see {marker}); choose another --output or empty it"
+            f"{output}: holds a synthetic world made with other arguments (see {marker}); choose another folder"
         )
     if files != (present := _count_files(output) - 1):
         raise DatasetError(
-            f"{output}: expected {files} files of this synthetic world, found {present}; remove the folder to write it anew"
+            f"{output}: expected {files} files of this synthetic world, found {present}; remove it to write it anew"
         )
     return True
 
