@@ -28,7 +28,7 @@ from mmet.masking import (
 )
 
 Segmenter = Callable[[list[Image.Image]], list[Image.Image | None]]
-"""Finds the person in each of some pictures: a mask of the picture's size, above 0 on the person, or None."""
+"""Finds the person in each of some pictures: a mask of the picture's size, above 127 on the person, or None."""
 
 Batch = dict[str, Any]
 

@@ -39,7 +39,7 @@ class TrainingSample:
         kind: kind of batch it is for, one of `mmet.sampling.BATCH_KINDS`.
         seed: seed of the draw, from which the collator derives its masks.
         image: RGB picture; None in text batches.
-        person_mask: mode L, of the picture's size; None where there is none or none is needed.
+        person_mask: mode L, above 127 on the person, of the picture's size; None where there is none or no need.
         caption: one of the picture's sentences; None where there is none or none is needed.
         person_label: number of the person in `range(num_identities)`, or -100.
         image_path: names the picture in messages; empty in text batches of unpaired sentences.
