@@ -966,8 +966,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
                 -100 for unknown; they switch L_ID and L_triplet on.
             person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart
                 (negative: unknown) for L_GC alone; `person_labels` when not given.
-            image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): Which samples have an
-                image, a caption, for L_GC, L_ID and L_triplet; all of them when not given.
+            image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): Which samples have
+                an image, a caption, for L_GC, L_ID and L_triplet; all of them when not given.
         """
         check_modalities(pixel_values, input_ids if input_ids is not None else input_ids_masked, None, None)
         output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
