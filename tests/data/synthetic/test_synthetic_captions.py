@@ -49,19 +49,22 @@ def test_attribute_captions__name_true_colours_and_views() -> None:
     assert named > 40
 
 
-def test_human_captions__are_mostly_but_not_always_right_about_the_upper_colour() -> None:
-    garments = (
-        "t-shirt|tee shirt|polo shirt|sweater|pullover|jumper|blazer|hoodie|tunic|dress|parka|vest|coat|long cardigan"
-    )
+def test_human_captions__are_wrong_about_the_upper_colour_about_one_time_in_six() -> None:
+    garments = "polo shirt|sweater|pullover|jumper|blazer|hoodie|tunic|dress|vest|long coat|long cardigan"
+    shot = plan_shots(TARGET, seed=9, person=1, count=1)[0]
     right = []
-    for sighting, text in described(TARGET):
-        upper = sighting.identity.appearance.upper
-        if upper.pattern == "plain":
-            found = re.search(rf"(\w+) (?:short sleeve )?(?:{garments})\b", text)
-            named = {"grey": "gray", "violet": "purple"}.get(found[1], found[1]) if found else None
-            right += [named == upper.color_name] if found else []
-    assert len(right) > 15
-    assert 0.75 < np.mean(right) < 1
+    for number in range(1500):
+        identity, rng = person(TARGET, 9, number), np.random.default_rng(number)
+        look = identity.appearance
+        if look.upper.pattern != "plain" or look.opened:
+            continue
+        [text] = write_captions(Sighting(identity, shot, dict.fromkeys(Part, 100)), "sentences", rng, count=1)
+        found = re.search(rf"(\w+) (?:short sleeve )?(?:{garments})\b", text)
+        if found:
+            right.append({"grey": "gray", "violet": "purple"}.get(found[1], found[1]) == look.upper.color_name)
+    assert len(right) > 80
+    # A speaker takes a near colour with probability 0.14 and any colour with 0.03.
+    assert 0.74 < np.mean(right) < 0.92
 
 
 @pytest.mark.parametrize("style", [SOURCE, TARGET], ids=lambda style: style.name)
