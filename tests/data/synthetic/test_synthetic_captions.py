@@ -53,7 +53,7 @@ def test_human_captions__are_wrong_about_the_upper_colour_about_one_time_in_six(
     garments = "polo shirt|sweater|pullover|jumper|blazer|hoodie|tunic|dress|vest|long coat|long cardigan"
     shot = plan_shots(TARGET, seed=9, person=1, count=1)[0]
     right = []
-    for number in range(1500):
+    for number in range(2500):
         identity, rng = person(TARGET, 9, number), np.random.default_rng(number)
         look = identity.appearance
         if look.upper.pattern != "plain" or look.opened:
