@@ -127,7 +127,7 @@ class Canvas:
             ]
             self.pen.polygon(left + right[::-1], fill=fill)
             for (x, y), r in zip(shifted, radii, strict=True):
-                if (reach := r * share) >= 1.0:
+                if (reach := r * share) >= 1.5:
                     self.pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=fill)
 
     def stack(self, slices: Sequence[tuple[float, float, float]], part: Part) -> None:
@@ -247,24 +247,30 @@ def _palette(look: Appearance) -> np.ndarray:
 def _colour(labels: np.ndarray, palette: np.ndarray, foot: tuple[float, float]) -> Figure:
     """Look colours up, soften the shading levels, and average down to crop size.
 
-    Pillow does the per-pixel work on 8-bit images; light is stored relative to the brightest level, so nothing clips.
+    Pillow does the per-pixel work on 8-bit images, and only where the person is; light is stored relative to the
+    brightest level, so nothing clips.
     """
-    picture = Image.fromarray(labels)
-    brightest = float(LEVEL_LIGHT.max())
+    step, brightest = SUPERSAMPLING, float(LEVEL_LIGHT.max())
+    rgb = np.zeros((labels.shape[0] // step, labels.shape[1] // step, 3), dtype=np.float32)
+    alpha = np.zeros(rgb.shape[:2], dtype=np.float32)
+    counts = np.bincount((labels >> 2).ravel(), minlength=len(Part) + 1)
+    pixels = {Part(index): int(count) for index, count in enumerate(counts) if index and count}
+    box = Image.fromarray(labels).getbbox()
+    if box is None:
+        return Figure(rgb, alpha, foot, pixels)
+    left, top, right, bottom = box[0] // step, box[1] // step, -(-box[2] // step), -(-box[3] // step)
+    picture = Image.fromarray(labels).crop((left * step, top * step, right * step, bottom * step))
     table = np.tile(np.rint(LEVEL_LIGHT / brightest * 255).astype(int), 256 // LEVELS)
     table[:LEVELS] = round(255 / brightest)
     light = picture.point(table.tolist()).filter(ImageFilter.BoxBlur(max(1.0, labels.shape[0] / 190)))
-    colored = Image.fromarray(labels, mode="P")
-    colored.putpalette(np.repeat(palette, LEVELS, axis=0).tobytes())
-    lit = ImageChops.multiply(colored.convert("RGB"), Image.merge("RGB", (light, light, light)))
     inside = picture.point([0] * LEVELS + [255] * (256 - LEVELS))
-    counts = np.bincount((labels >> 2).ravel(), minlength=len(Part) + 1)
-    return Figure(
-        rgb=np.minimum(np.asarray(lit.reduce(SUPERSAMPLING), dtype=np.float32) * np.float32(brightest), 255),
-        alpha=np.asarray(inside.reduce(SUPERSAMPLING), dtype=np.float32) / np.float32(255),
-        foot=foot,
-        pixels={Part(index): int(count) for index, count in enumerate(counts) if index and count},
-    )
+    picture.putpalette(np.repeat(palette, LEVELS, axis=0).tobytes())
+    lit = ImageChops.multiply(picture.convert("RGB"), Image.merge("RGB", (light, light, light)))
+    window = slice(top, bottom), slice(left, right)
+    np.multiply(np.asarray(lit.reduce(step)), np.float32(brightest), out=rgb[window])
+    np.minimum(rgb[window], 255, out=rgb[window])
+    np.multiply(np.asarray(inside.reduce(step)), np.float32(1 / 255), out=alpha[window])
+    return Figure(rgb, alpha, foot, pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -644,10 +650,13 @@ class _Painter:
         window = labels[rows, cols]
         ys = np.arange(rows.start, rows.stop)
         knots = [y for _, y, _ in slices]
-        centres = np.interp(ys, knots, [x for x, _, _ in slices])[:, None]
-        halves = np.interp(ys, knots, [w for _, _, w in slices])[:, None]
-        sideways = np.clip((np.arange(cols.start, cols.stop)[None, :] - centres) / np.maximum(halves, 1.0), -1, 1)
-        angle = (np.arcsin(sideways).astype(np.float32) - np.float32(self.view.yaw) + np.pi) % (2 * np.pi) - np.pi
+        centres = np.interp(ys, knots, [x for x, _, _ in slices]).astype(np.float32)[:, None]
+        halves = np.interp(ys, knots, [w for _, _, w in slices]).astype(np.float32)[:, None]
+        angle = np.arange(cols.start, cols.stop, dtype=np.float32)[None, :] - centres
+        angle /= np.maximum(halves, 1.0)
+        np.arcsin(np.clip(angle, -1, 1, out=angle), out=angle)
+        angle -= np.float32(self.view.yaw)
+        angle -= np.float32(2 * np.pi) * np.rint(angle * np.float32(0.5 / np.pi))
         height = ((self.view.foot[1] - ys) / (self.view.scale * self.view.rise) - self.bones.lift)[:, None].astype(
             np.float32
         )
@@ -860,7 +869,7 @@ def _face_zones(
 def _hair_zone(style: str, side: np.ndarray, up: np.ndarray, front: np.ndarray) -> np.ndarray:
     behind = (front < -0.12) & (up > -0.8)
     if style == "receding":
-        return (front < -0.1) & (up < 0.45) & (up > -0.6) | (np.abs(side) > 0.9) & (up > 0) & (up < 0.4)
+        return (front + 0.7 * up < 0.2) & (up < 0.5) & (up > -0.65 - 0.5 * front) & (front < 0.25)
     if style == "fringe":
         return behind | (up > 0.3) | (np.abs(side) > 0.86) & (front < 0.5)
     if style in {"parted", "wavy", "straight"}:

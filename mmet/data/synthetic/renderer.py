@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from mmet.data.synthetic.figure import Figure, Part, Pose, draw_figure
 from mmet.data.synthetic.identity import Identity, draw_identity
@@ -24,6 +24,8 @@ MAX_SIZE = (1024, 512)
 """Smallest and largest (height, width) of a crop: below, a face is one pixel; above, panoramas show their pixels."""
 
 _NOISE_SIDE = 1200
+_NOISE_MEAN = 128
+_NOISE_DEVIATION = 32
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -154,14 +156,17 @@ def _place(
     )
     if weather.snow:
         rows = np.clip((np.arange(height, dtype=np.float32) - horizon) / (0.12 * height), 0, 1)[:, None, None]
-        rgb = rgb + (np.float32(238) - rgb) * rows * np.float32(weather.snow)
-    rgb = rgb * _ground_shadow(figure, weather.shadow, rng, height, width)[..., None]
-    if weather.haze:
-        rgb = rgb + (np.float32(214) - rgb) * np.float32(weather.haze)
-    rgb = rgb * np.asarray(light.place, dtype=np.float32) * np.float32(weather.brightness)
+        cover = rows * np.float32(weather.snow)
+        rgb *= 1 - cover
+        rgb += 238 * cover
+    ambient = np.asarray(light.place, dtype=np.float32) * np.float32(weather.brightness)
+    rgb *= _ground_shadow(figure, weather.shadow, rng, height, width)[..., None]
+    rgb *= ambient * np.float32(1 - weather.haze)
+    rgb += ambient * np.float32(214 * weather.haze)
     if light.glow:
         rgb += (glow * np.float32(light.glow))[..., None] * np.array([215, 170, 96], dtype=np.float32)
-    return rgb * (1 - figure.alpha[..., None])
+    rgb *= 1 - figure.alpha[..., None]
+    return rgb
 
 
 def _ground_shadow(figure: Figure, strength: float, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -285,8 +290,8 @@ def _expose(
     mix = (np.eye(3, dtype=np.float32) * colorful + (1 - colorful) * _GREY) * np.asarray(
         camera.gain, dtype=np.float32
     )[:, None]
-    seen = rgb.reshape(-1, 3) @ mix.T * np.float32(exposure)
-    image = Image.fromarray(np.clip(seen, 0, 255).astype(np.uint8).reshape(height, width, 3))
+    seen = rgb.reshape(-1, 3) @ (mix.T * np.float32(exposure))
+    image = Image.fromarray(np.clip(seen, 0, 255, out=seen).astype(np.uint8).reshape(height, width, 3))
     if camera.gamma != 1 or camera.contrast != 1:
         image = image.point(_tone_curve(camera.gamma, camera.contrast))
     share = rng.uniform(*camera.resolution)
@@ -294,9 +299,8 @@ def _expose(
         small = (max(8, round(width * share)), max(16, round(height * share)))
         image = image.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BILINEAR)
     left, top = int(rng.integers(_NOISE_SIDE - MAX_SIZE[1])), int(rng.integers(_NOISE_SIDE - MAX_SIZE[0]))
-    noise = _noise_field()[top : top + height, left : left + width, None]
-    noisy = np.asarray(image, dtype=np.float32) + noise * np.float32(camera.noise)
-    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    grain = _noise_field().crop((left, top, left + width, top + height)).point(_grain_table(camera.noise))
+    return ImageChops.add(image, Image.merge("RGB", (grain, grain, grain)), 1, -_NOISE_MEAN)
 
 
 def _tone_curve(gamma: float, contrast: float) -> list[int]:
@@ -306,7 +310,13 @@ def _tone_curve(gamma: float, contrast: float) -> list[int]:
     return [round(float(value)) for value in curve] * 3
 
 
-@lru_cache(maxsize=1)
-def _noise_field() -> np.ndarray:
-    """Standard normal noise, float32 (side, side); pictures take random windows of it."""
-    return np.random.default_rng(_NOISE_SIDE).standard_normal((_NOISE_SIDE, _NOISE_SIDE), dtype=np.float32)
+def _grain_table(deviation: float) -> list[int]:
+    """Look-up table that brings the noise field to a standard deviation, keeping its mean."""
+    return [round(_NOISE_MEAN + (value - _NOISE_MEAN) / _NOISE_DEVIATION * deviation) for value in range(256)]
+
+
+@cache
+def _noise_field() -> Image.Image:
+    """Normal noise as an 8-bit image; pictures take random windows of it."""
+    noise = np.random.default_rng(_NOISE_SIDE).standard_normal((_NOISE_SIDE, _NOISE_SIDE), dtype=np.float32)
+    return Image.fromarray(np.clip(_NOISE_MEAN + _NOISE_DEVIATION * noise, 0, 255).astype(np.uint8))

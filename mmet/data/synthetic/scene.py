@@ -473,4 +473,4 @@ def backdrop(
     rgb = full.rgb.resize((width, height), Image.Resampling.BILINEAR, box=box)
     glow = full.glow.resize((width, height), Image.Resampling.BILINEAR, box=box)
     horizon = (full.rgb.height * HORIZON - top) / tall * height
-    return np.asarray(rgb, dtype=np.float32), np.asarray(glow, dtype=np.float32) / np.float32(255), horizon
+    return np.array(rgb, dtype=np.float32), np.asarray(glow, dtype=np.float32) / np.float32(255), horizon
