@@ -859,6 +859,8 @@ def batch_hard_triplet_loss(
         The mean over anchors that have both a positive and a negative; 0 when there is none.
     """
     embeddings = embeddings.float()
+    if not len(embeddings):
+        return embeddings.sum()  # no anchor at all: amax below knows no maximum of nothing
     if normalize:
         embeddings = F.normalize(embeddings)
     squared_norms = embeddings.square().sum(dim=1)
