@@ -732,6 +732,20 @@ def check_modalities(
         raise ValueError(f"samples {neither} have neither an image nor a text (image_present, text_present)")
 
 
+def check_pooled_modality(pooling: str, name: str, given: torch.Tensor | None, present: torch.Tensor | None):
+    """Raise `ValueError` unless every sample has the modality that `identity_pooling` reads, the argument `name`."""
+    if given is None:
+        raise ValueError(f"identity_pooling={pooling!r}: this model embeds {pooling}s; give {name}")
+    if torch.compiler.is_compiling() or present is None:
+        return
+    absent = (~present.bool()).nonzero().flatten().tolist()
+    if absent:
+        raise ValueError(
+            f"identity_pooling={pooling!r}: this model embeds {pooling}s; "
+            f"samples {absent} have none ({pooling}_present)"
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Heads
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1217,14 +1231,12 @@ class MMETForReID(MMETPreTrainedModel):
         """The class token `(B, D)` that the identity embedding is made from; only the encoders it needs are run."""
         pooling = self.config.identity_pooling
         if pooling == "image":
-            if pixel_values is None:
-                raise ValueError("identity_pooling='image': this model embeds images; give pixel_values")
+            check_pooled_modality(pooling, "pixel_values", pixel_values, image_present)
             return self.mmet.image_model(
                 pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
             ).pooler_output
         if pooling == "text":
-            if input_ids is None:
-                raise ValueError("identity_pooling='text': this model embeds texts; give input_ids")
+            check_pooled_modality(pooling, "input_ids", input_ids, text_present)
             return self.mmet.text_model(input_ids, attention_mask, **kwargs).pooler_output
         output = self.mmet(
             pixel_values=pixel_values,
