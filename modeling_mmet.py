@@ -954,6 +954,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
         itm_labels: torch.LongTensor | None = None,
         person_labels: torch.LongTensor | None = None,
         person_ids: torch.LongTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForPreTrainingOutput:
         r"""
@@ -980,6 +982,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
                 -100 for unknown; they switch L_ID and L_triplet on.
             person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart
                 (negative: unknown) for L_GC alone; `person_labels` when not given.
+            image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): Which samples have
+                an image, a caption, for L_GC, L_ID and L_triplet; all of them when not given.
         """
         check_modalities(pixel_values, input_ids if input_ids is not None else input_ids_masked, None, None)
         output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
@@ -1001,7 +1005,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
                 itm_labels,
             )
         person_ids = person_ids if person_ids is not None else person_labels
-        self._clean_objectives(output, pixel_values, input_ids, attention_mask, person_labels, person_ids)
+        present = (image_present, text_present)
+        self._clean_objectives(output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present)
         weighted = [
             getattr(self.config, f"{name}_weight") * loss for name, loss in output.losses.items() if loss is not None
         ]
@@ -1083,7 +1088,7 @@ class MMETForPreTraining(MMETPreTrainedModel):
         logits = head(text_states[masked])
         return logits, masked_cross_entropy(logits, mlm_labels[masked])
 
-    def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids):
+    def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present):
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
         contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
         identifies = person_labels is not None and self._wants("identity", "triplet")
@@ -1092,17 +1097,18 @@ class MMETForPreTraining(MMETPreTrainedModel):
         image_output = self.mmet.image_model(pixel_values) if pixel_values is not None else None
         text_output = self.mmet.text_model(input_ids, attention_mask) if input_ids is not None else None
         if contrasts:
+            pairs = _rows_with_both(present)
             output.losses["global_contrastive"], output.logits_per_image = identity_contrastive_loss(
-                self.mmet.image_projection(image_output.pooler_output),
-                self.mmet.text_projection(text_output.pooler_output),
+                self.mmet.image_projection(image_output.pooler_output[pairs]),
+                self.mmet.text_projection(text_output.pooler_output[pairs]),
                 self.mmet.logit_scale,
-                person_ids,
+                person_ids[pairs] if person_ids is not None else None,
             )
         if identifies:
-            features, rows = self._identity_views(image_output, text_output, attention_mask)
+            features, rows = self._identity_views(image_output, text_output, attention_mask, present)
             identity_losses(self, output, features, person_labels[rows])
 
-    def _identity_views(self, image_output, text_output, attention_mask) -> tuple[torch.Tensor, torch.Tensor]:
+    def _identity_views(self, image_output, text_output, attention_mask, present) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
 
@@ -1120,10 +1126,11 @@ class MMETForPreTraining(MMETPreTrainedModel):
             return chosen.pooler_output, torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
         image_states = image_output.pre_norm_hidden_state if image_output is not None else None
         text_states = text_output.pre_norm_hidden_state if text_output is not None else None
-        views = [self.mmet.fuse(image_states, text_states, attention_mask).pooler_output]
+        views = [self.mmet.fuse(image_states, text_states, attention_mask, *present).pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
         if self.training and self.config.modality_dropout > 0 and image_states is not None and text_states is not None:
-            dropped = torch.randperm(len(views[0]), device=views[0].device)
+            pairs = rows[0][_rows_with_both(present)]
+            dropped = pairs[torch.randperm(len(pairs), device=pairs.device)]
             dropped = dropped[: round(self.config.modality_dropout * len(dropped))]
             image_rows, text_rows = dropped.tensor_split(2)
             if len(image_rows):
@@ -1136,6 +1143,12 @@ class MMETForPreTraining(MMETPreTrainedModel):
                 )
                 rows.append(text_rows)
         return torch.cat(views), torch.cat(rows)
+
+
+def _rows_with_both(present: tuple[torch.Tensor | None, torch.Tensor | None]) -> torch.Tensor | slice:
+    """An index of the samples that have an image and a caption: all of them unless a mask says otherwise."""
+    masks = [mask.bool() for mask in present if mask is not None]
+    return torch.stack(masks).all(dim=0) if masks else slice(None)
 
 
 def build_identity_head(config: MMETConfig) -> MMETIdentityHead:

@@ -120,6 +120,11 @@ class PretrainingArguments(TrainingArguments):
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Only whole batches; keep True for P x K."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # pinned memory is for copies to an accelerator
+
 
 def parse_arguments(
     argv: Sequence[str],

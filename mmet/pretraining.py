@@ -15,7 +15,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import torch
 from transformers import BertTokenizer
 from transformers.trainer_utils import get_last_checkpoint, set_seed
 
