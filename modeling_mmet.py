@@ -844,10 +844,12 @@ def identity_contrastive_loss(
         person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
 
     Returns:
-        The loss and `(B, B)` logits, images in rows.
+        The loss (0 for no pair at all) and `(B, B)` logits, images in rows.
     """
     image_features, text_features = F.normalize(image_features.float()), F.normalize(text_features.float())
     logits = logit_scale.float().clamp(max=math.log(100)).exp() * image_features @ text_features.T
+    if not len(logits):
+        return logits.sum(), logits  # a mean over nothing would be NaN
     positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     if person_ids is not None:
         same_person = person_ids[:, None] == person_ids[None, :]
@@ -1091,7 +1093,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
     def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present):
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
         contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
-        identifies = person_labels is not None and self._wants("identity", "triplet")
+        embeds = pixel_values is not None or input_ids is not None
+        identifies = embeds and person_labels is not None and self._wants("identity", "triplet")
         if not (contrasts or identifies):
             return
         image_output = self.mmet.image_model(pixel_values) if pixel_values is not None else None
@@ -1118,12 +1121,15 @@ class MMETForPreTraining(MMETPreTrainedModel):
         """
         pooling = self.config.identity_pooling
         if pooling != "multimodal":
-            chosen = image_output if pooling == "image" else text_output
+            chosen, chosen_present = (image_output, present[0]) if pooling == "image" else (text_output, present[1])
             if chosen is None:
                 raise ValueError(
                     f"identity_pooling={pooling!r} needs {'pixel_values' if pooling == 'image' else 'input_ids'}"
                 )
-            return chosen.pooler_output, torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
+            rows = torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
+            if chosen_present is not None:
+                rows = rows[chosen_present.bool()]
+            return chosen.pooler_output[rows], rows
         image_states = image_output.pre_norm_hidden_state if image_output is not None else None
         text_states = text_output.pre_norm_hidden_state if text_output is not None else None
         views = [self.mmet.fuse(image_states, text_states, attention_mask, *present).pooler_output]
