@@ -65,6 +65,14 @@ def test_identity_contrastive_loss__one_pair_has_nothing_to_tell_apart():
     assert logits.shape == (1, 1)
 
 
+def test_identity_contrastive_loss__no_pair_is_a_zero_with_gradient():
+    images, texts = torch.randn(0, 8, requires_grad=True), torch.randn(0, 8, requires_grad=True)
+    loss, logits = identity_contrastive_loss(images, texts, torch.tensor(1.0), torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.shape == (0, 0)
+
+
 def _triplet_by_loops(embeddings, labels, margin, normalize) -> float:
     """Eq. 2 with the hardest pairs, anchor by anchor."""
     embeddings = [row / row.norm() if normalize else row for row in embeddings.double()]

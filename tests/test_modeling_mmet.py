@@ -389,6 +389,7 @@ EVERYTHING = (*CLEAN, "bool_masked_pos", "mim_labels", "input_ids_masked", "mlm_
         (("pixel_values",), ()),
         (TEXT_ONLY, ("mlm",)),
         (("input_ids_masked",), ()),
+        ((*TEXT_ONLY, "person_labels"), ("mlm",)),  # a masked caption is not an embedding's input
         (("input_ids", "attention_mask"), ()),
         ((*IMAGE_ONLY, "input_ids_masked", "mlm_labels"), L_MMM),
         ((*IMAGE_ONLY, "input_ids"), ("mmm_image", "global_contrastive")),
@@ -580,6 +581,42 @@ def test_global_contrastive__of_projected_class_tokens(config, make_pretraining_
         torch.testing.assert_close(output.logits_per_image, logits, **CLOSE)
 
 
+def test_global_contrastive__of_the_samples_with_both(config, make_pretraining_batch):
+    model, batch = MMETForPreTraining(config).eval(), _select(make_pretraining_batch(), *CLEAN, "person_labels")
+    presence = {
+        "image_present": torch.tensor([True, True, False, True]),
+        "text_present": torch.tensor([True, False, True, True]),
+    }
+    output = model(**batch, **presence)
+    expected = model(**{name: value[[0, 3]] for name, value in batch.items()})
+    torch.testing.assert_close(output.losses["global_contrastive"], expected.losses["global_contrastive"], **CLOSE)
+    nobody = torch.zeros(4, dtype=torch.bool)
+    assert model(**batch, text_present=nobody).losses["global_contrastive"].item() == 0
+
+
+@pytest.mark.parametrize(
+    ("pooling", "rows"), [("multimodal", [0, 1, 2, 3]), ("image", [0, 1, 3]), ("text", [0, 2, 3])]
+)
+def test_identity__of_the_samples_that_have_what_is_pooled(make_config, make_pretraining_batch, pooling, rows):
+    config = make_config(identity_pooling=pooling)
+    model, batch = MMETForPreTraining(config).eval(), make_pretraining_batch()
+    presence = {
+        "image_present": torch.tensor([True, True, False, True]),
+        "text_present": torch.tensor([True, False, True, True]),
+    }
+    labels = batch["person_labels"]
+    output = model(**_select(batch, *CLEAN), **presence, person_labels=labels)
+    features = {
+        "image": model.mmet.image_model(batch["pixel_values"]).pooler_output,
+        "text": model.mmet.text_model(batch["input_ids"], batch["attention_mask"]).pooler_output,
+        "multimodal": model.mmet(**_select(batch, *CLEAN), **presence).multimodal_embeds[:, 0],
+    }[pooling]
+    embeddings, logits = model.identity_head(features[rows])
+    torch.testing.assert_close(output.identity_embeds, embeddings, **CLOSE)
+    expected = F.cross_entropy(logits, labels[rows], label_smoothing=0.1)
+    torch.testing.assert_close(output.losses["identity"], expected, **CLOSE)
+
+
 def test_logit_scale__starts_where_configured(make_config):
     assert MMETModel(make_config()).logit_scale.exp().item() == pytest.approx(1 / 0.07, rel=1e-3)
     assert MMETModel(make_config(logit_scale_init_value=1.5)).logit_scale.item() == 1.5
@@ -628,6 +665,23 @@ def test_modality_dropout__number_of_views(make_config, make_batch, share, image
     assert len(output.identity_embeds) == len(output.identity_logits) == 5 + image_views + text_views
     expected = [(5, 9 + 7)] + [(image_views, 9)] * (image_views > 0) + [(text_views, 7)] * (text_views > 0)
     assert lengths == expected
+
+
+def test_modality_dropout__drops_from_whole_pairs_alone(config, make_batch):
+    model = MMETForPreTraining(config).train()
+    text_present = torch.tensor([True, False, True, False, True])  # three pairs and two images
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    views = []
+    model.identity_head.register_forward_pre_hook(lambda _, args: views.append(args[0]))
+    model(**make_batch(5), text_present=text_present, person_labels=labels)
+    assert len(views[0]) == 5 + 3
+    batch = make_batch(5)
+    image = model.mmet(pixel_values=batch["pixel_values"]).multimodal_embeds[:, 0]
+    text = model.mmet(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).multimodal_embeds[:, 0]
+    torch.testing.assert_close(views[0][[1, 3]], image[[1, 3]], **CLOSE)  # as they are: images without a caption
+    distances = torch.cdist(views[0][5:], torch.cat([image, text]))
+    assert distances.amin(dim=1).max() < 1e-4
+    assert sorted((distances.argmin(dim=1) % 5).tolist()) == [0, 2, 4]
 
 
 def test_modality_dropout__not_in_evaluation(config, make_batch):
