@@ -375,6 +375,8 @@ class MMETImageCodebook(nn.Module):
     training images (`mmet.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be downloaded.
     """
 
+    centroids: torch.Tensor
+
     def __init__(self, config: MMETConfig):
         super().__init__()
         image_config = config.image_config
