@@ -375,6 +375,8 @@ class MMETImageCodebook(nn.Module):
     training images (`mmet.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be downloaded.
     """
 
+    centroids: torch.Tensor
+
     def __init__(self, config: MMETConfig):
         super().__init__()
         image_config = config.image_config
@@ -732,6 +734,20 @@ def check_modalities(
         raise ValueError(f"samples {neither} have neither an image nor a text (image_present, text_present)")
 
 
+def check_pooled_modality(pooling: str, name: str, given: torch.Tensor | None, present: torch.Tensor | None):
+    """Raise `ValueError` unless every sample has the modality that `identity_pooling` reads, the argument `name`."""
+    if given is None:
+        raise ValueError(f"identity_pooling={pooling!r}: this model embeds {pooling}s; give {name}")
+    if torch.compiler.is_compiling() or present is None:
+        return
+    absent = (~present.bool()).nonzero().flatten().tolist()
+    if absent:
+        raise ValueError(
+            f"identity_pooling={pooling!r}: this model embeds {pooling}s; "
+            f"samples {absent} have none ({pooling}_present)"
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Heads
 # ---------------------------------------------------------------------------------------------------------------------
@@ -830,10 +846,12 @@ def identity_contrastive_loss(
         person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
 
     Returns:
-        The loss and `(B, B)` logits, images in rows.
+        The loss (0 for no pair at all) and `(B, B)` logits, images in rows.
     """
     image_features, text_features = F.normalize(image_features.float()), F.normalize(text_features.float())
     logits = logit_scale.float().clamp(max=math.log(100)).exp() * image_features @ text_features.T
+    if not len(logits):
+        return logits.sum(), logits  # a mean over nothing would be NaN
     positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     if person_ids is not None:
         same_person = person_ids[:, None] == person_ids[None, :]
@@ -859,6 +877,8 @@ def batch_hard_triplet_loss(
         The mean over anchors that have both a positive and a negative; 0 when there is none.
     """
     embeddings = embeddings.float()
+    if not len(embeddings):
+        return embeddings.sum()  # no anchor at all: amax below knows no maximum of nothing
     if normalize:
         embeddings = F.normalize(embeddings)
     squared_norms = embeddings.square().sum(dim=1)
@@ -1075,7 +1095,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
     def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present):
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
         contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
-        identifies = person_labels is not None and self._wants("identity", "triplet")
+        embeds = pixel_values is not None or input_ids is not None
+        identifies = embeds and person_labels is not None and self._wants("identity", "triplet")
         if not (contrasts or identifies):
             return
         image_output = self.mmet.image_model(pixel_values) if pixel_values is not None else None
@@ -1102,12 +1123,15 @@ class MMETForPreTraining(MMETPreTrainedModel):
         """
         pooling = self.config.identity_pooling
         if pooling != "multimodal":
-            chosen = image_output if pooling == "image" else text_output
+            chosen, chosen_present = (image_output, present[0]) if pooling == "image" else (text_output, present[1])
             if chosen is None:
                 raise ValueError(
                     f"identity_pooling={pooling!r} needs {'pixel_values' if pooling == 'image' else 'input_ids'}"
                 )
-            return chosen.pooler_output, torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
+            rows = torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
+            if chosen_present is not None:
+                rows = rows[chosen_present.bool()]
+            return chosen.pooler_output[rows], rows
         image_states = image_output.pre_norm_hidden_state if image_output is not None else None
         text_states = text_output.pre_norm_hidden_state if text_output is not None else None
         views = [self.mmet.fuse(image_states, text_states, attention_mask, *present).pooler_output]
@@ -1228,14 +1252,12 @@ class MMETForReID(MMETPreTrainedModel):
         """The class token `(B, D)` that the identity embedding is made from; only the encoders it needs are run."""
         pooling = self.config.identity_pooling
         if pooling == "image":
-            if pixel_values is None:
-                raise ValueError("identity_pooling='image': this model embeds images; give pixel_values")
+            check_pooled_modality(pooling, "pixel_values", pixel_values, image_present)
             return self.mmet.image_model(
                 pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
             ).pooler_output
         if pooling == "text":
-            if input_ids is None:
-                raise ValueError("identity_pooling='text': this model embeds texts; give input_ids")
+            check_pooled_modality(pooling, "input_ids", input_ids, text_present)
             return self.mmet.text_model(input_ids, attention_mask, **kwargs).pooler_output
         output = self.mmet(
             pixel_values=pixel_values,
