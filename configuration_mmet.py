@@ -26,8 +26,11 @@ class MMETEncoderConfig(PreTrainedConfig):
         attention_probs_dropout_prob: Dropout on attention weights.
         layer_norm_eps: Epsilon of the layer norms.
         initializer_range: Standard deviation of the normal initialisation of weights (0.02 in ViT, BERT and FLAVA).
-            `None` asks for Xavier-uniform linear layers and embeddings of unit expected norm, which train far better
-            at small width.
+            `None` asks for Xavier-uniform linear layers and word embeddings of unit expected norm, which train far
+            better at small width.
+        token_initializer_range: Standard deviation of class tokens and position embeddings. `None` is
+            `initializer_range`, or unit expected norm where that is `None` too. Large values (around 2, so that a
+            patch's place outweighs its colour at first) let a small model learn identities many times faster.
     """
 
     hidden_size: int = 768
@@ -39,6 +42,7 @@ class MMETEncoderConfig(PreTrainedConfig):
     attention_probs_dropout_prob: float | int = 0.0
     layer_norm_eps: float = 1e-12
     initializer_range: float | int | None = 0.02
+    token_initializer_range: float | int | None = None
 
     def validate_heads(self):
         """The heads share the hidden states evenly."""

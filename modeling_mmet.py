@@ -449,14 +449,24 @@ class MMETPreTrainedModel(PreTrainedModel):
         else:
             super()._init_weights(module)
         if isinstance(module, (MMETImageEmbeddings, MMETTextEmbeddings, MMETMultimodalModel)):
-            for parameter in module.parameters(recurse=False):
-                init.trunc_normal_(parameter, std=parameter.shape[-1] ** -0.5 if std is None else std)
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "mask_token":
+                    init.zeros_(parameter)  # a hidden patch is its position and no content (as in FLAVA)
+                else:
+                    init.normal_(parameter, std=self._token_std(parameter))
         elif isinstance(module, MMETModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
         elif isinstance(module, MMETImageCodebook):
             init.zeros_(module.centroids)
         elif isinstance(module, MMETTokenPredictionHead):
             init.zeros_(module.bias)
+
+    def _token_std(self, parameter: torch.Tensor) -> float:
+        """Standard deviation of class tokens and position embeddings."""
+        for std in (self.config.token_initializer_range, self.config.initializer_range):
+            if std is not None:
+                return std
+        return parameter.shape[-1] ** -0.5
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in the base class; the folder also says which classes its own code offers to the Auto classes."""

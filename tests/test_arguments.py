@@ -13,7 +13,8 @@ def write_recipe(path, text):
 def test_parse_arguments__recipe_then_command_line(tmp_path):
     recipe = write_recipe(
         tmp_path / "recipe.yaml",
-        "paired_data: [finegpr=/data/a]\nlearning_rate: 1.0e-3\nbatch_mix: {paired: 0.5, identity: 0.5}\nmlm_weight: 0\n",
+        "paired_data: [finegpr=/data/a]\nlearning_rate: 1.0e-3\n"
+        "batch_mix: {paired: 0.5, identity: 0.5}\nmlm_weight: 0\n",
     )
     model, data, objectives, training = parse_arguments(
         [
