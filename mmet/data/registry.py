@@ -14,10 +14,11 @@ from mmet.data.schema import ReidFolder
 
 @dataclass(frozen=True, slots=True)
 class SplitCount:
-    """Published size of one split: number of images and of person ids (distractor id 0 counted as the papers do)."""
+    """Published size of one split: images, person ids (distractor id 0 counted as the papers do), captions if any."""
 
     images: int
     persons: int
+    captions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class ReidDatasetSpec:
         name: the name users type (`market1501`).
         title: the name in prose (`Market-1501`).
         expected_tree: the folder tree, as shown to a user whose folder does not match.
-        read: reads the folder; raises `DatasetError` when it is not this dataset at all.
+        read: reads the folder, which exists and is not empty; pictures are checked afterwards. Raises `DatasetError`
+            when it is not this dataset at all.
         published_counts: split -> published size; a mismatch is reported, not fatal.
         protocol: how it is evaluated, a name of `mmet.evaluation.protocols`; None for training sets.
         licence: terms in one line, shown in model cards.

@@ -1,12 +1,13 @@
 """The one schema every dataset is brought to, and the plain records a reader of a folder returns.
 
 A *reader* (one small file a dataset, see `mmet.data.registry`) turns a folder in its published layout into a
-`ReidFolder`: lists of `PersonImage` per split and the files it had to leave out. `mmet.data.load_reid_dataset` turns that
-into a `datasets.DatasetDict` with the columns of `REID_FEATURES`.
+`ReidFolder`: lists of `PersonImage` per split and the files it had to leave out. `mmet.data.load_reid_dataset` turns
+that into a `datasets.DatasetDict` with the columns of `REID_FEATURES`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +60,20 @@ class SkippedFile:
 
 @dataclass(slots=True)
 class ReidFolder:
-    """What a reader found: images by split (insertion order is the split order) and what it skipped."""
+    """What a reader found in a dataset folder.
 
+    Attributes:
+        root: the dataset's own folder (it may lie below the one the user named); `image_path` is relative to it.
+        splits: images by split; insertion order is the split order.
+        skipped: defects, one entry a file or annotation that was left out.
+        set_aside: what the protocol leaves out (reason -> how many). No defect.
+        notes: sentences for the report, such as which caption file was read.
+        is_subset: whether this is a published sample, so that the full set's counts are not expected.
+    """
+
+    root: Path
     splits: dict[str, list[PersonImage]]
     skipped: list[SkippedFile] = field(default_factory=list)
+    set_aside: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    is_subset: bool = False

@@ -1,0 +1,178 @@
+"""Annotation files: JSON with errors that name file, line and field, and caption files in whatever shape they come.
+
+`read_captions` reads JSON, JSON lines or CSV that pairs an image name with one sentence or several. It is tolerant
+because the captions of FineGPR-C are handed out without a published description of their format.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmet.data.files import is_text
+from mmet.data.schema import DatasetError
+
+IMAGE_FIELDS = ("image", "image_name", "file_path", "file_name", "img_path")
+CAPTION_FIELDS = ("caption", "captions", "text", "sentence", "sentences")
+
+T = TypeVar("T")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, a leading byte order mark dropped. Raises `DatasetError` on anything else."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 text (byte {error.start:,}: {error.reason})") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def parse_json(text: str, path: Path, first_line: int = 1) -> Any:
+    """Parse JSON that starts on line `first_line` of `path`. Raises `DatasetError` with line and column."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise DatasetError(f"{path}: line {line}, column {error.colno}: not valid JSON ({error.msg})") from error
+    except (RecursionError, ValueError) as error:  # nested without end; numbers of thousands of digits
+        raise DatasetError(f"{path}: line {first_line}: JSON that cannot be parsed ({error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of an annotation file, whose fields are read with a check of their type.
+
+    Attributes:
+        path: the file.
+        place: where in the file, as told to the user ("entry 17", counted from 1).
+        fields: the object's content.
+    """
+
+    path: Path
+    place: str
+    fields: dict[str, Any]
+
+    def get(self, name: str, kind: type[T]) -> T:
+        """Field `name`, which must be a `kind`. Raises `DatasetError` naming file, entry and field otherwise."""
+        if name not in self.fields:
+            raise self.error(f"has no field {name!r}; it has: {', '.join(map(repr, self.fields)) or 'none'}")
+        value = self.fields[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.error(f"field {name!r} must be {_KIND_NAMES[kind]}, not {_shorten(value)}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise self.error(f"field {name!r} must fit into 64 bits, {_shorten(value)} does not")
+        return value
+
+    def get_strings(self, name: str) -> list[str]:
+        """Field `name`, a list of strings."""
+        values: list[Any] = self.get(name, list)
+        for number, value in enumerate(values, start=1):
+            if not isinstance(value, str):
+                raise self.error(f"item {number} of field {name!r} must be text, not {_shorten(value)}")
+        return values
+
+    def error(self, problem: str) -> DatasetError:
+        """A `DatasetError` that begins with file and place."""
+        return DatasetError(f"{self.path}: {self.place}: {problem}")
+
+
+_KIND_NAMES: dict[type, str] = {int: "a whole number", str: "text", list: "a list", dict: "an object"}
+
+
+def _shorten(value: Any, limit: int = 40) -> str:
+    text = ascii(value)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The objects of a JSON file that is a list of objects. Raises `DatasetError` for any other content."""
+    content = parse_json(read_text(path), path)
+    if not isinstance(content, list):
+        raise DatasetError(f"{path}: must be a list of objects, not {_shorten(content)}")
+    return list(_entries(path, ((f"entry {number}", item) for number, item in enumerate(content, start=1))))
+
+
+def _entries(path: Path, items: Iterable[tuple[str, Any]]) -> Iterator[Entry]:
+    for place, item in items:
+        if not isinstance(item, dict):
+            raise DatasetError(f"{path}: {place}: must be an object, not {_shorten(item)}")
+        yield Entry(path, place, item)
+
+
+def clean_captions(captions: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Strip surrounding whitespace. Returns the captions worth keeping and, for each other one, the reason."""
+    kept, reasons = [], []
+    for caption in captions:
+        stripped = caption.strip()
+        if not stripped:
+            reasons.append("empty caption")
+        elif not is_text(stripped):
+            reasons.append("caption is not valid text")
+        else:
+            kept.append(stripped)
+    return kept, reasons
+
+
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """Read a caption file: image name as written in it -> its sentences in file order, uncleaned.
+
+    Accepted, by suffix: `.json`, a list of objects or an object that maps image name to sentence(s); `.jsonl`, one
+    object a line; `.csv`, with a header. Objects and headers name the image by one of `IMAGE_FIELDS` and the
+    sentence(s) by one of `CAPTION_FIELDS`. Sentences of repeated images are collected.
+
+    Raises:
+        DatasetError: the file cannot be parsed, is empty or lacks a field; names file and line or entry.
+    """
+    captions: dict[str, list[str]] = {}
+    for entry in _caption_entries(path):
+        image = entry.get(_first_field(entry, IMAGE_FIELDS), str)
+        captions.setdefault(image, []).extend(_sentences(entry, _first_field(entry, CAPTION_FIELDS)))
+    if not captions:
+        raise DatasetError(f"{path}: holds no captions")
+    return captions
+
+
+def _caption_entries(path: Path) -> Iterable[Entry]:
+    text = read_text(path)
+    if path.suffix == ".csv":
+        return _csv_entries(path, text)
+    if path.suffix == ".jsonl":
+        lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+        return _entries(path, ((f"line {number}", parse_json(line, path, number)) for number, line in lines))
+    content = parse_json(text, path)
+    if isinstance(content, dict):
+        # One object that maps names to sentences reads as the list of its pairs.
+        pairs = content.items()
+        return (Entry(path, f"key {_shorten(name)}", {"image": name, "caption": value}) for name, value in pairs)
+    if isinstance(content, list):
+        return _entries(path, ((f"entry {number}", item) for number, item in enumerate(content, start=1)))
+    raise DatasetError(f"{path}: must be a list of objects or an object, not {_shorten(content)}")
+
+
+def _csv_entries(path: Path, text: str) -> Iterator[Entry]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in rows:
+            if None in row:
+                raise DatasetError(f"{path}: line {rows.line_num}: more values than the header has; quote commas")
+            fields = {name: value for name, value in row.items() if value is not None}
+            yield Entry(path, f"line {rows.line_num}", fields)
+    except csv.Error as error:
+        raise DatasetError(f"{path}: line {rows.line_num}: not valid CSV ({error})") from error
+
+
+def _first_field(entry: Entry, names: tuple[str, ...]) -> str:
+    for name in names:
+        if name in entry.fields:
+            return name
+    raise entry.error(f"needs one of the fields {', '.join(names)}; it has: {', '.join(entry.fields) or 'none'}")
+
+
+def _sentences(entry: Entry, name: str) -> list[str]:
+    return [entry.get(name, str)] if isinstance(entry.fields[name], str) else entry.get_strings(name)

@@ -1,0 +1,208 @@
+"""Files of a dataset folder: listing, safe joining, and a check that finds broken pictures without decoding them.
+
+Everything here treats a downloaded folder as untrusted: names may be malformed, annotations may point elsewhere, a
+picture may be cut short or claim a billion pixels. Functions return reasons as text; the readers count them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
+
+from PIL import Image
+from tqdm import tqdm
+
+from mmet.data.schema import DatasetError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+IMAGE_FORMATS = ("JPEG", "PNG")
+
+MAX_IMAGE_PIXELS = 50_000_000
+"""Largest picture accepted (width times height). A person crop has some 10,000, an 8K video frame 33 million."""
+
+_CHUNK = 512  # pictures a thread takes at once, so that queueing costs nothing beside the check itself
+_READ_AT_ONCE_BYTES = 2**18
+_PNG_LAST_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # neither can occur within a scan's compressed data
+
+
+class UnsafePathError(ValueError):
+    """A path written in an annotation is not a plain relative path; the message is the reason in a few words."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is none of the dataset's: dot files, among them the `._*` shadows that macOS archives carry."""
+    return name.startswith(".")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Entries of `folder` with a JPEG or PNG suffix, sorted by name; hidden files and other suffixes are ignored."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not is_hidden(entry.name)]
+    return [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH122
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Sub-folders of `folder` that are not hidden, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+
+
+def join_inside(base: Path, relative: str) -> Path:
+    """Join a path read from an annotation to `base`, refusing whatever could lead out of it.
+
+    Backslashes count as separators, since annotations are also written on Windows. Links on disk are examined by
+    `find_defects`, together with the picture itself.
+
+    Raises:
+        UnsafePathError: the path is empty, absolute, climbs with `..`, or cannot be a file name.
+    """
+    path = PurePosixPath(relative.replace("\\", "/"))
+    if not path.parts:
+        raise UnsafePathError("empty path")
+    if path.is_absolute() or PureWindowsPath(relative).drive:
+        raise UnsafePathError("absolute path")
+    if ".." in path.parts:
+        raise UnsafePathError("path leaves the dataset folder")
+    if "\0" in relative or not is_text(relative):
+        raise UnsafePathError("path is no valid file name")
+    return base.joinpath(*path.parts)
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be stored as UTF-8 (broken file names and JSON escapes can hold lone surrogates)."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def layout_error(root: Path, looked_for: Sequence[str], expected_tree: str, advice: str = "") -> DatasetError:
+    """The error for a folder that is not the dataset: what was looked for, what is there, what should be there."""
+    lines = [f"{root} does not hold the dataset: found no {' and no '.join(looked_for)}.", describe_folder(root)]
+    if advice:
+        lines.append(advice)
+    lines.append(f"Expected:\n{expected_tree.rstrip()}")
+    return DatasetError("\n".join(lines))
+
+
+def describe_folder(folder: Path, limit: int = 8) -> str:
+    """One line naming the first `limit` entries of a folder."""
+    with os.scandir(folder) as entries:
+        names = sorted(display(entry.name) + ("/" if entry.is_dir() else "") for entry in entries)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return f"It holds: {', '.join(names[:limit]) or 'nothing'}{more}."
+
+
+def display(name: str) -> str:
+    """A file name that can be printed anywhere, whatever bytes it was made of."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def find_defects(
+    root: Path, paths: Sequence[Path], *, max_pixels: int = MAX_IMAGE_PIXELS, workers: int = 4
+) -> dict[Path, str]:
+    """Examine pictures below `root` in a thread pool and name what is wrong with the unusable ones.
+
+    Args:
+        root: the dataset folder. A folder directly in it may be a link (pictures often live on another disk);
+            below that no link may lead out.
+        paths: pictures to examine.
+        max_pixels: largest width times height accepted.
+        workers: threads. They hide the latency of slow disks; from memory one is as fast as many.
+
+    Returns:
+        path -> reason, for the unusable ones alone.
+    """
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    defects: dict[Path, str] = {}
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(paths), desc="checking pictures", unit="file", disable=None, delay=2, leave=False) as progress,
+    ):
+        for found, size in pool.map(lambda chunk: (dict(_chunk_defects(root, chunk, max_pixels)), len(chunk)), chunks):
+            defects.update(found)
+            progress.update(size)
+    return defects
+
+
+def _chunk_defects(root: Path, paths: Iterable[Path], max_pixels: int) -> Iterator[tuple[Path, str]]:
+    folder_leads_out: dict[Path, bool] = {}
+    for path in paths:
+        first, *rest = path.relative_to(root).parts
+        anchor = root / first if rest else root
+        if path.parent not in folder_leads_out:
+            folder_leads_out[path.parent] = _leads_out(path.parent, anchor)
+        if folder_leads_out[path.parent] or (path.is_symlink() and _leads_out(path, anchor)):
+            yield path, "link leads out of the dataset folder"
+        elif reason := image_defect(path, max_pixels=max_pixels):
+            yield path, reason
+
+
+def _leads_out(path: Path, anchor: Path) -> bool:
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(anchor))
+
+
+def image_defect(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> str | None:
+    """Why a picture cannot be used, or None.
+
+    Reads the header and the last bytes. A file that ends as its format prescribes is taken to be whole; any other is
+    decoded. Damage inside a file of full length is therefore not seen here.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        if status.st_size == 0:
+            return "empty file"
+        with path.open("rb", buffering=0) as file:
+            # Parsing out of memory keeps threads from handing the interpreter over at each of a header's many reads.
+            small = status.st_size <= _READ_AT_ONCE_BYTES
+            return _content_defect(io.BytesIO(file.read()) if small else io.BufferedReader(file), max_pixels)
+    except FileNotFoundError:
+        return "missing" if path.parent.is_dir() else f"missing, its whole folder {path.parent.name}/ is not there"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
+def _content_defect(file: BinaryIO, max_pixels: int) -> str | None:
+    try:
+        image = Image.open(file, formats=IMAGE_FORMATS)
+        width, height = image.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"more than {max_pixels:,} pixels"
+    except Exception:  # decoders meet hostile bytes with errors of many kinds; each means the same to the user
+        return "not a readable JPEG or PNG picture"
+    if width * height > max_pixels:
+        return f"more than {max_pixels:,} pixels"
+    if _ends_properly(file, image.format) or _is_whole(file, image.format):
+        return None
+    return "truncated or damaged picture"
+
+
+def _ends_properly(file: BinaryIO, image_format: str | None) -> bool:
+    file.seek(-min(len(_PNG_LAST_CHUNK), file.seek(0, os.SEEK_END)), os.SEEK_END)
+    tail = file.read()
+    if image_format == "PNG":
+        return tail == _PNG_LAST_CHUNK
+    return tail.endswith(_JPEG_END)
+
+
+def _is_whole(file: BinaryIO, image_format: str | None) -> bool:
+    """Examine the whole file. Decoding alone would not do: decoders take zeros for the missing part of a picture."""
+    try:
+        file.seek(0)
+        Image.open(file, formats=IMAGE_FORMATS).verify()  # a PNG's chunks and their checksums; nothing for a JPEG
+        file.seek(0)
+        Image.open(file, formats=IMAGE_FORMATS).load()
+    except Exception:  # as above
+        return False
+    file.seek(0)
+    content = file.read()
+    return image_format == "PNG" or content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN_START)

@@ -1,0 +1,250 @@
+"""The training set: examples of every kind of batch, loaded by `Draw`, from any number of datasets in the one schema.
+
+An example is a pure function of its draw: which caption is taken and how the picture is augmented follow from the
+draw's seed, whichever worker process loads it.
+
+    dataset = TrainingDataset(paired=[finegpr["train"]], image=[market["train"]], augmentation=PersonAugmentation())
+    sampler = MixedBatchSampler(dataset.sizes, mix={"paired": 0.7, "image": 0.3}, batch_size=64)
+    samples = [dataset[draw] for draw in sampler]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import PIL.Image
+import pyarrow.compute as pc
+import torch.utils.data
+from numpy.typing import NDArray
+
+from mmet.augmentation import PersonAugmentation
+from mmet.data.schema import REID_FEATURES, DatasetError
+from mmet.sampling import Draw
+
+UNKNOWN_PERSON = -100
+"""Label of a person whom the training set does not number (`ignore_index` of the losses)."""
+
+_ROWS_PER_READ = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSample:
+    """One example, augmented and not yet a tensor.
+
+    Attributes:
+        kind: kind of batch it is for, one of `mmet.sampling.BATCH_KINDS`.
+        seed: seed of the draw, from which the collator derives its masks.
+        image: RGB picture; None in text batches.
+        person_mask: mode L, of the picture's size; None where there is none or none is needed.
+        caption: one of the picture's sentences; None where there is none or none is needed.
+        person_label: number of the person in `range(num_identities)`, or -100.
+        image_path: names the picture in messages; empty in text batches of unpaired sentences.
+    """
+
+    kind: str
+    seed: int
+    image: PIL.Image.Image | None = None
+    person_mask: PIL.Image.Image | None = None
+    caption: str | None = None
+    person_label: int = UNKNOWN_PERSON
+    image_path: str = ""
+
+
+class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
+    """Loads examples by `Draw`; iterate it through a `MixedBatchSampler`.
+
+    `paired` sources give the `paired` batches (their rows with captions) and the `identity` batches (all their rows,
+    also those without a caption). Persons are numbered over the `paired` sources: rows of the same domain and person
+    id are one person, in whichever source they stand; negative ids are unknown persons. Rows of `image` sources carry
+    the label of a person known from there, else -100.
+
+    Args:
+        paired: datasets with the columns of `REID_FEATURES`.
+        image: datasets whose pictures are used alone.
+        text: datasets whose captions are used alone; the columns `captions` and `image_path` are enough.
+        augmentation: applied to every picture; None for none.
+
+    Attributes:
+        sizes: number of examples of each kind, as `MixedBatchSampler` takes them.
+        person_labels: int64, the person of each example of kind `identity`; -100 where unknown.
+        num_identities: number of persons among them.
+        without_caption: rows that the kinds `paired` and `text` leave out for want of a caption.
+
+    Raises:
+        DatasetError: for a source without the columns it needs; on loading, for a picture that cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        *,
+        paired: Sequence[datasets.Dataset] = (),
+        image: Sequence[datasets.Dataset] = (),
+        text: Sequence[datasets.Dataset] = (),
+        augmentation: PersonAugmentation | None = None,
+    ) -> None:
+        self._augmentation = augmentation
+        persons = _PersonNumbers(paired)
+        self.person_labels = persons.labels(paired)
+        self.num_identities = persons.count
+        paired_rows, text_rows = _rows_with_caption(paired), _rows_with_caption(text)
+        picture, sentence = ["image", "image_path"], ["captions", "image_path"]
+        self._examples = {
+            "paired": _Examples(paired, [*picture, "person_mask", "captions"], self.person_labels, paired_rows),
+            "identity": _Examples(paired, [*picture, "captions"], self.person_labels),
+            "image": _Examples(image, [*picture, "person_mask"], persons.labels(image)),
+            "text": _Examples(text, sentence, None, text_rows),
+        }
+        self.sizes = {kind: len(examples) for kind, examples in self._examples.items()}
+        self.without_caption = {
+            "paired": sum(map(len, paired)) - len(paired_rows),
+            "text": sum(map(len, text)) - len(text_rows),
+        }
+
+    def __len__(self) -> int:
+        """Number of rows of all sources that some kind of batch uses."""
+        return self.sizes["identity"] + self.sizes["image"] + self.sizes["text"]
+
+    def __getitem__(self, draw: Draw) -> TrainingSample:
+        rng = np.random.default_rng(draw.seed)
+        row, person_label = self._examples[draw.kind].read(draw.index)
+        caption = _draw_caption(row.get("captions"), rng)
+        image = person_mask = None
+        if "image" in row:
+            image, person_mask = self._picture(row, rng)
+        return TrainingSample(draw.kind, draw.seed, image, person_mask, caption, person_label, row["image_path"] or "")
+
+    def _picture(
+        self, row: dict[str, Any], rng: np.random.Generator
+    ) -> tuple[PIL.Image.Image, PIL.Image.Image | None]:
+        """The row's picture and mask (resized to the picture where it is of another size), augmented."""
+        image = _decode(row, "image").convert("RGB")
+        person_mask = None
+        if row.get("person_mask") is not None:
+            person_mask = _decode(row, "person_mask").convert("L")
+            if person_mask.size != image.size:
+                person_mask = person_mask.resize(image.size, PIL.Image.Resampling.NEAREST)
+        if self._augmentation is None:
+            return image, person_mask
+        return self._augmentation(image, person_mask, rng)
+
+
+class _Examples:
+    """The examples of one kind: some or all rows of several datasets, one after another, pictures undecoded."""
+
+    def __init__(
+        self,
+        sources: Sequence[datasets.Dataset],
+        columns: list[str],
+        labels: NDArray[np.int64] | None,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._sources = [_undecoded(source, columns) for source in sources]
+        self._ends = np.cumsum([len(source) for source in sources], dtype=np.int64)
+        self._labels = labels
+        self._rows = rows
+
+    def __len__(self) -> int:
+        if self._rows is not None:
+            return len(self._rows)
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def read(self, index: int) -> tuple[dict[str, Any], int]:
+        """The row of example `index` and its person label."""
+        row = index if self._rows is None else int(self._rows[index])
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        source = self._sources[number]
+        label = UNKNOWN_PERSON if self._labels is None else int(self._labels[row])
+        return source[row - int(self._ends[number]) + len(source)], label
+
+
+class _PersonNumbers:
+    """Numbers the persons of some datasets from 0: a person is a domain and an id in it."""
+
+    def __init__(self, sources: Sequence[datasets.Dataset]) -> None:
+        self._numbers: dict[tuple[str, int], int] = {}
+        for source in sources:
+            domains, person_ids = _persons(source)
+            for domain in np.unique(domains).tolist():
+                for person_id in np.unique(person_ids[domains == domain]).tolist():
+                    if person_id >= 0:
+                        self._numbers.setdefault((domain, person_id), len(self._numbers))
+
+    @property
+    def count(self) -> int:
+        return len(self._numbers)
+
+    def labels(self, sources: Sequence[datasets.Dataset]) -> NDArray[np.int64]:
+        """The number of each row's person, -100 where it has none."""
+        parts = [np.empty(0, dtype=np.int64)]
+        for source in sources:
+            domains, person_ids = _persons(source)
+            labels = np.full(len(source), UNKNOWN_PERSON, dtype=np.int64)
+            for domain in np.unique(domains).tolist():
+                here = domains == domain
+                ids, inverse = np.unique(person_ids[here], return_inverse=True)
+                numbers = [self._numbers.get((domain, person_id), UNKNOWN_PERSON) for person_id in ids.tolist()]
+                labels[here] = np.array(numbers, dtype=np.int64)[inverse]
+            parts.append(labels)
+        return np.concatenate(parts)
+
+
+def _persons(source: datasets.Dataset) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """Domain and person id of every row."""
+    _check_columns(source, ["domain", "person_id"])
+    table = source.select_columns(["domain", "person_id"]).with_format("arrow")[:]
+    domains = table["domain"].combine_chunks().dictionary_encode()
+    names = np.array(domains.dictionary.to_pylist(), dtype=object)
+    return names[domains.indices.to_numpy(zero_copy_only=False)], table["person_id"].to_numpy()
+
+
+def _rows_with_caption(sources: Sequence[datasets.Dataset]) -> NDArray[np.int64]:
+    """Numbers of the rows, over all sources one after another, that have a caption which is not blank."""
+    found, first = [np.empty(0, dtype=np.int64)], 0
+    for source in sources:
+        _check_columns(source, ["captions"])
+        captions = source.select_columns(["captions"]).with_format("arrow")
+        for start in range(0, len(source), _ROWS_PER_READ):
+            column = captions[start : start + _ROWS_PER_READ]["captions"].combine_chunks()
+            written = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(pc.list_flatten(column))), 0)
+            rows = pc.list_parent_indices(column).filter(written, null_selection_behavior="drop").unique().to_numpy()
+            found.append(first + start + rows.astype(np.int64))
+        first += len(source)
+    return np.concatenate(found)
+
+
+def _check_columns(source: datasets.Dataset, needed: list[str]) -> None:
+    missing = sorted(set(needed) - set(source.column_names))
+    if missing:
+        raise DatasetError(
+            f"expected a training dataset with the columns {', '.join(REID_FEATURES)}; this one, with "
+            f"{', '.join(source.column_names)}, lacks {', '.join(missing)}"
+        )
+
+
+def _undecoded(source: datasets.Dataset, columns: list[str]) -> datasets.Dataset:
+    """The needed columns, with pictures as `{"bytes", "path"}`, so that a broken one can be named when decoding it."""
+    _check_columns(source, columns)
+    source = source.select_columns(columns).with_format(None)
+    for column in {"image", "person_mask"} & set(columns):
+        source = source.cast_column(column, datasets.Image(decode=False))
+    return source
+
+
+def _decode(row: dict[str, Any], column: str) -> PIL.Image.Image:
+    try:
+        return datasets.Image().decode_example(row[column])
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        stored = row[column].get("path") or row["image_path"]
+        raise DatasetError(
+            f"{stored}: the {column} of {row['image_path']} cannot be decoded ({error}); restore or remove the file"
+        ) from error
+
+
+def _draw_caption(captions: list[str] | None, rng: np.random.Generator) -> str | None:
+    """One of the captions that are not blank, or None."""
+    written = [caption for caption in captions or () if caption and caption.strip()]
+    return written[rng.integers(len(written))] if written else None

@@ -1,0 +1,275 @@
+"""In which order training sees its examples: homogeneous batches of several kinds, mixed in exact proportions.
+
+A batch holds examples of one kind only: `paired` (masked image and text), `identity` (P persons × K images), `image`
+(images alone) or `text` (sentences alone). `MixedBatchSampler` yields one `Draw` an example, so that it is an ordinary
+sampler for `torch.utils.data.DataLoader`: every `batch_size` consecutive draws are one batch, and every
+`num_processes` consecutive batches, which accelerate deals to the processes one each, are of one kind, so that all
+processes compute the same losses.
+
+Every step is a pure function of the seed, the epoch and its number. Training therefore sees the same examples with the
+same augmentation and masks for any number of data loading workers, after a resume, and when a global batch is split
+over more processes.
+
+    sampler = MixedBatchSampler({"paired": 68_126, "text": 9_000}, mix={"paired": 0.75, "text": 0.25}, batch_size=64)
+    loader = DataLoader(dataset, batch_size=64, sampler=sampler, collate_fn=collator)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import Sampler
+
+BATCH_KINDS = ("paired", "identity", "image", "text")
+"""The kinds of batch. The position of a name seeds its shuffling: append new ones at the end."""
+
+MAX_SEED = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One example to load: the kind of batch it is for, its number within the kind, the seed of its randomness."""
+
+    kind: str
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityBatchShape:
+    """P × K: every identity batch shows `persons` persons with `images_per_person` images each."""
+
+    persons: int
+    images_per_person: int
+
+    def __post_init__(self) -> None:
+        if self.persons < 2 or self.images_per_person < 1:
+            raise ValueError(
+                f"expected identity batches of at least 2 persons with 1 image each, "
+                f"received {self.persons} × {self.images_per_person}"
+            )
+
+
+class MixedBatchSampler(Sampler[Draw]):
+    """Yields the draws of one epoch; see the module's first paragraphs.
+
+    Within a kind, examples go through shuffled passes: each appears once before any appears again, across epochs too.
+    Identity batches pass through the persons in the same way (a few of them twice, where the number of persons is no
+    multiple of those in a step), with images drawn anew each time.
+
+    Args:
+        sizes: number of examples of each kind that `mix` names, but for `identity`.
+        mix: proportion of batches of each kind; zero leaves a kind out. They need not add up to one.
+        batch_size: examples in the batch of one process.
+        person_labels: person of each example of `identity`; negative where unknown (never drawn). Only for `identity`.
+        identity_shape: P × K with `P * K == batch_size`. Only for `identity`.
+        num_processes: number of processes that consecutive batches are dealt to.
+        batches_per_epoch: batches of *each process* in an epoch; None for the fewest that show every example (every
+            person, for `identity`) once.
+        seed: seed of all randomness.
+
+    Raises:
+        ValueError: for unknown kinds, proportions that name no kind, kinds without examples, fewer persons than a
+            batch shows, shapes that do not match, and epochs too short to hold a batch of every kind.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        *,
+        mix: Mapping[str, float],
+        batch_size: int,
+        person_labels: ArrayLike | None = None,
+        identity_shape: IdentityBatchShape | None = None,
+        num_processes: int = 1,
+        batches_per_epoch: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if batch_size < 1 or num_processes < 1:
+            raise ValueError(
+                f"expected batch_size and num_processes of at least 1, received {batch_size}, {num_processes}"
+            )
+        proportions = _checked_mix(mix)
+        self.batch_size = batch_size
+        self.num_processes = num_processes
+        self.seed = seed
+        self.epoch = 0
+        self._streams: dict[str, _ShuffledExamples | _PersonBatches] = {}
+        for kind in proportions:
+            kind_seed = (seed, 1 + BATCH_KINDS.index(kind))
+            if kind == "identity":
+                shape = _checked_shape(identity_shape, batch_size)
+                self._streams[kind] = _PersonBatches(person_labels, shape, num_processes, kind_seed)
+            else:
+                self._streams[kind] = _ShuffledExamples(
+                    kind, sizes.get(kind, 0), batch_size * num_processes, kind_seed
+                )
+        if batches_per_epoch is None:
+            batches_per_epoch = max(
+                math.ceil(stream.steps_per_pass / proportions[kind] - 1e-9) for kind, stream in self._streams.items()
+            )
+        self.batches_per_epoch = batches_per_epoch
+        self.batch_counts = apportion(batches_per_epoch, proportions)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration yields."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of draws in an epoch, over all processes."""
+        return self.batches_per_epoch * self.num_processes * self.batch_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        kinds = self.kinds_of_epoch()
+        done = {kind: self.epoch * count for kind, count in self.batch_counts.items()}
+        for step, kind in enumerate(kinds, start=self.epoch * self.batches_per_epoch):
+            rng = np.random.default_rng((self.seed, 0, step))
+            seeds = rng.integers(MAX_SEED, size=self.batch_size * self.num_processes)
+            indices = self._streams[kind].indices_of_step(done[kind], rng)
+            done[kind] += 1
+            for index, seed in zip(indices.tolist(), seeds.tolist(), strict=True):
+                yield Draw(kind, index, seed)
+
+    def kinds_of_epoch(self) -> list[str]:
+        """The kind of each step of the current epoch: exact counts, every kind spread evenly, in a shuffled order."""
+        rng = np.random.default_rng((self.seed, 1 + len(BATCH_KINDS), self.epoch))
+        kinds = [kind for kind, count in self.batch_counts.items() for _ in range(count)]
+        # The i-th of n batches of a kind falls at random into the i-th n-th part of the epoch.
+        times = [(np.arange(count) + rng.random(count)) / count for count in self.batch_counts.values()]
+        return [kinds[i] for i in np.argsort(np.concatenate(times), kind="stable")]
+
+
+def apportion(total: int, proportions: Mapping[str, float]) -> dict[str, int]:
+    """Split `total` into whole counts in the given proportions, by largest remainder; ties go to the kind named first.
+
+    Raises `ValueError` when a kind with a positive proportion would get nothing: it would silently never be trained.
+    """
+    whole = sum(proportions.values())
+    exact = {kind: total * proportion / whole for kind, proportion in proportions.items()}
+    # A share of 2.9999999999999996 is a rounding error away from 3.
+    counts = {kind: math.floor(share + 1e-9) for kind, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda kind: counts[kind] - exact[kind])
+    for kind in by_remainder[: total - sum(counts.values())]:
+        counts[kind] += 1
+    missed = [kind for kind, count in counts.items() if count == 0 and proportions[kind] > 0]
+    if missed:
+        raise ValueError(
+            f"expected enough batches per epoch for at least one of every kind in the mix {dict(proportions)}, "
+            f"received {total}: none would be of kind {', '.join(missed)}"
+        )
+    return counts
+
+
+def _checked_mix(mix: Mapping[str, float]) -> dict[str, float]:
+    """The positive proportions, summing to one, in the order of `BATCH_KINDS`."""
+    unknown = sorted(set(mix) - set(BATCH_KINDS))
+    if unknown:
+        raise ValueError(f"expected batch kinds among {', '.join(BATCH_KINDS)}, received {', '.join(unknown)}")
+    if any(not math.isfinite(proportion) or proportion < 0 for proportion in mix.values()) or not sum(mix.values()):
+        raise ValueError(f"expected proportions of at least 0 and one above it, received {dict(mix)}")
+    whole = sum(mix.values())
+    return {kind: mix[kind] / whole for kind in BATCH_KINDS if mix.get(kind)}
+
+
+def _checked_shape(shape: IdentityBatchShape | None, batch_size: int) -> IdentityBatchShape:
+    if shape is None or shape.persons * shape.images_per_person != batch_size:
+        raise ValueError(f"expected an identity_shape with P × K = batch_size = {batch_size}, received {shape}")
+    return shape
+
+
+class _Passes:
+    """Endless shuffled passes over `size` things. Pass `p` has a seed of its own: it needs none of those before it."""
+
+    def __init__(self, size: int, seed: tuple[int, int]) -> None:
+        self._size = size
+        self._seed = seed
+        self._number = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def order(self, number: int) -> NDArray[np.int64]:
+        """The permutation of pass `number`; the latest one is kept, for passes are read in sequence."""
+        if number != self._number:
+            self._number = number
+            self._order = np.random.default_rng((*self._seed, number)).permutation(self._size)
+        return self._order
+
+
+class _ShuffledExamples:
+    """Examples of one kind: `per_step` consecutive ones of the endless stream of passes in every step."""
+
+    def __init__(self, kind: str, size: int, per_step: int, seed: tuple[int, int]) -> None:
+        if size < 1:
+            raise ValueError(f"expected examples for {kind} batches, which the mix asks for, received {size}")
+        self._size = size
+        self._per_step = per_step
+        self._passes = _Passes(size, seed)
+
+    @property
+    def steps_per_pass(self) -> int:
+        return math.ceil(self._size / self._per_step)
+
+    def indices_of_step(self, step: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The examples of a step. `rng`, the step's own, is not needed: passes are shuffled as wholes."""
+        position, end = step * self._per_step, (step + 1) * self._per_step
+        parts = []
+        while position < end:
+            number, start = divmod(position, self._size)
+            parts.append(self._passes.order(number)[start : start + end - position])
+            position += len(parts[-1])
+        return np.concatenate(parts)
+
+
+class _PersonBatches:
+    """P × K examples for each process and step; passes through the persons as others do through examples.
+
+    The persons of one step differ between the processes wherever there are enough of them. A person with fewer than K
+    images shows all of them, and then repeats.
+    """
+
+    def __init__(
+        self,
+        person_labels: ArrayLike | None,
+        shape: IdentityBatchShape,
+        num_processes: int,
+        seed: tuple[int, int],
+    ) -> None:
+        labels = np.asarray(() if person_labels is None else person_labels, dtype=np.int64)
+        known = np.flatnonzero(labels >= 0)
+        self._examples = known[np.argsort(labels[known], kind="stable")]  # grouped by person
+        _, self._starts, self._counts = np.unique(labels[self._examples], return_index=True, return_counts=True)
+        if len(self._counts) < shape.persons:
+            raise ValueError(
+                f"expected at least {shape.persons} labelled persons for identity batches of {shape.persons} × "
+                f"{shape.images_per_person}, received {len(self._counts)}"
+            )
+        self.shape = shape
+        self._per_step = shape.persons * num_processes
+        # Persons are distinct within a unit: a whole step where there are enough of them, else one process's batch.
+        self._unit = self._per_step if len(self._counts) >= self._per_step else shape.persons
+        self._padded = math.ceil(len(self._counts) / self._unit) * self._unit
+        self._passes = _Passes(len(self._counts), seed)
+
+    @property
+    def steps_per_pass(self) -> int:
+        return math.ceil(self._padded / self._per_step)
+
+    def indices_of_step(self, step: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """`P * K` examples for each process in turn, the images of a person beside each other."""
+        first = step * self._per_step
+        units = [self._persons_of_unit(start) for start in range(first, first + self._per_step, self._unit)]
+        return np.concatenate([self._draw_images(person, rng) for person in np.concatenate(units).tolist()])
+
+    def _persons_of_unit(self, position: int) -> NDArray[np.int64]:
+        """The distinct persons from `position` of the stream; the last unit of a pass is filled up from its start."""
+        number, start = divmod(position, self._padded)
+        order = self._passes.order(number)
+        return order[np.arange(start, start + self._unit) % len(order)]
+
+    def _draw_images(self, person: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        count, wanted = int(self._counts[person]), self.shape.images_per_person
+        chosen = rng.choice(count, min(count, wanted), replace=False)
+        return self._examples[self._starts[person] + np.resize(chosen, wanted)]

@@ -1,0 +1,238 @@
+"""Batch sampling: exact mixtures, passes, P × K, several processes, epochs and resuming."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler
+
+from mmet.sampling import Draw, IdentityBatchShape, MixedBatchSampler, apportion
+
+SIZES = {"paired": 50, "image": 23, "text": 7}
+MIX = {"paired": 0.5, "image": 0.2, "text": 0.1, "identity": 0.2}
+LABELS = np.array([0] * 5 + [1] + [-100] * 2 + [2] * 4 + [3] * 2 + [4] * 9 + [5] * 4 + [6, 6, 6, 7, 7, 7, 7])
+
+
+def sampler_of(**changes: Any) -> MixedBatchSampler:
+    arguments: dict[str, Any] = {
+        "sizes": SIZES,
+        "mix": MIX,
+        "batch_size": 8,
+        "person_labels": LABELS,
+        "identity_shape": IdentityBatchShape(2, 4),
+        "batches_per_epoch": 20,
+    }
+    return MixedBatchSampler(**(arguments | changes))
+
+
+def batches(sampler: Iterable[Draw], batch_size: int) -> list[list[Draw]]:
+    draws = list(sampler)
+    assert len(draws) % batch_size == 0
+    return [draws[i : i + batch_size] for i in range(0, len(draws), batch_size)]
+
+
+def kind_of(batch: list[Draw]) -> str:
+    (kind,) = {draw.kind for draw in batch}
+    return kind
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_batches_are_homogeneous_and_in_exact_proportion(num_processes: int) -> None:
+    sampler = sampler_of(num_processes=num_processes)
+    found = batches(sampler, 8)
+    assert len(found) * 8 == len(sampler) == 20 * 8 * num_processes
+    kinds = [kind_of(batch) for batch in found]
+    assert Counter(kinds[::num_processes]) == {"paired": 10, "image": 4, "text": 2, "identity": 4}
+    for step in range(20):
+        assert len(set(kinds[step * num_processes : (step + 1) * num_processes])) == 1
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_processes_meet_the_same_kind_when_accelerate_deals_the_batches(num_processes: int) -> None:
+    sampler = sampler_of(num_processes=num_processes)
+    dealt = [
+        list(BatchSamplerShard(BatchSampler(sampler, 8, drop_last=True), num_processes, rank))
+        for rank in range(num_processes)
+    ]
+    for at_once in zip(*dealt, strict=True):
+        assert len({kind_of(batch) for batch in at_once}) == 1
+
+
+def test_kinds_are_spread_over_the_epoch() -> None:
+    sampler = sampler_of(batches_per_epoch=200)
+    for kind, count in sampler.batch_counts.items():
+        steps = [step for step, found in enumerate(sampler.kinds_of_epoch()) if found == kind]
+        share = 200 / count
+        assert len(steps) == count
+        # The i-th batch stands in the i-th part of the epoch, give or take the rounding of the other kinds.
+        assert all((i - 1) * share - 3 <= step <= (i + 2) * share + 3 for i, step in enumerate(steps))
+
+
+def test_every_example_once_a_pass_and_across_epochs() -> None:
+    sampler = sampler_of(sizes={"paired": 50}, mix={"paired": 1.0}, batches_per_epoch=5)
+    stream: list[int] = []
+    for epoch in range(10):  # 10 × 40 draws are 8 passes through 50 examples
+        sampler.set_epoch(epoch)
+        stream.extend(draw.index for draw in sampler)
+    passes = [stream[i : i + 50] for i in range(0, 400, 50)]
+    assert all(sorted(one) == list(range(50)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 8
+
+
+def test_fewer_examples_than_a_batch_wrap_around() -> None:
+    sampler = sampler_of(sizes={"text": 3}, mix={"text": 1}, batches_per_epoch=3)
+    counts = Counter(draw.index for draw in sampler)
+    assert counts == {0: 8, 1: 8, 2: 8}
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize(("persons", "images"), [(2, 4), (4, 2), (8, 1), (3, 5)])
+def test_identity_batches_are_p_times_k(persons: int, images: int, num_processes: int) -> None:
+    sampler = sampler_of(
+        mix={"identity": 1.0},
+        batch_size=persons * images,
+        identity_shape=IdentityBatchShape(persons, images),
+        num_processes=num_processes,
+        batches_per_epoch=12,
+    )
+    available = Counter(LABELS.tolist())
+    found = batches(sampler, persons * images)
+    for batch in found:
+        shown = [[draw.index for draw in batch[i : i + images]] for i in range(0, len(batch), images)]
+        labels = [{int(LABELS[index]) for index in group} for group in shown]
+        assert all(len(label) == 1 for label in labels)
+        distinct = set.union(*labels)
+        assert len(distinct) == persons
+        assert -100 not in distinct
+        for group, (label,) in zip(shown, labels, strict=True):
+            assert len(set(group)) == min(images, available[label])
+    for step in range(12):
+        together = itertools.chain.from_iterable(found[step * num_processes : (step + 1) * num_processes])
+        shown_persons = {int(LABELS[draw.index]) for draw in together}
+        if persons * num_processes <= 8:
+            assert len(shown_persons) == persons * num_processes
+
+
+def test_identity_batches_show_every_person_in_a_pass() -> None:
+    sampler = sampler_of(mix={"identity": 1.0}, batch_size=6, identity_shape=IdentityBatchShape(3, 2))
+    found = batches(sampler, 6)
+    for start in range(0, 18, 3):  # 8 persons, 3 a batch: a pass is 3 batches, in which one person comes twice
+        counts = Counter(int(LABELS[draw.index]) for batch in found[start : start + 3] for draw in batch)
+        assert set(counts) == set(range(8))
+        assert sorted(counts.values()) == [2] * 7 + [4]
+
+
+def test_images_of_a_person_are_drawn_anew() -> None:
+    sampler = sampler_of(mix={"identity": 1.0}, batches_per_epoch=400)
+    counts = Counter(draw.index for draw in sampler if LABELS[draw.index] == 4)
+    assert len(counts) == 9
+    assert max(counts.values()) < 1.5 * min(counts.values())
+
+
+def test_a_global_batch_is_the_same_however_it_is_split() -> None:
+    whole = sampler_of(batch_size=16, identity_shape=IdentityBatchShape(4, 4))
+    split = sampler_of(batch_size=8, identity_shape=IdentityBatchShape(2, 4), num_processes=2)
+    assert list(whole) == list(split)
+
+
+def test_resuming_equals_never_having_stopped() -> None:
+    uninterrupted = sampler_of()
+    for epoch in range(3):
+        uninterrupted.set_epoch(epoch)
+        expected = list(uninterrupted)
+    resumed = sampler_of()
+    resumed.set_epoch(2)
+    assert list(itertools.islice(resumed, 5 * 8, None)) == expected[5 * 8 :]
+    assert list(resumed) == expected  # iterating again starts again
+
+
+def test_seed_and_epoch_change_everything() -> None:
+    first, other_seed, other_epoch = sampler_of(), sampler_of(seed=1), sampler_of()
+    other_epoch.set_epoch(1)
+    for other in (other_seed, other_epoch):
+        assert [draw.kind for draw in first] != [draw.kind for draw in other]
+        assert not {draw.seed for draw in first} & {draw.seed for draw in other}
+    assert len({draw.seed for draw in first}) == len(first)
+
+
+@pytest.mark.parametrize(
+    ("mix", "expected"),
+    [
+        ({"paired": 0.5, "image": 1.5}, {"paired": 5, "image": 14}),  # 4.75 : 14.25 of 19
+        ({"paired": 1, "identity": 0, "text": 2}, {"paired": 6, "text": 13}),  # 6.33 : 12.67
+    ],
+)
+def test_proportions_need_not_sum_to_one(mix: dict[str, float], expected: dict[str, int]) -> None:
+    assert sampler_of(mix=mix, batches_per_epoch=19).batch_counts == expected
+
+
+def test_apportion__is_exact_for_thirds_and_tenths() -> None:
+    assert apportion(30, {"a": 0.1, "b": 0.2, "c": 0.7}) == {"a": 3, "b": 6, "c": 21}
+    assert apportion(10, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}) == {"a": 4, "b": 3, "c": 3}
+
+
+def test_default_epoch_shows_every_example() -> None:
+    sampler = sampler_of(mix={"paired": 0.8, "text": 0.2}, batches_per_epoch=None)
+    shown = {kind: {draw.index for draw in sampler if draw.kind == kind} for kind in ("paired", "text")}
+    assert shown == {"paired": set(range(50)), "text": set(range(7))}
+    assert sampler.batches_per_epoch == 9  # 7 batches of 8 show 50 pairs, and are 80 % of 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mix": {"paired": 1, "video": 1}}, "received video"),
+        ({"mix": {"paired": 0.0}}, "one above it"),
+        ({"mix": {}}, "one above it"),
+        ({"mix": {"paired": 1, "text": -0.1}}, "at least 0"),
+        ({"mix": {"paired": float("nan")}}, "at least 0"),
+        ({"sizes": {"paired": 50, "image": 0, "text": 7}}, "examples for image batches"),
+        ({"sizes": {"paired": 50, "image": 3}}, "examples for text batches"),
+        ({"person_labels": None}, "received 0"),
+        ({"person_labels": [3, 3, 3, -100]}, "received 1"),
+        ({"identity_shape": None}, "received None"),
+        ({"identity_shape": IdentityBatchShape(3, 4)}, "P × K = batch_size = 8"),
+        ({"identity_shape": IdentityBatchShape(9, 1), "batch_size": 9}, "at least 9 labelled persons"),
+        ({"batch_size": 0}, "received 0"),
+        ({"num_processes": 0}, "received"),
+        ({"batches_per_epoch": 3}, "none would be of kind"),
+        ({"batches_per_epoch": 0}, "none would be of kind"),
+    ],
+)
+def test_unusable_inputs_are_rejected_at_once(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampler_of(**changes)
+
+
+@pytest.mark.parametrize(("persons", "images"), [(1, 8), (4, 0)])
+def test_identity_batch_shape__rejects(persons: int, images: int) -> None:
+    with pytest.raises(ValueError, match=f"received {persons} × {images}"):
+        IdentityBatchShape(persons, images)
+
+
+def test_two_million_examples() -> None:
+    """FineGPR's size: the sampler holds a few int64 arrays, and the first batch is there at once."""
+    labels = np.repeat(np.arange(1150), 1764)
+    tracemalloc.start()
+    begin = time.perf_counter()
+    sampler = MixedBatchSampler(
+        {"paired": len(labels)},
+        mix={"paired": 0.5, "identity": 0.5},
+        batch_size=64,
+        person_labels=labels,
+        identity_shape=IdentityBatchShape(16, 4),
+    )
+    list(itertools.islice(sampler, 64 * 200))
+    seconds = time.perf_counter() - begin
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds < 5
+    assert peak < 200e6
