@@ -1,0 +1,241 @@
+"""From the items of a retrieval task to one matrix of embeddings, over as many processes as there are.
+
+    embeddings = embed_items(model, processor, task.query.dataset, task.query, "image", batch_size=64)
+
+Batches are made of whole images, so that a picture with several captions is decoded once. Batches are dealt to the
+processes in turn and the rows are put back in item order at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn.functional import normalize
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from mmet.data.schema import DatasetError
+from mmet.evaluation.protocols import Items, Modality
+
+Inputs = TypeVar("Inputs")
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Decoded items: RGB `images` and their `captions`, one entry an item; None where the modality has none."""
+
+    images: list[Image.Image] | None
+    captions: list[str] | None
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """Turns a raw batch into a model's tensors. A class, not a closure, so that worker processes can be sent one."""
+
+    processor: Callable[..., Any]
+
+    def __call__(self, batch: RawBatch) -> dict[str, torch.Tensor]:
+        inputs = self.processor(
+            images=batch.images, text=batch.captions, padding=True, truncation=True, return_tensors="pt"
+        )
+        return {name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask") if name in inputs}
+
+
+def embed_items(
+    model: torch.nn.Module,
+    processor: Callable[..., Any],
+    dataset: Dataset,
+    items: Items,
+    modality: Modality,
+    *,
+    batch_size: int,
+    accelerator: Accelerator | None = None,
+    num_workers: int = 0,
+    description: str | None = None,
+) -> NDArray[np.float32]:
+    """Embed items with a model; `(n, D)` float32, rows L2-normalised, in the order of `items`, on every process.
+
+    Args:
+        model: called with `pixel_values`, `input_ids` and `attention_mask`, as far as the modality has them; its
+            output has `.embeddings` of shape `(B, D)`. It is moved to the accelerator's device; its training mode is
+            restored.
+        processor: `processor(images=…, text=…, padding=True, truncation=True, return_tensors="pt")`.
+        dataset: the split that the items index.
+        items: what to embed.
+        modality: `image`, `text` or `both`; the modality that `items` was selected for.
+        batch_size: items a batch on each process; an image with more captions than this makes a larger one.
+        accelerator: processes, device and precision; None for a plain `Accelerator()`.
+        num_workers: processes that decode and preprocess ahead, beside each main process.
+        description: label of the progress bar.
+
+    Raises:
+        DatasetError: a picture cannot be read; the message names the file.
+        ValueError: a modality that the items were not selected for, or a batch size below 1.
+    """
+    accelerator = accelerator or Accelerator()
+    model.to(accelerator.device)
+
+    def embed(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        with accelerator.autocast():
+            return model(**{name: values.to(accelerator.device) for name, values in inputs.items()}).embeddings
+
+    was_training = model.training
+    model.eval()
+    try:
+        return embed_with(
+            ModelInputs(processor),
+            embed,
+            dataset,
+            items,
+            modality,
+            batch_size=batch_size,
+            accelerator=accelerator,
+            num_workers=num_workers,
+            description=description,
+        )
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def embed_with(
+    preprocess: Callable[[RawBatch], Inputs],
+    embed: Callable[[Inputs], torch.Tensor],
+    dataset: Dataset,
+    items: Items,
+    modality: Modality,
+    *,
+    batch_size: int,
+    accelerator: Accelerator,
+    num_workers: int = 0,
+    description: str | None = None,
+) -> NDArray[np.float32]:
+    """What `embed_items` does, for any two functions: `preprocess` runs beside decoding, `embed` on the device.
+
+    `embed` returns `(B, D)`; normalisation, order and processes are taken care of here.
+    """
+    if modality != items.modality:
+        raise ValueError(f"expected {items.modality!r}, which the items were selected for, received {modality!r}")
+    batches = pack_items(items, batch_size)
+    own = batches[accelerator.process_index :: accelerator.num_processes]
+    loader: Iterator[Any] = iter(
+        DataLoader(
+            _Batches(dataset, items, own, preprocess),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=num_workers,
+        )
+    )
+    rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    failure: DatasetError | None = None
+    hide_bar = not accelerator.is_main_process
+    for positions in tqdm(own, desc=description, disable=hide_bar, unit="batch", leave=False):
+        loaded = next(loader)
+        if isinstance(loaded, DatasetError):
+            failure = loaded
+            break
+        rows.append((positions, normalize(embed(loaded).float(), dim=-1).cpu().numpy()))
+    return _assemble(_gather(rows, failure, accelerator), len(items))
+
+
+def pack_items(items: Items, batch_size: int) -> list[NDArray[np.int64]]:
+    """Batches of at most `batch_size` items that keep an image's items together; an image with more is a batch."""
+    if batch_size < 1:
+        raise ValueError(f"expected a batch size of at least 1, received {batch_size}")
+    # First item of each image, and the end: an image's items are neighbours.
+    bounds = np.append(np.flatnonzero(np.diff(items.image_index, prepend=-1)), len(items))
+    batches, start = [], 0
+    while start < len(items):
+        last_fitting = bounds[np.searchsorted(bounds, start + batch_size, side="right") - 1]
+        end = last_fitting if last_fitting > start else bounds[np.searchsorted(bounds, start, side="right")]
+        batches.append(np.arange(start, end))
+        start = int(end)
+    return batches
+
+
+class _Batches(torch.utils.data.Dataset):
+    """Preprocessed batches by number. An unreadable picture is *returned* as its `DatasetError`.
+
+    Raised in a worker process, the error would reach the user wrapped in that process's traceback.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        items: Items,
+        batches: Sequence[NDArray[np.int64]],
+        preprocess: Callable[[RawBatch], Any],
+    ) -> None:
+        columns = {"image": ["image"], "text": ["captions"], "both": ["image", "captions"]}[items.modality]
+        self.rows = dataset.select_columns(columns)
+        self.files = dataset.select_columns(["image", "image_path"]).cast_column("image", ImageFeature(decode=False))
+        self.items = items
+        self.batches = batches
+        self.preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.preprocess(self.load(self.batches[number]))
+        except DatasetError as error:
+            return error
+
+    def load(self, positions: NDArray[np.int64]) -> RawBatch:
+        """Decode one batch, each distinct image once."""
+        image_index = self.items.image_index[positions].tolist()
+        rows = {index: self._read_row(index) for index in dict.fromkeys(image_index)}
+        images = None if self.items.modality == "text" else [rows[index]["image"] for index in image_index]
+        captions = None
+        if self.items.modality != "image":
+            caption_index = self.items.caption_index[positions].tolist()
+            captions = [
+                rows[index]["captions"][caption] for index, caption in zip(image_index, caption_index, strict=True)
+            ]
+        return RawBatch(images, captions)
+
+    def _read_row(self, index: int) -> dict[str, Any]:
+        """One row, its image in RGB."""
+        try:
+            row = self.rows[index]
+            if "image" in row:
+                row["image"] = row["image"].convert("RGB")
+        # What Pillow raises for damaged, truncated, oversized and absent files.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            file = self.files[index]
+            path = file["image"]["path"] or file["image_path"]
+            raise DatasetError(f"cannot read image {path}: {error}. Restore or remove the file") from error
+        return row
+
+
+def _gather(
+    rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]], failure: DatasetError | None, accelerator: Accelerator
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """All processes' rows. A failure on one process is raised on all, where waiting for it would never end."""
+    if accelerator.num_processes == 1:
+        failures = [failure]
+    else:
+        failures = gather_object([failure])
+        rows = gather_object(rows)
+    for error in failures:
+        if error is not None:
+            raise error
+    return rows
+
+
+def _assemble(rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]], count: int) -> NDArray[np.float32]:
+    """Put gathered rows in item order, `(count, D)`."""
+    embeddings = np.empty((count, rows[0][1].shape[1]), dtype=np.float32)
+    for positions, values in rows:
+        embeddings[positions] = values
+    return embeddings
