@@ -1,0 +1,72 @@
+"""The synthetic world: procedural pedestrians in the folder layouts of FineGPR, Market-1501 and CUHK-PEDES.
+
+Access to person re-identification data takes weeks, so this package draws people who do not exist and writes them as
+the real data sets are written; the same loaders read both. It is for demos, tests and method checks. Nothing measured
+on it is a result on a real data set, and every folder says so in `SYNTHETIC.json`.
+
+    python -m mmet.data.synthetic --layout finegpr --output data/synthetic_finegpr --num_ids 200
+
+    from mmet.data.synthetic import render_person, write_world
+    write_world("market1501", "data/synthetic_market", num_train_ids=20, num_test_ids=100)
+    image, mask = render_person(number=7, view=90)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from PIL import Image
+
+from mmet.data.synthetic.identity import ATTRIBUTE_VALUES, Attributes, Identity, draw_identity
+from mmet.data.synthetic.layouts import LAYOUTS, person
+from mmet.data.synthetic.renderer import Picture, render_shot
+from mmet.data.synthetic.style import SOURCE, STYLES, TARGET, Camera, Shot, WorldStyle, plan_shots, view_degrees
+from mmet.data.synthetic.world import PROVENANCE_FILE, write_world
+
+
+def render_person(
+    number: int = 1,
+    *,
+    seed: int = 0,
+    style: WorldStyle = SOURCE,
+    index: int = 0,
+    images_per_id: int = 8,
+    view: float | None = None,
+    image_height: int = 192,
+    image_width: int = 96,
+) -> tuple[Image.Image, Image.Image]:
+    """Picture `index` of the `images_per_id` of person `number`, as `write_world` would take it.
+
+    Args:
+        view: view angle in degrees (0 front, 90 right, 180 back, 270 left) instead of the planned one.
+
+    Returns:
+        The RGB image and its silhouette (mode L: 255 person, 0 elsewhere), both (image_height, image_width).
+    """
+    shot = plan_shots(style, seed=seed, person=number, count=images_per_id)[index]
+    shot = shot if view is None else replace(shot, view=view % 360)
+    picture = render_shot(person(style, seed, number), shot, style, height=image_height, width=image_width)
+    return picture.image, picture.mask
+
+
+__all__ = [
+    "ATTRIBUTE_VALUES",
+    "LAYOUTS",
+    "PROVENANCE_FILE",
+    "SOURCE",
+    "STYLES",
+    "TARGET",
+    "Attributes",
+    "Camera",
+    "Identity",
+    "Picture",
+    "Shot",
+    "WorldStyle",
+    "draw_identity",
+    "person",
+    "plan_shots",
+    "render_person",
+    "render_shot",
+    "view_degrees",
+    "write_world",
+]

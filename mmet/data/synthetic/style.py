@@ -1,0 +1,186 @@
+"""What a synthetic camera network looks like: `WorldStyle`, its cameras, and the conditions of each shot.
+
+`source` is modelled on FineGPR: 36 viewpoints, 7 kinds of weather, 7 of light and 9 scenes, each shown in the picture
+and coded in the file name. `target` is modelled on surveillance crops: six cameras with their own colours, places and
+habits, low resolution, occlusion and careless boxes. A new style is one more `WorldStyle` in `STYLES`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmet.data.synthetic.scene import SCENES, VARIANTS
+
+WEATHER = ("sunny", "clouds", "overcast", "foggy", "neutral", "blizzard", "snowlight")
+"""Names of FineGPR's weather codes w01..w07."""
+
+LIGHT = ("midnight", "dawn", "forenoon", "noon", "afternoon", "dusk", "night")
+"""Names of FineGPR's light codes l01..l07."""
+
+SOURCE_SCENES = tuple(SCENES)[:9]
+"""Scenes p01..p09; FineGPR calls p03, p05 and p08 wild and the others urban."""
+
+
+def view_degrees(viewpoint: int) -> float:
+    """Angle of FineGPR's viewpoint code 1..36: 10 degree steps, c01 = 90, c10 = 180, c19 = 270, c28 = 0 (front)."""
+    if not 1 <= viewpoint <= 36:
+        raise ValueError(f"viewpoint: expected 1..36, received {viewpoint}")
+    return float((viewpoint * 10 + 80) % 360)
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera: where it stands, what it tends to see, and what it does to colours.
+
+    Attributes:
+        scenes: places it may stand in; a network camera has one.
+        view: usual view angle in degrees (0 front, 90 right, 180 back) and its standard deviation.
+        elevation: how far it looks down, in degrees.
+        gain: factor on red, green and blue.
+        gamma, saturation, contrast: 1 leaves the picture alone.
+        resolution: smallest and largest share of the crop's resolution that it resolves.
+        noise: standard deviation of the sensor noise in grey levels.
+        quality: lowest and highest JPEG quality.
+    """
+
+    scenes: tuple[str, ...]
+    view: tuple[float, float]
+    elevation: float = 7.0
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    gamma: float = 1.0
+    saturation: float = 1.0
+    contrast: float = 1.0
+    resolution: tuple[float, float] = (1.0, 1.0)
+    noise: float = 1.5
+    quality: tuple[int, int] = (90, 94)
+
+
+@dataclass(frozen=True, slots=True)
+class WorldStyle:
+    """A look and a way of speaking.
+
+    Attributes:
+        name: the word users type.
+        cameras: cameras 1..n; file names count from 1.
+        weather, light: indices into `WEATHER` and `LIGHT` that occur.
+        captions: name of a wording in `mmet.data.synthetic.captions.WORDINGS`.
+        jitter: standard deviation of the box position, as a share of its size.
+        body_share: smallest and largest share of the crop height that the body takes; above 1 cuts it.
+        occlusion: probability that something stands in front.
+        exposure: standard deviation of the brightness of single shots, as a factor.
+        shots_per_camera: pictures of a person in one camera before the next camera sees her.
+    """
+
+    name: str
+    cameras: tuple[Camera, ...]
+    captions: str
+    weather: tuple[int, ...] = tuple(range(7))
+    light: tuple[int, ...] = tuple(range(7))
+    jitter: float = 0.01
+    body_share: tuple[float, float] = (0.86, 0.92)
+    occlusion: float = 0.0
+    exposure: float = 0.03
+    shots_per_camera: int = 1
+
+    @property
+    def key(self) -> int:
+        """A number for seeding that differs between styles."""
+        return zlib.crc32(self.name.encode("utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """The conditions of one picture. Codes count from 1, as in file names."""
+
+    camera: int
+    weather: int
+    light: int
+    scene: int
+    view: float
+    scene_name: str
+    variant: int
+    seed: tuple[int, ...] = field(default=())
+
+
+SOURCE = WorldStyle(
+    name="source",
+    cameras=tuple(Camera(scenes=SOURCE_SCENES, view=(view_degrees(code), 0.0)) for code in range(1, 37)),
+    captions="attributes",
+)
+
+TARGET = WorldStyle(
+    name="target",
+    cameras=(
+        Camera(("campus road",), (0, 30), 9, (1.12, 1.00, 0.83), 0.95, 1.1, 1.05, (0.5, 0.9), 4.0, (70, 88)),
+        Camera(("supermarket",), (180, 30), 14, (0.84, 0.99, 1.14), 1.12, 0.8, 0.9, (0.45, 0.8), 5.0, (60, 80)),
+        Camera(("market square",), (90, 35), 10, (1.00, 1.09, 0.88), 0.82, 0.75, 0.82, (0.5, 1.0), 3.0, (70, 90)),
+        Camera(("corridor",), (270, 35), 16, (1.17, 0.93, 0.78), 1.2, 0.9, 1.1, (0.45, 0.85), 6.0, (60, 80)),
+        Camera(("station",), (30, 50), 12, (0.90, 0.96, 1.16), 1.3, 1.05, 1.15, (0.4, 0.75), 5.0, (55, 80)),
+        Camera(("boulevard",), (160, 50), 6, (1.03, 0.90, 1.07), 0.9, 1.25, 0.95, (0.5, 0.95), 4.0, (70, 88)),
+    ),
+    captions="sentences",
+    weather=(0, 1, 2, 4),
+    light=(1, 2, 3, 4, 5),
+    jitter=0.045,
+    body_share=(0.84, 1.08),
+    occlusion=0.22,
+    exposure=0.14,
+    shots_per_camera=2,
+)
+
+STYLES: Mapping[str, WorldStyle] = {style.name: style for style in (SOURCE, TARGET)}
+
+
+def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:
+    """The random stream for one thing in a world, given by its seed and numbers; equal paths give equal streams."""
+    return np.random.default_rng([style.key, *path])
+
+
+def plan_shots(style: WorldStyle, *, seed: int, person: int, count: int) -> list[Shot]:
+    """Conditions of `count` shots of a person: all different, in as many cameras as `shots_per_camera` allows.
+
+    Raises `ValueError` when the style has fewer than `count` different conditions.
+    """
+    shape = (len(style.weather), len(style.light), len(style.cameras[0].scenes))
+    per_camera = shape[0] * shape[1] * shape[2]
+    most = per_camera * len(style.cameras)
+    if count > most:
+        raise ValueError(f"images_per_id: expected at most {most} for style {style.name!r}, received {count}")
+    rng = style_rng(style, seed, person, 1)
+    order = rng.permutation(len(style.cameras))
+    cameras = order[: max(2, count // style.shots_per_camera)]
+    orders = [rng.permutation(per_camera) for _ in cameras]
+    shots = []
+    for index in range(count):
+        turn = index % len(cameras)
+        weather, light, scene = np.unravel_index(orders[turn][index // len(cameras)], shape)
+        shots.append(
+            _shot(style, rng, int(cameras[turn]), int(weather), int(light), int(scene), (seed, person, 2, index))
+        )
+    return shots
+
+
+def _shot(
+    style: WorldStyle,
+    rng: np.random.Generator,
+    camera: int,
+    weather: int,
+    light: int,
+    scene: int,
+    seed: tuple[int, ...],
+) -> Shot:
+    mean, spread = style.cameras[camera].view
+    return Shot(
+        camera=camera + 1,
+        weather=style.weather[weather] + 1,
+        light=style.light[light] + 1,
+        scene=scene + 1,
+        view=float(rng.normal(mean, spread)) % 360 if spread else mean,
+        scene_name=style.cameras[camera].scenes[scene],
+        variant=int(rng.integers(VARIANTS)),
+        seed=seed,
+    )
