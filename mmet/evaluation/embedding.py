@@ -133,6 +133,7 @@ def embed_with(
             _Batches(dataset, items, own, preprocess),  # type: ignore[arg-type]
             batch_size=None,
             num_workers=num_workers,
+            collate_fn=_as_it_is,
         )
     )
     rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
@@ -160,6 +161,11 @@ def pack_items(items: Items, batch_size: int) -> list[NDArray[np.int64]]:
         batches.append(np.arange(start, end))
         start = int(end)
     return batches
+
+
+def _as_it_is(batch: Any) -> Any:
+    """A named function, not a lambda, so that worker processes can be sent it."""
+    return batch
 
 
 class _Batches(torch.utils.data.Dataset):

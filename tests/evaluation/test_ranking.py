@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mmet.evaluation import rank_metrics
 
-# Rows of ±1 with one or four entries have the length 1 or 2, and every cosine is a multiple of 1/4: float32 holds all of
-# it exactly, so that equal scores are equal bits in any order of summation.
+# Rows of ±1 with one or four entries have the length 1 or 2, and every cosine is a multiple of 1/4: float32 holds all
+# of it exactly, so that equal scores are equal bits in any order of summation.
 EXACT_ROWS = np.array(
     [
         [1, 0, 0, 0, 0],
@@ -132,9 +132,7 @@ def test_rank_metrics__worked_by_hand():
     """
     angles = np.linspace(0, 1, 6)
     gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    metrics = rank_metrics(
-        [[1.0, 0.0]], gallery, [7], [7, -1, 3, 7, 0, 7], [1], [1, 2, 2, 2, 2, 3], max_rank=5
-    )
+    metrics = rank_metrics([[1.0, 0.0]], gallery, [7], [7, -1, 3, 7, 0, 7], [1], [1, 2, 2, 2, 2, 3], max_rank=5)
     assert metrics.mAP == pytest.approx(0.5)
     assert metrics.mINP == pytest.approx(0.5)
     assert metrics.cmc.tolist() == [0, 1, 1, 1, 1]
@@ -164,9 +162,7 @@ def test_rank_metrics__torch_and_numpy_agree():
     query, gallery = torch.randn(9, 16, generator=generator), torch.randn(50, 16, generator=generator)
     query_persons, gallery_persons = torch.arange(9) % 5, torch.arange(50) % 5
     from_torch = rank_metrics(query.requires_grad_(), gallery, query_persons, gallery_persons)
-    from_numpy = rank_metrics(
-        query.detach().numpy(), gallery.numpy(), query_persons.numpy(), gallery_persons.numpy()
-    )
+    from_numpy = rank_metrics(query.detach().numpy(), gallery.numpy(), query_persons.numpy(), gallery_persons.numpy())
     assert from_torch.mAP == from_numpy.mAP
     half = rank_metrics(query.bfloat16(), gallery.bfloat16(), query_persons, gallery_persons)
     assert half.mAP == pytest.approx(from_torch.mAP, abs=0.02)

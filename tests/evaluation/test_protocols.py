@@ -1,0 +1,111 @@
+"""Which items a protocol takes and which true matches it leaves."""
+
+from __future__ import annotations
+
+import pytest
+from datasets import DatasetDict, concatenate_datasets
+
+from mmet.data.schema import DatasetError
+from mmet.evaluation import build_task, select_items, standard_pairs
+
+
+def matched_images(task, query):
+    """Rows of the images that are true matches of query number `query`."""
+    return task.gallery.image_index[task.matches().of_query(query)].tolist()
+
+
+def test_build_task__market_drops_junk_keeps_distractors_and_excludes_own_camera(market_dataset):
+    task = build_task(market_dataset, "image", "image")
+    assert task.protocol == "market"
+    assert task.gallery.person_ids.tolist() == [1, 1, 2, 3, 0]
+    assert matched_images(task, 0) == [1]  # image 0 is of the query's own camera
+    assert matched_images(task, 1) == [2]
+
+
+def test_build_task__single_camera_excludes_nothing(market_dataset):
+    task = build_task(market_dataset, "image", "image", "single-camera")
+    assert (task.query_exclusion_ids, task.gallery_exclusion_ids) == (None, None)
+    assert matched_images(task, 0) == [0, 1]
+
+
+def test_build_task__text_to_image_keeps_the_captions_own_image(text_dataset):
+    task = build_task(text_dataset, "text", "image")
+    assert task.protocol == "text-to-image"
+    assert (len(task.query), len(task.gallery)) == (9, 6)
+    assert task.query.image_index.tolist() == [0, 0, 1, 2, 2, 2, 3, 5, 5]
+    assert task.query.caption_index.tolist() == [0, 1, 0, 0, 1, 2, 0, 0, 1]
+    assert matched_images(task, 0) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "sizes", "matches_of_first"),
+    [
+        ("image", "image", (6, 6), [1]),
+        ("text", "text", (9, 9), [1]),
+        ("both", "both", (9, 9), [1]),
+        ("image", "text", (6, 9), [1]),
+        ("both", "image", (9, 6), [1]),
+    ],
+)
+def test_build_task__leave_one_image_out_removes_all_of_the_own_image(
+    text_dataset, query, gallery, sizes, matches_of_first
+):
+    task = build_task(text_dataset, query, gallery)
+    assert task.protocol == "leave-one-image-out"
+    assert (len(task.query), len(task.gallery)) == sizes
+    assert matched_images(task, 0) == matches_of_first
+
+
+def test_build_task__leave_one_image_out_knows_a_file_that_is_listed_twice(text_dataset):
+    test = text_dataset["test"]
+    twice = DatasetDict(test=concatenate_datasets([test, test.select([0])]))
+    task = build_task(twice, "image", "image")
+    assert matched_images(task, 0) == [1]  # not row 6, which is the same file
+
+
+def test_standard_pairs(market_dataset, text_dataset):
+    assert standard_pairs(market_dataset) == (("image", "image"),)
+    assert standard_pairs(text_dataset) == (
+        ("text", "image"),
+        ("both", "both"),
+        ("image", "image"),
+        ("text", "text"),
+    )
+
+
+@pytest.mark.parametrize("modality", ["text", "both"])
+def test_build_task__captions_where_there_are_none(market_dataset, modality):
+    with pytest.raises(DatasetError, match=f"'query' has no captions, which '{modality}' items need.*image→image"):
+        build_task(market_dataset, modality, "image")
+
+
+def test_build_task__single_camera_data_by_the_market_protocol_explains_itself(market_dataset):
+    one_camera = market_dataset.map(lambda row: {"camera_id": 1})
+    with pytest.raises(ValueError, match="protocol 'single-camera'"):
+        build_task(one_camera, "image", "image")
+    assert len(build_task(one_camera, "image", "image", "single-camera").query) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "protocol", "message"),
+    [
+        ("sound", "image", None, "modality out of image, text, both, received 'sound'"),
+        ("image", "image", "markt", "protocol out of market, .*received 'markt'"),
+        ("image", "image", "text-to-image", "defined for text→image, received image→image"),
+        ("image", "image", "market", "expects the splits 'query' and 'gallery', received test"),
+    ],
+)
+def test_build_task__rejects_what_is_not_defined(text_dataset, query, gallery, protocol, message):
+    with pytest.raises(ValueError, match=message):
+        build_task(text_dataset, query, gallery, protocol)
+
+
+def test_build_task__training_data_only(text_dataset):
+    with pytest.raises(DatasetError, match="the dataset has train"):
+        build_task(DatasetDict(train=text_dataset["test"]), "image", "image")
+
+
+def test_select_items__only_junk(market_dataset):
+    junk = market_dataset["gallery"].select([4])
+    with pytest.raises(DatasetError, match="'gallery' has no image of a person"):
+        select_items(junk, "gallery", "image")

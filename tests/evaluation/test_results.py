@@ -1,0 +1,89 @@
+"""The written report, read back as its users read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmet.evaluation import EvaluationReport, RankMetrics, ResultRecord, format_table, save_report
+from mmet.evaluation.results import plot_cmc
+
+
+def record(system="model", data="market1501", query="image", valid=3368, mean_ap=0.28349):
+    cmc = np.linspace(0.5, 1, 50)
+    metrics = RankMetrics(mean_ap, 0.1, cmc, num_queries=3368, num_valid_queries=valid, num_gallery=15913)
+    return ResultRecord(data, "/data/x", "market", query, "image", system, metrics)
+
+
+def test_save_report__json_has_the_documented_fields(tmp_path):
+    report = EvaluationReport.now("outputs/run", [record()])
+    save_report(report, tmp_path / "new" / "folder")
+    content = json.loads((tmp_path / "new" / "folder" / "results.json").read_text(encoding="utf-8"))
+    assert set(content) == {"model", "created", "versions", "results"}
+    assert content["model"] == "outputs/run"
+    assert {"python", "torch", "transformers"} <= set(content["versions"])
+    (row,) = content["results"]
+    assert row.pop("cmc") == pytest.approx(np.linspace(0.5, 1, 50).tolist())
+    assert row.pop("metrics") == pytest.approx(
+        {"mAP": 0.28349, "mINP": 0.1, "rank1": 0.5, "rank5": 0.5 + 4 * 0.5 / 49, "rank10": 0.5 + 9 * 0.5 / 49}
+    )
+    assert row == {
+        "data": "market1501",
+        "data_root": "/data/x",
+        "protocol": "market",
+        "query": "image",
+        "gallery": "image",
+        "system": "model",
+        "num_queries": 3368,
+        "num_valid_queries": 3368,
+        "num_gallery": 15913,
+    }
+
+
+def test_save_report__replaces_and_leaves_no_temporary_files(tmp_path):
+    for system in ("first", "second"):
+        save_report(EvaluationReport.now("model", [record(system)]), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cmc.png", "results.json", "results.md"]
+    markdown = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "second" in markdown
+    assert "first" not in markdown
+    assert "market1501 image→image: market" in markdown
+    with Image.open(tmp_path / "cmc.png") as picture:
+        picture.load()
+        assert picture.width > 500
+
+
+def test_save_report__keeps_the_old_file_when_writing_fails(tmp_path, monkeypatch):
+    save_report(EvaluationReport.now("model", [record("first")]), tmp_path)
+
+    def fail_halfway(path, content, **_):
+        with path.open("w") as file:
+            file.write(content[:10])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", fail_halfway)
+    with pytest.raises(OSError, match="disk full"):
+        save_report(EvaluationReport.now("model", [record("second")]), tmp_path)
+    assert json.loads((tmp_path / "results.json").read_bytes())["results"][0]["system"] == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cmc.png", "results.json", "results.md"]
+
+
+def test_format_table__is_aligned_markdown_in_percent():
+    table = format_table([record(), record("chance", data="cuhk_pedes", query="text", valid=3000, mean_ap=0.005)])
+    assert table == (
+        "| data       | query→gallery | system |  mAP | mINP | Rank-1 | Rank-5 | Rank-10 |   queries | gallery |\n"
+        "| ---------- | ------------- | ------ | ---: | ---: | -----: | -----: | ------: | --------: | ------: |\n"
+        "| market1501 | image→image   | model  | 28.3 | 10.0 |   50.0 |   54.1 |    59.2 |      3368 |   15913 |\n"
+        "| cuhk_pedes | text→image    | chance |  0.5 | 10.0 |   50.0 |   54.1 |    59.2 | 3000/3368 |   15913 |\n"
+    )
+
+
+def test_plot_cmc__one_panel_a_query_kind_one_colour_a_system():
+    figure = plot_cmc([record("chance"), record("model"), record("model", query="text")])
+    panels = {ax.get_title(): {line.get_color() for line in ax.lines} for ax in figure.axes}
+    assert panels == {"market1501, image→image": {"C0", "C1"}, "market1501, text→image": {"C1"}}
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata()[0], [1, 0.5])
