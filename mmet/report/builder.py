@@ -23,7 +23,7 @@ from mmet.evaluation import ModelSystem, RetrievalTask, build_task
 from mmet.evaluation.protocols import Modality
 from mmet.report import figures
 from mmet.report.figures import LIGHT, MODALITY_LABELS
-from mmet.report.galleries import EmbeddingCache, Search, run_search
+from mmet.report.galleries import CachedEmbeddings, Search, run_search
 from mmet.report.inputs import (
     DataSummary,
     TrainingHistory,
@@ -56,6 +56,7 @@ class ReportRequest:
         output: folder of the report; created, files in it are replaced.
         recipe: the recipe of the run, for the command that reproduces it; None where it is not known.
         mask_ratio: share of patches hidden in the comparison of masking strategies.
+        max_queries: queries that ranked lists are drawn from, a random sample where a data set has more.
         num_candidates: length of the ranked lists that are shown.
         batch_size: items embedded at a time.
         seed: chooses queries, crops and hidden patches.
@@ -68,6 +69,7 @@ class ReportRequest:
     output: Path
     recipe: Path | None = None
     mask_ratio: float = 0.15
+    max_queries: int = 300
     num_candidates: int = 10
     batch_size: int = 64
     seed: int = 0
@@ -94,6 +96,17 @@ def build_report(request: ReportRequest) -> Path:
         ValueError: a folder or file that is missing or is not what it should be, or a model without its processor.
         OSError: files that cannot be read or written.
     """
+    page = collect_page(request)
+    request.output.mkdir(parents=True, exist_ok=True)
+    for name, png in draw_figures(page).items():
+        write_whole(request.output / name, png)
+    index = request.output / "index.html"
+    write_whole(index, render_page(page).encode("utf-8"))
+    return index
+
+
+def collect_page(request: ReportRequest) -> Page:
+    """Read everything that the report shows and search the data sets. Raises as `build_report` does."""
     check_paths(request)
     evaluation, history = read_evaluation(request.results), read_history(request.run)
     model, processor = load_model(request.run)
@@ -102,7 +115,7 @@ def build_report(request: ReportRequest) -> Path:
         LoadedData(name, root, load_reid_dataset(name, root, check_images=False))
         for name, root in request.training_data
     ]
-    page = Page(
+    return Page(
         model=describe_model(model),
         evaluation=evaluation,
         targets=[data.summary(training=False) for data in targets],
@@ -119,12 +132,6 @@ def build_report(request: ReportRequest) -> Path:
             ("This report and its figures", str(request.output)),
         ],
     )
-    request.output.mkdir(parents=True, exist_ok=True)
-    for name, png in draw_figures(page).items():
-        write_whole(request.output / name, png)
-    index = request.output / "index.html"
-    write_whole(index, render_page(page).encode("utf-8"))
-    return index
 
 
 def check_paths(request: ReportRequest) -> None:
@@ -175,7 +182,7 @@ def find_searches(
 ) -> list[Search | Missing]:
     """Each of `SEARCHES` on the first data set that allows it, or why none does."""
     system = ModelSystem(model, processor, batch_size=request.batch_size)
-    caches = [EmbeddingCache(system) for _ in targets]
+    embeddings = [CachedEmbeddings(system) for _ in targets]
     found: list[Search | Missing] = []
     for number, (query, gallery) in enumerate(SEARCHES):
         label = f"Search by {MODALITY_LABELS[query]} is left out"
@@ -190,7 +197,15 @@ def find_searches(
         task = tasks[usable[0]]
         assert isinstance(task, RetrievalTask)
         rng = np.random.default_rng([request.seed, number])
-        found.append(run_search(task, caches[usable[0]], num_candidates=request.num_candidates, rng=rng))
+        found.append(
+            run_search(
+                task,
+                embeddings[usable[0]],
+                max_queries=request.max_queries,
+                num_candidates=request.num_candidates,
+                rng=rng,
+            )
+        )
     return found
 
 

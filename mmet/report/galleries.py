@@ -1,6 +1,6 @@
 """Ranked lists to look at: for a retrieval task a few queries, chosen by rule, and what the model finds for them.
 
-    search = run_search(task, system, num_candidates=10, rng=np.random.default_rng(0))
+    search = run_search(task, system, max_queries=300, num_candidates=10, rng=np.random.default_rng(0))
     search.metrics.mAP, search.lists[0].candidates[0].is_match
 
 Embeddings, protocols and metrics are those of `mmet.evaluation`; this module only picks queries and keeps the first
@@ -10,7 +10,7 @@ candidates in order. Which queries are shown is decided by their average precisi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from datasets import Dataset
@@ -58,33 +58,61 @@ class RankedList:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """One task with its metrics and the ranked lists to show."""
+    """A sample of a task's queries (of `num_all_queries`), their metrics, and the ranked lists to show."""
 
     task: RetrievalTask
+    num_all_queries: int
     metrics: RankMetrics
     lists: Sequence[RankedList]
 
 
-@dataclass
-class EmbeddingCache:
-    """A system's embeddings of one data set's items, each split and modality computed once."""
+class CachedEmbeddings:
+    """A system's embeddings of one data set's galleries, each split and modality computed once.
 
-    system: EmbeddingSystem
-    _embeddings: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
+    Args:
+        system: embeds items.
+    """
 
-    def __call__(self, items: Items) -> NDArray[np.float32]:
+    def __init__(self, system: EmbeddingSystem) -> None:
+        self.system = system
+        self._galleries: dict[tuple[str, str], NDArray[np.float32]] = {}
+
+    def queries(self, items: Items) -> NDArray[np.float32]:
+        """Embeddings `(n, D)` of some items of a split."""
+        return self.system.embed(items)
+
+    def gallery(self, items: Items) -> NDArray[np.float32]:
+        """Embeddings `(n, D)` of all items of a split."""
         key = (items.split, items.modality)
-        if key not in self._embeddings:
-            self._embeddings[key] = self.system.embed(items)
-        return self._embeddings[key]
+        if key not in self._galleries:
+            self._galleries[key] = self.system.embed(items)
+        return self._galleries[key]
 
 
-def run_search(task: RetrievalTask, embed: EmbeddingCache, *, num_candidates: int, rng: np.random.Generator) -> Search:
-    """Rank the task's gallery for all its queries and keep the lists of a best, a typical and a hard query."""
-    query, gallery = embed(task.query), embed(task.gallery)
+def run_search(
+    task: RetrievalTask,
+    embeddings: CachedEmbeddings,
+    *,
+    max_queries: int,
+    num_candidates: int,
+    rng: np.random.Generator,
+) -> Search:
+    """Rank the gallery for a sample of the queries and keep the lists of a best, a typical and a hard one.
+
+    Args:
+        task: what to search by what.
+        embeddings: of the task's data set.
+        max_queries: how many queries to draw, where the task has more.
+        num_candidates: length of the lists.
+        rng: chooses the queries.
+    """
+    num_all = len(task.query)
+    task = sample_queries(task, max_queries, rng)
+    query, gallery = embeddings.queries(task.query), embeddings.gallery(task.gallery)
     precisions = average_precisions(task, query, gallery)
     return Search(
         task=task,
+        num_all_queries=num_all,
         metrics=_rank_metrics(task, slice(None), query, gallery),
         lists=[
             _ranked_list(task, stratum, position, precisions[position], query, gallery, num_candidates)
@@ -93,17 +121,30 @@ def run_search(task: RetrievalTask, embed: EmbeddingCache, *, num_candidates: in
     )
 
 
+def sample_queries(task: RetrievalTask, max_queries: int, rng: np.random.Generator) -> RetrievalTask:
+    """The task with `max_queries` of its queries that have a true match, drawn at random; all where it has no more."""
+    matches, items = task.matches(), task.query
+    valid = np.array([position for position in range(len(items)) if matches.of_query(position).size], dtype=np.int64)
+    kept = np.sort(rng.permutation(valid)[:max_queries])
+    exclusion = task.query_exclusion_ids
+    return replace(
+        task,
+        query=replace(
+            items,
+            image_index=items.image_index[kept],
+            caption_index=items.caption_index[kept],
+            person_ids=items.person_ids[kept],
+        ),
+        query_exclusion_ids=None if exclusion is None else exclusion[kept],
+    )
+
+
 def average_precisions(
     task: RetrievalTask, query_embeddings: NDArray[np.float32], gallery_embeddings: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Average precision of each query `(Q,)`; NaN for queries without a true match."""
-    matches = task.matches()
-    precisions = np.full(len(task.query), np.nan)
-    for position in range(len(task.query)):
-        if matches.of_query(position).size:
-            one = slice(position, position + 1)
-            precisions[position] = _rank_metrics(task, one, query_embeddings, gallery_embeddings).mAP
-    return precisions
+    """Average precision of each query `(Q,)`. Raises `ValueError` for a query without a true match."""
+    ones = [slice(position, position + 1) for position in range(len(task.query))]
+    return np.array([_rank_metrics(task, one, query_embeddings, gallery_embeddings).mAP for one in ones])
 
 
 def _rank_metrics(
@@ -124,10 +165,9 @@ def _rank_metrics(
 def choose_queries(precisions: NDArray[np.float64], rng: np.random.Generator) -> dict[str, int]:
     """One query from the top, the middle and the bottom tenth by average precision: stratum → position.
 
-    Queries without a precision (NaN) are never chosen, and none is chosen twice: with fewer than three queries, strata
-    are missing.
+    None is chosen twice: with fewer than three queries, strata are missing.
     """
-    order = np.argsort(-precisions, kind="stable")[: np.count_nonzero(~np.isnan(precisions))]  # best first, NaN last
+    order = np.argsort(-precisions, kind="stable")  # best first
     tenth = -(-len(order) // 10)
     middle = (len(order) - tenth) // 2
     tenths = {"best": order[:tenth], "typical": order[middle : middle + tenth], "hard": order[len(order) - tenth :]}
