@@ -22,7 +22,7 @@ from mmet.data.synthetic import LAYOUTS, PROVENANCE_FILE, STYLES
 from mmet.evaluation import ModelSystem, RetrievalTask, build_task
 from mmet.evaluation.protocols import Modality
 from mmet.report import figures
-from mmet.report.figures import LIGHT, MODALITY_LABELS
+from mmet.report.figures import LIGHT, QUERY_LABELS
 from mmet.report.galleries import CachedEmbeddings, Search, run_search
 from mmet.report.inputs import (
     DataSummary,
@@ -69,7 +69,7 @@ class ReportRequest:
     output: Path
     recipe: Path | None = None
     mask_ratio: float = 0.15
-    max_queries: int = 300
+    max_queries: int = 200
     num_candidates: int = 10
     batch_size: int = 64
     seed: int = 0
@@ -185,7 +185,7 @@ def find_searches(
     embeddings = [CachedEmbeddings(system) for _ in targets]
     found: list[Search | Missing] = []
     for number, (query, gallery) in enumerate(SEARCHES):
-        label = f"Search by {MODALITY_LABELS[query]} is left out"
+        label = f"“{QUERY_LABELS[query]}” is left out"
         if model.config.identity_pooling not in ("multimodal", query):
             found.append(Missing(f"{label}: this model embeds {model.config.identity_pooling} inputs alone."))
             continue
@@ -279,7 +279,7 @@ def draw_figures(page: Page) -> dict[str, bytes]:
     tasks = page.evaluation.tasks
     drawn: dict[str, Callable[[], bytes]] = {
         f"gallery_{search.task.query.modality}.png": lambda search=search: figures.gallery_figure(  # type: ignore[misc]
-            search, f"Searching pictures by {MODALITY_LABELS[search.task.query.modality]}", LIGHT
+            search, QUERY_LABELS[search.task.query.modality], LIGHT
         )
         for search in searches
     }

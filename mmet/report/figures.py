@@ -53,8 +53,11 @@ STRATEGY_LABELS = {
     "random": "random masking",
     "block": "block masking",
 }
+SHORT_STRATEGY_LABELS = {"pedestrian": "pedestrian", "prior": "unknown", "random": "random", "block": "block"}
 
-MODALITY_LABELS = {"image": "image", "text": "sentence", "both": "image + sentence"}
+MODALITY_LABELS = {"image": "image", "text": "sentence", "both": "both"}
+
+QUERY_LABELS = {"image": "By image", "text": "By sentence", "both": "By image and sentence"}
 
 CROP_ASPECT = 2
 """Height of a shown crop by its width."""
@@ -82,7 +85,7 @@ LIGHT = Theme(
     accent="#0b62a8",
     match="#1a7f37",
     mismatch="#c4362c",
-    systems={"chance": "#cdd3da", "histogram": "#a4adb8", "untrained": "#77818d"},
+    systems={"chance": "#c3cad2", "histogram": "#9ba5b0", "untrained": "#6f7985"},
 )
 DARK = Theme(
     ground="#15181c",
@@ -106,7 +109,7 @@ def font_families() -> list[str]:
 
 
 class Canvas:
-    """A picture that is laid out in logical pixels from the top left corner.
+    """A drawing that is laid out in logical pixels from the top left corner; `overlay` are axes over all of it.
 
     Args:
         width, height: size in logical pixels.
@@ -116,11 +119,15 @@ class Canvas:
     """
 
     def __init__(self, width: float, height: float, theme: Theme, *, scale: float = 2, transparent: bool = False):
-        self.width, self.height, self.theme = width, height, theme
+        self.width, self.height, self.theme, self.scale = width, height, theme, scale
+        self.ground = (0, 0, 0, 0) if transparent else theme.ground
+        self._pictures: list[tuple[Image.Image, tuple[int, int]]] = []
         # At 72 dots an inch a point is a pixel, so that font sizes are logical pixels too.
-        self.figure = Figure(figsize=(width / 72, height / 72), dpi=72 * scale)
-        self.figure.patch.set_facecolor("none" if transparent else theme.ground)
+        self.figure = Figure(figsize=(width / 72, height / 72), dpi=72 * scale, facecolor="none")
         FigureCanvasAgg(self.figure)
+        self.overlay = self.figure.add_axes((0, 0, 1, 1), facecolor="none", zorder=2)
+        self.overlay.set(xlim=(0, width), ylim=(height, 0))
+        self.overlay.set_axis_off()
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Axes in the given box, in the theme's colours, without top and right spines."""
@@ -145,9 +152,9 @@ class Canvas:
         align: str = "left",
     ) -> None:
         """Text whose box begins at `top`. It may hold anything: `$` is no mathematics here."""
-        self.figure.text(
-            left / self.width,
-            1 - top / self.height,
+        self.overlay.text(
+            left,
+            top,
             string,
             fontsize=size,
             fontfamily=font_families(),
@@ -159,21 +166,24 @@ class Canvas:
             parse_math=False,
         )
 
-    def picture(self, left: float, top: float, width: float, height: float, image: Image.Image) -> Axes:
-        """A picture filling the given box, and the axes (in logical pixels of the box) to draw on it with."""
-        scale = self.figure.dpi / 72
-        sharp = ImageOps.fit(image, (round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
-        ax = self.figure.add_axes(
-            (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        )
-        ax.imshow(np.asarray(sharp), extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
-        ax.set_axis_off()
-        return ax
+    def picture(self, left: float, top: float, width: float, height: float, image: Image.Image) -> None:
+        """A picture that fills the given box, under everything that is drawn."""
+        box = [round(length * self.scale) for length in (left, top, width, height)]
+        self._pictures.append((ImageOps.fit(image, (box[2], box[3]), Image.Resampling.LANCZOS), (box[0], box[1])))
 
     def png(self) -> bytes:
         """The picture as the bytes of a PNG file."""
+        agg = self.figure.canvas
+        assert isinstance(agg, FigureCanvasAgg)
+        agg.draw()
+        drawing = Image.fromarray(np.asarray(agg.buffer_rgba()))
+        result = Image.new("RGBA", drawing.size, self.ground)
+        # Pasted, because matplotlib takes ten times as long over an image.
+        for picture, corner in self._pictures:
+            result.paste(picture, corner)
+        result.alpha_composite(drawing)
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", facecolor=self.figure.get_facecolor())
+        (result if self.ground == (0, 0, 0, 0) else result.convert("RGB")).save(buffer, format="PNG")
         return buffer.getvalue()
 
 
@@ -198,9 +208,8 @@ def draw_losses(ax: Axes, losses: LossSeries, uniform_guess: float | None, theme
     ax.plot(losses.steps, smooth(losses.values), color=theme.accent, linewidth=1.6)
     if uniform_guess is not None:
         ax.axhline(uniform_guess, color=theme.muted, linewidth=1, linestyle=(0, (1, 2)))
-    ax.set_ylim(bottom=0)
-    ax.set_xlim(left=0)
-    ax.margins(y=0.12)
+    highest = max(float(losses.values.max()), uniform_guess or 0)
+    ax.set(xlim=(0, None), ylim=(0, 1.08 * highest or 1))
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.grid(axis="x", visible=False)
@@ -242,7 +251,7 @@ def draw_cmc(ax: Axes, task: TaskResults, theme: Theme, max_rank: int = 20) -> N
     ax.set_xlim(1, max_rank)
     ax.set_ylim(0, 1.02)
     ax.set_xticks([1, 5, 10, 15, 20])
-    ax.yaxis.set_major_locator(MaxNLocator(4))
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     ax.grid(axis="x", visible=False)
 
@@ -306,7 +315,7 @@ def draw_precisions(ax: Axes, tasks: Sequence[TaskResults], theme: Theme) -> Non
             )
             position += 1
         position += 0.9
-    ax.set_yticks(ticks, [describe_task(task) for task in tasks])
+    ax.set_yticks(ticks, [f"{describe_task(task)}\n{task.data}" for task in tasks])
     ax.tick_params(axis="y", labelcolor=theme.ink)
     ax.set_ylim(position - 1.3, -0.7)
     highest = max((result.metrics["mAP"] for task in tasks for result in task.results), default=1)
@@ -335,10 +344,7 @@ def _system_key(canvas: Canvas, left: float, top: float, tasks: Sequence[TaskRes
         for task in tasks
         for result in task.results
     }.items():
-        patch = Rectangle(
-            (left / canvas.width, 1 - (top + 10) / canvas.height), 9 / canvas.width, 9 / canvas.height, color=color
-        )
-        canvas.figure.add_artist(patch)
+        canvas.overlay.add_patch(Rectangle((left, top + 1.5), 9, 9, color=color))
         canvas.text(left + 14, top, label, size=10, color=canvas.theme.muted)
         left += 30 + 5.8 * len(label)
 
@@ -378,15 +384,16 @@ def _draw_candidate(
 ) -> None:
     """A crop in a green frame with a tick, or in a red one with a cross; camera and score below."""
     color = canvas.theme.match if candidate.is_match else canvas.theme.mismatch
-    ax = canvas.picture(left, top, width, height, candidate.image)
-    ax.add_patch(Rectangle((1.1, 1.1), width - 2.2, height - 2.2, fill=False, edgecolor=color, linewidth=2.2))
-    centre = width - 9.5
-    ax.add_patch(Circle((centre, 9.5), 7.5, facecolor=color, edgecolor="white", linewidth=1))
+    canvas.picture(left, top, width, height, candidate.image)
+    ax = canvas.overlay
+    ax.add_patch(Rectangle((left + 1, top + 1), width - 2, height - 2, fill=False, edgecolor=color, linewidth=2.2))
+    x, y = left + width - 2, top + 2
+    ax.add_patch(Circle((x, y), 8, facecolor=color, edgecolor=canvas.theme.ground, linewidth=1.4))
     if candidate.is_match:
-        ax.plot([centre - 3.4, centre - 0.8, centre + 3.6], [9.8, 12.4, 6.8], color="white", linewidth=1.5)
+        ax.plot([x - 3.4, x - 0.8, x + 3.6], [y + 0.3, y + 2.9, y - 2.7], color="white", linewidth=1.5)
     else:
-        for up, down in ((6.7, 12.3), (12.3, 6.7)):
-            ax.plot([centre - 2.8, centre + 2.8], [up, down], color="white", linewidth=1.5)
+        for direction in (1, -1):
+            ax.plot([x - 2.8, x + 2.8], [y - 2.8 * direction, y + 2.8 * direction], color="white", linewidth=1.5)
     camera = f"c{candidate.camera_id} · " if candidate.camera_id >= 0 else ""
     canvas.text(
         left + width / 2,
@@ -408,31 +415,34 @@ def gallery_figure(search: Search, title: str, theme: Theme) -> bytes:
     return canvas.png()
 
 
-def draw_masking(canvas: Canvas, left: float, top: float, width: float, masking: MaskingComparison, row: int) -> None:
-    """One crop of the sample: itself, its silhouette and every strategy, over the given width."""
-    example = masking.examples[row]
-    pictures = [example.image, example.silhouette, *example.hidden.values()]
-    crop = (width - 8 * (len(pictures) - 1)) / len(pictures)
-    height = crop * example.image.height / example.image.width
-    for number, picture in enumerate(pictures):
-        canvas.picture(left + number * (crop + 8), top, crop, height, picture)
+def draw_masking(
+    canvas: Canvas, left: float, top: float, width: float, masking: MaskingComparison, num_examples: int
+) -> None:
+    """Crops by strategies over the given width; above each strategy the share of what it hides that is the person."""
+    theme, gap, columns = canvas.theme, 8, 2 + len(masking.shares)
+    crop = (width - gap * (columns - 1)) / columns
+    heads = [("crop", ""), ("silhouette", "")]
+    heads += [(SHORT_STRATEGY_LABELS[name], f"{100 * share:.0f} %") for name, share in masking.shares.items()]
+    size = min(10.0, crop / 5.4)
+    for number, (label, share) in enumerate(heads):
+        canvas.text(left + number * (crop + gap), top, share, size=1.25 * size, bold=True)
+        canvas.text(left + number * (crop + gap), top + 1.7 * size, label, size=size, color=theme.muted)
+    top += 3.6 * size
+    for example in masking.examples[:num_examples]:
+        height = crop * example.image.height / example.image.width
+        for number, picture in enumerate([example.image, example.silhouette, *example.hidden.values()]):
+            canvas.picture(left + number * (crop + gap), top, crop, height, picture)
+        top += height + gap
 
 
 def masks_figure(masking: MaskingComparison, theme: Theme) -> bytes:
-    """Crops by strategies, with the share of the hidden area on the person above each."""
-    width, columns = 780.0, 2 + len(masking.shares)
-    crop = (width - 8 * (columns - 1)) / columns
-    first = masking.examples[0].image
-    pitch = crop * first.height / first.width + 8
-    canvas = Canvas(width + 48, 92 + pitch * len(masking.examples), theme)
-    heads = [("crop", ""), ("silhouette", f"{100 * masking.person_share:.0f} %")]
-    heads += [(STRATEGY_LABELS[name], f"{100 * share:.0f} %") for name, share in masking.shares.items()]
-    for number, (label, share) in enumerate(heads):
-        left = 24 + number * (crop + 8)
-        canvas.text(left, 18, share, size=15, bold=True)
-        canvas.text(left, 40, textwrap.fill(label, int(crop / 5.4)), size=10, color=theme.muted)
-    for row in range(len(masking.examples)):
-        draw_masking(canvas, 24, 84 + row * pitch, width, masking, row)
+    """All the crops of the comparison by all strategies."""
+    width, first = 640.0, masking.examples[0].image
+    crop = (width - 8 * (1 + len(masking.shares))) / (2 + len(masking.shares))
+    height = 88 + len(masking.examples) * (crop * first.height / first.width + 8)
+    canvas = Canvas(width + 48, height + 12, theme)
+    canvas.text(24, 18, "Hidden patches, and how much of their area is on the person", size=13, bold=True)
+    draw_masking(canvas, 24, 48, width, masking, len(masking.examples))
     return canvas.png()
 
 
@@ -453,13 +463,13 @@ def overview_figure(
 ) -> bytes:
     """One picture of 1600 pixels width: a typical ranked list of each search, mAP, masked crops and the loss."""
     strips = [(search, _typical(search)) for search in searches if search.lists]
-    charts_top = 128 + 166 * len(strips)
-    canvas = Canvas(1000, charts_top + 304, theme, scale=1.6)
+    charts_top = 146 + 162 * len(strips)
+    canvas = Canvas(1000, charts_top + 318, theme, scale=1.6)
     canvas.text(36, 30, title, size=25, bold=True)
-    canvas.text(36, 68, textwrap.fill(subtitle, 150), size=12, color=theme.muted)
+    canvas.text(36, 68, textwrap.fill(subtitle, 148), size=11.5, color=theme.muted)
     for number, (search, ranked) in enumerate(strips):
-        name = f"By {MODALITY_LABELS[search.task.query.modality]}"
-        draw_ranked_list(canvas, 36, 122 + 166 * number, 928, ranked, name)
+        name = QUERY_LABELS[search.task.query.modality]
+        draw_ranked_list(canvas, 36, 136 + 162 * number, 928, ranked, name)
     _overview_charts(canvas, charts_top, tasks, history, masking)
     return canvas.png()
 
@@ -478,15 +488,12 @@ def _overview_charts(
 ) -> None:
     """The bottom row: bars, masked crops, loss; what is missing leaves its place empty."""
     theme = canvas.theme
-    canvas.text(36, top, "mAP beside baselines (%)", size=12, bold=True)
-    draw_precisions(canvas.axes(148, top + 26, 250, 222), tasks, theme)
-    _system_key(canvas, 36, top + 274, tasks)
+    canvas.text(36, top, "Mean average precision (%)", size=12, bold=True)
+    draw_precisions(canvas.axes(142, top + 24, 250, 236), tasks, theme)
+    _system_key(canvas, 36, top + 284, tasks)
     if masking is not None:
-        canvas.text(446, top, "Patches hidden in training", size=12, bold=True)
-        draw_masking(canvas, 446, top + 28, 290, masking, 0)
-        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in masking.shares.items())
-        note = f"On the person: {shares} of the hidden area."
-        canvas.text(446, top + 132, textwrap.fill(note, 52), size=10, color=theme.muted)
+        canvas.text(436, top, "Hidden patches, share on the person", size=12, bold=True)
+        draw_masking(canvas, 436, top + 28, 300, masking, 2)
     if history is not None and history.losses:
-        canvas.text(772, top, "Training loss", size=12, bold=True)
-        draw_losses(canvas.axes(798, top + 26, 166, 222), history.losses[0], None, theme)
+        canvas.text(778, top, "Training loss", size=12, bold=True)
+        draw_losses(canvas.axes(802, top + 28, 162, 232), history.losses[0], None, theme)

@@ -93,7 +93,7 @@ class TrainingHistory:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """A data set in figures. `title` is its published name, or says that it is synthetic and in whose layout."""
+    """A data set in figures. `title` is its published name, and says when the data only has its layout."""
 
     name: str
     root: Path
@@ -191,7 +191,7 @@ def summarize_data(name: str, root: Path, dataset: DatasetDict, splits: Sequence
     return DataSummary(
         name=name,
         root=root,
-        title=f"synthetic data in the layout of {title}" if is_synthetic else title,
+        title=f"synthetic, {title} layout" if is_synthetic else title,
         is_synthetic=is_synthetic,
         num_images=len(persons),
         num_persons=len(set(persons.tolist()) - {JUNK_PERSON_ID, DISTRACTOR_PERSON_ID}),

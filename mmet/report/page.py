@@ -18,7 +18,16 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageOps
 
 from mmet.report import figures
-from mmet.report.figures import CROP_ASPECT, DARK, LIGHT, LOSS_LABELS, MODALITY_LABELS, STRATEGY_LABELS, describe_task
+from mmet.report.figures import (
+    CROP_ASPECT,
+    DARK,
+    LIGHT,
+    LOSS_LABELS,
+    QUERY_LABELS,
+    SHORT_STRATEGY_LABELS,
+    STRATEGY_LABELS,
+    describe_task,
+)
 from mmet.report.galleries import Candidate, RankedList, Search
 from mmet.report.inputs import DataSummary, Evaluation, LossSeries, TaskResults, TrainingHistory
 from mmet.report.masks import MaskingComparison
@@ -106,7 +115,7 @@ def render_page(page: Page) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         percent=lambda fraction: f"{100 * fraction:.1f}",
-        number=lambda value: f"{value:,}".replace(",", "\u202f"),
+        number=lambda value: f"{value:,}",
         crop=lambda image: crop_uri(image),
         picture=lambda image: jpeg_uri(image),
         duration=describe_duration,
@@ -116,7 +125,6 @@ def render_page(page: Page) -> str:
     return environment.from_string(source).render(
         page=page,
         headline=headline(page),
-        highlights=highlights(page.evaluation),
         systems={result.system: result for task in page.evaluation.tasks for result in task.results},
         scale=max((r.metrics["mAP"] for task in page.evaluation.tasks for r in task.results), default=1) or 1,
         cmc_charts=[_cmc_chart(task) for task in page.evaluation.tasks],
@@ -127,7 +135,8 @@ def render_page(page: Page) -> str:
         masking=None if isinstance(page.masking, Missing) else page.masking,
         describe_candidate=describe_candidate,
         describe_query=describe_query,
-        modality_labels=MODALITY_LABELS,
+        query_labels=QUERY_LABELS,
+        short_strategy_labels=SHORT_STRATEGY_LABELS,
         strategy_labels=STRATEGY_LABELS,
         stratum_notes=STRATUM_NOTES,
         light=LIGHT,
@@ -139,41 +148,31 @@ def headline(page: Page) -> str:
     """One sentence: what was trained on what, and whom it looks for, where."""
     millions = page.model.num_parameters / 1e6
     size = f"{millions:.1f} million" if millions >= 0.1 else f"{page.model.num_parameters:,}"
-    sentence = f"An MMET of {size} parameters"
-    if isinstance(page.history, TrainingHistory):
-        sentence += f", trained for {page.history.num_steps:,} steps"
-        if page.history.seconds is not None:
-            sentence += f" ({describe_duration(page.history.seconds)})"
+    history = page.history if isinstance(page.history, TrainingHistory) else None
+    training = []
+    if history is not None:
+        duration = f" ({describe_duration(history.seconds)})" if history.seconds is not None else ""
+        training.append(f"for {history.num_steps:,} steps{duration}")
     if page.training_data:
-        persons = sum(data.num_persons for data in page.training_data)
-        images = sum(data.num_images for data in page.training_data)
-        joint = " on" if isinstance(page.history, TrainingHistory) else ", trained on"
-        sentence += f"{joint} {images:,} pictures of {persons:,} people"
-    return f"{sentence}, looks for {_and_list([_describe_target(data) for data in page.targets])}."
+        training.append(f"on {_and_list([_describe_training(data) for data in page.training_data])}")
+    trained = f", trained {' '.join(training)}," if training else ""
+    return (
+        f"An MMET of {size} parameters{trained} looks for "
+        f"{_and_list([_describe_target(data) for data in page.targets])}."
+    )
+
+
+def _describe_training(data: DataSummary) -> str:
+    return f"{data.num_images:,} pictures of {data.num_persons:,} people ({data.title})"
 
 
 def _describe_target(data: DataSummary) -> str:
-    where = f"{data.num_images:,} pictures"
-    if data.num_cameras:
-        where += f" from {data.num_cameras} cameras"
-    return f"{data.num_persons:,} people in {where} ({data.title})"
+    cameras = f" from {data.num_cameras} cameras" if data.num_cameras else ""
+    return f"{data.num_persons:,} people in {data.num_images:,} pictures{cameras} ({data.title})"
 
 
 def _and_list(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and for {parts[-1]}"
-
-
-def highlights(evaluation: Evaluation) -> list[tuple[TaskResults, float, list[tuple[str, float]]]]:
-    """For each task with a trained model: the task, its mAP, and the baselines' (label, mAP)."""
-    return [
-        (
-            task,
-            task.trained.metrics["mAP"],
-            [(result.label, result.metrics["mAP"]) for result in task.results if not result.is_trained],
-        )
-        for task in evaluation.tasks
-        if task.trained is not None
-    ]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
 def describe_duration(seconds: float) -> str:
@@ -188,9 +187,7 @@ def describe_duration(seconds: float) -> str:
 def describe_query(search: Search, ranked: RankedList) -> str:
     """Alternative text of a query's picture."""
     camera = f" in camera {ranked.camera_id}" if ranked.camera_id >= 0 else ""
-    return (
-        f"Query picture{camera}, {ranked.stratum} case of the search by {MODALITY_LABELS[search.task.query.modality]}"
-    )
+    return f"Query picture{camera}: {ranked.stratum} case, {QUERY_LABELS[search.task.query.modality].lower()}"
 
 
 def describe_candidate(rank: int, candidate: Candidate) -> str:
