@@ -95,7 +95,7 @@ DARK = Theme(
     accent="#5fb0f2",
     match="#4cc26a",
     mismatch="#f0776c",
-    systems={"chance": "#454d56", "histogram": "#66707b", "untrained": "#8c96a2"},
+    systems={"chance": "#59636e", "histogram": "#7a8591", "untrained": "#9ba5b0"},
 )
 
 LINE_STYLES = {"chance": ":", "histogram": "-.", "untrained": "--"}
@@ -192,18 +192,25 @@ class Canvas:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def smooth(values: ArrayLike, weight: float = 0.8) -> NDArray[np.float64]:
-    """Exponential moving average `(n,)` without the start's bias: the first value stays itself."""
-    averages, total, norm = [], 0.0, 0.0
-    for value in np.asarray(values, dtype=np.float64):
-        total = weight * total + (1 - weight) * value
-        norm = weight * norm + (1 - weight)
-        averages.append(total / norm)
-    return np.array(averages)
+def smooth(values: ArrayLike, sigma: float | None = None) -> NDArray[np.float64]:
+    """Gaussian-weighted mean of each value's neighbours `(n,)`, over those that exist at the ends.
+
+    A symmetric window, because a running average lags behind and would lie above every falling loss.
+
+    Args:
+        values: `(n,)`.
+        sigma: standard deviation of the window in values; None for a thirtieth of them, at least one.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    sigma = max(1.0, len(values) / 30) if sigma is None else sigma
+    radius = int(np.ceil(3 * sigma))
+    window = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    total, norm = (np.convolve(row, window)[radius : radius + len(values)] for row in (values, np.ones_like(values)))
+    return total / norm
 
 
 def draw_losses(ax: Axes, losses: LossSeries, uniform_guess: float | None, theme: Theme) -> None:
-    """Logged values faint, their moving average over them, and the loss of a uniform guess as a dotted line."""
+    """Logged values faint, their local mean over them, and the loss of a uniform guess as a dotted line."""
     ax.plot(losses.steps, losses.values, "o", color=theme.accent, markersize=2.2, alpha=0.3, markeredgewidth=0)
     ax.plot(losses.steps, smooth(losses.values), color=theme.accent, linewidth=1.6)
     if uniform_guess is not None:
@@ -359,7 +366,9 @@ def describe_task(task: TaskResults) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def draw_ranked_list(canvas: Canvas, left: float, top: float, width: float, ranked: RankedList, title: str) -> None:
+def draw_ranked_list(
+    canvas: Canvas, left: float, top: float, width: float, ranked: RankedList, title: str, subtitle: str
+) -> None:
     """A query at the left and its candidates, framed and ticked or crossed, at the right of a strip 146 high."""
     theme, crop = canvas.theme, 60.0
     height = crop * CROP_ASPECT
@@ -370,8 +379,7 @@ def draw_ranked_list(canvas: Canvas, left: float, top: float, width: float, rank
         text_left += crop + 14
     letters = int((candidates_left - text_left - 18) / 5.6)
     canvas.text(text_left, top - 2, title, size=12, bold=True)
-    found = f"{ranked.stratum} query, AP {100 * ranked.average_precision:.0f} %"
-    canvas.text(text_left, top + 16, found, size=10, color=theme.muted)
+    canvas.text(text_left, top + 16, subtitle, size=10, color=theme.muted)
     if ranked.caption is not None:
         sentence = textwrap.fill(f"“{ranked.caption}”", letters, max_lines=5, placeholder=" …")
         canvas.text(text_left, top + 38, sentence, size=10.5)
@@ -411,7 +419,8 @@ def gallery_figure(search: Search, title: str, theme: Theme) -> bytes:
     canvas = Canvas(1000, 60 + pitch * len(search.lists), theme)
     canvas.text(28, 18, title, size=15, bold=True)
     for number, ranked in enumerate(search.lists):
-        draw_ranked_list(canvas, 28, 58 + number * pitch, 944, ranked, ranked.stratum.capitalize())
+        found = f"AP {100 * ranked.average_precision:.0f} %, {ranked.num_matches} true matches"
+        draw_ranked_list(canvas, 28, 58 + number * pitch, 944, ranked, ranked.stratum.capitalize(), found)
     return canvas.png()
 
 
@@ -469,7 +478,8 @@ def overview_figure(
     canvas.text(36, 68, textwrap.fill(subtitle, 148), size=11.5, color=theme.muted)
     for number, (search, ranked) in enumerate(strips):
         name = QUERY_LABELS[search.task.query.modality]
-        draw_ranked_list(canvas, 36, 136 + 162 * number, 928, ranked, name)
+        found = f"{ranked.stratum} query, AP {100 * ranked.average_precision:.0f} %"
+        draw_ranked_list(canvas, 36, 136 + 162 * number, 928, ranked, name, found)
     _overview_charts(canvas, charts_top, tasks, history, masking)
     return canvas.png()
 

@@ -107,10 +107,20 @@ def test_interrupted_run_has_no_duration(tmp_path):
     assert read_history(tmp_path).seconds is None
 
 
-def test_smooth_by_hand():
-    # Weights 1/2, 1/4, 1/8 from the latest back, divided by their sum.
-    assert smooth([4, 0, 8], weight=0.5).tolist() == pytest.approx([4, 4 / 3, (1 / 8 * 4 + 1 / 2 * 8) / (7 / 8)])
-    assert np.allclose(smooth(np.full(9, 3.0)), 3)
+def test_smooth_is_a_gaussian_mean_of_the_neighbours():
+    values = [4.0, 0.0, 8.0, 1.0]
+    for position, smoothed in enumerate(smooth(values, sigma=1)):
+        weights = [math.exp(-((position - other) ** 2) / 2) for other in range(4)]
+        expected = sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
+        assert smoothed == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 50, 500])
+def test_smooth_keeps_length_and_does_not_lag(count):
+    falling = np.linspace(5, 1, count)
+    smoothed = smooth(falling)
+    assert smoothed.shape == (count,)
+    assert np.mean(smoothed - falling) == pytest.approx(0, abs=1e-9)
 
 
 def test_uniform_guesses_are_logarithms_of_class_counts(run):
