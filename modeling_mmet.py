@@ -375,6 +375,8 @@ class MMETImageCodebook(nn.Module):
     training images (`mmet.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be downloaded.
     """
 
+    centroids: torch.Tensor
+
     def __init__(self, config: MMETConfig):
         super().__init__()
         image_config = config.image_config
@@ -732,6 +734,20 @@ def check_modalities(
         raise ValueError(f"samples {neither} have neither an image nor a text (image_present, text_present)")
 
 
+def check_pooled_modality(pooling: str, name: str, given: torch.Tensor | None, present: torch.Tensor | None):
+    """Raise `ValueError` unless every sample has the modality that `identity_pooling` reads, the argument `name`."""
+    if given is None:
+        raise ValueError(f"identity_pooling={pooling!r}: this model embeds {pooling}s; give {name}")
+    if torch.compiler.is_compiling() or present is None:
+        return
+    absent = (~present.bool()).nonzero().flatten().tolist()
+    if absent:
+        raise ValueError(
+            f"identity_pooling={pooling!r}: this model embeds {pooling}s; "
+            f"samples {absent} have none ({pooling}_present)"
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Heads
 # ---------------------------------------------------------------------------------------------------------------------
@@ -830,10 +846,12 @@ def identity_contrastive_loss(
         person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
 
     Returns:
-        The loss and `(B, B)` logits, images in rows.
+        The loss (0 for no pair at all) and `(B, B)` logits, images in rows.
     """
     image_features, text_features = F.normalize(image_features.float()), F.normalize(text_features.float())
     logits = logit_scale.float().clamp(max=math.log(100)).exp() * image_features @ text_features.T
+    if not len(logits):
+        return logits.sum(), logits  # a mean over nothing would be NaN
     positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     if person_ids is not None:
         same_person = person_ids[:, None] == person_ids[None, :]
@@ -859,6 +877,8 @@ def batch_hard_triplet_loss(
         The mean over anchors that have both a positive and a negative; 0 when there is none.
     """
     embeddings = embeddings.float()
+    if not len(embeddings):
+        return embeddings.sum()  # no anchor at all: amax below knows no maximum of nothing
     if normalize:
         embeddings = F.normalize(embeddings)
     squared_norms = embeddings.square().sum(dim=1)
@@ -938,6 +958,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
         itm_labels: torch.LongTensor | None = None,
         person_labels: torch.LongTensor | None = None,
         person_ids: torch.LongTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForPreTrainingOutput:
         r"""
@@ -964,6 +986,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
                 -100 for unknown; they switch L_ID and L_triplet on.
             person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart
                 (negative: unknown) for L_GC alone; `person_labels` when not given.
+            image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): Which samples have
+                an image, a caption, for L_GC, L_ID and L_triplet; all of them when not given.
         """
         check_modalities(pixel_values, input_ids if input_ids is not None else input_ids_masked, None, None)
         output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
@@ -985,7 +1009,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
                 itm_labels,
             )
         person_ids = person_ids if person_ids is not None else person_labels
-        self._clean_objectives(output, pixel_values, input_ids, attention_mask, person_labels, person_ids)
+        present = (image_present, text_present)
+        self._clean_objectives(output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present)
         weighted = [
             getattr(self.config, f"{name}_weight") * loss for name, loss in output.losses.items() if loss is not None
         ]
@@ -1067,26 +1092,28 @@ class MMETForPreTraining(MMETPreTrainedModel):
         logits = head(text_states[masked])
         return logits, masked_cross_entropy(logits, mlm_labels[masked])
 
-    def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids):
+    def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present):
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
         contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
-        identifies = person_labels is not None and self._wants("identity", "triplet")
+        embeds = pixel_values is not None or input_ids is not None
+        identifies = embeds and person_labels is not None and self._wants("identity", "triplet")
         if not (contrasts or identifies):
             return
         image_output = self.mmet.image_model(pixel_values) if pixel_values is not None else None
         text_output = self.mmet.text_model(input_ids, attention_mask) if input_ids is not None else None
         if contrasts:
+            pairs = _rows_with_both(present)
             output.losses["global_contrastive"], output.logits_per_image = identity_contrastive_loss(
-                self.mmet.image_projection(image_output.pooler_output),
-                self.mmet.text_projection(text_output.pooler_output),
+                self.mmet.image_projection(image_output.pooler_output[pairs]),
+                self.mmet.text_projection(text_output.pooler_output[pairs]),
                 self.mmet.logit_scale,
-                person_ids,
+                person_ids[pairs] if person_ids is not None else None,
             )
         if identifies:
-            features, rows = self._identity_views(image_output, text_output, attention_mask)
+            features, rows = self._identity_views(image_output, text_output, attention_mask, present)
             identity_losses(self, output, features, person_labels[rows])
 
-    def _identity_views(self, image_output, text_output, attention_mask) -> tuple[torch.Tensor, torch.Tensor]:
+    def _identity_views(self, image_output, text_output, attention_mask, present) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
 
@@ -1096,18 +1123,22 @@ class MMETForPreTraining(MMETPreTrainedModel):
         """
         pooling = self.config.identity_pooling
         if pooling != "multimodal":
-            chosen = image_output if pooling == "image" else text_output
+            chosen, chosen_present = (image_output, present[0]) if pooling == "image" else (text_output, present[1])
             if chosen is None:
                 raise ValueError(
                     f"identity_pooling={pooling!r} needs {'pixel_values' if pooling == 'image' else 'input_ids'}"
                 )
-            return chosen.pooler_output, torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
+            rows = torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
+            if chosen_present is not None:
+                rows = rows[chosen_present.bool()]
+            return chosen.pooler_output[rows], rows
         image_states = image_output.pre_norm_hidden_state if image_output is not None else None
         text_states = text_output.pre_norm_hidden_state if text_output is not None else None
-        views = [self.mmet.fuse(image_states, text_states, attention_mask).pooler_output]
+        views = [self.mmet.fuse(image_states, text_states, attention_mask, *present).pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
         if self.training and self.config.modality_dropout > 0 and image_states is not None and text_states is not None:
-            dropped = torch.randperm(len(views[0]), device=views[0].device)
+            pairs = rows[0][_rows_with_both(present)]
+            dropped = pairs[torch.randperm(len(pairs), device=pairs.device)]
             dropped = dropped[: round(self.config.modality_dropout * len(dropped))]
             image_rows, text_rows = dropped.tensor_split(2)
             if len(image_rows):
@@ -1120,6 +1151,12 @@ class MMETForPreTraining(MMETPreTrainedModel):
                 )
                 rows.append(text_rows)
         return torch.cat(views), torch.cat(rows)
+
+
+def _rows_with_both(present: tuple[torch.Tensor | None, torch.Tensor | None]) -> torch.Tensor | slice:
+    """An index of the samples that have an image and a caption: all of them unless a mask says otherwise."""
+    masks = [mask.bool() for mask in present if mask is not None]
+    return torch.stack(masks).all(dim=0) if masks else slice(None)
 
 
 def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
@@ -1215,14 +1252,12 @@ class MMETForReID(MMETPreTrainedModel):
         """The class token `(B, D)` that the identity embedding is made from; only the encoders it needs are run."""
         pooling = self.config.identity_pooling
         if pooling == "image":
-            if pixel_values is None:
-                raise ValueError("identity_pooling='image': this model embeds images; give pixel_values")
+            check_pooled_modality(pooling, "pixel_values", pixel_values, image_present)
             return self.mmet.image_model(
                 pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
             ).pooler_output
         if pooling == "text":
-            if input_ids is None:
-                raise ValueError("identity_pooling='text': this model embeds texts; give input_ids")
+            check_pooled_modality(pooling, "input_ids", input_ids, text_present)
             return self.mmet.text_model(input_ids, attention_mask, **kwargs).pooler_output
         output = self.mmet(
             pixel_values=pixel_values,

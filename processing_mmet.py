@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
+from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, ImageInput, PILImageResampling
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 
@@ -64,7 +65,7 @@ class MMETImageProcessor(PilBackend):
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs) -> np.ndarray:
         """One image of any kind as an array `(height, width, channels)`, which is what Pillow resizes."""
         if isinstance(image, Image.Image):
-            return np.asarray(image.convert("RGB") if do_convert_rgb else image)
+            return _pil_to_array(image, do_convert_rgb)
         channels_first = super().process_image(
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **kwargs
         )
@@ -99,6 +100,15 @@ class MMETImageProcessor(PilBackend):
             np.multiply(np.moveaxis(image, -1, 0), scale, out=target, casting="unsafe")
             target += offset
         return BatchFeature(data={"pixel_values": batch}, tensor_type=return_tensors)
+
+
+def _pil_to_array(image: Image.Image, do_convert_rgb: bool | None) -> np.ndarray:
+    """A Pillow image as `(height, width, channels)`; in RGB, 16 bits become 8 and transparency shows white."""
+    if not do_convert_rgb:
+        return np.atleast_3d(np.asarray(image))
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow itself would clip at 255
+    return np.asarray(image) if image.mode == "RGB" else convert_to_rgb(image, return_numpy=True)
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], resample) -> np.ndarray:

@@ -83,9 +83,11 @@ class DataArguments:
 class ObjectiveArguments:
     """Which losses are trained, how much each counts, and how batches are mixed."""
 
-    batch_mix: dict | str = field(
-        default_factory=lambda: {"paired": 1.0},
-        metadata={"help": "Proportions of batch kinds: paired (masked), identity (P x K), image, text."},
+    batch_mix: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Proportions of batch kinds: paired (masked), identity (P x K), image, text. None: paired alone."
+        },
     )
     persons_per_batch: int = field(default=16, metadata={"help": "P of identity batches (paper: 16)."})
     images_per_person: int = field(default=4, metadata={"help": "K of identity batches (paper: 4)."})
@@ -101,6 +103,12 @@ class ObjectiveArguments:
     def __post_init__(self):
         if isinstance(self.batch_mix, str):
             self.batch_mix = json.loads(self.batch_mix)
+
+    @property
+    def mix(self) -> dict[str, float]:
+        """The kinds of batch that are trained on, with their proportions."""
+        given = self.batch_mix if isinstance(self.batch_mix, dict) else {"paired": 1.0}
+        return {kind: share for kind, share in given.items() if share}
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -119,6 +127,11 @@ class PretrainingArguments(TrainingArguments):
     )
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Only whole batches; keep True for P x K."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # pinned memory is for copies to an accelerator
 
 
 def parse_arguments(

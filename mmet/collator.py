@@ -28,7 +28,7 @@ from mmet.masking import (
 )
 
 Segmenter = Callable[[list[Image.Image]], list[Image.Image | None]]
-"""Finds the person in each of some pictures: a mask of the picture's size, above 0 on the person, or None."""
+"""Finds the person in each of some pictures: a mask of the picture's size, above 127 on the person, or None."""
 
 Batch = dict[str, Any]
 
@@ -40,10 +40,12 @@ class MMETDataCollator:
 
     - `identity`: `pixel_values (B, 3, H, W)`, `input_ids (B, L)`, `attention_mask (B, L)`, `person_labels (B)`; and
       `text_present (B)` where some sample has no caption.
-    - `paired`: the same, `bool_masked_pos (B, N)`, and a second caption that is masked: `input_ids_masked (B, L)`,
-      `masked_attention_mask (B, L)`, `mlm_labels (B, L)`. It is the picture's own where `itm_labels (B)` is 1, and
-      that of another person in the batch where it is 0. `input_ids` always is the picture's own, unmasked.
-    - `image`: `pixel_values`, `bool_masked_pos`, `person_labels`.
+    - `paired`: pictures and captions as above, `person_ids (B)` (so that the contrastive loss knows who is who without
+      the identity losses being asked for), `bool_masked_pos (B, N)`, and a second caption that is masked:
+      `input_ids_masked (B, L)`, `masked_attention_mask (B, L)`, `mlm_labels (B, L)`. It is the picture's own where
+      `itm_labels (B)` is 1, and that of another person in the batch where it is 0. `input_ids` always is the
+      picture's own, unmasked.
+    - `image`: `pixel_values`, `bool_masked_pos`.
     - `text`: `input_ids`, `attention_mask`, `input_ids_masked`, `mlm_labels`.
 
     Args:
@@ -108,12 +110,12 @@ class MMETDataCollator:
         return batch
 
     def _collate_identity(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> Batch:
-        batch = self._images(samples) | self._captions(samples) | self._person_labels(samples)
+        batch = self._images(samples) | self._captions(samples) | {"person_labels": _person_labels(samples)}
         text_present = torch.tensor([sample.caption is not None for sample in samples])
         return batch if text_present.all() else batch | {"text_present": text_present}
 
     def _collate_image(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> Batch:
-        return self._masked_images(samples, rng) | self._person_labels(samples)
+        return self._masked_images(samples, rng)
 
     def _collate_text(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> Batch:
         captions = self._captions(samples)
@@ -127,7 +129,7 @@ class MMETDataCollator:
             **self._masked_images(samples, rng),
             **captions,
             **self._masked_captions(shown, rng),
-            **self._person_labels(samples),
+            "person_ids": _person_labels(samples),
             "masked_attention_mask": shown["attention_mask"],
             "itm_labels": (donors == torch.arange(len(samples))).long(),
         }
@@ -203,8 +205,9 @@ class MMETDataCollator:
         chosen = np.where(foreign, rng.random(foreign.shape), -1).argmax(axis=1)
         return torch.from_numpy(np.where(swapped, chosen, np.arange(len(samples))))
 
-    def _person_labels(self, samples: Sequence[TrainingSample]) -> Batch:
-        return {"person_labels": torch.tensor([sample.person_label for sample in samples])}
+
+def _person_labels(samples: Sequence[TrainingSample]) -> torch.Tensor:
+    return torch.tensor([sample.person_label for sample in samples])
 
 
 def _is_other_person(samples: Sequence[TrainingSample]) -> NDArray[np.bool_]:

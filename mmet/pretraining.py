@@ -15,7 +15,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import torch
 from transformers import BertTokenizer
 from transformers.trainer_utils import get_last_checkpoint, set_seed
 
@@ -126,7 +125,7 @@ def build_model(
     arguments: ModelArguments, objectives: ObjectiveArguments, sources: TrainingSources, dataset: TrainingDataset
 ) -> tuple[MMETProcessor, MMETForPreTraining]:
     """Processor and model: from a checkpoint when one is named, else from the configuration and the captions."""
-    num_identities = dataset.num_identities if "identity" in objectives.batch_mix else 0
+    num_identities = dataset.num_identities if "identity" in objectives.mix else 0
     if arguments.model_name_or_path is not None:
         processor = MMETProcessor.from_pretrained(arguments.model_name_or_path)
         config = MMETConfig.from_pretrained(arguments.model_name_or_path, **objectives.loss_weights)
@@ -165,7 +164,7 @@ def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> Ber
 def _needs_codebook(model: MMETForPreTraining, data: DataArguments, objectives: ObjectiveArguments) -> bool:
     """Whether a loss that will be computed classifies patches into codes, and the codes are still missing."""
     weights = {"image": model.config.mim_weight, "paired": model.config.mmm_image_weight}
-    predicts = any(weights[kind] > 0 and objectives.batch_mix.get(kind, 0) > 0 for kind in weights)
+    predicts = any(weights[kind] > 0 and kind in objectives.mix for kind in weights)
     return predicts and data.image_masking != "none" and not model.image_codebook.is_fitted
 
 
@@ -198,7 +197,7 @@ def build_trainer(
     arguments: PretrainingArguments,
 ) -> MMETTrainer:
     """Sampler, collator and trainer."""
-    mix = {kind: share for kind, share in objectives.batch_mix.items() if share > 0}
+    mix = objectives.mix
     shape = IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person)
     sampler = MixedBatchSampler(
         dataset.sizes,

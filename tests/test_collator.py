@@ -103,7 +103,7 @@ def test_identity_batch__missing_captions_are_marked(processor: StandInProcessor
 
 def test_image_batch(processor: StandInProcessor) -> None:
     batch = MMETDataCollator(processor)([sample(n, "image", caption=None) for n in range(3)])
-    assert set(batch) == {"pixel_values", "bool_masked_pos", "person_labels", "image_paths"}
+    assert set(batch) == {"pixel_values", "bool_masked_pos", "image_paths"}
     assert batch["bool_masked_pos"].dtype == torch.bool
     assert batch["bool_masked_pos"].sum(dim=1).tolist() == [5, 5, 5]
     assert processor.calls == [{"images"}]
@@ -138,7 +138,7 @@ def test_paired_batch__masked_captions_come_from_the_right_person(
         seeded = [sample(n % 6, seed=repeat * 100 + n) for n in range(12)]
         batch = collator(seeded)
         assert set(batch) == {
-            *("pixel_values", "input_ids", "attention_mask", "person_labels", "image_paths", "bool_masked_pos"),
+            *("pixel_values", "input_ids", "attention_mask", "person_ids", "image_paths", "bool_masked_pos"),
             *("input_ids_masked", "masked_attention_mask", "mlm_labels", "itm_labels"),
         }
         own = [tokenizer.decode(ids, skip_special_tokens=True) for ids in batch["input_ids"]]

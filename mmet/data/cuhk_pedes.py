@@ -15,6 +15,7 @@ from mmet.data.files import UnsafePathError, join_inside, layout_error
 from mmet.data.registry import ReidDatasetSpec, SplitCount, register
 from mmet.data.schema import PersonImage, ReidFolder, SkippedFile
 
+TITLE = "CUHK-PEDES"
 DATASET_FOLDER = "CUHK-PEDES"
 IMAGE_FOLDER = "imgs"
 ANNOTATION_FILE = "reid_raw.json"
@@ -56,7 +57,7 @@ def _require_layout(home: Path) -> None:
         missing.append(ANNOTATION_FILE)
         advice = _OLD_FILE_ADVICE if (home / OLD_ANNOTATION_FILE).is_file() else ""
     if missing:
-        raise layout_error(home, missing, EXPECTED_TREE, advice)
+        raise layout_error(TITLE, home, missing, EXPECTED_TREE, advice)
 
 
 def _read_entry(folder: ReidFolder, entry: Entry, merged: dict[Path, tuple[str, PersonImage]]) -> None:
@@ -92,7 +93,7 @@ def _split(entry: Entry) -> str:
 CUHK_PEDES = register(
     ReidDatasetSpec(
         name="cuhk_pedes",
-        title="CUHK-PEDES",
+        title=TITLE,
         expected_tree=EXPECTED_TREE,
         read=read,
         published_counts={

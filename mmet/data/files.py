@@ -83,9 +83,11 @@ def is_text(value: str) -> bool:
     return True
 
 
-def layout_error(root: Path, looked_for: Sequence[str], expected_tree: str, advice: str = "") -> DatasetError:
+def layout_error(
+    title: str, root: Path, looked_for: Sequence[str], expected_tree: str, advice: str = ""
+) -> DatasetError:
     """The error for a folder that is not the dataset: what was looked for, what is there, what should be there."""
-    lines = [f"{root} does not hold the dataset: found no {' and no '.join(looked_for)}.", describe_folder(root)]
+    lines = [f"{root} does not hold {title}: found no {' and no '.join(looked_for)}.", describe_folder(root)]
     if advice:
         lines.append(advice)
     lines.append(f"Expected:\n{expected_tree.rstrip()}")

@@ -17,6 +17,7 @@ from mmet.data.files import layout_error, list_folders, list_images
 from mmet.data.registry import ReidDatasetSpec, SplitCount, register
 from mmet.data.schema import PersonImage, ReidFolder, SkippedFile
 
+TITLE = "FineGPR"
 DATASET_FOLDER = "FineGPR_Dataset"
 FULL_FOLDER = "FineGPR"
 SUBSET_FOLDER = "FineGPR_subset"
@@ -43,7 +44,7 @@ def read(root: Path) -> ReidFolder:
     folder = ReidFolder(home, splits={"train": []}, is_subset=picture_folder.name == SUBSET_FOLDER)
     paths = _list_pictures(picture_folder)
     if not any(_STEM.fullmatch(path.stem) for path in paths):
-        raise layout_error(root, ["picture named like 0001_c01_w01_l01_p01.jpg"], EXPECTED_TREE)
+        raise layout_error(TITLE, root, ["picture named like 0001_c01_w01_l01_p01.jpg"], EXPECTED_TREE)
     if folder.is_subset:
         folder.notes.append("the published sample of FineGPR, not the full set")
     _read_pictures(folder, paths)
@@ -77,11 +78,15 @@ def _skip(folder: ReidFolder, path: Path, reason: str) -> None:
 
 
 def _read_pictures(folder: ReidFolder, paths: Iterable[Path]) -> None:
+    seen: set[str] = set()
     for path in paths:
         match = _STEM.fullmatch(path.stem)
         if match is None:
             _skip(folder, path, "name is not like 0001_c01_w01_l01_p01.jpg")
+        elif path.stem in seen:
+            _skip(folder, path, "another picture has the same name")
         else:
+            seen.add(path.stem)
             folder.splits["train"].append(PersonImage(path, person_id=int(match[1]), camera_id=int(match[2])))
 
 
@@ -118,11 +123,11 @@ def _attach_captions(folder: ReidFolder) -> None:
 
 
 def _match_captions(folder: ReidFolder, captions: dict[str, list[str]]) -> dict[Path, list[str]]:
-    """Captions by picture; the file's image names are relative paths or bare names (which are unique in FineGPR)."""
-    pictures = {image.image_path.name: image.image_path for image in folder.splits["train"]}
+    """Captions by picture; the file may give relative paths or bare names, since names are unique in FineGPR."""
+    pictures = {image.image_path.stem: image.image_path for image in folder.splits["train"]}
     by_picture: dict[Path, list[str]] = {}
     for name, sentences in captions.items():
-        picture = pictures.get(PurePosixPath(name.replace("\\", "/")).name)
+        picture = pictures.get(PurePosixPath(name.replace("\\", "/")).stem)
         if picture is None:
             _report_surplus(folder, name, "caption")
             continue
@@ -135,7 +140,7 @@ def _match_captions(folder: ReidFolder, captions: dict[str, list[str]]) -> dict[
 FINEGPR = register(
     ReidDatasetSpec(
         name="finegpr",
-        title="FineGPR",
+        title=TITLE,
         expected_tree=EXPECTED_TREE,
         read=read,
         published_counts={"train": SplitCount(images=2_028_600, persons=1_150)},

@@ -14,6 +14,7 @@ from mmet.data.files import layout_error, list_images
 from mmet.data.registry import ReidDatasetSpec, SplitCount, register
 from mmet.data.schema import JUNK_PERSON_ID, PersonImage, ReidFolder, SkippedFile
 
+TITLE = "Market-1501"
 FOLDER_NAME = "Market-1501-v15.09.15"
 SPLIT_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -32,7 +33,7 @@ def read(root: Path) -> ReidFolder:
     home = root / FOLDER_NAME if (root / FOLDER_NAME).is_dir() else root
     missing = [f"{name}/" for name in SPLIT_FOLDERS.values() if not (home / name).is_dir()]
     if missing:
-        raise layout_error(home, missing, EXPECTED_TREE)
+        raise layout_error(TITLE, home, missing, EXPECTED_TREE)
     folder = ReidFolder(home, splits={split: [] for split in SPLIT_FOLDERS})
     for split, folder_name in SPLIT_FOLDERS.items():
         _read_split(folder, split, home / folder_name)
@@ -54,7 +55,7 @@ def _read_split(folder: ReidFolder, split: str, split_folder: Path) -> None:
 MARKET1501 = register(
     ReidDatasetSpec(
         name="market1501",
-        title="Market-1501",
+        title=TITLE,
         expected_tree=EXPECTED_TREE,
         read=read,
         published_counts={

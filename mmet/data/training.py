@@ -39,7 +39,7 @@ class TrainingSample:
         kind: kind of batch it is for, one of `mmet.sampling.BATCH_KINDS`.
         seed: seed of the draw, from which the collator derives its masks.
         image: RGB picture; None in text batches.
-        person_mask: mode L, of the picture's size; None where there is none or none is needed.
+        person_mask: mode L, above 127 on the person, of the picture's size; None where there is none or no need.
         caption: one of the picture's sentences; None where there is none or none is needed.
         person_label: number of the person in `range(num_identities)`, or -100.
         image_path: names the picture in messages; empty in text batches of unpaired sentences.
@@ -109,8 +109,20 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         return self.sizes["identity"] + self.sizes["image"] + self.sizes["text"]
 
     def __getitem__(self, draw: Draw) -> TrainingSample:
+        return self.__getitems__([draw])[0]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[TrainingSample]:
+        """Samples of one batch, their rows read together (`torch.utils.data.DataLoader` calls this)."""
+        samples: dict[int, TrainingSample] = {}
+        for kind in dict.fromkeys(draw.kind for draw in draws):
+            places = [place for place, draw in enumerate(draws) if draw.kind == kind]
+            examples = self._examples[kind].read([draws[place].index for place in places])
+            for place, (row, person_label) in zip(places, examples, strict=True):
+                samples[place] = self._sample(draws[place], row, person_label)
+        return [samples[place] for place in range(len(draws))]
+
+    def _sample(self, draw: Draw, row: dict[str, Any], person_label: int) -> TrainingSample:
         rng = np.random.default_rng(draw.seed)
-        row, person_label = self._examples[draw.kind].read(draw.index)
         caption = _draw_caption(row.get("captions"), rng)
         image = person_mask = None
         if "image" in row:
@@ -152,13 +164,18 @@ class _Examples:
             return len(self._rows)
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def read(self, index: int) -> tuple[dict[str, Any], int]:
-        """The row of example `index` and its person label."""
-        row = index if self._rows is None else int(self._rows[index])
-        number = int(np.searchsorted(self._ends, row, side="right"))
-        source = self._sources[number]
-        label = UNKNOWN_PERSON if self._labels is None else int(self._labels[row])
-        return source[row - int(self._ends[number]) + len(source)], label
+    def read(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], int]]:
+        """Row and person label of each example; one read for each source that they stand in."""
+        rows = np.asarray(indices) if self._rows is None else self._rows[indices]
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        found: dict[int, dict[str, Any]] = {}
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            source = self._sources[number]
+            first = int(self._ends[number]) - len(source)
+            found |= zip(places.tolist(), source.__getitems__((rows[places] - first).tolist()), strict=True)
+        labels = np.full(len(rows), UNKNOWN_PERSON) if self._labels is None else self._labels[rows]
+        return [(found[place], label) for place, label in enumerate(labels.tolist())]
 
 
 class _PersonNumbers:

@@ -9,18 +9,20 @@ nothing else about it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from mmet.evaluation.embedding import RawBatch, embed_items, embed_with
 from mmet.evaluation.protocols import Items, Modality, RetrievalTask
 from mmet.evaluation.ranking import GalleryMatches, RankMetrics, rank_metrics
+
+if TYPE_CHECKING:  # for annotations alone; importing transformers' models takes seconds
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 HISTOGRAM_STRIPES = 6
 HISTOGRAM_BINS = 16

@@ -73,6 +73,7 @@ def _gif() -> bytes:
         (JPEG[: len(JPEG) // 2], "truncated or damaged picture"),
         (JPEG[:-2], "truncated or damaged picture"),
         (JPEG[: len(JPEG) // 2] + b"\0" * (len(JPEG) // 2), "truncated or damaged picture"),
+        (PNG[:-12], "truncated or damaged picture"),  # Pillow decodes it; only its end is missing
         (PNG[: len(PNG) // 2], "truncated or damaged picture"),
         (PNG[: len(PNG) // 2] + b"\0" * (len(PNG) // 2), "truncated or damaged picture"),
         (picture_bytes("JPEG", (800, 800))[:-20_000], "truncated or damaged picture"),
@@ -105,16 +106,16 @@ def test_image_defect__things_that_are_no_files(tmp_path: Path) -> None:
 
 
 def test_find_defects__names_exactly_the_broken_among_many(tmp_path: Path) -> None:
-    paths = [add_picture(tmp_path / "p" / f"{number:04d}.jpg", JPEG) for number in range(1_300)]
-    for number in (0, 511, 512, 1_299):
+    paths = [add_picture(tmp_path / "p" / f"{number:04d}.jpg", JPEG) for number in range(600)]
+    for number in (0, 511, 512, 599):
         paths[number].write_bytes(b"")
-    assert find_defects(tmp_path, paths) == {paths[number]: "empty file" for number in (0, 511, 512, 1_299)}
+    assert find_defects(tmp_path, paths) == {paths[number]: "empty file" for number in (0, 511, 512, 599)}
 
 
 def test_find_defects__costs_less_than_decoding(tmp_path: Path) -> None:
     """The check must not decode: a crop of Market-1501's size takes less time than Pillow needs to load it."""
     content = picture_bytes("JPEG", (128, 256))
-    paths = [add_picture(tmp_path / "p" / f"{number:03d}.jpg", content) for number in range(400)]
+    paths = [add_picture(tmp_path / "p" / f"{number:03d}.jpg", content) for number in range(200)]
 
     def seconds(work) -> float:
         times = []

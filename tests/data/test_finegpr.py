@@ -68,6 +68,15 @@ def test_read__masks_by_stem(home: Path) -> None:
     )
 
 
+def test_read__second_picture_of_a_name_is_skipped(home: Path) -> None:
+    add_picture(home / "FineGPR" / "0001 (copy)" / FIRST)
+    folder = read_reid_folder("finegpr", home)
+    assert [image.image_path.name for image in _train(folder)] == [FIRST, SECOND, THIRD]
+    assert [(skip.path, skip.reason) for skip in folder.skipped] == [
+        (f"FineGPR/0001 (copy)/{FIRST}", "another picture has the same name")
+    ]
+
+
 def test_read__broken_mask_is_forgotten_and_its_picture_kept(home: Path) -> None:
     add_picture(home / "FineGPR_masks" / "0001" / "0001_c36_w07_l07_p09.png", b"no picture")
     folder = read_reid_folder("finegpr", home)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import datasets
@@ -22,12 +23,19 @@ from mmet.data import (
     load_reid_dataset,
     parse_data_argument,
     read_reid_folder,
+    registry,
     save_parquet,
     summarize,
 )
 from mmet.data.schema import PersonImage, SkippedFile
 
 TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 @pytest.fixture
@@ -61,6 +69,7 @@ def test_load__folders_that_cannot_be_it(tmp_path: Path, name: str) -> None:
             load_reid_dataset(name, tmp_path / root)
         assert message in str(caught.value)
         assert expected_tree in str(caught.value)
+        assert get_spec(name).title in str(caught.value)
 
 
 def test_load__features_and_lazy_pictures(finegpr: Path) -> None:
@@ -168,6 +177,28 @@ def test_load__own_dataset_in_ten_lines(tmp_path: Path, caplog: pytest.LogCaptur
         assert load_reid_dataset("ten_lines", tmp_path)["train"]["person_id"][:] == [17]
     assert [record.levelno for record in caplog.records] == [logging.INFO]
     assert "1 images of 1 persons, 0 cameras, 0 captions, 0 masks (as published)" in caplog.text
+
+
+def test_load__example_of_the_documentation(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data_formats.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (example,) = [block for block in blocks if "register(" in block]
+    exec(example, {})
+    add_picture(tmp_path / "corridor" / "0012_c3_000.jpg")
+    add_picture(tmp_path / "corridor" / "0007_c1_001.jpg")
+    dataset = load_reid_dataset("corridor", tmp_path, on_skip="error")
+    assert dataset["train"]["person_id"][:] == [7, 12]
+    assert dataset["train"]["camera_id"][:] == [1, 3]
+
+
+def test_load__folder_that_may_not_be_opened(tmp_path: Path) -> None:
+    def read(root: Path) -> ReidFolder:
+        raise PermissionError(13, "Permission denied", str(root / "locked"))
+
+    mmet.data.register(ReidDatasetSpec("locked", "Locked", "tree", read))
+    add_picture(tmp_path / "1.jpg")
+    with pytest.raises(DatasetError, match=r"Locked: .*/locked cannot be read \(Permission denied\)"):
+        load_reid_dataset("locked", tmp_path)
 
 
 def test_parse_data_argument() -> None:

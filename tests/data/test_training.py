@@ -153,6 +153,15 @@ def test_draws_decide_everything__any_number_of_workers(first: datasets.Dataset,
     assert not any(same(left, right) for left, right in zip(streams[0], other_seed, strict=True))
 
 
+def test_a_batch_equals_its_samples(first: datasets.Dataset, second: datasets.Dataset) -> None:
+    dataset = TrainingDataset(paired=[first, second], image=[second], text=[first])
+    draws = [Draw("identity", 6, 1), Draw("image", 1, 2), Draw("identity", 0, 3), Draw("text", 2, 4)]
+    draws += [Draw("identity", index, 5) for index in (5, 2, 2)]
+    together = dataset.__getitems__(draws)
+    assert all(same(dataset[draw], sample) for draw, sample in zip(draws, together, strict=True))
+    assert [sample.image_path for sample in together[-3:]] == ["second/0.png", "first/2.png", "first/2.png"]
+
+
 def test_mask_of_another_size_is_fitted_to_the_picture() -> None:
     mask = Image.new("L", (24, 48))
     mask.paste(255, (0, 0, 12, 48))

@@ -39,12 +39,18 @@ _NEAR_COLORS: Mapping[str, tuple[str, ...]] = {
 _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "trousers": ("trousers", "pants", "pants", "slacks"),
     "jeans": ("jeans", "denim pants"),
-    "sweater": ("sweater", "pullover", "jumper"),
-    "hoodie": ("hoodie", "hooded sweatshirt"),
+    "shirt": ("shirt", "shirt", "top", "blouse"),
+    "polo shirt": ("polo shirt", "shirt", "top"),
+    "tunic": ("tunic", "top", "shirt"),
+    "long t-shirt": ("long t-shirt", "t-shirt", "top"),
+    "coat": ("coat", "long coat", "jacket"),
+    "long cardigan": ("long cardigan", "cardigan", "coat"),
+    "sweater": ("sweater", "pullover", "jumper", "top"),
+    "hoodie": ("hoodie", "hooded sweatshirt", "sweatshirt"),
     "t-shirt": ("t-shirt", "tee shirt", "shirt"),
     "jacket": ("jacket", "jacket", "coat"),
-    "blazer": ("blazer", "suit jacket"),
-    "parka": ("parka", "long coat"),
+    "blazer": ("blazer", "suit jacket", "jacket"),
+    "parka": ("parka", "long coat", "jacket"),
     "vest": ("vest", "sleeveless jacket"),
     "backpack": ("backpack", "backpack", "rucksack", "bag on the back"),
     "shoulder bag": ("shoulder bag", "bag", "purse"),
@@ -109,7 +115,7 @@ def _attribute_caption(sighting: Sighting, rng: np.random.Generator) -> str:
     kind = ("plain", "there is", "setting")[int(rng.integers(3))]
     opening, linked = _opening(kind, sighting, rng)
     wears = _keep(rng, _worn_clauses(sighting, rng), 0.66, least=2)
-    extra = _keep(rng, _extra_clauses(sighting, hair_is_known=kind == "there is"), 0.4)
+    extra = _keep(rng, _extra_clauses(sighting, hair_is_known=kind == "there is"), 0.4)[:2]
     sentence = f"{opening}{linked}{_join(wears)}"
     if kind != "setting" and rng.random() < 0.4:
         sentence += f", {_setting(sighting, rng)}"
@@ -206,10 +212,10 @@ class _Speaker:
         """The colour of `cloth`, sometimes a near one, rarely any."""
         name = cloth.second_name if second else cloth.color_name
         slip = self.rng.random()
-        if slip < 0.09:
+        if slip < 0.14:
             near = _NEAR_COLORS[name]
             return near[int(self.rng.integers(len(near)))]
-        if slip < 0.11:
+        if slip < 0.17:
             return list(_NEAR_COLORS)[int(self.rng.integers(len(_NEAR_COLORS)))]
         shade = shade_name(name, cloth.second_rgb if second else cloth.rgb) if self.rng.random() < 0.5 else name
         return " ".join(self.say(word) for word in shade.split())
@@ -218,7 +224,7 @@ class _Speaker:
 def _human_caption(sighting: Sighting, rng: np.random.Generator) -> str:
     speaker = _speaker(sighting, rng)
     clothes = _keep(rng, _clothes_phrases(sighting, speaker), 0.9, least=2)
-    rest = _keep(rng, _feature_phrases(sighting, speaker), 0.75)[:3]
+    rest = _keep(rng, _feature_phrases(sighting, speaker), 0.75)[:2]
     verb = ("is wearing", "wears", "is dressed in", "has on")[int(rng.integers(4))]
     first = f"{speaker.subject} {verb} {_join(clothes)}"
     if not rest:
@@ -266,7 +272,7 @@ def _upper_phrase(sighting: Sighting, speaker: _Speaker) -> str:
     look, rng = sighting.identity.appearance, speaker.rng
     sleeve = "short sleeve " if look.sleeve == "short" and rng.random() < 0.4 else ""
     color, kind, pattern = speaker.color(look.upper), speaker.say(look.upper_kind), look.upper.pattern
-    noticed = pattern != "plain" and sighting.sees(Part.UPPER2) and rng.random() < 0.75
+    noticed = pattern != "plain" and sighting.sees(Part.UPPER2) and rng.random() < 0.6
     if noticed and pattern in {"logo", "banded"}:
         mark = "logo" if pattern == "logo" else "stripe"
         return f"{_article(f'{color} {sleeve}{kind}')} with {_article(speaker.color(look.upper, second=True))} {mark}"

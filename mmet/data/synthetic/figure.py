@@ -127,7 +127,7 @@ class Canvas:
             ]
             self.pen.polygon(left + right[::-1], fill=fill)
             for (x, y), r in zip(shifted, radii, strict=True):
-                if (reach := r * share) >= 1.0:
+                if (reach := r * share) >= 1.5:
                     self.pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=fill)
 
     def stack(self, slices: Sequence[tuple[float, float, float]], part: Part) -> None:
@@ -869,7 +869,7 @@ def _face_zones(
 def _hair_zone(style: str, side: np.ndarray, up: np.ndarray, front: np.ndarray) -> np.ndarray:
     behind = (front < -0.12) & (up > -0.8)
     if style == "receding":
-        return (front < -0.1) & (up < 0.45) & (up > -0.6) | (np.abs(side) > 0.9) & (up > 0) & (up < 0.4)
+        return (front + 0.7 * up < 0.2) & (up < 0.5) & (up > -0.65 - 0.5 * front) & (front < 0.25)
     if style == "fringe":
         return behind | (up > 0.3) | (np.abs(side) > 0.86) & (front < 0.5)
     if style in {"parted", "wavy", "straight"}:

@@ -31,6 +31,7 @@ MAX_IDS = 9000
 
 _DISTRACTORS_FROM = 10_000
 _JUNK_FROM = 20_000
+_MARKET_CAMERAS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +162,10 @@ def _write_market(request: WorldRequest, job: Job, root: Path) -> list[Record]:
     person_name = {"distractor": "0000", "junk": "-1"}.get(job.split, f"{job.number:04d}")
     request = replace(request, style=_careless(request.style)) if job.split == "junk" else request
     shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images)
-    queries = query_indices([shot.camera for shot in shots]) if job.split == "test" else set()
+    queries = query_indices([_market_camera(shot) for shot in shots]) if job.split == "test" else set()
     for take in takes(request, job):
-        frame = job.number % 10_000 * 100 + take.index
-        name = f"{person_name}_c{take.shot.camera}s{1 + take.shot.light % 6}_{frame:06d}_{take.index % 99 + 1:02d}.jpg"
+        frame, session = job.number % 10_000 * 100 + take.index, 1 + take.shot.light % 6
+        name = f"{person_name}_c{_market_camera(take.shot)}s{session}_{frame:06d}_{take.index % 99 + 1:02d}.jpg"
         folder = (
             "bounding_box_train" if job.split == "train" else "query" if take.index in queries else "bounding_box_test"
         )
@@ -173,6 +174,11 @@ def _write_market(request: WorldRequest, job: Job, root: Path) -> list[Record]:
         if job.split in {"train", "test"}:
             (root / "gt_bbox" / name).write_bytes(data)
     return []
+
+
+def _market_camera(shot: Shot) -> int:
+    """Market-1501 has six cameras and one digit for them; styles with more cameras share them out."""
+    return (shot.camera - 1) % _MARKET_CAMERAS + 1
 
 
 def query_indices(cameras: Sequence[int]) -> set[int]:

@@ -1,0 +1,88 @@
+"""Recipes and the command line: what a user writes reaches the dataclasses, and mistakes are named."""
+
+import pytest
+
+from mmet.arguments import build_config, parse_arguments
+
+
+def write_recipe(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_parse_arguments__recipe_then_command_line(tmp_path):
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml",
+        "paired_data: [finegpr=/data/a]\nlearning_rate: 1.0e-3\nbatch_mix: {paired: 0.5, identity: 0.5}\nmlm_weight: 0\n",
+    )
+    model, data, objectives, training = parse_arguments(
+        [
+            recipe,
+            *["--learning_rate", "5e-4", "--image_masking", "block", "--max_steps", "7", "--output_dir"],
+            str(tmp_path),
+        ]
+    )
+    assert training.learning_rate == 5e-4
+    assert training.max_steps == 7
+    assert data.paired_data == ["finegpr=/data/a"]
+    assert data.image_masking == "block"
+    assert objectives.mix == {"paired": 0.5, "identity": 0.5}
+    assert objectives.loss_weights == {"mlm_weight": 0}
+    assert model.model_name_or_path is None
+
+
+def test_parse_arguments__nested_values_as_json(tmp_path):
+    arguments = {"text_data": "finegpr=/x", "batch_mix": '{"text": 1}', "augmentation": '{"flip_probability": 0}'}
+    command_line = [part for name, value in arguments.items() for part in (f"--{name}", value)]
+    _, data, objectives, _ = parse_arguments([*command_line, "--output_dir", str(tmp_path)])
+    assert objectives.mix == {"text": 1}
+    assert data.augmentation == {"flip_probability": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rte: 1\npaired_data: [a=b]", "learning_rte.*did you mean 'learning_rate'"),
+        ("- a\n- b", "must be a mapping"),
+        ("a: [1", "not YAML"),
+    ],
+)
+def test_parse_arguments__bad_recipe_is_named(tmp_path, text, message):
+    recipe = write_recipe(tmp_path / "bad.yaml", text)
+    with pytest.raises(ValueError, match=message) as error:
+        parse_arguments([recipe])
+    assert "bad.yaml" in str(error.value)
+
+
+def test_parse_arguments__missing_recipe(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml does not exist"):
+        parse_arguments([str(tmp_path / "nowhere.yaml")])
+
+
+def test_parse_arguments__no_data():
+    with pytest.raises(ValueError, match="no training data"):
+        parse_arguments([])
+
+
+def test_parse_arguments__unknown_masking_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--paired_data", "a=b", "--image_masking", "everything"])
+    assert "pedestrian" in capsys.readouterr().err
+
+
+def test_build_config__fields_and_sizes():
+    config = build_config(
+        {"image_config": {"hidden_size": 96, "num_attention_heads": 3}, "codebook_size": 32},
+        vocab_size=123,
+        num_identities=9,
+        loss_weights={"itm_weight": 0.5},
+    )
+    assert config.image_config.hidden_size == 96
+    assert config.text_config.vocab_size == 123
+    assert (config.codebook_size, config.num_identities, config.itm_weight) == (32, 9, 0.5)
+
+
+@pytest.mark.parametrize("fields", [{"codebok_size": 3}, {"image_config": {"hidden": 3}}])
+def test_build_config__misspelt_fields_are_refused(fields):
+    with pytest.raises(ValueError, match=r"unknown fields: .*(codebok_size|hidden)"):
+        build_config(fields, vocab_size=10, num_identities=0, loss_weights={})

@@ -1,0 +1,174 @@
+"""The losses between embeddings against plain Python loops, hand-worked cases and degenerate batches."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeling_mmet import MMETForReID, batch_hard_triplet_loss, identity_contrastive_loss
+
+
+def _contrastive_by_loops(images, texts, scale, person_ids=None) -> float:
+    """L_GC as it is written: the mean over both directions and all rows of -1/|P| sum over positives of log p."""
+    images, texts = images.double(), texts.double()
+    count = len(images)
+    total = 0.0
+    for queries, targets in ((images, texts), (texts, images)):
+        for row in range(count):
+            similarities = [
+                math.exp(min(scale, math.log(100))) * F.cosine_similarity(queries[row], targets[column], dim=0).item()
+                for column in range(count)
+            ]
+            positives = [
+                column
+                for column in range(count)
+                if column == row
+                or (person_ids is not None and person_ids[row] >= 0 and person_ids[row] == person_ids[column])
+            ]
+            log_sum = math.log(sum(math.exp(similarity) for similarity in similarities))
+            total += sum(log_sum - similarities[column] for column in positives) / len(positives)
+    return total / (2 * count)
+
+
+@pytest.mark.parametrize(
+    "person_ids", [None, [0, 1, 2, 3, 4], [7, 7, 3, 7, 3], [-1, -1, 2, 2, -1], [-100] * 5, [5] * 5]
+)
+@pytest.mark.parametrize("scale", [0.0, 2.6592])
+def test_identity_contrastive_loss__equals_loops(person_ids, scale):
+    images, texts = torch.randn(5, 8), 3 * torch.randn(5, 8)
+    ids = None if person_ids is None else torch.tensor(person_ids)
+    loss, logits = identity_contrastive_loss(images, texts, torch.tensor(scale), ids)
+    assert loss.item() == pytest.approx(_contrastive_by_loops(images, texts, scale, person_ids), rel=1e-5)
+    expected = math.exp(scale) * F.cosine_similarity(images[:, None], texts[None], dim=-1)
+    torch.testing.assert_close(logits, expected)
+
+
+def test_identity_contrastive_loss__unknown_persons_are_each_their_own():
+    images, texts = torch.randn(4, 8), torch.randn(4, 8)
+    unknown, _ = identity_contrastive_loss(images, texts, torch.tensor(1.0), torch.full((4,), -1))
+    unlabelled, _ = identity_contrastive_loss(images, texts, torch.tensor(1.0))
+    torch.testing.assert_close(unknown, unlabelled)
+
+
+def test_identity_contrastive_loss__temperature_is_bounded():
+    images, texts = torch.randn(3, 8), torch.randn(3, 8)
+    _, logits = identity_contrastive_loss(images, texts, torch.tensor(50.0))
+    assert logits.abs().max() <= 100.001
+
+
+def test_identity_contrastive_loss__one_pair_has_nothing_to_tell_apart():
+    loss, logits = identity_contrastive_loss(torch.randn(1, 8), torch.randn(1, 8), torch.tensor(1.0))
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    assert logits.shape == (1, 1)
+
+
+def test_identity_contrastive_loss__no_pair_is_a_zero_with_gradient():
+    images, texts = torch.randn(0, 8, requires_grad=True), torch.randn(0, 8, requires_grad=True)
+    loss, logits = identity_contrastive_loss(images, texts, torch.tensor(1.0), torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.shape == (0, 0)
+
+
+def _triplet_by_loops(embeddings, labels, margin, normalize) -> float:
+    """Eq. 2 with the hardest pairs, anchor by anchor."""
+    embeddings = [row / row.norm() if normalize else row for row in embeddings.double()]
+    terms = []
+    for anchor, label in enumerate(labels):
+        distances = [(embeddings[anchor] - other).norm().item() for other in embeddings]
+        positives = [d for i, d in enumerate(distances) if labels[i] == label and i != anchor]
+        negatives = [d for i, d in enumerate(distances) if labels[i] != label]
+        if positives and negatives:
+            gap = max(positives) - min(negatives)
+            terms.append(math.log1p(math.exp(gap)) if margin is None else max(gap + margin, 0.0))
+    return sum(terms) / len(terms) if terms else 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=9),
+    margin=st.sampled_from([None, 0.0, 0.3, 2.0]),
+    normalize=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_batch_hard_triplet_loss__equals_loops(labels, margin, normalize, seed):
+    embeddings = torch.randn(len(labels), 6, generator=torch.Generator().manual_seed(seed))
+    loss = batch_hard_triplet_loss(embeddings, torch.tensor(labels), margin, normalize)
+    assert loss.item() == pytest.approx(_triplet_by_loops(embeddings, labels, margin, normalize), abs=1e-4)
+
+
+def test_batch_hard_triplet_loss__by_hand():
+    # On a line: person 0 at 0 and 1, person 1 at 3 and 7. Hardest positive minus hardest negative of each anchor:
+    # 0 -> 1-3, 1 -> 1-2, 3 -> 4-2, 7 -> 4-6; only the third exceeds the margin's reach.
+    embeddings = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    loss = batch_hard_triplet_loss(embeddings, torch.tensor([0, 0, 1, 1]), margin=0.5, normalize=False)
+    assert loss.item() == pytest.approx((0 + 0 + 2.5 + 0) / 4)
+
+
+@pytest.mark.parametrize("margin", [None, 0.3])
+@pytest.mark.parametrize(
+    "labels", [[1, 1, 1], [0, 1, 2], [0], []], ids=["one person", "one image each", "one image", "empty"]
+)
+def test_batch_hard_triplet_loss__no_triplet_is_a_zero_with_gradient(labels, margin):
+    embeddings = torch.randn(len(labels), 6, requires_grad=True)
+    loss = batch_hard_triplet_loss(embeddings, torch.tensor(labels, dtype=torch.long), margin)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(embeddings.grad, torch.zeros_like(embeddings))
+
+
+def test_batch_hard_triplet_loss__identical_embeddings_have_finite_gradients():
+    embeddings = torch.ones(4, 6, requires_grad=True)
+    loss = batch_hard_triplet_loss(embeddings, torch.tensor([0, 0, 1, 1]), margin=0.3)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.3, abs=1e-5)
+    assert embeddings.grad.isfinite().all()
+
+
+def _smoothed_cross_entropy(logits, labels, smoothing) -> float:
+    """Eq. 1 with label smoothing: targets (1 - e) on the person and e / K on all K."""
+    log_probabilities = logits.double().log_softmax(-1)
+    terms = [
+        -(1 - smoothing) * row[label].item() - smoothing * row.mean().item()
+        for row, label in zip(log_probabilities, labels, strict=True)
+        if label >= 0
+    ]
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("labels", [[0, 0, 3, 1], [2, -100, 2, -1]])
+def test_identity_loss__equals_formula(make_config, make_batch, labels, smoothing):
+    model = MMETForReID(make_config(label_smoothing=smoothing, triplet_weight=0.0)).eval()
+    output = model(**make_batch(4), labels=torch.tensor(labels))
+    assert output.loss.item() == pytest.approx(_smoothed_cross_entropy(output.logits, labels, smoothing), rel=1e-5)
+
+
+def test_identity_losses__of_known_persons_alone(make_config, make_batch):
+    model = MMETForReID(make_config()).eval()
+    batch = make_batch(5)
+    partly = model(**batch, labels=torch.tensor([0, -100, 0, 1, 1]))
+    known = model(**{name: value[[0, 2, 3, 4]] for name, value in batch.items()}, labels=torch.tensor([0, 0, 1, 1]))
+    torch.testing.assert_close(partly.loss, known.loss)
+
+
+def test_identity_losses__all_unknown_is_zero(make_config, make_batch):
+    model = MMETForReID(make_config())
+    output = model(**make_batch(3), labels=torch.full((3,), -100))
+    output.loss.backward()
+    assert output.loss.item() == 0
+
+
+def test_reid_loss__is_the_weighted_sum(make_config, make_batch):
+    labels = torch.tensor([0, 0, 1, 1])
+    losses = {}
+    for weights in ((1.0, 0.0), (0.0, 1.0), (0.5, 3.0)):
+        torch.manual_seed(0)
+        model = MMETForReID(make_config(identity_weight=weights[0], triplet_weight=weights[1])).eval()
+        losses[weights] = model(**make_batch(4), labels=labels).loss.item()
+    assert losses[1.0, 0.0] > 0
+    assert losses[0.0, 1.0] > 0
+    assert losses[0.5, 3.0] == pytest.approx(0.5 * losses[1.0, 0.0] + 3 * losses[0.0, 1.0], rel=1e-5)

@@ -1,0 +1,171 @@
+"""Pretraining end to end on a tiny synthetic world: it resumes, honours its switches and names what goes wrong."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from mmet.arguments import parse_arguments
+from mmet.data import DatasetError
+from mmet.data.synthetic import write_world
+from mmet.pretraining import find_checkpoint, run_pretraining
+from mmet.trainer import MMETTrainer, NonFiniteLossError
+from modeling_mmet import LOSS_NAMES, MMETForPreTraining, MMETForReID
+from processing_mmet import MMETProcessor
+from run_pretrain import main
+
+ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world") / "source"
+    write_world("finegpr", folder, num_ids=8, images_per_id=4, seed=3, image_height=100, image_width=52)
+    return folder
+
+
+@pytest.fixture
+def recipe(world, tmp_path):
+    source = [f"finegpr={world}"]
+    fields = {
+        "output_dir": str(tmp_path / "run"),
+        "paired_data": source,
+        "image_data": source,
+        "text_data": source,
+        "model_config": {
+            "image_config": {**ENCODER, "image_size": [52, 28]},
+            "text_config": {**ENCODER, "max_position_embeddings": 48},
+            "multimodal_config": ENCODER,
+            "projection_dim": 16,
+            "codebook_size": 16,
+        },
+        "vocab_size": 1200,
+        "max_text_length": 48,
+        "batch_mix": {"paired": 1, "identity": 1, "image": 1, "text": 1},
+        "persons_per_batch": 4,
+        "images_per_person": 2,
+        "per_device_train_batch_size": 8,
+        "max_steps": 8,
+        "learning_rate": 1.0e-3,
+        "logging_steps": 4,
+        "save_steps": 4,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    return str(path)
+
+
+def pretrain(recipe, *overrides):
+    return run_pretraining(*parse_arguments([recipe, *map(str, overrides)]))
+
+
+def logged_losses(folder):
+    history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    return {name for entry in history for name in LOSS_NAMES if f"{name}_loss" in entry}
+
+
+def test_run_pretraining__all_eight_losses_and_a_model_that_loads(recipe):
+    folder = pretrain(recipe)
+    assert logged_losses(folder) == set(LOSS_NAMES)
+    model, processor = MMETForReID.from_pretrained(folder), MMETProcessor.from_pretrained(folder)
+    assert model.config.num_identities == 8
+    inputs = processor(text=["a man in a red coat"], return_tensors="pt")
+    embeddings = model.eval()(**inputs).embeddings
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(1))
+    assert MMETForPreTraining.from_pretrained(folder).image_codebook.is_fitted
+    assert {"modeling_mmet.py", "configuration_mmet.py", "processing_mmet.py"} <= {
+        path.name for path in folder.iterdir()
+    }
+
+
+def test_run_pretraining__resumed_run_equals_uninterrupted_run(recipe, tmp_path):
+    whole = pretrain(recipe, "--output_dir", tmp_path / "whole")
+    # The run that was interrupted after its first checkpoint has that checkpoint and nothing later.
+    interrupted = tmp_path / "interrupted"
+    shutil.copytree(whole / "checkpoint-4", interrupted / "checkpoint-4")
+    resumed = pretrain(recipe, "--output_dir", interrupted, "--resume_from_checkpoint", "true")
+    expected, received = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
+    assert expected.keys() == received.keys()
+    assert all(torch.equal(expected[name], received[name]) for name in expected)
+
+
+def test_run_pretraining__never_overwrites_checkpoints(recipe):
+    folder = pretrain(recipe)
+    with pytest.raises(ValueError, match=r"already holds checkpoint-8.*--resume_from_checkpoint true"):
+        pretrain(recipe)
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    pretrain(recipe, "--resume_from_checkpoint", "true")
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before, "a finished run has nothing left to do"
+
+
+@pytest.mark.parametrize("masking", ["random", "block", "none"])
+def test_run_pretraining__image_masking_switch(recipe, masking):
+    folder = pretrain(recipe, "--image_masking", masking, "--max_steps", 4, "--batch_mix", '{"paired": 1}')
+    assert ("mmm_image" in logged_losses(folder)) == (masking != "none")
+    assert "mmm_text" in logged_losses(folder)
+
+
+def test_run_pretraining__second_stage_from_the_first(recipe, tmp_path):
+    first = pretrain(recipe, "--batch_mix", '{"paired": 1, "text": 1}', "--output_dir", tmp_path / "first")
+    assert MMETForPreTraining.from_pretrained(first).identity_head.classifier is None
+    second = pretrain(
+        recipe, "--model_name_or_path", first, "--batch_mix", '{"identity": 1}', "--output_dir", tmp_path / "second"
+    )
+    assert logged_losses(second) == {"identity", "triplet", "global_contrastive"}
+    assert MMETForReID.from_pretrained(second).config.num_identities == 8
+
+
+def test_run_pretraining__weight_zero_switches_a_loss_off(recipe):
+    folder = pretrain(recipe, "--itm_weight", 0, "--mim_weight", 0, "--batch_mix", '{"paired": 1}')
+    assert logged_losses(folder) == {"mmm_image", "mmm_text", "global_contrastive"}
+
+
+def test_run_pretraining__missing_data_folder_is_named(recipe, tmp_path):
+    with pytest.raises(DatasetError, match="nowhere"):
+        pretrain(recipe, "--paired_data", f"finegpr={tmp_path / 'nowhere'}")
+
+
+def test_run_pretraining__non_finite_loss_names_images(recipe, monkeypatch):
+    def poisoned(self, *arguments, **kwargs):
+        output = forward(self, *arguments, **kwargs)
+        output.losses["identity"] = output.losses["identity"] * float("nan")
+        output.loss = output.loss * float("nan")
+        return output
+
+    forward = MMETForPreTraining.forward
+    monkeypatch.setattr(MMETForPreTraining, "forward", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"step 0 is not finite \(identity\).*_c\d\d_w\d\d_l\d\d_p\d\d\.jpg"):
+        pretrain(recipe, "--batch_mix", '{"identity": 1}')
+
+
+def test_find_checkpoint__named_folder_must_exist(recipe, tmp_path):
+    arguments = parse_arguments([recipe, "--resume_from_checkpoint", str(tmp_path / "gone")])[3]
+    with pytest.raises(ValueError, match="gone is not a folder"):
+        find_checkpoint(arguments)
+
+
+def test_trainer__what_decays(recipe):
+    model = MMETForPreTraining.from_pretrained(pretrain(recipe, "--max_steps", 4))
+    decaying = MMETTrainer.get_decay_parameter_names(None, model)
+    assert "mmet.image_model.encoder.layers.0.mlp.fc1.weight" in decaying
+    assert "mmet.text_model.embeddings.token_embedding.weight" in decaying
+    parameters = dict(model.named_parameters())
+    assert all(parameters[name].ndim >= 2 for name in decaying)
+    assert not {name for name in decaying if "cls_token" in name or "position" in name or "bnneck" in name}
+
+
+def test_run_pretrain_script__bad_input_is_one_message(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    expected = {
+        f"finegpr={tmp_path / 'missing'}": "missing",
+        f"finegpr={tmp_path / 'empty'}": "FineGPR/",  # the expected tree
+        "marketplace=/x": "market1501",  # the known names
+    }
+    for argument, message in expected.items():
+        assert main(["--paired_data", argument, "--output_dir", str(tmp_path / "run")]) == 2
+        assert message in capsys.readouterr().err

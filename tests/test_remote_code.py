@@ -1,0 +1,171 @@
+"""Checkpoints that bring their own code: a saved folder must work in a process that has nothing of this project."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
+from processing_mmet import MMETImageProcessor, MMETProcessor
+
+# Runs in isolated mode: `load.py FOLDER OUTPUT THREADS`. The project is blocked by name, because an editable
+# installation would be importable from anywhere.
+LOAD_SCRIPT = """
+import sys
+from pathlib import Path
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("mmet", "configuration_mmet", "modeling_mmet", "processing_mmet"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+folder, output, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
+
+torch.set_num_threads(threads)
+batch = torch.load(folder / "batch.pt")
+clean = {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+results = {}
+
+def run(key, auto_class, path, inputs, fields):
+    model = auto_class.from_pretrained(path, trust_remote_code=True).eval()
+    with torch.no_grad():
+        output = model(**inputs)
+    results[key] = (type(model).__name__, {field: output[field] for field in fields})
+    return model
+
+run("model", AutoModel, folder / "model", clean, ["image_embeds", "text_embeds", "multimodal_embeds"])
+reid = run("reid", AutoModel, folder / "reid", clean, ["embeddings", "logits"])
+run("pretraining", AutoModelForPreTraining, folder / "pretraining", batch, ["loss", "losses", "itm_logits"])
+run("base of pretraining", AutoModel, folder / "pretraining", clean, ["multimodal_embeds"])
+reid.save_pretrained(output / "again")
+run("saved again", AutoModel, output / "again", clean, ["embeddings", "logits"])
+
+processor = AutoProcessor.from_pretrained(folder / "reid", trust_remote_code=True)
+crop = torch.load(folder / "crop.pt").numpy()
+features = processor(images=[crop], text=["a man in red"], return_tensors="pt")
+results["processor"] = (type(processor).__name__, dict(features))
+config = AutoConfig.from_pretrained(folder / "reid", trust_remote_code=True)
+results["config"] = (type(config).__name__, config.image_config.num_patches)
+assert not {"mmet", "modeling_mmet", "configuration_mmet", "processing_mmet"} & set(sys.modules)
+torch.save(results, output / "results.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def crop_array() -> torch.Tensor:
+    """A crop `(H, W, 3)` of bytes."""
+    return torch.randint(0, 256, (61, 37, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def models(make_config) -> dict[str, MMETModel | MMETForReID | MMETForPreTraining]:
+    """One model a class, whose batch norm statistics are not those of a new one."""
+    torch.manual_seed(1)
+    config = make_config()
+    classes = {"model": MMETModel, "reid": MMETForReID, "pretraining": MMETForPreTraining}
+    built = {key: model_class(config).eval() for key, model_class in classes.items()}
+    for key in ("reid", "pretraining"):
+        built[key].identity_head.bnneck.running_mean.normal_()
+        built[key].identity_head.bnneck.running_var.uniform_(0.5, 2.0)
+    return built
+
+
+@pytest.fixture(scope="module")
+def batch(make_pretraining_batch) -> dict[str, torch.Tensor]:
+    return make_pretraining_batch()
+
+
+@pytest.fixture(scope="module")
+def remote(models, batch, crop_array, tokenizer, tmp_path_factory) -> dict:
+    """What another process computes that has nothing but the saved folders: key -> (class name, results)."""
+    saved, elsewhere = tmp_path_factory.mktemp("saved"), tmp_path_factory.mktemp("elsewhere")
+    for key, model in models.items():
+        model.save_pretrained(saved / key)
+    MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer).save_pretrained(saved / "reid")
+    torch.save(batch, saved / "batch.pt")
+    torch.save(crop_array, saved / "crop.pt")
+    shutil.move(saved, elsewhere / "folders")
+    (elsewhere / "load.py").write_text(LOAD_SCRIPT, encoding="utf-8")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(elsewhere),
+        "HF_HOME": str(elsewhere / "hf_home"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    arguments = [elsewhere / "folders", elsewhere, torch.get_num_threads()]
+    process = subprocess.run(
+        [sys.executable, "-I", "load.py", *map(str, arguments)],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return torch.load(elsewhere / "results.pt")
+
+
+def _assert_same(received: dict, expected: dict):
+    """Bit for bit, also one level down."""
+    for name, value in received.items():
+        if isinstance(value, dict):
+            _assert_same(value, expected[name])
+        elif value is None:
+            assert expected[name] is None, name
+        else:
+            assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("key", "source", "class_name"),
+    [
+        ("model", "model", "MMETModel"),
+        ("reid", "reid", "MMETForReID"),
+        ("saved again", "reid", "MMETForReID"),
+        ("pretraining", "pretraining", "MMETForPreTraining"),
+    ],
+)
+def test_remote_model__bit_identical(remote, models, batch, key, source, class_name):
+    received_class, received = remote[key]
+    assert received_class == class_name
+    names = batch if source == "pretraining" else ("pixel_values", "input_ids", "attention_mask")
+    with torch.no_grad():
+        expected = models[source](**{name: batch[name] for name in names})
+    _assert_same(received, expected)
+
+
+def test_remote_model__base_of_a_pretraining_checkpoint(remote, models, batch):
+    received_class, received = remote["base of pretraining"]
+    assert received_class == "MMETModel"
+    inputs = {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+    with torch.no_grad():
+        _assert_same(received, models["pretraining"].mmet(**inputs))
+
+
+def test_remote_processor__same_features(remote, tokenizer, crop_array):
+    class_name, received = remote["processor"]
+    processor = MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer)
+    expected = processor(images=[crop_array.numpy()], text=["a man in red"], return_tensors="pt")
+    assert class_name == "MMETProcessor"
+    assert set(received) == set(expected)
+    _assert_same(received, expected)
+
+
+def test_remote_config__derived_values(remote):
+    assert remote["config"] == ("MMETConfig", 8)
+
+
+@pytest.mark.parametrize("key", ["model", "reid", "pretraining"])
+def test_saved_folder__holds_its_code_and_safe_weights(models, tmp_path, key):
+    models[key].save_pretrained(tmp_path)
+    files = {path.name for path in Path(tmp_path).iterdir()}
+    assert {"config.json", "configuration_mmet.py", "modeling_mmet.py", "model.safetensors"} <= files
+    assert not any(name.endswith((".bin", ".pt")) for name in files)
