@@ -98,8 +98,8 @@ def build_report(request: ReportRequest) -> Path:
     """
     page = collect_page(request)
     request.output.mkdir(parents=True, exist_ok=True)
-    for name, png in draw_figures(page).items():
-        write_whole(request.output / name, png)
+    for name, draw in plan_figures(page).items():
+        write_whole(request.output / name, draw())
     index = request.output / "index.html"
     write_whole(index, render_page(page).encode("utf-8"))
     return index
@@ -271,26 +271,26 @@ def world_command(root: Path) -> str | None:
     return shlex.join([*words, *(word for name, value in options.items() for word in (f"--{name}", str(value)))])
 
 
-def draw_figures(page: Page) -> dict[str, bytes]:
-    """The report's pictures, PNG files by name: the overview, and every figure that there is something to draw for."""
+def plan_figures(page: Page) -> dict[str, Callable[[], bytes]]:
+    """The report's pictures by file name, each a function that draws it as PNG; none for what there is nothing of."""
     searches = [search for search in page.searches if isinstance(search, Search)]
     history = page.history if isinstance(page.history, TrainingHistory) and page.history.losses else None
     masking = page.masking if isinstance(page.masking, MaskingComparison) else None
     tasks = page.evaluation.tasks
-    drawn: dict[str, Callable[[], bytes]] = {
+    plan: dict[str, Callable[[], bytes]] = {
         f"gallery_{search.task.query.modality}.png": lambda search=search: figures.gallery_figure(  # type: ignore[misc]
             search, QUERY_LABELS[search.task.query.modality], LIGHT
         )
         for search in searches
     }
     if tasks:
-        drawn["map.png"] = lambda: figures.precision_figure(tasks, LIGHT)
-        drawn["cmc.png"] = lambda: figures.cmc_figure(tasks, page.titles, LIGHT)
+        plan["map.png"] = lambda: figures.precision_figure(tasks, LIGHT)
+        plan["cmc.png"] = lambda: figures.cmc_figure(tasks, page.titles, LIGHT)
     if history is not None:
-        drawn["losses.png"] = lambda: figures.losses_figure(history, page.uniform_guesses, LIGHT)
+        plan["losses.png"] = lambda: figures.losses_figure(history, page.uniform_guesses, LIGHT)
     if masking is not None:
-        drawn["masks.png"] = lambda: figures.masks_figure(masking, LIGHT)
-    drawn["report.png"] = lambda: figures.overview_figure(
+        plan["masks.png"] = lambda: figures.masks_figure(masking, LIGHT)
+    plan["report.png"] = lambda: figures.overview_figure(
         title=TITLE,
         subtitle=overview_subtitle(page),
         searches=searches,
@@ -299,7 +299,7 @@ def draw_figures(page: Page) -> dict[str, bytes]:
         masking=masking,
         theme=LIGHT,
     )
-    return {name: draw() for name, draw in drawn.items()}
+    return plan
 
 
 def overview_subtitle(page: Page) -> str:

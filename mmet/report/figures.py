@@ -416,7 +416,7 @@ def _draw_candidate(
 def gallery_figure(search: Search, title: str, theme: Theme) -> bytes:
     """The ranked lists of one search, one below the other."""
     pitch = 166
-    canvas = Canvas(1000, 60 + pitch * len(search.lists), theme)
+    canvas = Canvas(1000, 60 + pitch * len(search.lists), theme, scale=1.6)
     canvas.text(28, 18, title, size=15, bold=True)
     for number, ranked in enumerate(search.lists):
         found = f"AP {100 * ranked.average_precision:.0f} %, {ranked.num_matches} true matches"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmet.data.synthetic import __main__ as synthetic_main
 from mmet.report.__main__ import main
-from mmet.report.builder import draw_figures, reproduction_commands, uniform_guesses, world_command, write_whole
+from mmet.report.builder import plan_figures, reproduction_commands, uniform_guesses, world_command, write_whole
 from mmet.report.figures import smooth
 from mmet.report.inputs import read_evaluation, read_history
 from modeling_mmet import MMETForReID
@@ -45,8 +45,7 @@ def test_command_line_writes_page_overview_and_figures(request_of, tmp_path, cap
 
 
 def test_overview_is_1600_pixels_wide(page):
-    figures = draw_figures(page)
-    assert Image.open(io.BytesIO(figures["report.png"])).width == 1600
+    assert Image.open(io.BytesIO(plan_figures(page)["report.png"]())).width == 1600
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from mmet.report.builder import collect_page, draw_figures
+from mmet.report.builder import collect_page, plan_figures
 from mmet.report.galleries import Search
 from mmet.report.inputs import read_evaluation
 from mmet.report.page import describe_duration, headline, render_page
@@ -114,7 +114,7 @@ def test_captions_and_paths_are_text_not_markup(page):
     assert all("onerror" not in image for image in reader.images)
     assert all(text in "".join(reader.text) for text in (caption, "a<b>c</b>", "x < y && <i>z</i>"))
     # Nor does a figure take it for mathematics.
-    assert draw_figures(changed)["gallery_text.png"].startswith(b"\x89PNG")
+    assert plan_figures(changed)["gallery_text.png"]().startswith(b"\x89PNG")
 
 
 def test_synthetic_pictures_are_declared_and_real_ones_are_not_called_synthetic(page, reader):
@@ -126,7 +126,9 @@ def test_synthetic_pictures_are_declared_and_real_ones_are_not_called_synthetic(
 
 def test_headline_states_model_training_and_search(page):
     sentence = headline(page)
-    assert f"{page.model.num_parameters / 1e6:.1f} million parameters" in sentence or "parameters" in sentence
+    assert f"An MMET of {page.model.num_parameters:,} parameters, trained for" in sentence
+    large = replace(page, model=replace(page.model, num_parameters=2_061_000))
+    assert "An MMET of 2.1 million parameters, trained for" in headline(large)
     assert "50 steps (3 min 48 s)" in sentence
     assert "12 pictures of 3 people (synthetic, FineGPR layout)" in sentence
     assert "5 people in 30 pictures (synthetic, CUHK-PEDES layout)" in sentence
@@ -146,19 +148,19 @@ def test_parts_that_are_missing_are_left_out_with_a_reason(request_of, run, tmp_
     assert "“By sentence” is left out: split 'query' has no captions" in words
     assert "“By image and sentence” is left out" in words
     assert [isinstance(search, Search) for search in page.searches] == [True, False, False]
-    assert set(draw_figures(one_task)) == {"gallery_image.png", "map.png", "cmc.png", "report.png"}
+    assert set(plan_figures(one_task)) == {"gallery_image.png", "map.png", "cmc.png", "report.png"}
 
 
 def test_training_data_without_silhouettes_is_said_so(request_of):
     page = collect_page(replace(request_of, training_data=request_of.data[:1], data=request_of.data[:1]))
     assert "has no silhouettes" in PageReader(render_page(page)).words
-    assert "masks.png" not in draw_figures(page)
+    assert "masks.png" not in plan_figures(page)
 
 
 def test_no_results_at_all(page):
     empty = replace(page, evaluation=replace(page.evaluation, tasks=[]))
     assert "the results file holds no result" in PageReader(render_page(empty)).words
-    assert "map.png" not in draw_figures(empty)
+    assert "map.png" not in plan_figures(empty)
 
 
 @pytest.mark.parametrize(
