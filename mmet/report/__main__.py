@@ -1,0 +1,64 @@
+"""Command line of the report.
+
+python -m mmet.report --run outputs/demo/model --results outputs/demo/eval/results.json \\
+    --data market1501=data/market cuhk_pedes=data/pedes --training_data finegpr=data/source --output outputs/report
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmet.data import parse_data_argument
+from mmet.report.builder import ReportRequest, build_report
+
+USER_ERROR_EXIT_CODE = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; defaults are those of `ReportRequest`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmet.report",
+        description="Write index.html (one self-contained page), report.png (an overview) and the single figures.",
+    )
+    parser.add_argument("--run", required=True, type=Path, help="folder of the trained model")
+    parser.add_argument("--results", required=True, type=Path, help="results.json of run_reid_eval.py")
+    parser.add_argument(
+        "--data", required=True, nargs="+", metavar="NAME=DIR", help="data sets to search, such as market1501=DIR"
+    )
+    parser.add_argument(
+        "--training_data", nargs="+", default=[], metavar="NAME=DIR", help="data sets the model was trained on"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder of the report")
+    parser.add_argument("--recipe", type=Path, help="recipe of the run, to show the command that trains it")
+    parser.add_argument(
+        "--mask_ratio", type=float, default=ReportRequest.mask_ratio, help="share of patches to hide (%(default)s)"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=ReportRequest.batch_size, help="items embedded at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=ReportRequest.seed, help="chooses queries, crops and patches (%(default)s)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the report; returns the exit code, 2 for anything the user has to put right."""
+    parser = build_parser()
+    options = vars(parser.parse_args(arguments))
+    try:
+        for name in ("data", "training_data"):
+            options[name] = [parse_data_argument(argument) for argument in options[name]]
+        index = build_report(ReportRequest(**options))
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    print(f"{index} and {index.with_name('report.png')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

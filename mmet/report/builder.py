@@ -1,0 +1,318 @@
+"""From a run, its results and its data to the report's files.
+
+build_report(ReportRequest(run=Path("outputs/demo/model"), ...))
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import DatasetDict
+
+from configuration_mmet import MMETConfig
+from mmet.data import load_reid_dataset
+from mmet.data.synthetic import LAYOUTS, PROVENANCE_FILE, STYLES
+from mmet.evaluation import ModelSystem, RetrievalTask, build_task
+from mmet.evaluation.protocols import Modality
+from mmet.report import figures
+from mmet.report.figures import LIGHT, QUERY_LABELS
+from mmet.report.galleries import CachedEmbeddings, Search, run_search
+from mmet.report.inputs import (
+    DataSummary,
+    TrainingHistory,
+    read_evaluation,
+    read_history,
+    summarize_data,
+)
+from mmet.report.masks import MaskingComparison, compare_masking
+from mmet.report.page import Missing, ModelFacts, Page, headline, render_page
+from modeling_mmet import MMETForReID
+from processing_mmet import MMETProcessor
+
+NamedFolders = Sequence[tuple[str, Path]]
+
+SEARCHES: tuple[tuple[Modality, Modality], ...] = (("image", "image"), ("text", "image"), ("both", "image"))
+"""What is shown: pictures are searched, whatever the query is."""
+
+TITLE = "Finding people by image, sentence, or both"
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """What to report on, and where to.
+
+    Attributes:
+        run: folder of the model, as `run_pretrain.py` leaves it.
+        results: `results.json` of its evaluation.
+        data: (name, folder) of the data sets that are searched.
+        training_data: (name, folder) of those it was trained on; may be empty.
+        output: folder of the report; created, files in it are replaced.
+        recipe: the recipe of the run, for the command that reproduces it; None where it is not known.
+        mask_ratio: share of patches hidden in the comparison of masking strategies.
+        max_queries: queries that ranked lists are drawn from, a random sample where a data set has more.
+        num_candidates: length of the ranked lists that are shown.
+        batch_size: items embedded at a time.
+        seed: chooses queries, crops and hidden patches.
+    """
+
+    run: Path
+    results: Path
+    data: NamedFolders
+    training_data: NamedFolders
+    output: Path
+    recipe: Path | None = None
+    mask_ratio: float = 0.15
+    max_queries: int = 200
+    num_candidates: int = 10
+    batch_size: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """A data set and where it came from."""
+
+    name: str
+    root: Path
+    dataset: DatasetDict
+
+    def summary(self, *, training: bool) -> DataSummary:
+        """Its figures: of the training split, or of the splits that are searched."""
+        searched = [split for split in ("query", "gallery", "test") if split in self.dataset]
+        return summarize_data(self.name, self.root, self.dataset, ["train"] if training else searched)
+
+
+def build_report(request: ReportRequest) -> Path:
+    """Make the report and write its files; returns the path of the page.
+
+    Raises:
+        ValueError: a folder or file that is missing or is not what it should be, or a model without its processor.
+        OSError: files that cannot be read or written.
+    """
+    page = collect_page(request)
+    request.output.mkdir(parents=True, exist_ok=True)
+    for name, draw in plan_figures(page).items():
+        write_whole(request.output / name, draw())
+    index = request.output / "index.html"
+    write_whole(index, render_page(page).encode("utf-8"))
+    return index
+
+
+def collect_page(request: ReportRequest) -> Page:
+    """Read everything that the report shows and search the data sets. Raises as `build_report` does."""
+    check_paths(request)
+    evaluation, history = read_evaluation(request.results), read_history(request.run)
+    model, processor = load_model(request.run)
+    targets = [LoadedData(name, root, load_reid_dataset(name, root)) for name, root in request.data]
+    training = [
+        LoadedData(name, root, load_reid_dataset(name, root, check_images=False))
+        for name, root in request.training_data
+    ]
+    return Page(
+        model=describe_model(model),
+        evaluation=evaluation,
+        targets=[data.summary(training=False) for data in targets],
+        training_data=[data.summary(training=True) for data in training],
+        history=history or Missing(f"Left out: {request.run} holds no trainer_state.json."),
+        uniform_guesses=uniform_guesses(model.config),
+        searches=find_searches(request, model, processor, targets),
+        masking=find_masking(request, processor, training),
+        cpu_cores=os.cpu_count() or 1,
+        commands=reproduction_commands(request),
+        files=[
+            ("Model and processor", str(request.run)),
+            ("Results", str(request.results)),
+            ("This report and its figures", str(request.output)),
+        ],
+    )
+
+
+def check_paths(request: ReportRequest) -> None:
+    """Raise `ValueError`, naming the argument, for the first path that does not exist."""
+    for argument, path in (
+        ("--run", request.run),
+        *(("--data", root) for _, root in request.data),
+        *(("--training_data", root) for _, root in request.training_data),
+    ):
+        if not path.is_dir():
+            raise ValueError(f"{argument}: expected a folder, there is none at {path}")
+    if not request.results.is_file():
+        raise ValueError(f"--results: expected the results.json of an evaluation, there is no file {request.results}")
+
+
+def load_model(run: Path) -> tuple[MMETForReID, MMETProcessor]:
+    """The model and its processor. Raises `ValueError` when the folder holds none."""
+    try:
+        return MMETForReID.from_pretrained(run), MMETProcessor.from_pretrained(run)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(f"--run: {run} holds no model with its processor: {first_line}") from error
+
+
+def describe_model(model: MMETForReID) -> ModelFacts:
+    """Size of the model and of its input."""
+    image = model.config.image_config
+    height, width = image.image_size
+    return ModelFacts(model.num_parameters(), (height, width), image.patch_grid)
+
+
+def uniform_guesses(config: MMETConfig) -> dict[str, float]:
+    """Cross-entropy of guessing uniformly among the classes, for every loss that is a classification."""
+    vocab_size = getattr(config.text_config, "vocab_size", 0)
+    classes = {
+        "mim": config.codebook_size,
+        "mmm_image": config.codebook_size,
+        "mlm": vocab_size,
+        "mmm_text": vocab_size,
+        "itm": 2,
+        "identity": config.num_identities,
+    }
+    return {name: math.log(number) for name, number in classes.items() if number > 1}
+
+
+def find_searches(
+    request: ReportRequest, model: MMETForReID, processor: MMETProcessor, targets: Sequence[LoadedData]
+) -> list[Search | Missing]:
+    """Each of `SEARCHES` on the first data set that allows it, or why none does."""
+    system = ModelSystem(model, processor, batch_size=request.batch_size)
+    embeddings = [CachedEmbeddings(system) for _ in targets]
+    found: list[Search | Missing] = []
+    for number, (query, gallery) in enumerate(SEARCHES):
+        label = f"“{QUERY_LABELS[query]}” is left out"
+        if model.config.identity_pooling not in ("multimodal", query):
+            found.append(Missing(f"{label}: this model embeds {model.config.identity_pooling} inputs alone."))
+            continue
+        tasks = [_try_task(data.dataset, query, gallery) for data in targets]
+        usable = [number for number, task in enumerate(tasks) if isinstance(task, RetrievalTask)]
+        if not usable:
+            found.append(Missing(f"{label}: {'; '.join(str(task) for task in tasks)}."))
+            continue
+        task = tasks[usable[0]]
+        assert isinstance(task, RetrievalTask)
+        rng = np.random.default_rng([request.seed, number])
+        found.append(
+            run_search(
+                task,
+                embeddings[usable[0]],
+                max_queries=request.max_queries,
+                num_candidates=request.num_candidates,
+                rng=rng,
+            )
+        )
+    return found
+
+
+def _try_task(dataset: DatasetDict, query: Modality, gallery: Modality) -> RetrievalTask | ValueError:
+    """The task, or what stands against it."""
+    try:
+        return build_task(dataset, query, gallery)
+    except ValueError as error:
+        return error
+
+
+def find_masking(
+    request: ReportRequest, processor: MMETProcessor, training: Sequence[LoadedData]
+) -> MaskingComparison | Missing:
+    """Masking strategies on the first training data set with silhouettes."""
+    if not training:
+        return Missing("Left out: no training data was named (--training_data).")
+    for data in training:
+        rng = np.random.default_rng(request.seed)
+        masking = compare_masking(data.dataset["train"], processor, mask_ratio=request.mask_ratio, rng=rng)
+        if masking is not None:
+            return masking
+    return Missing("Left out: the training data has no silhouettes of the people, on which masks could be measured.")
+
+
+def reproduction_commands(request: ReportRequest) -> list[tuple[str, str]]:
+    """What to type, in order, to come to this report again. Data that is not synthetic has to be there already."""
+    roots = dict.fromkeys([*request.training_data, *request.data])
+    worlds = [("Draw the synthetic data", command) for _, root in roots if (command := world_command(root))]
+    train = ["python", "run_pretrain.py", str(request.recipe), "--output_dir", str(request.run)]
+    data = [f"{name}={root}" for name, root in request.data]
+    evaluate = ["python", "run_reid_eval.py", "--model_name_or_path", str(request.run), "--data", *data]
+    evaluate += ["--baselines", "chance", "histogram", "untrained", "--output_dir", str(request.results.parent)]
+    report = ["python", "-m", "mmet.report", "--run", str(request.run), "--results", str(request.results)]
+    report += ["--data", *data]
+    if request.training_data:
+        report += ["--training_data", *(f"{name}={root}" for name, root in request.training_data)]
+    report += ["--output", str(request.output)]
+    return [
+        *worlds,
+        *([("Train", shlex.join(train))] if request.recipe is not None else []),
+        ("Evaluate", shlex.join(evaluate)),
+        ("Make this report", shlex.join(report)),
+    ]
+
+
+def world_command(root: Path) -> str | None:
+    """The command that draws the synthetic world in a folder; None for other data and for styles without a name."""
+    try:
+        arguments = json.loads((root / PROVENANCE_FILE).read_text(encoding="utf-8"))["arguments"]
+        layout, style = LAYOUTS[arguments["layout"]], arguments["style"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if style not in STYLES:
+        return None
+    counts = ["num_train_ids", "num_test_ids"] + ["num_val_ids"] * layout.has_validation
+    options = (
+        {name: arguments[name] for name in counts} if layout.has_splits else {"num_ids": arguments["num_train_ids"]}
+    )
+    options |= {name: arguments[name] for name in ("images_per_id", "seed", "image_height", "image_width")}
+    words = ["python", "-m", "mmet.data.synthetic", "--layout", arguments["layout"], "--style", style]
+    words += ["--output", str(root)]
+    return shlex.join([*words, *(word for name, value in options.items() for word in (f"--{name}", str(value)))])
+
+
+def plan_figures(page: Page) -> dict[str, Callable[[], bytes]]:
+    """The report's pictures by file name, each a function that draws it as PNG; none for what there is nothing of."""
+    searches = [search for search in page.searches if isinstance(search, Search)]
+    history = page.history if isinstance(page.history, TrainingHistory) and page.history.losses else None
+    masking = page.masking if isinstance(page.masking, MaskingComparison) else None
+    tasks = page.evaluation.tasks
+    plan: dict[str, Callable[[], bytes]] = {
+        f"gallery_{search.task.query.modality}.png": lambda search=search: figures.gallery_figure(  # type: ignore[misc]
+            search, QUERY_LABELS[search.task.query.modality], LIGHT
+        )
+        for search in searches
+    }
+    if tasks:
+        plan["map.png"] = lambda: figures.precision_figure(tasks, LIGHT)
+        plan["cmc.png"] = lambda: figures.cmc_figure(tasks, page.titles, LIGHT)
+    if history is not None:
+        plan["losses.png"] = lambda: figures.losses_figure(history, page.uniform_guesses, LIGHT)
+    if masking is not None:
+        plan["masks.png"] = lambda: figures.masks_figure(masking, LIGHT)
+    plan["report.png"] = lambda: figures.overview_figure(
+        title=TITLE,
+        subtitle=overview_subtitle(page),
+        searches=searches,
+        tasks=tasks,
+        history=history,
+        masking=masking,
+        theme=LIGHT,
+    )
+    return plan
+
+
+def overview_subtitle(page: Page) -> str:
+    """The headline, and what the pictures are where they are synthetic."""
+    notice = " No real person is shown, and no figure is a result on a real data set." if page.is_synthetic else ""
+    return headline(page) + notice
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside `path` and rename, so that nobody ever reads half a file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
