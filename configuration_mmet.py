@@ -28,9 +28,10 @@ class MMETEncoderConfig(PreTrainedConfig):
         initializer_range: Standard deviation of the normal initialisation of weights (0.02 in ViT, BERT and FLAVA).
             `None` asks for Xavier-uniform linear layers and word embeddings of unit expected norm, which train far
             better at small width.
-        token_initializer_range: Standard deviation of class tokens and position embeddings. `None` is
-            `initializer_range`, or unit expected norm where that is `None` too. Large values (around 2, so that a
-            patch's place outweighs its colour at first) let a small model learn identities many times faster.
+        position_initializer_range: Standard deviation of the position embeddings. `None` is `initializer_range`, or
+            unit expected norm where that is `None` too. In the image encoder a large value (2: at first a patch's place
+            outweighs its colour) lets a small model learn identities many times faster.
+        class_token_initializer_range: The same for the class token; large values help the multimodal encoder.
     """
 
     hidden_size: int = 768
@@ -42,7 +43,8 @@ class MMETEncoderConfig(PreTrainedConfig):
     attention_probs_dropout_prob: float | int = 0.0
     layer_norm_eps: float = 1e-12
     initializer_range: float | int | None = 0.02
-    token_initializer_range: float | int | None = None
+    position_initializer_range: float | int | None = None
+    class_token_initializer_range: float | int | None = None
 
     def validate_heads(self):
         """The heads share the hidden states evenly."""

@@ -453,7 +453,7 @@ class MMETPreTrainedModel(PreTrainedModel):
                 if name == "mask_token":
                     init.zeros_(parameter)  # a hidden patch is its position and no content (as in FLAVA)
                 else:
-                    init.normal_(parameter, std=self._token_std(parameter))
+                    init.normal_(parameter, std=self._token_std(name, parameter.shape[-1]))
         elif isinstance(module, MMETModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
         elif isinstance(module, MMETImageCodebook):
@@ -461,12 +461,12 @@ class MMETPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MMETTokenPredictionHead):
             init.zeros_(module.bias)
 
-    def _token_std(self, parameter: torch.Tensor) -> float:
-        """Standard deviation of class tokens and position embeddings."""
-        for std in (self.config.token_initializer_range, self.config.initializer_range):
-            if std is not None:
-                return std
-        return parameter.shape[-1] ** -0.5
+    def _token_std(self, name: str, hidden_size: int) -> float:
+        """Standard deviation of a class token or of position embeddings, by the parameter's name."""
+        config = self.config
+        own = config.class_token_initializer_range if name == "cls_token" else config.position_initializer_range
+        fallback = config.initializer_range if config.initializer_range is not None else hidden_size**-0.5
+        return own if own is not None else fallback
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in the base class; the folder also says which classes its own code offers to the Auto classes."""

@@ -65,6 +65,10 @@ class DataArguments:
     itm_mismatch_probability: float = field(
         default=0.5, metadata={"help": "Share of the pairs that get another person's caption for L_ITM."}
     )
+    caption_noise: float = field(
+        default=0.0,
+        metadata={"help": "Share of tokens in identity batches that become random, against another domain's words."},
+    )
     augmentation: dict | str | None = field(
         default=None,
         metadata={
@@ -86,7 +90,8 @@ class ObjectiveArguments:
     batch_mix: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Proportions of batch kinds: paired (masked), identity (P x K), image, text. None: paired alone."
+            "help": "Proportions of batch kinds: paired (masked), identity (P x K), identity_image (P x K without "
+            "captions), image, text. None: paired alone."
         },
     )
     persons_per_batch: int = field(default=16, metadata={"help": "P of identity batches (paper: 16)."})

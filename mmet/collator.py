@@ -40,6 +40,7 @@ class MMETDataCollator:
 
     - `identity`: `pixel_values (B, 3, H, W)`, `input_ids (B, L)`, `attention_mask (B, L)`, `person_labels (B)`; and
       `text_present (B)` where some sample has no caption.
+    - `identity_image`: `pixel_values`, `person_labels`.
     - `paired`: pictures and captions as above, `person_ids (B)` (so that the contrastive loss knows who is who without
       the identity losses being asked for), `bool_masked_pos (B, N)`, and a second caption that is masked:
       `input_ids_masked (B, L)`, `masked_attention_mask (B, L)`, `mlm_labels (B, L)`. It is the picture's own where
@@ -54,6 +55,8 @@ class MMETDataCollator:
         mask_ratio: share of patches that are masked.
         mlm_probability: share of tokens that are masked.
         itm_mismatch_probability: share of pairs whose masked caption is swapped for another person's.
+        caption_noise: share of the tokens of identity batches that become random ones, so that words which only
+            another domain uses do not throw the model off.
         max_length: longest caption in tokens; longer ones are cut.
         segmenter: called with the pictures of a batch that have no mask, where the masking strategy wants them. It
             runs in the data loading workers.
@@ -69,6 +72,7 @@ class MMETDataCollator:
         mask_ratio: float = 0.15,
         mlm_probability: float = 0.15,
         itm_mismatch_probability: float = 0.5,
+        caption_noise: float = 0.0,
         max_length: int = 64,
         segmenter: Segmenter | None = None,
         prior: ArrayLike | None = None,
@@ -76,8 +80,9 @@ class MMETDataCollator:
     ) -> None:
         if image_masking not in IMAGE_MASKING:
             raise ValueError(f"expected image_masking among {', '.join(IMAGE_MASKING)}, received {image_masking!r}")
-        if not 0 <= itm_mismatch_probability <= 1:
-            raise ValueError(f"expected itm_mismatch_probability in [0, 1], received {itm_mismatch_probability}")
+        for name, share in (("itm_mismatch_probability", itm_mismatch_probability), ("caption_noise", caption_noise)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"expected {name} in [0, 1], received {share}")
         check_mlm_probability(mlm_probability)
         self.processor = processor
         self.grid: tuple[int, int] = tuple(processor.image_processor.patch_grid)
@@ -85,6 +90,7 @@ class MMETDataCollator:
         self.num_masked = num_masked_patches(mask_ratio, self.grid[0] * self.grid[1])
         self.mlm_probability = mlm_probability
         self.itm_mismatch_probability = itm_mismatch_probability
+        self.caption_noise = caption_noise
         self.max_length = max_length
         self.segmenter = segmenter
         self.sharpness = sharpness
@@ -94,6 +100,7 @@ class MMETDataCollator:
         self._collate = {
             "paired": self._collate_paired,
             "identity": self._collate_identity,
+            "identity_image": self._collate_identity_image,
             "image": self._collate_image,
             "text": self._collate_text,
         }
@@ -110,9 +117,13 @@ class MMETDataCollator:
         return batch
 
     def _collate_identity(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> Batch:
-        batch = self._images(samples) | self._captions(samples) | {"person_labels": _person_labels(samples)}
+        captions = self._noisy_captions(self._captions(samples), rng)
+        batch = self._images(samples) | captions | {"person_labels": _person_labels(samples)}
         text_present = torch.tensor([sample.caption is not None for sample in samples])
         return batch if text_present.all() else batch | {"text_present": text_present}
+
+    def _collate_identity_image(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> Batch:
+        return self._images(samples) | {"person_labels": _person_labels(samples)}
 
     def _collate_image(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> Batch:
         return self._masked_images(samples, rng)
@@ -184,13 +195,25 @@ class MMETDataCollator:
         )
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
+    def _noisy_captions(self, captions: Batch, rng: np.random.Generator) -> Batch:
+        """The captions with `caption_noise` of their tokens, special ones aside, replaced by random ones."""
+        if not self.caption_noise:
+            return captions
+        input_ids = captions["input_ids"].numpy()
+        noisy = (rng.random(input_ids.shape) < self.caption_noise) & ~self._special_tokens(captions)
+        noise = rng.integers(len(self.processor.tokenizer), size=input_ids.shape)
+        return captions | {"input_ids": torch.from_numpy(np.where(noisy, noise, input_ids))}
+
+    def _special_tokens(self, captions: Batch) -> NDArray[np.bool_]:
+        """True `(B, L)` at special tokens and padding."""
+        special = np.isin(captions["input_ids"].numpy(), self.processor.tokenizer.all_special_ids)
+        return special | (captions["attention_mask"].numpy() == 0)
+
     def _masked_captions(self, captions: Batch, rng: np.random.Generator) -> Batch:
         tokenizer = self.processor.tokenizer
-        input_ids = captions["input_ids"].numpy()
-        special = np.isin(input_ids, tokenizer.all_special_ids) | (captions["attention_mask"].numpy() == 0)
         masked = mask_tokens(
-            input_ids,
-            special,
+            captions["input_ids"].numpy(),
+            self._special_tokens(captions),
             mask_token_id=tokenizer.mask_token_id,
             vocab_size=len(tokenizer),
             mlm_probability=self.mlm_probability,

@@ -25,7 +25,7 @@ from mmet.codebook import fit_codebook
 from mmet.collator import MMETDataCollator
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.data.training import TrainingDataset
-from mmet.sampling import IdentityBatchShape, MixedBatchSampler
+from mmet.sampling import IDENTITY_KINDS, IdentityBatchShape, MixedBatchSampler
 from mmet.tokenization import train_wordpiece_tokenizer
 from mmet.trainer import MMETTrainer
 from modeling_mmet import MMETForPreTraining
@@ -125,7 +125,7 @@ def build_model(
     arguments: ModelArguments, objectives: ObjectiveArguments, sources: TrainingSources, dataset: TrainingDataset
 ) -> tuple[MMETProcessor, MMETForPreTraining]:
     """Processor and model: from a checkpoint when one is named, else from the configuration and the captions."""
-    num_identities = dataset.num_identities if "identity" in objectives.mix else 0
+    num_identities = dataset.num_identities if _trains_identities(objectives) else 0
     if arguments.model_name_or_path is not None:
         processor = MMETProcessor.from_pretrained(arguments.model_name_or_path)
         config = MMETConfig.from_pretrained(arguments.model_name_or_path, **objectives.loss_weights)
@@ -141,6 +141,8 @@ def build_model(
         num_identities=num_identities,
         loss_weights=objectives.loss_weights,
     )
+    # A processor that truncates cuts at what the text encoder can read.
+    tokenizer.model_max_length = config.text_config.max_position_embeddings
     image = config.image_config
     height, width = image.image_size
     image_processor = MMETImageProcessor(
@@ -159,6 +161,10 @@ def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> Ber
             "no captions to train a vocabulary on: name a tokenizer, for example --tokenizer_name bert-base-uncased"
         )
     return train_wordpiece_tokenizer(captions, vocab_size=arguments.vocab_size)
+
+
+def _trains_identities(objectives: ObjectiveArguments) -> bool:
+    return any(kind in objectives.mix for kind in IDENTITY_KINDS)
 
 
 def _needs_codebook(model: MMETForPreTraining, data: DataArguments, objectives: ObjectiveArguments) -> bool:
@@ -197,14 +203,12 @@ def build_trainer(
     arguments: PretrainingArguments,
 ) -> MMETTrainer:
     """Sampler, collator and trainer."""
-    mix = objectives.mix
-    shape = IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person)
     sampler = MixedBatchSampler(
         dataset.sizes,
-        mix=mix,
+        mix=objectives.mix,
         batch_size=arguments.per_device_train_batch_size,
-        person_labels=dataset.person_labels if "identity" in mix else None,
-        identity_shape=shape if "identity" in mix else None,
+        person_labels=dataset.person_labels,
+        identity_shape=IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person),
         num_processes=arguments.world_size,
         seed=arguments.seed,
     )
@@ -214,6 +218,7 @@ def build_trainer(
         mask_ratio=data.mask_ratio,
         mlm_probability=data.mlm_probability,
         itm_mismatch_probability=data.itm_mismatch_probability,
+        caption_noise=data.caption_noise,
         max_length=min(data.max_text_length, model.config.text_config.max_position_embeddings),
     )
     return MMETTrainer(

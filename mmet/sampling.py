@@ -1,7 +1,8 @@
 """In which order training sees its examples: homogeneous batches of several kinds, mixed in exact proportions.
 
-A batch holds examples of one kind only: `paired` (masked image and text), `identity` (P persons × K images), `image`
-(images alone) or `text` (sentences alone). `MixedBatchSampler` yields one `Draw` an example, so that it is an ordinary
+A batch holds examples of one kind only: `paired` (masked image and text), `identity` (P persons × K images with their
+sentences), `identity_image` (the same without sentences), `image` (images alone) or `text` (sentences alone).
+`MixedBatchSampler` yields one `Draw` an example, so that it is an ordinary
 sampler for `torch.utils.data.DataLoader`: every `batch_size` consecutive draws are one batch, and every
 `num_processes` consecutive batches, which accelerate deals to the processes one each, are of one kind, so that all
 processes compute the same losses.
@@ -24,8 +25,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Sampler
 
-BATCH_KINDS = ("paired", "identity", "image", "text")
+BATCH_KINDS = ("paired", "identity", "image", "text", "identity_image")
 """The kinds of batch. The position of a name seeds its shuffling: append new ones at the end."""
+
+IDENTITY_KINDS = ("identity", "identity_image")
+"""The kinds whose batches show P persons with K images each."""
 
 MAX_SEED = 2**63
 
@@ -62,14 +66,14 @@ class MixedBatchSampler(Sampler[Draw]):
     multiple of those in a step), with images drawn anew each time.
 
     Args:
-        sizes: number of examples of each kind that `mix` names, but for `identity`.
+        sizes: number of examples of each kind that `mix` names, but for the identity kinds.
         mix: proportion of batches of each kind; zero leaves a kind out. They need not add up to one.
         batch_size: examples in the batch of one process.
-        person_labels: person of each example of `identity`; negative where unknown (never drawn). Only for `identity`.
-        identity_shape: P × K with `P * K == batch_size`. Only for `identity`.
+        person_labels: person of each example of the identity kinds, which need it; negative where unknown: not drawn.
+        identity_shape: P × K with `P * K == batch_size`. Only for the identity kinds.
         num_processes: number of processes that consecutive batches are dealt to.
         batches_per_epoch: batches of *each process* in an epoch; None for the fewest that show every example (every
-            person, for `identity`) once.
+            person, for the identity kinds) once.
         seed: seed of all randomness.
 
     Raises:
@@ -101,7 +105,7 @@ class MixedBatchSampler(Sampler[Draw]):
         self._streams: dict[str, _ShuffledExamples | _PersonBatches] = {}
         for kind in proportions:
             kind_seed = (seed, 1 + BATCH_KINDS.index(kind))
-            if kind == "identity":
+            if kind in IDENTITY_KINDS:
                 shape = _checked_shape(identity_shape, batch_size)
                 self._streams[kind] = _PersonBatches(person_labels, shape, num_processes, kind_seed)
             else:

@@ -101,6 +101,25 @@ def test_identity_batch__missing_captions_are_marked(processor: StandInProcessor
     assert batch["attention_mask"].sum(dim=1).tolist() == [7, 2]  # with [CLS] and [SEP]
 
 
+def test_identity_batch__caption_noise(processor: StandInProcessor, tokenizer: BertTokenizer) -> None:
+    samples = [sample(n, "identity", seed=n) for n in range(400)]
+    clean = MMETDataCollator(processor)(samples)
+    noisy = MMETDataCollator(processor, caption_noise=0.25)(samples)
+    special = torch.isin(clean["input_ids"], torch.tensor(tokenizer.all_special_ids))
+    changed = clean["input_ids"] != noisy["input_ids"]
+    assert not changed[special].any()
+    assert changed[~special].float().mean() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(clean["attention_mask"], noisy["attention_mask"])
+    assert torch.equal(noisy["input_ids"], MMETDataCollator(processor, caption_noise=0.25)(samples)["input_ids"])
+
+
+def test_identity_image_batch__no_captions(processor: StandInProcessor) -> None:
+    samples = [sample(label, kind="identity_image", caption=None) for label in (3, 3, 5)]
+    batch = MMETDataCollator(processor)(samples)
+    assert set(batch) == {"pixel_values", "person_labels", "image_paths"}
+    assert batch["person_labels"].tolist() == [3, 3, 5]
+
+
 def test_image_batch(processor: StandInProcessor) -> None:
     batch = MMETDataCollator(processor)([sample(n, "image", caption=None) for n in range(3)])
     assert set(batch) == {"pixel_values", "bool_masked_pos", "image_paths"}

@@ -14,7 +14,7 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler
 
-from mmet.sampling import Draw, IdentityBatchShape, MixedBatchSampler, apportion
+from mmet.sampling import IDENTITY_KINDS, Draw, IdentityBatchShape, MixedBatchSampler, apportion
 
 SIZES = {"paired": 50, "image": 23, "text": 7}
 MIX = {"paired": 0.5, "image": 0.2, "text": 0.1, "identity": 0.2}
@@ -93,11 +93,12 @@ def test_fewer_examples_than_a_batch_wrap_around() -> None:
     assert counts == {0: 8, 1: 8, 2: 8}
 
 
+@pytest.mark.parametrize("kind", IDENTITY_KINDS)
 @pytest.mark.parametrize("num_processes", [1, 2])
 @pytest.mark.parametrize(("persons", "images"), [(2, 4), (4, 2), (8, 1), (3, 5)])
-def test_identity_batches_are_p_times_k(persons: int, images: int, num_processes: int) -> None:
+def test_identity_batches_are_p_times_k(persons: int, images: int, num_processes: int, kind: str) -> None:
     sampler = sampler_of(
-        mix={"identity": 1.0},
+        mix={kind: 1.0},
         batch_size=persons * images,
         identity_shape=IdentityBatchShape(persons, images),
         num_processes=num_processes,

@@ -57,10 +57,10 @@ class TrainingSample:
 class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
     """Loads examples by `Draw`; iterate it through a `MixedBatchSampler`.
 
-    `paired` sources give the `paired` batches (their rows with captions) and the `identity` batches (all their rows,
-    also those without a caption). Persons are numbered over the `paired` sources: rows of the same domain and person
-    id are one person, in whichever source they stand; negative ids are unknown persons. Rows of `image` sources carry
-    the label of a person known from there, else -100.
+    `paired` sources give the `paired` batches (their rows with captions), the `identity` batches (all their rows, also
+    those without a caption) and the `identity_image` batches (all their rows, pictures alone). Persons are numbered
+    over the `paired` sources: rows of the same domain and person id are one person, in whichever source they stand;
+    negative ids are unknown persons. Rows of `image` sources carry the label of a person known from there, else -100.
 
     Args:
         paired: datasets with the columns of `REID_FEATURES`.
@@ -95,6 +95,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         self._examples = {
             "paired": _Examples(paired, [*picture, "person_mask", "captions"], self.person_labels, paired_rows),
             "identity": _Examples(paired, [*picture, "captions"], self.person_labels),
+            "identity_image": _Examples(paired, picture, self.person_labels),
             "image": _Examples(image, [*picture, "person_mask"], persons.labels(image)),
             "text": _Examples(text, sentence, None, text_rows),
         }

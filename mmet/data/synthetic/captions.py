@@ -114,7 +114,7 @@ def shade_name(name: str, rgb: RGB) -> str:
 def _attribute_caption(sighting: Sighting, rng: np.random.Generator) -> str:
     kind = ("plain", "there is", "setting")[int(rng.integers(3))]
     opening, linked = _opening(kind, sighting, rng)
-    wears = _keep(rng, _worn_clauses(sighting, rng), 0.66, least=2)
+    wears = _keep(rng, _worn_clauses(sighting, rng), 0.8, least=2)
     extra = _keep(rng, _extra_clauses(sighting, hair_is_known=kind == "there is"), 0.4)[:2]
     sentence = f"{opening}{linked}{_join(wears)}"
     if kind != "setting" and rng.random() < 0.4:
