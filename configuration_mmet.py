@@ -29,8 +29,8 @@ class MMETEncoderConfig(PreTrainedConfig):
             `None` asks for Xavier-uniform linear layers and word embeddings of unit expected norm, which train far
             better at small width.
         position_initializer_range: Standard deviation of the position embeddings. `None` is `initializer_range`, or
-            unit expected norm where that is `None` too. In the image encoder a large value (2: at first a patch's place
-            outweighs its colour) lets a small model learn identities many times faster.
+            unit expected norm where that is `None` too. In the image encoder a large value (2: at first a patch's
+            place outweighs its colour) lets a small model learn identities many times faster.
         class_token_initializer_range: The same for the class token; large values help the multimodal encoder.
     """
 
