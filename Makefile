@@ -25,7 +25,7 @@ demo: $(READY) ## synthetic data, training, evaluation on an unseen domain, repo
 	$(BIN)/python -m mmet.data.synthetic --layout finegpr --output $(DEMO)/data/source --num_ids 400 --images_per_id 16 --seed 1 --num_workers 2
 	$(BIN)/python -m mmet.data.synthetic --layout market1501 --output $(DEMO)/data/target_market1501 --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2 --num_workers 2
 	$(BIN)/python -m mmet.data.synthetic --layout cuhk_pedes --output $(DEMO)/data/target_cuhk_pedes --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2 --num_workers 2
-	$(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml
+	$(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml --resume_from_checkpoint true
 	$(BIN)/python run_reid_eval.py --model_name_or_path $(DEMO)/model --data $(TARGETS) --baselines chance histogram untrained --output_dir $(DEMO)/eval
 	$(BIN)/python -m mmet.report --run $(DEMO)/model --results $(DEMO)/eval/results.json --data $(TARGETS) --training_data finegpr=$(DEMO)/data/source --recipe recipes/demo.yaml --output $(DEMO)/report
 

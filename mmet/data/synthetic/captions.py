@@ -212,10 +212,10 @@ class _Speaker:
         """The colour of `cloth`, sometimes a near one, rarely any."""
         name = cloth.second_name if second else cloth.color_name
         slip = self.rng.random()
-        if slip < 0.14:
+        if slip < 0.10:
             near = _NEAR_COLORS[name]
             return near[int(self.rng.integers(len(near)))]
-        if slip < 0.17:
+        if slip < 0.12:
             return list(_NEAR_COLORS)[int(self.rng.integers(len(_NEAR_COLORS)))]
         shade = shade_name(name, cloth.second_rgb if second else cloth.rgb) if self.rng.random() < 0.5 else name
         return " ".join(self.say(word) for word in shade.split())
