@@ -17,12 +17,12 @@ help: ## show this list
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # The source world trains the model; the target world, its people and its cameras are never seen in training.
 demo: $(READY) ## synthetic data, training, evaluation on an unseen domain, report: about five minutes on two cores
-	$(BIN)/python -m mmet.data.synthetic --layout finegpr --output $(DEMO)/data/source --num_ids 400 --images_per_id 16 --seed 1 --num_workers 2
+	$(BIN)/python -m mmet.data.synthetic --layout finegpr --output $(DEMO)/data/source --num_ids 400 --images_per_id 16 --image_height 160 --image_width 80 --seed 1 --num_workers 2
 	$(BIN)/python -m mmet.data.synthetic --layout market1501 --output $(DEMO)/data/target_market1501 --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2 --num_workers 2
 	$(BIN)/python -m mmet.data.synthetic --layout cuhk_pedes --output $(DEMO)/data/target_cuhk_pedes --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2 --num_workers 2
 	$(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml --resume_from_checkpoint true
