@@ -6,11 +6,12 @@ READY  := $(VENV)/.ready
 SOURCES := configuration_mmet.py modeling_mmet.py processing_mmet.py run_pretrain.py run_reid_eval.py mmet tests
 
 DEMO    := outputs/demo
+DRAW    := $(BIN)/python -m mmet.data.synthetic
 TARGETS := market1501=$(DEMO)/data/target_market1501 cuhk_pedes=$(DEMO)/data/target_cuhk_pedes
 # Said aloud, these are accelerate's own defaults for one process; unsaid, it warns about each of them.
 LAUNCH  := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes test test-slow lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,14 +21,18 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# The source world trains the model; the target world, its people and its cameras are never seen in training.
-demo: $(READY) ## synthetic data, training, evaluation on an unseen domain, report: about five minutes on two cores
-	$(BIN)/python -m mmet.data.synthetic --layout finegpr --output $(DEMO)/data/source --num_ids 400 --images_per_id 16 --image_height 160 --image_width 80 --seed 1 --num_workers 2
-	$(BIN)/python -m mmet.data.synthetic --layout market1501 --output $(DEMO)/data/target_market1501 --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2 --num_workers 2
-	$(BIN)/python -m mmet.data.synthetic --layout cuhk_pedes --output $(DEMO)/data/target_cuhk_pedes --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2 --num_workers 2
+demo: $(READY) ## synthetic data, training, evaluation on an unseen domain, report
+	$(MAKE) --no-print-directory --jobs 3 demo-source demo-market1501 demo-cuhk_pedes
 	$(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml --resume_from_checkpoint true
 	$(BIN)/python run_reid_eval.py --model_name_or_path $(DEMO)/model --data $(TARGETS) --baselines chance histogram untrained --output_dir $(DEMO)/eval
 	$(BIN)/python -m mmet.report --run $(DEMO)/model --results $(DEMO)/eval/results.json --data $(TARGETS) --training_data finegpr=$(DEMO)/data/source --recipe recipes/demo.yaml --output $(DEMO)/report
+
+# The source world trains the model; the target world, its people and its cameras are never seen in training.
+demo-source: $(READY)
+	$(DRAW) --layout finegpr --output $(DEMO)/data/source --num_ids 400 --images_per_id 16 --image_height 160 --image_width 80 --seed 1 --num_workers 2
+
+demo-market1501 demo-cuhk_pedes: demo-%: $(READY)
+	$(DRAW) --layout $* --output $(DEMO)/data/target_$* --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2
 
 test: $(READY) ## the test suite (under ten minutes on two cores)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow'
