@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import Accelerator
 from transformers import HfArgumentParser
@@ -85,7 +85,8 @@ class EvaluationArguments:
 def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit code, 2 for anything the user has to put right."""
     try:
-        (args,) = HfArgumentParser(EvaluationArguments, description=__doc__).parse_args_into_dataclasses(arguments)
+        dataclass_types: list[Any] = [EvaluationArguments]
+        (args,) = HfArgumentParser(dataclass_types, description=__doc__).parse_args_into_dataclasses(arguments)
         evaluate(args)
     except (ValueError, OSError) as error:  # bad arguments, `DatasetError`, and what loading a model raises
         print(f"run_reid_eval.py: error: {error}", file=sys.stderr)
@@ -95,7 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def evaluate(args: EvaluationArguments) -> None:
     """Load the data, then the model; run all systems; print and save the results."""
-    data = [load_data(argument, args.query, args.gallery, args.protocol) for argument in args.data]
+    query, gallery = cast(Modality | None, args.query), cast(Modality | None, args.gallery)  # argparse checked them
+    data = [load_data(argument, query, gallery, args.protocol) for argument in args.data]
     accelerator = Accelerator()
     systems = load_systems(args, accelerator)
     records = [record for part in data for record in evaluate_systems(part, systems, max_rank=args.max_rank)]

@@ -149,11 +149,13 @@ def parse_arguments(
         ValueError: for a recipe that cannot be read or names a field that does not exist.
         SystemExit: from argparse, for command-line arguments it does not know.
     """
-    parser = HfArgumentParser((ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments))
+    dataclass_types: list[Any] = [ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments]
+    parser = HfArgumentParser(dataclass_types)
     argv = list(argv)
     if argv and argv[0].endswith((".yaml", ".yml")):
         parser.set_defaults(**read_recipe(Path(argv.pop(0)), {action.dest for action in parser._actions}))
-    return parser.parse_args_into_dataclasses(args=argv)
+    parsed: Any = parser.parse_args_into_dataclasses(args=argv)
+    return parsed
 
 
 def read_recipe(path: Path, known_fields: set[str]) -> dict[str, Any]:
@@ -175,12 +177,10 @@ def read_recipe(path: Path, known_fields: set[str]) -> dict[str, Any]:
     return recipe
 
 
-def build_config(
-    fields: dict[str, Any] | None, *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]
-) -> MMETConfig:
+def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]) -> MMETConfig:
     """
-    An `MMETConfig` from a recipe's nested fields, the tokenizer's vocabulary, the data's identities and the loss
-    weights.
+    An `MMETConfig` from a recipe's nested `fields` (a mapping or None), the tokenizer's vocabulary, the data's
+    identities and the loss weights.
 
     Raises:
         ValueError: for a field that no configuration has (transformers itself would accept it in silence).

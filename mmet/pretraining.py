@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any, cast
 
 import datasets
 import numpy as np
 from transformers import BertTokenizer
 from transformers.trainer_utils import get_last_checkpoint, set_seed
 
-from configuration_mmet import MMETConfig
+from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.arguments import DataArguments, ModelArguments, ObjectiveArguments, PretrainingArguments, build_config
 from mmet.augmentation import PersonAugmentation
 from mmet.codebook import fit_codebook
@@ -81,7 +82,7 @@ def run_pretraining(
         paired=sources.paired,
         image=sources.image,
         text=sources.text,
-        augmentation=PersonAugmentation(**(data_arguments.augmentation or {})),
+        augmentation=build_augmentation(data_arguments.augmentation),
     )
     processor, model = build_model(model_arguments, objective_arguments, sources, dataset)
     if _needs_codebook(model, data_arguments, objective_arguments):
@@ -94,6 +95,14 @@ def run_pretraining(
     trainer.save_model()
     trainer.save_state()
     return Path(training_arguments.output_dir)
+
+
+def build_augmentation(fields: Any) -> PersonAugmentation:
+    """The augmentation of a recipe's fields (None: the defaults). Raises `ValueError` for a field it does not have."""
+    try:
+        return PersonAugmentation(**(fields or {}))
+    except TypeError as error:
+        raise ValueError(f"augmentation: {error}") from None
 
 
 def find_checkpoint(arguments: PretrainingArguments) -> str | None:
@@ -128,8 +137,8 @@ def build_model(
     num_identities = dataset.num_identities if _trains_identities(objectives) else 0
     if arguments.model_name_or_path is not None:
         processor = MMETProcessor.from_pretrained(arguments.model_name_or_path)
-        config = MMETConfig.from_pretrained(arguments.model_name_or_path, **objectives.loss_weights)
-        config.num_identities = num_identities or config.num_identities
+        config = MMETConfig.from_pretrained(arguments.model_name_or_path)
+        config.update({**objectives.loss_weights, "num_identities": num_identities or config.num_identities})
         model = MMETForPreTraining.from_pretrained(
             arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True
         )
@@ -141,10 +150,10 @@ def build_model(
         num_identities=num_identities,
         loss_weights=objectives.loss_weights,
     )
+    text, image = cast(MMETTextConfig, config.text_config), cast(MMETImageConfig, config.image_config)
     # A processor that truncates cuts at what the text encoder can read.
-    tokenizer.model_max_length = config.text_config.max_position_embeddings
-    image = config.image_config
-    height, width = image.image_size
+    tokenizer.model_max_length = text.max_position_embeddings
+    height, width = cast(list[int], image.image_size)
     image_processor = MMETImageProcessor(
         size={"height": height, "width": width}, patch_size=image.patch_size, patch_stride=image.patch_stride
     )
@@ -175,7 +184,7 @@ def _needs_codebook(model: MMETForPreTraining, data: DataArguments, objectives: 
 
 
 def fit_codebook_on(
-    model: MMETForPreTraining, processor: MMETProcessor, sources: TrainingSources, num_images: int, seed: int
+    model: MMETForPreTraining, processor: Any, sources: TrainingSources, num_images: int, seed: int
 ) -> None:
     """Fit the model's image codebook on a random sample of the training images."""
     pictures = [source.select_columns(["image"]) for source in (*sources.image, *sources.paired)]

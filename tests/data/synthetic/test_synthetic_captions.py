@@ -49,7 +49,7 @@ def test_attribute_captions__name_true_colours_and_views() -> None:
     assert named > 40
 
 
-def test_human_captions__are_wrong_about_the_upper_colour_about_one_time_in_six() -> None:
+def test_human_captions__are_wrong_about_the_upper_colour_now_and_then() -> None:
     garments = "polo shirt|sweater|pullover|jumper|blazer|hoodie|tunic|dress|vest|long coat|long cardigan"
     shot = plan_shots(TARGET, seed=9, person=1, count=1)[0]
     right = []
@@ -63,8 +63,8 @@ def test_human_captions__are_wrong_about_the_upper_colour_about_one_time_in_six(
         if found:
             right.append({"grey": "gray", "violet": "purple"}.get(found[1], found[1]) == look.upper.color_name)
     assert len(right) > 80
-    # A speaker takes a near colour with probability 0.14 and any colour with 0.03.
-    assert 0.74 < np.mean(right) < 0.92
+    # A speaker takes a near colour with probability 0.10 and any colour with 0.02: 88 % are right, give or take 3 %.
+    assert 0.78 < np.mean(right) < 0.98
 
 
 @pytest.mark.parametrize("style", [SOURCE, TARGET], ids=lambda style: style.name)
