@@ -14,11 +14,13 @@ else.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -261,8 +263,20 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+def recompute_in_backward(function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+    """
+    `function(inputs)`, a cheap step (norm, activation) and then a linear layer, without keeping what lies between.
+
+    The backward pass computes it again and stops before the linear layer, so that memory is saved for the price of
+    the cheap step alone.
+    """
+    if not torch.is_grad_enabled():
+        return function(inputs)
+    return checkpoint(function, inputs, use_reentrant=False, preserve_rng_state=False)
+
+
 class MMETAttention(nn.Module):
-    """Multi-head self-attention with one matrix for queries, keys and values."""
+    """Multi-head self-attention of `norm(hidden_states)`, with one matrix for queries, keys and values."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -278,11 +292,14 @@ class MMETAttention(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
+        norm: nn.Module,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, length, width = hidden_states.shape
-        qkv = self.qkv_proj(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
+        qkv = recompute_in_backward(lambda states: self.qkv_proj(norm(states)), hidden_states).view(
+            batch, length, 3, self.num_heads, self.head_dim
+        )
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -301,7 +318,7 @@ class MMETAttention(nn.Module):
 
 
 class MMETMLP(nn.Module):
-    """Two linear layers around the activation."""
+    """Two linear layers around the activation, on `norm(hidden_states)`."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -309,8 +326,9 @@ class MMETMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+    def forward(self, hidden_states: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+        hidden_states = recompute_in_backward(lambda states: self.fc1(norm(states)), hidden_states)
+        return recompute_in_backward(lambda states: self.fc2(self.activation(states)), hidden_states)
 
 
 class MMETLayer(GradientCheckpointingLayer):
@@ -330,9 +348,9 @@ class MMETLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, **kwargs)
+        attended, _ = self.attention(hidden_states, self.attention_norm, attention_mask, **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
-        return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+        return hidden_states + self.dropout(self.mlp(hidden_states, self.mlp_norm))
 
 
 class MMETTransformer(nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, AutoModelForPreTraining, BertConfig, ViTConfig, ViTModel
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 import mmet  # noqa: F401 (registers the Auto classes)
+import modeling_mmet
 from modeling_mmet import (
     LOSS_NAMES,
     MMETForPreTraining,
@@ -759,6 +762,44 @@ def test_gradient_checkpointing__same_gradients(config, make_pretraining_batch):
     for (name, expected), received in zip(model.named_parameters(), recomputing.parameters(), strict=True):
         if expected.grad is not None:
             torch.testing.assert_close(received.grad, expected.grad, msg=name, **CLOSE)
+
+
+def _count_operators(function) -> Counter:
+    """How often `function` runs each operator of torch."""
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            counts[operator.overloadpacket.__name__] += 1
+            return operator(*args, **(kwargs or {}))
+
+    counts: Counter = Counter()
+    with Counting():
+        function()
+    return counts
+
+
+def test_layers__backward_repeats_norms_and_activations_alone(config):
+    model = MMETImageModel(config.image_config).train()
+    outputs = []
+    forward = _count_operators(lambda: outputs.append(model(torch.randn(2, 3, 52, 28)).pooler_output.sum()))
+    backward = _count_operators(outputs[0].backward)
+    layers = config.image_config.num_hidden_layers
+    assert forward["addmm"] == 4 * layers  # queries, keys and values at once; attention's output; two in the MLP
+    assert backward["addmm"] == 0  # no linear layer is run again
+    assert backward["gelu"] == layers
+    assert backward["native_layer_norm"] == 2 * layers  # the final norm is kept
+
+
+def test_layers__gradients_equal_those_that_keep_everything(config, monkeypatch):
+    model = MMETImageModel(config.image_config).train()
+    keeping = copy.deepcopy(model)
+    pixel_values = torch.randn(2, 3, 52, 28)
+    model(pixel_values).last_hidden_state.square().sum().backward()
+    monkeypatch.setattr(modeling_mmet, "recompute_in_backward", lambda function, inputs: function(inputs))
+    keeping(pixel_values).last_hidden_state.square().sum().backward()
+    for (name, expected), received in zip(keeping.named_parameters(), model.parameters(), strict=True):
+        if expected.grad is not None:
+            torch.testing.assert_close(received.grad, expected.grad, msg=name)
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------
