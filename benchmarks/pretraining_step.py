@@ -24,8 +24,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -49,7 +51,7 @@ def encoder_sizes(arguments: argparse.Namespace) -> dict[str, int]:
     }
 
 
-def build_mmet(arguments: argparse.Namespace) -> torch.nn.Module:
+def build_mmet(arguments: argparse.Namespace) -> PreTrainedModel:
     """MMET with its default geometry and codebook."""
     sizes = encoder_sizes(arguments)
     config = MMETConfig(
@@ -63,7 +65,7 @@ def build_mmet(arguments: argparse.Namespace) -> torch.nn.Module:
     return model
 
 
-def build_flava(arguments: argparse.Namespace) -> torch.nn.Module:
+def build_flava(arguments: argparse.Namespace) -> PreTrainedModel:
     """transformers' FLAVA with its full-size codebook network."""
     from transformers import FlavaConfig, FlavaForPreTraining
 
@@ -98,7 +100,7 @@ def text_inputs(arguments: argparse.Namespace) -> dict[str, torch.Tensor]:
     }
 
 
-def mmet_inputs(arguments: argparse.Namespace, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def mmet_inputs(arguments: argparse.Namespace, model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """A paired batch of MMET."""
     image_config = model.config.image_config
     return text_inputs(arguments) | {
@@ -107,7 +109,7 @@ def mmet_inputs(arguments: argparse.Namespace, model: torch.nn.Module) -> dict[s
     }
 
 
-def flava_inputs(arguments: argparse.Namespace, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def flava_inputs(arguments: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
     """A paired batch of FLAVA."""
     masked = masked_positions(arguments.batch_size, FLAVA_PATCHES)
     return text_inputs(arguments) | {
