@@ -716,6 +716,7 @@ class MMETModel(MMETPreTrainedModel):
             ValueError: when there is no modality at all, for the batch or for a sample.
         """
         check_modalities(pixel_values, input_ids, image_present, text_present)
+        pixel_values = without_absent(pixel_values, image_present)
         image_output = text_output = None
         if pixel_values is not None:
             image_output = self.image_model(
@@ -760,6 +761,13 @@ def check_modalities(
     neither = (~(has_image | has_text)).nonzero().flatten().tolist()
     if neither:
         raise ValueError(f"samples {neither} have neither an image nor a text (image_present, text_present)")
+
+
+def without_absent(pixel_values: torch.Tensor | None, image_present: torch.Tensor | None) -> torch.Tensor | None:
+    """Images `(B, C, H, W)` with zeros where there is none: a NaN there would reach the encoder's gradients."""
+    if pixel_values is None or image_present is None:
+        return pixel_values
+    return pixel_values.masked_fill(~image_present.bool()[:, None, None, None], 0)
 
 
 def check_pooled_modality(pooling: str, name: str, given: torch.Tensor | None, present: torch.Tensor | None):
@@ -817,6 +825,15 @@ class MMETTokenPredictionHead(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.decoder(self.transform(hidden_states)) + self.bias
+
+    @torch.no_grad()
+    def resize(self, vocab_size: int):
+        """Predict `vocab_size` words: the first ones keep their weights, new ones start as the mean word."""
+        weight, bias = self.decoder.weight, self.bias
+        kept, added = min(vocab_size, len(bias)), max(vocab_size - len(bias), 0)
+        self.decoder = nn.Linear(weight.shape[1], vocab_size, bias=False, device=weight.device, dtype=weight.dtype)
+        self.decoder.weight.copy_(torch.cat([weight[:kept], weight.mean(dim=0).expand(added, -1)]))
+        self.bias = nn.Parameter(torch.cat([bias[:kept], bias.mean().expand(added)]), requires_grad=bias.requires_grad)
 
 
 class MMETMatchingHead(nn.Module):
@@ -971,6 +988,15 @@ class MMETForPreTraining(MMETPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module):
         self.mmet.set_input_embeddings(value)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """As in the base class, with the text prediction heads: their decoders, tied or not, and their biases."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        for head in (self.mlm_head, self.mmm_text_head):
+            if len(head.bias) != embeddings.num_embeddings:
+                head.resize(embeddings.num_embeddings)
+        self.tie_weights()
+        return embeddings
 
     @can_return_tuple
     def forward(
@@ -1127,6 +1153,7 @@ class MMETForPreTraining(MMETPreTrainedModel):
         identifies = embeds and person_labels is not None and self._wants("identity", "triplet")
         if not (contrasts or identifies):
             return
+        pixel_values = without_absent(pixel_values, present[0])
         image_output = self.mmet.image_model(pixel_values) if pixel_values is not None else None
         text_output = self.mmet.text_model(input_ids, attention_mask) if input_ids is not None else None
         if contrasts:

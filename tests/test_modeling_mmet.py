@@ -370,6 +370,22 @@ def test_embedding__depends_on_the_sample_alone(
     torch.testing.assert_close(together.norm(dim=1), torch.ones(len(modalities)))
 
 
+@pytest.mark.parametrize("model_class", [MMETForReID, MMETForPreTraining])
+def test_presence__broken_absent_image_leaves_gradients_alone(model_class, config, make_batch):
+    model, batch = model_class(config).eval(), make_batch(4)
+    labels = {"labels" if model_class is MMETForReID else "person_labels": torch.tensor([0, 0, 1, 1])}
+    image_present = torch.tensor([True, False, True, False])
+    gradients = []
+    for content in (0.0, math.nan):
+        batch["pixel_values"][~image_present] = content
+        model.zero_grad()
+        model(**batch, **labels, image_present=image_present).loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    for name, expected in gradients[0].items():
+        assert expected.isfinite().all(), name
+        torch.testing.assert_close(gradients[1][name], expected, msg=name)
+
+
 def test_embedding__depends_on_every_modality_that_is_there(embedders, make_batch):
     model, batch, other = embedders["sdpa"], make_batch(2, seed=1), make_batch(2, seed=2)
     reference = model(**batch).embeddings
@@ -892,6 +908,26 @@ def test_word_embeddings__tied_on_request(make_config, tied, tmp_path):
         for head in (candidate.mlm_head, candidate.mmm_text_head):
             assert (head.decoder.weight is embedding) is tied
             assert torch.equal(head.decoder.weight, embedding) is tied
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("vocab_size", [11, 20])
+def test_word_embeddings__resized_with_their_heads(make_config, make_pretraining_batch, tied, vocab_size, tmp_path):
+    model, batch = MMETForPreTraining(make_config(tie_word_embeddings=tied)).eval(), make_pretraining_batch()
+    words = _select(batch, "input_ids_masked", "mlm_labels")
+    words = {name: value.clamp(max=10) for name, value in words.items()}
+    before = model(**words).mlm_logits
+    model.resize_token_embeddings(vocab_size)
+    model.save_pretrained(tmp_path)
+    for candidate in (model, MMETForPreTraining.from_pretrained(tmp_path).eval()):
+        assert candidate.config.text_config.vocab_size == vocab_size
+        after = candidate(**words).mlm_logits
+        assert after.shape[1] == vocab_size
+        torch.testing.assert_close(after[:, :11], before[:, :11], **CLOSE)
+        embeddings = candidate.get_input_embeddings().weight
+        for head in (candidate.mlm_head, candidate.mmm_text_head):
+            assert (head.decoder.weight is embeddings) == tied
+            assert head.decoder.weight.shape[0] == len(head.bias) == vocab_size
 
 
 @pytest.mark.parametrize("model_class", [MMETForReID, MMETForPreTraining])
