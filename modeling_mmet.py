@@ -649,7 +649,7 @@ class MMETModel(MMETPreTrainedModel):
 
     def get_multimodal_features(self, **inputs) -> torch.FloatTensor:
         """h_CLS,M `(batch_size, hidden_size)` of whatever modalities are there; arguments as in `forward`."""
-        return self(**inputs).multimodal_embeds[:, 0]
+        return self(**inputs, return_dict=True).multimodal_embeds[:, 0]
 
     def fuse(
         self,
@@ -1035,7 +1035,7 @@ class MMETForPreTraining(MMETPreTrainedModel):
             mlm_labels (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Original tokens of
                 `input_ids_masked` where masked, -100 elsewhere.
             itm_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): 1 where `input_ids_masked` describes
-                the image, else 0.
+                the image, 0 where it does not, -100 where that is unknown: such a pair is in neither L_ITM nor L_MMM.
             person_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`,
                 -100 for unknown; they switch L_ID and L_triplet on.
             person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart
@@ -1119,7 +1119,7 @@ class MMETForPreTraining(MMETPreTrainedModel):
         image_states, text_states = states[:, 1:].split([num_image_states, caption.shape[1]], dim=1)
         # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
         matching = (
-            itm_labels.bool()[:, None] if itm_labels is not None else torch.ones_like(caption[:, :1], dtype=torch.bool)
+            (itm_labels == 1)[:, None] if itm_labels is not None else torch.ones_like(caption[:, :1], dtype=torch.bool)
         )
         if wants_image:
             output.mmm_image_logits, output.losses["mmm_image"] = self._predict_codes(
@@ -1131,7 +1131,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
             )
         if wants_itm:
             output.itm_logits = self.itm_head(states[:, 0])
-            output.losses["itm"] = F.cross_entropy(output.itm_logits.float(), itm_labels.long())
+            known = itm_labels != IGNORE_INDEX
+            output.losses["itm"] = masked_cross_entropy(output.itm_logits[known], itm_labels[known].long())
 
     def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels):
         """Logits and loss of the masked patches alone: `patch_states` `(B, N, D)`, `masked` `(B, N)`."""
@@ -1321,6 +1322,7 @@ class MMETForReID(MMETPreTrainedModel):
             image_present=image_present,
             text_present=text_present,
             interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
             **kwargs,
         )
         return output.multimodal_embeds[:, 0]

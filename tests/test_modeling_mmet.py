@@ -279,6 +279,15 @@ def test_model__tuple_on_request(config, make_batch):
     assert torch.equal(model(**batch, return_dict=False)[0], model(**batch).embeddings)
 
 
+def test_return_dict__switched_off_in_the_configuration(make_config, make_batch):
+    config, batch = make_config(), make_batch(2)
+    model = MMETForReID(config).eval()
+    expected, features = model(**batch).embeddings, model.mmet.get_multimodal_features(**batch)
+    config.return_dict = False
+    assert torch.equal(model(**batch)[0], expected)
+    assert torch.equal(model.mmet.get_multimodal_features(**batch), features)
+
+
 @pytest.mark.parametrize("model_class", [MMETModel, MMETForReID, MMETForPreTraining])
 def test_no_modality__for_the_batch(model_class, config):
     with pytest.raises(ValueError, match="no modality at all: give pixel_values, input_ids or both"):
@@ -545,6 +554,17 @@ def test_mmm__matching_pairs_alone(config, make_pretraining_batch):
     for name in L_MMM:
         torch.testing.assert_close(output.losses[name], expected.losses[name], **CLOSE)
     assert output.itm_logits.shape == (4, 2)  # whereas L_ITM is about both kinds
+
+
+def test_itm__unknown_pairs_take_no_part(config, make_pretraining_batch):
+    model, batch = MMETForPreTraining(config).eval(), make_pretraining_batch()
+    batch["itm_labels"] = torch.tensor([1, -100, 0, -100])
+    output = model(**batch)
+    expected = -F.log_softmax(output.itm_logits[[0, 2]], dim=-1)[[0, 1], [1, 0]].mean()
+    torch.testing.assert_close(output.losses["itm"], expected)
+    assert len(output.mmm_image_logits) == int(batch["bool_masked_pos"][0].sum())  # of the one matching pair
+    batch["itm_labels"] = torch.full((4,), -100)
+    assert model(**batch).losses["itm"].item() == 0
 
 
 def test_mmm__no_matching_pair_is_zero_with_gradient(config, make_pretraining_batch):
