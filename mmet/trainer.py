@@ -1,8 +1,7 @@
 """`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
 
-What it adds, each in one hook: the mixed-batch sampler, the named losses, the parameters that do not decay, and a
-    stop that names the
-images of a batch whose loss is not finite.
+What it adds, each in one hook: the mixed-batch sampler, the named losses, the parameters that do not decay, and a stop
+that names the images of a batch whose loss is not finite.
 """
 
 from __future__ import annotations

@@ -1,0 +1,660 @@
+"""Weights of FLAVA, ViT and BERT taken over: transformers' own numbers wherever the docstrings say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertLMHeadModel,
+    BertModel,
+    FlavaConfig,
+    FlavaForPreTraining,
+    FlavaModel,
+    PreTrainedModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTForMaskedImageModeling,
+    ViTModel,
+)
+
+from configuration_mmet import MMETConfig
+from modeling_mmet import MMETForPreTraining, MMETForReID, MMETImageModel, MMETModel, MMETTextModel
+
+WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+VOCAB, CODES, PATCHES, LENGTH = 40, 11, 6, 7
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5):
+    """Equal shapes, and values to `tolerance`, absolute and relative."""
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@torch.no_grad()
+def randomised(model: nn.Module, seed: int = 0) -> PreTrainedModel:
+    """Every weight drawn anew, norms and biases too, so that two exchanged ones give another output."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        is_norm_scale = "norm" in name.lower() and name.endswith("weight")
+        parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator) + float(is_norm_scale))
+    return model.eval()
+
+
+@pytest.fixture
+def make_flava() -> Callable[..., FlavaForPreTraining]:
+    """Factory of small random FLAVAs over 3x2 patches; keyword arguments go to the parts' configurations."""
+
+    def build(
+        model_class: type[PreTrainedModel] = FlavaForPreTraining,
+        image: dict | None = None,
+        text: dict | None = None,
+        multimodal: dict | None = None,
+        **kwargs,
+    ) -> FlavaForPreTraining:
+        image_config = {"image_size": [24, 16], "patch_size": 8, "vocab_size": CODES, **WIDTH, **(image or {})}
+        text_config = {"vocab_size": VOCAB, "max_position_embeddings": 12, **WIDTH, "num_hidden_layers": 3}
+        config = FlavaConfig(
+            image_config=image_config,
+            text_config=text_config | (text or {}),
+            multimodal_config={**WIDTH, "num_hidden_layers": 1, **(multimodal or {})},
+            image_codebook_config={"num_groups": 4, "num_blocks_per_group": 1, "hidden_size": 4, "vocab_size": CODES},
+            **{"hidden_size": 32, "projection_dim": 20, **kwargs},
+        )
+        return randomised(model_class(config))
+
+    return build
+
+
+@pytest.fixture
+def pairs() -> dict[str, torch.Tensor]:
+    """Four images of 24x16 pixels with captions of different lengths."""
+    generator = torch.Generator().manual_seed(3)
+    attention_mask = (torch.arange(LENGTH) < torch.tensor([7, 4, 6, 5])[:, None]).long()
+    return {
+        "pixel_values": torch.randn(4, 3, 24, 16, generator=generator),
+        "input_ids": torch.randint(1, VOCAB, (4, LENGTH), generator=generator) * attention_mask,
+        "attention_mask": attention_mask,
+    }
+
+
+@pytest.fixture
+def masked_pairs(pairs) -> dict[str, torch.Tensor]:
+    """The same with masked patches and tokens, their labels, and two captions of somebody else."""
+    generator = torch.Generator().manual_seed(4)
+    bool_masked_pos = torch.rand(4, PATCHES, generator=generator) < 0.5
+    mlm_labels = torch.full((4, LENGTH), -100)
+    mlm_labels[:, 1:3] = pairs["input_ids"][:, 1:3]
+    return pairs | {
+        "bool_masked_pos": bool_masked_pos,
+        "mim_labels": torch.randint(0, CODES, (4, PATCHES), generator=generator),
+        "input_ids_masked": torch.where(mlm_labels != -100, 9, pairs["input_ids"]),
+        "mlm_labels": mlm_labels,
+        "itm_labels": torch.tensor([1, 0, 1, 0]),
+    }
+
+
+def only(batch: dict[str, torch.Tensor], *names: str) -> dict[str, torch.Tensor]:
+    """Copies of the named inputs: FLAVA writes into its labels."""
+    return {name: batch[name].clone() for name in names}
+
+
+def assert_same_encoders(model: MMETModel, flava: FlavaModel, batch: dict[str, torch.Tensor]):
+    """All hidden states of the three encoders, with their final norms, and the contrastive features."""
+    with torch.no_grad():
+        actual = model(**batch, output_hidden_states=True)
+        expected = flava(**batch, output_hidden_states=True)
+        expected_multimodal = flava.multimodal_model(
+            torch.cat(
+                [
+                    flava.image_to_mm_projection(expected.image_output.hidden_states[-1]),
+                    flava.text_to_mm_projection(expected.text_output.hidden_states[-1]),
+                ],
+                dim=1,
+            ),
+            F.pad(batch["attention_mask"], (1 + actual.image_embeds.shape[1], 0), value=1),
+            output_hidden_states=True,
+        )
+        image_features = flava.get_image_features(batch["pixel_values"]).pooler_output[:, 0]
+        text_features = flava.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output[:, 0]
+        close(model.get_image_features(batch["pixel_values"]), image_features)
+        close(model.get_text_features(batch["input_ids"], batch["attention_mask"]), text_features)
+    for own, theirs in (
+        (actual.image_output, expected.image_output),
+        (actual.text_output, expected.text_output),
+        (actual.multimodal_output, expected_multimodal),
+    ):
+        assert len(own.hidden_states) == len(theirs.hidden_states)
+        for own_states, their_states in zip(own.hidden_states, theirs.hidden_states, strict=True):
+            close(own_states, their_states)
+        close(own.last_hidden_state, theirs.last_hidden_state)
+    close(actual.multimodal_embeds, expected.multimodal_embeddings)
+
+
+# FLAVA
+
+
+@pytest.mark.parametrize("model_class", [FlavaModel, FlavaForPreTraining])
+@pytest.mark.parametrize("source", ["instance", "folder"])
+def test_from_flava__encoders_and_features_are_the_same(make_flava, pairs, tmp_path, model_class, source):
+    flava = make_flava(model_class)
+    if source == "folder":
+        flava.save_pretrained(tmp_path)
+    model = MMETModel.from_flava(tmp_path if source == "folder" else flava)
+    assert not model.training
+    assert_same_encoders(model, flava.base_model, pairs)
+
+
+def test_from_flava__hides_the_same_patches(make_flava, masked_pairs):
+    flava = make_flava()
+    inputs = only(masked_pairs, "pixel_values", "input_ids", "attention_mask", "bool_masked_pos")
+    with torch.no_grad():
+        actual, expected = MMETModel.from_flava(flava)(**inputs), flava.flava(**inputs)
+    close(actual.image_embeds, expected.image_embeddings)
+    close(actual.multimodal_embeds, expected.multimodal_embeddings)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {part: {"qkv_bias": False} for part in ("image", "text", "multimodal")},
+        {"image": {"image_size": 16}},
+        {"image": {"hidden_size": 24, "hidden_act": "relu"}, "text": {"hidden_size": 40, "layer_norm_eps": 0.1}},
+        {"image": {"num_channels": 1}, "text": {"type_vocab_size": 1, "pad_token_id": 3}},
+        {"image": {"mask_token": False}},
+    ],
+    ids=["no qkv bias", "square", "three widths", "grey images, one segment", "no mask token"],
+)
+def test_from_flava__takes_other_shapes(make_flava, pairs, options):
+    flava = make_flava(FlavaModel, **options)
+    channels = flava.config.image_config.num_channels
+    height = width = 16
+    if flava.config.image_config.image_size != 16:
+        height = 24
+    batch = pairs | {"pixel_values": pairs["pixel_values"][:, :channels, :height, :width]}
+    assert_same_encoders(MMETModel.from_flava(flava), flava, batch)
+
+
+def test_from_flava__heads_and_losses_of_one_modality_are_the_same(make_flava, masked_pairs):
+    flava = make_flava()
+    model = MMETForPreTraining.from_flava(flava)
+    image = only(masked_pairs, "pixel_values", "bool_masked_pos", "mim_labels")
+    text = only(masked_pairs, "input_ids_masked", "attention_mask", "mlm_labels")
+    with torch.no_grad():
+        actual, expected = model(**image), flava(**{name: value.clone() for name, value in image.items()})
+        close(actual.mim_logits, expected.mim_logits)
+        close(actual.losses["mim"], expected.loss_info.mim)
+        actual, expected = model(**text), flava(**text)
+        close(actual.mlm_logits, expected.mlm_logits)
+        close(actual.losses["mlm"], expected.loss_info.mlm)
+
+
+def test_from_flava__heads_and_losses_of_pairs_are_the_same(make_flava, masked_pairs, tmp_path):
+    flava = make_flava()
+    flava.save_pretrained(tmp_path)
+    model = MMETForPreTraining.from_flava(str(tmp_path))
+    names = ("pixel_values", "bool_masked_pos", "mim_labels", "input_ids", "input_ids_masked", "attention_mask")
+    batch = only(masked_pairs, *names, "mlm_labels", "itm_labels")
+    with torch.no_grad():
+        actual, expected = model(**batch), flava(**{name: value.clone() for name, value in batch.items()})
+    for name in ("itm_logits", "mmm_image_logits", "mmm_text_logits"):
+        close(actual[name], expected[name])
+    for name in ("itm", "mmm_image", "mmm_text"):
+        close(actual.losses[name], expected.loss_info[name])
+
+
+def test_from_flava__contrastive_loss_is_the_same(make_flava, masked_pairs):
+    flava = make_flava(logit_scale_init_value=1.5)
+    names = ("pixel_values", "bool_masked_pos", "mim_labels", "input_ids", "input_ids_masked", "attention_mask")
+    batch = only(masked_pairs, *names, "mlm_labels")
+    with torch.no_grad():
+        flava.flava.logit_scale.fill_(1.25)  # trained away from where it started
+        model = MMETForPreTraining.from_flava(flava)
+        actual, expected = model(**batch), flava(**{name: value.clone() for name, value in batch.items()})
+    close(actual.losses["global_contrastive"], expected.loss_info.global_contrastive)
+    close(actual.logits_per_image, expected.contrastive_logits_per_image)
+    close(actual.loss, expected.loss)
+
+
+def test_from_flava__untied_decoder_biases_are_the_ones_that_flava_reads(make_flava, masked_pairs):
+    flava = make_flava(tie_word_embeddings=False)
+    assert not torch.equal(flava.mlm_head.bias, flava.mlm_head.decoder.bias)
+    text = only(masked_pairs, "input_ids_masked", "attention_mask", "mlm_labels")
+    with torch.no_grad():
+        close(MMETForPreTraining.from_flava(flava)(**text).mlm_logits, flava(**text).mlm_logits)
+
+
+def test_from_flava__heads_are_not_tied(make_flava):
+    model = MMETForPreTraining.from_flava(make_flava())
+    embeddings = model.get_input_embeddings().weight
+    assert not model.config.tie_word_embeddings
+    assert model.mlm_head.decoder.weight.data_ptr() != embeddings.data_ptr()
+    assert not torch.equal(model.mlm_head.decoder.weight, model.mmm_text_head.decoder.weight)
+
+
+def test_from_flava__configuration_is_kept(make_flava):
+    flava = make_flava(
+        image={"patch_size": 4, "hidden_dropout_prob": 0.25, "layer_norm_eps": 0.01, "hidden_act": "relu"},
+        text={"pad_token_id": 2, "attention_probs_dropout_prob": 0.125},
+        logit_scale_init_value=1.5,
+        mmm_text_weight=0.5,
+    )
+    config = MMETModel.from_flava(flava).config
+    image_config = config.image_config
+    assert (image_config.image_size, image_config.patch_size, image_config.patch_stride) == ([24, 16], 4, 4)
+    assert (image_config.hidden_dropout_prob, image_config.layer_norm_eps) == (0.25, 0.01)
+    assert image_config.hidden_act == "relu"
+    assert (config.text_config.pad_token_id, config.text_config.attention_probs_dropout_prob) == (2, 0.125)
+    assert (config.text_config.num_hidden_layers, config.multimodal_config.num_hidden_layers) == (3, 1)
+    assert (config.logit_scale_init_value, config.projection_dim, config.codebook_size) == (1.5, 20, CODES)
+    assert (config.mmm_text_weight, config.mlm_weight, config.num_identities) == (0.5, 1.0, 0)
+
+
+@pytest.mark.parametrize(("patch_size", "cell"), [(16, 4), (14, 2), (9, 3), (7, 1)])
+def test_from_flava__codebook_cell_divides_the_patch(make_flava, patch_size, cell):
+    flava = make_flava(image={"image_size": 2 * patch_size, "patch_size": patch_size})
+    model = MMETForPreTraining.from_flava(flava)
+    assert model.config.codebook_cell == cell
+    assert model.image_codebook.centroids.shape == (CODES, 3 * (patch_size // cell) ** 2)
+    assert not model.image_codebook.is_fitted
+
+
+def test_from_flava__a_model_without_heads_gets_fresh_ones(make_flava, pairs):
+    flava = make_flava(FlavaModel, initializer_range=0.02)
+    model = MMETForPreTraining.from_flava(flava)
+    assert_same_encoders(model.mmet, flava, pairs)
+    for head in (model.mim_head, model.mlm_head, model.mmm_image_head, model.mmm_text_head):
+        assert head.transform.dense.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert not model.mlm_head.bias.any()
+
+
+def test_from_flava__fresh_identity_head_keeps_features(make_flava):
+    model = MMETForPreTraining.from_flava(make_flava())
+    features = torch.randn(5, 32)
+    embeddings, logits = model.identity_head(features)
+    close(embeddings, features, 1e-4)  # a batch norm that has seen nothing
+    assert logits is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_from_flava__dtype_is_kept(make_flava, tmp_path, dtype):
+    flava = make_flava().to(dtype)
+    flava.save_pretrained(tmp_path)
+    for model in (MMETForPreTraining.from_flava(flava), MMETForPreTraining.from_flava(tmp_path)):
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    model = MMETModel.from_flava(tmp_path, dtype=torch.float32)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_from_flava__weights_are_copies(make_flava):
+    flava = make_flava(FlavaModel)
+    model = MMETModel.from_flava(flava)
+    before = model.image_projection.weight.clone()
+    with torch.no_grad():
+        flava.image_projection.weight.zero_()
+    assert torch.equal(model.image_projection.weight, before)
+
+
+def test_from_flava__saved_model_loads_and_trains(make_flava, pairs, tmp_path):
+    MMETForPreTraining.from_flava(make_flava()).save_pretrained(tmp_path)
+    model = MMETForPreTraining.from_pretrained(tmp_path, num_identities=3).train()
+    loss = model(**pairs, person_labels=torch.tensor([0, 0, 1, 2])).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert model.mmet.image_model.embeddings.patch_embeddings.weight.grad.abs().sum() > 0
+    reid = MMETForReID.from_pretrained(tmp_path).eval()
+    assert reid(**pairs).embeddings.shape == (4, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"multimodal": {"use_cls_token": False}}, "use_cls_token=False"),
+        ({"image": {"patch_size": [8, 4]}}, "square patches"),
+        ({"multimodal": {"hidden_act": "relu"}}, "hidden_act='relu'"),
+        ({"text": {"layer_norm_eps": 0.1}}, "layer_norm_eps"),
+    ],
+)
+def test_from_flava__refuses_what_it_cannot_express(make_flava, options, message):
+    with pytest.raises(ValueError, match=message):
+        MMETForPreTraining.from_flava(make_flava(**options))
+
+
+def test_from_flava__refuses_weights_without_a_place(make_flava):
+    flava = make_flava(FlavaModel)
+    flava.text_model.adapter = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"text_model\.adapter\.weight"):
+        MMETModel.from_flava(flava)
+
+
+def test_from_flava__refuses_places_without_a_weight(make_flava):
+    flava = make_flava(FlavaModel)
+    del flava.text_to_mm_projection
+    with pytest.raises(ValueError, match=r"text_to_multimodal\.weight"):
+        MMETModel.from_flava(flava)
+
+
+def test_from_flava__refuses_other_shapes(make_flava):
+    flava = make_flava(FlavaModel)
+    flava.config.text_config.intermediate_size = 56
+    with pytest.raises(ValueError, match=r"fc1\.weight \(48, 32\) instead of \(56, 32\)"):
+        MMETModel.from_flava(flava)
+
+
+def test_from_flava__refuses_other_models(make_flava, tmp_path):
+    bert = BertModel(BertConfig(vocab_size=VOCAB, **WIDTH))
+    bert.save_pretrained(tmp_path)
+    for source in (bert, tmp_path, make_flava(FlavaModel).image_model):
+        with pytest.raises(ValueError, match="expected a model of type 'flava'"):
+            MMETModel.from_flava(source)
+
+
+def test_from_flava__refuses_loading_options_for_a_loaded_model(make_flava):
+    with pytest.raises(ValueError, match="revision"):
+        MMETModel.from_flava(make_flava(FlavaModel), revision="main")
+
+
+# ViT
+
+
+def make_vit(model_class: type[PreTrainedModel] = ViTModel, **kwargs) -> PreTrainedModel:
+    """A small random ViT over 4x4 patches of 8 pixels."""
+    return randomised(model_class(ViTConfig(**{"image_size": 32, "patch_size": 8, **WIDTH, **kwargs})))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"image_size": [32, 16]},
+        {"qkv_bias": False},
+        {"num_channels": 1},
+        {"hidden_act": "relu", "layer_norm_eps": 0.01},
+    ],
+    ids=["square", "rectangular", "no qkv bias", "one channel", "other activation and epsilon"],
+)
+@pytest.mark.parametrize("model_class", [ViTModel, ViTForImageClassification])
+@pytest.mark.parametrize("source", ["instance", "folder"])
+def test_from_vit__hidden_states_are_the_same(tmp_path, options, model_class, source):
+    vit = make_vit(model_class, **options)
+    if source == "folder":
+        vit.save_pretrained(tmp_path)
+    model = MMETImageModel.from_vit(tmp_path if source == "folder" else vit)
+    pixel_values = torch.randn(2, vit.config.num_channels, *model.config.image_size)
+    with torch.no_grad():
+        actual = model(pixel_values, output_hidden_states=True)
+        expected = vit.base_model(pixel_values, output_hidden_states=True)
+    assert len(actual.hidden_states) == len(expected.hidden_states) == 3
+    for own, theirs in zip(actual.hidden_states, expected.hidden_states, strict=True):
+        close(own, theirs)
+    close(actual.last_hidden_state, expected.last_hidden_state)
+
+
+def test_from_vit__mask_token_is_kept(tmp_path):
+    vit = make_vit(ViTForMaskedImageModeling, encoder_stride=8)
+    vit.save_pretrained(tmp_path)
+    pixel_values, masked = torch.randn(2, 3, 32, 32), torch.rand(2, 16) < 0.5
+    for source in (vit, tmp_path):
+        with torch.no_grad():
+            actual = MMETImageModel.from_vit(source)(pixel_values, masked).last_hidden_state
+            close(actual, vit.vit(pixel_values, masked).last_hidden_state)
+
+
+def test_from_vit__positions_are_interpolated_to_the_default_geometry():
+    vit = make_vit(image_size=64, patch_size=16)
+    model = MMETImageModel.from_vit(vit, image_size=(256, 128), patch_stride=12)
+    assert model.config.patch_grid == (21, 10)
+    assert model(torch.randn(1, 3, 256, 128)).last_hidden_state.shape == (1, 211, 32)
+    old, new = vit.embeddings.position_embeddings, model.embeddings.position_embeddings
+    grid = F.interpolate(old[:, 1:].view(1, 4, 4, 32).permute(0, 3, 1, 2), (21, 10), mode="bicubic")
+    close(new[:, 0], old[:, 0])
+    close(new[:, 1:], grid.flatten(2).transpose(1, 2))
+
+
+def test_from_vit__same_hidden_states_as_vit_on_a_rectangle():
+    vit = make_vit()
+    model = MMETImageModel.from_vit(vit, image_size=(48, 24))
+    pixel_values = torch.randn(2, 3, 48, 24)
+    with torch.no_grad():
+        expected = vit(pixel_values, interpolate_pos_encoding=True).last_hidden_state
+        close(model(pixel_values).last_hidden_state, expected)
+
+
+def test_from_vit__patch_features_do_not_depend_on_the_stride():
+    vit = make_vit()
+    overlapping = MMETImageModel.from_vit(vit, patch_stride=4)
+    assert overlapping.config.patch_grid == (7, 7)
+    pixel_values = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        coarse = vit.embeddings.patch_embeddings(pixel_values).view(1, 4, 4, 32)
+        fine = overlapping.embeddings.patch_embeddings(pixel_values).permute(0, 2, 3, 1)
+    close(fine[:, ::2, ::2], coarse)
+
+
+def test_from_vit__dtype_is_kept():
+    model = MMETImageModel.from_vit(make_vit().to(torch.bfloat16), image_size=(48, 24), patch_stride=4)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_from_vit__refuses_what_it_cannot_express():
+    with pytest.raises(ValueError, match="square patches"):
+        MMETImageModel.from_vit(make_vit(patch_size=[8, 4]))
+    with pytest.raises(ValueError, match="expected a model of type 'vit', received BertModel of type 'bert'"):
+        MMETImageModel.from_vit(BertModel(BertConfig(vocab_size=VOCAB, **WIDTH)))
+    with pytest.raises(ValueError, match="at least patch_size"):
+        MMETImageModel.from_vit(make_vit(), image_size=4)
+
+
+# BERT
+
+
+def make_bert(model_class: type[PreTrainedModel] = BertModel, **kwargs) -> PreTrainedModel:
+    """A small random BERT of three layers."""
+    return randomised(model_class(BertConfig(**{"vocab_size": VOCAB, **WIDTH, "num_hidden_layers": 3, **kwargs})))
+
+
+def sublayer(layer: nn.Module, name: str, states: torch.Tensor) -> torch.Tensor:
+    """What `attention` or `mlp` of one of our layers adds to the residual when it reads `states` without a norm."""
+    other = layer.mlp.fc2 if name == "attention" else layer.attention.out_proj
+    kept = {key: value.clone() for key, value in other.state_dict().items()}
+    norm = getattr(layer, f"{name}_norm")
+    setattr(layer, f"{name}_norm", nn.Identity())
+    with torch.no_grad():
+        other.weight.zero_()
+        other.bias.zero_()
+        added = layer(states) - states
+    other.load_state_dict(kept)
+    setattr(layer, f"{name}_norm", norm)
+    return added
+
+
+@pytest.mark.parametrize("model_class", [BertModel, BertForMaskedLM])
+@pytest.mark.parametrize("source", ["instance", "folder"])
+def test_from_bert__embeddings_are_the_same(pairs, tmp_path, model_class, source):
+    bert = make_bert(model_class)
+    if source == "folder":
+        bert.save_pretrained(tmp_path)
+    model = MMETTextModel.from_bert(tmp_path if source == "folder" else bert)
+    assert not model.training
+    with torch.no_grad():
+        close(model.embeddings(pairs["input_ids"]), bert.base_model.embeddings(pairs["input_ids"]))
+        assert model(pairs["input_ids"], pairs["attention_mask"]).last_hidden_state.isfinite().all()
+
+
+def test_from_bert__sublayers_are_the_same_functions():
+    bert = make_bert()
+    model = MMETTextModel.from_bert(bert)
+    states = torch.randn(2, 5, 32)
+    for own, theirs in zip(model.encoder.layers, bert.encoder.layer, strict=True):
+        with torch.no_grad():
+            attended = theirs.attention.output.dense(theirs.attention.self(states)[0])
+            transformed = theirs.output.dense(theirs.intermediate(states))
+        close(sublayer(own, "attention", states), attended)
+        close(sublayer(own, "mlp", states), transformed)
+
+
+def test_from_bert__sublayers_read_through_the_norms_they_read_through_in_bert():
+    bert = make_bert()
+    model = MMETTextModel.from_bert(bert)
+    states = torch.randn(2, 5, 32)
+    own, theirs = model.encoder.layers, bert.encoder.layer
+    with torch.no_grad():
+        for layer in range(3):
+            close(own[layer].mlp_norm(states), theirs[layer].attention.output.LayerNorm(states))
+        for layer in range(2):
+            close(own[layer + 1].attention_norm(states), theirs[layer].output.LayerNorm(states))
+        close(model.encoder.final_norm(states), theirs[2].output.LayerNorm(states))
+
+
+def test_from_bert__a_mlp_reads_what_it_reads_in_bert_when_attention_does():
+    bert = make_bert()
+    layer = MMETTextModel.from_bert(bert).encoder.layers[1]
+    states = torch.randn(2, 5, 32)
+    attended = states + sublayer(layer, "attention", states)
+    with torch.no_grad():
+        close(layer.mlp_norm(attended), bert.encoder.layer[1].attention(states)[0])
+
+
+def test_from_bert__first_attention_reads_nearly_the_embeddings():
+    bert = make_bert(hidden_size=256, num_attention_heads=8)
+    model = MMETTextModel.from_bert(bert)
+    with torch.no_grad():
+        embeddings = model.embeddings(torch.arange(1, 31).view(2, 15))
+        read = model.encoder.layers[0].attention_norm(embeddings)
+        plain = F.layer_norm(embeddings, (256,))
+        again = bert.embeddings.LayerNorm(embeddings)
+    norm = embeddings.norm()
+    assert (read - embeddings).norm() < 0.05 * norm
+    assert (read - embeddings).norm() < (plain - embeddings).norm()
+    assert (read - embeddings).norm() < 0.5 * (again - embeddings).norm()
+
+
+def test_from_bert__configuration_and_dtype_are_kept():
+    bert = make_bert(pad_token_id=2, max_position_embeddings=17, layer_norm_eps=0.01, hidden_dropout_prob=0.25)
+    model = MMETTextModel.from_bert(bert.to(torch.bfloat16))
+    config = model.config
+    assert (config.pad_token_id, config.max_position_embeddings, config.num_hidden_layers) == (2, 17, 3)
+    assert (config.layer_norm_eps, config.hidden_dropout_prob) == (0.01, 0.25)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_from_bert__refuses_decoders():
+    with pytest.raises(ValueError, match="is_decoder=True"):
+        MMETTextModel.from_bert(make_bert(BertLMHeadModel, is_decoder=True))
+
+
+# Both together
+
+
+@pytest.mark.parametrize("model_class", [MMETModel, MMETForPreTraining])
+def test_from_encoders__encoders_are_copied_into_a_working_model(pairs, tmp_path, model_class):
+    image_model = MMETImageModel.from_vit(make_vit(), image_size=(24, 16), patch_stride=4)
+    text_model = MMETTextModel.from_bert(make_bert(hidden_size=40))
+    model = model_class.from_encoders(image_model, text_model, projection_dim=12, codebook_size=5)
+    assert model.config.codebook_cell == 4
+    multimodal_config = model.config.multimodal_config
+    assert (multimodal_config.hidden_size, multimodal_config.num_hidden_layers) == (32, 2)
+    model.save_pretrained(tmp_path)
+    for saved in (model, model_class.from_pretrained(tmp_path)):
+        with torch.no_grad():
+            output = saved.base_model(**pairs)
+            close(output.image_embeds, image_model(pairs["pixel_values"]).last_hidden_state)
+            close(output.text_embeds, text_model(pairs["input_ids"], pairs["attention_mask"]).last_hidden_state)
+        assert output.multimodal_embeds.shape == (4, 1 + 16 + LENGTH, 32)
+    before = image_model.embeddings.cls_token.clone()
+    with torch.no_grad():
+        model.base_model.image_model.embeddings.cls_token.zero_()
+    assert torch.equal(image_model.embeddings.cls_token, before)
+
+
+def test_from_encoders__multimodal_encoder_is_configurable():
+    image_model, text_model = MMETImageModel.from_vit(make_vit()), MMETTextModel.from_bert(make_bert())
+    model = MMETModel.from_encoders(
+        image_model, text_model, {**WIDTH, "hidden_size": 16, "num_hidden_layers": 1}, identity_pooling="text"
+    )
+    assert model.get_multimodal_features(pixel_values=torch.randn(2, 3, 32, 32)).shape == (2, 16)
+    assert model.config.identity_pooling == "text"
+
+
+def test_from_encoders__refuses_two_dtypes():
+    image_model, text_model = MMETImageModel.from_vit(make_vit()), MMETTextModel.from_bert(make_bert())
+    with pytest.raises(ValueError, match=r"float32 and torch\.bfloat16"):
+        MMETModel.from_encoders(image_model, text_model.to(torch.bfloat16))
+
+
+# Another image size or stride
+
+
+def resized_positions(model: MMETImageModel, grid: tuple[int, int]) -> torch.Tensor:
+    """The position embeddings of a model interpolated to another grid."""
+    old = model.embeddings.position_embeddings.detach()
+    patches = old[:, 1:].view(1, *model.config.patch_grid, -1).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches, grid, mode="bicubic", align_corners=False)
+    return torch.cat([old[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "grid"),
+    [((88, 40), None, (7, 3)), ((52, 28), 4, (10, 4)), (40, 8, (4, 4)), ((55, 30), None, (4, 2))],
+)
+def test_resize_image__positions_are_interpolated(config, size, stride, grid):
+    model = MMETImageModel(config.image_config)
+    expected = resized_positions(model, grid)
+    assert model.resize_image(size, stride) is model
+    assert model.config.patch_grid == grid
+    close(model.embeddings.position_embeddings, expected)
+    height, width = (size, size) if isinstance(size, int) else size
+    states = model(torch.randn(2, 3, height, width)).last_hidden_state
+    assert states.shape[1] == 1 + grid[0] * grid[1]
+
+
+def test_resize_image__agrees_with_interpolation_on_the_fly(config):
+    model = MMETModel(config).eval()
+    pixel_values = torch.randn(2, 3, 88, 40)
+    with torch.no_grad():
+        expected = model(pixel_values, interpolate_pos_encoding=True).multimodal_embeds
+        close(model.resize_image((88, 40))(pixel_values).multimodal_embeds, expected)
+
+
+@pytest.mark.parametrize("model_class", [MMETModel, MMETForPreTraining, MMETForReID])
+def test_resize_image__saved_model_has_the_new_geometry(config, make_batch, tmp_path, model_class):
+    model = model_class(config).eval().resize_image((88, 40), patch_stride=8)
+    model.save_pretrained(tmp_path)
+    assert MMETConfig.from_pretrained(tmp_path).image_config.image_size == [88, 40]
+    batch = make_batch() | {"pixel_values": torch.randn(4, 3, 88, 40)}
+    loaded = model_class.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        expected, actual = (each.base_model(**batch) for each in (model, loaded))
+    assert actual.image_embeds.shape == (4, 1 + 10 * 4, 32)
+    close(actual.multimodal_embeds, expected.multimodal_embeds)
+
+
+def test_resize_image__pretraining_goes_on_with_the_new_patches(config):
+    model = MMETForPreTraining(config).resize_image((88, 40), patch_stride=8)
+    nn.init.normal_(model.image_codebook.centroids)
+    masked = torch.zeros(2, 40, dtype=torch.bool)
+    masked[:, ::5] = True
+    output = model(pixel_values=torch.randn(2, 3, 88, 40), bool_masked_pos=masked)
+    assert output.mim_logits.shape == (16, 6)
+    output.loss.backward()
+    assert model.mmet.image_model.embeddings.position_embeddings.grad.abs().sum() > 0
+
+
+def test_resize_image__a_refused_geometry_changes_nothing(config):
+    model = MMETForPreTraining(config)
+    before = model.mmet.image_model.embeddings.position_embeddings.clone()
+    for size, stride, message in (((8, 8), None, "at least patch_size"), ((52, 28), 6, "codebook_cell must divide")):
+        with pytest.raises(ValueError, match=message):
+            model.resize_image(size, stride)
+    assert model.config.image_config.image_size == [52, 28]
+    assert model.mmet.image_model.config.patch_stride == 12
+    assert torch.equal(model.mmet.image_model.embeddings.position_embeddings, before)
+
+
+def test_resize_image__needs_an_image_encoder(config):
+    with pytest.raises(ValueError, match="MMETTextModel has no image encoder"):
+        MMETTextModel(config.text_config).resize_image(64)
