@@ -521,6 +521,8 @@ def test_from_bert__a_mlp_reads_what_it_reads_in_bert_when_attention_does():
 
 def test_from_bert__first_attention_reads_nearly_the_embeddings():
     bert = make_bert(hidden_size=256, num_attention_heads=8)
+    with torch.no_grad():
+        bert.embeddings.LayerNorm.bias.add_(0.5)  # a mean that counts
     model = MMETTextModel.from_bert(bert)
     with torch.no_grad():
         embeddings = model.embeddings(torch.arange(1, 31).view(2, 15))
