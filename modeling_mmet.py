@@ -61,6 +61,9 @@ LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive"
 IGNORE_INDEX = -100
 """Label of a position, pair or person that takes no part in a loss."""
 
+CLASS_TOKEN = (slice(None), 0)
+"""`read_positions` of an encoder whose class token alone is wanted."""
+
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
 """What a pretraining checkpoint holds beyond the encoders and the identity head."""
 
@@ -280,6 +283,11 @@ def recompute_in_backward(function: Callable[[torch.Tensor], torch.Tensor], inpu
     return checkpoint(function, inputs, use_reentrant=False, preserve_rng_state=False)
 
 
+def select(states: torch.Tensor, positions: torch.Tensor | tuple | None) -> torch.Tensor:
+    """`states[positions]` of states `(B, L, D)`; all of them for `None`."""
+    return states if positions is None else states[positions]
+
+
 class MMETAttention(nn.Module):
     """Multi-head self-attention of `norm(hidden_states)`, with one matrix for queries, keys and values."""
 
@@ -299,6 +307,7 @@ class MMETAttention(nn.Module):
         hidden_states: torch.Tensor,
         norm: nn.Module,
         attention_mask: torch.Tensor | None = None,
+        read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, length, width = hidden_states.shape
@@ -319,7 +328,7 @@ class MMETAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.out_proj(attended.reshape(batch, length, width)), weights
+        return self.out_proj(select(attended.reshape(batch, length, width), read_positions)), weights
 
 
 class MMETMLP(nn.Module):
@@ -351,10 +360,11 @@ class MMETLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attended, _ = self.attention(hidden_states, self.attention_norm, attention_mask, **kwargs)
-        hidden_states = hidden_states + self.dropout(attended)
+        attended, _ = self.attention(hidden_states, self.attention_norm, attention_mask, read_positions, **kwargs)
+        hidden_states = select(hidden_states, read_positions) + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(hidden_states, self.mlp_norm))
 
 
@@ -371,18 +381,37 @@ class MMETTransformer(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
-        """`attention_mask` is `(B, L)`: 1 where attention may look, 0 for padding and absent modalities."""
+        """
+        Args:
+            hidden_states: `(B, L, D)`.
+            attention_mask: `(B, L)`, 1 where attention may look, 0 for padding and absent modalities.
+            read_positions: An index into `(B, L)`, for example a boolean mask or `CLASS_TOKEN`: the positions whose
+                final states are read. The last layer, whose other states nobody looks at, then leaves out their
+                projection and MLP. All positions when not given.
+
+        Returns:
+            Final states `(B, L, D)` or, of the positions read, `states[read_positions]`: `(num_read, D)`, and then no
+            `pooler_output`, unless they are the class tokens.
+        """
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        # Recorded hidden states are whole: the selection then comes after the last layer.
+        narrowed = None if kwargs.get("output_hidden_states") else read_positions
+        hidden_states = self.layers[-1](hidden_states, attention_mask, narrowed, **kwargs)
+        hidden_states = hidden_states if narrowed is not None else select(hidden_states, read_positions)
         normed = self.final_norm(hidden_states)
-        return MMETEncoderOutput(
-            last_hidden_state=normed, pooler_output=normed[:, 0], pre_norm_hidden_state=hidden_states
-        )
+        output = MMETEncoderOutput(last_hidden_state=normed, pre_norm_hidden_state=hidden_states)
+        if read_positions is None:
+            output.pooler_output = normed[:, 0]
+        elif read_positions is CLASS_TOKEN:
+            output.pooler_output = normed
+        return output
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -575,6 +604,7 @@ class MMETImageModel(MMETPreTrainedModel):
         pixel_values: torch.FloatTensor,
         bool_masked_pos: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -583,9 +613,10 @@ class MMETImageModel(MMETPreTrainedModel):
             bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch
                 is hidden.
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
+            read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
         """
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
-        return self.encoder(hidden_states, **kwargs)
+        return self.encoder(hidden_states, read_positions=read_positions, **kwargs)
 
 
 class MMETTextModel(MMETPreTrainedModel):
@@ -646,6 +677,7 @@ class MMETTextModel(MMETPreTrainedModel):
         self,
         input_ids: torch.LongTensor,
         attention_mask: torch.LongTensor | None = None,
+        read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -653,8 +685,9 @@ class MMETTextModel(MMETPreTrainedModel):
             input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`): Tokens; [CLS_T] is the first.
             attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
                 padding.
+            read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
         """
-        return self.encoder(self.embeddings(input_ids), attention_mask, **kwargs)
+        return self.encoder(self.embeddings(input_ids), attention_mask, read_positions, **kwargs)
 
 
 class MMETMultimodalModel(MMETPreTrainedModel):
@@ -676,6 +709,7 @@ class MMETMultimodalModel(MMETPreTrainedModel):
         self,
         hidden_states: torch.FloatTensor,
         attention_mask: torch.LongTensor | None = None,
+        read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -684,12 +718,14 @@ class MMETMultimodalModel(MMETPreTrainedModel):
                 without [CLS_M].
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are
                 there.
+            read_positions: Which final states are wanted, as in [`MMETTransformer`] ([CLS_M] is position 0); all when
+                not given.
         """
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if attention_mask is not None:
             attention_mask = F.pad(attention_mask, (1, 0), value=1)  # [CLS_M] is always there
-        return self.encoder(hidden_states, attention_mask, **kwargs)
+        return self.encoder(hidden_states, attention_mask, read_positions, **kwargs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -774,18 +810,21 @@ class MMETModel(MMETPreTrainedModel):
         self, pixel_values: torch.FloatTensor, interpolate_pos_encoding: bool = False
     ) -> torch.FloatTensor:
         """Projected [CLS_I] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
-        output = self.image_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        output = self.image_model(
+            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, read_positions=CLASS_TOKEN
+        )
         return self.image_projection(output.pooler_output)
 
     def get_text_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
     ) -> torch.FloatTensor:
         """Projected [CLS_T] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
-        return self.text_projection(self.text_model(input_ids, attention_mask).pooler_output)
+        output = self.text_model(input_ids, attention_mask, read_positions=CLASS_TOKEN)
+        return self.text_projection(output.pooler_output)
 
     def get_multimodal_features(self, **inputs) -> torch.FloatTensor:
         """h_CLS,M `(batch_size, hidden_size)` of whatever modalities are there; arguments as in `forward`."""
-        return self(**inputs, return_dict=True).multimodal_embeds[:, 0]
+        return self(**inputs, read_positions=CLASS_TOKEN, return_dict=True).multimodal_embeds
 
     def fuse(
         self,
@@ -833,6 +872,7 @@ class MMETModel(MMETPreTrainedModel):
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETModelOutput:
         r"""
@@ -847,6 +887,7 @@ class MMETModel(MMETPreTrainedModel):
             image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
                 Which samples have an image, a text; all of them when not given.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
+            read_positions: Which of `multimodal_embeds` are wanted, as in [`MMETMultimodalModel`]; all when not given.
 
         Raises:
             ValueError: when there is no modality at all, for the batch or for a sample.
@@ -866,6 +907,7 @@ class MMETModel(MMETPreTrainedModel):
             attention_mask if input_ids is not None else None,
             image_present,
             text_present,
+            read_positions=read_positions,
             **kwargs,
         )
         return MMETModelOutput(
@@ -1240,17 +1282,23 @@ class MMETForPreTraining(MMETPreTrainedModel):
         """L_MIM: the image encoder classifies the masked patches of unpaired images."""
         if bool_masked_pos is None or not self._wants("mim"):
             return
-        states = self.mmet.image_model(pixel_values, bool_masked_pos).last_hidden_state
+        masked = bool_masked_pos.bool()
+        states = self.mmet.image_model(
+            pixel_values,
+            masked,
+            read_positions=F.pad(masked, (1, 0)),  # [CLS_I] comes first
+        ).last_hidden_state
         output.mim_logits, output.losses["mim"] = self._predict_codes(
-            self.mim_head, states[:, 1:], pixel_values, bool_masked_pos, mim_labels
+            self.mim_head, states, pixel_values, masked, mim_labels
         )
 
     def _masked_language_modeling(self, output, input_ids_masked, attention_mask, mlm_labels):
         """L_MLM: the text encoder predicts the masked tokens of unpaired captions."""
         if input_ids_masked is None or mlm_labels is None or not self._wants("mlm"):
             return
-        states = self.mmet.text_model(input_ids_masked, attention_mask).last_hidden_state
-        output.mlm_logits, output.losses["mlm"] = self._predict_tokens(self.mlm_head, states, mlm_labels)
+        masked = mlm_labels != IGNORE_INDEX
+        states = self.mmet.text_model(input_ids_masked, attention_mask, read_positions=masked).last_hidden_state
+        output.mlm_logits, output.losses["mlm"] = self._predict_tokens(self.mlm_head, states, mlm_labels[masked])
 
     def _masked_multimodal_modeling(
         self,
@@ -1271,42 +1319,45 @@ class MMETForPreTraining(MMETPreTrainedModel):
         if not (wants_image or wants_text or wants_itm):
             return
         caption = input_ids_masked if input_ids_masked is not None else input_ids
+        # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
+        matching = itm_labels == 1 if itm_labels is not None else caption.new_ones(len(caption), dtype=torch.bool)
+        shape = (len(caption), self.config.image_config.num_patches)
+        patches = bool_masked_pos.bool() & matching[:, None] if wants_image else matching.new_zeros(shape)
+        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else torch.zeros_like(caption.bool())
+        class_token = matching.new_full((len(caption), 1), wants_itm)
+        # Which head reads a position: 1 L_ITM, 2 that of masked patches, 3 that of masked tokens, 0 none ([CLS_I] too).
+        reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)
+        read = reader > 0
+        reader = reader[read]
         states = self.mmet.fuse(
             self.mmet.image_model(pixel_values, bool_masked_pos).pre_norm_hidden_state,
             self.mmet.text_model(caption, attention_mask).pre_norm_hidden_state,
             attention_mask,
+            read_positions=read,
         ).last_hidden_state
-        num_image_states = 1 + self.config.image_config.num_patches
-        image_states, text_states = states[:, 1:].split([num_image_states, caption.shape[1]], dim=1)
-        # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
-        matching = (
-            (itm_labels == 1)[:, None] if itm_labels is not None else torch.ones_like(caption[:, :1], dtype=torch.bool)
-        )
         if wants_image:
             output.mmm_image_logits, output.losses["mmm_image"] = self._predict_codes(
-                self.mmm_image_head, image_states[:, 1:], pixel_values, bool_masked_pos.bool() & matching, mim_labels
+                self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels
             )
         if wants_text:
             output.mmm_text_logits, output.losses["mmm_text"] = self._predict_tokens(
-                self.mmm_text_head, text_states, mlm_labels.masked_fill(~matching, IGNORE_INDEX)
+                self.mmm_text_head, states[reader == 3], mlm_labels[tokens]
             )
         if wants_itm:
-            output.itm_logits = self.itm_head(states[:, 0])
+            output.itm_logits = self.itm_head(states[reader == 1])
             known = itm_labels != IGNORE_INDEX
             output.losses["itm"] = masked_cross_entropy(output.itm_logits[known], itm_labels[known].long())
 
     def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels):
-        """Logits and loss of the masked patches alone: `patch_states` `(B, N, D)`, `masked` `(B, N)`."""
-        masked = masked.bool()
+        """Logits and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
         labels = mim_labels if mim_labels is not None else self.image_codebook(pixel_values)
-        logits = head(patch_states[masked])
+        logits = head(patch_states)
         return logits, masked_cross_entropy(logits, labels[masked])
 
-    def _predict_tokens(self, head, text_states, mlm_labels):
-        """Logits and loss of the masked tokens alone: `text_states` `(B, L, D)`, `mlm_labels` `(B, L)`."""
-        masked = mlm_labels != IGNORE_INDEX
-        logits = head(text_states[masked])
-        return logits, masked_cross_entropy(logits, mlm_labels[masked])
+    def _predict_tokens(self, head, token_states, labels):
+        """Logits and loss of the masked tokens: `token_states` `(num_masked, D)`, `labels` `(num_masked,)`."""
+        logits = head(token_states)
+        return logits, masked_cross_entropy(logits, labels)
 
     def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present):
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
@@ -1316,8 +1367,14 @@ class MMETForPreTraining(MMETPreTrainedModel):
         if not (contrasts or identifies):
             return
         pixel_values = without_absent(pixel_values, present[0])
-        image_output = self.mmet.image_model(pixel_values) if pixel_values is not None else None
-        text_output = self.mmet.text_model(input_ids, attention_mask) if input_ids is not None else None
+        # Only the multimodal identity embedding reads more of the unimodal encoders than their class tokens.
+        fuses = identifies and self.config.identity_pooling == "multimodal"
+        read = None if fuses else CLASS_TOKEN
+        image_output = text_output = None
+        if pixel_values is not None:
+            image_output = self.mmet.image_model(pixel_values, read_positions=read)
+        if input_ids is not None:
+            text_output = self.mmet.text_model(input_ids, attention_mask, read_positions=read)
         if contrasts:
             pairs = _rows_with_both(present)
             output.losses["global_contrastive"], output.logits_per_image = identity_contrastive_loss(
@@ -1351,7 +1408,8 @@ class MMETForPreTraining(MMETPreTrainedModel):
             return chosen.pooler_output[rows], rows
         image_states = image_output.pre_norm_hidden_state if image_output is not None else None
         text_states = text_output.pre_norm_hidden_state if text_output is not None else None
-        views = [self.mmet.fuse(image_states, text_states, attention_mask, *present).pooler_output]
+        fused = self.mmet.fuse(image_states, text_states, attention_mask, *present, read_positions=CLASS_TOKEN)
+        views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
         if self.training and self.config.modality_dropout > 0 and image_states is not None and text_states is not None:
             pairs = rows[0][_rows_with_both(present)]
@@ -1359,13 +1417,15 @@ class MMETForPreTraining(MMETPreTrainedModel):
             dropped = dropped[: round(self.config.modality_dropout * len(dropped))]
             image_rows, text_rows = dropped.tensor_split(2)
             if len(image_rows):
-                views.append(self.mmet.fuse(image_states=image_states[image_rows]).pooler_output)
+                fused = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)
+                views.append(fused.pooler_output)
                 rows.append(image_rows)
             if len(text_rows):
                 text_mask = attention_mask[text_rows] if attention_mask is not None else None
-                views.append(
-                    self.mmet.fuse(text_states=text_states[text_rows], attention_mask=text_mask).pooler_output
+                fused = self.mmet.fuse(
+                    text_states=text_states[text_rows], attention_mask=text_mask, read_positions=CLASS_TOKEN
                 )
+                views.append(fused.pooler_output)
                 rows.append(text_rows)
         return torch.cat(views), torch.cat(rows)
 
@@ -1471,22 +1531,23 @@ class MMETForReID(MMETPreTrainedModel):
         if pooling == "image":
             check_pooled_modality(pooling, "pixel_values", pixel_values, image_present)
             return self.mmet.image_model(
-                pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+                pixel_values,
+                interpolate_pos_encoding=interpolate_pos_encoding,
+                read_positions=CLASS_TOKEN,
+                **kwargs,
             ).pooler_output
         if pooling == "text":
             check_pooled_modality(pooling, "input_ids", input_ids, text_present)
-            return self.mmet.text_model(input_ids, attention_mask, **kwargs).pooler_output
-        output = self.mmet(
+            return self.mmet.text_model(input_ids, attention_mask, read_positions=CLASS_TOKEN, **kwargs).pooler_output
+        return self.mmet.get_multimodal_features(
             pixel_values=pixel_values,
             input_ids=input_ids,
             attention_mask=attention_mask,
             image_present=image_present,
             text_present=text_present,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            return_dict=True,
             **kwargs,
         )
-        return output.multimodal_embeds[:, 0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from transformers.models.bert.modeling_bert import BertEmbeddings
 import mmet  # noqa: F401 (registers the Auto classes)
 import modeling_mmet
 from modeling_mmet import (
+    CLASS_TOKEN,
     LOSS_NAMES,
     MMETForPreTraining,
     MMETForReID,
@@ -54,6 +55,51 @@ def test_text_model__shapes(config):
 def test_multimodal_model__shapes(config):
     output = MMETMultimodalModel(config.multimodal_config)(torch.randn(3, 5, 32))
     assert output.last_hidden_state.shape == (3, 6, 32)  # [CLS_M] comes first
+
+
+@pytest.mark.parametrize("positions", ["class token", "mask"])
+@pytest.mark.parametrize("hidden_states", [False, True], ids=["", "hidden states recorded"])
+def test_read_positions__are_those_of_the_whole_output(config, positions, hidden_states):
+    model = MMETTextModel(config.text_config).eval()
+    input_ids, attention_mask = torch.randint(1, 14, (3, 7)), torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 6 + [0]])
+    read = CLASS_TOKEN if positions == "class token" else torch.rand(3, 7) < 0.4
+    whole = model(input_ids, attention_mask, output_hidden_states=True)
+    some = model(input_ids, attention_mask, read_positions=read, output_hidden_states=hidden_states)
+    torch.testing.assert_close(some.last_hidden_state, whole.last_hidden_state[read], **CLOSE)
+    torch.testing.assert_close(some.pre_norm_hidden_state, whole.pre_norm_hidden_state[read], **CLOSE)
+    if positions == "class token":
+        torch.testing.assert_close(some.pooler_output, whole.pooler_output, **CLOSE)
+    else:
+        assert some.pooler_output is None
+    if hidden_states:
+        for state, expected in zip(some.hidden_states, whole.hidden_states, strict=True):
+            assert torch.equal(state, expected)
+
+
+def _count_mlp_rows(model: nn.Module, action) -> list[int]:
+    """Rows that the first linear layer of every MLP of `model` reads during `action()`, in the order of the calls."""
+    rows: list[int] = []
+    mlps = [module for module in model.modules() if type(module).__name__ == "MMETMLP"]
+    handles = [
+        mlp.fc1.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[:-1].numel())) for mlp in mlps
+    ]
+    with torch.no_grad():
+        action()
+    for handle in handles:
+        handle.remove()
+    return rows
+
+
+def test_last_layer__mlp_runs_on_what_is_read_alone(config, make_pretraining_batch):
+    model = MMETForPreTraining(config).eval()
+    nn.init.normal_(model.image_codebook.centroids)
+    batch = make_pretraining_batch(4)
+    masked = batch["bool_masked_pos"]
+    rows = _count_mlp_rows(model.mmet.image_model, lambda: model(**_select(batch, "pixel_values", "bool_masked_pos")))
+    assert rows == [masked.numel() + 4, int(masked.sum())]  # two layers; [CLS_I] is read by the first alone
+    reid = MMETForReID(config).eval()
+    rows = _count_mlp_rows(reid.mmet.multimodal_model, lambda: reid(**_select(batch, *CLEAN)))
+    assert rows == [4 * (2 + masked.shape[1] + batch["input_ids"].shape[1]), 4]
 
 
 def _copy_into_vit(model: MMETImageModel) -> ViTModel:
@@ -867,7 +913,7 @@ def test_checkpoint__pretraining_to_reid(config, make_batch, tmp_path):
     loaded, problems = _loaded(MMETForReID, tmp_path)
     assert problems == {}
     expected = F.normalize(model.identity_head(model.mmet(**batch).multimodal_embeds[:, 0])[0])
-    assert torch.equal(loaded(**batch).embeddings, expected)
+    torch.testing.assert_close(loaded(**batch).embeddings, expected)
 
 
 @pytest.mark.parametrize("source", [MMETForReID, MMETForPreTraining])
