@@ -1325,7 +1325,7 @@ class MMETForPreTraining(MMETPreTrainedModel):
         patches = bool_masked_pos.bool() & matching[:, None] if wants_image else matching.new_zeros(shape)
         tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else torch.zeros_like(caption.bool())
         class_token = matching.new_full((len(caption), 1), wants_itm)
-        # Which head reads a position: 1 L_ITM, 2 that of masked patches, 3 that of masked tokens, 0 none ([CLS_I] too).
+        # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
         reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)
         read = reader > 0
         reader = reader[read]
