@@ -17,7 +17,6 @@ import copy
 import math
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -268,20 +267,30 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def recompute_in_backward(function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+def recompute_in_backward(cheap: nn.Module, linear: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """
-    `function(inputs)`, a cheap step (norm, activation) and then a linear layer, without keeping what lies between.
+    `linear(cheap(inputs))` for a norm or an activation and the linear layer behind it, without keeping what lies between.
 
-    The backward pass computes it again and stops before the linear layer, so that memory is saved for the price of
-    the cheap step alone.
+    The backward pass runs the two again and stops in front of a plain linear layer, so that memory is saved for the
+    price of the cheap step alone. The random state comes back too: an adapter in the place of the linear layer may
+    hold dropout. Nothing is computed again where nothing would be kept, for lack of a gradient, nor where a hook of
+    accelerate moves weights: with the forward pass over, they are no longer there.
     """
-    if not torch.is_grad_enabled():
-        return function(inputs)
-    return checkpoint(function, inputs, use_reentrant=False, preserve_rng_state=False)
+    modules = [*cheap.modules(), *linear.modules()]
+    needs_gradient = torch.is_grad_enabled() and (
+        inputs.requires_grad or any(parameter.requires_grad for m in (cheap, linear) for parameter in m.parameters())
+    )
+    if not needs_gradient or any(hasattr(module, "_hf_hook") for module in modules):
+        return linear(cheap(inputs))
+    return checkpoint(lambda states: linear(cheap(states)), inputs, use_reentrant=False)
 
 
 class MMETAttention(nn.Module):
-    """Multi-head self-attention of `norm(hidden_states)`, with one matrix for queries, keys and values."""
+    """
+    Multi-head self-attention with one matrix for queries, keys and values.
+
+    The layer applies that matrix, `qkv_proj`, together with the norm in front of it (`recompute_in_backward`).
+    """
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -296,16 +305,14 @@ class MMETAttention(nn.Module):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        norm: nn.Module,
+        qkv: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch, length, width = hidden_states.shape
-        qkv = recompute_in_backward(lambda states: self.qkv_proj(norm(states)), hidden_states).view(
-            batch, length, 3, self.num_heads, self.head_dim
-        )
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
+        """Queries, keys and values side by side `(B, L, 3 * D)` to states `(B, L, D)` and attention weights."""
+        batch, length, _ = qkv.shape
+        # each (B, heads, L, head_dim)
+        query, key, value = qkv.view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -319,11 +326,11 @@ class MMETAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.out_proj(attended.reshape(batch, length, width)), weights
+        return self.out_proj(attended.reshape(batch, length, -1)), weights
 
 
 class MMETMLP(nn.Module):
-    """Two linear layers around the activation, on `norm(hidden_states)`."""
+    """Two linear layers around the activation; the layer applies the first, `fc1`, together with its norm."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -331,9 +338,9 @@ class MMETMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        hidden_states = recompute_in_backward(lambda states: self.fc1(norm(states)), hidden_states)
-        return recompute_in_backward(lambda states: self.fc2(self.activation(states)), hidden_states)
+    def forward(self, expanded: torch.Tensor) -> torch.Tensor:
+        """What `fc1` made of the states, `(B, L, intermediate_size)`, to states `(B, L, D)`."""
+        return recompute_in_backward(self.activation, self.fc2, expanded)
 
 
 class MMETLayer(GradientCheckpointingLayer):
@@ -353,9 +360,12 @@ class MMETLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attended, _ = self.attention(hidden_states, self.attention_norm, attention_mask, **kwargs)
+        # No module is handed to another: accelerate's hooks move whatever they find among a module's arguments.
+        qkv = recompute_in_backward(self.attention_norm, self.attention.qkv_proj, hidden_states)
+        attended, _ = self.attention(qkv, attention_mask, **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
-        return hidden_states + self.dropout(self.mlp(hidden_states, self.mlp_norm))
+        expanded = recompute_in_backward(self.mlp_norm, self.mlp.fc1, hidden_states)
+        return hidden_states + self.dropout(self.mlp(expanded))
 
 
 class MMETTransformer(nn.Module):
@@ -455,6 +465,8 @@ class MMETPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
+    # Statistics that half precision would round away, and centroids that must stay where they were fitted.
+    _keep_in_fp32_modules_strict = ["bnneck", "image_codebook"]  # noqa: RUF012
     _auto_classes = {"AutoModel": None}  # noqa: RUF012
     """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
 
@@ -469,6 +481,8 @@ class MMETPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif std is None and isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=module.embedding_dim**-0.5)
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])  # as transformers does for the normal initialisation
         else:
             super()._init_weights(module)
         if isinstance(module, (MMETImageEmbeddings, MMETTextEmbeddings, MMETMultimodalModel)):
@@ -498,6 +512,24 @@ class MMETPreTrainedModel(PreTrainedModel):
             for auto_class, name in self._auto_classes.items()
         }
         return super().save_pretrained(save_directory, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in the base class, which lets every weight require a gradient: the BNNeck's bias is frozen again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        for module in model.modules():
+            if isinstance(module, MMETIdentityHead):
+                module.freeze_bias()
+        return loaded
+
+    def _resize_token_embeddings(
+        self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """The step of `resize_token_embeddings` that replaces weights; `ValueError` without a text encoder."""
+        if not isinstance(self.config, (MMETConfig, MMETTextConfig)):
+            raise ValueError(f"{type(self).__name__} has no text encoder, so there are no token embeddings to resize")
+        return super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     def resize_image(
         self, image_size: int | tuple[int, int], patch_stride: int | None = None
@@ -963,13 +995,12 @@ class MMETTokenPredictionHead(nn.Module):
         return self.decoder(self.transform(hidden_states)) + self.bias
 
     @torch.no_grad()
-    def resize(self, vocab_size: int):
-        """Predict `vocab_size` words: the first ones keep their weights, new ones start as the mean word."""
-        weight, bias = self.decoder.weight, self.bias
-        kept, added = min(vocab_size, len(bias)), max(vocab_size - len(bias), 0)
-        self.decoder = nn.Linear(weight.shape[1], vocab_size, bias=False, device=weight.device, dtype=weight.dtype)
-        self.decoder.weight.copy_(torch.cat([weight[:kept], weight.mean(dim=0).expand(added, -1)]))
-        self.bias = nn.Parameter(torch.cat([bias[:kept], bias.mean().expand(added)]), requires_grad=bias.requires_grad)
+    def set_vocabulary(self, decoder: nn.Linear):
+        """Predict the words of another decoder; their biases are those of now, that of a new word is the mean."""
+        bias, vocab_size = self.bias, decoder.out_features
+        added = bias.mean().expand(max(vocab_size - len(bias), 0))
+        self.decoder = decoder
+        self.bias = nn.Parameter(torch.cat([bias[:vocab_size], added]), requires_grad=bias.requires_grad)
 
 
 class MMETMatchingHead(nn.Module):
@@ -995,8 +1026,12 @@ class MMETIdentityHead(nn.Module):
     def __init__(self, hidden_size: int, num_identities: int):
         super().__init__()
         self.bnneck = nn.BatchNorm1d(hidden_size)
-        self.bnneck.bias.requires_grad_(False)
+        self.freeze_bias()
         self.classifier = nn.Linear(hidden_size, num_identities, bias=False) if num_identities else None
+
+    def freeze_bias(self):
+        """Keep the bias of the batch norm where it is, at 0."""
+        self.bnneck.bias.requires_grad_(False)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`."""
@@ -1150,13 +1185,15 @@ class MMETForPreTraining(MMETPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.mmet.set_input_embeddings(value)
 
-    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+    def _resize_token_embeddings(
+        self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
         """As in the base class, with the text prediction heads: their decoders, tied or not, and their biases."""
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         for head in (self.mlm_head, self.mmm_text_head):
-            if len(head.bias) != embeddings.num_embeddings:
-                head.resize(embeddings.num_embeddings)
-        self.tie_weights()
+            head.set_vocabulary(
+                self._get_resized_lm_head(head.decoder, len(embeddings.weight), mean_resizing=mean_resizing)
+            )
         return embeddings
 
     @can_return_tuple
