@@ -17,8 +17,7 @@ import copy
 import math
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -131,11 +130,18 @@ class MMETForPreTrainingOutput(ModelOutput):
             pairs).
         mlm_logits, mmm_text_logits (`torch.FloatTensor` of shape `(num_masked_tokens, vocab_size)`):
             For the masked tokens alone, in the row-major order of `mlm_labels` (for L_MMM: of the matching pairs).
-        itm_logits (`torch.FloatTensor` of shape `(batch_size, 2)`): Mismatch and match.
-        logits_per_image (`torch.FloatTensor` of shape `(batch_size, batch_size)`): Scaled cosine similarities of L_GC.
+        itm_logits (`torch.FloatTensor` of shape `(num_pairs, 2)`): Mismatch and match.
+        logits_per_image (`torch.FloatTensor` of shape `(num_pairs, num_pairs)`): Scaled cosine similarities of L_GC.
         identity_embeds (`torch.FloatTensor` of shape `(num_views, hidden_size)`): Identity embeddings after the
             BNNeck, of every view.
         identity_logits (`torch.FloatTensor` of shape `(num_views, num_identities)`): Classifier scores of every view.
+        image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The encoders' own outputs for the
+            unmasked samples as they are, where `output_hidden_states` or `output_attentions` asks for them.
+        image_masked_output, text_masked_output, multimodal_masked_output ([`MMETEncoderOutput`]): The same for the
+            masked inputs: of the pairs where there are images and captions.
+
+    Pairs are the samples with an image and a caption: all of them, unless `image_present` or `text_present` says
+    otherwise.
     """
 
     loss: torch.FloatTensor | None = None
@@ -148,6 +154,12 @@ class MMETForPreTrainingOutput(ModelOutput):
     logits_per_image: torch.FloatTensor | None = None
     identity_embeds: torch.FloatTensor | None = None
     identity_logits: torch.FloatTensor | None = None
+    image_output: MMETEncoderOutput | None = None
+    text_output: MMETEncoderOutput | None = None
+    multimodal_output: MMETEncoderOutput | None = None
+    image_masked_output: MMETEncoderOutput | None = None
+    text_masked_output: MMETEncoderOutput | None = None
+    multimodal_masked_output: MMETEncoderOutput | None = None
 
 
 @dataclass
@@ -161,11 +173,23 @@ class MMETForReIDOutput(ModelOutput):
             compare by inner product.
         logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores where the model has a
             classifier.
+        image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The outputs of the encoders that ran,
+            where `output_hidden_states` or `output_attentions` asks for them.
     """
 
     loss: torch.FloatTensor | None = None
     embeddings: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
+    image_output: MMETEncoderOutput | None = None
+    text_output: MMETEncoderOutput | None = None
+    multimodal_output: MMETEncoderOutput | None = None
+
+
+def keep_recorded(output: ModelOutput, **encoder_outputs: MMETEncoderOutput | None):
+    """Put those encoder outputs into `output` that hold the hidden states or attentions somebody asked for."""
+    for name, encoder_output in encoder_outputs.items():
+        if encoder_output is not None and (encoder_output.hidden_states or encoder_output.attentions):
+            setattr(output, name, encoder_output)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -271,16 +295,22 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def recompute_in_backward(function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+def recompute_in_backward(cheap: nn.Module, linear: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """
-    `function(inputs)`, a cheap step (norm, activation) and then a linear layer, without keeping what lies between.
+    `linear(cheap(inputs))` for a norm or an activation and the linear layer behind it, keeping nothing in between.
 
-    The backward pass computes it again and stops before the linear layer, so that memory is saved for the price of
-    the cheap step alone.
+    The backward pass runs the two again and stops in front of a plain linear layer, so that memory is saved for the
+    price of the cheap step alone. The random state comes back too: an adapter in the place of the linear layer may
+    hold dropout. Nothing is computed again where nothing would be kept, for lack of a gradient, nor where a hook of
+    accelerate moves weights: with the forward pass over, they are no longer there.
     """
-    if not torch.is_grad_enabled():
-        return function(inputs)
-    return checkpoint(function, inputs, use_reentrant=False, preserve_rng_state=False)
+    modules = [*cheap.modules(), *linear.modules()]
+    needs_gradient = torch.is_grad_enabled() and (
+        inputs.requires_grad or any(parameter.requires_grad for m in (cheap, linear) for parameter in m.parameters())
+    )
+    if not needs_gradient or any(hasattr(module, "_hf_hook") for module in modules):
+        return linear(cheap(inputs))
+    return checkpoint(lambda states: linear(cheap(states)), inputs, use_reentrant=False)
 
 
 def select(states: torch.Tensor, positions: torch.Tensor | tuple | None) -> torch.Tensor:
@@ -289,7 +319,11 @@ def select(states: torch.Tensor, positions: torch.Tensor | tuple | None) -> torc
 
 
 class MMETAttention(nn.Module):
-    """Multi-head self-attention of `norm(hidden_states)`, with one matrix for queries, keys and values."""
+    """
+    Multi-head self-attention with one matrix for queries, keys and values.
+
+    The layer applies that matrix, `qkv_proj`, together with the norm in front of it (`recompute_in_backward`).
+    """
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -304,17 +338,15 @@ class MMETAttention(nn.Module):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        norm: nn.Module,
+        qkv: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch, length, width = hidden_states.shape
-        qkv = recompute_in_backward(lambda states: self.qkv_proj(norm(states)), hidden_states).view(
-            batch, length, 3, self.num_heads, self.head_dim
-        )
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
+        """Queries, keys and values side by side `(B, L, 3 * D)` to states `(B, L, D)` and attention weights."""
+        batch, length, _ = qkv.shape
+        # each (B, heads, L, head_dim)
+        query, key, value = qkv.view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -328,11 +360,11 @@ class MMETAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.out_proj(select(attended.reshape(batch, length, width), read_positions)), weights
+        return self.out_proj(select(attended.reshape(batch, length, -1), read_positions)), weights
 
 
 class MMETMLP(nn.Module):
-    """Two linear layers around the activation, on `norm(hidden_states)`."""
+    """Two linear layers around the activation; the layer applies the first, `fc1`, together with its norm."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -340,9 +372,9 @@ class MMETMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        hidden_states = recompute_in_backward(lambda states: self.fc1(norm(states)), hidden_states)
-        return recompute_in_backward(lambda states: self.fc2(self.activation(states)), hidden_states)
+    def forward(self, expanded: torch.Tensor) -> torch.Tensor:
+        """What `fc1` made of the states, `(B, L, intermediate_size)`, to states `(B, L, D)`."""
+        return recompute_in_backward(self.activation, self.fc2, expanded)
 
 
 class MMETLayer(GradientCheckpointingLayer):
@@ -363,9 +395,12 @@ class MMETLayer(GradientCheckpointingLayer):
         read_positions: torch.Tensor | tuple | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attended, _ = self.attention(hidden_states, self.attention_norm, attention_mask, read_positions, **kwargs)
+        # No module is handed to another: accelerate's hooks move whatever they find among a module's arguments.
+        qkv = recompute_in_backward(self.attention_norm, self.attention.qkv_proj, hidden_states)
+        attended, _ = self.attention(qkv, attention_mask, read_positions, **kwargs)
         hidden_states = select(hidden_states, read_positions) + self.dropout(attended)
-        return hidden_states + self.dropout(self.mlp(hidden_states, self.mlp_norm))
+        expanded = recompute_in_backward(self.mlp_norm, self.mlp.fc1, hidden_states)
+        return hidden_states + self.dropout(self.mlp(expanded))
 
 
 class MMETTransformer(nn.Module):
@@ -484,6 +519,8 @@ class MMETPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
+    # Statistics that half precision would round away, and centroids that must stay where they were fitted.
+    _keep_in_fp32_modules_strict = ["bnneck", "image_codebook"]  # noqa: RUF012
     _auto_classes = {"AutoModel": None}  # noqa: RUF012
     """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
 
@@ -498,6 +535,8 @@ class MMETPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif std is None and isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=module.embedding_dim**-0.5)
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])  # as transformers does for the normal initialisation
         else:
             super()._init_weights(module)
         if isinstance(module, (MMETImageEmbeddings, MMETTextEmbeddings, MMETMultimodalModel)):
@@ -527,6 +566,24 @@ class MMETPreTrainedModel(PreTrainedModel):
             for auto_class, name in self._auto_classes.items()
         }
         return super().save_pretrained(save_directory, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in the base class, which lets every weight require a gradient: the BNNeck's bias is frozen again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        for module in model.modules():
+            if isinstance(module, MMETIdentityHead):
+                module.freeze_bias()
+        return loaded
+
+    def _resize_token_embeddings(
+        self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """The step of `resize_token_embeddings` that replaces weights; `ValueError` without a text encoder."""
+        if not isinstance(self.config, (MMETConfig, MMETTextConfig)):
+            raise ValueError(f"{type(self).__name__} has no text encoder, so there are no token embeddings to resize")
+        return super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     def resize_image(
         self, image_size: int | tuple[int, int], patch_stride: int | None = None
@@ -733,11 +790,70 @@ class MMETMultimodalModel(MMETPreTrainedModel):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class MMETModel(MMETPreTrainedModel):
+class MMETCompositeModel(MMETPreTrainedModel):
+    """What the models of a whole [`MMETConfig`] have in common: where they start from and the word embeddings."""
+
+    config: MMETConfig
+
+    @classmethod
+    def from_flava(cls, model_or_name: PreTrainedModel | str | os.PathLike, **kwargs) -> "MMETCompositeModel":
+        """
+        FLAVA's encoders and projections as an MMET: the same hidden states, features and temperature.
+
+        `patch_stride` is FLAVA's `patch_size`; `resize_image` fits the model to person crops and overlapping patches.
+        The model comes in evaluation mode and FLAVA's dtype. What stays behind is `_DROPPED_OF_FLAVA`; a FLAVA
+        without a [MASK] leaves ours as it was initialised.
+
+        [`MMETForPreTraining`] also gets the heads of L_MIM, L_MLM, L_MMM and L_ITM and FLAVA's loss weights; the
+        heads of a `FlavaModel`, which has none, are initialised freshly. So are always the identity head (without
+        classifier) and the centroids of the image codebook, as large as FLAVA's: fit them before L_MIM and L_MMM.
+        Text heads are not tied to the word embeddings, as FLAVA's are not.
+
+        Args:
+            model_or_name: transformers' `FlavaModel` or `FlavaForPreTraining`, or the Hub name or local folder of one.
+            kwargs: To `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+
+        Raises:
+            ValueError: for another kind of model, a FLAVA that MMET cannot express (no multimodal class token, patches
+                that are not square; for heads, another activation or epsilon than the multimodal encoder's), or
+                weights of unknown names or shapes.
+        """
+        return convert_flava(cls, model_or_name, kwargs)
+
+    @classmethod
+    def from_encoders(
+        cls,
+        image_model: MMETImageModel,
+        text_model: MMETTextModel,
+        multimodal_config: MMETMultimodalConfig | dict | None = None,
+        **config_kwargs,
+    ) -> "MMETCompositeModel":
+        """
+        A model with copies of two encoders, say of `from_vit` and `from_bert`; everything else is initialised freshly.
+
+        Args:
+            image_model, text_model: Encoders of one dtype.
+            multimodal_config: Of the new multimodal encoder; the image encoder's depth and width when not given.
+            config_kwargs: To [`MMETConfig`] (`projection_dim`, `num_identities`, ...).
+
+        Raises:
+            ValueError: when the encoders differ in dtype.
+        """
+        return combine_encoders(cls, image_model, text_model, multimodal_config, config_kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.base_model.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.base_model.text_model.set_input_embeddings(value)
+
+
+class MMETModel(MMETCompositeModel):
     """
     The three encoders together. Any non-empty subset of {image, text} may be given, also sample by sample.
 
-    What an absent modality contains never reaches the output: its states are zeroed and hidden from attention.
+    Each encoder runs on the samples that have its modality, so an absent one costs nothing and its content never
+    reaches an output or a gradient. A modality that no sample of the batch has counts as not given.
     """
 
     base_model_prefix = "mmet"
@@ -760,51 +876,25 @@ class MMETModel(MMETPreTrainedModel):
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()
 
-    @classmethod
-    def from_flava(cls, model_or_name: PreTrainedModel | str | os.PathLike, **kwargs) -> "MMETModel":
-        """
-        FLAVA's encoders and projections as an MMET: the same hidden states, features and temperature.
+    def encode_images(
+        self,
+        pixel_values: torch.FloatTensor | None,
+        bool_masked_pos: torch.BoolTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETEncoderOutput | None:
+        """The image encoder's output, as if it had read the whole batch: zeros for absent images, `None` for none."""
+        return encode_present(self.image_model, image_present, pixel_values, bool_masked_pos, **kwargs)
 
-        `patch_stride` is FLAVA's `patch_size`; `resize_image` fits the model to person crops and overlapping patches.
-        The model comes in evaluation mode and FLAVA's dtype. What stays behind is `_DROPPED_OF_FLAVA` and the heads;
-        a FLAVA without a [MASK] leaves ours as it was initialised.
-
-        Args:
-            model_or_name: transformers' `FlavaModel` or `FlavaForPreTraining`, or the Hub name or local folder of one.
-            kwargs: To `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
-
-        Raises:
-            ValueError: for another kind of model, a FLAVA that MMET cannot express (no multimodal class token, patches
-                that are not square), or weights of unknown names or shapes.
-        """
-        return convert_flava(cls, model_or_name, kwargs)
-
-    @classmethod
-    def from_encoders(
-        cls,
-        image_model: MMETImageModel,
-        text_model: MMETTextModel,
-        multimodal_config: MMETMultimodalConfig | dict | None = None,
-        **config_kwargs,
-    ) -> "MMETModel":
-        """
-        A model with copies of two encoders, say of `from_vit` and `from_bert`; everything else is initialised freshly.
-
-        Args:
-            image_model, text_model: Encoders of one dtype.
-            multimodal_config: Of the new multimodal encoder; the image encoder's depth and width when not given.
-            config_kwargs: To [`MMETConfig`] (`projection_dim`, `num_identities`, ...).
-
-        Raises:
-            ValueError: when the encoders differ in dtype.
-        """
-        return combine_encoders(cls, image_model, text_model, multimodal_config, config_kwargs)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.text_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module):
-        self.text_model.set_input_embeddings(value)
+    def encode_texts(
+        self,
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.LongTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETEncoderOutput | None:
+        """The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none."""
+        return encode_present(self.text_model, text_present, input_ids, attention_mask, **kwargs)
 
     def get_image_features(
         self, pixel_values: torch.FloatTensor, interpolate_pos_encoding: bool = False
@@ -839,9 +929,10 @@ class MMETModel(MMETPreTrainedModel):
         Run the multimodal encoder on the encoders' `pre_norm_hidden_state`s; shapes and masks as in `forward`.
 
         Raises:
-            ValueError: when neither modality is given, or a sample has neither.
+            ValueError: when neither modality is given.
         """
-        check_modalities(image_states, text_states, image_present, text_present)
+        if image_states is None and text_states is None:
+            raise ValueError("no modality at all: give image_states, text_states or both")
         states, masks = [], []
         for given, projection, mask, present in (
             (image_states, self.image_to_multimodal, None, image_present),
@@ -850,17 +941,14 @@ class MMETModel(MMETPreTrainedModel):
             if given is None:
                 continue
             projected = projection(given)
-            mask = mask if mask is not None else projected.new_ones(projected.shape[:2], dtype=torch.long)
             if present is not None:
+                present = present.bool()[:, None]
                 # Zeroed as well as hidden: 0 * NaN in the attention sum would let a broken absent input through.
-                projected = projected.masked_fill(~present.bool()[:, None, None], 0)
-                mask = mask * present[:, None].to(mask.dtype)
+                projected = projected.masked_fill(~present.unsqueeze(-1), 0)
+                mask = present.expand(projected.shape[:2]) if mask is None else mask.bool() & present
             states.append(projected)
             masks.append(mask)
-        needs_mask = attention_mask is not None or image_present is not None or text_present is not None
-        return self.multimodal_model(
-            torch.cat(states, dim=1), torch.cat(masks, dim=1) if needs_mask else None, **kwargs
-        )
+        return self.multimodal_model(torch.cat(states, dim=1), join_masks(masks, states), **kwargs, return_dict=True)
 
     @can_return_tuple
     def forward(
@@ -893,18 +981,14 @@ class MMETModel(MMETPreTrainedModel):
             ValueError: when there is no modality at all, for the batch or for a sample.
         """
         check_modalities(pixel_values, input_ids, image_present, text_present)
-        pixel_values = without_absent(pixel_values, image_present)
-        image_output = text_output = None
-        if pixel_values is not None:
-            image_output = self.image_model(
-                pixel_values, bool_masked_pos, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
-            )
-        if input_ids is not None:
-            text_output = self.text_model(input_ids, attention_mask, **kwargs)
+        image_output = self.encode_images(
+            pixel_values, bool_masked_pos, image_present, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+        )
+        text_output = self.encode_texts(input_ids, attention_mask, text_present, **kwargs)
         multimodal_output = self.fuse(
-            image_output.pre_norm_hidden_state if image_output is not None else None,
-            text_output.pre_norm_hidden_state if text_output is not None else None,
-            attention_mask if input_ids is not None else None,
+            states_of(image_output),
+            states_of(text_output),
+            attention_mask,
             image_present,
             text_present,
             read_positions=read_positions,
@@ -926,26 +1010,74 @@ def check_modalities(
     image_present: torch.Tensor | None,
     text_present: torch.Tensor | None,
 ):
-    """Raise `ValueError` unless every sample has an image, a text or both."""
+    """Raise `ValueError` unless there is a sample, the inputs are of one batch and each sample has image or text."""
     if image is None and text is None:
         raise ValueError("no modality at all: give pixel_values, input_ids or both")
-    if torch.compiler.is_compiling() or (image_present is None and text_present is None):
+    inputs = {"pixel_values": image, "input_ids": text, "image_present": image_present, "text_present": text_present}
+    sizes = {name: len(value) for name, value in inputs.items() if value is not None}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"expected inputs of one batch, received {sizes} samples")
+    if 0 in sizes.values():
+        raise ValueError("expected at least one sample, received an empty batch")
+    # A modality that was not given, or given without a mask, needs no look at values.
+    if torch.compiler.is_compiling() or any(
+        given is not None and present is None for given, present in ((image, image_present), (text, text_present))
+    ):
         return
-    batch = (image if image is not None else text).shape[0]
-    device = (image if image is not None else text).device
-    everywhere, nowhere = (torch.full((batch,), value, device=device) for value in (True, False))
-    has_image = nowhere if image is None else everywhere if image_present is None else image_present.bool()
-    has_text = nowhere if text is None else everywhere if text_present is None else text_present.bool()
-    neither = (~(has_image | has_text)).nonzero().flatten().tolist()
+    masks = [present.bool() for given, present in ((image, image_present), (text, text_present)) if given is not None]
+    neither = (~torch.stack(masks).any(dim=0)).nonzero().flatten().tolist()
     if neither:
         raise ValueError(f"samples {neither} have neither an image nor a text (image_present, text_present)")
 
 
-def without_absent(pixel_values: torch.Tensor | None, image_present: torch.Tensor | None) -> torch.Tensor | None:
-    """Images `(B, C, H, W)` with zeros where there is none: a NaN there would reach the encoder's gradients."""
-    if pixel_values is None or image_present is None:
-        return pixel_values
-    return pixel_values.masked_fill(~image_present.bool()[:, None, None, None], 0)
+def encode_present(
+    encoder: MMETPreTrainedModel, present: torch.Tensor | None, *inputs: torch.Tensor | None, **kwargs
+) -> MMETEncoderOutput | None:
+    """
+    `encoder(*inputs, **kwargs)`, run on the samples that are present alone.
+
+    Args:
+        encoder: Image or text encoder.
+        present: `(B,)` booleans; `None` when all samples are present.
+        inputs: The encoder's inputs, `B` rows each, the first of them `None` when the modality was not given.
+
+    Returns:
+        The output for all `B` samples, with zeros where nothing was encoded; `None` when no sample is present.
+    """
+    if inputs[0] is None:
+        return None
+    rows = None if present is None else present.bool().nonzero().flatten()
+    if rows is None or len(rows) == len(present):
+        return encoder(*inputs, **kwargs, return_dict=True)
+    if not len(rows):
+        return None
+    output = encoder(*(given if given is None else given[rows] for given in inputs), **kwargs, return_dict=True)
+    return MMETEncoderOutput(**{name: _put_rows(value, rows, len(present)) for name, value in output.items()})
+
+
+def _put_rows(value: torch.Tensor | tuple | None, rows: torch.Tensor, batch_size: int):
+    """Rows `(M, ...)` of a batch, or of each tensor of a tuple, at their places among `batch_size` rows of zeros."""
+    if isinstance(value, tuple):
+        return tuple(_put_rows(item, rows, batch_size) for item in value)
+    return value if value is None else value.new_zeros(batch_size, *value.shape[1:]).index_copy(0, rows, value)
+
+
+def states_of(output: MMETEncoderOutput | None) -> torch.Tensor | None:
+    """The states of an encoder that the multimodal encoder reads; `None` where the encoder did not run."""
+    return None if output is None else output.pre_norm_hidden_state
+
+
+def join_masks(masks: list[torch.Tensor | None], states: list[torch.Tensor]) -> torch.Tensor | None:
+    """Masks `(B, L_i)` of the states `(B, L_i, D)` side by side, where `None` hides nothing; `None` for no mask."""
+    if all(mask is None for mask in masks):
+        return None
+    return torch.cat(
+        [
+            torch.ones(part.shape[:2], dtype=torch.long, device=part.device) if mask is None else mask.long()
+            for mask, part in zip(masks, states, strict=True)
+        ],
+        dim=1,
+    )
 
 
 def check_pooled_modality(pooling: str, name: str, given: torch.Tensor | None, present: torch.Tensor | None):
@@ -1005,13 +1137,13 @@ class MMETTokenPredictionHead(nn.Module):
         return self.decoder(self.transform(hidden_states)) + self.bias
 
     @torch.no_grad()
-    def resize(self, vocab_size: int):
-        """Predict `vocab_size` words: the first ones keep their weights, new ones start as the mean word."""
-        weight, bias = self.decoder.weight, self.bias
-        kept, added = min(vocab_size, len(bias)), max(vocab_size - len(bias), 0)
-        self.decoder = nn.Linear(weight.shape[1], vocab_size, bias=False, device=weight.device, dtype=weight.dtype)
-        self.decoder.weight.copy_(torch.cat([weight[:kept], weight.mean(dim=0).expand(added, -1)]))
-        self.bias = nn.Parameter(torch.cat([bias[:kept], bias.mean().expand(added)]), requires_grad=bias.requires_grad)
+    def set_vocabulary(self, decoder: nn.Linear):
+        """Predict the words of another decoder; their biases are those of now, that of a new word is the mean."""
+        self.decoder = decoder
+        bias, vocab_size = self.bias, decoder.out_features
+        if len(bias) != vocab_size:
+            added = bias.mean().expand(max(vocab_size - len(bias), 0))
+            self.bias = nn.Parameter(torch.cat([bias[:vocab_size], added]), requires_grad=bias.requires_grad)
 
 
 class MMETMatchingHead(nn.Module):
@@ -1037,8 +1169,12 @@ class MMETIdentityHead(nn.Module):
     def __init__(self, hidden_size: int, num_identities: int):
         super().__init__()
         self.bnneck = nn.BatchNorm1d(hidden_size)
-        self.bnneck.bias.requires_grad_(False)
+        self.freeze_bias()
         self.classifier = nn.Linear(hidden_size, num_identities, bias=False) if num_identities else None
+
+    def freeze_bias(self):
+        """Keep the bias of the batch norm where it is, at 0."""
+        self.bnneck.bias.requires_grad_(False)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`."""
@@ -1129,7 +1265,7 @@ def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class MMETForPreTraining(MMETPreTrainedModel):
+class MMETForPreTraining(MMETCompositeModel):
     """
     MMET with its eight losses. A loss is computed exactly when its inputs are there and its weight is not 0.
 
@@ -1161,44 +1297,15 @@ class MMETForPreTraining(MMETPreTrainedModel):
         self.identity_head = build_identity_head(config)
         self.post_init()
 
-    @classmethod
-    def from_flava(cls, model_or_name: PreTrainedModel | str | os.PathLike, **kwargs) -> "MMETForPreTraining":
-        """
-        As [`MMETModel.from_flava`], with the heads of L_MIM, L_MLM, L_MMM and L_ITM and FLAVA's loss weights.
-
-        The heads of a `FlavaModel`, which has none, are initialised freshly; so are always the identity head (without
-        classifier) and the centroids of the image codebook, as large as FLAVA's: fit them before L_MIM and L_MMM.
-        Text heads are not tied to the word embeddings, as FLAVA's are not.
-
-        Raises:
-            ValueError: also when the heads need another activation or epsilon than the multimodal encoder's.
-        """
-        return convert_flava(cls, model_or_name, kwargs)
-
-    @classmethod
-    def from_encoders(
-        cls,
-        image_model: MMETImageModel,
-        text_model: MMETTextModel,
-        multimodal_config: MMETMultimodalConfig | dict | None = None,
-        **config_kwargs,
-    ) -> "MMETForPreTraining":
-        """As [`MMETModel.from_encoders`], with freshly initialised heads."""
-        return combine_encoders(cls, image_model, text_model, multimodal_config, config_kwargs)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.mmet.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module):
-        self.mmet.set_input_embeddings(value)
-
-    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+    def _resize_token_embeddings(
+        self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
         """As in the base class, with the text prediction heads: their decoders, tied or not, and their biases."""
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         for head in (self.mlm_head, self.mmm_text_head):
-            if len(head.bias) != embeddings.num_embeddings:
-                head.resize(embeddings.num_embeddings)
-        self.tie_weights()
+            head.set_vocabulary(
+                self._get_resized_lm_head(head.decoder, len(embeddings.weight), mean_resizing=mean_resizing)
+            )
         return embeddings
 
     @can_return_tuple
@@ -1244,97 +1351,101 @@ class MMETForPreTraining(MMETPreTrainedModel):
             person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart
                 (negative: unknown) for L_GC alone; `person_labels` when not given.
             image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): Which samples have
-                an image, a caption, for L_GC, L_ID and L_triplet; all of them when not given.
+                an image, a caption; all of them when not given. L_MMM, L_ITM and L_GC are of the samples with both,
+                L_ID and L_triplet of all (with `identity_pooling` of image or text: of those that have it).
+
+        Raises:
+            ValueError: when there is no sample, a sample has no modality, the inputs are not of one batch, or L_MIM
+                or L_MMM lacks codes (`mim_labels` or a fitted codebook).
         """
-        check_modalities(pixel_values, input_ids if input_ids is not None else input_ids_masked, None, None)
+        captions = input_ids if input_ids is not None else input_ids_masked
+        check_modalities(pixel_values, captions, image_present, text_present)
+        present = (image_present, text_present)
         output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
         if pixel_values is None:
-            self._masked_language_modeling(output, input_ids_masked, masked_mask, mlm_labels)
+            self._masked_language_modeling(output, input_ids_masked, masked_mask, mlm_labels, **kwargs)
         elif input_ids is None and input_ids_masked is None:
-            self._masked_image_modeling(output, pixel_values, bool_masked_pos, mim_labels)
+            self._masked_image_modeling(output, pixel_values, bool_masked_pos, mim_labels, **kwargs)
         else:
-            self._masked_multimodal_modeling(
-                output,
-                pixel_values,
-                bool_masked_pos,
-                mim_labels,
-                input_ids,
-                input_ids_masked,
-                masked_mask,
-                mlm_labels,
-                itm_labels,
-            )
+            words = (input_ids_masked, mlm_labels) if input_ids_masked is not None else (input_ids, None)
+            inputs = (pixel_values, bool_masked_pos, mim_labels, *words, masked_mask, itm_labels)
+            self._masked_multimodal_modeling(output, present, *inputs, **kwargs)
         person_ids = person_ids if person_ids is not None else person_labels
-        present = (image_present, text_present)
-        self._clean_objectives(output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present)
-        weighted = [
-            getattr(self.config, f"{name}_weight") * loss for name, loss in output.losses.items() if loss is not None
-        ]
-        output.loss = sum(weighted) if weighted else None
-        return output
+        self._clean_objectives(
+            output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
+        )
+        # Built anew: the fields of a ModelOutput come in the order of assignment, and the loss is to be the first.
+        return replace(output, loss=weighted_sum(self.config, output.losses))
 
     def _wants(self, *names: str) -> bool:
         """Whether any of the losses has a weight."""
         return any(getattr(self.config, f"{name}_weight") > 0 for name in names)
 
-    def _masked_image_modeling(self, output, pixel_values, bool_masked_pos, mim_labels):
+    def _masked_image_modeling(self, output, pixel_values, bool_masked_pos, mim_labels, **kwargs):
         """L_MIM: the image encoder classifies the masked patches of unpaired images."""
         if bool_masked_pos is None or not self._wants("mim"):
             return
         masked = bool_masked_pos.bool()
-        states = self.mmet.image_model(
-            pixel_values,
-            masked,
-            read_positions=F.pad(masked, (1, 0)),  # [CLS_I] comes first
-        ).last_hidden_state
+        read = F.pad(masked, (1, 0))  # [CLS_I] comes first
+        image_output = self.mmet.encode_images(pixel_values, masked, read_positions=read, **kwargs)
+        keep_recorded(output, image_masked_output=image_output)
         output.mim_logits, output.losses["mim"] = self._predict_codes(
-            self.mim_head, states, pixel_values, masked, mim_labels
+            self.mim_head, image_output.last_hidden_state, pixel_values, masked, mim_labels
         )
 
-    def _masked_language_modeling(self, output, input_ids_masked, attention_mask, mlm_labels):
+    def _masked_language_modeling(self, output, input_ids_masked, attention_mask, mlm_labels, **kwargs):
         """L_MLM: the text encoder predicts the masked tokens of unpaired captions."""
         if input_ids_masked is None or mlm_labels is None or not self._wants("mlm"):
             return
         masked = mlm_labels != IGNORE_INDEX
-        states = self.mmet.text_model(input_ids_masked, attention_mask, read_positions=masked).last_hidden_state
-        output.mlm_logits, output.losses["mlm"] = self._predict_tokens(self.mlm_head, states, mlm_labels[masked])
+        text_output = self.mmet.encode_texts(input_ids_masked, attention_mask, read_positions=masked, **kwargs)
+        keep_recorded(output, text_masked_output=text_output)
+        output.mlm_logits, output.losses["mlm"] = self._predict_tokens(
+            self.mlm_head, text_output.last_hidden_state, mlm_labels[masked]
+        )
 
     def _masked_multimodal_modeling(
         self,
         output,
+        present,
         pixel_values,
         bool_masked_pos,
         mim_labels,
-        input_ids,
-        input_ids_masked,
-        attention_mask,
+        captions,
         mlm_labels,
+        attention_mask,
         itm_labels,
+        **kwargs,
     ):
-        """L_MMM and L_ITM: the multimodal encoder reads the masked image together with the masked caption."""
+        """L_MMM and L_ITM of pairs: the multimodal encoder reads the masked image together with the masked caption."""
         wants_image = bool_masked_pos is not None and self._wants("mmm_image")
-        wants_text = input_ids_masked is not None and mlm_labels is not None and self._wants("mmm_text")
+        wants_text = mlm_labels is not None and self._wants("mmm_text")
         wants_itm = itm_labels is not None and self._wants("itm")
         if not (wants_image or wants_text or wants_itm):
             return
-        caption = input_ids_masked if input_ids_masked is not None else input_ids
+        pixel_values, bool_masked_pos, mim_labels, captions, mlm_labels, attention_mask, itm_labels = take_rows(
+            rows_with_both(present),
+            pixel_values,
+            bool_masked_pos,
+            mim_labels,
+            captions,
+            mlm_labels,
+            attention_mask,
+            itm_labels,
+        )
         # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
-        matching = itm_labels == 1 if itm_labels is not None else caption.new_ones(len(caption), dtype=torch.bool)
-        shape = (len(caption), self.config.image_config.num_patches)
+        matching = itm_labels == 1 if itm_labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
+        shape = (len(captions), self.config.image_config.num_patches)
         patches = bool_masked_pos.bool() & matching[:, None] if wants_image else matching.new_zeros(shape)
-        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else torch.zeros_like(caption.bool())
-        class_token = matching.new_full((len(caption), 1), wants_itm)
+        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else captions.new_zeros(captions.shape)
+        class_token = matching.new_full((len(captions), 1), wants_itm)
         # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
         reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)
-        read = reader > 0
-        reader = reader[read]
-        states = self.mmet.fuse(
-            self.mmet.image_model(pixel_values, bool_masked_pos).pre_norm_hidden_state,
-            self.mmet.text_model(caption, attention_mask).pre_norm_hidden_state,
-            attention_mask,
-            read_positions=read,
-        ).last_hidden_state
+        states = self._masked_states(
+            output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions=reader > 0, **kwargs
+        )
+        reader = reader[reader > 0]
         if wants_image:
             output.mmm_image_logits, output.losses["mmm_image"] = self._predict_codes(
                 self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels
@@ -1348,6 +1459,25 @@ class MMETForPreTraining(MMETPreTrainedModel):
             known = itm_labels != IGNORE_INDEX
             output.losses["itm"] = masked_cross_entropy(output.itm_logits[known], itm_labels[known].long())
 
+    def _masked_states(
+        self, output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions, **kwargs
+    ) -> torch.Tensor:
+        """The multimodal encoder's states of masked pairs that are read: `(num_read, width)`."""
+        if not len(captions):  # an encoder cannot read nothing, but the heads turn no states into a zero with gradient
+            return self.mmet.multimodal_model.cls_token.new_zeros(0, self.config.multimodal_config.hidden_size)
+        image_output = self.mmet.encode_images(pixel_values, bool_masked_pos, **kwargs)
+        text_output = self.mmet.encode_texts(captions, attention_mask, **kwargs)
+        fused = self.mmet.fuse(
+            states_of(image_output), states_of(text_output), attention_mask, read_positions=read_positions, **kwargs
+        )
+        keep_recorded(
+            output,
+            image_masked_output=image_output,
+            text_masked_output=text_output,
+            multimodal_masked_output=fused,
+        )
+        return fused.last_hidden_state
+
     def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels):
         """Logits and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
         labels = mim_labels if mim_labels is not None else self.image_codebook(pixel_values)
@@ -1359,35 +1489,37 @@ class MMETForPreTraining(MMETPreTrainedModel):
         logits = head(token_states)
         return logits, masked_cross_entropy(logits, labels)
 
-    def _clean_objectives(self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present):
+    def _clean_objectives(
+        self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
+    ):
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
         contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
         embeds = pixel_values is not None or input_ids is not None
         identifies = embeds and person_labels is not None and self._wants("identity", "triplet")
         if not (contrasts or identifies):
             return
-        pixel_values = without_absent(pixel_values, present[0])
         # Only the multimodal identity embedding reads more of the unimodal encoders than their class tokens.
         fuses = identifies and self.config.identity_pooling == "multimodal"
         read = None if fuses else CLASS_TOKEN
-        image_output = text_output = None
-        if pixel_values is not None:
-            image_output = self.mmet.image_model(pixel_values, read_positions=read)
-        if input_ids is not None:
-            text_output = self.mmet.text_model(input_ids, attention_mask, read_positions=read)
+        image_output = self.mmet.encode_images(pixel_values, image_present=present[0], read_positions=read, **kwargs)
+        text_output = self.mmet.encode_texts(input_ids, attention_mask, present[1], read_positions=read, **kwargs)
+        keep_recorded(output, image_output=image_output, text_output=text_output)
         if contrasts:
-            pairs = _rows_with_both(present)
+            pairs = rows_with_both(present)
+            (person_ids,) = take_rows(pairs, person_ids)
             output.losses["global_contrastive"], output.logits_per_image = identity_contrastive_loss(
-                self.mmet.image_projection(image_output.pooler_output[pairs]),
-                self.mmet.text_projection(text_output.pooler_output[pairs]),
+                project_rows(self.mmet.image_projection, image_output, pairs),
+                project_rows(self.mmet.text_projection, text_output, pairs),
                 self.mmet.logit_scale,
-                person_ids[pairs] if person_ids is not None else None,
+                person_ids,
             )
         if identifies:
-            features, rows = self._identity_views(image_output, text_output, attention_mask, present)
+            features, rows = self._identity_views(output, image_output, text_output, attention_mask, present, **kwargs)
             identity_losses(self, output, features, person_labels[rows])
 
-    def _identity_views(self, image_output, text_output, attention_mask, present) -> tuple[torch.Tensor, torch.Tensor]:
+    def _identity_views(
+        self, output, image_output, text_output, attention_mask, present, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
 
@@ -1399,20 +1531,21 @@ class MMETForPreTraining(MMETPreTrainedModel):
         if pooling != "multimodal":
             chosen, chosen_present = (image_output, present[0]) if pooling == "image" else (text_output, present[1])
             if chosen is None:
-                raise ValueError(
-                    f"identity_pooling={pooling!r} needs {'pixel_values' if pooling == 'image' else 'input_ids'}"
-                )
+                name = "pixel_values" if pooling == "image" else "input_ids"
+                raise ValueError(f"identity_pooling={pooling!r} needs {name} of at least one sample of the batch")
             rows = torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
             if chosen_present is not None:
                 rows = rows[chosen_present.bool()]
             return chosen.pooler_output[rows], rows
-        image_states = image_output.pre_norm_hidden_state if image_output is not None else None
-        text_states = text_output.pre_norm_hidden_state if text_output is not None else None
-        fused = self.mmet.fuse(image_states, text_states, attention_mask, *present, read_positions=CLASS_TOKEN)
+        image_states, text_states = states_of(image_output), states_of(text_output)
+        fused = self.mmet.fuse(
+            image_states, text_states, attention_mask, *present, read_positions=CLASS_TOKEN, **kwargs
+        )
+        keep_recorded(output, multimodal_output=fused)
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
         if self.training and self.config.modality_dropout > 0 and image_states is not None and text_states is not None:
-            pairs = rows[0][_rows_with_both(present)]
+            (pairs,) = take_rows(rows_with_both(present), rows[0])
             dropped = pairs[torch.randperm(len(pairs), device=pairs.device)]
             dropped = dropped[: round(self.config.modality_dropout * len(dropped))]
             image_rows, text_rows = dropped.tensor_split(2)
@@ -1430,10 +1563,29 @@ class MMETForPreTraining(MMETPreTrainedModel):
         return torch.cat(views), torch.cat(rows)
 
 
-def _rows_with_both(present: tuple[torch.Tensor | None, torch.Tensor | None]) -> torch.Tensor | slice:
-    """An index of the samples that have an image and a caption: all of them unless a mask says otherwise."""
+def rows_with_both(present: tuple[torch.Tensor | None, torch.Tensor | None]) -> torch.Tensor | None:
+    """Indices `(num_pairs,)` of the samples with image and caption; `None` for all, when no mask says otherwise."""
     masks = [mask.bool() for mask in present if mask is not None]
-    return torch.stack(masks).all(dim=0) if masks else slice(None)
+    return torch.stack(masks).all(dim=0).nonzero().flatten() if masks else None
+
+
+def take_rows(rows: torch.Tensor | None, *values: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    """These rows of each tensor (`None`: all of them)."""
+    return values if rows is None else tuple(value if value is None else value[rows] for value in values)
+
+
+def project_rows(projection: nn.Linear, output: MMETEncoderOutput | None, rows: torch.Tensor | None) -> torch.Tensor:
+    """Projected class tokens of these rows; `(0, projection_dim)` where the encoder had nothing to read."""
+    if output is None:
+        return projection.weight.new_zeros(0, projection.out_features)
+    (class_tokens,) = take_rows(rows, output.pooler_output)
+    return projection(class_tokens)
+
+
+def weighted_sum(config: MMETConfig, losses: dict[str, torch.Tensor | None]) -> torch.Tensor | None:
+    """The losses that were computed times their `<name>_weight`, summed; `None` when there was none."""
+    weighted = [getattr(config, f"{name}_weight") * loss for name, loss in losses.items() if loss is not None]
+    return sum(weighted) if weighted else None
 
 
 def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
@@ -1466,7 +1618,7 @@ def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class MMETForReID(MMETPreTrainedModel):
+class MMETForReID(MMETCompositeModel):
     """MMET as a person embedder: image, text or both in, one comparable embedding of unit norm out."""
 
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS]  # noqa: RUF012
@@ -1476,12 +1628,6 @@ class MMETForReID(MMETPreTrainedModel):
         self.mmet = MMETModel._from_config(config)
         self.identity_head = build_identity_head(config)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.mmet.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module):
-        self.mmet.set_input_embeddings(value)
 
     @can_return_tuple
     def forward(
@@ -1506,48 +1652,51 @@ class MMETForReID(MMETPreTrainedModel):
         Raises:
             ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads.
         """
-        features = self._identity_features(
+        encoded = self._encode(
             pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
         )
+        features = encoded[f"{self.config.identity_pooling}_output"].pooler_output
+        scored = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         if labels is None:
-            embeddings, logits = self.identity_head(features)
-            return MMETForReIDOutput(embeddings=F.normalize(embeddings.float()), logits=logits)
-        losses = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
-        identity_losses(self, losses, features, labels)
-        weighted = [
-            getattr(self.config, f"{name}_weight") * loss for name, loss in losses.losses.items() if loss is not None
-        ]
-        return MMETForReIDOutput(
-            loss=sum(weighted) if weighted else None,
-            embeddings=F.normalize(losses.identity_embeds.float()),
-            logits=losses.identity_logits,
+            scored.identity_embeds, scored.identity_logits = self.identity_head(features)
+        else:
+            identity_losses(self, scored, features, labels)
+        output = MMETForReIDOutput(
+            loss=weighted_sum(self.config, scored.losses),
+            embeddings=F.normalize(scored.identity_embeds.float()),
+            logits=scored.identity_logits,
         )
+        keep_recorded(output, **encoded)
+        return output
 
-    def _identity_features(
+    def _encode(
         self, pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
-    ) -> torch.Tensor:
-        """The class token `(B, D)` that the identity embedding is made from; only the encoders it needs are run."""
+    ) -> dict[str, MMETEncoderOutput | None]:
+        """Outputs of the encoders that `config.identity_pooling` needs, by their names in [`MMETForReIDOutput`]."""
         pooling = self.config.identity_pooling
+        if pooling != "multimodal":
+            check_modalities(pixel_values, input_ids, image_present, text_present)
         if pooling == "image":
             check_pooled_modality(pooling, "pixel_values", pixel_values, image_present)
-            return self.mmet.image_model(
-                pixel_values,
-                interpolate_pos_encoding=interpolate_pos_encoding,
-                read_positions=CLASS_TOKEN,
-                **kwargs,
-            ).pooler_output
+            kwargs["interpolate_pos_encoding"] = interpolate_pos_encoding
+            return {"image_output": self.mmet.encode_images(pixel_values, read_positions=CLASS_TOKEN, **kwargs)}
         if pooling == "text":
             check_pooled_modality(pooling, "input_ids", input_ids, text_present)
-            return self.mmet.text_model(input_ids, attention_mask, read_positions=CLASS_TOKEN, **kwargs).pooler_output
-        return self.mmet.get_multimodal_features(
+            return {
+                "text_output": self.mmet.encode_texts(input_ids, attention_mask, read_positions=CLASS_TOKEN, **kwargs)
+            }
+        output = self.mmet(
             pixel_values=pixel_values,
             input_ids=input_ids,
             attention_mask=attention_mask,
             image_present=image_present,
             text_present=text_present,
             interpolate_pos_encoding=interpolate_pos_encoding,
+            read_positions=CLASS_TOKEN,
+            return_dict=True,
             **kwargs,
         )
+        return {name: output[name] for name in output if name.endswith("_output")}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1755,7 +1904,7 @@ def load_converted(
 def convert_flava(
     model_class: type[MMETPreTrainedModel], model_or_name: PreTrainedModel | str | os.PathLike, kwargs: dict
 ) -> MMETPreTrainedModel:
-    """[`MMETModel.from_flava`] and [`MMETForPreTraining.from_flava`]."""
+    """[`MMETCompositeModel.from_flava`]."""
     flava = load_ancestor("flava", "FlavaModel", model_or_name, kwargs)
     model = model_class(convert_flava_config(flava.config))
     weights = rename_weights(flava, _DROPPED_OF_FLAVA)
@@ -1763,7 +1912,7 @@ def convert_flava(
     base_prefix = "" if model.base_model is model else "mmet."
     converted = {f"{base_prefix}{name}": weight for name, weight in weights.items() if name not in heads}
     may_keep = _NOT_IN_FLAVA
-    if model.base_model is not model and heads:
+    if isinstance(model, MMETForPreTraining) and heads:
         check_flava_heads(flava.config)
         converted |= heads
     else:
@@ -1795,7 +1944,7 @@ def combine_encoders(
     multimodal_config: MMETMultimodalConfig | dict | None,
     config_kwargs: dict,
 ) -> MMETPreTrainedModel:
-    """[`MMETModel.from_encoders`] and [`MMETForPreTraining.from_encoders`]."""
+    """[`MMETCompositeModel.from_encoders`]."""
     if image_model.dtype != text_model.dtype:
         raise ValueError(f"expected encoders of one dtype, received {image_model.dtype} and {text_model.dtype}")
     if multimodal_config is None:

@@ -877,7 +877,7 @@ def test_layers__gradients_equal_those_that_keep_everything(config, monkeypatch)
     keeping = copy.deepcopy(model)
     pixel_values = torch.randn(2, 3, 52, 28)
     model(pixel_values).last_hidden_state.square().sum().backward()
-    monkeypatch.setattr(modeling_mmet, "recompute_in_backward", lambda function, inputs: function(inputs))
+    monkeypatch.setattr(modeling_mmet, "recompute_in_backward", lambda cheap, linear, inputs: linear(cheap(inputs)))
     keeping(pixel_values).last_hidden_state.square().sum().backward()
     for (name, expected), received in zip(keeping.named_parameters(), model.parameters(), strict=True):
         if expected.grad is not None:
@@ -1001,7 +1001,9 @@ def test_bfloat16(model_class, config, make_pretraining_batch, tmp_path):
     reference, batch = model_class(config).eval(), make_pretraining_batch()
     reference.save_pretrained(tmp_path)
     model = model_class.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    kept = {"identity_head.bnneck.weight", "identity_head.bnneck.bias"}
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == (torch.float32 if name in kept else torch.bfloat16), name
     if model_class is MMETForReID:
         received, expected = (candidate(**_select(batch, *CLEAN)).embeddings for candidate in (model, reference))
         assert received.dtype == torch.float32
