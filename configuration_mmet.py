@@ -194,6 +194,11 @@ class MMETConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
     initializer_range: float | int | None = 0.02
 
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # AutoModel looks through these names to choose among the models of one configuration; None cannot be iterated.
+        self.architectures = self.architectures or []
+
     def validate_codebook(self):
         """A patch is a whole number of cells, and so is the step between two patches."""
         image = self.image_config

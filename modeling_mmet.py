@@ -520,7 +520,10 @@ class MMETPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
     # Statistics that half precision would round away, and centroids that must stay where they were fitted.
-    _keep_in_fp32_modules_strict = ["bnneck", "image_codebook"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = [  # noqa: RUF012
+        *(f"bnneck.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
+        "image_codebook.centroids",
+    ]
     _auto_classes = {"AutoModel": None}  # noqa: RUF012
     """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
 
@@ -1464,7 +1467,8 @@ class MMETForPreTraining(MMETCompositeModel):
     ) -> torch.Tensor:
         """The multimodal encoder's states of masked pairs that are read: `(num_read, width)`."""
         if not len(captions):  # an encoder cannot read nothing, but the heads turn no states into a zero with gradient
-            return self.mmet.multimodal_model.cls_token.new_zeros(0, self.config.multimodal_config.hidden_size)
+            width = self.config.multimodal_config.hidden_size
+            return torch.zeros(0, width, dtype=self.dtype, device=captions.device)
         image_output = self.mmet.encode_images(pixel_values, bool_masked_pos, **kwargs)
         text_output = self.mmet.encode_texts(captions, attention_mask, **kwargs)
         fused = self.mmet.fuse(
