@@ -20,6 +20,7 @@ import re
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import transformers
 from huggingface_hub.errors import StrictDataclassClassValidationError
@@ -60,8 +61,8 @@ LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive"
 IGNORE_INDEX = -100
 """Label of a position, pair or person that takes no part in a loss."""
 
-CLASS_TOKEN = (slice(None), 0)
-"""`read_positions` of an encoder whose class token alone is wanted."""
+CLASS_TOKEN = 0
+"""Place of the class token in every sequence; as `read_positions`: it alone is wanted."""
 
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
 """What a pretraining checkpoint holds beyond the encoders and the identity head."""
@@ -131,7 +132,8 @@ class MMETForPreTrainingOutput(ModelOutput):
         mlm_logits, mmm_text_logits (`torch.FloatTensor` of shape `(num_masked_tokens, vocab_size)`):
             For the masked tokens alone, in the row-major order of `mlm_labels` (for L_MMM: of the matching pairs).
         itm_logits (`torch.FloatTensor` of shape `(num_pairs, 2)`): Mismatch and match.
-        logits_per_image (`torch.FloatTensor` of shape `(num_pairs, num_pairs)`): Scaled cosine similarities of L_GC.
+        logits_per_image (`torch.FloatTensor` of shape `(num_pairs, num_pairs)`): Scaled cosine similarities of L_GC
+            (columns: of the captions of all processes, where losses span them).
         identity_embeds (`torch.FloatTensor` of shape `(num_views, hidden_size)`): Identity embeddings after the
             BNNeck, of every view.
         identity_logits (`torch.FloatTensor` of shape `(num_views, num_identities)`): Classifier scores of every view.
@@ -313,9 +315,14 @@ def recompute_in_backward(cheap: nn.Module, linear: nn.Module, inputs: torch.Ten
     return checkpoint(lambda states: linear(cheap(states)), inputs, use_reentrant=False)
 
 
-def select(states: torch.Tensor, positions: torch.Tensor | tuple | None) -> torch.Tensor:
-    """`states[positions]` of states `(B, L, D)`; all of them for `None`."""
-    return states if positions is None else states[positions]
+def select(states: torch.Tensor, positions: torch.Tensor | int | None) -> torch.Tensor:
+    """
+    Of states `(B, L, D)` those at `positions`: all of them `(B, L, D)` for `None`, `(B, D)` for one position that all
+    sequences share, `(num_read, D)` for a boolean mask `(B, L)`, in row-major order.
+    """
+    if positions is None:
+        return states
+    return states[:, positions] if isinstance(positions, int) else states[positions]
 
 
 class MMETAttention(nn.Module):
@@ -340,7 +347,7 @@ class MMETAttention(nn.Module):
         self,
         qkv: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | tuple | None = None,
+        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Queries, keys and values side by side `(B, L, 3 * D)` to states `(B, L, D)` and attention weights."""
@@ -392,7 +399,7 @@ class MMETLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | tuple | None = None,
+        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         # No module is handed to another: accelerate's hooks move whatever they find among a module's arguments.
@@ -416,20 +423,20 @@ class MMETTransformer(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | tuple | None = None,
+        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         """
         Args:
             hidden_states: `(B, L, D)`.
             attention_mask: `(B, L)`, 1 where attention may look, 0 for padding and absent modalities.
-            read_positions: An index into `(B, L)`, for example a boolean mask or `CLASS_TOKEN`: the positions whose
-                final states are read. The last layer, whose other states nobody looks at, then leaves out their
-                projection and MLP. All positions when not given.
+            read_positions: A boolean mask `(B, L)` or one position of every sequence (`CLASS_TOKEN`): whose final
+                states are read. The last layer, whose other states nobody looks at, then leaves out their projection
+                and MLP. All positions when not given.
 
         Returns:
-            Final states `(B, L, D)` or, of the positions read, `states[read_positions]`: `(num_read, D)`, and then no
-            `pooler_output`, unless they are the class tokens.
+            Final states `(B, L, D)`, or of the positions read ([`select`]). Without the class token among the states
+            read there is no `pooler_output`.
         """
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
@@ -444,7 +451,7 @@ class MMETTransformer(nn.Module):
         output = MMETEncoderOutput(last_hidden_state=normed, pre_norm_hidden_state=hidden_states)
         if read_positions is None:
             output.pooler_output = normed[:, 0]
-        elif read_positions is CLASS_TOKEN:
+        elif isinstance(read_positions, int) and read_positions == CLASS_TOKEN:
             output.pooler_output = normed
         return output
 
@@ -664,7 +671,7 @@ class MMETImageModel(MMETPreTrainedModel):
         pixel_values: torch.FloatTensor,
         bool_masked_pos: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
-        read_positions: torch.Tensor | tuple | None = None,
+        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -737,7 +744,7 @@ class MMETTextModel(MMETPreTrainedModel):
         self,
         input_ids: torch.LongTensor,
         attention_mask: torch.LongTensor | None = None,
-        read_positions: torch.Tensor | tuple | None = None,
+        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -769,7 +776,7 @@ class MMETMultimodalModel(MMETPreTrainedModel):
         self,
         hidden_states: torch.FloatTensor,
         attention_mask: torch.LongTensor | None = None,
-        read_positions: torch.Tensor | tuple | None = None,
+        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -963,7 +970,7 @@ class MMETModel(MMETCompositeModel):
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
-        read_positions: torch.Tensor | tuple | None = None,
+        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETModelOutput:
         r"""
@@ -1058,7 +1065,7 @@ def encode_present(
     return MMETEncoderOutput(**{name: _put_rows(value, rows, len(present)) for name, value in output.items()})
 
 
-def _put_rows(value: torch.Tensor | tuple | None, rows: torch.Tensor, batch_size: int):
+def _put_rows(value: torch.Tensor | int | None, rows: torch.Tensor, batch_size: int):
     """Rows `(M, ...)` of a batch, or of each tensor of a tuple, at their places among `batch_size` rows of zeros."""
     if isinstance(value, tuple):
         return tuple(_put_rows(item, rows, batch_size) for item in value)
@@ -1186,6 +1193,95 @@ class MMETIdentityHead(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Several processes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def losses_span_processes(module: nn.Module) -> bool:
+    """Whether losses are those of the batches of all processes together: in training, as synchronised batch norm."""
+    return module.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def gather_integers(values: list[int], device: torch.device) -> list[list[int]]:
+    """The `values` of each process, in the order of their ranks; every process must give equally many."""
+    own = torch.tensor(values, device=device)
+    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, own)
+    return torch.stack(gathered).tolist()
+
+
+def count_per_process(count: int, device: torch.device) -> list[int]:
+    """The `count` of each process, in the order of their ranks."""
+    return [received for (received,) in gather_integers([count], device)]
+
+
+def mean_count(count: int, device: torch.device) -> float:
+    """
+    What each process divides its sum over `count` items by: the mean of all processes' counts (1 where all are 0).
+
+    The mean of the quotients over the processes, which is what data-parallel training makes of their gradients, is
+    then the mean over all items of all processes, however unevenly these are spread.
+    """
+    counts = count_per_process(count, device)
+    return sum(counts) / len(counts) or 1
+
+
+def own_rows(counts: list[int]) -> slice:
+    """Where this process's rows are among those that [`gather_rows`] puts together."""
+    first = sum(counts[: dist.get_rank()])
+    return slice(first, first + counts[dist.get_rank()])
+
+
+class _GatherRows(torch.autograd.Function):
+    """All processes' rows; see [`gather_rows`]."""
+
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
+        ctx.own, ctx.num_processes = own_rows(counts), len(counts)
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient[ctx.own] * ctx.num_processes, None
+
+
+def gather_rows(rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    """
+    The rows of all processes `(sum(counts), ...)` in the order of their ranks, differentiable in the own ones.
+
+    For losses that every process computes from all rows alike. Each process then holds the gradient with respect to
+    its own rows without hearing from the others; it comes back multiplied by the number of processes, so that the
+    mean over processes, which is what data-parallel training takes, is the gradient of the one common loss. The
+    backward pass exchanges nothing, so it cannot get out of step with the exchange of gradients.
+
+    Args:
+        rows: `(counts[rank], ...)`, own rows; the number may differ between processes, the other dimensions may not.
+        counts: the number of rows of each process ([`count_per_process`]).
+    """
+    return _GatherRows.apply(rows, counts) if any(counts) else rows
+
+
+def check_same_inputs(device: torch.device, **inputs: torch.Tensor | None):
+    """
+    Raise `ValueError`, on every process, where some processes have an input that others lack.
+
+    They would compute other losses and wait for each other for ever.
+    """
+    names = list(inputs)
+    given = gather_integers([int(value is not None) for value in inputs.values()], device)
+    if any(row != given[0] for row in given):
+        held = "; ".join(
+            f"process {rank} has {', '.join(name for name, there in zip(names, row, strict=True) if there) or 'none'}"
+            for rank, row in enumerate(given)
+        )
+        raise ValueError(f"expected batches of one kind on all processes, received different inputs: {held}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Losses
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -1258,9 +1354,14 @@ def batch_hard_triplet_loss(
     return terms.sum() / anchor.sum().clamp(min=1)
 
 
-def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over `(M, C)` logits; 0 that still has a gradient when M is 0 (no masked position)."""
-    return F.cross_entropy(logits.float(), labels, reduction="sum") / max(len(labels), 1)
+def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, span_processes: bool = False) -> torch.Tensor:
+    """
+    Mean cross-entropy over `(M, C)` logits; 0 that still has a gradient when M is 0 (no masked position).
+
+    With `span_processes`, M may differ between processes and the mean of their results is the mean over all positions.
+    """
+    count = mean_count(len(labels), labels.device) if span_processes else max(len(labels), 1)
+    return F.cross_entropy(logits.float(), labels, reduction="sum") / count
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1280,6 +1381,10 @@ class MMETForPreTraining(MMETCompositeModel):
     | paired | the same with `itm_labels` | L_ITM on h_CLS,M of the masked pair |
     | paired | `pixel_values`, `input_ids` | L_GC between [CLS_I] and [CLS_T] |
     | labelled | any of image and text, `person_labels` | L_ID and L_triplet on the identity embedding |
+
+    In training on several processes (`torch.distributed`, its default group) the losses are those of all their batches
+    together: negatives, triplets and the BNNeck's statistics range over all of them, and the mean of the processes'
+    losses and gradients is that of one process with the whole batch. All processes must have the same inputs.
     """
 
     _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETModel"}  # noqa: RUF012
@@ -1364,6 +1469,18 @@ class MMETForPreTraining(MMETCompositeModel):
         captions = input_ids if input_ids is not None else input_ids_masked
         check_modalities(pixel_values, captions, image_present, text_present)
         present = (image_present, text_present)
+        if losses_span_processes(self):
+            check_same_inputs(
+                self.device,
+                pixel_values=pixel_values,
+                input_ids=input_ids,
+                input_ids_masked=input_ids_masked,
+                bool_masked_pos=bool_masked_pos,
+                mlm_labels=mlm_labels,
+                itm_labels=itm_labels,
+                person_labels=person_labels,
+                person_ids=person_ids,
+            )
         output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
         if pixel_values is None:
@@ -1460,7 +1577,9 @@ class MMETForPreTraining(MMETCompositeModel):
         if wants_itm:
             output.itm_logits = self.itm_head(states[reader == 1])
             known = itm_labels != IGNORE_INDEX
-            output.losses["itm"] = masked_cross_entropy(output.itm_logits[known], itm_labels[known].long())
+            output.losses["itm"] = masked_cross_entropy(
+                output.itm_logits[known], itm_labels[known].long(), losses_span_processes(self)
+            )
 
     def _masked_states(
         self, output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions, **kwargs
@@ -1486,12 +1605,12 @@ class MMETForPreTraining(MMETCompositeModel):
         """Logits and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
         labels = mim_labels if mim_labels is not None else self.image_codebook(pixel_values)
         logits = head(patch_states)
-        return logits, masked_cross_entropy(logits, labels[masked])
+        return logits, masked_cross_entropy(logits, labels[masked], losses_span_processes(self))
 
     def _predict_tokens(self, head, token_states, labels):
         """Logits and loss of the masked tokens: `token_states` `(num_masked, D)`, `labels` `(num_masked,)`."""
         logits = head(token_states)
-        return logits, masked_cross_entropy(logits, labels)
+        return logits, masked_cross_entropy(logits, labels, losses_span_processes(self))
 
     def _clean_objectives(
         self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
@@ -1511,15 +1630,24 @@ class MMETForPreTraining(MMETCompositeModel):
         if contrasts:
             pairs = rows_with_both(present)
             (person_ids,) = take_rows(pairs, person_ids)
-            output.losses["global_contrastive"], output.logits_per_image = identity_contrastive_loss(
+            output.losses["global_contrastive"], output.logits_per_image = self._contrast(
                 project_rows(self.mmet.image_projection, image_output, pairs),
                 project_rows(self.mmet.text_projection, text_output, pairs),
-                self.mmet.logit_scale,
                 person_ids,
             )
         if identifies:
             features, rows = self._identity_views(output, image_output, text_output, attention_mask, present, **kwargs)
             identity_losses(self, output, features, person_labels[rows])
+
+    def _contrast(self, image_features, text_features, person_ids) -> tuple[torch.Tensor, torch.Tensor]:
+        """L_GC of the pairs `(B, D)` of all processes, and the logits of the own images."""
+        if not losses_span_processes(self):
+            return identity_contrastive_loss(image_features, text_features, self.mmet.logit_scale, person_ids)
+        counts = count_per_process(len(image_features), image_features.device)
+        features = gather_rows(torch.stack([image_features, text_features], dim=1), counts)
+        person_ids = gather_rows(person_ids, counts) if person_ids is not None else None
+        loss, logits = identity_contrastive_loss(*features.unbind(dim=1), self.mmet.logit_scale, person_ids)
+        return loss, logits[own_rows(counts)]
 
     def _identity_views(
         self, output, image_output, text_output, attention_mask, present, **kwargs
@@ -1549,10 +1677,7 @@ class MMETForPreTraining(MMETCompositeModel):
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
         if self.training and self.config.modality_dropout > 0 and image_states is not None and text_states is not None:
-            (pairs,) = take_rows(rows_with_both(present), rows[0])
-            dropped = pairs[torch.randperm(len(pairs), device=pairs.device)]
-            dropped = dropped[: round(self.config.modality_dropout * len(dropped))]
-            image_rows, text_rows = dropped.tensor_split(2)
+            image_rows, text_rows = self._draw_dropped(*take_rows(rows_with_both(present), rows[0]))
             if len(image_rows):
                 fused = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)
                 views.append(fused.pooler_output)
@@ -1565,6 +1690,22 @@ class MMETForPreTraining(MMETCompositeModel):
                 views.append(fused.pooler_output)
                 rows.append(text_rows)
         return torch.cat(views), torch.cat(rows)
+
+    def _draw_dropped(self, pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Which of the pairs `(num_pairs,)` are seen again as the image alone, and which as the text alone.
+
+        On several processes one draw is made among the pairs of all: processes with the same random state, as training
+        starts them, drop what one process would.
+        """
+        if not losses_span_processes(self):
+            shuffled = pairs[torch.randperm(len(pairs), device=pairs.device)]
+            return shuffled[: round(self.config.modality_dropout * len(pairs))].tensor_split(2)
+        counts = count_per_process(len(pairs), pairs.device)
+        own, total = own_rows(counts), sum(counts)
+        shuffled = torch.randperm(total, device=pairs.device)
+        halves = shuffled[: round(self.config.modality_dropout * total)].tensor_split(2)
+        return tuple(pairs[half[(half >= own.start) & (half < own.stop)] - own.start] for half in halves)
 
 
 def rows_with_both(present: tuple[torch.Tensor | None, torch.Tensor | None]) -> torch.Tensor | None:
@@ -1599,10 +1740,22 @@ def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
 
 
 def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, labels: torch.Tensor):
-    """Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and their inputs."""
+    """
+    Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and their inputs.
+
+    Where losses span processes, all of it is computed from the views of all processes, on each of them: batch norm
+    makes every embedding depend on every view. `output` has the embeddings and logits of the own views.
+    """
     config = model.config
+    own = slice(None)
+    if losses_span_processes(model):
+        counts = count_per_process(len(features), features.device)
+        features, labels, own = gather_rows(features, counts), gather_rows(labels, counts), own_rows(counts)
     embeddings, logits = model.identity_head(features)
-    output.identity_embeds, output.identity_logits = embeddings, logits
+    output.identity_embeds, output.identity_logits = embeddings[own], logits[own] if logits is not None else None
+    if config.identity_weight == 0 and logits is not None:
+        # Outside every loss; a path from the output to the classifier would have data-parallel training wait for it.
+        output.identity_logits = output.identity_logits.detach()
     known = labels >= 0
     if config.identity_weight > 0 and logits is not None:
         smoothing = float(config.label_smoothing)

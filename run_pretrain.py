@@ -10,6 +10,7 @@ import logging
 import sys
 
 from mmet.arguments import parse_arguments
+from mmet.distributed import close_process_group
 from mmet.pretraining import run_pretraining
 from mmet.trainer import NonFiniteLossError
 
@@ -18,11 +19,17 @@ def main(argv: list[str]) -> int:
     """Exit status: 0 done, 2 for arguments or data that cannot be used (said in one message)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        folder = run_pretraining(*parse_arguments(argv))
+        arguments = parse_arguments(argv)
+        is_main = arguments[-1].process_index == 0
+        if not is_main:
+            logging.getLogger().setLevel(logging.WARNING)  # what all processes do alike is reported once
+        folder = run_pretraining(*arguments)
     except (ValueError, OSError, NonFiniteLossError) as error:
         print(f"run_pretrain.py: {error}", file=sys.stderr)
         return 2
-    print(f"model and processor: {folder}")
+    if is_main:
+        print(f"model and processor: {folder}")
+    close_process_group()
     return 0
 
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from transformers import HfArgumentParser
 
 from mmet.data import load_reid_dataset, parse_data_argument
+from mmet.distributed import close_process_group
 from mmet.evaluation import (
     PROTOCOLS,
     ChanceSystem,
@@ -91,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # bad arguments, `DatasetError`, and what loading a model raises
         print(f"run_reid_eval.py: error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
+    close_process_group()
     return 0
 
 

@@ -26,6 +26,7 @@ from mmet.codebook import fit_codebook
 from mmet.collator import MMETDataCollator
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.data.training import TrainingDataset
+from mmet.distributed import compute_on_all, compute_once
 from mmet.sampling import IDENTITY_KINDS, IdentityBatchShape, MixedBatchSampler
 from mmet.tokenization import train_wordpiece_tokenizer
 from mmet.trainer import MMETTrainer
@@ -75,9 +76,9 @@ def run_pretraining(
         ValueError: for arguments that contradict each other or the data (`DatasetError` for a folder).
         NonFiniteLossError: when a loss stops being finite.
     """
-    checkpoint = find_checkpoint(training_arguments)
+    checkpoint = compute_once(lambda: find_checkpoint(training_arguments))
     set_seed(training_arguments.seed)
-    sources = TrainingSources.load(data_arguments)
+    sources = compute_on_all(lambda: TrainingSources.load(data_arguments))
     dataset = TrainingDataset(
         paired=sources.paired,
         image=sources.image,
@@ -88,12 +89,13 @@ def run_pretraining(
     if _needs_codebook(model, data_arguments, objective_arguments):
         fit_codebook_on(model, processor, sources, model_arguments.codebook_images, training_arguments.seed)
     trainer = build_trainer(model, processor, dataset, data_arguments, objective_arguments, training_arguments)
-    if checkpoint is not None and _finished(checkpoint, training_arguments):
+    if checkpoint is not None and compute_once(lambda: _finished(checkpoint, training_arguments)):
         logger.warning("%s has been trained to its last step already: nothing to do", training_arguments.output_dir)
         return Path(training_arguments.output_dir)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
+    trainer.accelerator.wait_for_everyone()  # the main process alone saves
     return Path(training_arguments.output_dir)
 
 
@@ -169,7 +171,7 @@ def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> Ber
         raise ValueError(
             "no captions to train a vocabulary on: name a tokenizer, for example --tokenizer_name bert-base-uncased"
         )
-    return train_wordpiece_tokenizer(captions, vocab_size=arguments.vocab_size)
+    return compute_once(lambda: train_wordpiece_tokenizer(captions, vocab_size=arguments.vocab_size))
 
 
 def _trains_identities(objectives: ObjectiveArguments) -> bool:
@@ -194,7 +196,10 @@ def fit_codebook_on(
         processor(images=[images[int(index)]["image"] for index in rows], return_tensors="pt")["pixel_values"]
         for rows in np.array_split(chosen, max(1, len(chosen) // 64))
     )
-    error = fit_codebook(model.image_codebook, batches, seed=seed)
+    codebook = model.image_codebook
+    # The fitted state comes back with the error: the other processes have not fitted theirs.
+    error, fitted = compute_once(lambda: (fit_codebook(codebook, batches, seed=seed), codebook.state_dict()))
+    codebook.load_state_dict(fitted)
     logger.info(
         "image codebook: %d codes fitted on %d images, %.1f %% of the variance left",
         model.config.codebook_size,

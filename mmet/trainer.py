@@ -1,18 +1,21 @@
 """`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
 
 What it adds, each in one hook: the mixed-batch sampler, the named losses, the parameters that do not decay, and a stop
-that names the images of a batch whose loss is not finite.
+of all processes that names the images of a batch whose loss is not finite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
+from mmet.sampling import MixedBatchSampler
 from modeling_mmet import LOSS_NAMES
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embeddings", "logit_scale")
@@ -28,13 +31,14 @@ class MMETTrainer(Trainer):
     Trainer of `MMETForPreTraining`.
 
     Args:
-        train_sampler: order of the training examples (`mmet.sampling.MixedBatchSampler`).
+        train_sampler: order of the training examples.
         **kwargs: as for `transformers.Trainer`.
     """
 
-    def __init__(self, *, train_sampler: Sampler, **kwargs: Any) -> None:
+    def __init__(self, *, train_sampler: MixedBatchSampler, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._train_sampler = train_sampler
+        self.add_callback(_SamplerEpoch(train_sampler))
         # Sum and count of each loss since the last log line, on the device: reading them every step would stall a GPU.
         self._loss_sums = torch.zeros(len(LOSS_NAMES), 2, device=self.args.device)
 
@@ -53,10 +57,24 @@ class MMETTrainer(Trainer):
             raise ValueError(
                 f"a batch with {sorted(inputs)} has no loss to train: check batch_mix and the loss weights against it"
             )
-        if not torch.isfinite(outputs.loss):
-            raise NonFiniteLossError(_describe_failure(self.state.global_step, outputs.losses, image_paths))
+        self._stop_unless_finite(outputs, image_paths)
         self._remember_losses(outputs.losses)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _stop_unless_finite(self, outputs: Any, image_paths: Iterable[str]) -> None:
+        """Raise `NonFiniteLossError` on all processes where the loss of one is not finite."""
+        finite = torch.isfinite(outputs.loss).reshape(1)
+        if self.accelerator.gather(finite.int()).all():
+            return
+        failed = [name for name, loss in outputs.losses.items() if loss is not None and not torch.isfinite(loss)]
+        failures = gather_object([(failed, list(image_paths)) if not finite else ([], [])])
+        raise NonFiniteLossError(
+            _describe_failure(
+                self.state.global_step,
+                [name for names, _ in failures for name in names],
+                [path for _, paths in failures for path in paths],
+            )
+        )
 
     def _remember_losses(self, losses: Mapping[str, torch.Tensor | None]) -> None:
         for row, name in enumerate(LOSS_NAMES):
@@ -76,9 +94,22 @@ class MMETTrainer(Trainer):
         super().log(logs, start_time)
 
 
-def _describe_failure(step: int, losses: Mapping[str, torch.Tensor | None], image_paths) -> str:
+class _SamplerEpoch(TrainerCallback):
+    """
+    Tells the sampler the epoch. Trainer does so too, but on several processes does not reach it when it resumes in the
+    middle of an epoch: accelerate's wrappers then lie one deeper than either looks.
+    """
+
+    def __init__(self, sampler: MixedBatchSampler) -> None:
+        self._sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self._sampler.set_epoch(math.floor(state.epoch + 1e-6))  # a sum of fractions may fall short of a whole
+
+
+def _describe_failure(step: int, losses: Iterable[str], image_paths: Iterable[str]) -> str:
     """Which losses of step `step` are not finite, and on which images."""
-    failed = [name for name, loss in losses.items() if loss is not None and not torch.isfinite(loss)]
+    failed = dict.fromkeys(losses)
     shown = ", ".join(dict.fromkeys(path for path in image_paths if path)) or "a batch without images"
     return (
         f"the loss at step {step} is not finite ({', '.join(failed) or 'their sum'}); the batch held: {shown}. "
