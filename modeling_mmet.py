@@ -1753,9 +1753,6 @@ def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, 
         features, labels, own = gather_rows(features, counts), gather_rows(labels, counts), own_rows(counts)
     embeddings, logits = model.identity_head(features)
     output.identity_embeds, output.identity_logits = embeddings[own], logits[own] if logits is not None else None
-    if config.identity_weight == 0 and logits is not None:
-        # Outside every loss; a path from the output to the classifier would have data-parallel training wait for it.
-        output.identity_logits = output.identity_logits.detach()
     known = labels >= 0
     if config.identity_weight > 0 and logits is not None:
         smoothing = float(config.label_smoothing)

@@ -7,9 +7,10 @@ sampler for `torch.utils.data.DataLoader`: every `batch_size` consecutive draws 
 `num_processes` consecutive batches, which accelerate deals to the processes one each, are of one kind, so that all
 processes compute the same losses.
 
-Every step is a pure function of the seed, the epoch and its number. Training therefore sees the same examples with the
-same augmentation and masks for any number of data loading workers, after a resume, and when a global batch is split
-over more processes.
+Every step is a pure function of the seed, the epoch and its number. Training therefore sees the same examples with
+the same captions, augmentation and masks for any number of data loading workers and after a resume. Where a global
+batch is split over more processes, examples, captions and augmentation stay the same; masks, noise and mismatched
+captions, which the collator draws for a process's batch as a whole, become others.
 
     sampler = MixedBatchSampler({"paired": 68_126, "text": 9_000}, mix={"paired": 0.75, "text": 0.25}, batch_size=64)
     loader = DataLoader(dataset, batch_size=64, sampler=sampler, collate_fn=collator)

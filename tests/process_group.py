@@ -1,4 +1,8 @@
-"""Runs a function in several processes that form a gloo group, for tests of what processes do together."""
+"""Runs a function in several processes that form a gloo group, for tests of what processes do together.
+
+Made for busy machines: the imports, which can take minutes there, are over before anything waits for anything; the
+processes meet in a file, not at a port that another may take; and none leaves before all are done.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ _CONTEXT.set_forkserver_preload(["modeling_mmet", "mmet.pretraining"])
 
 
 def run_processes(
-    function: Callable[..., Any], folder: Path, *arguments: Any, num_processes: int = 2, timeout: float = 90
+    function: Callable[..., Any], folder: Path, *arguments: Any, num_processes: int = 2, timeout: float = 300
 ) -> list[Any]:
     """
     `function(rank, *arguments)` in each of `num_processes` processes of one group; what each returned, by rank.
@@ -67,7 +71,7 @@ def _enter(function: Callable[..., Any], rank: int, num_processes: int, meeting:
             init_method=f"file://{meeting}",
             rank=rank,
             world_size=num_processes,
-            timeout=timedelta(seconds=60),
+            timeout=timedelta(seconds=200),
         )
         PartialState(cpu=True)  # accelerate takes this group over
         torch.save(function(rank, *arguments), f"{meeting}.{rank}.result")

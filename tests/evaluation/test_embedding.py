@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
+import runpy
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from process_group import run_processes
 
 from mmet.data.schema import DatasetError
 from mmet.evaluation import Items, embed_items, select_items
 from mmet.evaluation.embedding import pack_items
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def embed(dataset, modality, model, processor, **options):
@@ -104,60 +101,33 @@ def test_pack_items__covers_all_items_once_and_splits_no_image(counts, batch_siz
         assert len(batch) + first_image > batch_size
 
 
-TWO_PROCESSES = """
-import sys
-from pathlib import Path
-import numpy as np
-from conftest import ColourModel, ColourProcessor, make_split
-from accelerate import Accelerator
-from mmet.evaluation import embed_items, select_items
-accelerator = Accelerator(cpu=True)
-assert accelerator.num_processes == 2
-folder = Path(sys.argv[1]) / str(accelerator.process_index)
-dataset = make_split(folder, [(1, 1, ["red"]), (2, 1, ["green"] * 3), (3, 1, ["blue"]), (2, 2, ["green"]), (1, 2, [])])
-for modality, batch_size in (("image", 1), ("both", 2), ("text", 100)):
-    items = select_items(dataset, "test", modality)
-    embeddings = embed_items(
-        ColourModel(), ColourProcessor(), dataset, items, modality, batch_size=batch_size, accelerator=accelerator
-    )
-    np.testing.assert_allclose(embeddings, np.eye(3)[items.person_ids - 1], atol=1e-6)
-if accelerator.process_index == 1:
-    (folder / "01.png").write_bytes(b"")  # fails on the second process; the first must hear of it and not wait
-items = select_items(dataset, "test", "image")
-try:
-    embed_items(ColourModel(), ColourProcessor(), dataset, items, "image", batch_size=1, accelerator=accelerator)
-except ValueError as error:
-    assert "01.png" in str(error)
-    (folder / "done").touch()
-"""
+def embed_in_process(rank, folder):
+    """Embeddings of every modality against the right ones; then what a picture broken on the second process raises."""
+    shared = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
+    model, processor = shared["ColourModel"](), shared["ColourProcessor"]()
+    rows = [(1, 1, ["red"]), (2, 1, ["green"] * 3), (3, 1, ["blue"]), (2, 2, ["green"]), (1, 2, [])]
+    dataset = shared["make_split"](folder / str(rank), rows)
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    for modality, batch_size in (("image", 1), ("both", 2), ("text", 100)):
+        items = select_items(dataset, "test", modality)
+        embeddings = embed_items(
+            model, processor, dataset, items, modality, batch_size=batch_size, accelerator=accelerator
+        )
+        np.testing.assert_allclose(embeddings, np.eye(3)[items.person_ids - 1], atol=1e-6)
+    if rank == 1:
+        (folder / "1" / "01.png").write_bytes(b"")  # the first process must hear of it and not wait
+    with pytest.raises(DatasetError, match=r"01\.png"):
+        embed_items(
+            model,
+            processor,
+            dataset,
+            select_items(dataset, "test", "image"),
+            "image",
+            batch_size=1,
+            accelerator=accelerator,
+        )
 
 
 def test_embed_items__two_processes_give_every_process_all_rows(tmp_path):
-    script = tmp_path / "two_processes.py"
-    script.write_text(TWO_PROCESSES, encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests' / 'evaluation'}",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path)],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=100)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors
-    assert (tmp_path / "0" / "done").exists()
-    assert (tmp_path / "1" / "done").exists()
+    run_processes(embed_in_process, tmp_path, tmp_path)
