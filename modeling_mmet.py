@@ -444,7 +444,8 @@ class MMETTransformer(nn.Module):
         for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
         # Recorded hidden states are whole: the selection then comes after the last layer.
-        narrowed = None if kwargs.get("output_hidden_states") else read_positions
+        records = kwargs.get("output_hidden_states", self.config.output_hidden_states)
+        narrowed = None if records else read_positions
         hidden_states = self.layers[-1](hidden_states, attention_mask, narrowed, **kwargs)
         hidden_states = hidden_states if narrowed is not None else select(hidden_states, read_positions)
         normed = self.final_norm(hidden_states)
@@ -1636,7 +1637,10 @@ class MMETForPreTraining(MMETCompositeModel):
                 person_ids,
             )
         if identifies:
-            features, rows = self._identity_views(output, image_output, text_output, attention_mask, present, **kwargs)
+            paired = pixel_values is not None and input_ids is not None
+            features, rows = self._identity_views(
+                output, image_output, text_output, attention_mask, present, paired, **kwargs
+            )
             identity_losses(self, output, features, person_labels[rows])
 
     def _contrast(self, image_features, text_features, person_ids) -> tuple[torch.Tensor, torch.Tensor]:
@@ -1650,7 +1654,7 @@ class MMETForPreTraining(MMETCompositeModel):
         return loss, logits[own_rows(counts)]
 
     def _identity_views(
-        self, output, image_output, text_output, attention_mask, present, **kwargs
+        self, output, image_output, text_output, attention_mask, present, paired, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
@@ -1676,7 +1680,7 @@ class MMETForPreTraining(MMETCompositeModel):
         keep_recorded(output, multimodal_output=fused)
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
-        if self.training and self.config.modality_dropout > 0 and image_states is not None and text_states is not None:
+        if self.training and self.config.modality_dropout > 0 and paired:
             image_rows, text_rows = self._draw_dropped(*take_rows(rows_with_both(present), rows[0]))
             if len(image_rows):
                 fused = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)

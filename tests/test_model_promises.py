@@ -293,7 +293,10 @@ def test_hidden_states_and_attentions__on_request(key, how, make_config, batch):
         length = RECORDED[key][name]
         assert [tuple(states.shape) for states in encoder.hidden_states] == [(4, length, 32)] * 3
         assert [tuple(weights.shape) for weights in encoder.attentions] == [(4, 4, length, length)] * 2
-        assert torch.equal(encoder.hidden_states[-1], encoder.pre_norm_hidden_state)
+        read = encoder.pre_norm_hidden_state.flatten(end_dim=-2)  # a loss may read some positions alone
+        recorded_rows = {tuple(row) for row in encoder.hidden_states[-1].flatten(end_dim=-2).tolist()}
+        assert len(read) > 0
+        assert {tuple(row) for row in read.tolist()} <= recorded_rows
         torch.testing.assert_close(encoder.attentions[0].sum(-1), torch.ones(4, 4, length))
     for name in case.answers:
         assert torch.equal(output[name], plain[name]), name
