@@ -20,6 +20,9 @@ from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, ImageInput, PILImageResampling
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 
+MaskInput = Image.Image | np.ndarray | torch.Tensor
+"""A silhouette."""
+
 
 class MMETImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
@@ -35,8 +38,8 @@ class MMETImageProcessor(PilBackend):
     r"""
     Resizes crops to one size (bicubic, aspect ratio not kept, as is usual in Re-ID), rescales and normalises them.
 
-    Accepts PIL images of any mode, numpy arrays and torch tensors, and returns `pixel_values`
-    `(batch_size, 3, height, width)` in float32.
+    Accepts PIL images of any mode, numpy arrays and torch tensors (channels first, last or, for grey, none), and
+    returns `pixel_values` `(batch_size, 3, height, width)` in float32.
     """
 
     valid_kwargs = MMETImageProcessorKwargs
@@ -61,6 +64,14 @@ class MMETImageProcessor(PilBackend):
         size = dict(self.size)
         rows, columns = ((size[side] - self.patch_size) // self.patch_stride + 1 for side in ("height", "width"))
         return rows, columns
+
+    def preprocess(self, images: ImageInput, *args, **kwargs) -> BatchFeature:
+        """As in the base class; `ValueError` for no image at all."""
+        if isinstance(images, (list, tuple)):
+            if not images:
+                raise ValueError("expected at least one image, received none")
+            images = [_with_channel(image) for image in images]
+        return super().preprocess(_with_channel(images), *args, **kwargs)
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs) -> np.ndarray:
         """One image of any kind as an array `(height, width, channels)`, which is what Pillow resizes."""
@@ -87,6 +98,8 @@ class MMETImageProcessor(PilBackend):
     ) -> BatchFeature:
         """Resize with Pillow, then rescale and normalise in one multiply-add straight into the batch."""
         if do_resize:
+            if not (size.height and size.width):
+                raise ValueError(f"expected a size of height and width, received {dict(size)}")
             images = [_resize(image, (size.height, size.width), resample) for image in images]
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
@@ -100,6 +113,11 @@ class MMETImageProcessor(PilBackend):
             np.multiply(np.moveaxis(image, -1, 0), scale, out=target, casting="unsafe")
             target += offset
         return BatchFeature(data={"pixel_values": batch}, tensor_type=return_tensors)
+
+
+def _with_channel(image):
+    """An array or tensor `(height, width)` as `(height, width, 1)`; everything else as it is."""
+    return image[..., None] if isinstance(image, (np.ndarray, torch.Tensor)) and image.ndim == 2 else image
 
 
 def _pil_to_array(image: Image.Image, do_convert_rgb: bool | None) -> np.ndarray:
@@ -150,7 +168,8 @@ class MMETProcessor(ProcessorMixin):
     """
 
     valid_processor_kwargs = MMETProcessorKwargs
-    text_kwargs = {"return_token_type_ids": False}  # noqa: RUF012 (a caption is one segment)
+    # A caption is one segment; a batch of captions is one tensor, none longer than the tokenizer's model_max_length.
+    text_kwargs = {"return_token_type_ids": False, "padding": True, "truncation": True}  # noqa: RUF012
 
     def __init__(self, image_processor, tokenizer):
         super().__init__(image_processor, tokenizer)
@@ -158,15 +177,17 @@ class MMETProcessor(ProcessorMixin):
     def __call__(
         self,
         images: ImageInput | None = None,
-        text: str | list[str] | None = None,
-        person_masks: list[Image.Image | None] | None = None,
+        text: str | list[str] | tuple[str, ...] | None = None,
+        person_masks: MaskInput | list[MaskInput | None] | None = None,
         **kwargs: Unpack[MMETProcessorKwargs],
     ) -> BatchFeature:
         r"""
         Args:
             images: Person crops.
-            text: Sentences.
-            person_masks: Silhouettes of the images (person > 127), one each; `None` where there is none.
+            text: Sentences; padded to the longest and truncated to the tokenizer's `model_max_length`, unless
+                `padding` and `truncation` say otherwise.
+            person_masks: Silhouettes of the images, one each: Pillow images or arrays `(height, width)`, the person
+                above 127 (or True); `None` where there is none. They are resized as their images are.
 
         Returns:
             [`BatchFeature`]: `pixel_values` with images, `input_ids` and `attention_mask` with text, and
@@ -174,37 +195,68 @@ class MMETProcessor(ProcessorMixin):
             person, NaN where a mask is missing.
 
         Raises:
-            ValueError: when neither images nor text are given, or masks do not belong to the images one by one.
+            ValueError: when neither images nor text are given, either is empty, or masks do not belong to the images
+                one by one.
         """
         if images is None and text is None:
             raise ValueError("nothing to process: give images, text or both")
+        if text is not None and not isinstance(text, str):
+            text = list(text)
+            if not text:
+                raise ValueError("expected at least one sentence, received none")
         features = super().__call__(images=images, text=text, **kwargs)
         if person_masks is not None:
+            person_masks = person_masks if isinstance(person_masks, (list, tuple)) else [person_masks]
             num_images = len(features["pixel_values"]) if images is not None else 0
             if len(person_masks) != num_images:
                 raise ValueError(
                     f"expected one person mask an image, received {len(person_masks)} for {num_images} images"
                 )
-            features["person_patch_coverage"] = self.person_patch_coverage(person_masks)
+            options = {**kwargs.get("images_kwargs", {}), **kwargs}
+            coverage = self.person_patch_coverage(
+                person_masks,
+                features["pixel_values"].shape[-2:],
+                options.get("patch_size"),
+                options.get("patch_stride"),
+            )
+            features["person_patch_coverage"] = coverage.numpy() if options.get("return_tensors") == "np" else coverage
         return features
 
-    def person_patch_coverage(self, person_masks: list[Image.Image | None]) -> torch.Tensor:
-        """Share `(batch_size, num_patches)` of each patch's pixels on the person; NaN rows for missing masks."""
+    def person_patch_coverage(
+        self,
+        person_masks: list[MaskInput | None],
+        size: tuple[int, int] | None = None,
+        patch_size: int | None = None,
+        patch_stride: int | None = None,
+    ) -> torch.Tensor:
+        """
+        Share `(batch_size, num_patches)` of each patch's pixels on the person; NaN rows for missing masks.
+
+        Args:
+            person_masks: As in `__call__`.
+            size: Height and width of the model's images; the image processor's when not given, as for the others.
+            patch_size, patch_stride: Of the patch grid.
+        """
         processor = self.image_processor
-        size = dict(processor.size)
-        coverage = torch.full((len(person_masks), processor.patch_grid[0] * processor.patch_grid[1]), float("nan"))
-        present = [index for index, mask in enumerate(person_masks) if mask is not None]
-        if present:
-            resized = [
-                np.asarray(
-                    person_masks[index].convert("L").resize((size["width"], size["height"]), Image.Resampling.BOX)
-                )
-                for index in present
-            ]
-            silhouettes = torch.from_numpy(np.stack(resized)).unsqueeze(1) > 127  # (M, 1, H, W)
-            shares = F.avg_pool2d(silhouettes.float(), processor.patch_size, processor.patch_stride)
-            coverage[present] = shares.flatten(1)
-        return coverage
+        height, width = size if size is not None else (dict(processor.size)[side] for side in ("height", "width"))
+        patch_size = patch_size if patch_size is not None else processor.patch_size
+        patch_stride = patch_stride if patch_stride is not None else processor.patch_stride
+        silhouettes = torch.zeros(len(person_masks), 1, height, width)
+        present = torch.tensor([mask is not None for mask in person_masks], dtype=torch.bool)
+        for silhouette, mask in zip(silhouettes, person_masks, strict=True):
+            if mask is not None:
+                silhouette[0] = torch.from_numpy(_silhouette(mask, (height, width)))
+        shares = F.avg_pool2d(silhouettes, patch_size, patch_stride).flatten(1)
+        return shares.masked_fill(~present.unsqueeze(1), float("nan"))
+
+
+def _silhouette(mask: MaskInput, size: tuple[int, int]) -> np.ndarray:
+    """Booleans `(height, width)`, True on the person, of a mask of any size and of any of Pillow's modes."""
+    if not isinstance(mask, Image.Image):
+        mask = np.asarray(mask)
+        mask = Image.fromarray(mask.astype(np.uint8) * (255 if mask.dtype == bool else 1))
+    height, width = size
+    return np.asarray(mask.convert("L").resize((width, height), Image.Resampling.BOX)) > 127
 
 
 MMETImageProcessor.register_for_auto_class("AutoImageProcessor")

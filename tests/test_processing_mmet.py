@@ -219,3 +219,125 @@ def test_save_and_load__same_features(tokenizer, crop, tmp_path):
     loaded = AutoImageProcessor.from_pretrained(tmp_path / "image")
     assert torch.equal(loaded(crop, return_tensors="pt")["pixel_values"], expected["pixel_values"])
     assert loaded.patch_grid == image_processor.patch_grid
+
+
+# --- per-call options, kinds of input and what goes wrong ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_size__of_one_call(processor, crop, nested):
+    """A call's size reaches pictures and silhouettes alike, and leaves the processor as it was."""
+    silhouette = np.zeros((76, 40), dtype=np.uint8)
+    silhouette[11:70, 5:31] = 255
+    options = {"size": {"height": 76, "width": 40}, "patch_stride": 6, "patch_size": 8}
+    options = {"images_kwargs": options} if nested else options
+    inputs = {"images": [crop], "person_masks": [Image.fromarray(silhouette)], "return_tensors": "pt"}
+    features = processor(**inputs, **options)
+    other = MMETImageProcessor(size={"height": 76, "width": 40}, patch_stride=6, patch_size=8)
+    assert torch.equal(features["pixel_values"], other(crop, return_tensors="pt")["pixel_values"])
+    assert features["person_patch_coverage"][0].tolist() == pytest.approx(_coverage_by_loops(silhouette, 8, 6))
+    assert processor(**inputs)["person_patch_coverage"].shape == (1, 8)
+
+
+def test_person_masks__follow_images_that_are_not_resized(processor, crop):
+    mask = Image.new("L", crop.size, 255)
+    features = processor(images=[crop], person_masks=[mask], do_resize=False, return_tensors="pt")
+    rows, columns = ((side - 16) // 12 + 1 for side in (crop.height, crop.width))
+    assert features["person_patch_coverage"].tolist() == [[1.0] * (rows * columns)]
+
+
+@pytest.mark.parametrize(
+    "to_kind",
+    [lambda mask: np.asarray(mask), lambda mask: np.asarray(mask) > 127, lambda mask: torch.tensor(np.asarray(mask))],
+    ids=["bytes", "booleans", "tensor"],
+)
+def test_person_masks__as_arrays(processor, crop, to_kind):
+    mask = Image.fromarray(np.where(np.arange(61)[:, None] < 30, 255, 0).astype(np.uint8).repeat(37, axis=1))
+    inputs = {"images": crop, "return_tensors": "pt"}
+    expected = processor(**inputs, person_masks=[mask])["person_patch_coverage"]
+    assert torch.equal(processor(**inputs, person_masks=to_kind(mask))["person_patch_coverage"], expected)
+    assert 0 < expected.mean() < 1
+
+
+def test_return_tensors__numpy_everywhere(processor, crop):
+    features = processor(images=[crop], text=["a man"], person_masks=[crop.convert("L")], return_tensors="np")
+    assert {type(value) for value in features.values()} == {np.ndarray}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F"])
+def test_images__every_mode_of_pillow(processor, crop, mode):
+    picture = crop.convert(mode)
+    expected = picture.convert("RGBA").convert("RGB") if mode in ("LA", "RGBA") else picture.convert("RGB")
+    torch.testing.assert_close(_pixels(processor, picture), _by_hand(expected), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "to_kind",
+    [lambda gray: gray, lambda gray: [gray], lambda gray: torch.tensor(gray), lambda gray: gray[..., None]],
+    ids=["one", "list", "tensor", "with channel"],
+)
+def test_images__grey_arrays(processor, crop, to_kind):
+    gray = np.asarray(crop.convert("L"))
+    expected = _by_hand(Image.fromarray(gray))
+    torch.testing.assert_close(_pixels(processor, to_kind(gray)), expected, atol=1e-2, rtol=0)
+
+
+def test_images__channels_first_on_request(processor):
+    ambiguous = np.random.default_rng(0).integers(0, 256, (3, 40, 3), dtype=np.uint8)  # 3 rows or 3 channels?
+    received = _pixels(processor, ambiguous, input_data_format="channels_first")
+    assert torch.equal(received, _pixels(processor, ambiguous.transpose(1, 2, 0), input_data_format="channels_last"))
+    assert not torch.equal(received, _pixels(processor, ambiguous, input_data_format="channels_last"))
+
+
+def test_images__a_batch_tensor_is_its_images(processor):
+    batch = torch.randint(0, 256, (3, 3, 40, 20), dtype=torch.uint8)
+    assert torch.equal(_pixels(processor, batch), torch.cat([_pixels(processor, image) for image in batch]))
+
+
+def test_text__a_batch_is_its_sentences(processor):
+    text = ("a man in red", "a woman with a blue bag", "a coat")
+    together = processor(text=text, return_tensors="pt")
+    for index, sentence in enumerate(text):
+        alone = processor(text=sentence, return_tensors="pt")
+        length = alone["input_ids"].shape[1]
+        assert torch.equal(together["input_ids"][index, :length], alone["input_ids"][0])
+        assert together["input_ids"][index, length:].tolist() == [0] * (together["input_ids"].shape[1] - length)
+        assert together["attention_mask"][index].sum() == length
+
+
+def test_text__as_long_as_the_tokenizer_allows(processor):
+    long, short = "a man " * 20, "a man"
+    features = processor(text=[long, short], return_tensors="pt")
+    assert features["input_ids"].shape == (2, 12)
+    assert features["input_ids"][0, -1] == 3  # [SEP] stays
+    shorter = processor(text=[long, short], max_length=6, return_tensors="pt")
+    assert shorter["input_ids"].shape == (2, 6)
+    fixed = processor(text=[short], padding="max_length", max_length=9, return_tensors="pt")
+    assert fixed["input_ids"].shape == (1, 9)
+    whole = processor(text=[short, long], truncation=False, padding=False)
+    assert [len(ids) for ids in whole["input_ids"]] == [4, 42]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"images": []}, "at least one image"),
+        ({"text": []}, "at least one sentence"),
+        ({"images": [np.zeros((40, 20, 3), np.uint8)], "size": {"shortest_edge": 40}}, "a size of height and width"),
+    ],
+)
+def test_wrong_input__is_a_clear_error(processor, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**inputs, return_tensors="pt")
+
+
+def test_image_processor__settings_survive_a_round_trip(tmp_path):
+    image_processor = MMETImageProcessor(
+        size={"height": 40, "width": 20}, image_std=[0.2, 0.3, 0.4], resample=2, do_normalize=False, patch_size=8
+    )
+    image_processor.save_pretrained(tmp_path)
+    for loaded in (MMETImageProcessor.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)):
+        assert type(loaded) is MMETImageProcessor
+        assert loaded.to_dict() == image_processor.to_dict()
+    changed = MMETImageProcessor.from_pretrained(tmp_path, patch_stride=4, do_normalize=True)
+    assert (changed.patch_size, changed.patch_stride, changed.do_normalize) == (8, 4, True)
