@@ -90,7 +90,7 @@ def run_pretraining(
     )
     processor, model = build_model(model_arguments, objective_arguments, sources, dataset)
     kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
-    if kinds and checkpoint is None and not model.image_codebook.is_fitted:  # a checkpoint to resume brings its own
+    if kinds and checkpoint is None:  # a checkpoint to resume brings its own
         prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
     trainer = build_trainer(model, processor, dataset, data_arguments, objective_arguments, training_arguments)
     if checkpoint is not None and _finished(checkpoint, training_arguments):
@@ -200,15 +200,20 @@ def prepare_codebook(
     arguments: PretrainingArguments,
 ) -> None:
     """
-    Give the model's image codebook its codes: fit `kmeans` on training images of these kinds of batch, load `dalle`.
+    Give the model's image codebook its codes where it has none: fit `kmeans` on training images of these kinds of
+    batch, load `dalle`.
 
     Raises:
-        ValueError: for images that no codebook can be fitted on, or weights that are no codebook.
+        ValueError: for images that no codebook can be fitted on, weights that are no codebook, or a `dalle` that
+            undoes another normalisation than the processor's.
         OSError: when the weights of `dalle` cannot be found.
     """
     config = model.config
     if isinstance(model.image_codebook, MMETDalleCodebook):
         check_normalisation(config, processor.image_processor)
+    if model.image_codebook.is_fitted:
+        return
+    if isinstance(model.image_codebook, MMETDalleCodebook):
         model.image_codebook.load(config.codebook_name_or_path)
         logger.info("image codebook: %d codes of %s", config.codebook_size, config.codebook_name_or_path)
         return

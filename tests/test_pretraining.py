@@ -180,7 +180,12 @@ def test_run_pretraining__dalle_codebook_from_a_folder(recipe, tmp_path):
         torch.equal(weight, expected[name]) for name, weight in model.image_codebook.blocks.state_dict().items()
     )
     shutil.rmtree(tmp_path / "codebook")  # the next stage needs it no more
-    pretrain(recipe, *mix, "--model_name_or_path", first, "--output_dir", tmp_path / "second")
+    second = pretrain(recipe, *mix, "--model_name_or_path", first, "--output_dir", tmp_path / "second")
+    processor = MMETProcessor.from_pretrained(second)
+    processor.image_processor.image_mean = [0.4, 0.5, 0.6]
+    processor.save_pretrained(second)
+    with pytest.raises(ValueError, match="codebook_image_mean"):
+        pretrain(recipe, *mix, "--model_name_or_path", second, "--output_dir", tmp_path / "other pixels")
     with pytest.raises(OSError, match="codebook_name_or_path"):
         pretrain(recipe, *mix, "--output_dir", tmp_path / "third")
 
