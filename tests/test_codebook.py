@@ -97,6 +97,15 @@ def test_nearest_centroids__tells_what_float32_cannot():
     assert (in_float32.numpy() != distances.argmin(1)).mean() > 0.1
 
 
+def test_nearest_centroids__rounding_breaks_no_tie():
+    # Seen from grey, all rearrangements of one vector are equally far, whatever the order of summation says.
+    vector = torch.randn(48)
+    rearranged = torch.stack([vector[torch.randperm(48)] for _ in range(31)])
+    centroids = torch.cat([vector[None] + 100, rearranged])
+    descriptors = torch.linspace(-0.9, 0.9, 200)[:, None].expand(-1, 48)
+    assert nearest_centroids(descriptors, centroids).unique().tolist() == [1]
+
+
 def test_nearest_centroids__many_blocks(monkeypatch):
     descriptors, centroids = torch.randn(23, 5), torch.randn(6, 5)
     expected = nearest_centroids(descriptors, centroids)
