@@ -10,6 +10,16 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 IDENTITY_POOLINGS = ("multimodal", "image", "text")
+CODEBOOK_TYPES = ("kmeans", "dalle")
+KMEANS_CODES = 1024
+DALLE_CODEBOOK = {
+    "num_groups": 4,
+    "num_blocks_per_group": 2,
+    "hidden_size": 256,
+    "input_channels": 3,
+    "vocab_size": 8192,
+}
+"""Sizes of DALL-E's encoder, the defaults of transformers' `FlavaImageCodebookConfig`."""
 
 
 class MMETEncoderConfig(PreTrainedConfig):
@@ -142,9 +152,18 @@ class MMETConfig(PreTrainedConfig):
         projection_dim: Width of the space in which image and text are contrasted (L_GC).
         logit_scale_init_value: Initial logarithm of the inverse temperature of L_GC (FLAVA and CLIP start at
             ln(1/0.07)).
-        codebook_size: Number of discrete codes a masked patch is classified into.
-        codebook_cell: Side in pixels of the square cells whose mean colours describe a patch; must divide
+        codebook_type: Where the codes of masked patches come from: `kmeans` (centroids fitted to the training images)
+            or `dalle` (the network that FLAVA takes its codes from, transformers' `FlavaImageCodebook`).
+        codebook_size: Number of discrete codes a masked patch is classified into. `None` is 1,024 for `kmeans` and
+            what the network of `dalle` has, 8,192; for `dalle` no other number is possible.
+        codebook_cell: Of `kmeans`: side in pixels of the square cells whose mean colours describe a patch; must divide
             `patch_size` and `patch_stride` of the image encoder.
+        codebook_name_or_path: Of `dalle`: Hub name or local folder that training takes the network's weights from. A
+            checkpoint holds them, so this is read only where there are none yet.
+        codebook_config: Of `dalle`: sizes of the network where they are not DALL-E's, fields of
+            `FlavaImageCodebookConfig`.
+        codebook_image_mean, codebook_image_std: Of `dalle`: mean and standard deviation of each channel with which the
+            image processor normalises; the network wants pixels from 0 to 1.
         num_identities: Number of training identities; 0 builds no classifier.
         identity_pooling: Which class token is the identity embedding: `multimodal` (h_CLS,M), `image` (h_CLS,I) or
             `text` (h_CLS,T).
@@ -175,8 +194,13 @@ class MMETConfig(PreTrainedConfig):
     multimodal_config: dict | PreTrainedConfig | None = None
     projection_dim: int = 768
     logit_scale_init_value: float | int = 2.6592
-    codebook_size: int = 1024
+    codebook_type: str = "kmeans"
+    codebook_size: int | None = None
     codebook_cell: int = 4
+    codebook_name_or_path: str | None = "facebook/flava-image-codebook"
+    codebook_config: dict | None = None
+    codebook_image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    codebook_image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     num_identities: int = 0
     identity_pooling: str = "multimodal"
     modality_dropout: float | int = 1.0
@@ -195,19 +219,61 @@ class MMETConfig(PreTrainedConfig):
     initializer_range: float | int | None = 0.02
 
     def __post_init__(self, **kwargs):
+        if self.codebook_size is None:
+            self.codebook_size = self.dalle_sizes["vocab_size"] if self.codebook_type == "dalle" else KMEANS_CODES
+        self.codebook_image_mean = list(self.codebook_image_mean)
+        self.codebook_image_std = list(self.codebook_image_std)
         super().__post_init__(**kwargs)
         # AutoModel looks through these names to choose among the models of one configuration; None cannot be iterated.
         self.architectures = self.architectures or []
 
+    @property
+    def dalle_sizes(self) -> dict[str, int]:
+        """All sizes of the network of `codebook_type="dalle"`."""
+        return DALLE_CODEBOOK | (self.codebook_config or {})
+
     def validate_codebook(self):
+        """The codebook is of a kind that exists, and fits the patches."""
+        if self.codebook_type not in CODEBOOK_TYPES:
+            raise ValueError(f"codebook_type must be one of {CODEBOOK_TYPES}; got {self.codebook_type!r}")
+        if self.codebook_size is None or self.codebook_size < 2:
+            raise ValueError(f"codebook_size must be at least 2; got {self.codebook_size}")
+        if self.codebook_type == "dalle":
+            self._validate_dalle_codebook()
+        else:
+            self._validate_kmeans_codebook()
+
+    def _validate_kmeans_codebook(self):
         """A patch is a whole number of cells, and so is the step between two patches."""
         image = self.image_config
-        if self.codebook_size < 2:
-            raise ValueError(f"codebook_size must be at least 2; got {self.codebook_size}")
         if self.codebook_cell < 1 or image.patch_size % self.codebook_cell or image.patch_stride % self.codebook_cell:
             raise ValueError(
                 "codebook_cell must divide patch_size and patch_stride; got "
                 f"codebook_cell={self.codebook_cell}, patch_size={image.patch_size}, patch_stride={image.patch_stride}"
+            )
+
+    def _validate_dalle_codebook(self):
+        """As many codes and channels as the network has, and a code's piece of the image lies inside its patch."""
+        image, sizes = self.image_config, self.dalle_sizes
+        unknown = sorted(sizes.keys() - DALLE_CODEBOOK.keys())
+        if unknown:
+            raise ValueError(f"codebook_config has the fields {sorted(DALLE_CODEBOOK)}; got {unknown}")
+        if self.codebook_size != sizes["vocab_size"]:
+            raise ValueError(
+                f"codebook_size must be the network's {sizes['vocab_size']} for codebook_type='dalle' (or None); "
+                f"got {self.codebook_size}"
+            )
+        channels = {image.num_channels, len(self.codebook_image_mean), len(self.codebook_image_std)}
+        if channels != {sizes["input_channels"]}:
+            raise ValueError(
+                f"num_channels, codebook_image_mean and codebook_image_std must have the {sizes['input_channels']} "
+                f"channels of the codebook's network; got {image.num_channels}, {len(self.codebook_image_mean)} and "
+                f"{len(self.codebook_image_std)}"
+            )
+        if image.patch_stride > image.patch_size:
+            raise ValueError(
+                "patch_stride must not exceed patch_size for codebook_type='dalle'; got "
+                f"patch_stride={image.patch_stride}, patch_size={image.patch_size}"
             )
 
     def validate_identity(self):

@@ -29,6 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
@@ -40,6 +41,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 try:
     from .configuration_mmet import (
+        DALLE_CODEBOOK,
         MMETConfig,
         MMETEncoderConfig,
         MMETImageConfig,
@@ -48,6 +50,7 @@ try:
     )
 except ImportError:
     from configuration_mmet import (
+        DALLE_CODEBOOK,
         MMETConfig,
         MMETEncoderConfig,
         MMETImageConfig,
@@ -63,6 +66,12 @@ IGNORE_INDEX = -100
 
 CLASS_TOKEN = 0
 """Place of the class token in every sequence; as `read_positions`: it alone is wanted."""
+
+_SCORES_AT_ONCE = 2**22
+"""Distances between descriptors and centroids in memory at a time: 32 MiB."""
+
+_DALLE_IMAGES_AT_ONCE = 16
+"""Images that DALL-E's encoder reads at a time; 256 channels of one of 168x80 pixels are 13 MiB."""
 
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
 """What a pretraining checkpoint holds beyond the encoders and the identity head."""
@@ -464,7 +473,7 @@ class MMETTransformer(nn.Module):
 
 class MMETImageCodebook(nn.Module):
     """
-    The discrete codes that masked patches are classified into: the nearest of K centroids of patch descriptors.
+    The codebook of `codebook_type="kmeans"`: a patch's code is the nearest of K centroids of patch descriptors.
 
     A patch is described by the mean colours of its `codebook_cell`-pixel cells. The centroids are fitted once on
     training images (`mmet.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be downloaded.
@@ -474,12 +483,15 @@ class MMETImageCodebook(nn.Module):
 
     def __init__(self, config: MMETConfig):
         super().__init__()
-        image_config = config.image_config
         self.cell = config.codebook_cell
+        self.set_patches(config.image_config)
+        self.descriptor_size = config.image_config.num_channels * self.cells_per_patch**2
+        self.register_buffer("centroids", torch.zeros(config.codebook_size, self.descriptor_size))
+
+    def set_patches(self, image_config: MMETImageConfig):
+        """Read patches of this geometry from now on; `patch_size` cannot change."""
         self.cells_per_patch = image_config.patch_size // self.cell
         self.cells_per_stride = image_config.patch_stride // self.cell
-        self.descriptor_size = image_config.num_channels * self.cells_per_patch**2
-        self.register_buffer("centroids", torch.zeros(config.codebook_size, self.descriptor_size))
 
     @property
     def is_fitted(self) -> bool:
@@ -487,24 +499,169 @@ class MMETImageCodebook(nn.Module):
         return bool(self.centroids.any())
 
     def describe(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Descriptors `(B, N, descriptor_size)` of the patches of normalised images `(B, C, H, W)`."""
+        """Descriptors `(B, N, descriptor_size)` of the patches of normalised images `(B, C, H, W)`, in float32."""
         cells = F.avg_pool2d(pixel_values.float(), self.cell)
         return F.unfold(cells, self.cells_per_patch, stride=self.cells_per_stride).transpose(1, 2)
 
     @torch.no_grad()
-    def forward(self, pixel_values: torch.Tensor) -> torch.LongTensor:
-        """Codes `(B, N)`: the index of the centroid at the smallest Euclidean distance."""
-        if not self.is_fitted:
-            raise ValueError(
-                "the image codebook has no centroids yet: fit it on training images with mmet.codebook.fit_codebook, "
-                "pass mim_labels, or set mim_weight and mmm_image_weight to 0"
-            )
+    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.BoolTensor | None = None) -> torch.LongTensor:
+        """
+        Codes of the patches of normalised images `(B, C, H, W)`: the centroid at the smallest Euclidean distance, the
+        first of several at the same.
+
+        Args:
+            bool_masked_pos: `(B, N)`, True where a code is wanted; everywhere when not given.
+
+        Returns:
+            Codes `(B, N)`, or `(num_masked,)` in the row-major order of `bool_masked_pos`.
+
+        Raises:
+            ValueError: before there are centroids.
+        """
+        check_codebook_is_fitted(self, "fit it on training images with mmet.codebook.fit_codebook")
         with torch.autocast(pixel_values.device.type, enabled=False):
             descriptors = self.describe(pixel_values)
-            centroids = self.centroids.float()
-            # argmin |d - c|^2 = argmin |c|^2 - 2 d.c
-            distances = centroids.square().sum(-1) - 2 * descriptors @ centroids.T
-            return distances.argmin(dim=-1)
+            if bool_masked_pos is None:
+                return nearest_centroids(descriptors.flatten(0, 1), self.centroids).unflatten(0, descriptors.shape[:2])
+            return nearest_centroids(descriptors[bool_masked_pos], self.centroids)
+
+
+def nearest_centroids(descriptors: torch.Tensor, centroids: torch.Tensor) -> torch.LongTensor:
+    """
+    For each descriptor `(M, D)` the row of `centroids` `(K, D)` nearest to it `(M,)`; the first where several are.
+
+    In float64, where there is such a thing: in float32 the rounding of |c|^2 - 2 d.c exceeds the difference between
+    two nearly equal distances. Distances that differ by rounding alone count as the same.
+    """
+    dtype = torch.float32 if descriptors.device.type == "mps" else torch.float64
+    centroids = centroids.to(dtype)
+    half_norms = centroids.square().sum(dim=-1) / 2
+    codes = []
+    for part in descriptors.split(max(1, _SCORES_AT_ONCE // len(centroids))):
+        part = part.to(dtype)
+        # argmin |d - c|^2 = argmax d.c - |c|^2 / 2
+        scores = torch.addmm(-half_norms, part, centroids.T)
+        rounding = 64 * torch.finfo(dtype).eps * (part.square().sum(dim=-1, keepdim=True) + half_norms.amax())
+        nearest = scores >= scores.amax(dim=-1, keepdim=True) - rounding
+        codes.append(nearest.int().argmax(dim=-1))  # the first True
+    return torch.cat(codes)
+
+
+class MMETDalleCodebook(nn.Module):
+    """
+    The codebook of `codebook_type="dalle"`: the codes of DALL-E's encoder, which FLAVA's masked patches have too.
+
+    The network (transformers' `FlavaImageCodebook`) gives one code for every 8x8 pixels of what it reads. The image is
+    cut and resized so that these are the patches: the code of a patch is that of the `patch_stride` x `patch_stride`
+    pixels in its middle, which do not overlap. The weights are frozen and stored with the checkpoint; a new codebook
+    has none before `load`.
+    """
+
+    def __init__(self, config: MMETConfig):
+        super().__init__()
+        self.sizes = config.dalle_sizes
+        self.image_mean, self.image_std = config.codebook_image_mean, config.codebook_image_std
+        self.set_patches(config.image_config)
+        # The network without its wrapper: inside a model there is one PreTrainedModel that initialises and loads.
+        self.blocks = transformers.FlavaImageCodebook(transformers.FlavaImageCodebookConfig(**self.sizes)).blocks
+        self.requires_grad_(False)
+        for parameter in self.parameters():
+            init.zeros_(parameter)
+
+    def set_patches(self, image_config: MMETImageConfig):
+        """Read patches of this geometry from now on."""
+        self.patch_size, self.patch_stride = image_config.patch_size, image_config.patch_stride
+
+    def train(self, mode: bool = True) -> "MMETDalleCodebook":
+        """As in the base class. The network is no part of training: loading a checkpoint unfreezes what it loads."""
+        return super().train(mode).requires_grad_(False)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are weights (a new codebook holds zeros alone)."""
+        return bool(self.blocks.output.conv.weight.any())
+
+    @torch.no_grad()
+    def load(self, model_or_name: PreTrainedModel | str | os.PathLike, **kwargs):
+        """
+        Take the weights of a transformers `FlavaImageCodebook`, or of the Hub name or local folder of one.
+
+        Args:
+            kwargs: To `from_pretrained` with a name (`revision`, `local_files_only`, ...).
+
+        Raises:
+            OSError: when there is nothing to load under that name.
+            ValueError: for weights of something else, or a network of other sizes than `codebook_config` says.
+        """
+        source = model_or_name
+        if isinstance(source, (str, os.PathLike)):
+            source = load_dalle_network(source, kwargs)
+        received = {name: getattr(source.config, name) for name in self.sizes}
+        received["num_groups"] = self.sizes["num_groups"]  # the network has four, whatever it says
+        if received != self.sizes:
+            raise ValueError(f"expected a codebook network with codebook_config={self.sizes}, received {received}")
+        self.blocks.load_state_dict(source.blocks.state_dict())
+
+    def network_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        What the network reads, `(B, C, 8 * rows, 8 * columns)`: the middles of the patches of normalised images
+        `(B, C, H, W)`, side by side, with pixels from 0 to 1 mapped to 0.1 to 0.9 (as `FlavaImageProcessor` does).
+        """
+        patch, stride = self.patch_size, self.patch_stride
+        rows, columns = ((side - patch) // stride + 1 for side in pixel_values.shape[-2:])
+        start = (patch - stride) // 2
+        pixels = pixel_values[..., start : start + rows * stride, start : start + columns * stride].float()
+        mean, std = (pixels.new_tensor(value)[:, None, None] for value in (self.image_mean, self.image_std))
+        pixels = pixels * std + mean
+        size = (8 * rows, 8 * columns)
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True)
+        return 0.8 * pixels.clamp(0, 1) + 0.1
+
+    @torch.no_grad()
+    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.BoolTensor | None = None) -> torch.LongTensor:
+        """As in [`MMETImageCodebook`]: codes `(B, N)`, or `(num_masked,)` of the masked patches alone."""
+        check_codebook_is_fitted(self, "load its weights with model.image_codebook.load(config.codebook_name_or_path)")
+        if bool_masked_pos is not None:
+            has_masked = bool_masked_pos.any(dim=1)  # no picture is read for nothing
+            pixel_values, bool_masked_pos = pixel_values[has_masked], bool_masked_pos[has_masked]
+            if not len(pixel_values):
+                return torch.empty(0, dtype=torch.long, device=pixel_values.device)
+        dtype = self.blocks.output.conv.weight.dtype
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            codes = [
+                self.blocks(self.network_pixels(part).to(dtype)).argmax(dim=1).flatten(1)
+                for part in pixel_values.split(_DALLE_IMAGES_AT_ONCE)
+            ]
+        return torch.cat(codes) if bool_masked_pos is None else torch.cat(codes)[bool_masked_pos]
+
+
+def load_dalle_network(name: str | os.PathLike, kwargs: dict) -> PreTrainedModel:
+    """The `FlavaImageCodebook` of a Hub name or folder; errors as in [`MMETDalleCodebook.load`]."""
+    try:
+        source, loading = transformers.FlavaImageCodebook.from_pretrained(name, output_loading_info=True, **kwargs)
+    except OSError as error:
+        raise OSError(
+            f"the image codebook {str(name)!r} (codebook_name_or_path) cannot be loaded; give a folder that a "
+            f"FlavaImageCodebook was saved to, or choose codebook_type='kmeans', which needs none: {error}"
+        ) from error
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        raise ValueError(f"{str(name)!r} (codebook_name_or_path) is not the checkpoint of a FlavaImageCodebook")
+    return source
+
+
+def check_codebook_is_fitted(codebook: nn.Module, remedy: str):
+    """Raise `ValueError` that says what to do where a codebook has no codes to give yet."""
+    if not torch.compiler.is_compiling() and not codebook.is_fitted:
+        raise ValueError(
+            f"the image codebook has no codes yet: {remedy}, pass mim_labels, or set mim_weight and mmm_image_weight "
+            "to 0"
+        )
+
+
+def build_image_codebook(config: MMETConfig) -> MMETImageCodebook | MMETDalleCodebook:
+    """The codebook of `config.codebook_type`."""
+    return MMETDalleCodebook(config) if config.codebook_type == "dalle" else MMETImageCodebook(config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -560,6 +717,9 @@ class MMETPreTrainedModel(PreTrainedModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
         elif isinstance(module, MMETImageCodebook):
             init.zeros_(module.centroids)
+        elif isinstance(module, MMETDalleCodebook):
+            for parameter in module.parameters():
+                init.zeros_(parameter)
         elif isinstance(module, MMETTokenPredictionHead):
             init.zeros_(module.bias)
 
@@ -816,8 +976,10 @@ class MMETCompositeModel(MMETPreTrainedModel):
         without a [MASK] leaves ours as it was initialised.
 
         [`MMETForPreTraining`] also gets the heads of L_MIM, L_MLM, L_MMM and L_ITM and FLAVA's loss weights; the
-        heads of a `FlavaModel`, which has none, are initialised freshly. So are always the identity head (without
-        classifier) and the centroids of the image codebook, as large as FLAVA's: fit them before L_MIM and L_MMM.
+        heads of a `FlavaModel`, which has none, are initialised freshly; so is always the identity head (without
+        classifier). Its image codebook is FLAVA's own (`codebook_type="dalle"`) with the weights that a
+        `FlavaForPreTraining` holds; without them `image_codebook.load` them before L_MIM and L_MMM. A FLAVA trained on
+        codes of another number than its codebook's gets a k-means codebook of that number, which is to be fitted.
         Text heads are not tied to the word embeddings, as FLAVA's are not.
 
         Args:
@@ -1397,7 +1559,7 @@ class MMETForPreTraining(MMETCompositeModel):
     def __init__(self, config: MMETConfig):
         super().__init__(config)
         self.mmet = MMETModel._from_config(config)
-        self.image_codebook = MMETImageCodebook(config)
+        self.image_codebook = build_image_codebook(config)
         self.mim_head = MMETCodePredictionHead(config.image_config, config.codebook_size)
         self.mlm_head = MMETTokenPredictionHead(config.text_config, config.text_config)
         self.mmm_image_head = MMETCodePredictionHead(config.multimodal_config, config.codebook_size)
@@ -1604,9 +1766,9 @@ class MMETForPreTraining(MMETCompositeModel):
 
     def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels):
         """Logits and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
-        labels = mim_labels if mim_labels is not None else self.image_codebook(pixel_values)
+        labels = mim_labels[masked] if mim_labels is not None else self.image_codebook(pixel_values, masked)
         logits = head(patch_states)
-        return logits, masked_cross_entropy(logits, labels[masked], losses_span_processes(self))
+        return logits, masked_cross_entropy(logits, labels, losses_span_processes(self))
 
     def _predict_tokens(self, head, token_states, labels):
         """Logits and loss of the masked tokens: `token_states` `(num_masked, D)`, `labels` `(num_masked,)`."""
@@ -1880,11 +2042,13 @@ _RENAMED_WEIGHTS = (
 )
 """Patterns of weights of ViT, BERT and FLAVA and what they are called here, applied in this order."""
 
-_DROPPED_OF_FLAVA = r"(\w+_model\.pooler\.|image_codebook\.|(mim|mlm|mmm_image|mmm_text)_head\.bias$)"
+_DROPPED_OF_FLAVA = r"(\w+_model\.pooler\.|(mim|mlm|mmm_image|mmm_text)_head\.bias$)"
 """
-What FLAVA has and MMET does not: poolers that no loss reads, the codebook network (the codes of MMET come from
-centroids) and a second name of the decoders' biases. Of the token types `fuse_text_positions` keeps the first alone.
+What FLAVA has and MMET does not: poolers that no loss reads and a second name of the decoders' biases. Of the token
+types `fuse_text_positions` keeps the first alone.
 """
+
+_FLAVA_CODEBOOK = r"image_codebook\."
 
 _FLAVA_HEADS = r"(mim|mlm|mmm_image|mmm_text|itm)_head\."
 
@@ -1956,14 +2120,22 @@ def convert_flava_config(config: PreTrainedConfig) -> MMETConfig:
     if not config.multimodal_config.use_cls_token:
         raise ValueError("expected a FLAVA with a multimodal class token, received use_cls_token=False")
     image_config = convert_image_config(config.image_config)
+    codebook = {name: getattr(config.image_codebook_config, name) for name in DALLE_CODEBOOK}
+    # FLAVA may be trained on codes from elsewhere; then its own codebook has nothing to do with its heads.
+    has_codes = codebook["vocab_size"] == config.image_config.vocab_size
+    reads_images = codebook["input_channels"] == image_config.num_channels == len(OPENAI_CLIP_MEAN)
     shared = ("projection_dim", "logit_scale_init_value", "initializer_range", "mim_weight", "mlm_weight")
     shared += ("mmm_image_weight", "mmm_text_weight", "itm_weight", "global_contrastive_weight")
     return MMETConfig(
         image_config=image_config,
         text_config=convert_text_config(config.text_config),
         multimodal_config=MMETMultimodalConfig(**convert_encoder_config(config.multimodal_config)),
+        codebook_type="dalle" if has_codes and reads_images else "kmeans",
         codebook_size=config.image_config.vocab_size,
         codebook_cell=largest_codebook_cell(image_config),
+        codebook_config=codebook if has_codes and reads_images else None,
+        codebook_image_mean=OPENAI_CLIP_MEAN,  # what FLAVA's image processor normalises with
+        codebook_image_std=OPENAI_CLIP_STD,
         num_identities=0,
         tie_word_embeddings=False,
         **{name: getattr(config, name) for name in shared},
@@ -2066,6 +2238,7 @@ def convert_flava(
     flava = load_ancestor("flava", "FlavaModel", model_or_name, kwargs)
     model = model_class(convert_flava_config(flava.config))
     weights = rename_weights(flava, _DROPPED_OF_FLAVA)
+    codebook = {name: weights.pop(name) for name in list(weights) if re.match(_FLAVA_CODEBOOK, name)}
     heads = {name: weight for name, weight in weights.items() if re.match(_FLAVA_HEADS, name)}
     base_prefix = "" if model.base_model is model else "mmet."
     converted = {f"{base_prefix}{name}": weight for name, weight in weights.items() if name not in heads}
@@ -2075,6 +2248,8 @@ def convert_flava(
         converted |= heads
     else:
         may_keep += f"|{_FLAVA_HEADS}"
+    if isinstance(getattr(model, "image_codebook", None), MMETDalleCodebook):
+        converted |= codebook
     load_converted(model, flava, converted, may_keep)
     return model
 
@@ -2153,8 +2328,8 @@ def resize_image_geometry(
     for config in {id(config): config for module in modules for config in _image_configs_of(module)}.values():
         config.update(geometry)
     for module in modules:
-        if isinstance(module, MMETImageCodebook):
-            module.cells_per_stride = image_config.patch_stride // module.cell
+        if isinstance(module, (MMETImageCodebook, MMETDalleCodebook)):
+            module.set_patches(image_config)
 
 
 def _image_configs_of(module: nn.Module) -> list[MMETImageConfig]:
@@ -2169,6 +2344,7 @@ for _model_class in (MMETImageModel, MMETTextModel, MMETMultimodalModel, MMETMod
 
 __all__ = [
     "LOSS_NAMES",
+    "MMETDalleCodebook",
     "MMETForPreTraining",
     "MMETForReID",
     "MMETImageCodebook",

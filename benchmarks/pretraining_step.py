@@ -61,7 +61,7 @@ def build_mmet(arguments: argparse.Namespace) -> PreTrainedModel:
         projection_dim=arguments.hidden_size,
     )
     model = MMETForPreTraining(config)
-    torch.nn.init.normal_(model.image_codebook.centroids)
+    torch.nn.init.normal_(model.get_buffer("image_codebook.centroids"))
     return model
 
 

@@ -39,9 +39,13 @@ class ModelArguments:
         metadata={"help": "BERT tokenizer (folder or Hub name). None trains a WordPiece vocabulary on the captions."},
     )
     vocab_size: int = field(default=2000, metadata={"help": "Size of a vocabulary trained on the captions."})
-    codebook_images: int = field(default=2048, metadata={"help": "Training images the image codebook is fitted on."})
+    codebook_images: int = field(
+        default=2048, metadata={"help": "Training images that a k-means image codebook is fitted on, at most."}
+    )
 
     def __post_init__(self):
+        if self.codebook_images < 1:
+            raise ValueError(f"codebook_images must be at least 1, received {self.codebook_images}")
         if isinstance(self.model_config, str):
             self.model_config = json.loads(self.model_config)
 

@@ -3,22 +3,61 @@
 The centroids become a buffer of the model, so a checkpoint carries the codes it was trained on and nothing is
 downloaded.
 
-    fit_codebook(model.image_codebook, (processor(images=batch, return_tensors="pt").pixel_values for batch in
-    batches))
+    batches = (processor(images=images, return_tensors="pt").pixel_values for images in image_batches)
+    print(fit_codebook(model.image_codebook, batches))
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from modeling_mmet import MMETImageCodebook
 
-MAX_PATCHES = 200_000
-"""Descriptors kept for fitting: more does not move centroids of a few dozen dimensions."""
+PATCHES_PER_CODE = 256
+"""Patches read for each centroid: faiss's own `max_points_per_centroid`, past which it draws a sample anyway."""
+
+PATCHES_PER_IMAGE = 64
+"""Patches taken of one image, at random: neighbours overlap and look alike, other images say more."""
+
+
+@dataclass(frozen=True)
+class CodebookFit:
+    """
+    What a fit read and how well its codes describe it.
+
+    Attributes:
+        num_images: images read.
+        num_patches: patches of them that were fitted.
+        variance_left: mean squared distance of a patch to its centroid, as a share of the descriptors' variance (0 is
+            perfect, 1 no better than one centroid).
+        perplexity: exponential of the entropy of the codes' distribution: how many codes are in use, were they used
+            evenly.
+        majority_share: share of the most frequent code, which is the accuracy of always guessing it.
+    """
+
+    num_images: int
+    num_patches: int
+    variance_left: float
+    perplexity: float
+    majority_share: float
+
+    def __str__(self) -> str:
+        return (
+            f"fitted on {self.num_patches:,} patches of {self.num_images:,} images; {self.variance_left:.1%} of the "
+            f"variance left, perplexity {self.perplexity:.1f}, most frequent code {self.majority_share:.1%}"
+        )
+
+
+def num_images_needed(num_codes: int, num_patches: int) -> int:
+    """How many images of `num_patches` patches each `fit_codebook` reads for `num_codes` centroids by itself."""
+    return math.ceil(PATCHES_PER_CODE * num_codes / min(PATCHES_PER_IMAGE, num_patches))
 
 
 @torch.no_grad()
@@ -27,9 +66,10 @@ def fit_codebook(
     pixel_values: Iterable[torch.Tensor],
     *,
     num_iterations: int = 20,
-    max_patches: int = MAX_PATCHES,
+    max_patches: int | None = None,
+    patches_per_image: int = PATCHES_PER_IMAGE,
     seed: int = 0,
-) -> float:
+) -> CodebookFit:
     """
     Fit the centroids of `codebook` in place.
 
@@ -37,41 +77,81 @@ def fit_codebook(
         codebook: the model's codebook; K and the descriptor are its own.
         pixel_values: batches `(B, C, H, W)` of normalised images, read until `max_patches` patches are gathered.
         num_iterations: Lloyd iterations of k-means.
-        max_patches: number of patches to fit on.
-        seed: seed of the initial centroids.
+        max_patches: number of patches to fit on; `PATCHES_PER_CODE` for each centroid when not given.
+        patches_per_image: patches drawn of an image; all of them where it has no more.
+        seed: seed of the drawn patches and the initial centroids.
 
     Returns:
-        The mean squared distance of a patch to its centroid, as a share of the descriptors' variance (0 is perfect).
+        What was read, and how well the codes describe it.
 
     Raises:
-        ValueError: when there are fewer patches than centroids.
+        ValueError: when pixels are not finite, or there are fewer different patches than centroids (too few images,
+            or images that are all alike).
     """
-    descriptors = _gather_descriptors(codebook, pixel_values, max_patches)
     num_codes, size = codebook.centroids.shape
-    if len(descriptors) < num_codes:
-        raise ValueError(
-            f"expected at least {num_codes} patches, one for each of the codebook's centroids, "
-            f"received {len(descriptors)}; give more images or lower codebook_size"
-        )
+    max_patches = PATCHES_PER_CODE * num_codes if max_patches is None else max_patches
+    rng = np.random.default_rng(seed)
+    descriptors, num_images = _gather_descriptors(codebook, pixel_values, max_patches, patches_per_image, rng)
+    _check_descriptors(descriptors, num_codes, num_images)
+    # Far from the origin float32 distances lose digits (faiss expands the square); k-means does not mind a shift.
+    mean = descriptors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = descriptors - mean
     kmeans = faiss.Kmeans(size, num_codes, niter=num_iterations, seed=seed + 1, min_points_per_centroid=1)
-    kmeans.train(descriptors)
-    codebook.centroids.copy_(torch.from_numpy(kmeans.centroids))
-    distances, _ = kmeans.index.search(descriptors, 1)
-    return float(distances.mean() / max(descriptors.var(axis=0).sum(), 1e-12))
+    kmeans.train(centred)
+    codebook.centroids.copy_(torch.from_numpy(kmeans.centroids + mean))
+    distances, codes = kmeans.index.search(centred, 1)
+    shares = np.bincount(codes.ravel(), minlength=num_codes) / len(codes)
+    entropy = -np.sum(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares)))
+    return CodebookFit(
+        num_images=num_images,
+        num_patches=len(descriptors),
+        variance_left=float(distances.mean(dtype=np.float64) / centred.var(axis=0, dtype=np.float64).sum()),
+        perplexity=float(np.exp(entropy)),
+        majority_share=float(shares.max()),
+    )
 
 
 def _gather_descriptors(
-    codebook: MMETImageCodebook, pixel_values: Iterable[torch.Tensor], max_patches: int
-) -> np.ndarray:
-    """Up to `max_patches` descriptors `(M, descriptor_size)` in float32."""
-    parts: list[np.ndarray] = []
-    gathered = 0
+    codebook: MMETImageCodebook,
+    pixel_values: Iterable[torch.Tensor],
+    max_patches: int,
+    patches_per_image: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], int]:
+    """Up to `max_patches` descriptors `(M, descriptor_size)`, and the number of images they are of."""
+    parts = [np.empty((0, codebook.descriptor_size), dtype=np.float32)]
+    gathered = num_images = 0
     for batch in pixel_values:
-        part = codebook.describe(batch.to(codebook.centroids.device)).flatten(0, 1).cpu().numpy()
-        parts.append(part)
-        gathered += len(part)
+        described = codebook.describe(batch.to(codebook.centroids.device)).cpu().numpy()  # (B, N, D)
+        order = rng.permuted(np.tile(np.arange(described.shape[1]), (len(described), 1)), axis=1)
+        chosen = np.take_along_axis(described, order[:, :patches_per_image, None], axis=1)
+        parts.append(chosen.reshape(-1, codebook.descriptor_size))
+        gathered += len(parts[-1])
+        num_images += len(batch)
         if gathered >= max_patches:
             break
-    if not parts:
-        return np.empty((0, codebook.descriptor_size), dtype=np.float32)
-    return np.ascontiguousarray(np.concatenate(parts)[:max_patches], dtype=np.float32)
+    return np.ascontiguousarray(np.concatenate(parts)[:max_patches]), num_images
+
+
+def _check_descriptors(descriptors: NDArray[np.float32], num_codes: int, num_images: int) -> None:
+    """Raise `ValueError` for patches that k-means cannot divide into `num_codes` clusters."""
+    if not np.isfinite(descriptors).all():
+        broken = np.unique(np.flatnonzero(~np.isfinite(descriptors).all(axis=1)))
+        raise ValueError(
+            f"the image codebook expects finite pixels, received NaN or infinite ones in {len(broken)} of "
+            f"{len(descriptors)} patches; look at the images and at how they are normalised"
+        )
+    if len(descriptors) < num_codes:
+        raise ValueError(
+            f"expected at least {num_codes} patches, one for each of the codebook's centroids, "
+            f"received {len(descriptors)} of {num_images} images; give more images or lower codebook_size"
+        )
+    # The first rows nearly always suffice; sorting all of them would cost more than the fit of a small codebook.
+    different = len(np.unique(descriptors[: 4 * num_codes], axis=0))
+    if different < num_codes:
+        different = len(np.unique(descriptors, axis=0))
+    if different < num_codes:
+        raise ValueError(
+            f"expected at least {num_codes} different patches, one for each of the codebook's centroids, received "
+            f"{different} in {num_images} images: they are too much alike; give other images or lower codebook_size"
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,24 +16,28 @@ from typing import Any, cast
 
 import datasets
 import numpy as np
+import torch
+from tqdm.auto import tqdm
 from transformers import BertTokenizer
 from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.arguments import DataArguments, ModelArguments, ObjectiveArguments, PretrainingArguments, build_config
 from mmet.augmentation import PersonAugmentation
-from mmet.codebook import fit_codebook
+from mmet.codebook import CodebookFit, fit_codebook, num_images_needed
 from mmet.collator import MMETDataCollator
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.data.training import TrainingDataset
 from mmet.distributed import compute_on_all, compute_once
-from mmet.sampling import IDENTITY_KINDS, IdentityBatchShape, MixedBatchSampler
+from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
 from mmet.tokenization import train_wordpiece_tokenizer
 from mmet.trainer import MMETTrainer
-from modeling_mmet import MMETForPreTraining
+from modeling_mmet import MMETDalleCodebook, MMETForPreTraining
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
 logger = logging.getLogger(__name__)
+
+_IMAGES_PER_READ = 64
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,9 @@ def run_pretraining(
         augmentation=build_augmentation(data_arguments.augmentation),
     )
     processor, model = build_model(model_arguments, objective_arguments, sources, dataset)
-    if _needs_codebook(model, data_arguments, objective_arguments):
-        fit_codebook_on(model, processor, sources, model_arguments.codebook_images, training_arguments.seed)
+    kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
+    if kinds and checkpoint is None:  # a checkpoint to resume brings its own
+        prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
     trainer = build_trainer(model, processor, dataset, data_arguments, objective_arguments, training_arguments)
     if checkpoint is not None and compute_once(lambda: _finished(checkpoint, training_arguments)):
         logger.warning("%s has been trained to its last step already: nothing to do", training_arguments.output_dir)
@@ -178,34 +183,93 @@ def _trains_identities(objectives: ObjectiveArguments) -> bool:
     return any(kind in objectives.mix for kind in IDENTITY_KINDS)
 
 
-def _needs_codebook(model: MMETForPreTraining, data: DataArguments, objectives: ObjectiveArguments) -> bool:
-    """Whether a loss that will be computed classifies patches into codes, and the codes are still missing."""
+def kinds_that_need_codes(
+    model: MMETForPreTraining, data: DataArguments, objectives: ObjectiveArguments
+) -> tuple[str, ...]:
+    """The kinds of batch in the mix with a loss that classifies patches into codes."""
+    if data.image_masking == "none":
+        return ()
     weights = {"image": model.config.mim_weight, "paired": model.config.mmm_image_weight}
-    predicts = any(weights[kind] > 0 and kind in objectives.mix for kind in weights)
-    return predicts and data.image_masking != "none" and not model.image_codebook.is_fitted
+    return tuple(kind for kind, weight in weights.items() if weight > 0 and kind in objectives.mix)
 
 
-def fit_codebook_on(
-    model: MMETForPreTraining, processor: Any, sources: TrainingSources, num_images: int, seed: int
+def prepare_codebook(
+    model: MMETForPreTraining,
+    processor: MMETProcessor,
+    dataset: TrainingDataset,
+    kinds: Sequence[str],
+    num_images: int,
+    arguments: PretrainingArguments,
 ) -> None:
-    """Fit the model's image codebook on a random sample of the training images."""
-    pictures = [source.select_columns(["image"]) for source in (*sources.image, *sources.paired)]
-    images = datasets.concatenate_datasets(pictures)
-    chosen = np.random.default_rng(seed).permutation(len(images))[:num_images]
-    batches = (
-        processor(images=[images[int(index)]["image"] for index in rows], return_tensors="pt")["pixel_values"]
-        for rows in np.array_split(chosen, max(1, len(chosen) // 64))
-    )
+    """
+    Give the model's image codebook its codes where it has none: fit `kmeans` on training images of these kinds of
+    batch, load `dalle`.
+
+    Raises:
+        ValueError: for images that no codebook can be fitted on, weights that are no codebook, or a `dalle` that
+            undoes another normalisation than the processor's.
+        OSError: when the weights of `dalle` cannot be found.
+    """
+    config = model.config
+    if isinstance(model.image_codebook, MMETDalleCodebook):
+        check_normalisation(config, processor.image_processor)
+    if model.image_codebook.is_fitted:
+        return
+    if isinstance(model.image_codebook, MMETDalleCodebook):
+        compute_on_all(lambda: model.image_codebook.load(config.codebook_name_or_path))
+        logger.info("image codebook: %d codes of %s", config.codebook_size, config.codebook_name_or_path)
+        return
     codebook = model.image_codebook
-    # The fitted state comes back with the error: the other processes have not fitted theirs.
-    error, fitted = compute_once(lambda: (fit_codebook(codebook, batches, seed=seed), codebook.state_dict()))
+
+    def fit() -> tuple[CodebookFit, dict[str, torch.Tensor]]:
+        """The report and the fitted state: the other processes have not fitted theirs."""
+        needed = min(num_images, num_images_needed(config.codebook_size, config.image_config.num_patches))
+        draws = draw_codebook_images(dataset, kinds, needed, arguments.seed)
+        with tqdm(total=len(draws), desc="image codebook", unit="image", disable=arguments.disable_tqdm) as progress:
+            report = fit_codebook(codebook, read_images(processor, dataset, draws, progress), seed=arguments.seed)
+        return report, codebook.state_dict()
+
+    report, fitted = compute_once(fit)
     codebook.load_state_dict(fitted)
-    logger.info(
-        "image codebook: %d codes fitted on %d images, %.1f %% of the variance left",
-        model.config.codebook_size,
-        len(chosen),
-        100 * error,
-    )
+    logger.info("image codebook: %d codes %s", config.codebook_size, report)
+
+
+def check_normalisation(config: MMETConfig, image_processor: MMETImageProcessor) -> None:
+    """Raise `ValueError` unless the codebook undoes the normalisation that the image processor does."""
+    for name in ("image_mean", "image_std"):
+        expected, received = getattr(config, f"codebook_{name}"), list(getattr(image_processor, name))
+        if not np.allclose(expected, received):
+            raise ValueError(
+                f"codebook_{name}={expected} of the model must be the image processor's {name}, received {received}; "
+                "set one as the other"
+            )
+
+
+def draw_codebook_images(dataset: TrainingDataset, kinds: Sequence[str], num_images: int, seed: int) -> list[Draw]:
+    """Up to `num_images` draws of different examples of these kinds; their pictures are augmented as in training."""
+    sizes = np.array([dataset.sizes[kind] for kind in kinds])
+    if not sizes.sum():
+        raise ValueError(f"no images to fit the codebook on: give {' or '.join(f'--{kind}_data' for kind in kinds)}")
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(sizes.sum(), min(num_images, sizes.sum()), replace=False)
+    numbers = np.searchsorted(np.cumsum(sizes), chosen, side="right")
+    indices = chosen - (np.cumsum(sizes) - sizes)[numbers]
+    seeds = rng.integers(MAX_SEED, size=len(chosen))
+    return [
+        Draw(kinds[number], index, draw_seed)
+        for number, index, draw_seed in zip(numbers.tolist(), indices.tolist(), seeds.tolist(), strict=True)
+    ]
+
+
+def read_images(
+    processor: Any, dataset: TrainingDataset, draws: Sequence[Draw], progress: tqdm
+) -> Iterator[torch.Tensor]:
+    """Batches `(B, C, H, W)` of the draws' pictures."""
+    for start in range(0, len(draws), _IMAGES_PER_READ):
+        samples = dataset.__getitems__(draws[start : start + _IMAGES_PER_READ])
+        pictures = [sample.image for sample in samples]
+        yield processor(images=pictures, return_tensors="pt")["pixel_values"]
+        progress.update(len(pictures))
 
 
 def build_trainer(

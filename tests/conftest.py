@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BertTokenizer
+from transformers import BertTokenizer, FlavaImageCodebook
 
 from configuration_mmet import MMETConfig
 from processing_mmet import MMETImageProcessor, MMETProcessor
@@ -95,6 +95,34 @@ def make_pretraining_batch(make_batch) -> Callable[..., dict[str, torch.Tensor]]
         }
 
     return build
+
+
+@pytest.fixture(scope="session")
+def make_patchwork() -> Callable[..., torch.Tensor]:
+    """Factory of images `(batch, 3, height, width)` in [0, 1) of one random colour every 8x8 pixels."""
+
+    def build(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        colours = torch.rand(batch, 3, -(-height // 8), -(-width // 8), generator=generator)
+        return colours.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def use_all_codes(make_patchwork) -> Callable[[FlavaImageCodebook], None]:
+    """Rescales the scores of a random codebook network, one of whose codes would else win everywhere."""
+
+    @torch.no_grad()
+    def rescale(network: FlavaImageCodebook):
+        output = network.blocks.output.conv
+        output.bias.zero_()
+        scores = network.blocks(0.8 * make_patchwork(16, 48, 24) + 0.1)
+        deviation, mean = torch.std_mean(scores, dim=(0, 2, 3))
+        output.weight /= deviation[:, None, None, None]
+        output.bias.copy_(-mean / deviation)
+
+    return rescale
 
 
 @pytest.fixture(scope="session")

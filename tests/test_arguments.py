@@ -65,6 +65,11 @@ def test_parse_arguments__no_data():
         parse_arguments([])
 
 
+def test_parse_arguments__a_codebook_needs_an_image():
+    with pytest.raises(ValueError, match="codebook_images must be at least 1, received 0"):
+        parse_arguments(["--image_data", "a=b", "--codebook_images", "0"])
+
+
 def test_parse_arguments__unknown_masking_is_refused(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--paired_data", "a=b", "--image_masking", "everything"])

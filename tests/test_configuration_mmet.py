@@ -101,6 +101,11 @@ def test_patches__must_fit(options):
         ({"codebook_cell": 8}, "patch_stride=12"),  # divides the patch, not the stride
         ({"codebook_cell": 0}, "codebook_cell must divide"),
         ({"codebook_size": 1}, "codebook_size must be at least 2; got 1"),
+        ({"codebook_type": "vqgan"}, "codebook_type must be one of .*'dalle'.* got 'vqgan'"),
+        ({"codebook_type": "dalle", "codebook_size": 1024}, "must be the network's 8192 .* got 1024"),
+        ({"codebook_type": "dalle", "codebook_config": {"depth": 2}}, r"'vocab_size'.* got \['depth'\]"),
+        ({"codebook_type": "dalle", "image_config": {"patch_stride": 17}}, "must not exceed patch_size .*=17"),
+        ({"codebook_type": "dalle", "image_config": {"num_channels": 1}}, "3 channels .* got 1, 3 and 3"),
         ({"identity_pooling": "mean"}, "identity_pooling must be one of .*'multimodal'.* got 'mean'"),
         ({"modality_dropout": 1.5}, r"modality_dropout must lie in \[0, 1\]; got 1.5"),
         ({"modality_dropout": -0.1}, r"modality_dropout must lie in \[0, 1\]; got -0.1"),
@@ -113,6 +118,16 @@ def test_options__out_of_range(options, message):
     with pytest.raises(Exception, match=message) as error:
         MMETConfig(**options)
     assert _is_value_error(error.value)
+
+
+def test_codebook_size__is_derived_when_not_given(tmp_path):
+    assert MMETConfig().codebook_size == 1024
+    config = MMETConfig(codebook_type="dalle", codebook_cell=5)  # cells are k-means' own affair
+    assert config.codebook_size == 8192
+    config.save_pretrained(tmp_path)
+    loaded = MMETConfig.from_pretrained(tmp_path)
+    assert _options(loaded) == _options(config)
+    assert MMETConfig(codebook_type="dalle", codebook_config={"vocab_size": 16}).codebook_size == 16
 
 
 def test_options__of_the_wrong_type():

@@ -22,6 +22,7 @@ from transformers import (
     ViTForMaskedImageModeling,
     ViTModel,
 )
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from configuration_mmet import MMETConfig
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETImageModel, MMETModel, MMETTextModel
@@ -256,10 +257,33 @@ def test_from_flava__configuration_is_kept(make_flava):
 
 @pytest.mark.parametrize(("patch_size", "cell"), [(16, 4), (14, 2), (9, 3), (7, 1)])
 def test_from_flava__codebook_cell_divides_the_patch(make_flava, patch_size, cell):
-    flava = make_flava(image={"image_size": 2 * patch_size, "patch_size": patch_size})
+    codes_of_its_own = {"image_size": 2 * patch_size, "patch_size": patch_size, "vocab_size": CODES + 1}
+    model = MMETForPreTraining.from_flava(make_flava(image=codes_of_its_own))
+    assert (model.config.codebook_type, model.config.codebook_cell) == ("kmeans", cell)
+    assert model.image_codebook.centroids.shape == (CODES + 1, 3 * (patch_size // cell) ** 2)
+    assert not model.image_codebook.is_fitted
+
+
+def test_from_flava__keeps_the_codebook(make_flava, make_patchwork, use_all_codes):
+    flava = make_flava()
+    use_all_codes(flava.image_codebook)
     model = MMETForPreTraining.from_flava(flava)
-    assert model.config.codebook_cell == cell
-    assert model.image_codebook.centroids.shape == (CODES, 3 * (patch_size // cell) ** 2)
+    assert (model.config.codebook_type, model.config.codebook_size) == ("dalle", CODES)
+    # Patches of 8 pixels side by side: nothing is resized, and FLAVA's network reads [0, 1] mapped to [0.1, 0.9].
+    mean, std = (torch.tensor(value)[:, None, None] for value in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    pixels = make_patchwork(4, 24, 16)
+    expected = flava.image_codebook.get_codebook_indices(0.8 * pixels + 0.1).flatten(1)
+    assert torch.equal(model.image_codebook((pixels - mean) / std), expected)
+    assert len(expected.unique()) > 3
+    masked = {"pixel_values": (pixels - mean) / std, "bool_masked_pos": torch.rand(4, PATCHES) < 0.5}
+    actual = model(**masked).losses["mim"]
+    codebook_pixels = {"codebook_pixel_values": 0.8 * pixels + 0.1, "return_loss": True}
+    close(actual, flava(**{**masked, **codebook_pixels}, skip_multimodal_encoder=True).loss_info.mim)
+
+
+def test_from_flava__a_model_without_codebook_has_no_codes_yet(make_flava):
+    model = MMETForPreTraining.from_flava(make_flava(FlavaModel))
+    assert model.config.codebook_type == "dalle"
     assert not model.image_codebook.is_fitted
 
 

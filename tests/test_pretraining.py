@@ -2,19 +2,22 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
 
+from mmet import pretraining
 from mmet.arguments import parse_arguments
 from mmet.data import DatasetError
 from mmet.data.synthetic import write_world
 from mmet.pretraining import find_checkpoint, run_pretraining
 from mmet.trainer import MMETTrainer, NonFiniteLossError
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining, MMETForReID
-from processing_mmet import MMETProcessor
+from processing_mmet import MMETImageProcessor, MMETProcessor
 from run_pretrain import main
 
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -123,6 +126,76 @@ def test_run_pretraining__second_stage_from_the_first(recipe, tmp_path):
 def test_run_pretraining__weight_zero_switches_a_loss_off(recipe):
     folder = pretrain(recipe, "--itm_weight", 0, "--mim_weight", 0, "--batch_mix", '{"paired": 1}')
     assert logged_losses(folder) == {"mmm_image", "mmm_text", "global_contrastive"}
+
+
+def test_run_pretraining__codebook_sees_augmented_images_and_reports(recipe, caplog, monkeypatch):
+    seen = []
+
+    def record(codebook, batches, **kwargs):
+        batches = list(batches)
+        seen.append(torch.cat(batches))
+        return fit_codebook(codebook, batches, **kwargs)
+
+    fit_codebook = pretraining.fit_codebook
+    monkeypatch.setattr(pretraining, "fit_codebook", record)
+    arguments = ["--batch_mix", '{"image": 1}', "--max_steps", 1, "--codebook_images", 12]
+    with caplog.at_level("INFO"):
+        pretrain(recipe, *arguments)
+        plain = '{"flip_probability": 0, "crop_scale": [1, 1], "padding": 0, "colour_probability": 0}'
+        pretrain(recipe, *arguments, "--augmentation", plain, "--output_dir", f"{recipe}.plain")
+    assert "16 codes fitted on 96 patches of 12 images; " in caplog.text
+    augmented, plain = seen
+    assert augmented.shape == (12, 3, 52, 28)
+    assert not torch.allclose(augmented, plain)
+
+
+def test_run_pretraining__resume_takes_the_codebook_of_the_checkpoint(recipe, tmp_path, monkeypatch):
+    whole = pretrain(recipe, "--output_dir", tmp_path / "whole", "--batch_mix", '{"image": 1}')
+    interrupted = tmp_path / "interrupted"
+    shutil.copytree(whole / "checkpoint-4", interrupted / "checkpoint-4")
+    monkeypatch.setattr(pretraining, "prepare_codebook", lambda *arguments: pytest.fail("there is one already"))
+    pretrain(recipe, "--output_dir", interrupted, "--batch_mix", '{"image": 1}', "--resume_from_checkpoint", "true")
+    expected, received = (load_file(folder / "model.safetensors") for folder in (whole, interrupted))
+    assert all(torch.equal(expected[name], received[name]) for name in expected)
+
+
+def test_run_pretraining__dalle_codebook_from_a_folder(recipe, tmp_path):
+    sizes = {"num_blocks_per_group": 1, "hidden_size": 4, "vocab_size": 11}
+    network = FlavaImageCodebook(FlavaImageCodebookConfig(**sizes, initializer_range=1.0))
+    network.save_pretrained(tmp_path / "codebook")
+    fields = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+    fields["model_config"] |= {
+        "codebook_type": "dalle",
+        "codebook_size": None,
+        "codebook_config": sizes,
+        "codebook_name_or_path": str(tmp_path / "codebook"),
+    }
+    Path(recipe).write_text(yaml.safe_dump(fields), encoding="utf-8")
+    mix = ["--batch_mix", '{"image": 1, "paired": 1}', "--max_steps", 4]
+    first = pretrain(recipe, *mix, "--output_dir", tmp_path / "first")
+    assert {"mim", "mmm_image"} <= logged_losses(first)
+    model = MMETForPreTraining.from_pretrained(first)
+    expected = network.blocks.state_dict()
+    assert all(
+        torch.equal(weight, expected[name]) for name, weight in model.image_codebook.blocks.state_dict().items()
+    )
+    shutil.rmtree(tmp_path / "codebook")  # the next stage needs it no more
+    second = pretrain(recipe, *mix, "--model_name_or_path", first, "--output_dir", tmp_path / "second")
+    processor = MMETProcessor.from_pretrained(second)
+    processor.image_processor.image_mean = [0.4, 0.5, 0.6]
+    processor.save_pretrained(second)
+    with pytest.raises(ValueError, match="codebook_image_mean"):
+        pretrain(recipe, *mix, "--model_name_or_path", second, "--output_dir", tmp_path / "other pixels")
+    with pytest.raises(OSError, match="codebook_name_or_path"):
+        pretrain(recipe, *mix, "--output_dir", tmp_path / "third")
+
+
+def test_check_normalisation__names_both(make_config):
+    processor = MMETImageProcessor(image_mean=[0.4, 0.5, 0.6])
+    with pytest.raises(ValueError, match=r"codebook_image_mean=\[0.5, 0.5, 0.5\].*received \[0.4, 0.5, 0.6\]"):
+        pretraining.check_normalisation(make_config(), processor)
+    config = make_config(codebook_image_mean=(0.4, 0.5, 0.6))
+    pretraining.check_normalisation(config, processor)
 
 
 def test_run_pretraining__missing_data_folder_is_named(recipe, tmp_path):

@@ -167,8 +167,8 @@ def uniform_guesses(config: MMETConfig) -> dict[str, float]:
     """Cross-entropy of guessing uniformly among the classes, for every loss that is a classification."""
     vocab_size = getattr(config.text_config, "vocab_size", 0)
     classes = {
-        "mim": config.codebook_size,
-        "mmm_image": config.codebook_size,
+        "mim": config.codebook_size or 0,
+        "mmm_image": config.codebook_size or 0,
         "mlm": vocab_size,
         "mmm_text": vocab_size,
         "itm": 2,
