@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -215,11 +216,11 @@ def prepare_codebook(
         check_normalisation(config, processor.image_processor)
     if model.image_codebook.is_fitted:
         return
-    if isinstance(model.image_codebook, MMETDalleCodebook):
-        compute_on_all(lambda: model.image_codebook.load(config.codebook_name_or_path))
+    codebook = model.image_codebook
+    if isinstance(codebook, MMETDalleCodebook):
+        compute_on_all(partial(codebook.load, config.codebook_name_or_path))
         logger.info("image codebook: %d codes of %s", config.codebook_size, config.codebook_name_or_path)
         return
-    codebook = model.image_codebook
 
     def fit() -> tuple[CodebookFit, dict[str, torch.Tensor]]:
         """The report and the fitted state: the other processes have not fitted theirs."""
