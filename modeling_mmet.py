@@ -1020,6 +1020,15 @@ class MMETCompositeModel(MMETPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.base_model.text_model.set_input_embeddings(value)
 
+    def _records_states(self, **kwargs) -> bool:
+        """Whether hidden states or attentions are asked for, by an argument or the configuration of an encoder."""
+        encoders = (self.base_model.image_model, self.base_model.text_model, self.base_model.multimodal_model)
+        return any(
+            kwargs.get(name, getattr(encoder.config, name))
+            for name in ("output_hidden_states", "output_attentions")
+            for encoder in encoders
+        )
+
 
 class MMETModel(MMETCompositeModel):
     """
@@ -1251,6 +1260,23 @@ def join_masks(masks: list[torch.Tensor | None], states: list[torch.Tensor]) -> 
         ],
         dim=1,
     )
+
+
+def cut_padding(
+    attention_mask: torch.Tensor | None, input_ids: torch.Tensor | None, mlm_labels: torch.Tensor | None = None
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """
+    The same captions `(B, L')` without the columns behind the last token, or label, of the whole batch.
+
+    They change no other state and would cost as much as tokens do. A compiled graph keeps them: its shapes stay fixed.
+    """
+    if attention_mask is None or input_ids is None or torch.compiler.is_compiling():
+        return attention_mask, input_ids, mlm_labels
+    read = attention_mask.bool() if mlm_labels is None else attention_mask.bool() | (mlm_labels != IGNORE_INDEX)
+    length = int((read.any(dim=0) * torch.arange(1, read.shape[1] + 1, device=read.device)).amax())
+    length = length or read.shape[1]  # a mask without any token hides nothing that could be told from padding
+    cut = [value if value is None else value[:, :length] for value in (attention_mask, input_ids, mlm_labels)]
+    return cut[0], cut[1], cut[2]
 
 
 def check_pooled_modality(pooling: str, name: str, given: torch.Tensor | None, present: torch.Tensor | None):
@@ -1646,13 +1672,17 @@ class MMETForPreTraining(MMETCompositeModel):
             )
         output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
+        if not self._records_states(**kwargs):
+            masked_mask, input_ids_masked, mlm_labels = cut_padding(masked_mask, input_ids_masked, mlm_labels)
+            attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
         if pixel_values is None:
             self._masked_language_modeling(output, input_ids_masked, masked_mask, mlm_labels, **kwargs)
         elif input_ids is None and input_ids_masked is None:
             self._masked_image_modeling(output, pixel_values, bool_masked_pos, mim_labels, **kwargs)
         else:
-            words = (input_ids_masked, mlm_labels) if input_ids_masked is not None else (input_ids, None)
-            inputs = (pixel_values, bool_masked_pos, mim_labels, *words, masked_mask, itm_labels)
+            captions = (input_ids_masked, mlm_labels, masked_mask)
+            captions = captions if input_ids_masked is not None else (input_ids, None, attention_mask)
+            inputs = (pixel_values, bool_masked_pos, mim_labels, *captions, itm_labels)
             self._masked_multimodal_modeling(output, present, *inputs, **kwargs)
         person_ids = person_ids if person_ids is not None else person_labels
         self._clean_objectives(
@@ -1993,6 +2023,8 @@ class MMETForReID(MMETCompositeModel):
         self, pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
     ) -> dict[str, MMETEncoderOutput | None]:
         """Outputs of the encoders that `config.identity_pooling` needs, by their names in [`MMETForReIDOutput`]."""
+        if not self._records_states(**kwargs):
+            attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
         pooling = self.config.identity_pooling
         if pooling != "multimodal":
             check_modalities(pixel_values, input_ids, image_present, text_present)

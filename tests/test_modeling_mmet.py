@@ -541,6 +541,63 @@ def test_losses__weight_zero_costs_nothing(make_config, make_pretraining_batch, 
     assert {name for name, loss in output.losses.items() if loss is not None} == set(wanted) - {"mim", "mlm"}
 
 
+def _pad(batch: dict[str, torch.Tensor], columns: int) -> dict[str, torch.Tensor]:
+    """The batch with that many more columns of padding behind its captions."""
+    fills = {"input_ids": 0, "attention_mask": 0, "input_ids_masked": 0, "mlm_labels": -100}
+    return batch | {
+        name: torch.nn.functional.pad(batch[name], (0, columns), value=fill)
+        for name, fill in fills.items()
+        if name in batch
+    }
+
+
+@pytest.mark.parametrize("inputs", [EVERYTHING, ("input_ids_masked", "mlm_labels", "attention_mask")])
+def test_padding__common_to_the_batch_costs_nothing_and_changes_nothing(config, make_pretraining_batch, inputs):
+    """Reading fewer columns is what costs nothing: the longest caption has seven tokens, however far it is padded."""
+    model = MMETForPreTraining(config).eval()
+    lengths = []
+    model.mmet.text_model.embeddings.register_forward_hook(lambda _, given, __: lengths.append(given[0].shape[1]))
+    batch = _select(make_pretraining_batch(), *inputs)
+    plain, padded = model(**batch), model(**_pad(batch, 5))
+    assert set(lengths) == {7}
+    for name, loss in plain.losses.items():
+        assert (loss is None) == (padded.losses[name] is None)
+        assert loss is None or torch.equal(padded.losses[name], loss), name
+
+
+def test_padding__a_caption_of_its_own_length_beside_each_masked_caption(config, make_pretraining_batch):
+    model = MMETForPreTraining(config).eval()
+    batch = make_pretraining_batch()
+    short = {name: batch[name][:, :6] for name in ("input_ids_masked", "mlm_labels")}
+    mask = batch["attention_mask"][:, :6]
+    expected = model(**batch | short, masked_attention_mask=mask).losses
+    received = model(**batch | _pad(short, 6), masked_attention_mask=torch.nn.functional.pad(mask, (0, 6))).losses
+    for name in ("mmm_image", "mmm_text", "itm", "global_contrastive", "identity"):
+        torch.testing.assert_close(received[name], expected[name])
+
+
+def test_padding__of_embeddings_and_of_recorded_states(config, make_batch):
+    model = MMETForReID(config).eval()
+    batch = make_batch()
+    plain, padded = model(**batch), model(**_pad(batch, 5))
+    torch.testing.assert_close(padded.embeddings, plain.embeddings)
+    recorded = model(**_pad(batch, 5), output_hidden_states=True)
+    assert {states.shape[1] for states in recorded.text_output.hidden_states} == {12}  # what was asked for is whole
+    torch.testing.assert_close(recorded.embeddings, plain.embeddings)
+
+
+def test_padding__a_label_on_padding_is_still_read(config, make_pretraining_batch):
+    model = MMETForPreTraining(config).eval()
+    batch = _select(_pad(make_pretraining_batch(), 3), "input_ids_masked", "mlm_labels", "attention_mask")
+    batch["mlm_labels"][0, 8] = 5
+    assert len(model(**batch).mlm_logits) == 5
+
+
+def test_padding__a_mask_without_any_token(config, make_batch):
+    batch = make_batch() | {"attention_mask": torch.zeros(4, 7, dtype=torch.long)}
+    assert MMETForReID(config).eval()(**batch).embeddings.isfinite().all()
+
+
 @pytest.mark.parametrize(("inputs", "name"), [(IMAGE_ONLY, "mim"), (("input_ids_masked", "mlm_labels"), "mlm")])
 def test_losses__unimodal_weight_zero_costs_nothing(make_config, make_pretraining_batch, inputs, name):
     model = MMETForPreTraining(make_config(**{f"{name}_weight": 0.0}))
