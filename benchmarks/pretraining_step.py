@@ -10,7 +10,8 @@ Every measurement is a process of its own, so that peak memory belongs to one mo
 drift of the machine's speed meets both. Ratios are taken turn by turn and their median is printed.
 
     python benchmarks/pretraining_step.py
-    python benchmarks/pretraining_step.py --profile mmet
+    python benchmarks/pretraining_step.py --profile    # where the time of both goes
+    python benchmarks/pretraining_step.py --costs      # what padding, unused losses and absent modalities cost
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from transformers import PreTrainedModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configuration_mmet import MMETConfig
-from modeling_mmet import MMETForPreTraining
+from modeling_mmet import LOSS_NAMES, MMETForPreTraining
 
 VOCAB_SIZE = 30_522
 NUM_CODES = 8_192
@@ -201,14 +202,105 @@ def compare(arguments: argparse.Namespace) -> None:
         )
 
 
-def profile(arguments: argparse.Namespace, system: str) -> None:
-    """Print the operators that take the most time of their own in two steps."""
+OPERATORS = {
+    "linear layers": ("mm", "addmm"),
+    "attention": ("_scaled_dot_product", "bmm", "baddbmm", "_softmax", "softmax"),
+    "convolutions and their pooling and ReLU": (
+        "mkldnn_convolution",
+        "convolution",
+        "max_pool2d",
+        "clamp_min",
+        "relu",
+    ),
+    "norms and activations": ("native_layer_norm", "gelu", "tanh"),
+    "optimizer": ("_fused_adamw",),
+}
+"""Parts of a step and how the names of their operators begin, behind `aten::`."""
+
+
+def part_of_step(operator: str) -> str:
+    """The part of a step that an operator of the profile belongs to."""
+    name = operator.removeprefix("aten::")
+    for part, beginnings in OPERATORS.items():
+        if name in beginnings or name.startswith(tuple(f"{beginning}_" for beginning in beginnings)):
+            return part
+    return "copies, sums, embeddings, losses and the rest"
+
+
+def profile(arguments: argparse.Namespace, system: str) -> dict[str, float]:
+    """Seconds of processor time that each part takes of one step."""
     step = prepare_step(arguments, system)
     step()
     with torch.profiler.profile() as profiler:
         step()
         step()
-    print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=48))
+    seconds: dict[str, float] = {}
+    for event in profiler.key_averages():
+        part = part_of_step(event.key)
+        seconds[part] = seconds.get(part, 0.0) + event.self_cpu_time_total / 2e6
+    return seconds
+
+
+def compare_profiles(arguments: argparse.Namespace) -> None:
+    """Print each part's share of either step."""
+    seconds = {system: profile(arguments, system) for system in SYSTEMS}
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {vars(arguments)}\n")
+    print("| part of a step | MMET | FLAVA |\n| --- | ---: | ---: |")
+    totals = {system: sum(parts.values()) for system, parts in seconds.items()}
+    for part in sorted(seconds["mmet"] | seconds["flava"], key=lambda part: -seconds["mmet"].get(part, 0.0)):
+        shares = (f"{seconds[system].get(part, 0.0) / totals[system]:.0%}" for system in SYSTEMS)
+        print(f"| {part} | {' | '.join(shares)} |")
+
+
+def pad_captions(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The captions padded to twice their length."""
+    fills = {"input_ids": 0, "attention_mask": 0, "input_ids_masked": 0, "mlm_labels": -100}
+    return batch | {
+        name: torch.nn.functional.pad(batch[name], (0, batch[name].shape[1]), value=fill)
+        for name, fill in fills.items()
+    }
+
+
+def cost_variants(
+    arguments: argparse.Namespace, model: MMETForPreTraining
+) -> dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, float]]]:
+    """What should cost nothing: a batch with it, the batch without it, and loss weights for both."""
+    batch: dict[str, Any] = mmet_inputs(arguments, model)
+    labels = {"person_labels": torch.arange(arguments.batch_size) // 2}
+    nobody = torch.zeros(arguments.batch_size, dtype=torch.bool)
+    clean = {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+    images = {"pixel_values": batch["pixel_values"]} | labels
+    unused = {f"{name}_weight": 0.0 for name in ("mmm_image", "mmm_text", "itm")}
+    return {
+        "captions padded to twice their length": (pad_captions(batch), batch, {}),
+        "inputs of losses of weight 0 (L_MMM, L_ITM)": (batch, clean, unused),
+        "captions that no sample has": (clean | labels | {"text_present": nobody}, images, {}),
+        "images that no sample has": (
+            clean | labels | {"image_present": nobody},
+            {name: value for name, value in (clean | labels).items() if name != "pixel_values"},
+            {},
+        ),
+    }
+
+
+def compare_costs(arguments: argparse.Namespace) -> None:
+    """Print how much longer a step (forward, backward) takes with what should cost nothing."""
+    torch.manual_seed(0)
+    model: Any = build_mmet(arguments).train()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {vars(arguments)}\n")
+    print("| what should cost nothing | s with | s without | with / without |\n| --- | ---: | ---: | ---: |")
+    for name, (with_it, without, weights) in cost_variants(arguments, model).items():
+        model.config.update({f"{loss}_weight": 1.0 for loss in LOSS_NAMES} | weights)
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for turn in range(arguments.turns * arguments.steps + 1):
+            for times, inputs in zip(seconds, (with_it, without), strict=True):
+                start = time.perf_counter()
+                model(**inputs).loss.backward()
+                model.zero_grad()
+                if turn:  # the first warms up
+                    times.append(time.perf_counter() - start)
+        ratio = statistics.median(a / b for a, b in zip(*seconds, strict=True))
+        print(f"| {name} | {statistics.median(seconds[0]):.2f} | {statistics.median(seconds[1]):.2f} | {ratio:.2f} |")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -224,7 +316,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--profile", choices=tuple(SYSTEMS), help="profile one model instead of comparing")
+    parser.add_argument("--profile", action="store_true", help="instead: where the time of either step goes")
+    parser.add_argument(
+        "--costs", action="store_true", help="instead: what should cost MMET nothing, and what it costs"
+    )
     parser.add_argument("--measure", choices=tuple(SYSTEMS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -234,7 +329,9 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments, arguments.measure)))
     elif arguments.profile:
-        profile(arguments, arguments.profile)
+        compare_profiles(arguments)
+    elif arguments.costs:
+        compare_costs(arguments)
     else:
         compare(arguments)
 
