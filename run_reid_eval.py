@@ -111,8 +111,8 @@ def evaluate(args: EvaluationArguments) -> None:
 
 def load_data(argument: str, query: Modality | None, gallery: Modality | None, protocol: str | None) -> EvaluationData:
     """The data set of one `name=folder` with the tasks to run on it."""
-    name, root = parse_data_argument(argument)
-    dataset = load_reid_dataset(name, root)
+    name, root, options = parse_data_argument(argument)
+    dataset = load_reid_dataset(name, root, **options)
     try:
         return EvaluationData(name, root, prepare_tasks(dataset, query, gallery, protocol))
     except ValueError as error:

@@ -56,7 +56,8 @@ class TrainingSources:
         splits = {}
         for argument in chain(*wanted):
             if argument not in splits:
-                splits[argument] = load_reid_dataset(*parse_data_argument(argument))["train"]
+                name, root, options = parse_data_argument(argument)
+                splits[argument] = load_reid_dataset(name, root, **options)["train"]
         return cls(*([splits[argument] for argument in arguments] for arguments in wanted))
 
     def captions(self) -> Iterator[str]:

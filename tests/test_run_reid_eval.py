@@ -87,7 +87,7 @@ def script(monkeypatch):
         "one_camera": DatasetDict(query=make_split([(1, 1, 0)]), gallery=make_split([(1, 1, 0), (2, 1, 0)])),
     }
 
-    def load(name, root):
+    def load(name, root, **options):
         if not Path(root).is_dir():
             raise DatasetError(f"{name}: {root} does not exist")
         return datasets[name]
@@ -96,7 +96,7 @@ def script(monkeypatch):
         name, separator, folder = argument.partition("=")
         if not separator:
             raise ValueError(f"expected name=folder, received {argument!r}")
-        return name, Path(folder)
+        return name, Path(folder), {}
 
     monkeypatch.setattr(mmet.data, "load_reid_dataset", load, raising=False)
     monkeypatch.setattr(mmet.data, "parse_data_argument", parse, raising=False)

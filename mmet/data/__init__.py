@@ -7,18 +7,29 @@
 `docs/data_formats.md` describes the layouts and how to add one.
 """
 
-from mmet.data import cuhk_pedes, finegpr, market1501  # importing a reader registers it
+from mmet.data import (  # importing a reader registers it
+    cuhk03,
+    cuhk_pedes,
+    dukemtmc,
+    finegpr,
+    folder,
+    icfg_pedes,
+    market1501,
+    msmt17,
+    randperson,
+    rstpreid,
+)
+from mmet.data.data_argument import DataArgument, parse_data_argument
 from mmet.data.loading import (
     SplitTotals,
     count_split,
     load_reid_dataset,
-    parse_data_argument,
     read_reid_folder,
     summarize,
     to_dataset_dict,
 )
 from mmet.data.parquet import save_parquet
-from mmet.data.registry import ReidDatasetSpec, SplitCount, dataset_names, get_spec, register
+from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, dataset_names, get_spec, register
 from mmet.data.schema import (
     DISTRACTOR_PERSON_ID,
     JUNK_PERSON_ID,
@@ -35,23 +46,32 @@ __all__ = [
     "JUNK_PERSON_ID",
     "NO_CAMERA",
     "REID_FEATURES",
+    "DataArgument",
     "DatasetError",
     "PersonImage",
     "ReidDatasetSpec",
     "ReidFolder",
+    "ReidOption",
     "SkippedFile",
     "SplitCount",
     "SplitTotals",
     "count_split",
+    "cuhk03",
     "cuhk_pedes",
     "dataset_names",
+    "dukemtmc",
     "finegpr",
+    "folder",
     "get_spec",
+    "icfg_pedes",
     "load_reid_dataset",
     "market1501",
+    "msmt17",
     "parse_data_argument",
+    "randperson",
     "read_reid_folder",
     "register",
+    "rstpreid",
     "save_parquet",
     "summarize",
     "to_dataset_dict",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ CAPTION_FIELDS = ("caption", "captions", "text", "sentence", "sentences")
 
 T = TypeVar("T")
 
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, a leading byte order mark dropped. Raises `DatasetError` on anything else."""
@@ -33,10 +36,27 @@ def read_text(path: Path) -> str:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+class _DuplicateKeyError(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which a repeated key would silently replace what it had before."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        seen: set[str] = set()
+        raise _DuplicateKeyError(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+    return fields
+
+
 def parse_json(text: str, path: Path, first_line: int = 1) -> Any:
     """Parse JSON that starts on line `first_line` of `path`. Raises `DatasetError` with line and column."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
+    except _DuplicateKeyError as error:
+        raise DatasetError(f"{path}: key {_shorten(error.key)} stands twice in one object") from error
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise DatasetError(f"{path}: line {line}, column {error.colno}: not valid JSON ({error.msg})") from error
@@ -76,6 +96,17 @@ class Entry:
             if not isinstance(value, str):
                 raise self.error(f"item {number} of field {name!r} must be text, not {_shorten(value)}")
         return values
+
+    def get_sentences(self, name: str) -> list[str]:
+        """Field `name`, one text or a list of them."""
+        return [self.get(name, str)] if isinstance(self.fields.get(name), str) else self.get_strings(name)
+
+    def get_number(self, name: str) -> int:
+        """Field `name`, a whole number, or text that writes one (all that CSV has)."""
+        value = self.fields.get(name)
+        if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+            return int(value)
+        return self.get(name, int)
 
     def error(self, problem: str) -> DatasetError:
         """A `DatasetError` that begins with file and place."""
@@ -132,20 +163,18 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
     for entry in _caption_entries(path):
         image = entry.get(_first_field(entry, IMAGE_FIELDS), str)
-        captions.setdefault(image, []).extend(_sentences(entry, _first_field(entry, CAPTION_FIELDS)))
+        captions.setdefault(image, []).extend(entry.get_sentences(_first_field(entry, CAPTION_FIELDS)))
     if not captions:
         raise DatasetError(f"{path}: holds no captions")
     return captions
 
 
 def _caption_entries(path: Path) -> Iterable[Entry]:
-    text = read_text(path)
     if path.suffix == ".csv":
-        return _csv_entries(path, text)
+        return read_csv_entries(path)
     if path.suffix == ".jsonl":
-        lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-        return _entries(path, ((f"line {number}", parse_json(line, path, number)) for number, line in lines))
-    content = parse_json(text, path)
+        return read_json_lines(path)
+    content = parse_json(read_text(path), path)
     if isinstance(content, dict):
         # One object that maps names to sentences reads as the list of its pairs.
         pairs = content.items()
@@ -155,8 +184,15 @@ def _caption_entries(path: Path) -> Iterable[Entry]:
     raise DatasetError(f"{path}: must be a list of objects or an object, not {_shorten(content)}")
 
 
-def _csv_entries(path: Path, text: str) -> Iterator[Entry]:
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def read_json_lines(path: Path) -> Iterator[Entry]:
+    """The objects of a file with one a line. Raises `DatasetError` with file and line."""
+    lines = ((number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip())
+    return _entries(path, ((f"line {number}", parse_json(line, path, number)) for number, line in lines))
+
+
+def read_csv_entries(path: Path) -> Iterator[Entry]:
+    """The rows of a CSV file with a header; all fields are text. Raises `DatasetError` with file and line."""
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         for row in rows:
             if None in row:
@@ -172,7 +208,3 @@ def _first_field(entry: Entry, names: tuple[str, ...]) -> str:
         if name in entry.fields:
             return name
     raise entry.error(f"needs one of the fields {', '.join(names)}; it has: {', '.join(entry.fields) or 'none'}")
-
-
-def _sentences(entry: Entry, name: str) -> list[str]:
-    return [entry.get(name, str)] if isinstance(entry.fields[name], str) else entry.get_strings(name)

@@ -2,7 +2,8 @@
 
 File names read `0001_c01_w01_l01_p01.jpg`: person, viewpoint (1 to 36, every 10 degrees), weather, light, scene. The
 viewpoint is the camera. One split, `train`. Body masks and captions come apart from the pictures and are used where
-they are there. Counts and naming as in the readme of https://github.com/JeremyXSC/FineGPR.
+they are there; with `captions=attributes` sentences are made from `attributes.csv` instead. Counts and naming as in
+the readme of https://github.com/JeremyXSC/FineGPR.
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from mmet.data.annotations import clean_captions, read_captions
-from mmet.data.files import layout_error, list_folders, list_images
-from mmet.data.registry import ReidDatasetSpec, SplitCount, register
-from mmet.data.schema import PersonImage, ReidFolder, SkippedFile
+import numpy as np
+
+from mmet.data.annotations import Entry, clean_captions, read_captions, read_csv_entries
+from mmet.data.files import is_hidden, layout_error, list_folders, list_images
+from mmet.data.finegpr_captions import ATTRIBUTE_VALUES, Conditions, attribute_value, write_caption
+from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, register
+from mmet.data.schema import DatasetError, PersonImage, ReidFolder, SkippedFile
 
 TITLE = "FineGPR"
 DATASET_FOLDER = "FineGPR_Dataset"
 FULL_FOLDER = "FineGPR"
 SUBSET_FOLDER = "FineGPR_subset"
+SUBSET = "subset"
 MASK_FOLDER = "FineGPR_masks"
+KEYPOINT_FOLDER = "FineGPR_keypoints"
 CAPTION_FILES = ("FineGPR-C.json", "FineGPR-C.jsonl", "FineGPR-C.csv")
 ATTRIBUTE_FILE = "attributes.csv"
+
+FROM_FILE, FROM_ATTRIBUTES, NO_CAPTIONS = "file", "attributes", "none"
 
 EXPECTED_TREE = """\
 FineGPR_Dataset/                     (name this folder, the one that holds it, or the picture folder)
@@ -32,24 +40,31 @@ FineGPR_Dataset/                     (name this folder, the one that holds it, o
 ├── FineGPR_subset/                  or the sample instead: pictures without sub-folders
 ├── FineGPR_masks/                   optional
 │   └── 0001/                        0001_c01_w01_l01_p01.png …
-└── FineGPR-C.json                   optional captions, also .jsonl or .csv
+├── FineGPR_keypoints/               optional; counted, not read
+├── FineGPR-C.json                   optional captions, also .jsonl or .csv
+└── attributes.csv                   optional: id,gender,hair,age,…, to make captions from
 """
 
-_STEM = re.compile(r"([0-9]{1,9})_c([0-9]{1,3})_w[0-9]+_l[0-9]+_p[0-9]+")
+_STEM = re.compile(r"([0-9]{1,9})_c([0-9]{1,3})_w([0-9]{1,3})_l([0-9]{1,3})_p[0-9]{1,3}")
 
 
-def read(root: Path) -> ReidFolder:
+def read(root: Path, *, captions: str, captions_per_image: int, caption_seed: int) -> ReidFolder:
     """Read the folder. Raises `DatasetError` when no FineGPR picture is in it or the caption file is malformed."""
     home, picture_folder = _find_folders(root)
-    folder = ReidFolder(home, splits={"train": []}, is_subset=picture_folder.name == SUBSET_FOLDER)
+    folder = ReidFolder(home, splits={"train": []})
     paths = _list_pictures(picture_folder)
     if not any(_STEM.fullmatch(path.stem) for path in paths):
         raise layout_error(TITLE, root, ["picture named like 0001_c01_w01_l01_p01.jpg"], EXPECTED_TREE)
-    if folder.is_subset:
+    if picture_folder.name == SUBSET_FOLDER:
+        folder.variant = SUBSET
         folder.notes.append("the published sample of FineGPR, not the full set")
     _read_pictures(folder, paths)
     _attach_masks(folder)
-    _attach_captions(folder)
+    _count_keypoints(folder)
+    if captions == FROM_FILE:
+        _attach_captions(folder)
+    elif captions == FROM_ATTRIBUTES:
+        _generate_captions(folder, captions_per_image, caption_seed)
     return folder
 
 
@@ -68,13 +83,9 @@ def _list_pictures(folder: Path) -> list[Path]:
     """Pictures in `folder` and one level below, which is how the full set, the sample and the masks are stored."""
     paths = list_images(folder)
     for sub_folder in list_folders(folder):
-        if sub_folder.name != MASK_FOLDER:
+        if sub_folder.name not in (MASK_FOLDER, KEYPOINT_FOLDER):
             paths.extend(list_images(sub_folder))
     return paths
-
-
-def _skip(folder: ReidFolder, path: Path, reason: str) -> None:
-    folder.skipped.append(SkippedFile(path.relative_to(folder.root).as_posix(), reason))
 
 
 def _read_pictures(folder: ReidFolder, paths: Iterable[Path]) -> None:
@@ -82,9 +93,9 @@ def _read_pictures(folder: ReidFolder, paths: Iterable[Path]) -> None:
     for path in paths:
         match = _STEM.fullmatch(path.stem)
         if match is None:
-            _skip(folder, path, "name is not like 0001_c01_w01_l01_p01.jpg")
+            folder.skip(path, "name is not like 0001_c01_w01_l01_p01.jpg")
         elif path.stem in seen:
-            _skip(folder, path, "another picture has the same name")
+            folder.skip(path, "another picture has the same name")
         else:
             seen.add(path.stem)
             folder.splits["train"].append(PersonImage(path, person_id=int(match[1]), camera_id=int(match[2])))
@@ -98,12 +109,23 @@ def _attach_masks(folder: ReidFolder) -> None:
     images = folder.splits["train"]
     folder.splits["train"] = [replace(image, person_mask=masks.pop(image.image_path.stem, None)) for image in images]
     for path in masks.values():
-        _report_surplus(folder, path.relative_to(folder.root).as_posix(), "mask")
+        _report_surplus(folder, folder.name_of(path), "mask")
+
+
+def _count_keypoints(folder: ReidFolder) -> None:
+    """Keypoints have no column in the schema; say that they are there."""
+    keypoint_folder = folder.root / KEYPOINT_FOLDER
+    if not keypoint_folder.is_dir():
+        return
+    pictures = {image.image_path.stem for image in folder.splits["train"]}
+    folders = [keypoint_folder, *list_folders(keypoint_folder)]
+    stems = {path.stem for place in folders for path in place.iterdir() if path.is_file() and not is_hidden(path.name)}
+    folder.notes.append(f"{KEYPOINT_FOLDER} has keypoints of {len(stems & pictures):,} pictures; they are not read")
 
 
 def _report_surplus(folder: ReidFolder, name: str, kind: str) -> None:
     """A mask or caption without its picture: expected beside the published sample, a defect beside the full set."""
-    if folder.is_subset:
+    if folder.variant == SUBSET:
         folder.set_aside[f"{kind}s of pictures outside the sample"] += 1
     else:
         folder.skipped.append(SkippedFile(name, f"{kind} of a picture that is not there"))
@@ -113,7 +135,7 @@ def _attach_captions(folder: ReidFolder) -> None:
     found = [folder.root / name for name in CAPTION_FILES if (folder.root / name).is_file()]
     if not found:
         if (folder.root / ATTRIBUTE_FILE).is_file():
-            folder.notes.append(f"no caption file; {ATTRIBUTE_FILE} is there, from which captions can be made")
+            folder.notes.append(f"no caption file; captions=attributes makes captions from {ATTRIBUTE_FILE}")
         return
     path, *unread = found
     folder.notes.append(f"captions from {path.name}" + "".join(f"; {other.name} not read" for other in unread))
@@ -137,6 +159,64 @@ def _match_captions(folder: ReidFolder, captions: dict[str, list[str]]) -> dict[
     return by_picture
 
 
+def read_attributes(path: Path) -> dict[int, dict[str, str]]:
+    """Attributes by person from a CSV file with the columns `id` and those of `ATTRIBUTE_VALUES`, in words or codes.
+
+    Raises:
+        DatasetError: a column is missing, a value is none of the attribute's, or a person has two rows.
+    """
+    persons: dict[int, dict[str, str]] = {}
+    for entry in read_csv_entries(path):
+        person_id = entry.get_number("id")
+        if person_id in persons:
+            raise entry.error(f"person {person_id} has a row already")
+        persons[person_id] = {name: _attribute(entry, name) for name in ATTRIBUTE_VALUES}
+    if not persons:
+        raise DatasetError(f"{path}: holds no attributes")
+    return persons
+
+
+def _attribute(entry: Entry, name: str) -> str:
+    try:
+        return attribute_value(name, entry.get(name, str))
+    except DatasetError:
+        raise
+    except ValueError as error:
+        raise entry.error(f"field {name!r} {error}") from error
+
+
+def _generate_captions(folder: ReidFolder, captions_per_image: int, seed: int) -> None:
+    path = folder.root / ATTRIBUTE_FILE
+    if not path.is_file():
+        raise DatasetError(
+            f"{TITLE}: captions=attributes needs {path}, which is not there; without it say captions=file"
+        )
+    persons = read_attributes(path)
+    folder.notes.append(f"captions made from {ATTRIBUTE_FILE}: {captions_per_image} an image, seed {seed}")
+    images = folder.splits["train"]
+    folder.splits["train"] = [
+        replace(image, captions=_captions_of(image, persons, captions_per_image, seed)) for image in images
+    ]
+    lacking = sorted({image.person_id for image in images} - set(persons))
+    folder.skipped.extend(
+        SkippedFile(f"person {person:04d}", f"not in {ATTRIBUTE_FILE}, no caption") for person in lacking
+    )
+
+
+def _captions_of(image: PersonImage, persons: dict[int, dict[str, str]], count: int, seed: int) -> tuple[str, ...]:
+    """The picture's sentences, drawn from its own name, so that they do not depend on which others are there."""
+    attributes, match = persons.get(image.person_id), _STEM.fullmatch(image.image_path.stem)
+    if attributes is None or match is None:
+        return ()
+    _, camera, weather, light = map(int, match.groups())
+    try:
+        conditions = Conditions.of(camera, weather, light)
+    except ValueError:
+        return ()
+    rng = np.random.default_rng([seed, *image.image_path.stem.encode("ascii")])
+    return tuple(dict.fromkeys(write_caption(attributes, conditions, rng) for _ in range(count)))
+
+
 FINEGPR = register(
     ReidDatasetSpec(
         name="finegpr",
@@ -144,6 +224,17 @@ FINEGPR = register(
         expected_tree=EXPECTED_TREE,
         read=read,
         published_counts={"train": SplitCount(images=2_028_600, persons=1_150)},
-        licence="for research only (terms of the FineGPR repository)",
+        variant_counts={SUBSET: {}},
+        options=(
+            ReidOption(
+                "captions",
+                FROM_FILE,
+                "the caption file where there is one, sentences made from the attributes, or none",
+                (FROM_FILE, FROM_ATTRIBUTES, NO_CAPTIONS),
+            ),
+            ReidOption("captions_per_image", 2, "sentences made for each picture", minimum=1),
+            ReidOption("caption_seed", 0, "seed of the sentences made"),
+        ),
+        licence="for research only, not to be passed on (terms of the FineGPR repository)",
     )
 )

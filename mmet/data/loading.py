@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, NamedSplit
 
 from mmet.data.files import display, find_defects, is_hidden, is_text, layout_error
-from mmet.data.registry import ReidDatasetSpec, SplitCount, dataset_names, get_spec
+from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import NO_CAMERA, REID_FEATURES, DatasetError, PersonImage, ReidFolder, SkippedFile
 
 logger = logging.getLogger(__name__)
+
+PARTIAL_ADVICE = (
+    "To use what is there all the same, say allow_partial=True (in the scripts: name=folder?allow_partial=true)."
+)
 
 _NAMED_SKIPS = 3  # examples shown for each reason
 
@@ -56,21 +60,14 @@ def count_split(images: Sequence[PersonImage]) -> SplitTotals:
     )
 
 
-def parse_data_argument(argument: str) -> tuple[str, Path]:
-    """Split `name=folder` as given to the scripts: `market1501=/data/x` → `("market1501", Path("/data/x"))`.
-
-    Raises:
-        ValueError: there is no `=`, no folder, or no dataset of that name.
-    """
-    name, separator, folder = argument.partition("=")
-    if not separator or not name.strip() or not folder.strip():
-        known = ", ".join(dataset_names())
-        raise ValueError(f"expected name=folder, such as market1501=/data/market, got {argument!r}; names: {known}")
-    return get_spec(name.strip()).name, Path(folder.strip())
-
-
 def load_reid_dataset(
-    name: str, root: str | Path, *, on_skip: Literal["report", "error"] = "report", check_images: bool = True
+    name: str,
+    root: str | Path,
+    *,
+    on_skip: Literal["report", "error"] = "report",
+    check_images: bool = True,
+    allow_partial: bool = False,
+    **options: Any,
 ) -> DatasetDict:
     """Load a dataset folder into the one schema and log what was found.
 
@@ -79,53 +76,69 @@ def load_reid_dataset(
         root: its folder as published, or the folder that holds it.
         on_skip: what to do about files and annotations that cannot be used: leave them out and report them, or raise.
         check_images: look at every picture file (about 0.15 ms each). Without it broken pictures fail when decoded.
+        allow_partial: take a folder that lacks splits as what is there of it. Without it that is an error.
+        options: choices that this dataset offers, see `ReidDatasetSpec.options` and docs/data_formats.md.
 
     Returns:
         One `Dataset` a split with `REID_FEATURES`. Pictures stay where they are: `image` holds the absolute path and
         is decoded on access, `image_path` is the path relative to the dataset's folder, with forward slashes.
 
     Raises:
-        ValueError: unknown `name` or `on_skip`.
-        DatasetError: the folder is not this dataset, an annotation is malformed, a split has no usable picture, or
-            something was skipped while `on_skip="error"`.
+        ValueError: unknown `name` or `on_skip`, or an option that the dataset does not have or allow.
+        DatasetError: the folder is not this dataset, an annotation is malformed, a split is missing or has no usable
+            picture, or something was skipped while `on_skip="error"`.
     """
     if on_skip not in ("report", "error"):
         raise ValueError(f"on_skip must be 'report' or 'error', got {on_skip!r}")
     spec = get_spec(name)
-    folder = read_reid_folder(name, root, check_images=check_images)
+    folder = read_reid_folder(name, root, check_images=check_images, allow_partial=allow_partial, **options)
     report = summarize(folder, spec)
     if folder.skipped and on_skip == "error":
         raise DatasetError(f"files were skipped, which on_skip='error' forbids\n{report}")
-    logger.log(logging.INFO if _is_complete(folder, spec) else logging.WARNING, "%s", report)
-    return to_dataset_dict(folder, domain=spec.name)
+    logger.log(logging.INFO if is_complete(folder, spec) else logging.WARNING, "%s", report)
+    return to_dataset_dict(folder, domain=folder.domain or spec.name)
 
 
-def _is_complete(folder: ReidFolder, spec: ReidDatasetSpec) -> bool:
+def is_complete(folder: ReidFolder, spec: ReidDatasetSpec) -> bool:
+    """Whether nothing is missing, nothing was skipped and all counts are the published ones."""
+    expected = spec.counts_of(folder.variant)
     counts_agree = all(
-        _is_as_published(count_split(images), _expected(folder, spec, split))
-        for split, images in folder.splits.items()
+        is_as_published(count_split(images), expected.get(split)) for split, images in folder.splits.items()
     )
-    return counts_agree and not folder.skipped
+    return counts_agree and not folder.skipped and not folder.missing
 
 
-def read_reid_folder(name: str, root: str | Path, *, check_images: bool = True) -> ReidFolder:
+def read_reid_folder(
+    name: str, root: str | Path, *, check_images: bool = True, allow_partial: bool = False, **options: Any
+) -> ReidFolder:
     """Read a dataset folder, leaving out unusable pictures; the result lists what was skipped and why.
 
     Raises `ValueError` and `DatasetError` as `load_reid_dataset` does.
     """
     spec = get_spec(name)
+    chosen = spec.complete_options(options)
     path = Path(root).expanduser().absolute()
     try:
         _require_folder(path, spec)
-        folder = spec.read(path)
+        folder = spec.read(path, **chosen)
     except OSError as error:
         place, reason = error.filename or path, error.strerror or error
         raise DatasetError(f"{spec.title}: {place} cannot be read ({reason})") from error
+    if folder.missing and not allow_partial:
+        raise layout_error(spec.title, folder.root, folder.missing, spec.expected_tree, PARTIAL_ADVICE)
     _drop_unprintable(folder)
     if check_images:
         _drop_defects(folder)
+    if allow_partial:
+        _drop_empty_splits(folder)
     _require_images(folder, spec)
     return folder
+
+
+def _drop_empty_splits(folder: ReidFolder) -> None:
+    for split in [split for split, images in folder.splits.items() if not images]:
+        del folder.splits[split]
+        folder.notes.append(f"split {split} has no usable picture and is left out")
 
 
 def _require_folder(root: Path, spec: ReidDatasetSpec) -> None:
@@ -142,28 +155,42 @@ def _require_folder(root: Path, spec: ReidDatasetSpec) -> None:
 def _drop_unprintable(folder: ReidFolder) -> None:
     """Leave out files whose names are no text: Arrow could not store them."""
     reason = "file name is not valid UTF-8"
-    bad = {image.image_path: reason for image in _images(folder) if not is_text(str(image.image_path))}
-    _drop_images(folder, bad)
+    _drop_images(folder, {path: reason for path in _image_paths(folder) if not is_text(str(path))})
+    _drop_masks(folder, {path: reason for path in _mask_paths(folder) if not is_text(str(path))})
 
 
 def _drop_defects(folder: ReidFolder) -> None:
-    """Check all pictures and masks. A broken mask is forgotten, its picture kept."""
-    _drop_images(folder, find_defects(folder.root, [image.image_path for image in _images(folder)]))
-    masks = [image.person_mask for image in _images(folder) if image.person_mask is not None]
-    defects = find_defects(folder.root, masks)
+    """Check all pictures and masks."""
+    _drop_images(folder, find_defects(folder.root, _image_paths(folder)))
+    _drop_masks(folder, find_defects(folder.root, _mask_paths(folder)))
+
+
+def _drop_masks(folder: ReidFolder, defects: Mapping[Path, str]) -> None:
+    """Forget broken masks; their pictures are kept."""
     if not defects:
         return
-    folder.skipped.extend(SkippedFile(_name(folder, path), f"mask: {reason}") for path, reason in defects.items())
+    for path, reason in defects.items():
+        folder.skip(path, f"mask: {reason}")
     for split, images in folder.splits.items():
         folder.splits[split] = [
             replace(image, person_mask=None) if image.person_mask in defects else image for image in images
         ]
 
 
-def _drop_images(folder: ReidFolder, defects: dict[Path, str]) -> None:
+def _image_paths(folder: ReidFolder) -> list[Path]:
+    """Every picture once, though two splits may share it."""
+    return list(dict.fromkeys(image.image_path for image in _images(folder)))
+
+
+def _mask_paths(folder: ReidFolder) -> list[Path]:
+    return list(dict.fromkeys(image.person_mask for image in _images(folder) if image.person_mask is not None))
+
+
+def _drop_images(folder: ReidFolder, defects: Mapping[Path, str]) -> None:
     if not defects:
         return
-    folder.skipped.extend(SkippedFile(_name(folder, path), reason) for path, reason in defects.items())
+    for path, reason in defects.items():
+        folder.skip(path, reason)
     for split, images in folder.splits.items():
         folder.splits[split] = [image for image in images if image.image_path not in defects]
 
@@ -182,13 +209,10 @@ def _images(folder: ReidFolder) -> Iterable[PersonImage]:
     return (image for images in folder.splits.values() for image in images)
 
 
-def _name(folder: ReidFolder, path: Path) -> str:
-    return path.relative_to(folder.root).as_posix()
-
-
 def summarize(folder: ReidFolder, spec: ReidDatasetSpec) -> str:
     """The report on a folder: counts of every split beside the published ones, then what was left out and why."""
-    lines = [f"{spec.title} in {folder.root}", *(f"  {note}" for note in folder.notes)]
+    lines = [f"{spec.title} in {folder.root}", *(f"  {note}" for note in [spec.notice, *folder.notes] if note)]
+    lines += [f"  incomplete: no {name}" for name in folder.missing]
     lines += [f"  {line}" for line in _count_lines(folder, spec)]
     lines += [f"  left out by the protocol: {count:,} {what}" for what, count in folder.set_aside.items()]
     lines += [f"  {line}" for line in [*_uncaptioned_lines(folder), *_skip_lines(folder.skipped)]]
@@ -199,24 +223,20 @@ def _count_lines(folder: ReidFolder, spec: ReidDatasetSpec) -> list[str]:
     width = max(map(len, folder.splits), default=0)
     lines = []
     for split, images in folder.splits.items():
-        found, expected = count_split(images), _expected(folder, spec, split)
+        found, expected = count_split(images), spec.counts_of(folder.variant).get(split)
         verdict = "" if expected is None else f" {_compare(found, expected)}"
         lines.append(f"{split:{width}}  {found}{verdict}")
     return lines
 
 
-def _expected(folder: ReidFolder, spec: ReidDatasetSpec, split: str) -> SplitCount | None:
-    return None if folder.is_subset else spec.published_counts.get(split)
-
-
 def _compare(found: SplitTotals, expected: SplitCount) -> str:
-    if _is_as_published(found, expected):
+    if is_as_published(found, expected):
         return "(as published)"
     captions = f" and {expected.captions:,} captions" if expected.captions else ""
     return f"(published: {expected.images:,} images of {expected.persons:,} persons{captions})"
 
 
-def _is_as_published(found: SplitTotals, expected: SplitCount | None) -> bool:
+def is_as_published(found: SplitTotals, expected: SplitCount | None) -> bool:
     """Whether the counts agree; true where none were published."""
     if expected is None:
         return True
@@ -228,7 +248,7 @@ def _uncaptioned_lines(folder: ReidFolder) -> list[str]:
     """Where a dataset has captions, the pictures that have none; they are kept."""
     if not any(image.captions for image in _images(folder)):
         return []
-    names = [_name(folder, image.image_path) for image in _images(folder) if not image.captions]
+    names = [folder.name_of(image.image_path) for image in _images(folder) if not image.captions]
     return [f"kept without a caption: {len(names):,} pictures ({_first(names)})"] if names else []
 
 
@@ -261,7 +281,7 @@ def _to_dataset(folder: ReidFolder, split: str, domain: str) -> Dataset:
         "camera_id": [image.camera_id for image in images],
         "captions": [list(image.captions) for image in images],
         "person_mask": [None if image.person_mask is None else str(image.person_mask) for image in images],
-        "image_path": [_name(folder, image.image_path) for image in images],
+        "image_path": [folder.name_of(image.image_path) for image in images],
         "domain": [domain] * len(images),
     }
     return Dataset.from_dict(columns, features=REID_FEATURES, split=NamedSplit(split))

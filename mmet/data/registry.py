@@ -5,11 +5,13 @@ Adding a dataset is one file that declares a spec and one import in `mmet.data`;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from mmet.data.schema import ReidFolder
+
+OptionValue = str | int | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,50 @@ class SplitCount:
 
 
 @dataclass(frozen=True, slots=True)
+class ReidOption:
+    """A choice that loading a dataset offers, given as a keyword or, in the scripts, as `name=folder?option=value`.
+
+    Attributes:
+        name: the keyword.
+        default: its value where none is given; its type (text, whole number, true or false) is the option's.
+        help: one line.
+        choices: the values allowed; empty for any of the type.
+        minimum: smallest whole number allowed.
+    """
+
+    name: str
+    default: OptionValue
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: int = 0
+
+    def check(self, value: object) -> OptionValue:
+        """`value`, if the option may have it. Raises `ValueError` saying what it may be."""
+        if type(value) is not type(self.default) or (self.choices and value not in self.choices):
+            raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
+        if type(value) is int and value < self.minimum:
+            raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
+        return value  # type: ignore[return-value]  # of the type of the default
+
+    def parse(self, text: str) -> OptionValue:
+        """The value that `text` writes. Raises `ValueError` as `check` does."""
+        if isinstance(self.default, bool):
+            return self.check({"true": True, "false": False}.get(text.lower(), text))
+        if isinstance(self.default, int) and text.isascii() and text.isdecimal() and len(text) < 19:
+            return self.check(int(text))
+        return self.check(text)
+
+    @property
+    def allowed(self) -> str:
+        """The values allowed, in words."""
+        if self.choices:
+            return " or ".join(self.choices)
+        if isinstance(self.default, bool):
+            return "true or false"
+        return f"a whole number from {self.minimum}" if isinstance(self.default, int) else "text"
+
+
+@dataclass(frozen=True, slots=True)
 class ReidDatasetSpec:
     """One dataset: how to recognise its folder, read it, and what its publishers say it holds.
 
@@ -29,20 +75,46 @@ class ReidDatasetSpec:
         name: the name users type (`market1501`).
         title: the name in prose (`Market-1501`).
         expected_tree: the folder tree, as shown to a user whose folder does not match.
-        read: reads the folder, which exists and is not empty; pictures are checked afterwards. Raises `DatasetError`
-            when it is not this dataset at all.
+        read: `read(root, **options)` reads the folder, which exists and is not empty, with every option of `options`
+            as a keyword; pictures are checked afterwards. Raises `DatasetError` when it is not this dataset at all.
         published_counts: split -> published size; a mismatch is reported, not fatal.
+        variant_counts: the same for each `ReidFolder.variant` that has other counts; none known is an empty mapping.
+        options: what `read` takes beside the folder.
         protocol: how it is evaluated, a name of `mmet.evaluation.protocols`; None for training sets.
         licence: terms in one line, shown in model cards.
+        notice: what else its users should know, such as a withdrawal by its authors; empty for nothing.
     """
 
     name: str
     title: str
     expected_tree: str
-    read: Callable[[Path], ReidFolder]
+    read: Callable[..., ReidFolder]
     published_counts: Mapping[str, SplitCount] = field(default_factory=dict)
+    variant_counts: Mapping[str, Mapping[str, SplitCount]] = field(default_factory=dict)
+    options: Sequence[ReidOption] = ()
     protocol: str | None = None
     licence: str = "see the dataset's own terms"
+    notice: str = ""
+
+    def counts_of(self, variant: str) -> Mapping[str, SplitCount]:
+        """The published counts of a variant: its own where it has some, else those of the dataset."""
+        return self.variant_counts.get(variant, self.published_counts)
+
+    def complete_options(self, given: Mapping[str, Any]) -> dict[str, OptionValue]:
+        """All options, those given checked, the others at their default.
+
+        Raises:
+            ValueError: a name that is no option of this dataset, or a value that it does not allow.
+        """
+        known = {option.name: option for option in self.options}
+        for name in given:
+            if name not in known:
+                offered = ", ".join(known) or "none"
+                raise ValueError(f"{self.name} has no option {name!r}; it has: {offered}")
+        try:
+            return {name: option.check(given.get(name, option.default)) for name, option in known.items()}
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
 
 
 _REGISTRY: dict[str, ReidDatasetSpec] = {}

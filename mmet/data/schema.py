@@ -65,15 +65,28 @@ class ReidFolder:
     Attributes:
         root: the dataset's own folder (it may lie below the one the user named); `image_path` is relative to it.
         splits: images by split; insertion order is the split order.
+        missing: files and folders that a complete copy has and this one lacks ("query/"). Readers name here what a
+            partial copy can do without, and raise for the rest.
         skipped: defects, one entry a file or annotation that was left out.
-        set_aside: what the protocol leaves out (reason -> how many). No defect.
+        set_aside: what the protocol or an option leaves out (reason -> how many). No defect.
         notes: sentences for the report, such as which caption file was read.
-        is_subset: whether this is a published sample, so that the full set's counts are not expected.
+        variant: which of the dataset's published forms this is, a key of `ReidDatasetSpec.variant_counts`.
+        domain: goes into the column of that name; empty for the dataset's name.
     """
 
     root: Path
     splits: dict[str, list[PersonImage]]
+    missing: list[str] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
     set_aside: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    is_subset: bool = False
+    variant: str = ""
+    domain: str = ""
+
+    def name_of(self, path: Path) -> str:
+        """A path below `root` as it is told to the user and stored: relative, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+    def skip(self, path: Path, reason: str) -> None:
+        """Note that a file was left out."""
+        self.skipped.append(SkippedFile(self.name_of(path), reason))

@@ -17,7 +17,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from configuration_mmet import MMETConfig
-from mmet.data import load_reid_dataset
+from mmet.data import DataArgument, load_reid_dataset
 from mmet.data.synthetic import LAYOUTS, PROVENANCE_FILE, STYLES
 from mmet.evaluation import ModelSystem, RetrievalTask, build_task
 from mmet.evaluation.protocols import Modality
@@ -36,8 +36,6 @@ from mmet.report.page import Missing, ModelFacts, Page, headline, render_page
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
-NamedFolders = Sequence[tuple[str, Path]]
-
 SEARCHES: tuple[tuple[Modality, Modality], ...] = (("image", "image"), ("text", "image"), ("both", "image"))
 """What is shown: pictures are searched, whatever the query is."""
 
@@ -51,8 +49,8 @@ class ReportRequest:
     Attributes:
         run: folder of the model, as `run_pretrain.py` leaves it.
         results: `results.json` of its evaluation.
-        data: (name, folder) of the data sets that are searched.
-        training_data: (name, folder) of those it was trained on; may be empty.
+        data: the data sets that are searched.
+        training_data: those it was trained on; may be empty.
         output: folder of the report; created, files in it are replaced.
         recipe: the recipe of the run, for the command that reproduces it; None where it is not known.
         mask_ratio: share of patches hidden in the comparison of masking strategies.
@@ -64,8 +62,8 @@ class ReportRequest:
 
     run: Path
     results: Path
-    data: NamedFolders
-    training_data: NamedFolders
+    data: Sequence[DataArgument]
+    training_data: Sequence[DataArgument]
     output: Path
     recipe: Path | None = None
     mask_ratio: float = 0.15
@@ -110,10 +108,12 @@ def collect_page(request: ReportRequest) -> Page:
     check_paths(request)
     evaluation, history = read_evaluation(request.results), read_history(request.run)
     model, processor = load_model(request.run)
-    targets = [LoadedData(name, root, load_reid_dataset(name, root)) for name, root in request.data]
+    targets = [
+        LoadedData(name, root, load_reid_dataset(name, root, **options)) for name, root, options in request.data
+    ]
     training = [
-        LoadedData(name, root, load_reid_dataset(name, root, check_images=False))
-        for name, root in request.training_data
+        LoadedData(name, root, load_reid_dataset(name, root, check_images=False, **options))
+        for name, root, options in request.training_data
     ]
     return Page(
         model=describe_model(model),
@@ -138,8 +138,8 @@ def check_paths(request: ReportRequest) -> None:
     """Raise `ValueError`, naming the argument, for the first path that does not exist."""
     for argument, path in (
         ("--run", request.run),
-        *(("--data", root) for _, root in request.data),
-        *(("--training_data", root) for _, root in request.training_data),
+        *(("--data", root) for _, root, _ in request.data),
+        *(("--training_data", root) for _, root, _ in request.training_data),
     ):
         if not path.is_dir():
             raise ValueError(f"{argument}: expected a folder, there is none at {path}")
@@ -233,16 +233,16 @@ def find_masking(
 
 def reproduction_commands(request: ReportRequest) -> list[tuple[str, str]]:
     """What to type, in order, to come to this report again. Data that is not synthetic has to be there already."""
-    roots = dict.fromkeys([*request.training_data, *request.data])
-    worlds = [("Draw the synthetic data", command) for _, root in roots if (command := world_command(root))]
+    roots = dict.fromkeys(argument.root for argument in [*request.training_data, *request.data])
+    worlds = [("Draw the synthetic data", command) for root in roots if (command := world_command(root))]
     train = ["python", "run_pretrain.py", str(request.recipe), "--output_dir", str(request.run)]
-    data = [f"{name}={root}" for name, root in request.data]
+    data = [str(argument) for argument in request.data]
     evaluate = ["python", "run_reid_eval.py", "--model_name_or_path", str(request.run), "--data", *data]
     evaluate += ["--baselines", "chance", "histogram", "untrained", "--output_dir", str(request.results.parent)]
     report = ["python", "-m", "mmet.report", "--run", str(request.run), "--results", str(request.results)]
     report += ["--data", *data]
     if request.training_data:
-        report += ["--training_data", *(f"{name}={root}" for name, root in request.training_data)]
+        report += ["--training_data", *(str(argument) for argument in request.training_data)]
     report += ["--output", str(request.output)]
     return [
         *worlds,

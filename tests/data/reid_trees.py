@@ -49,3 +49,14 @@ def make_cuhk_pedes(home: Path, entries: Any, pictures: list[str]) -> Path:
         add_picture(home / "imgs" / name)
     (home / "reid_raw.json").write_text(json.dumps(entries), encoding="utf-8")
     return home
+
+
+def make_msmt17(home: Path, lists: dict[str, list[tuple[str, int]]], version: str = "V1") -> Path:
+    """`lists` holds (path, person) for each of train, val, query and gallery; the pictures are written as well."""
+    train, test = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}[version]
+    for name, rows in lists.items():
+        for path, _ in rows:
+            add_picture(home / (train if name in ("train", "val") else test) / path)
+        lines = "".join(f"{path} {person}\n" for path, person in rows)
+        (home / f"list_{name}.txt").write_text(lines, encoding="utf-8")
+    return home

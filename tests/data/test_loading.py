@@ -202,8 +202,8 @@ def test_load__folder_that_may_not_be_opened(tmp_path: Path) -> None:
 
 
 def test_parse_data_argument() -> None:
-    assert parse_data_argument("market1501=/data/x") == ("market1501", Path("/data/x"))
-    assert parse_data_argument("finegpr=/data/a=b") == ("finegpr", Path("/data/a=b"))
+    assert parse_data_argument("market1501=/data/x") == ("market1501", Path("/data/x"), {})
+    assert parse_data_argument("finegpr=/data/a=b") == ("finegpr", Path("/data/a=b"), {})
 
 
 @pytest.mark.parametrize("argument", ["market1501", "market1501=", "=/data/x", "/data/x", ""])

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from configuration_mmet import MMETConfig
-from mmet.data import load_reid_dataset
+from mmet.data import DataArgument, load_reid_dataset
 from mmet.data.synthetic import write_world
 from mmet.report.builder import ReportRequest, collect_page
 from mmet.tokenization import train_wordpiece_tokenizer
@@ -94,8 +94,8 @@ def request_of(worlds, run, results, tmp_path_factory):
     return ReportRequest(
         run=run,
         results=results,
-        data=[(name, worlds[name]) for name in ("market1501", "cuhk_pedes")],
-        training_data=[("finegpr", worlds["finegpr"])],
+        data=[DataArgument(name, worlds[name], {}) for name in ("market1501", "cuhk_pedes")],
+        training_data=[DataArgument("finegpr", worlds["finegpr"], {})],
         output=tmp_path_factory.mktemp("report") / "out",
     )
 

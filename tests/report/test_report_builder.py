@@ -25,8 +25,8 @@ def command_line(request, **changes):
     values = {
         "run": request.run,
         "results": request.results,
-        "data": [f"{name}={root}" for name, root in request.data],
-        "training_data": [f"{name}={root}" for name, root in request.training_data],
+        "data": [str(argument) for argument in request.data],
+        "training_data": [str(argument) for argument in request.training_data],
         "output": request.output,
         **changes,
     }

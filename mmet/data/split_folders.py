@@ -1,0 +1,73 @@
+"""What datasets named like Market-1501 share: a folder for each split, person and camera written in the file names.
+
+layout = SplitFolders(title, FOLDER_NAMES, {"train": "bounding_box_train", …}, re.compile(…), "0002_c1_x.jpg", TREE)
+layout.read(root)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmet.data.files import layout_error, list_images
+from mmet.data.schema import JUNK_PERSON_ID, PersonImage, ReidFolder
+
+MARKET_SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+
+
+def find_home(root: Path, names: Sequence[str]) -> Path:
+    """`root` itself, or the folder in it that has one of the dataset's published names."""
+    return next((root / name for name in names if (root / name).is_dir()), root)
+
+
+def add_named_pictures(
+    folder: ReidFolder, split: str, paths: Iterable[Path], pattern: re.Pattern[str], example: str
+) -> None:
+    """Add pictures whose names begin with `pattern`, which has the groups `person` and `camera`; skip the others.
+
+    Person -1 is junk, which the protocol leaves out; it is counted apart.
+    """
+    images = folder.splits[split]
+    for path in paths:
+        match = pattern.match(path.name)
+        if match is None:
+            folder.skip(path, f"name is not like {example}")
+        elif (person_id := int(match["person"])) == JUNK_PERSON_ID:
+            folder.set_aside["junk detections (person -1)"] += 1
+        else:
+            images.append(PersonImage(path, person_id, camera_id=int(match["camera"])))
+
+
+@dataclass(frozen=True)
+class SplitFolders:
+    """A layout of one folder a split.
+
+    Attributes:
+        title: the dataset in prose.
+        folder_names: names under which the dataset's folder is published.
+        splits: split -> its folder.
+        pattern: beginning of a file name, with the groups `person` and `camera`.
+        example: a file name, for messages.
+        expected_tree: see `ReidDatasetSpec`.
+    """
+
+    title: str
+    folder_names: Sequence[str]
+    splits: Mapping[str, str]
+    pattern: re.Pattern[str]
+    example: str
+    expected_tree: str
+
+    def read(self, root: Path) -> ReidFolder:
+        """Read the folder. Raises `DatasetError` when none of its split folders is there."""
+        home = find_home(root, self.folder_names)
+        missing = [f"{name}/" for name in self.splits.values() if not (home / name).is_dir()]
+        if len(missing) == len(self.splits):
+            raise layout_error(self.title, home, missing, self.expected_tree)
+        folder = ReidFolder(home, splits={split: [] for split in self.splits}, missing=missing)
+        for split, name in self.splits.items():
+            if (home / name).is_dir():
+                add_named_pictures(folder, split, list_images(home / name), self.pattern, self.example)
+        return folder
