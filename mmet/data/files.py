@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
@@ -123,14 +123,37 @@ def find_defects(
         path -> reason, for the unusable ones alone.
     """
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    return _examine(lambda chunk: dict(_chunk_defects(root, chunk, max_pixels)), chunks, "checking pictures", workers)
+
+
+def find_undecodable(paths: Sequence[Path], *, workers: int = 4) -> dict[Path, str]:
+    """Decode pictures that `find_defects` accepted; path -> reason for those that cannot be. Takes as long as reading
+    them for training once does."""
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    return _examine(lambda chunk: dict(_undecodable(chunk)), chunks, "decoding pictures", workers)
+
+
+def _undecodable(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    for path in paths:
+        try:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                image.convert("RGB")
+        except Exception as error:  # as in `_content_defect`
+            yield path, f"damaged inside ({type(error).__name__})"
+
+
+def _examine(
+    look: Callable[[Sequence[Path]], dict[Path, str]], chunks: Sequence[Sequence[Path]], what: str, workers: int
+) -> dict[Path, str]:
+    """What `look` finds in all chunks, looked at in threads, with progress."""
     defects: dict[Path, str] = {}
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(paths), desc="checking pictures", unit="file", disable=None, delay=2, leave=False) as progress,
+        tqdm(total=sum(map(len, chunks)), desc=what, unit="file", disable=None, delay=2, leave=False) as progress,
     ):
-        for found, size in pool.map(lambda chunk: (dict(_chunk_defects(root, chunk, max_pixels)), len(chunk)), chunks):
+        for chunk, found in zip(chunks, pool.map(look, chunks), strict=True):
             defects.update(found)
-            progress.update(size)
+            progress.update(len(chunk))
     return defects
 
 

@@ -1,0 +1,211 @@
+"""The dataset doctor: what it finds in a folder, its fixes, its exit codes, and its two forms of output."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from reid_trees import add_picture, make_cuhk_pedes, make_market, make_msmt17, pedes_entry, picture_bytes
+
+from mmet.data import SplitCount, get_spec, parse_data_argument, registry
+from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, Diagnosis, Finding, diagnose, main
+
+TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Path:
+    return make_market(tmp_path / "market", train=[TRAIN], query=[QUERY], gallery=[GALLERY])
+
+
+@pytest.fixture
+def tiny_market(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Market-1501 as if one picture in each split were all that was published."""
+    counts = {split: SplitCount(images=1, persons=1) for split in ("train", "query", "gallery")}
+    spec = replace(get_spec("market1501"), published_counts=counts)
+    monkeypatch.setattr(registry, "_REGISTRY", {**registry._REGISTRY, "market1501": spec})
+
+
+def _diagnose(name: str, root: Path, **options: bool) -> Diagnosis:
+    return diagnose(parse_data_argument(f"{name}={root}"), **options)
+
+
+def _finding(diagnosis: Diagnosis, part: str) -> Finding:
+    (finding,) = [finding for finding in diagnosis.findings if part in finding.what]
+    return finding
+
+
+@pytest.mark.usefixtures("tiny_market")
+def test_complete_folder_is_fit(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"market1501={market}"]) == FIT
+    text = capsys.readouterr().out
+    assert "FIT to use: 0 errors, 0 warnings, 3 notes" in text
+    assert "NOT FIT" not in text
+    assert "bounding_box_train/   1 pictures" in text
+    assert "licence: " in text
+    assert "expected:" not in text
+
+
+def test_counts_other_than_published_are_unfit_unless_partial_is_allowed(
+    market: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"market1501={market}"]) == UNFIT
+    text = capsys.readouterr().out
+    assert "error    split train has 1 of 12,936 images, 1 of 751 persons" in text
+    assert "or say --allow_partial" in text
+    assert "├── bounding_box_train/" in text  # the tree expected
+    assert main(["--allow_partial", f"market1501={market}"]) == FIT
+    text = capsys.readouterr().out
+    assert "warning  split train has 1 of 12,936 images, 1 of 751 persons" in text
+    assert "--allow_partial" not in text
+    assert main([f"market1501={market}?allow_partial=true"]) == FIT
+
+
+@pytest.mark.usefixtures("tiny_market")
+def test_more_than_published_is_another_version(market: Path) -> None:
+    add_picture(market / "query" / "0001_c3s1_001051_00.jpg")
+    finding = _finding(_diagnose("market1501", market), "split query has 2 of 1 images")
+    assert finding.severity == "error"
+    assert finding.fix.startswith("is this another version of the dataset?")
+
+
+def test_missing_part_is_named_and_the_rest_still_examined(market: Path) -> None:
+    (market / "query" / QUERY).unlink()
+    (market / "query").rmdir()
+    (market / "bounding_box_train" / "0009_c1_x.jpg").write_bytes(b"")
+    diagnosis = _diagnose("market1501", market)
+    assert not diagnosis.fit
+    assert _finding(diagnosis, "query/ is not there").severity == "error"
+    assert _finding(diagnosis, "empty file").examples == ("bounding_box_train/0009_c1_x.jpg",)
+    assert set(diagnosis.splits) == {"train", "gallery"}
+    assert _diagnose("market1501", market, allow_partial=True).fit
+
+
+@pytest.mark.usefixtures("tiny_market")
+def test_persons_in_train_and_test_are_an_error(market: Path) -> None:
+    for split in ("bounding_box_train", "bounding_box_test"):
+        (market / split / "0000_c1s1_000000_00.jpg").write_bytes(picture_bytes())  # a distractor is nobody
+    diagnosis = _diagnose("market1501", market, allow_partial=True)
+    assert diagnosis.fit
+    add_picture(market / "bounding_box_train" / GALLERY)
+    diagnosis = _diagnose("market1501", market, allow_partial=True)
+    finding = _finding(diagnosis, "persons stand in train and in a test split")
+    assert (finding.severity, finding.count, finding.examples) == ("error", 1, ("1",))
+    assert not diagnosis.fit
+
+
+def test_overlap_of_the_published_dataset_itself_is_a_warning(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_picture(market / "bounding_box_train" / GALLERY)
+    counts = {"train": SplitCount(2, 2), "query": SplitCount(1, 1), "gallery": SplitCount(1, 1)}
+    spec = replace(get_spec("market1501"), published_counts=counts)
+    monkeypatch.setattr(registry, "_REGISTRY", {**registry._REGISTRY, "market1501": spec})
+    diagnosis = _diagnose("market1501", market)
+    assert _finding(diagnosis, "persons stand in train").severity == "warning"
+    assert diagnosis.fit
+
+
+def test_test_persons_of_msmt17_are_others_though_their_numbers_restart(tmp_path: Path) -> None:
+    name = "0000/0000_000_01_0303morning_0008_0.jpg"
+    home = make_msmt17(tmp_path, {split: [(name, 0)] for split in ("train", "val", "query", "gallery")})
+    diagnosis = _diagnose("msmt17", home, allow_partial=True)
+    assert not any("persons stand" in finding.what for finding in diagnosis.findings)
+
+
+@pytest.mark.usefixtures("tiny_market")
+def test_findings_of_a_market_tree(market: Path) -> None:
+    for name in ("-1_c1s1_000401_03.jpg", "0000_c6s3_000000_01.jpg", "0003_c1s1_000000_00.jpg"):
+        add_picture(market / "bounding_box_test" / name)
+    add_picture(market / "query" / "0003_c1s1_000001_00.jpg")  # the same camera as its only match
+    add_picture(market / "query" / "0005_c1s1_000001_00.jpg")  # no match at all
+    add_picture(market / "query" / "person.jpg")
+    for name in ("._a.jpg", "._b.jpg"):
+        (market / "bounding_box_train" / name).write_bytes(b"\0")
+    (market / "bounding_box_train" / "0001.webp").write_bytes(b"RIFF")
+    diagnosis = _diagnose("market1501", market, allow_partial=True)
+    assert _finding(diagnosis, "junk detections").count == 1
+    assert _finding(diagnosis, "distractors (person 0)").count == 1
+    assert _finding(diagnosis, "no picture of their person in another camera").examples == (
+        "query/0003_c1s1_000001_00.jpg",
+        "query/0005_c1s1_000001_00.jpg",
+    )
+    assert _finding(diagnosis, "name is not like").fix.startswith("rename the file")
+    shadows = _finding(diagnosis, "macOS shadow files")
+    assert (shadows.severity, shadows.count) == ("note", 2)
+    assert shadows.fix == f"find {market} -name '._*' -delete"
+    assert _finding(diagnosis, "pictures of other formats").examples == ("bounding_box_train/0001.webp",)
+    assert _finding(diagnosis, "have one image alone").count == 1
+
+
+def test_withdrawal_is_told(tmp_path: Path) -> None:
+    name = "0005_c2_f0046985.jpg"
+    make_market(tmp_path, train=[name], query=[name], gallery=[name])
+    assert _finding(_diagnose("dukemtmc", tmp_path), "withdrawn by its authors")
+
+
+def test_captions_and_pictures_that_lack_each_other(tmp_path: Path) -> None:
+    entries = [
+        pedes_entry("a.jpg", 1),
+        pedes_entry("gone.jpg", 2, captions=["Nobody."]),
+        pedes_entry("b.jpg", 3, captions=[]),
+        pedes_entry("../x.jpg", 4),
+    ]
+    diagnosis = _diagnose("cuhk_pedes", make_cuhk_pedes(tmp_path, entries, ["a.jpg", "b.jpg"]))
+    gone = _finding(diagnosis, "left out: missing")
+    assert (gone.examples, gone.fix) == (
+        ("imgs/gone.jpg",),
+        "unpack the archive again, or copy the file to this place",
+    )
+    assert _finding(diagnosis, "pictures have no caption").examples == ("imgs/b.jpg",)
+    assert "must lie below the folder" in _finding(diagnosis, "path leaves").fix
+
+
+def test_old_annotation_file_is_answered_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = make_cuhk_pedes(tmp_path, [], ["a.jpg"])
+    (home / "reid_raw.json").rename(home / "caption_all.json")
+    assert main([f"cuhk_pedes={home}"]) == UNFIT
+    text = capsys.readouterr().out
+    assert "Renaming the file does not help." in text
+    assert text.count("└── reid_raw.json") == 1
+
+
+@pytest.mark.usefixtures("tiny_market")
+def test_decode_finds_damage_inside(market: Path) -> None:
+    (market / "bounding_box_train" / TRAIN).unlink()
+    add_picture(market / "bounding_box_train" / "0002_c1s1_000451_03.jpg", _broken_tables())
+    assert _diagnose("market1501", market).fit
+    diagnosis = _diagnose("market1501", market, decode=True)
+    assert not diagnosis.fit
+    assert _finding(diagnosis, "cannot be decoded").examples == (f"bounding_box_train/{TRAIN}",)
+
+
+def _broken_tables() -> bytes:
+    """A JPEG of full length with a start and an end, whose Huffman tables are no tables."""
+    content = bytearray(picture_bytes())
+    start = content.index(b"\xff\xc4") + 5
+    content[start : start + 16] = b"\xff" * 16
+    return bytes(content)
+
+
+def test_several_folders_and_json(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = os.fsencode(market / "query") + b"/0005_c1_\xff.jpg"
+    with open(odd, "wb") as file:  # noqa: PTH123 (a name in bytes)
+        file.write(picture_bytes())
+    code = main(["--json", "--allow_partial", f"market1501={market}", f"dukemtmc={tmp_path / 'none'}"])
+    assert code == UNFIT
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["fit"], second["fit"]) == (True, False)
+    assert first["splits"]["train"] == {"images": 1, "persons": 1, "cameras": 1, "captions": 0, "masks": 0}
+    assert first["published"]["train"]["images"] == 12_936
+    (finding,) = [finding for finding in first["findings"] if "UTF-8" in finding["what"]]
+    assert finding["examples"] == ["query/0005_c1_\\udcff.jpg"]
+    assert "does not exist" in second["findings"][0]["what"]
+    assert second["splits"] == {}
+
+
+@pytest.mark.parametrize("argument", ["market1501", "markt=/d", "msmt17=/d?train=all", "cuhk03=/d?train=train"])
+def test_wrong_arguments_have_their_own_code(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([argument]) == USAGE_ERROR
+    assert "error: " in capsys.readouterr().err
