@@ -46,7 +46,7 @@ _FIXES: Sequence[tuple[str, str]] = (
     ("not a readable", "copy the file again from the archive, or save it as JPEG or PNG"),
     ("damaged inside", "copy the file again from the archive"),
     ("more than", "replace it by the picture at the size of a crop"),
-    ("16 bits", "save it with 8 bits a channel"),
+    ("grey picture of more", "save it with 8 bits"),
     ("not a regular file", "put the picture itself in this place"),
     ("file name is not valid UTF-8", "rename the file, for instance with convmv -f latin1 -t utf8"),
     ("name ", "rename the file as the layout has it, or remove it"),

@@ -1,4 +1,4 @@
-"""Files of a dataset folder: listing, safe joining, and a check that finds broken pictures without decoding them.
+"""Files of a dataset folder: listing, safe joining, and a check of pictures short of decoding them whole.
 
 Everything here treats a downloaded folder as untrusted: names may be malformed, annotations may point elsewhere, a
 picture may be cut short or claim a billion pixels. Functions return reasons as text; the readers count them.
@@ -103,8 +103,13 @@ def describe_folder(folder: Path, limit: int = 8) -> str:
 
 
 def display(name: str) -> str:
-    """A file name that can be printed anywhere, whatever bytes it was made of."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    """A file name that can be printed anywhere on one line, whatever bytes it was made of."""
+    if name.isprintable():
+        return name
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in name
+    )
 
 
 def find_defects(
@@ -178,7 +183,8 @@ def image_defect(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> str | Non
     """Why a picture cannot be used, or None.
 
     Reads the header and the last bytes. A file that ends as its format prescribes is taken to be whole; any other is
-    decoded. Damage inside a file of full length is therefore not seen here.
+    decoded. Then a JPEG is decoded coarsely and a PNG's checksums are compared, so that training can decode what is
+    accepted; a JPEG with wrong colours from some place on is accepted, as decoders accept it.
     """
     try:
         status = path.stat()
@@ -206,9 +212,24 @@ def _content_defect(file: BinaryIO, max_pixels: int) -> str | None:
         return "not a readable JPEG or PNG picture"
     if width * height > max_pixels:
         return f"more than {max_pixels:,} pixels"
-    if _ends_properly(file, image.format) or _is_whole(file, image.format):
-        return None
-    return "truncated or damaged picture"
+    if image.mode.startswith(("I", "F")):  # Pillow would clip it to white
+        return "grey picture of more than 8 bits"
+    if not (_ends_properly(file, image.format) or _is_whole(file, image.format)):
+        return "truncated or damaged picture"
+    return None if _can_be_decoded(image) else "damaged inside"
+
+
+def _can_be_decoded(image: Image.Image) -> bool:
+    """Decode a JPEG at an eighth of its size, which meets whatever stops a decoder, and compare a PNG's checksums."""
+    try:
+        if image.format == "PNG":
+            image.verify()
+        else:
+            image.draft("L", (1, 1))
+            image.load()
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _ends_properly(file: BinaryIO, image_format: str | None) -> bool:

@@ -75,7 +75,7 @@ def load_reid_dataset(
         name: a registered dataset, see `mmet.data.dataset_names`.
         root: its folder as published, or the folder that holds it.
         on_skip: what to do about files and annotations that cannot be used: leave them out and report them, or raise.
-        check_images: look at every picture file (about 0.15 ms each). Without it broken pictures fail when decoded.
+        check_images: look at every picture file (about 0.3 ms each). Without it broken pictures fail when decoded.
         allow_partial: take a folder that lacks splits as what is there of it. Without it that is an error.
         options: choices that this dataset offers, see `ReidDatasetSpec.options` and docs/data_formats.md.
 

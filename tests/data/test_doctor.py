@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,19 +176,21 @@ def test_old_annotation_file_is_answered_with_what_to_do(tmp_path: Path, capsys:
 @pytest.mark.usefixtures("tiny_market")
 def test_decode_finds_damage_inside(market: Path) -> None:
     (market / "bounding_box_train" / TRAIN).unlink()
-    add_picture(market / "bounding_box_train" / "0002_c1s1_000451_03.jpg", _broken_tables())
+    add_picture(market / "bounding_box_train" / "0002_c1s1_000451_03.jpg", _hollow_png())
     assert _diagnose("market1501", market).fit
     diagnosis = _diagnose("market1501", market, decode=True)
     assert not diagnosis.fit
     assert _finding(diagnosis, "cannot be decoded").examples == (f"bounding_box_train/{TRAIN}",)
 
 
-def _broken_tables() -> bytes:
-    """A JPEG of full length with a start and an end, whose Huffman tables are no tables."""
-    content = bytearray(picture_bytes())
-    start = content.index(b"\xff\xc4") + 5
-    content[start : start + 16] = b"\xff" * 16
-    return bytes(content)
+def _hollow_png() -> bytes:
+    """A PNG whose checksums are right and whose data is no picture."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 24, 48, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"hollow") + chunk(b"IEND", b"")
 
 
 def test_several_folders_and_json(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
