@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import BertTokenizer
-from transformers.trainer_utils import get_last_checkpoint, set_seed
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint, set_seed
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.arguments import DataArguments, ModelArguments, ObjectiveArguments, PretrainingArguments, build_config
@@ -33,6 +34,15 @@ from mmet.distributed import compute_on_all, compute_once
 from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
 from mmet.tokenization import train_wordpiece_tokenizer
 from mmet.trainer import MMETTrainer
+from mmet.validation import (
+    Persons,
+    RetrievalEvaluator,
+    RetrievalSet,
+    choose_persons,
+    evaluation_set,
+    split_persons,
+    validation_sets,
+)
 from modeling_mmet import MMETDalleCodebook, MMETForPreTraining
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
@@ -59,6 +69,19 @@ class TrainingSources:
                 splits[argument] = load_reid_dataset(*parse_data_argument(argument))["train"]
         return cls(*([splits[argument] for argument in arguments] for arguments in wanted))
 
+    def distinct(self) -> list[datasets.Dataset]:
+        """Every source once, however often it is used."""
+        return list({id(source): source for source in (*self.paired, *self.image, *self.text)}.values())
+
+    def without(self, persons: Persons) -> TrainingSources:
+        """The sources without the rows of these persons."""
+        if not persons:
+            return self
+        kept = {id(source): split_persons(source, persons)[0] for source in self.distinct()}
+        return TrainingSources(
+            *([kept[id(source)] for source in sources] for sources in (self.paired, self.image, self.text))
+        )
+
     def captions(self) -> Iterator[str]:
         """Every caption once per image it describes."""
         for source in {id(source): source for source in (*self.paired, *self.text)}.values():
@@ -83,7 +106,8 @@ def run_pretraining(
     """
     checkpoint = compute_once(lambda: find_checkpoint(training_arguments))
     set_seed(training_arguments.seed)
-    sources = compute_on_all(lambda: TrainingSources.load(data_arguments))
+    sources, evaluation_sets = compute_on_all(lambda: load_data(data_arguments))
+    plan_selection(data_arguments, objective_arguments, training_arguments, evaluation_sets)
     dataset = TrainingDataset(
         paired=sources.paired,
         image=sources.image,
@@ -94,7 +118,9 @@ def run_pretraining(
     kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
     if kinds and checkpoint is None:  # a checkpoint to resume brings its own
         prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
-    trainer = build_trainer(model, processor, dataset, data_arguments, objective_arguments, training_arguments)
+    trainer = build_trainer(
+        model, processor, dataset, evaluation_sets, data_arguments, objective_arguments, training_arguments
+    )
     if checkpoint is not None and compute_once(lambda: _finished(checkpoint, training_arguments)):
         logger.warning("%s has been trained to its last step already: nothing to do", training_arguments.output_dir)
         return Path(training_arguments.output_dir)
@@ -103,6 +129,68 @@ def run_pretraining(
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()  # the main process alone saves
     return Path(training_arguments.output_dir)
+
+
+def load_data(arguments: DataArguments) -> tuple[TrainingSources, list[RetrievalSet]]:
+    """
+    The training sources without the validation persons, and what is evaluated on: these persons, and `eval_data`.
+
+    Raises:
+        DatasetError: for an unusable folder.
+        ValueError: for more validation persons than the data can spare.
+    """
+    sources = TrainingSources.load(arguments)
+    held_out = choose_persons(
+        sources.distinct(), amount=arguments.validation_identities, seed=arguments.validation_seed
+    )
+    sets = validation_sets(
+        sources.distinct(),
+        held_out,
+        images_per_person=arguments.validation_images_per_identity,
+        seed=arguments.validation_seed,
+    )
+    named = Counter[str]()
+    for argument in arguments.eval_data:
+        name, folder = parse_data_argument(argument)
+        named[name] += 1
+        unique = name if named[name] == 1 else f"{name}_{named[name]}"
+        sets.append(evaluation_set(unique, load_reid_dataset(name, folder), split=arguments.eval_split))
+    return sources.without(held_out), sets
+
+
+def plan_selection(
+    data: DataArguments,
+    objectives: ObjectiveArguments,
+    arguments: PretrainingArguments,
+    sets: Sequence[RetrievalSet],
+) -> None:
+    """
+    Settle in `data.select_on` and `arguments` what chooses the checkpoint that becomes the model.
+
+    Without a choice of the user's, validation chooses where identities are trained: masked objectives alone do not
+    aim at retrieval, so of such a stage the last checkpoint counts.
+
+    Raises:
+        ValueError: where a checkpoint is to be chosen that is never evaluated or never saved.
+    """
+    if data.select_on is None:
+        validates = any(one.role == "validation" for one in sets) and arguments.eval_strategy != "no"
+        data.select_on = "validation" if validates and _trains_identities(objectives) else "last"
+    if not sets:
+        arguments.eval_strategy, arguments.do_eval = IntervalStrategy.NO, False
+    if data.select_on == "last":
+        return
+    saved, evaluated = (arguments.save_strategy, arguments.save_steps), (arguments.eval_strategy, arguments.eval_steps)
+    if saved != evaluated:
+        raise ValueError(
+            f"select_on={data.select_on} chooses among checkpoints that are evaluated: set save_strategy and "
+            f"eval_strategy, save_steps and eval_steps alike (received {saved[0]} {saved[1]} and {evaluated[0]} "
+            f"{evaluated[1]}), or --select_on last"
+        )
+    role = {"validation": "validation", "eval_data": "data"}[data.select_on]
+    arguments.load_best_model_at_end = True
+    arguments.metric_for_best_model = f"{role}_mAP"
+    arguments.greater_is_better = True
 
 
 def build_augmentation(fields: Any) -> PersonAugmentation:
@@ -277,11 +365,12 @@ def build_trainer(
     model: MMETForPreTraining,
     processor: MMETProcessor,
     dataset: TrainingDataset,
+    evaluation_sets: Sequence[RetrievalSet],
     data: DataArguments,
     objectives: ObjectiveArguments,
     arguments: PretrainingArguments,
 ) -> MMETTrainer:
-    """Sampler, collator and trainer."""
+    """Sampler, collator, evaluator and trainer."""
     sampler = MixedBatchSampler(
         dataset.sizes,
         mix=objectives.mix,
@@ -300,6 +389,12 @@ def build_trainer(
         caption_noise=data.caption_noise,
         max_length=min(data.max_text_length, model.config.text_config.max_position_embeddings),
     )
+    evaluator = RetrievalEvaluator(
+        evaluation_sets,
+        processor,
+        batch_size=arguments.per_device_eval_batch_size,
+        num_workers=arguments.dataloader_num_workers,
+    )
     return MMETTrainer(
         model=model,
         args=arguments,
@@ -307,6 +402,7 @@ def build_trainer(
         data_collator=collator,
         processing_class=processor,
         train_sampler=sampler,
+        evaluator=evaluator if evaluation_sets else None,
     )
 
 

@@ -1,12 +1,13 @@
 """`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
 
-What it adds, each in one hook: the mixed-batch sampler, the named losses, the parameters that do not decay, and a stop
-of all processes that names the images of a batch whose loss is not finite.
+What it adds, each in one hook: the mixed-batch sampler, the named losses, the parameters that do not decay, retrieval as
+evaluation, and a stop of all processes that names the images of a batch whose loss is not finite.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from mmet.sampling import MixedBatchSampler
+from mmet.validation import RetrievalEvaluator, embedder_of, random_state_kept
 from modeling_mmet import LOSS_NAMES
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embeddings", "logit_scale")
@@ -32,13 +35,20 @@ class MMETTrainer(Trainer):
 
     Args:
         train_sampler: order of the training examples.
+        evaluator: what `evaluate` does; None where nothing is evaluated.
         **kwargs: as for `transformers.Trainer`.
     """
 
-    def __init__(self, *, train_sampler: MixedBatchSampler, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, *, train_sampler: MixedBatchSampler, evaluator: RetrievalEvaluator | None = None, **kwargs: Any
+    ) -> None:
+        # Trainer wants to see an evaluation dataset where it is to evaluate; it only hands it on.
+        super().__init__(eval_dataset=evaluator.sets if evaluator is not None else None, **kwargs)
         self._train_sampler = train_sampler
+        self._evaluator = evaluator
+        self._embedder = embedder_of(self.accelerator.unwrap_model(self.model)) if evaluator is not None else None
         self.add_callback(_SamplerEpoch(train_sampler))
+        self.add_callback(_EvaluateAtTheEnd())
         # Sum and count of each loss since the last log line, on the device: reading them every step would stall a GPU.
         self._loss_sums = torch.zeros(len(LOSS_NAMES), 2, device=self.args.device)
 
@@ -83,6 +93,23 @@ class MMETTrainer(Trainer):
                 # Detached: otherwise the graph of every step would live until the next log line.
                 self._loss_sums[row] += torch.stack([loss.detach().float(), loss.new_ones(()).float()])
 
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """
+        Retrieval metrics of the evaluator's sets under `<metric_key_prefix>_<name>` (see `RetrievalEvaluator`), logged
+        and returned. The arguments `eval_dataset` and `ignore_keys` of `transformers.Trainer` have no use here.
+        """
+        if self._evaluator is None or self._embedder is None:
+            raise ValueError("nothing to evaluate on: set validation_identities above 0 or give eval_data")
+        start = time.perf_counter()
+        self._embedder.train(self.model.training)  # the state that embedding returns to
+        with random_state_kept(self.args.device):
+            found = self._evaluator(self._embedder, self.accelerator)
+        found["runtime"] = round(time.perf_counter() - start, 2)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each named loss since the last line, over all processes, to the training log."""
         if "loss" in logs:
@@ -105,6 +132,14 @@ class _SamplerEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self._sampler.set_epoch(math.floor(state.epoch + 1e-6))  # a sum of fractions may fall short of a whole
+
+
+class _EvaluateAtTheEnd(TrainerCallback):
+    """The last checkpoint is evaluated too, also where `max_steps` is no multiple of `eval_steps`."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
+            control.should_evaluate = True
 
 
 def _describe_failure(step: int, losses: Iterable[str], image_paths: Iterable[str]) -> str:
