@@ -159,7 +159,7 @@ def fingerprint_model(model: torch.nn.Module, processor: Any) -> dict[str, str]:
     return {
         "class": f"{type(model).__module__.rsplit('.', 1)[-1]}.{type(model).__qualname__}",
         "weights": fingerprint_weights(model),
-        "config": _digest([config.to_json_string().encode()]) if hasattr(config, "to_json_string") else "",
+        "config": "" if config is None else _digest([config.to_json_string().encode()]),
         "processor": fingerprint_processor(processor),
         "code": fingerprint_code(type(model), type(processor)),
         **{name: version(name) for name in NUMERIC_PACKAGES},
