@@ -148,7 +148,7 @@ def embed_with(
     own = batches[accelerator.process_index :: accelerator.num_processes]
     loader: Iterator[Any] = iter(
         DataLoader(
-            _Batches(dataset, items, own, preprocess),  # type: ignore[arg-type]
+            _Batches(ItemReader(dataset, items), own, preprocess),  # type: ignore[arg-type]
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_as_it_is,
@@ -206,43 +206,23 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-class _Batches(torch.utils.data.Dataset):
-    """Preprocessed batches by number. An unreadable picture is *returned* as its `DatasetError`.
+class ItemReader:
+    """Reads what items consist of: pictures in RGB and captions."""
 
-    Raised in a worker process, the error would reach the user wrapped in that process's traceback.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        items: Items,
-        batches: Sequence[NDArray[np.int64]],
-        preprocess: Callable[[RawBatch], Any],
-    ) -> None:
+    def __init__(self, dataset: Dataset, items: Items) -> None:
         columns = {"image": ["image"], "text": ["captions"], "both": ["image", "captions"]}[items.modality]
-        self.rows = dataset.select_columns(columns)
-        self.files = dataset.select_columns(["image", "image_path"]).cast_column("image", ImageFeature(decode=False))
-        self.items = items
-        self.batches = batches
-        self.preprocess = preprocess
+        self._rows = dataset.select_columns(columns)
+        self._files = dataset.select_columns(["image", "image_path"]).cast_column("image", ImageFeature(decode=False))
+        self._items = items
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> Any:
-        try:
-            return self.preprocess(self.load(self.batches[number]))
-        except DatasetError as error:
-            return error
-
-    def load(self, positions: NDArray[np.int64]) -> RawBatch:
-        """Decode one batch, each distinct image once."""
-        image_index = self.items.image_index[positions].tolist()
+    def read(self, positions: NDArray[np.int64]) -> RawBatch:
+        """Some items, each distinct image decoded once. Raises `DatasetError`, naming the file that cannot be read."""
+        image_index = self._items.image_index[positions].tolist()
         rows = {index: self._read_row(index) for index in dict.fromkeys(image_index)}
-        images = None if self.items.modality == "text" else [rows[index]["image"] for index in image_index]
+        images = None if self._items.modality == "text" else [rows[index]["image"] for index in image_index]
         captions = None
-        if self.items.modality != "image":
-            caption_index = self.items.caption_index[positions].tolist()
+        if self._items.modality != "image":
+            caption_index = self._items.caption_index[positions].tolist()
             captions = [
                 rows[index]["captions"][caption] for index, caption in zip(image_index, caption_index, strict=True)
             ]
@@ -251,15 +231,38 @@ class _Batches(torch.utils.data.Dataset):
     def _read_row(self, index: int) -> dict[str, Any]:
         """One row, its image in RGB."""
         try:
-            row = self.rows[index]
+            row = self._rows[index]
             if "image" in row:
                 row["image"] = row["image"].convert("RGB")
         # What Pillow raises for damaged, truncated, oversized and absent files.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            file = self.files[index]
+            file = self._files[index]
             path = file["image"]["path"] or file["image_path"]
             raise DatasetError(f"cannot read image {path}: {error}. Restore or remove the file") from error
         return row
+
+
+class _Batches(torch.utils.data.Dataset):
+    """Preprocessed batches by number. An unreadable picture is *returned* as its `DatasetError`.
+
+    Raised in a worker process, the error would reach the user wrapped in that process's traceback.
+    """
+
+    def __init__(
+        self, reader: ItemReader, batches: Sequence[NDArray[np.int64]], preprocess: Callable[[RawBatch], Any]
+    ) -> None:
+        self.reader = reader
+        self.batches = batches
+        self.preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.preprocess(self.reader.read(self.batches[number]))
+        except DatasetError as error:
+            return error
 
 
 def _cached_rows(cache: EmbeddingCache | None, count: int) -> list[Rows]:

@@ -87,4 +87,4 @@ def merge_queries(
 def normalized(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of length 1; rows of zeros stay zeros."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0, lengths, 1)
+    return np.divide(rows, np.where(lengths > 0, lengths, 1), dtype=np.float32)

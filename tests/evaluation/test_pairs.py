@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,24 +19,30 @@ def make_task(query_persons, gallery_persons, query_ids=None, gallery_ids=None):
 
     def items(persons):
         persons = np.asarray(persons, dtype=np.int64)
-        return Items("test", None, "image", np.arange(len(persons)), np.full(len(persons), -1), persons)
+        dataset = Dataset.from_dict({"camera_id": [-1] * len(persons)})
+        return Items("test", dataset, "image", np.arange(len(persons)), np.full(len(persons), -1), persons)
 
     ids = [None if values is None else np.asarray(values, np.int64) for values in (query_ids, gallery_ids)]
     return RetrievalTask("market", items(query_persons), items(gallery_persons), *ids)
 
 
+# Unit vectors whose products have no rounding error: equal scores are equal whoever computes them, and frequent.
+EXACT = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1]], dtype=np.float32)
+EXACT /= np.abs(EXACT).sum(axis=1, keepdims=True) ** 0.5
+
+
 @st.composite
-def searches(draw, max_size=12):
-    """A task with unit embeddings, with or without cameras."""
+def searches(draw, max_size=12, ties=True):
+    """A task with unit embeddings, with or without cameras; with `ties`, many scores are equal, else none is."""
     num_queries, num_gallery = draw(st.integers(1, max_size)), draw(st.integers(1, max_size))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     persons = [rng.integers(1, 5, count) for count in (num_queries, num_gallery)]
     cameras = [rng.integers(-1, 3, count) for count in (num_queries, num_gallery)]
     task = make_task(*persons, *(cameras if draw(st.booleans()) else (None, None)))
-    # Few distinct directions, so that scores tie.
-    vectors = [rng.integers(0, 2, (count, 3)) + 0.25 for count in (num_queries, num_gallery)]
-    units = [(rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32) for rows in vectors]
-    return task, *units
+    if ties:
+        return task, *(EXACT[rng.integers(0, len(EXACT), count)] for count in (num_queries, num_gallery))
+    vectors = [rng.standard_normal((count, 6)) for count in (num_queries, num_gallery)]
+    return task, *((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32) for rows in vectors)
 
 
 def pair_kind(task, query, entry):
