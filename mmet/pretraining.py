@@ -207,10 +207,11 @@ def load_data(arguments: DataArguments) -> LoadedData:
     )
     named = Counter[str]()
     for argument in arguments.eval_data:
-        name, folder = parse_data_argument(argument)
+        name, folder, options = parse_data_argument(argument)
         named[name] += 1
         unique = name if named[name] == 1 else f"{name}_{named[name]}"
-        sets.append(evaluation_set(unique, load_reid_dataset(name, folder), split=arguments.eval_split))
+        dataset = load_reid_dataset(name, folder, **options)
+        sets.append(evaluation_set(unique, dataset, split=arguments.eval_split))
     return LoadedData(sources.without(held_out), sets, summarize_sources(arguments, sources, held_out))
 
 
@@ -224,7 +225,7 @@ def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_o
             splits[argument] = split
     summaries = []
     for argument, split in splits.items():
-        name, folder = parse_data_argument(argument)
+        name, folder, _ = parse_data_argument(argument)
         spec = get_spec(name)
         person_ids = np.unique(np.array(split.select_columns("person_id")[:]["person_id"], dtype=np.int64))
         captions = sum(map(len, split.select_columns("captions")[:]["captions"]))

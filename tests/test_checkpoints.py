@@ -162,7 +162,8 @@ def test_run_pretrain_script__twenty_kills(recipe, tmp_path, num_processes, tole
 
 
 def test_run_pretrain_script__sigterm_saves_the_step_and_says_so(recipe, whole, tmp_path):
-    process = start(recipe, tmp_path, 1, "--save_steps", str(STEPS), "--eval_steps", str(STEPS), "--logging_steps", "1")
+    rarely = ("--save_steps", str(STEPS), "--eval_steps", str(STEPS))
+    process = start(recipe, tmp_path, 1, *rarely, "--logging_steps", "1")
     wait_for(lambda: (tmp_path / ".unfinished").exists() or process.poll() is not None or _training(process), process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
