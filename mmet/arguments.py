@@ -59,6 +59,46 @@ class DataArguments:
     )
     image_data: list[str] = field(default_factory=list, metadata={"help": "name=folder, used for images alone."})
     text_data: list[str] = field(default_factory=list, metadata={"help": "name=folder, used for captions alone."})
+    validation_identities: float = field(
+        default=0.1,
+        metadata={
+            "help": "Training persons of each domain that are held out of all training data for validation: a share "
+            "below 1, or a number. 0 holds out none."
+        },
+    )
+    validation_images_per_identity: int = field(
+        default=16, metadata={"help": "Images of a validation person that are evaluated on, at most."}
+    )
+    validation_seed: int = field(
+        default=0,
+        metadata={"help": "Which persons are held out. Keep it over the stages and seeds of one experiment."},
+    )
+    eval_data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "name=folder of datasets that are evaluated on during training, beside the validation split."
+        },
+    )
+    eval_split: str = field(
+        default="test",
+        metadata={
+            "help": "Split of eval_data: test (query and gallery where the dataset has them), or the validation split "
+            "that text datasets publish.",
+            "choices": ["test", "validation"],
+        },
+    )
+    select_on: str | None = field(
+        default=None,
+        metadata={
+            "help": "What chooses the checkpoint that becomes the model: validation, eval_data, or last. None: "
+            "validation where identities are trained and persons are held out, else last.",
+            "choices": ["validation", "eval_data", "last"],
+        },
+    )
+    skip_bad_images: bool = field(
+        default=False,
+        metadata={"help": "Replace pictures that cannot be decoded by others, count and list them; else stop."},
+    )
     max_text_length: int = field(default=64, metadata={"help": "Longest caption in tokens; longer ones are cut."})
     image_masking: str = field(
         default="pedestrian",
@@ -85,6 +125,15 @@ class DataArguments:
             self.augmentation = json.loads(self.augmentation)
         if not (self.paired_data or self.image_data or self.text_data):
             raise ValueError("no training data: give --paired_data, --image_data or --text_data as name=folder")
+        if self.validation_identities < 0 or self.validation_images_per_identity < 2:
+            raise ValueError(
+                "expected validation_identities of at least 0 and validation_images_per_identity of at least 2, "
+                f"received {self.validation_identities} and {self.validation_images_per_identity}"
+            )
+        if self.select_on == "validation" and not self.validation_identities:
+            raise ValueError("select_on=validation needs validation_identities above 0")
+        if self.select_on == "eval_data" and not self.eval_data:
+            raise ValueError("select_on=eval_data needs --eval_data name=folder")
 
 
 @dataclass
@@ -100,6 +149,13 @@ class ObjectiveArguments:
     )
     persons_per_batch: int = field(default=16, metadata={"help": "P of identity batches (paper: 16)."})
     images_per_person: int = field(default=4, metadata={"help": "K of identity batches (paper: 4)."})
+    balance_domains: bool = field(
+        default=False,
+        metadata={
+            "help": "Draw equally often from each domain of a kind of batch, however many images each has; else in "
+            "proportion to their sizes."
+        },
+    )
     mim_weight: float | None = field(default=None, metadata={"help": "Weight of L_MIM; None keeps the model's."})
     mlm_weight: float | None = field(default=None, metadata={"help": "Weight of L_MLM."})
     mmm_image_weight: float | None = field(default=None, metadata={"help": "Weight of L_MMM's image part."})
@@ -136,8 +192,15 @@ class PretrainingArguments(TrainingArguments):
     )
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Only whole batches; keep True for P x K."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+    eval_strategy: str = field(
+        default="auto",
+        metadata={"help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch."},
+    )
 
     def __post_init__(self):
+        if self.eval_strategy == "auto":
+            self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
+            self.eval_steps = self.eval_steps or self.save_steps
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # pinned memory is for copies to an accelerator

@@ -331,6 +331,7 @@ def recipe(tmp_path_factory):
         "save_steps": 19,
         "report_to": "none",
         "disable_tqdm": True,
+        "validation_identities": 0,
     }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(fields), encoding="utf-8")

@@ -57,6 +57,7 @@ def recipe(world, tmp_path):
         "save_steps": 4,
         "report_to": "none",
         "disable_tqdm": True,
+        "validation_identities": 0,
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(fields), encoding="utf-8")

@@ -3,7 +3,8 @@
     embeddings = embed_items(model, processor, task.query.dataset, task.query, "image", batch_size=64)
 
 Batches are made of whole images, so that a picture with several captions is decoded once. Batches are dealt to the
-processes in turn and the rows are put back in item order at the end.
+processes in turn and the rows are put back in item order at the end. With a cache (`mmet.evaluation.cache`), rows that
+an earlier run left there are not computed again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mmet.data.schema import DatasetError
+from mmet.distributed import compute_on_all, compute_once
+from mmet.evaluation.cache import EmbeddingCache, Rows, ShardWriter
 from mmet.evaluation.protocols import Items, Modality
 
 Inputs = TypeVar("Inputs")
@@ -62,6 +65,8 @@ def embed_items(
     accelerator: Accelerator | None = None,
     num_workers: int = 0,
     description: str | None = None,
+    flip: bool = False,
+    cache: EmbeddingCache | None = None,
 ) -> NDArray[np.float32]:
     """Embed items with a model; `(n, D)` float32, rows L2-normalised, in the order of `items`, on every process.
 
@@ -77,6 +82,9 @@ def embed_items(
         accelerator: processes, device and precision; None for a plain `Accelerator()`.
         num_workers: processes that decode and preprocess ahead, beside each main process.
         description: label of the progress bar.
+        flip: whether an item with a picture is embedded as the normalised sum of its unit embedding and that of its
+            mirror image.
+        cache: of exactly these embeddings; None computes all of them.
 
     Raises:
         DatasetError: a picture cannot be read; the message names the file.
@@ -85,9 +93,13 @@ def embed_items(
     accelerator = accelerator or Accelerator()
     model.to(accelerator.device)
 
-    def embed(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         with accelerator.autocast():
-            return model(**{name: values.to(accelerator.device) for name, values in inputs.items()}).embeddings
+            return model(**inputs).embeddings
+
+    def embed(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        inputs = {name: values.to(accelerator.device) for name, values in inputs.items()}
+        return add_mirror_images(forward, inputs) if flip else forward(inputs)
 
     was_training = model.training
     model.eval()
@@ -102,6 +114,7 @@ def embed_items(
             accelerator=accelerator,
             num_workers=num_workers,
             description=description,
+            cache=cache,
         )
     finally:
         model.train(was_training)
@@ -119,6 +132,7 @@ def embed_with(
     accelerator: Accelerator,
     num_workers: int = 0,
     description: str | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> NDArray[np.float32]:
     """What `embed_items` does, for any two functions: `preprocess` runs beside decoding, `embed` on the device.
 
@@ -126,26 +140,50 @@ def embed_with(
     """
     if modality != items.modality:
         raise ValueError(f"expected {items.modality!r}, which the items were selected for, received {modality!r}")
-    batches = pack_items(items, batch_size)
+    known = _cached_rows(cache, len(items))
+    is_known = np.zeros(len(items), dtype=bool)
+    for positions, _ in known:
+        is_known[positions] = True
+    batches = [batch[~is_known[batch]] for batch in pack_items(items, batch_size) if not is_known[batch].all()]
     own = batches[accelerator.process_index :: accelerator.num_processes]
     loader: Iterator[Any] = iter(
         DataLoader(
-            _Batches(dataset, items, own, preprocess),  # type: ignore[arg-type]
+            _Batches(ItemReader(dataset, items), own, preprocess),  # type: ignore[arg-type]
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_as_it_is,
         )
     )
-    rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    rows: list[Rows] = []
     failure: DatasetError | None = None
-    hide_bar = not accelerator.is_main_process
-    for positions in tqdm(own, desc=description, disable=hide_bar, unit="batch", leave=False):
-        loaded = next(loader)
-        if isinstance(loaded, DatasetError):
-            failure = loaded
-            break
-        rows.append((positions, normalize(embed(loaded).float(), dim=-1).cpu().numpy()))
-    return _assemble(_gather(rows, failure, accelerator), len(items))
+    progress = tqdm(
+        desc=description,
+        total=int(is_known.sum()) + sum(map(len, own)),
+        initial=int(is_known.sum()),  # from the cache: not counted in items per second
+        unit="item",
+        disable=not accelerator.is_main_process,
+    )
+    with progress, ShardWriter(cache) as writer:
+        for positions in own:
+            loaded = next(loader)
+            if isinstance(loaded, DatasetError):
+                failure = loaded
+                break
+            rows.append((positions, normalize(embed(loaded).float(), dim=-1).cpu().numpy()))
+            writer.add(*rows[-1])
+            progress.update(len(positions))
+    return _assemble([*known, *_gather(rows, failure, accelerator)], len(items))
+
+
+def add_mirror_images(
+    forward: Callable[[dict[str, torch.Tensor]], torch.Tensor], inputs: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """`forward(inputs)` `(B, D)` as unit vectors, plus those of the mirrored `pixel_values`, where there are any."""
+    embeddings = normalize(forward(inputs).float(), dim=-1)
+    if "pixel_values" not in inputs:
+        return embeddings
+    mirrored = {**inputs, "pixel_values": inputs["pixel_values"].flip(-1)}
+    return embeddings + normalize(forward(mirrored).float(), dim=-1)
 
 
 def pack_items(items: Items, batch_size: int) -> list[NDArray[np.int64]]:
@@ -168,43 +206,23 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-class _Batches(torch.utils.data.Dataset):
-    """Preprocessed batches by number. An unreadable picture is *returned* as its `DatasetError`.
+class ItemReader:
+    """Reads what items consist of: pictures in RGB and captions."""
 
-    Raised in a worker process, the error would reach the user wrapped in that process's traceback.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        items: Items,
-        batches: Sequence[NDArray[np.int64]],
-        preprocess: Callable[[RawBatch], Any],
-    ) -> None:
+    def __init__(self, dataset: Dataset, items: Items) -> None:
         columns = {"image": ["image"], "text": ["captions"], "both": ["image", "captions"]}[items.modality]
-        self.rows = dataset.select_columns(columns)
-        self.files = dataset.select_columns(["image", "image_path"]).cast_column("image", ImageFeature(decode=False))
-        self.items = items
-        self.batches = batches
-        self.preprocess = preprocess
+        self._rows = dataset.select_columns(columns)
+        self._files = dataset.select_columns(["image", "image_path"]).cast_column("image", ImageFeature(decode=False))
+        self._items = items
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> Any:
-        try:
-            return self.preprocess(self.load(self.batches[number]))
-        except DatasetError as error:
-            return error
-
-    def load(self, positions: NDArray[np.int64]) -> RawBatch:
-        """Decode one batch, each distinct image once."""
-        image_index = self.items.image_index[positions].tolist()
+    def read(self, positions: NDArray[np.int64]) -> RawBatch:
+        """Some items, each distinct image decoded once. Raises `DatasetError`, naming the file that cannot be read."""
+        image_index = self._items.image_index[positions].tolist()
         rows = {index: self._read_row(index) for index in dict.fromkeys(image_index)}
-        images = None if self.items.modality == "text" else [rows[index]["image"] for index in image_index]
+        images = None if self._items.modality == "text" else [rows[index]["image"] for index in image_index]
         captions = None
-        if self.items.modality != "image":
-            caption_index = self.items.caption_index[positions].tolist()
+        if self._items.modality != "image":
+            caption_index = self._items.caption_index[positions].tolist()
             captions = [
                 rows[index]["captions"][caption] for index, caption in zip(image_index, caption_index, strict=True)
             ]
@@ -213,20 +231,49 @@ class _Batches(torch.utils.data.Dataset):
     def _read_row(self, index: int) -> dict[str, Any]:
         """One row, its image in RGB."""
         try:
-            row = self.rows[index]
+            row = self._rows[index]
             if "image" in row:
                 row["image"] = row["image"].convert("RGB")
         # What Pillow raises for damaged, truncated, oversized and absent files.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            file = self.files[index]
+            file = self._files[index]
             path = file["image"]["path"] or file["image_path"]
             raise DatasetError(f"cannot read image {path}: {error}. Restore or remove the file") from error
         return row
 
 
-def _gather(
-    rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]], failure: DatasetError | None, accelerator: Accelerator
-) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+class _Batches(torch.utils.data.Dataset):
+    """Preprocessed batches by number. An unreadable picture is *returned* as its `DatasetError`.
+
+    Raised in a worker process, the error would reach the user wrapped in that process's traceback.
+    """
+
+    def __init__(
+        self, reader: ItemReader, batches: Sequence[NDArray[np.int64]], preprocess: Callable[[RawBatch], Any]
+    ) -> None:
+        self.reader = reader
+        self.batches = batches
+        self.preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.preprocess(self.reader.read(self.batches[number]))
+        except DatasetError as error:
+            return error
+
+
+def _cached_rows(cache: EmbeddingCache | None, count: int) -> list[Rows]:
+    """What the cache holds, the same on every process: the main process says which shards are whole."""
+    if cache is None:
+        return []
+    shards = compute_once(lambda: cache.load(count))
+    return compute_on_all(lambda: [cache.read(shard) for shard in shards])
+
+
+def _gather(rows: list[Rows], failure: DatasetError | None, accelerator: Accelerator) -> list[Rows]:
     """All processes' rows. A failure on one process is raised on all, where waiting for it would never end."""
     if accelerator.num_processes == 1:
         failures = [failure]
@@ -239,7 +286,7 @@ def _gather(
     return rows
 
 
-def _assemble(rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]], count: int) -> NDArray[np.float32]:
+def _assemble(rows: Sequence[Rows], count: int) -> NDArray[np.float32]:
     """Put gathered rows in item order, `(count, D)`."""
     embeddings = np.empty((count, rows[0][1].shape[1]), dtype=np.float32)
     for positions, values in rows:

@@ -113,7 +113,7 @@ def rank_metrics(
     matches.require_valid_query()
     blocks = _score_blocks(query, gallery, np.reciprocal(gallery_lengths), block_bytes)
     ranks = _ranks_by_query(blocks, matches, num_threads or torch.get_num_threads())
-    return _average(ranks, len(query), len(gallery), max_rank)
+    return average_ranks(ranks, len(query), len(gallery), max_rank)
 
 
 class GalleryMatches:
@@ -339,7 +339,7 @@ def _count_ahead(
     return ahead
 
 
-def _average(ranks: list[NDArray[np.int64]], num_queries: int, num_gallery: int, max_rank: int) -> RankMetrics:
+def average_ranks(ranks: list[NDArray[np.int64]], num_queries: int, num_gallery: int, max_rank: int) -> RankMetrics:
     """Means over the valid queries' ranks."""
     counts = np.array([len(query_ranks) for query_ranks in ranks])  # (V,), matches of each valid query
     starts = np.cumsum(counts) - counts

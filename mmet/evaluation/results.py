@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: `results.json`, `results.md` and `cmc.png`, each written whole or not at all.
+"""What an evaluation leaves behind: `results.json`, `results.md` and figures, each written whole or not at all.
 
 report = EvaluationReport.now(model="outputs/run", results=records)
 save_report(report, Path("outputs/eval"))
@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+import numpy as np
 
+from mmet.evaluation.figures import plot_cmc, plot_reliability, plot_roc, save_figure
 from mmet.evaluation.protocols import Modality
 from mmet.evaluation.ranking import RankMetrics
 
@@ -30,7 +28,17 @@ NUM_TEXT_COLUMNS = 3
 
 @dataclass(frozen=True, eq=False)
 class ResultRecord:
-    """One row: one system on one task. `data_root` is the folder the data was read from."""
+    """One row: one system on one task.
+
+    Attributes:
+        data: name of the data set.
+        data_root: the folder that it was read from.
+        protocol, query, gallery: of the task.
+        system: whose row it is.
+        metrics: what it achieved.
+        options: everything that was done beyond a plain search, as JSON values.
+        extras: what was computed beside the metrics, by name, as JSON values.
+    """
 
     data: str
     data_root: str
@@ -39,6 +47,8 @@ class ResultRecord:
     gallery: Modality
     system: str
     metrics: RankMetrics
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values; metrics are fractions in [0, 1]."""
@@ -59,23 +69,42 @@ class ResultRecord:
             "num_queries": metrics.num_queries,
             "num_valid_queries": metrics.num_valid_queries,
             "num_gallery": metrics.num_gallery,
+            "options": dict(self.options),
+            **self.extras,
         }
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationReport:
-    """All results of one run and what they were made with; `created` is UTC in ISO 8601."""
+    """All results of one run and what they were made with.
+
+    Attributes:
+        model: folder or name.
+        created: UTC in ISO 8601.
+        versions: of the packages that results depend on.
+        results: the rows.
+        settings: every argument of the run.
+        seeds: of `summarize_seeds`; none where a single model was evaluated.
+    """
 
     model: str
     created: str
     versions: dict[str, str]
     results: Sequence[ResultRecord]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
-    def now(cls, model: str, results: Sequence[ResultRecord]) -> EvaluationReport:
+    def now(
+        cls,
+        model: str,
+        results: Sequence[ResultRecord],
+        settings: Mapping[str, Any] | None = None,
+        seeds: Sequence[Mapping[str, Any]] = (),
+    ) -> EvaluationReport:
         """A report made at this moment with the installed versions."""
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return cls(model, created, installed_versions(), results)
+        return cls(model, created, installed_versions(), results, settings or {}, seeds)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values, the content of `results.json`."""
@@ -83,7 +112,9 @@ class EvaluationReport:
             "model": self.model,
             "created": self.created,
             "versions": self.versions,
+            "settings": dict(self.settings),
             "results": [record.to_json() for record in self.results],
+            "seeds": [dict(summary) for summary in self.seeds],
         }
 
 
@@ -103,58 +134,159 @@ def format_table(records: Sequence[ResultRecord]) -> str:
 
     `queries` counts those with a true match; where some had none, it shows `valid/all`.
     """
-    rows = [HEADER, *(_table_row(record) for record in records)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    rules = tuple(
-        "-" * width if column < NUM_TEXT_COLUMNS else "-" * (width - 1) + ":" for column, width in enumerate(widths)
-    )
-    return "\n".join(_aligned(row, widths) for row in (rows[0], rules, *rows[1:])) + "\n"
+    return align_table(HEADER, [_table_row(record) for record in records], NUM_TEXT_COLUMNS)
 
 
-def save_report(report: EvaluationReport, output_dir: Path) -> None:
-    """Write `results.json`, `results.md` and `cmc.png` into `output_dir`; existing ones are replaced."""
+def align_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_text_columns: int) -> str:
+    """A Markdown table; the first columns are text and flush left, the others are numbers and flush right."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    rules = ["-" * w if c < num_text_columns else "-" * (w - 1) + ":" for c, w in enumerate(widths)]
+    return "\n".join(_aligned(row, widths, num_text_columns) for row in (header, rules, *rows)) + "\n"
+
+
+def summarize_seeds(records: Sequence[ResultRecord], systems: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean and standard deviation (of a sample, n - 1) over models of one recipe with different seeds.
+
+    Args:
+        records: results of one run.
+        systems: the rows that are those models; at least two.
+
+    Returns:
+        An entry for each task: `data`, `data_root`, `protocol`, `query`, `gallery`, `systems`, and by metric its
+        `mean`, `std` and `values` in the order of `systems`.
+    """
+    groups: dict[tuple[str, str, str, str, str], dict[str, dict[str, float]]] = {}
+    for record in records:
+        if record.system in systems:
+            task = (record.data, record.data_root, record.protocol, record.query, record.gallery)
+            groups.setdefault(task, {})[record.system] = record.to_json()["metrics"]
+    summaries = []
+    for key, by_system in groups.items():
+        summary: dict[str, Any] = dict(zip(("data", "data_root", "protocol", "query", "gallery"), key, strict=True))
+        summary["systems"] = [system for system in systems if system in by_system]
+        summary["metrics"] = {}
+        for metric in next(iter(by_system.values())):
+            values = [by_system[system][metric] for system in summary["systems"]]
+            spread = float(np.std(values, ddof=1))
+            summary["metrics"][metric] = {"mean": float(np.mean(values)), "std": spread, "values": values}
+        summaries.append(summary)
+    return summaries
+
+
+def save_report(report: EvaluationReport, output_dir: Path) -> list[str]:
+    """Write `results.json`, `results.md`, `cmc.png` and, where there is something to plot, `roc.png` and
+    `reliability.png` into `output_dir`; existing ones are replaced. Returns the files' names.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
     content = json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n"
+    markdown = format_report(report)
     _write_whole(output_dir / "results.json", lambda path: path.write_text(content, encoding="utf-8"))
-    _write_whole(output_dir / "results.md", lambda path: path.write_text(_markdown(report), encoding="utf-8"))
-    figure = plot_cmc(report.results)
-    _write_whole(output_dir / "cmc.png", lambda path: figure.savefig(path, format="png", dpi=150))
+    _write_whole(output_dir / "results.md", lambda path: path.write_text(markdown, encoding="utf-8"))
+    figures = {"cmc.png": plot_cmc}
+    if any("verification" in record.extras for record in report.results):
+        figures["roc.png"] = plot_roc
+    if any("calibration" in record.extras for record in report.results):
+        figures["reliability.png"] = plot_reliability
+    for name, plot in figures.items():
+        save_figure(plot(report.results), output_dir / name)
+    return ["results.json", "results.md", *figures]
 
 
-def plot_cmc(records: Sequence[ResultRecord]) -> Figure:
-    """CMC curves, a panel for each data set and query kind, a line for each system."""
-    panels: dict[tuple[str, str, str], list[ResultRecord]] = {}
+def format_report(report: EvaluationReport) -> str:
+    """The report in Markdown: the table, what was done beyond a plain search, and every further table there is."""
+    protocols = ", ".join(dict.fromkeys(f"{r.data} {r.query}→{r.gallery}: {r.protocol}" for r in report.results))
+    versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    sections = [
+        f"# Evaluation of {report.model}\n",
+        format_table(report.results),
+        "Metrics in percent; a CMC curve for each row is in `results.json`.\n",
+        f"- Protocols: {protocols}\n- Options: {_options_line(report.results)}\n"
+        f"- Created: {report.created}\n- Versions: {versions}\n",
+        *_seed_section(report.seeds),
+        *_threshold_section(report.results),
+        *_calibration_section(report.results),
+        *_picture_section(report.results),
+    ]
+    return "\n".join(sections)
+
+
+def _options_line(records: Sequence[ResultRecord]) -> str:
+    """What differs from a plain search, by system where systems differ."""
+    lines = {}
     for record in records:
-        panels.setdefault((record.data, record.data_root, f"{record.query}→{record.gallery}"), []).append(record)
-    systems = list(dict.fromkeys(record.system for record in records))
-    colors = {system: f"C{index}" for index, system in enumerate(systems)}  # one system, one colour, in all panels
-    columns = max(1, min(len(panels), 3))
-    rows = max(1, -(-len(panels) // columns))
-    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, ((data, _, kind), curves) in zip(axes, panels.items(), strict=False):
-        _draw_panel(ax, f"{data}, {kind}", curves, colors)
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    return figure
+        active = {name: value for name, value in record.options.items() if value not in (False, 0, None)}
+        if active:
+            lines[record.system] = ", ".join(f"{name} {value}" for name, value in active.items())
+    if not lines:
+        return "none (a plain search by cosine similarity)"
+    return "; ".join(f"{system}: {line}" for system, line in lines.items())
 
 
-def _draw_panel(ax: Axes, title: str, records: Sequence[ResultRecord], colors: dict[str, str]) -> None:
+def _seed_section(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not seeds:
+        return []
+    metrics = list(seeds[0]["metrics"])
+    rows = [
+        (
+            summary["data"],
+            f"{summary['query']}→{summary['gallery']}",
+            ", ".join(summary["systems"]),
+            *(f"{100 * m['mean']:.1f} ± {100 * m['std']:.1f}" for m in summary["metrics"].values()),
+        )
+        for summary in seeds
+    ]
+    table = align_table(("data", "query→gallery", "models", *metrics), rows, NUM_TEXT_COLUMNS)
+    return ["## Over seeds\n", table, "Mean ± standard deviation (n - 1) in percent.\n"]
+
+
+def _threshold_section(records: Sequence[ResultRecord]) -> list[str]:
+    rows = []
     for record in records:
-        cmc = record.metrics.cmc
-        label = f"{record.system} ({record.metrics.rank(1):.1%})"
-        ax.plot(range(1, len(cmc) + 1), cmc, label=label, color=colors[record.system], linewidth=1.8)
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel("rank")
-    ax.set_ylabel("queries with a true match")
-    ax.set_xlim(1, None)
-    ax.set_ylim(0, 1.02)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    ax.grid(alpha=0.25, linewidth=0.6)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(title="system (Rank-1)", fontsize=8, title_fontsize=8, frameon=False)
+        if "verification" in record.extras:
+            verified, searched = record.extras["verification"], record.extras["open_set"]
+            rows.append(
+                (
+                    *_row_name(record),
+                    *(f"{100 * point['tpr']:.1f}" for point in verified["operating_points"]),
+                    *(f"{100 * point['fnir']:.1f}" for point in searched["operating_points"]),
+                )
+            )
+    if not rows:
+        return []
+    first = next(record for record in records if "verification" in record.extras).extras
+    header = (
+        *HEADER[:NUM_TEXT_COLUMNS],
+        *(f"TPR@FPR {point['max_fpr']:g}" for point in first["verification"]["operating_points"]),
+        *(f"FNIR@FPIR {point['max_fpir']:g}" for point in first["open_set"]["operating_points"]),
+    )
+    note = (
+        f"In percent. For FNIR, {first['open_set']['absent_share']:.0%} of the queried persons were taken out of the "
+        f"gallery (seed {first['open_set']['seed']}); the figures of rank 1 are in `results.json`.\n"
+    )
+    return ["## By threshold\n", align_table(header, rows, NUM_TEXT_COLUMNS), note]
+
+
+def _calibration_section(records: Sequence[ResultRecord]) -> list[str]:
+    rows = []
+    for record in records:
+        if "calibration" in record.extras:
+            measured = record.extras["calibration"]
+            figures = [measured[kind][name] for kind in ("pairs", "first") for name in ("ece", "brier")]
+            rows.append((*_row_name(record), *(f"{figure:.4f}" for figure in figures)))
+    if not rows:
+        return []
+    header = (*HEADER[:NUM_TEXT_COLUMNS], "ECE, pairs", "Brier, pairs", "ECE, first", "Brier, first")
+    note = "Of the match probabilities, over all pairs and over the first answer of each query.\n"
+    return ["## Calibration\n", align_table(header, rows, NUM_TEXT_COLUMNS), note]
+
+
+def _picture_section(records: Sequence[ResultRecord]) -> list[str]:
+    pictures = [name for record in records for name in record.extras.get("ranked_lists", [])]
+    return ["## Ranked lists\n", *(f"![{name}]({name})\n" for name in pictures)] if pictures else []
+
+
+def _row_name(record: ResultRecord) -> tuple[str, str, str]:
+    return record.data, f"{record.query}→{record.gallery}", record.system
 
 
 def _table_row(record: ResultRecord) -> tuple[str, ...]:
@@ -164,32 +296,19 @@ def _table_row(record: ResultRecord) -> tuple[str, ...]:
     if metrics.num_valid_queries < metrics.num_queries:
         queries += f"/{metrics.num_queries}"
     return (
-        record.data,
-        f"{record.query}→{record.gallery}",
-        record.system,
+        *_row_name(record),
         *(f"{100 * fraction:.1f}" for fraction in fractions),
         queries,
         f"{metrics.num_gallery}",
     )
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _aligned(cells: Sequence[str], widths: Sequence[int], num_text_columns: int) -> str:
     padded = [
-        cell.ljust(width) if column < NUM_TEXT_COLUMNS else cell.rjust(width)
+        cell.ljust(width) if column < num_text_columns else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
     return f"| {' | '.join(padded)} |"
-
-
-def _markdown(report: EvaluationReport) -> str:
-    protocols = ", ".join(dict.fromkeys(f"{r.data} {r.query}→{r.gallery}: {r.protocol}" for r in report.results))
-    versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
-    return (
-        f"# Evaluation of {report.model}\n\n"
-        f"{format_table(report.results)}\n"
-        "Metrics in percent; a CMC curve for each row is in `results.json`.\n\n"
-        f"- Protocols: {protocols}\n- Created: {report.created}\n- Versions: {versions}\n"
-    )
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -7,14 +7,20 @@ records = evaluate_systems(data, systems, max_rank=50)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from datasets import DatasetDict
 
-from mmet.evaluation.baselines import System
+from mmet.evaluation.analyses import Analysis, scoring_options
+from mmet.evaluation.baselines import EmbeddingSystem, System
+from mmet.evaluation.calibration import MatchCalibration, Method, fit_calibration, sample_pairs
+from mmet.evaluation.pairs import count_wrong_pairs
 from mmet.evaluation.protocols import Modality, RetrievalTask, build_task, standard_pairs
 from mmet.evaluation.results import ResultRecord
+from mmet.evaluation.search import SearchOptions, SearchResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +58,24 @@ def prepare_tasks(
     return [build_task(dataset, *pair, protocol) for pair in standard_pairs(dataset)]
 
 
-def evaluate_systems(data: EvaluationData, systems: Sequence[System], *, max_rank: int) -> list[ResultRecord]:
-    """Run each system on the tasks it supports. Rows are ordered by task, then as `systems` are."""
+def evaluate_systems(
+    data: EvaluationData,
+    systems: Sequence[System],
+    *,
+    max_rank: int,
+    options: SearchOptions | None = None,
+    analyses: Sequence[Analysis] = (),
+) -> list[ResultRecord]:
+    """Run each system on the tasks it supports. Rows are ordered by task, then as `systems` are.
+
+    Args:
+        data: the tasks.
+        systems: what to run on them.
+        max_rank: length of CMC curves.
+        options: of all searches; those that a system has no use for are recorded as off.
+        analyses: what else to compute from searches by embeddings.
+    """
+    options = options or SearchOptions()
     rows: dict[tuple[int, int], ResultRecord] = {}
     for system_number, system in enumerate(systems):
         supported = {
@@ -61,8 +83,11 @@ def evaluate_systems(data: EvaluationData, systems: Sequence[System], *, max_ran
             for number, task in enumerate(data.tasks)
             if system.supports(task.query.modality, task.gallery.modality)
         }
-        metrics = system.evaluate(list(supported.values()), max_rank=max_rank)
-        for (task_number, task), task_metrics in zip(supported.items(), metrics, strict=True):
+        results = system.evaluate(list(supported.values()), max_rank=max_rank, options=options)
+        for (task_number, task), result in zip(supported.items(), results, strict=True):
+            applied = applied_options(system, options, result)
+            embedded = result.query_embeddings is not None
+            extras = [analysis(data.name, system.name, result, applied) for analysis in analyses if embedded]
             rows[task_number, system_number] = ResultRecord(
                 data=data.name,
                 data_root=str(data.root),
@@ -70,6 +95,75 @@ def evaluate_systems(data: EvaluationData, systems: Sequence[System], *, max_ran
                 query=task.query.modality,
                 gallery=task.gallery.modality,
                 system=system.name,
-                metrics=task_metrics,
+                metrics=result.metrics,
+                options=applied,
+                extras={name: value for found in extras for name, value in found.items()},
             )
     return [rows[key] for key in sorted(rows)]
+
+
+def applied_options(system: System, options: SearchOptions, result: SearchResult) -> dict[str, Any]:
+    """The options that had an effect on a row, all others at their defaults; `flip` is the embedding's own."""
+    if result.query_embeddings is None:
+        options = SearchOptions(multi_query=options.multi_query)
+    elif result.rescored is None:
+        options = replace(options, itm_top_k=0, itm_weight=SearchOptions.itm_weight)
+    return {"flip": bool(getattr(system, "flip", False)), **options.to_json()}
+
+
+def calibration_tasks(
+    dataset: DatasetDict, query: Modality | None, gallery: Modality | None, protocol: str | None
+) -> tuple[str, list[RetrievalTask]]:
+    """What match probabilities are learnt on: the tasks of the split `validation` where there is one, else the usual.
+
+    Returns:
+        The split's name (`query/gallery` or `test` without validation), and the tasks as `prepare_tasks` makes them.
+    """
+    if "validation" in dataset:
+        return "validation", prepare_tasks(DatasetDict(test=dataset["validation"]), query, gallery, protocol)
+    return "query/gallery" if "query" in dataset else "test", prepare_tasks(dataset, query, gallery, protocol)
+
+
+def learn_calibrations(
+    system: EmbeddingSystem,
+    name: str,
+    split: str,
+    tasks: Sequence[RetrievalTask],
+    *,
+    method: Method,
+    options: SearchOptions | None = None,
+    seed: int = 0,
+) -> dict[tuple[str, str], MatchCalibration]:
+    """Match probabilities of a system for each pair of modalities that it can search in `tasks`.
+
+    Args:
+        system: embeds the items.
+        name, split: of the data, for the record.
+        tasks: of `calibration_tasks`.
+        method: `isotonic` or `platt`.
+        options: of the searches whose scores are calibrated.
+        seed: draws pairs where there are too many.
+
+    Raises:
+        ValueError: pairs of one kind alone, scikit-learn missing, or nothing that the system can search.
+    """
+    options = options or SearchOptions()
+    usable = [task for task in tasks if system.supports(task.query.modality, task.gallery.modality)]
+    if not usable:
+        raise ValueError(f"{name}: {system.name} can search none of its tasks, so nothing was learnt")
+    calibrations: dict[tuple[str, str], MatchCalibration] = {}
+    for result in system.evaluate(usable, max_rank=1, options=replace(options, itm_top_k=0)):
+        task = result.task
+        pairs = sample_pairs(task, *result.embeddings(), seed=seed)
+        about = {
+            "data": name,
+            "split": split,
+            "protocol": task.protocol,
+            "num_persons": len(np.unique(task.gallery.person_ids)),
+            "num_matching_pairs": int(pairs.is_match.sum()),
+            "num_different_pairs": count_wrong_pairs(task),
+            "options": scoring_options(applied_options(system, options, result)),
+        }
+        key = (task.query.modality, task.gallery.modality)
+        calibrations[key] = fit_calibration(pairs, method=method, about=about)
+    return calibrations

@@ -60,8 +60,8 @@ def test_expected_random_metrics__agrees_with_rank_metrics_on_random_embeddings(
 def test_chance_system__evaluates_any_task(text_dataset):
     tasks = [build_task(text_dataset, "text", "image"), build_task(text_dataset, "both", "both")]
     first, second = ChanceSystem().evaluate(tasks, max_rank=10)
-    assert first.rank(1) == pytest.approx(2 / 6)  # two of six images are the person's
-    assert (first.num_queries, second.num_queries) == (9, 9)
+    assert first.metrics.rank(1) == pytest.approx(2 / 6)  # two of six images are the person's
+    assert (first.metrics.num_queries, second.metrics.num_queries) == (9, 9)
 
 
 def test_color_histogram__dot_product_is_mean_bhattacharyya():
@@ -86,15 +86,16 @@ def test_color_histogram_system__finds_equal_colours_and_searches_images_only(ma
     assert system.supports("image", "image")
     assert not system.supports("text", "image")
     assert not system.supports("image", "both")
-    (metrics,) = system.evaluate([build_task(market_dataset, "image", "image")], max_rank=10)
+    (result,) = system.evaluate([build_task(market_dataset, "image", "image")], max_rank=10)
+    metrics = result.metrics
     assert (metrics.mAP, metrics.num_valid_queries, metrics.num_gallery) == (1.0, 3, 5)
 
 
 def test_model_system__embeds_shared_items_once(text_dataset, colour_model, colour_processor):
     system = ModelSystem(colour_model, colour_processor, batch_size=100)
     pairs = [("text", "image"), ("both", "both"), ("image", "image"), ("text", "text")]
-    metrics = system.evaluate([build_task(text_dataset, *pair) for pair in pairs], max_rank=10)
-    assert [m.mAP for m in metrics] == [1.0] * 4
+    results = system.evaluate([build_task(text_dataset, *pair) for pair in pairs], max_rank=10)
+    assert [result.metrics.mAP for result in results] == [1.0] * 4
     assert sorted(colour_model.batch_sizes) == [6, 9, 9]  # images, captions, pairs
 
 

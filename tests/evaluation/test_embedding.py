@@ -131,3 +131,34 @@ def embed_in_process(rank, folder):
 
 def test_embed_items__two_processes_give_every_process_all_rows(tmp_path):
     run_processes(embed_in_process, tmp_path, tmp_path)
+
+
+def test_embed_items__flip_adds_the_mirror_image(tmp_path, processor, config):
+    """Against the same model on pictures mirrored by Pillow; sentences have no mirror image."""
+    import torch
+
+    from modeling_mmet import MMETForReID
+
+    shared = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
+    dataset = shared["make_split"](tmp_path, [(1, 1, ["a red coat"]), (2, 1, ["a blue bag"])])
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (52, 28, 3), dtype=np.uint8)) for _ in range(2)]
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number:02d}.png")
+    model = MMETForReID(config).eval()
+
+    def reference(images):
+        with torch.no_grad():
+            return model(**processor(images=images, return_tensors="pt")).embeddings.numpy()
+
+    mirrored = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
+    summed = reference(pictures) + reference(mirrored)
+    expected = summed / np.linalg.norm(summed, axis=1, keepdims=True)
+    embeddings = {
+        (modality, flip): embed({"test": dataset}, modality, model, processor, flip=flip)[1]
+        for modality in ("image", "text")
+        for flip in (True, False)
+    }
+    np.testing.assert_allclose(embeddings["image", True], expected, atol=1e-5)
+    assert np.abs(embeddings["image", True] - embeddings["image", False]).max() > 1e-3
+    np.testing.assert_allclose(embeddings["text", True], embeddings["text", False], atol=1e-6)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmet.evaluation import EvaluationReport, RankMetrics, ResultRecord, format_table, save_report
-from mmet.evaluation.results import plot_cmc
+from mmet.evaluation.figures import plot_cmc
 
 
 def record(system="model", data="market1501", query="image", valid=3368, mean_ap=0.28349):

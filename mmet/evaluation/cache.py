@@ -1,0 +1,263 @@
+"""Embeddings on disk: nothing is computed twice, and a run that was killed goes on where it stopped.
+
+    identity = {"model": fingerprint_model(model, processor), "items": fingerprint_items(items)}
+    cache = EmbeddingCache(Path("outputs/eval/cache"), identity)
+    embeddings = embed_items(model, processor, items.dataset, items, "image", batch_size=64, cache=cache)
+
+A matrix of embeddings has a folder named after a digest of everything that it depends on, so that another model,
+another processor or changed pictures never meet its *shards*: safetensors files of some rows and their positions, each
+written under a temporary name and renamed, and each with a checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mmet.evaluation.protocols import Items
+
+logger = logging.getLogger(__name__)
+
+Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Positions `(n,)` and the embeddings `(n, D)` that belong there."""
+
+FLUSH_SECONDS = 20.0
+"""What a killed process may have to compute again."""
+
+NUMERIC_PACKAGES = ("numpy", "pillow", "tokenizers", "torch", "transformers")
+
+
+class EmbeddingCache:
+    """The shards of one matrix of embeddings.
+
+    Args:
+        root: folder of all cached embeddings; made when it is missing.
+        identity: everything that the embeddings depend on, as JSON values; kept beside the shards for people to read.
+
+    Raises:
+        ValueError: the folder cannot be written.
+    """
+
+    def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
+        description = json.dumps(identity, indent=1, sort_keys=True, ensure_ascii=False)
+        self.key = _digest([description.encode()])
+        self.folder = root / self.key
+        check_writable(self.folder)
+        write_whole(self.folder / "identity.json", description.encode())
+
+    def load(self, count: int) -> list[Path]:
+        """The shards that are whole and hold rows of a matrix of `count`; others are reported and removed."""
+        shards = []
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                positions, _ = self.read(path)
+                if positions.size and not 0 <= positions.min() <= positions.max() < count:
+                    raise ValueError(f"it holds rows {positions.min()} to {positions.max()} of {count}")
+                shards.append(path)
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                logger.warning("%s is not usable (%s): what it held is computed again", path, error)
+                path.unlink(missing_ok=True)
+        return shards
+
+    def read(self, path: Path) -> Rows:
+        """The rows of a shard. Raises `ValueError` when it is damaged or belongs to other embeddings."""
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            positions, embeddings = file.get_tensor("positions"), file.get_tensor("embeddings")
+        if metadata.get("key") != self.key:
+            raise ValueError("it holds the embeddings of another model, other data or other options")
+        if metadata.get("checksum") != _checksum(positions, embeddings):
+            raise ValueError("its checksum does not fit its content")
+        return positions, embeddings
+
+    def write(self, positions: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
+        """Save rows as one shard. Raises `OSError` when that fails; no half a file is left under a shard's name."""
+        path = self.folder / f"rows-{positions.min():09d}.safetensors"  # no two shards share a row
+        temporary = path.with_suffix(".tmp")
+        metadata = {"key": self.key, "checksum": _checksum(positions, embeddings)}
+        try:
+            save_file({"positions": positions, "embeddings": embeddings}, temporary, metadata)
+        except SafetensorError as error:  # a full disk, among others
+            raise OSError(f"cannot write {temporary}: {error}") from error
+        temporary.replace(path)
+
+
+class ShardWriter:
+    """Gathers rows and writes them as shards now and then, and at the end, whatever ends it.
+
+    A shard that cannot be written is reported once; the evaluation goes on without cache.
+
+    Args:
+        cache: where to; None writes nothing.
+        flush_seconds: time between shards.
+    """
+
+    def __init__(self, cache: EmbeddingCache | None, flush_seconds: float = FLUSH_SECONDS) -> None:
+        self._cache = cache
+        self._flush_seconds = flush_seconds
+        self._pending: list[Rows] = []
+        self._last_flush = time.monotonic()
+
+    def add(self, positions: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
+        """Take in the rows of a batch."""
+        if self._cache is None:
+            return
+        self._pending.append((positions, embeddings))
+        if time.monotonic() - self._last_flush >= self._flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered since the last shard."""
+        if self._cache is not None and self._pending:
+            positions, embeddings = zip(*self._pending, strict=True)
+            try:
+                self._cache.write(np.concatenate(positions), np.concatenate(embeddings))
+            except OSError as error:
+                logger.warning("embeddings are not cached any more: %s", error)
+                self._cache = None
+        self._pending.clear()
+        self._last_flush = time.monotonic()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+
+def fingerprint_model(model: torch.nn.Module, processor: Any) -> dict[str, str]:
+    """What a model's embeddings depend on: weights, configuration, processor, source code, numeric packages.
+
+    Args:
+        model: its `config`, where it has one, has `to_json_string`.
+        processor: has `save_pretrained`.
+
+    Raises:
+        TypeError: a processor that cannot be saved.
+    """
+    config = getattr(model, "config", None)
+    return {
+        "class": f"{type(model).__module__.rsplit('.', 1)[-1]}.{type(model).__qualname__}",
+        "weights": fingerprint_weights(model),
+        "config": "" if config is None else _digest([config.to_json_string().encode()]),
+        "processor": fingerprint_processor(processor),
+        "code": fingerprint_code(type(model), type(processor)),
+        **{name: version(name) for name in NUMERIC_PACKAGES},
+    }
+
+
+def fingerprint_weights(model: torch.nn.Module) -> str:
+    """A digest of the names, dtypes, shapes and values of all weights and buffers that are saved."""
+
+    def parts() -> Iterable[bytes | memoryview]:
+        for name, tensor in sorted(model.state_dict().items()):
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+            yield memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+    return _digest(parts())
+
+
+def fingerprint_processor(processor: Any) -> str:
+    """A digest of the files that the processor saves. Raises `TypeError` for one that cannot be saved."""
+    if not hasattr(processor, "save_pretrained"):
+        raise TypeError(f"expected a processor with save_pretrained, received {type(processor).__name__}")
+    with tempfile.TemporaryDirectory() as folder:
+        processor.save_pretrained(folder)
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return _digest(part for path in files for part in (path.name.encode(), path.read_bytes()))
+
+
+def fingerprint_code(*classes: type) -> str:
+    """A digest of the source files that define the classes; nothing for classes without one."""
+    files = [_source(cls) for cls in classes]
+    return _digest(path.read_bytes() for path in files if path is not None)
+
+
+def fingerprint_items(items: Items) -> str:
+    """A digest of what is embedded: which items, their captions, and their pictures by path, size and time of change.
+
+    A picture that is held in the data set itself, as in Parquet files, is digested by its content.
+    """
+    parts = [items.modality.encode(), items.image_index.tobytes(), items.caption_index.tobytes()]
+    if items.modality != "image":
+        parts.append(json.dumps(items.dataset.select_columns("captions")[:]["captions"]).encode())
+    if items.modality != "text":
+        parts.extend(_pictures(items.dataset))
+    return _digest(parts)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and write to it. Raises `ValueError` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write embeddings to {folder}: {error.strerror or error}. Choose another --cache_dir, or evaluate "
+            "with --no_use_cache"
+        ) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, which no other process uses, and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _pictures(dataset: Dataset) -> Iterable[bytes]:
+    for picture in dataset.select_columns("image").cast_column("image", ImageFeature(decode=False))[:]["image"]:
+        if picture["bytes"] is not None:
+            yield picture["bytes"]
+            continue
+        yield picture["path"].encode()
+        try:
+            status = Path(picture["path"]).stat()
+            yield f"{status.st_size} {status.st_mtime_ns}".encode()
+        except OSError:  # reported with the picture's name when it is read
+            yield b"absent"
+
+
+def _source(cls: type) -> Path | None:
+    try:
+        file = inspect.getsourcefile(cls)
+    except (TypeError, OSError):
+        return None
+    return Path(file) if file and Path(file).is_file() else None
+
+
+def _checksum(positions: NDArray[np.int64], embeddings: NDArray[np.float32]) -> str:
+    return _digest([str(embeddings.shape).encode(), positions.tobytes(), embeddings.tobytes()])
+
+
+def _digest(parts: Iterable[bytes | memoryview]) -> str:
+    """A digest in which the borders between parts count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(f"{len(part)} ".encode())
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,322 @@
+"""From a similarity score to the probability that two items show the same person.
+
+    calibration = fit_calibration(scores, is_match, weights, method="isotonic")
+    save_calibrations(model_folder / CALIBRATION_FILE, {("text", "image"): calibration}, weights=fingerprint)
+    calibration = MatchCalibration.load(model_folder, query="text", gallery="image")
+    calibration(0.83)
+
+Fitting needs scikit-learn (`pip install mmet[calibration]`); loading and calling do not. The probability is that of a
+pair drawn from a gallery like the one of the fit, in which a share `prior` of the pairs match; `with_prior` carries it
+over to galleries of another share.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmet.evaluation.cache import write_whole
+from mmet.evaluation.pairs import count_wrong_pairs, pair_blocks
+from mmet.evaluation.protocols import RetrievalTask
+
+CALIBRATION_FILE = "calibration.json"
+FORMAT = "mmet-calibration-1"
+METHODS = ("isotonic", "platt")
+MAX_WRONG_PAIRS = 1_000_000
+NUM_BINS = 15
+
+Method = Literal["isotonic", "platt"]
+
+
+@dataclass(frozen=True)
+class MatchCalibration:
+    """A rising function from scores to match probabilities.
+
+    Attributes:
+        method: `isotonic`, a piecewise linear function through (`scores`, `probabilities`), constant beyond its ends
+            (Zadrozny and Elkan, KDD 2002); or `platt`, 1 / (1 + exp(-(slope * score + intercept))) (Platt 1999).
+        prior: share of matching pairs where it was fitted.
+        scores: ascending; empty for `platt`.
+        probabilities: as many, never falling.
+        slope, intercept: of `platt`.
+        about: what it was fitted on, for people to read.
+    """
+
+    method: Method
+    prior: float
+    scores: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    slope: float = 0.0
+    intercept: float = 0.0
+    about: Mapping[str, Any] | None = None
+
+    def __call__(self, score: ArrayLike) -> NDArray[np.float64]:
+        """Match probabilities in [0, 1], of the shape of `score`: cosine similarities as the fit had them."""
+        values = np.asarray(score, dtype=np.float64)
+        if self.method == "isotonic":
+            return np.asarray(np.interp(values, self.scores, self.probabilities))
+        return _sigmoid(self.slope * values + self.intercept)
+
+    def with_prior(self, prior: float) -> MatchCalibration:
+        """The calibration for galleries in which a share `prior` of the pairs match, by Bayes' rule on the odds.
+
+        Raises:
+            ValueError: a prior that is not between 0 and 1.
+        """
+        if not 0 < prior < 1:
+            raise ValueError(f"expected a prior between 0 and 1, received {prior}")
+        change = np.log(prior / (1 - prior)) - np.log(self.prior / (1 - self.prior))
+        if self.method == "platt":
+            return replace(self, prior=prior, intercept=self.intercept + float(change))
+        p = np.array(self.probabilities)
+        moved = p * np.exp(change) / (p * np.exp(change) + 1 - p)
+        return replace(self, prior=prior, probabilities=tuple(moved.tolist()))
+
+    @classmethod
+    def load(cls, path: str | Path, *, query: str = "image", gallery: str = "image") -> MatchCalibration:
+        """The calibration of a pair of modalities, from `calibration.json` or the folder that holds it.
+
+        Raises:
+            ValueError: no such file, not a calibration file, or none for these modalities.
+        """
+        calibrations, _ = read_calibrations(Path(path))
+        if (query, gallery) not in calibrations:
+            known = ", ".join(f"{q}→{g}" for q, g in calibrations) or "none"
+            raise ValueError(f"{path}: expected a calibration of {query}→{gallery}, it holds {known}")
+        return calibrations[query, gallery]
+
+
+@dataclass(frozen=True, eq=False)
+class PairSample:
+    """Scored pairs to fit on, all `(n,)`: their scores, whether they match, how many pairs each stands for."""
+
+    scores: NDArray[np.float32]
+    is_match: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+
+
+def sample_pairs(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    *,
+    max_wrong: int = MAX_WRONG_PAIRS,
+    seed: int = 0,
+) -> PairSample:
+    """All matching pairs of a task and a random sample of at most `max_wrong` others, weighted to stand for all.
+
+    Args:
+        task: whose embeddings these are.
+        query_embeddings: `(Q, D)`, rows L2-normalised.
+        gallery_embeddings: `(G, D)`, likewise.
+        max_wrong: pairs of different persons to keep at most.
+        seed: draws them.
+
+    Raises:
+        ValueError: no matching pair, or none of different persons: both are needed to learn from.
+    """
+    num_wrong = count_wrong_pairs(task)
+    kept = np.arange(num_wrong)
+    if num_wrong > max_wrong:  # numbers drawn twice count once: a million of a hundred million loses half a percent
+        kept = np.unique(np.random.default_rng(seed).integers(num_wrong, size=max_wrong))
+    matching: list[NDArray[np.float32]] = []
+    wrong: list[NDArray[np.float32]] = []
+    seen = 0
+    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+        matching.append(block.scores[block.is_match])
+        others = block.scores[block.is_wrong]
+        first, last = np.searchsorted(kept, [seen, seen + len(others)])
+        wrong.append(others[kept[first:last] - seen])
+        seen += len(others)
+    matches, others = np.concatenate(matching), np.concatenate(wrong)
+    if not len(matches) or not len(others):
+        raise ValueError(
+            "a calibration is learnt from pairs of the same and of different persons, in a gallery with at least two "
+            f"persons; received {len(matches)} pairs of the same and {len(others)} of different persons"
+        )
+    return PairSample(
+        scores=np.concatenate([matches, others]),
+        is_match=np.repeat([True, False], [len(matches), len(others)]),
+        weights=np.repeat([1.0, num_wrong / len(others)], [len(matches), len(others)]),
+    )
+
+
+def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, Any] | None = None) -> MatchCalibration:
+    """Learn match probabilities from scored pairs, by scikit-learn.
+
+    `isotonic` follows any rising relation and wants many matching pairs (a thousand, say); `platt` has two parameters.
+    Platt's targets are his: (N₊ + 1) / (N₊ + 2) for matches and 1 / (N₋ + 2) for others.
+
+    Raises:
+        ValueError: scikit-learn is not installed, or an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"expected a calibration method out of {', '.join(METHODS)}, received {method!r}")
+    try:
+        from sklearn.isotonic import IsotonicRegression
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ValueError("learning a calibration needs scikit-learn: pip install 'mmet[calibration]'") from error
+    scores, truth = sample.scores.astype(np.float64), sample.is_match
+    prior = float(np.average(truth, weights=sample.weights))
+    if method == "isotonic":
+        isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        isotonic.fit(scores, truth, sample_weight=sample.weights)
+        knots = isotonic.X_thresholds_.tolist(), isotonic.y_thresholds_.tolist()
+        return MatchCalibration("isotonic", prior, scores=tuple(knots[0]), probabilities=tuple(knots[1]), about=about)
+    totals = [float(sample.weights[truth].sum()), float(sample.weights[~truth].sum())]
+    target = np.where(truth, (totals[0] + 1) / (totals[0] + 2), 1 / (totals[1] + 2))
+    # A pair with a fractional target is two pairs, one of each class, with fractional weights.
+    regression = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    regression.fit(
+        np.concatenate([scores, scores])[:, None],
+        np.repeat([1, 0], len(scores)),
+        sample_weight=np.concatenate([target, 1 - target]) * np.tile(sample.weights, 2),
+    )
+    slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
+    return MatchCalibration("platt", prior, slope=slope, intercept=intercept, about=about)
+
+
+def save_calibrations(
+    path: Path, calibrations: Mapping[tuple[str, str], MatchCalibration], *, weights: str = ""
+) -> None:
+    """Write `calibration.json`, replacing what was there.
+
+    Args:
+        path: the file.
+        calibrations: by (query, gallery) modality.
+        weights: `fingerprint_weights` of the model whose scores these are.
+    """
+    entries = [
+        {"query": query, "gallery": gallery, **asdict(calibration)}
+        for (query, gallery), calibration in calibrations.items()
+    ]
+    content = json.dumps({"format": FORMAT, "weights": weights, "calibrations": entries}, indent=1) + "\n"
+    write_whole(path, content.encode())
+
+
+def read_calibrations(path: Path) -> tuple[dict[tuple[str, str], MatchCalibration], str]:
+    """What `save_calibrations` wrote: the calibrations and the fingerprint of the model's weights.
+
+    Raises:
+        ValueError: no such file, or not a calibration file; the message names it.
+    """
+    file = path / CALIBRATION_FILE if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"there is no calibration in {file}; learn one with run_reid_eval.py --calibrate name=folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as a calibration: {error}") from error
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError(f"expected the format {FORMAT!r}, received {content['format']!r}")
+        entries = {(entry["query"], entry["gallery"]): _parse(entry) for entry in content["calibrations"]}
+        return entries, str(content["weights"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is not a calibration file: {error}") from error
+
+
+def _parse(entry: Mapping[str, Any]) -> MatchCalibration:
+    """A calibration from its JSON entry; `ValueError` for one that is no rising function into [0, 1]."""
+    calibration = MatchCalibration(
+        method=entry["method"],
+        prior=float(entry["prior"]),
+        scores=tuple(map(float, entry["scores"])),
+        probabilities=tuple(map(float, entry["probabilities"])),
+        slope=float(entry["slope"]),
+        intercept=float(entry["intercept"]),
+        about=entry.get("about"),
+    )
+    if calibration.method not in METHODS:
+        raise ValueError(f"unknown method {calibration.method!r}")
+    if not 0 < calibration.prior < 1:
+        raise ValueError(f"expected a prior between 0 and 1, received {calibration.prior}")
+    if calibration.method == "isotonic":
+        scores, probabilities = np.array(calibration.scores), np.array(calibration.probabilities)
+        rising = len(scores) == len(probabilities) > 0 and (np.diff(scores) >= 0).all()
+        bounded = ((probabilities >= 0) & (probabilities <= 1)).all()
+        if not (rising and bounded and (np.diff(probabilities) >= 0).all()):
+            raise ValueError("expected ascending scores with as many probabilities in [0, 1] that never fall")
+    elif not np.isfinite([calibration.slope, calibration.intercept]).all():
+        raise ValueError("expected a finite slope and intercept")
+    return calibration
+
+
+class Reliability:
+    """How far predicted probabilities can be trusted: a reliability diagram, Brier score and ECE, from a stream.
+
+    Bins are of equal width over [0, 1], as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017).
+
+    Attributes:
+        counts, predicted, observed: `(bins,)`: how many predictions fell into each bin, the sum of them, and how many
+            came true.
+    """
+
+    def __init__(self, num_bins: int = NUM_BINS) -> None:
+        self.counts = np.zeros(num_bins, dtype=np.int64)
+        self.predicted = np.zeros(num_bins)
+        self.observed = np.zeros(num_bins)
+        self._squared_error = 0.0
+
+    def add(self, probabilities: NDArray[np.float64], outcomes: NDArray[np.bool_]) -> None:
+        """Take in predictions `(n,)` and whether they came true `(n,)`."""
+        num_bins = len(self.counts)
+        bins = np.minimum((probabilities * num_bins).astype(np.int64), num_bins - 1)
+        self.counts += np.bincount(bins, minlength=num_bins)
+        self.predicted += np.bincount(bins, probabilities, minlength=num_bins)
+        self.observed += np.bincount(bins, outcomes, minlength=num_bins)
+        self._squared_error += float(np.sum((probabilities - outcomes) ** 2))
+
+    @property
+    def brier(self) -> float:
+        """Mean squared difference of prediction and outcome (Brier 1950)."""
+        return self._squared_error / int(self.counts.sum())
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: the mean over predictions of |observed - predicted| of their bin."""
+        return float(np.abs(self.observed - self.predicted).sum() / self.counts.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Brier score, ECE and the bins that hold anything: mean prediction, share that came true, count."""
+        filled = np.flatnonzero(self.counts)
+        bins = [
+            {
+                "predicted": float(self.predicted[b] / self.counts[b]),
+                "observed": float(self.observed[b] / self.counts[b]),
+                "count": int(self.counts[b]),
+            }
+            for b in filled
+        ]
+        return {"brier": self.brier, "ece": self.ece, "bins": bins}
+
+
+def measure_reliability(
+    calibration: MatchCalibration,
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+) -> dict[str, Reliability]:
+    """Predictions for `pairs`, every query with every entry of its gallery, and for `first`, its first entry alone."""
+    pairs, first = Reliability(), Reliability()
+    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+        kept = ~block.is_removed
+        pairs.add(calibration(block.scores[kept]), block.is_match[kept])
+        scores = np.where(kept, block.scores, -np.inf)
+        rows, best = np.arange(len(scores)), scores.argmax(axis=1)
+        answered = scores[rows, best] > -np.inf
+        first.add(calibration(scores[rows, best][answered]), block.is_match[rows, best][answered])
+    return {"pairs": pairs, "first": first}
+
+
+def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(0.5 * (1 + np.tanh(values / 2)))

@@ -1,0 +1,90 @@
+"""Better queries from the embeddings alone: average query expansion, and several pictures of a person as one query.
+
+task, query = merge_queries(task, query)
+query = expand_queries(task, query, gallery, count=5)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmet.evaluation.pairs import best_entries, pair_blocks
+from mmet.evaluation.protocols import RetrievalTask
+
+
+def expand_queries(
+    task: RetrievalTask, query_embeddings: NDArray[np.float32], gallery_embeddings: NDArray[np.float32], *, count: int
+) -> NDArray[np.float32]:
+    """Average query expansion (Chum et al., "Total Recall", ICCV 2007; AQE in Arandjelović and Zisserman, CVPR 2012).
+
+    A query becomes the normalised mean of itself and of the `count` entries that rank first in its gallery; which of
+    them are right plays no part. Entries that the protocol removes are not in a query's gallery and are not averaged.
+
+    Args:
+        task: whose embeddings these are.
+        query_embeddings: `(Q, D)`, rows L2-normalised.
+        gallery_embeddings: `(G, D)`, likewise.
+        count: entries to average with; where a gallery holds fewer, all of them.
+
+    Returns:
+        `(Q, D)` float32, rows L2-normalised.
+
+    Raises:
+        ValueError: a count below 1.
+    """
+    if count < 1:
+        raise ValueError(f"expected a count of at least 1, received {count}")
+    expanded = query_embeddings.astype(np.float32, copy=True)
+    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+        block.scores[block.is_removed] = -np.inf
+        for query, scores in enumerate(block.scores, block.queries.start):
+            expanded[query] += gallery_embeddings[best_entries(scores, count)].sum(axis=0)
+    return normalized(expanded)
+
+
+def merge_queries(
+    task: RetrievalTask, query_embeddings: NDArray[np.float32]
+) -> tuple[RetrievalTask, NDArray[np.float32]]:
+    """Multi-query search: the queries of one person from one camera become one, their normalised mean.
+
+    This is the multi-query setting of Market-1501 (Zheng et al. 2015, average pooling) over the queries at hand. Where
+    a protocol goes by the query's image, the captions of one image are merged instead.
+
+    Args:
+        task: whose queries these are.
+        query_embeddings: `(Q, D)`, rows L2-normalised.
+
+    Returns:
+        The task with one query item a group, its first, in their order; and the embeddings `(groups, D)`.
+    """
+    items = task.query
+    places = task.query_exclusion_ids
+    if places is None:
+        places = np.array(items.dataset.select_columns("camera_id")[:]["camera_id"], dtype=np.int64)[items.image_index]
+    keys = np.stack([items.person_ids, places], axis=1)
+    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    sums = np.zeros((len(first), query_embeddings.shape[1]), dtype=np.float32)
+    np.add.at(sums, group.reshape(-1), query_embeddings)
+    order = np.argsort(first)
+    kept = first[order]
+    exclusion = task.query_exclusion_ids
+    merged = replace(
+        task,
+        query=replace(
+            items,
+            image_index=items.image_index[kept],
+            caption_index=items.caption_index[kept],
+            person_ids=items.person_ids[kept],
+        ),
+        query_exclusion_ids=None if exclusion is None else exclusion[kept],
+    )
+    return merged, normalized(sums[order])
+
+
+def normalized(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of length 1; rows of zeros stay zeros."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, np.where(lengths > 0, lengths, 1), dtype=np.float32)

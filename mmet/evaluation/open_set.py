@@ -1,0 +1,244 @@
+"""Decisions by a threshold: is this the same person (verification), and is the person in the gallery at all?
+
+    verification = verify_pairs(task, query_embeddings, gallery_embeddings)
+    verification.at(1e-3).true_positive_rate
+    open_set = search_open_set(task, query_embeddings, gallery_embeddings, absent_share=0.5, seed=0)
+    open_set.at(1e-2).true_positive_rate          # 1 - FNIR
+
+A pair or a search is accepted when its score is at or above the threshold. All rates are exact: of the wrong pairs
+only the highest scores are kept, which is all that low false positive rates depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmet.evaluation.pairs import count_wrong_pairs, pair_blocks
+from mmet.evaluation.protocols import RetrievalTask
+
+VERIFICATION_RATES = (1e-2, 1e-3, 1e-4)
+IDENTIFICATION_RATES = (1e-1, 1e-2, 1e-3)
+MAX_FALSE_POSITIVE_RATE = 0.1
+"""How far ROC curves go: of the wrong pairs, this share of the highest scores is held in memory."""
+
+CURVE_POINTS_A_DECADE = 10
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The best that a threshold can do while no more than `max_false_positive_rate` of the negatives are accepted.
+
+    `threshold` is the lowest score that is accepted; infinite where nothing can be.
+    """
+
+    max_false_positive_rate: float
+    true_positive_rate: float
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdScores:
+    """Scores from which the trade-off between the two kinds of error follows.
+
+    Attributes:
+        positives: `(P,)` ascending scores of what should be accepted; minus infinity is never accepted.
+        highest_negatives: the highest scores of what should be rejected, descending.
+        num_negatives: how many there are in all.
+    """
+
+    positives: NDArray[np.float32]
+    highest_negatives: NDArray[np.float32]
+    num_negatives: int
+
+    def at(self, max_false_positive_rate: float) -> OperatingPoint:
+        """The point of the ROC curve at a false positive rate.
+
+        Raises:
+            ValueError: more negatives would have to be accepted than are held.
+        """
+        allowed = _count_within(max_false_positive_rate, self.num_negatives)
+        bound = self._negative_to_exceed(allowed, max_false_positive_rate)
+        first_accepted = int(np.searchsorted(self.positives, bound, side="right"))
+        above = self.highest_negatives[self.highest_negatives > bound]
+        accepted_scores = [*self.positives[first_accepted : first_accepted + 1], *above[-1:]]
+        return OperatingPoint(
+            max_false_positive_rate=max_false_positive_rate,
+            true_positive_rate=1 - first_accepted / len(self.positives),
+            threshold=float(min(accepted_scores, default=np.inf)),
+        )
+
+    def _negative_to_exceed(self, allowed: int, max_false_positive_rate: float) -> float:
+        """The score of the first negative that would be one too many."""
+        if allowed >= self.num_negatives:
+            return -np.inf
+        if allowed >= len(self.highest_negatives):
+            held = len(self.highest_negatives) / self.num_negatives
+            raise ValueError(f"expected a false positive rate below {held:g}, received {max_false_positive_rate:g}")
+        return float(self.highest_negatives[allowed])
+
+    def curve(self, max_false_positive_rate: float = MAX_FALSE_POSITIVE_RATE) -> list[OperatingPoint]:
+        """Ten points a decade up to a false positive rate, from 1 / negatives, the lowest that is told from zero."""
+        lowest = 1 / self.num_negatives
+        if lowest >= max_false_positive_rate:
+            return [self.at(max_false_positive_rate)]
+        steps = int(np.ceil(np.log10(max_false_positive_rate / lowest) * CURVE_POINTS_A_DECADE))
+        rates = np.geomspace(lowest, max_false_positive_rate, steps + 1)
+        return [self.at(float(rate)) for rate in rates]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSetSearch:
+    """Searches by persons of whom some were taken out of the gallery.
+
+    Attributes:
+        any_rank: accepted where a true match, at whatever rank, is at or above the threshold.
+        first_rank: accepted where in addition a true match ranks first.
+        num_absent_persons: persons that were taken out; their queries are the negatives.
+    """
+
+    any_rank: ThresholdScores
+    first_rank: ThresholdScores
+    num_absent_persons: int
+
+
+def verify_pairs(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    *,
+    max_false_positive_rate: float = MAX_FALSE_POSITIVE_RATE,
+) -> ThresholdScores:
+    """One-to-one comparison of every query with every entry of its gallery.
+
+    The true positive rate at a false positive rate is ISO/IEC 19795-1's 1 - FNMR at FMR.
+
+    Args:
+        task: whose embeddings these are. Pairs that the protocol removes are neither right nor wrong.
+        query_embeddings: `(Q, D)`, rows L2-normalised.
+        gallery_embeddings: `(G, D)`, likewise.
+        max_false_positive_rate: up to which the result can be asked; memory grows with it.
+
+    Raises:
+        ValueError: no pair of different persons.
+    """
+    num_negatives = count_wrong_pairs(task)
+    if num_negatives == 0:
+        raise ValueError("expected pairs of different persons, received the images of one person alone")
+    highest = HighestScores(_count_within(max_false_positive_rate, num_negatives) + 1)
+    positives = []
+    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+        positives.append(block.scores[block.is_match])
+        highest.add(block.scores[block.is_wrong])
+    return ThresholdScores(np.sort(np.concatenate(positives)), highest.descending(), num_negatives)
+
+
+def search_open_set(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    *,
+    absent_share: float,
+    seed: int,
+) -> OpenSetSearch:
+    """Search a gallery from which all images of some persons were taken.
+
+    Positives are the searches by persons who stayed: the score of their best true match. Negatives are the searches by
+    persons who were taken out: the best score of anyone. So `1 - at(f).true_positive_rate` is FNIR at FPIR f (ISO/IEC
+    19795-1; NIST FRVT 1:N, NISTIR 8271): the share of mated searches whose mate is below the threshold (or, for
+    `first_rank`, not first), where at most a share f of the non-mated searches returns anyone at or above it.
+
+    Queries without a true match under the protocol take no part.
+
+    Args:
+        task: whose embeddings these are.
+        query_embeddings: `(Q, D)`, rows L2-normalised.
+        gallery_embeddings: `(G, D)`, likewise.
+        absent_share: share of the queried persons to take out; at least one is, and one stays.
+        seed: chooses them.
+
+    Raises:
+        ValueError: a share that is none, or fewer than two persons with a valid query.
+    """
+    absent = choose_absent_persons(task, absent_share, seed)
+    best_match, best_other, is_absent = [], [], []
+    for queries, match, other in _best_scores(task, query_embeddings, gallery_embeddings, absent):
+        best_match.append(match)
+        best_other.append(other)
+        is_absent.append(np.isin(task.query.person_ids[queries], absent))
+    matches, others = np.concatenate(best_match), np.concatenate(best_other)
+    negative = np.concatenate(is_absent) & (matches > -np.inf)
+    positive = ~np.concatenate(is_absent) & (matches > -np.inf)
+    negatives = -np.sort(-others[negative])
+    at_first = np.where(matches > others, matches, np.float32(-np.inf))  # a tie with somebody else is not first
+    return OpenSetSearch(
+        any_rank=ThresholdScores(np.sort(matches[positive]), negatives, len(negatives)),
+        first_rank=ThresholdScores(np.sort(at_first[positive]), negatives, len(negatives)),
+        num_absent_persons=len(absent),
+    )
+
+
+def choose_absent_persons(task: RetrievalTask, share: float, seed: int) -> NDArray[np.int64]:
+    """Persons to take out of the gallery, out of those with a valid query; ascending. Raises as `search_open_set`."""
+    if not 0 < share < 1:
+        raise ValueError(f"expected a share of absent persons between 0 and 1, received {share}")
+    num_matches, _ = task.matches().counts()
+    persons = np.unique(task.query.person_ids[num_matches > 0])
+    if len(persons) < 2:
+        raise ValueError(f"expected queries by at least two persons for an open-set search, received {len(persons)}")
+    count = min(max(1, round(share * len(persons))), len(persons) - 1)
+    return np.sort(np.random.default_rng(seed).permutation(persons)[:count])
+
+
+class HighestScores:
+    """Keeps the `count` highest of a stream of scores."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._kept: list[NDArray[np.float32]] = []
+        self._size = 0
+
+    def add(self, scores: NDArray[np.float32]) -> None:
+        """Take in scores `(n,)`."""
+        self._kept.append(scores)
+        self._size += len(scores)
+        if self._size > 2 * self._count:
+            self._shrink()
+
+    def descending(self) -> NDArray[np.float32]:
+        """The highest scores, best first."""
+        self._shrink()
+        return -np.sort(-np.concatenate([np.empty(0, np.float32), *self._kept]))
+
+    def _shrink(self) -> None:
+        scores = np.concatenate([np.empty(0, np.float32), *self._kept])
+        if len(scores) > self._count:
+            scores = np.partition(scores, len(scores) - self._count)[len(scores) - self._count :]
+        self._kept, self._size = [scores], len(scores)
+
+
+def _best_scores(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    absent: NDArray[np.int64],
+) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
+    """For each block of queries, the best scores of a true match and of anyone else who is not absent, both `(B,)`."""
+    is_out = np.isin(task.gallery.person_ids, absent)  # (G,)
+    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+        match = np.where(block.is_match, block.scores, np.float32(-np.inf)).max(axis=1)
+        other = np.where(block.is_wrong & ~is_out, block.scores, np.float32(-np.inf)).max(axis=1)
+        yield block.queries, match, other
+
+
+def _count_within(rate: float, total: int) -> int:
+    """The largest count whose share of `total` is at most `rate`, as floating-point division has it."""
+    count = min(int(rate * total), total)
+    while count < total and (count + 1) / total <= rate:
+        count += 1
+    while count > 0 and count / total > rate:
+        count -= 1
+    return count

@@ -1,0 +1,234 @@
+"""One search with its options: merged and expanded queries, ranking, re-scoring of what ranks first.
+
+    result = run_search(task, query_embeddings, gallery_embeddings, SearchOptions(query_expansion=5), max_rank=50)
+    result.metrics.mAP, result.first_entries(0, 10)
+
+Every option is off by default, and `SearchOptions.to_json` goes into the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmet.evaluation.expansion import expand_queries, merge_queries
+from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
+from mmet.evaluation.protocols import RetrievalTask
+from mmet.evaluation.ranking import RankMetrics, average_ranks, rank_metrics
+
+Matcher = Callable[[RetrievalTask, NDArray[np.int64]], NDArray[np.float32]]
+"""Reads pairs `(P, 2)` of a query and a gallery position together: `(P,)` log-odds that they belong together."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is done to a plain search by cosine similarity; nothing by default.
+
+    Attributes:
+        multi_query: the queries of one person from one camera are averaged (`merge_queries`).
+        query_expansion: first entries that a query is averaged with (`expand_queries`); 0 for none.
+        itm_top_k: first entries that the cross-encoder re-scores; 0 for none.
+        itm_weight: weight of its log-odds beside the cosine.
+    """
+
+    multi_query: bool = False
+    query_expansion: int = 0
+    itm_top_k: int = 0
+    itm_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("query_expansion", "itm_top_k"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"expected {name} of at least 0, received {getattr(self, name)}")
+        if not np.isfinite(self.itm_weight):
+            raise ValueError(f"expected a finite itm_weight, received {self.itm_weight}")
+        if self.itm_top_k and self.multi_query:
+            raise ValueError(
+                "itm_top_k reads a query's own picture or sentence; with multi_query, which averages several, it has "
+                "none: choose one of the two"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """All options by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class RescoredEntries:
+    """The first entries of every query in their new order.
+
+    Attributes:
+        positions: `(Q, k)` positions in the gallery, best first; -1 where a gallery holds fewer.
+        scores: `(Q, k)` float32, what they are ordered by.
+    """
+
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """A search that was run.
+
+    Attributes:
+        task: with the queries as they were merged.
+        metrics: of the final ranking.
+        query_embeddings: `(Q, D)` as they were searched with; None for systems that embed nothing.
+        gallery_embeddings: `(G, D)`; likewise.
+        rescored: what the cross-encoder put in order, if it did.
+    """
+
+    task: RetrievalTask
+    metrics: RankMetrics
+    query_embeddings: NDArray[np.float32] | None = None
+    gallery_embeddings: NDArray[np.float32] | None = None
+    rescored: RescoredEntries | None = None
+
+    def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Those of queries and gallery. Raises `ValueError` for a system that embeds nothing."""
+        if self.query_embeddings is None or self.gallery_embeddings is None:
+            raise ValueError("this system has no embeddings")
+        return self.query_embeddings, self.gallery_embeddings
+
+    def average_precisions(self) -> NDArray[np.float64]:
+        """AP of every query `(Q,)`; NaN for those without a true match."""
+        ranks = ranks_by_query(self.task, *self.embeddings(), self.rescored)
+        return np.array([average_precision(own) for own in ranks])
+
+    def first_entries(self, query: int, count: int) -> list[tuple[int, float, bool]]:
+        """The head of one query's ranking: position in the gallery, score, and whether it is a true match.
+
+        Entries that the protocol removes do not appear. Beyond what was re-scored, scores are cosines.
+        """
+        query_embeddings, gallery_embeddings = self.embeddings()
+        is_match, is_removed = label_pairs(self.task, slice(query, query + 1))
+        scores = gallery_embeddings @ query_embeddings[query]
+        scores[is_removed[0]] = -np.inf
+        head: dict[int, float] = {}
+        if self.rescored is not None:
+            first = self.rescored.positions[query] >= 0
+            rescored = zip(self.rescored.positions[query][first], self.rescored.scores[query][first], strict=True)
+            head = {int(entry): float(score) for entry, score in rescored}
+        ranked = best_entries(scores, count + len(head))
+        tail = [(int(entry), float(scores[entry])) for entry in ranked if entry not in head]
+        return [(entry, score, bool(is_match[0, entry])) for entry, score in [*head.items(), *tail][:count]]
+
+
+def run_search(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    options: SearchOptions | None = None,
+    *,
+    max_rank: int,
+    matcher: Matcher | None = None,
+) -> SearchResult:
+    """Rank the gallery for every query.
+
+    Args:
+        task: whose embeddings these are.
+        query_embeddings: `(Q, D)`, rows L2-normalised.
+        gallery_embeddings: `(G, D)`, likewise.
+        options: None for a plain search.
+        max_rank: length of the CMC curve.
+        matcher: the cross-encoder; without one, or for pairs of modalities that it cannot read, nothing is re-scored.
+
+    Raises:
+        ValueError: as `rank_metrics`.
+    """
+    options = options or SearchOptions()
+    if options.multi_query:
+        task, query_embeddings = merge_queries(task, query_embeddings)
+    if options.query_expansion:
+        query_embeddings = expand_queries(task, query_embeddings, gallery_embeddings, count=options.query_expansion)
+    if not options.itm_top_k or matcher is None:
+        metrics = rank_metrics(
+            query_embeddings,
+            gallery_embeddings,
+            task.query.person_ids,
+            task.gallery.person_ids,
+            task.query_exclusion_ids,
+            task.gallery_exclusion_ids,
+            max_rank=max_rank,
+        )
+        return SearchResult(task, metrics, query_embeddings, gallery_embeddings)
+    rescored = rescore_first(
+        task, query_embeddings, gallery_embeddings, matcher, count=options.itm_top_k, weight=options.itm_weight
+    )
+    ranks = ranks_by_query(task, query_embeddings, gallery_embeddings, rescored)
+    metrics = average_ranks(
+        [own for own in ranks if own.size], len(query_embeddings), len(gallery_embeddings), max_rank
+    )
+    return SearchResult(task, metrics, query_embeddings, gallery_embeddings, rescored)
+
+
+def rescore_first(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    matcher: Matcher,
+    *,
+    count: int,
+    weight: float,
+) -> RescoredEntries:
+    """Put the first `count` entries of each query in the order of cosine + `weight` × log-odds of the matcher.
+
+    Of equal sums the entry that ranked better before comes first. Adding the matching score to the similarity of the
+    embeddings is what BLIP does (Li et al., ICML 2022); with a weight of 0 nothing changes.
+    """
+    num_queries = len(query_embeddings)
+    positions = np.full((num_queries, count), -1, dtype=np.int64)
+    cosines = np.full((num_queries, count), -np.inf, dtype=np.float32)
+    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+        block.scores[block.is_removed] = -np.inf
+        for query, scores in enumerate(block.scores, block.queries.start):
+            first = best_entries(scores, count)
+            positions[query, : len(first)] = first
+            cosines[query, : len(first)] = scores[first]
+    queries, places = np.nonzero(positions >= 0)
+    log_odds = matcher(task, np.stack([queries, positions[queries, places]], axis=1))
+    scores = cosines.copy()
+    scores[queries, places] += np.float32(weight) * log_odds
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return RescoredEntries(np.take_along_axis(positions, order, axis=1), np.take_along_axis(scores, order, axis=1))
+
+
+def ranks_by_query(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    rescored: RescoredEntries | None = None,
+) -> list[NDArray[np.int64]]:
+    """Each query's ascending ranks of its true matches, none where it has none.
+
+    Where first entries were re-scored, they have the ranks of their new order; what was behind them keeps its ranks.
+    """
+    ranks = []
+    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+        block.scores[block.is_removed] = -np.inf
+        for row, query in enumerate(range(block.queries.start, block.queries.stop)):
+            own = match_ranks(block.scores[row], np.flatnonzero(block.is_match[row]))
+            if rescored is not None:
+                first = rescored.positions[query][rescored.positions[query] >= 0]
+                new_first = np.flatnonzero(block.is_match[row, first]) + 1
+                own = np.concatenate([new_first, own[own > len(first)]])
+            ranks.append(own)
+    return ranks
+
+
+def average_precision(ranks: NDArray[np.int64]) -> float:
+    """The mean of i / r_i over the ascending ranks `(P,)` of a query's true matches; NaN where it has none."""
+    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks)) if len(ranks) else float("nan")
+
+
+def match_ranks(scores: NDArray[np.float32], matches: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ascending ranks `(P,)` of the entries `matches` `(P,)` by their scores `(G,)`; equal scores keep their order."""
+    ordered = np.sort(scores)
+    own = scores[matches]
+    greater = len(scores) - np.searchsorted(ordered, own, side="right")
+    tied_before = [np.count_nonzero(scores[:match] == score) for match, score in zip(matches, own, strict=True)]
+    return np.sort(greater + np.array(tied_before, dtype=np.int64) + 1)

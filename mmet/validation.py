@@ -1,0 +1,271 @@
+"""Validation without touching a test set: persons held out of the training data, and retrieval among them.
+
+`hold_out_persons` takes some persons of each domain out of *all* training sources, so that no stage ever sees them;
+`RetrievalEvaluator` then searches images (and, where there are captions, sentences) of these persons during training.
+It does the same for datasets that the user names for evaluation.
+
+    held_out = choose_persons([finegpr, market], amount=0.1, seed=0)
+    training, rest = split_persons(finegpr, held_out)
+    evaluate = RetrievalEvaluator([RetrievalSet("validation_finegpr", "validation", retrieval_tasks(rest))], processor)
+    evaluate(model, accelerator)["validation_mAP"]
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from mmet.data.schema import NO_CAMERA, DatasetError
+from mmet.evaluation import RetrievalTask, build_task, embed_items, rank_metrics
+from mmet.evaluation.protocols import Items
+from modeling_mmet import MMETForPreTraining, MMETForReID
+
+logger = logging.getLogger(__name__)
+
+REPORTED_RANKS = (1, 5, 10)
+
+Persons = Mapping[str, NDArray[np.int64]]
+"""Person ids of each domain, ascending."""
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalSet:
+    """What is evaluated during training under one name.
+
+    Attributes:
+        name: begins the metrics' names, such as `validation_finegpr`.
+        role: `validation` (held out of the training data) or `data` (named by the user); the mean mAP of all sets of
+            a role is `<role>_mAP`.
+        tasks: the searches.
+        description: what it is, for the result file.
+    """
+
+    name: str
+    role: str
+    tasks: Sequence[RetrievalTask]
+    description: str = ""
+
+
+def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: int) -> Persons:
+    """
+    The persons of each domain that validation gets: among those with two images or more, drawn by seed and domain, so
+    that a domain's choice depends neither on the other domains nor on the order of its sources.
+
+    Args:
+        sources: all training sources, each once.
+        amount: share of a domain's persons (below 1), or their number; at least two are taken. 0 takes none.
+        seed: which ones.
+
+    Raises:
+        ValueError: for a number that is not whole, or more persons than a domain can spare.
+    """
+    if not amount:
+        return {}
+    if amount >= 1 and amount != int(amount):
+        raise ValueError(f"validation_identities must be a share below 1 or a whole number, received {amount}")
+    chosen = {}
+    for domain, (person_ids, counts) in _count_images(sources).items():
+        wanted = max(2, round(amount * len(person_ids)) if amount < 1 else int(amount))
+        eligible = person_ids[counts >= 2]
+        if wanted > len(eligible) or wanted >= len(person_ids):
+            raise ValueError(
+                f"{domain}: expected more than {wanted} persons with two images to hold {wanted} out for validation, "
+                f"received {len(eligible)} of {len(person_ids)}; lower --validation_identities, or set it to 0"
+            )
+        rng = np.random.default_rng([seed, *domain.encode()])
+        chosen[domain] = np.sort(rng.choice(eligible, wanted, replace=False))
+    return chosen
+
+
+def split_persons(source: datasets.Dataset, persons: Persons) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """The rows of everybody else, unknown persons (negative ids) among them, and those of `persons`."""
+    domains, person_ids = _persons(source)
+    held = np.zeros(len(source), dtype=bool)
+    for domain, ids in persons.items():
+        held |= (domains == domain) & np.isin(person_ids, ids)
+    if not held.any():
+        return source, source.select([])
+    return source.select(np.flatnonzero(~held)), source.select(np.flatnonzero(held))
+
+
+def limit_images(source: datasets.Dataset, *, images_per_person: int, seed: int) -> datasets.Dataset:
+    """At most so many rows of each person, drawn by seed; rows keep their order."""
+    _, person_ids = _persons(source)
+    order = np.random.default_rng([seed, len(source)]).permutation(len(source))
+    order = order[np.argsort(person_ids[order], kind="stable")]  # by person, shuffled within
+    _, starts, counts = np.unique(person_ids[order], return_index=True, return_counts=True)
+    within = np.arange(len(order)) - np.repeat(starts, counts)
+    return source.select(np.sort(order[within < images_per_person]))
+
+
+def validation_sets(
+    sources: Sequence[datasets.Dataset], persons: Persons, *, images_per_person: int, seed: int
+) -> list[RetrievalSet]:
+    """One `RetrievalSet` for each domain of `persons`, of their rows in the (distinct) sources."""
+    sets = []
+    held = [split_persons(source, persons)[1] for source in sources]
+    for domain, ids in persons.items():
+        parts = [split_persons(source, {domain: ids})[1] for source in held]
+        rows = datasets.concatenate_datasets([part for part in parts if len(part)])
+        rows = limit_images(_drop_repeated(rows), images_per_person=images_per_person, seed=seed)
+        description = f"{len(rows):,} images of {len(ids):,} persons held out of the training data of {domain}"
+        logger.info("validation: %s", description)
+        sets.append(RetrievalSet(f"validation_{domain}", "validation", retrieval_tasks(rows), description))
+    return sets
+
+
+def retrieval_tasks(rows: datasets.Dataset) -> list[RetrievalTask]:
+    """
+    image→image, and text→image where there are captions, among the rows of one split.
+
+    Where the cameras are known, images of the query's own person and camera do not count (the `market` protocol);
+    else the query's own image alone does not (`leave-one-image-out`).
+    """
+    tasks = [_image_task(rows)]
+    if any(rows.select_columns("captions")[:]["captions"]):
+        tasks.append(build_task(datasets.DatasetDict(test=rows), "text", "image", "text-to-image"))
+    return tasks
+
+
+def evaluation_set(name: str, dataset: datasets.DatasetDict, *, split: str) -> RetrievalSet:
+    """The `RetrievalSet` of a dataset that the user names: its own protocol on its test or validation split.
+
+    Raises:
+        DatasetError: the dataset does not have the split.
+    """
+    if split == "validation":
+        if "validation" not in dataset:
+            raise DatasetError(f"eval_split=validation: {name} has the splits {', '.join(dataset)}")
+        dataset = datasets.DatasetDict(test=dataset["validation"])
+    tasks = [build_task(dataset, "image", "image")]
+    if "query" not in dataset and any(dataset["test"].select_columns("captions")[:]["captions"]):
+        tasks.append(build_task(dataset, "text", "image"))
+    return RetrievalSet(f"data_{name}", "data", tasks, f"{split} split of {name}")
+
+
+class RetrievalEvaluator:
+    """Embeds the items of some `RetrievalSet`s and ranks them.
+
+    Args:
+        sets: what is evaluated.
+        processor: the model's processor.
+        batch_size: items a batch, on each process.
+        num_workers: processes that decode ahead.
+    """
+
+    def __init__(
+        self, sets: Sequence[RetrievalSet], processor: Any, *, batch_size: int = 64, num_workers: int = 0
+    ) -> None:
+        self.sets = list(sets)
+        self._processor = processor
+        self._batch_size = batch_size
+        self._num_workers = num_workers
+
+    def __call__(self, model: MMETForReID, accelerator: Accelerator) -> dict[str, float]:
+        """
+        Metrics by name, fractions in [0, 1], equal on all processes: `<set>_<query>_to_<gallery>_mAP` and `_rank<k>`
+        for each task, and the mean mAP over the tasks of each role as `<role>_mAP`.
+        """
+        metrics: dict[str, float] = {}
+        by_role: dict[str, list[float]] = {}
+        for one in self.sets:
+            embedded: dict[tuple[int, str], NDArray[np.float32]] = {}
+            for task in one.tasks:
+                found = rank_metrics(
+                    self._embed(model, task.query, embedded, accelerator),
+                    self._embed(model, task.gallery, embedded, accelerator),
+                    task.query.person_ids,
+                    task.gallery.person_ids,
+                    task.query_exclusion_ids,
+                    task.gallery_exclusion_ids,
+                    max_rank=max(REPORTED_RANKS),
+                )
+                prefix = f"{one.name}_{task.query.modality}_to_{task.gallery.modality}"
+                metrics[f"{prefix}_mAP"] = float(found.mAP)
+                metrics |= {f"{prefix}_rank{k}": found.rank(k) for k in REPORTED_RANKS}
+                by_role.setdefault(one.role, []).append(float(found.mAP))
+        return metrics | {f"{role}_mAP": float(np.mean(values)) for role, values in by_role.items()}
+
+    def _embed(self, model, items: Items, embedded, accelerator: Accelerator) -> NDArray[np.float32]:
+        """Embeddings of the items; those of the same rows and modality are computed once for a set."""
+        key = (id(items.dataset), items.modality)
+        if key not in embedded:
+            embedded[key] = embed_items(
+                model,
+                self._processor,
+                items.dataset,
+                items,
+                items.modality,
+                batch_size=self._batch_size,
+                accelerator=accelerator,
+                num_workers=self._num_workers,
+                description=f"evaluation: {items.split} {items.modality}",
+            )
+        return embedded[key]
+
+
+def embedder_of(model: MMETForPreTraining) -> MMETForReID:
+    """An `MMETForReID` whose encoders and identity head *are* those of `model`: no copy, no memory, always current."""
+    with torch.device("meta"):
+        embedder = MMETForReID(model.config)
+    embedder.mmet, embedder.identity_head = model.mmet, model.identity_head
+    embedder.config = model.config
+    return embedder
+
+
+@contextmanager
+def random_state_kept(device: torch.device):
+    """Leave the random numbers of training alone, whatever is drawn in between."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def _image_task(rows: datasets.Dataset) -> RetrievalTask:
+    cameras = np.array(rows.select_columns("camera_id")[:]["camera_id"], dtype=np.int64)
+    if (cameras != NO_CAMERA).all() and len(np.unique(cameras)) > 1:
+        try:
+            return build_task(datasets.DatasetDict(query=rows, gallery=rows), "image", "image", "market")
+        except ValueError:  # nobody was seen by two cameras
+            pass
+    return build_task(datasets.DatasetDict(test=rows), "image", "image", "leave-one-image-out")
+
+
+def _drop_repeated(rows: datasets.Dataset) -> datasets.Dataset:
+    """Rows whose picture came before are left out: a folder may be named twice, as itself and as a part of another."""
+    paths = np.array(
+        [image["path"] or str(number) for number, image in enumerate(_undecoded(rows)[:]["image"])], dtype=object
+    )
+    _, first = np.unique(paths, return_index=True)
+    return rows if len(first) == len(rows) else rows.select(np.sort(first))
+
+
+def _undecoded(rows: datasets.Dataset) -> datasets.Dataset:
+    return rows.select_columns("image").cast_column("image", datasets.Image(decode=False))
+
+
+def _persons(source: datasets.Dataset) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """Domain and person id of every row."""
+    table = source.select_columns(["domain", "person_id"]).with_format("arrow")[:]
+    domains = table["domain"].combine_chunks().dictionary_encode()
+    names = np.array(domains.dictionary.to_pylist(), dtype=object)
+    return names[domains.indices.to_numpy(zero_copy_only=False)], table["person_id"].to_numpy()
+
+
+def _count_images(sources: Iterable[datasets.Dataset]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For each domain, its known persons, ascending, and how many rows each has."""
+    found: dict[str, list[NDArray[np.int64]]] = {}
+    for source in sources:
+        domains, person_ids = _persons(source)
+        for domain in np.unique(domains).tolist():
+            found.setdefault(domain, []).append(person_ids[(domains == domain) & (person_ids >= 0)])
+    counted = {domain: np.unique(np.concatenate(parts), return_counts=True) for domain, parts in found.items()}
+    return {domain: (ids, counts) for domain, (ids, counts) in sorted(counted.items()) if len(ids)}

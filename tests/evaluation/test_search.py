@@ -1,0 +1,133 @@
+"""Searches with options against rankings that are written out in full."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_pairs import pair_kind, searches
+
+from mmet.evaluation import ModelSystem, build_task
+from mmet.evaluation.expansion import expand_queries, merge_queries
+from mmet.evaluation.protocols import MODALITIES
+from mmet.evaluation.search import SearchOptions, match_ranks, rescore_first, run_search
+
+
+def full_ranking(task, query, gallery, number):
+    """Gallery positions, best first, without the removed ones."""
+    scores = gallery @ query[number]
+    kept = [entry for entry in range(len(gallery)) if pair_kind(task, number, entry) != "removed"]
+    return sorted(kept, key=lambda entry: (-scores[entry], entry))
+
+
+def metrics_of(task, rankings):
+    """mAP, mINP and Rank-1 of full rankings, by their definitions."""
+    precisions, penalties, firsts = [], [], []
+    for number, ranking in enumerate(rankings):
+        ranks = [place for place, entry in enumerate(ranking, 1) if pair_kind(task, number, entry) == "match"]
+        if ranks:
+            precisions.append(np.mean([n / rank for n, rank in enumerate(ranks, 1)]))
+            penalties.append(len(ranks) / ranks[-1])
+            firsts.append(ranks[0] == 1)
+    return [np.mean(values) for values in (precisions, penalties, firsts)]
+
+
+def matcher(task, pairs):
+    """Log-odds that depend on nothing but the pair's numbers; some tie."""
+    return ((pairs[:, 0] * 7 + pairs[:, 1] * 3) % 5).astype(np.float32) - 2
+
+
+def has_match(task):
+    return bool(task.matches().counts()[0].any())
+
+
+@settings(deadline=None, max_examples=80)
+@given(searches(), st.integers(1, 14), st.sampled_from([0.0, 0.4, 1.0, -1.0]))
+def test_run_search__rescored_entries_are_reordered_and_the_others_keep_their_ranks(search, count, weight):
+    task, query, gallery = search
+    if not has_match(task):
+        return
+    options = SearchOptions(itm_top_k=count, itm_weight=weight)
+    result = run_search(task, query, gallery, options, max_rank=5, matcher=matcher)
+    rankings = []
+    for number in range(len(query)):
+        ranking = full_ranking(task, query, gallery, number)
+        odds = matcher(task, np.array([[number, entry] for entry in range(len(gallery))]))
+        combined = gallery @ query[number] + np.float32(weight) * odds
+        head = sorted(ranking[:count], key=lambda entry: (-combined[entry], ranking.index(entry)))
+        rankings.append([*head, *ranking[count:]])
+        listed = result.first_entries(number, len(gallery))
+        assert [entry for entry, _, _ in listed] == rankings[-1]
+        assert [match for _, _, match in listed] == [
+            pair_kind(task, number, entry) == "match" for entry in rankings[-1]
+        ]
+    metrics = result.metrics
+    np.testing.assert_allclose([metrics.mAP, metrics.mINP, metrics.rank(1)], metrics_of(task, rankings))
+    assert np.nanmean(result.average_precisions()) == pytest.approx(metrics.mAP)
+    assert np.isnan(result.average_precisions()).sum() == metrics.num_queries - metrics.num_valid_queries
+
+
+@settings(deadline=None, max_examples=50)
+@given(searches(ties=False), st.integers(1, 4))
+def test_run_search__expanded_and_merged_queries(search, count):
+    task, query, gallery = search
+    if not has_match(task):
+        return
+    merged, embeddings = merge_queries(task, query)
+    expanded = expand_queries(merged, embeddings, gallery, count=count)
+    result = run_search(task, query, gallery, SearchOptions(multi_query=True, query_expansion=count), max_rank=5)
+    rankings = [full_ranking(merged, expanded, gallery, number) for number in range(len(expanded))]
+    metrics = result.metrics
+    np.testing.assert_allclose([metrics.mAP, metrics.mINP, metrics.rank(1)], metrics_of(merged, rankings))
+    assert metrics.num_queries == len(merged.query)
+
+
+@given(st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0]), min_size=1, max_size=20), st.data())
+@settings(deadline=None)
+def test_match_ranks__are_the_places_in_a_stable_sort(scores, data):
+    scores = np.array(scores, np.float32)
+    matches = np.array(sorted(data.draw(st.sets(st.integers(0, len(scores) - 1), min_size=1))))
+    order = np.argsort(-scores, kind="stable").tolist()
+    assert match_ranks(scores, matches).tolist() == sorted(order.index(match) + 1 for match in matches)
+
+
+def test_rescore_first__asks_for_no_pair_twice(text_dataset):
+    task = build_task(text_dataset, "text", "image")
+    asked = []
+
+    def remember(task, pairs):
+        asked.append(pairs)
+        return np.zeros(len(pairs), np.float32)
+
+    query, gallery = np.eye(9, 9, dtype=np.float32), np.eye(6, 9, dtype=np.float32)
+    rescored = rescore_first(task, query, gallery, remember, count=4, weight=1.0)
+    assert rescored.positions.shape == (9, 4)
+    assert len(np.unique(asked[0], axis=0)) == len(asked[0]) == 36
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"query_expansion": -1}, "query_expansion of at least 0, received -1"),
+        ({"itm_top_k": -5}, "itm_top_k of at least 0"),
+        ({"itm_top_k": 5, "multi_query": True}, "choose one of the two"),
+        ({"itm_weight": float("nan")}, "finite itm_weight"),
+    ],
+)
+def test_search_options__reject(options, message):
+    with pytest.raises(ValueError, match=message):
+        SearchOptions(**options)
+
+
+@pytest.mark.parametrize("query", MODALITIES)
+@pytest.mark.parametrize("gallery", MODALITIES)
+@pytest.mark.parametrize("options", [SearchOptions(), SearchOptions(multi_query=True, query_expansion=1)])
+def test_model_system__all_nine_pairs_of_modalities(
+    text_dataset, colour_model, colour_processor, query, gallery, options
+):
+    """A model that reads colours off pictures and words finds everyone, whatever is searched by whatever."""
+    system = ModelSystem(colour_model, colour_processor)
+    (result,) = system.evaluate([build_task(text_dataset, query, gallery)], max_rank=10, options=options)
+    assert result.metrics.mAP == 1.0
+    assert (result.task.query.modality, result.task.gallery.modality) == (query, gallery)
