@@ -191,6 +191,21 @@ def test_load__example_of_the_documentation(tmp_path: Path) -> None:
     assert dataset["train"]["camera_id"][:] == [1, 3]
 
 
+@pytest.mark.parametrize("name", dataset_names())
+def test_documentation__has_every_dataset_count_and_option(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data_formats.md").read_text(encoding="utf-8")
+    spec = get_spec(name)
+    (section,) = [part for part in page.split("\n### ")[1:] if f"`{name}`" in part.partition("\n")[0]]
+    for counts in (spec.published_counts, *spec.variant_counts.values()):
+        for count in counts.values():
+            for number in (count.images, count.persons, count.captions):
+                assert not number or f"{number:,}" in section
+    options = page.partition("## Layouts")[0]
+    for option in spec.options:
+        assert f"`{option.name}`" in options
+    assert f"`{name}`" in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
 def test_load__folder_that_may_not_be_opened(tmp_path: Path) -> None:
     def read(root: Path) -> ReidFolder:
         raise PermissionError(13, "Permission denied", str(root / "locked"))
