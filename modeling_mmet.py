@@ -140,6 +140,8 @@ class MMETForPreTrainingOutput(ModelOutput):
             pairs).
         mlm_logits, mmm_text_logits (`torch.FloatTensor` of shape `(num_masked_tokens, vocab_size)`):
             For the masked tokens alone, in the row-major order of `mlm_labels` (for L_MMM: of the matching pairs).
+        mim_codes, mmm_image_codes (`torch.LongTensor` of shape `(num_masked_patches,)`): The codes that `mim_logits`
+            and `mmm_image_logits` are to predict.
         itm_logits (`torch.FloatTensor` of shape `(num_pairs, 2)`): Mismatch and match.
         logits_per_image (`torch.FloatTensor` of shape `(num_pairs, num_pairs)`): Scaled cosine similarities of L_GC
             (columns: of the captions of all processes, where losses span them).
@@ -161,6 +163,8 @@ class MMETForPreTrainingOutput(ModelOutput):
     mlm_logits: torch.FloatTensor | None = None
     mmm_image_logits: torch.FloatTensor | None = None
     mmm_text_logits: torch.FloatTensor | None = None
+    mim_codes: torch.LongTensor | None = None
+    mmm_image_codes: torch.LongTensor | None = None
     itm_logits: torch.FloatTensor | None = None
     logits_per_image: torch.FloatTensor | None = None
     identity_embeds: torch.FloatTensor | None = None
@@ -1703,7 +1707,7 @@ class MMETForPreTraining(MMETCompositeModel):
         read = F.pad(masked, (1, 0))  # [CLS_I] comes first
         image_output = self.mmet.encode_images(pixel_values, masked, read_positions=read, **kwargs)
         keep_recorded(output, image_masked_output=image_output)
-        output.mim_logits, output.losses["mim"] = self._predict_codes(
+        output.mim_logits, output.mim_codes, output.losses["mim"] = self._predict_codes(
             self.mim_head, image_output.last_hidden_state, pixel_values, masked, mim_labels
         )
 
@@ -1760,7 +1764,7 @@ class MMETForPreTraining(MMETCompositeModel):
         )
         reader = reader[reader > 0]
         if wants_image:
-            output.mmm_image_logits, output.losses["mmm_image"] = self._predict_codes(
+            output.mmm_image_logits, output.mmm_image_codes, output.losses["mmm_image"] = self._predict_codes(
                 self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels
             )
         if wants_text:
@@ -1795,10 +1799,10 @@ class MMETForPreTraining(MMETCompositeModel):
         return fused.last_hidden_state
 
     def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels):
-        """Logits and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
+        """Logits, codes and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
         labels = mim_labels[masked] if mim_labels is not None else self.image_codebook(pixel_values, masked)
         logits = head(patch_states)
-        return logits, masked_cross_entropy(logits, labels, losses_span_processes(self))
+        return logits, labels, masked_cross_entropy(logits, labels, losses_span_processes(self))
 
     def _predict_tokens(self, head, token_states, labels):
         """Logits and loss of the masked tokens: `token_states` `(num_masked, D)`, `labels` `(num_masked,)`."""

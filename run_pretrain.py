@@ -7,16 +7,22 @@ A recipe is a YAML file of arguments; anything on the command line overrides it 
 """
 
 import logging
+import signal
 import sys
 
 from mmet.arguments import parse_arguments
 from mmet.distributed import close_process_group
 from mmet.pretraining import run_pretraining
-from mmet.trainer import NonFiniteLossError
+from mmet.trainer import NonFiniteLossError, TrainingStopped
+
+STOPPED = 128 + signal.SIGTERM
 
 
 def main(argv: list[str]) -> int:
-    """Exit status: 0 done, 2 for arguments or data that cannot be used (said in one message)."""
+    """
+    Exit status: 0 done; 2 for arguments, data or an output folder that cannot be used, and for a loss that is not
+    finite (said in one message); 143 after a SIGTERM, with a checkpoint saved.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         arguments = parse_arguments(argv)
@@ -27,6 +33,11 @@ def main(argv: list[str]) -> int:
     except (ValueError, OSError, NonFiniteLossError) as error:
         print(f"run_pretrain.py: {error}", file=sys.stderr)
         return 2
+    except TrainingStopped as stopped:
+        if is_main:
+            print(f"run_pretrain.py: {stopped}", file=sys.stderr)
+        close_process_group()
+        return STOPPED
     if is_main:
         print(f"model and processor: {folder}")
     close_process_group()

@@ -36,6 +36,8 @@ Batch = dict[str, Any]
 class MMETDataCollator:
     """Collates samples of one kind into the arguments of `MMETForPreTraining`, plus `image_paths` (a list of names).
 
+    Where samples stand in for pictures that could not be decoded, `skipped_images` lists path and reason of these.
+
     With B samples, N patches and L tokens, the batches hold:
 
     - `identity`: `pixel_values (B, 3, H, W)`, `input_ids (B, L)`, `attention_mask (B, L)`, `person_labels (B)`; and
@@ -114,6 +116,8 @@ class MMETDataCollator:
         entropy = np.random.SeedSequence([sample.seed for sample in samples], spawn_key=(1,))
         batch = self._collate[kinds[0]](samples, np.random.default_rng(entropy))
         batch["image_paths"] = [sample.image_path for sample in samples]
+        if any(sample.skipped for sample in samples):
+            batch["skipped_images"] = [skipped for sample in samples for skipped in sample.skipped]
         return batch
 
     def _collate_identity(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> Batch:

@@ -6,8 +6,8 @@ notebook can stop anywhere between them.
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,17 +21,22 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import BertTokenizer
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint, set_seed
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.arguments import DataArguments, ModelArguments, ObjectiveArguments, PretrainingArguments, build_config
 from mmet.augmentation import PersonAugmentation
+from mmet.callbacks import StopSignal
+from mmet.checkpoints import check_space, check_writable, checkpoint_bytes, last_checkpoint, write_text
 from mmet.codebook import CodebookFit, fit_codebook, num_images_needed
 from mmet.collator import MMETDataCollator
-from mmet.data import load_reid_dataset, parse_data_argument
+from mmet.data import get_spec, load_reid_dataset, parse_data_argument
+from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.data.training import TrainingDataset
 from mmet.distributed import compute_on_all, compute_once
+from mmet.model_card import DataSummary, build_model_card, read_result, training_result, write_result
 from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
+from mmet.skipping import SkippedImages
 from mmet.tokenization import train_wordpiece_tokenizer
 from mmet.trainer import MMETTrainer
 from mmet.validation import (
@@ -103,35 +108,85 @@ def run_pretraining(
     Raises:
         ValueError: for arguments that contradict each other or the data (`DatasetError` for a folder).
         NonFiniteLossError: when a loss stops being finite.
+        CheckpointError: when the output folder cannot take what is to be written there.
+        TrainingStopped: after a SIGTERM, once a checkpoint is saved.
     """
+    output = Path(training_arguments.output_dir)
+    compute_once(lambda: check_writable(output))
     checkpoint = compute_once(lambda: find_checkpoint(training_arguments))
-    set_seed(training_arguments.seed)
-    sources, evaluation_sets = compute_on_all(lambda: load_data(data_arguments))
-    plan_selection(data_arguments, objective_arguments, training_arguments, evaluation_sets)
-    dataset = TrainingDataset(
-        paired=sources.paired,
-        image=sources.image,
-        text=sources.text,
-        augmentation=build_augmentation(data_arguments.augmentation),
-    )
-    processor, model = build_model(model_arguments, objective_arguments, sources, dataset)
-    kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
-    if kinds and checkpoint is None:  # a checkpoint to resume brings its own
-        prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
-    trainer = build_trainer(
-        model, processor, dataset, evaluation_sets, data_arguments, objective_arguments, training_arguments
-    )
-    if checkpoint is not None and compute_once(lambda: _finished(checkpoint, training_arguments)):
-        logger.warning("%s has been trained to its last step already: nothing to do", training_arguments.output_dir)
-        return Path(training_arguments.output_dir)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
-    trainer.accelerator.wait_for_everyone()  # the main process alone saves
-    return Path(training_arguments.output_dir)
+    if compute_once(lambda: _finished(training_arguments)):
+        logger.warning("%s has been trained to its last step already: nothing to do", output)
+        return output
+    with StopSignal() as stop:
+        set_seed(training_arguments.seed)
+        data = compute_on_all(lambda: load_data(data_arguments))
+        plan_selection(data_arguments, objective_arguments, training_arguments, data.evaluation_sets)
+        dataset = TrainingDataset(
+            paired=data.sources.paired,
+            image=data.sources.image,
+            text=data.sources.text,
+            augmentation=build_augmentation(data_arguments.augmentation),
+            skip_bad_images=data_arguments.skip_bad_images,
+        )
+        processor, model = build_model(model_arguments, objective_arguments, data.sources, dataset)
+        compute_once(lambda: _check_room(model, training_arguments))
+        kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
+        if kinds and checkpoint is None:  # a checkpoint to resume brings its own
+            prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
+        trainer = build_trainer(
+            model, processor, dataset, data, data_arguments, objective_arguments, training_arguments, stop
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finish(trainer, data, data_arguments, objective_arguments, training_arguments)
+    return output
 
 
-def load_data(arguments: DataArguments) -> tuple[TrainingSources, list[RetrievalSet]]:
+def finish(
+    trainer: MMETTrainer,
+    data: LoadedData,
+    data_arguments: DataArguments,
+    objectives: ObjectiveArguments,
+    arguments: PretrainingArguments,
+) -> None:
+    """Leave the trained model, its card and, at last, the result file; push them where `push_to_hub` says so."""
+    output = Path(arguments.output_dir)
+    trainer.save_model(_internal_call=True)
+    trainer.skipped.gather()
+    if arguments.should_save:
+        sets = {one.name: one.description for one in data.evaluation_sets}
+        result = training_result(trainer, data_arguments, objectives, arguments, data.summaries, sets)
+        name = arguments.hub_model_id or output.name
+        trainer.save_state()
+        trainer.skipped.save(output)
+        write_text(output / "README.md", str(build_model_card(result, name=name)))
+        write_result(result, output)
+    trainer.accelerator.wait_for_everyone()
+    if arguments.push_to_hub:
+        trainer.push_to_hub(commit_message="Trained model", revision=arguments.hub_revision)
+
+
+def _check_room(model: MMETForPreTraining, arguments: PretrainingArguments) -> None:
+    """Raise `CheckpointError` where the disk has no room for the checkpoints."""
+    expected = 1
+    if arguments.save_strategy == SaveStrategy.STEPS and arguments.max_steps > 0:
+        expected = max(1, math.ceil(arguments.max_steps / max(1, arguments.save_steps)))
+    check_space(
+        Path(arguments.output_dir),
+        checkpoint_bytes(model, str(getattr(arguments.optim, "value", arguments.optim))),
+        num_kept=min(expected, arguments.save_total_limit or expected),
+    )
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """What a run trains and evaluates on; `summaries` tell the result file and the model card about it."""
+
+    sources: TrainingSources
+    evaluation_sets: list[RetrievalSet]
+    summaries: list[DataSummary]
+
+
+def load_data(arguments: DataArguments) -> LoadedData:
     """
     The training sources without the validation persons, and what is evaluated on: these persons, and `eval_data`.
 
@@ -155,7 +210,37 @@ def load_data(arguments: DataArguments) -> tuple[TrainingSources, list[Retrieval
         named[name] += 1
         unique = name if named[name] == 1 else f"{name}_{named[name]}"
         sets.append(evaluation_set(unique, load_reid_dataset(name, folder), split=arguments.eval_split))
-    return sources.without(held_out), sets
+    return LoadedData(sources.without(held_out), sets, summarize_sources(arguments, sources, held_out))
+
+
+def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_out: Persons) -> list[DataSummary]:
+    """One summary for each `name=folder`, in the order in which they are used first."""
+    uses: dict[str, list[str]] = {}
+    splits: dict[str, datasets.Dataset] = {}
+    for use in ("paired", "image", "text"):
+        for argument, split in zip(getattr(arguments, f"{use}_data"), getattr(sources, use), strict=True):
+            uses.setdefault(argument, []).append(use)
+            splits[argument] = split
+    summaries = []
+    for argument, split in splits.items():
+        name, folder = parse_data_argument(argument)
+        spec = get_spec(name)
+        person_ids = np.unique(np.array(split.select_columns("person_id")[:]["person_id"], dtype=np.int64))
+        captions = sum(map(len, split.select_columns("captions")[:]["captions"]))
+        summaries.append(
+            DataSummary(
+                name=name,
+                title=spec.title,
+                uses=tuple(uses[argument]),
+                images=len(split),
+                persons=int((person_ids >= 0).sum()),
+                captions=captions,
+                held_out_persons=int(np.isin(person_ids, held_out.get(name, ())).sum()),
+                licence=spec.licence,
+                synthetic=any(folder.glob(PROVENANCE_FILE)),
+            )
+        )
+    return summaries
 
 
 def plan_selection(
@@ -211,16 +296,16 @@ def find_checkpoint(arguments: PretrainingArguments) -> str | None:
     """
     resume = arguments.resume_from_checkpoint
     output = Path(arguments.output_dir)
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    last = last_checkpoint(output)
     if isinstance(resume, str) and resume.lower() not in ("true", "false"):
         if not Path(resume).is_dir():
             raise ValueError(f"resume_from_checkpoint={resume} is not a folder")
         return resume
     if str(resume).lower() == "true":
-        return last
+        return str(last) if last is not None else None
     if last is not None:
         raise ValueError(
-            f"{output} already holds {Path(last).name}: pass --resume_from_checkpoint true to continue it, "
+            f"{output} already holds {last.name}: pass --resume_from_checkpoint true to continue it, "
             "or another --output_dir to start anew"
         )
     return None
@@ -365,10 +450,11 @@ def build_trainer(
     model: MMETForPreTraining,
     processor: MMETProcessor,
     dataset: TrainingDataset,
-    evaluation_sets: Sequence[RetrievalSet],
+    loaded: LoadedData,
     data: DataArguments,
     objectives: ObjectiveArguments,
     arguments: PretrainingArguments,
+    stop: StopSignal | None = None,
 ) -> MMETTrainer:
     """Sampler, collator, evaluator and trainer."""
     sampler = MixedBatchSampler(
@@ -378,6 +464,7 @@ def build_trainer(
         person_labels=dataset.person_labels,
         identity_shape=IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person),
         num_processes=arguments.world_size,
+        domains=dataset.domains() if objectives.balance_domains else None,
         seed=arguments.seed,
     )
     collator = MMETDataCollator(
@@ -390,7 +477,7 @@ def build_trainer(
         max_length=min(data.max_text_length, model.config.text_config.max_position_embeddings),
     )
     evaluator = RetrievalEvaluator(
-        evaluation_sets,
+        loaded.evaluation_sets,
         processor,
         batch_size=arguments.per_device_eval_batch_size,
         num_workers=arguments.dataloader_num_workers,
@@ -402,12 +489,20 @@ def build_trainer(
         data_collator=collator,
         processing_class=processor,
         train_sampler=sampler,
-        evaluator=evaluator if evaluation_sets else None,
+        evaluator=evaluator if loaded.evaluation_sets else None,
+        stop=stop,
+        skipped=SkippedImages.load(Path(arguments.output_dir)) if arguments.resume_from_checkpoint else None,
     )
 
 
-def _finished(checkpoint: str, arguments: PretrainingArguments) -> bool:
-    """Whether a checkpoint stands at the last step and the trained model was saved after it."""
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    saved = (Path(arguments.output_dir) / "model.safetensors").is_file()
-    return saved and 0 < arguments.max_steps <= state["global_step"]
+def _finished(arguments: PretrainingArguments) -> bool:
+    """Whether a run that is to be continued has come to its end, with the model saved."""
+    if str(arguments.resume_from_checkpoint).lower() != "true":
+        return False
+    result = read_result(Path(arguments.output_dir))
+    if result is None:
+        return False
+    done = result["training"]
+    if arguments.max_steps > 0:
+        return done["steps"] >= arguments.max_steps
+    return done["steps"] >= done["max_steps"] and done["num_train_epochs"] >= arguments.num_train_epochs

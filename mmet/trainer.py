@@ -1,25 +1,41 @@
 """`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
 
-What it adds, each in one hook: the mixed-batch sampler, the named losses, the parameters that do not decay, retrieval as
-evaluation, and a stop of all processes that names the images of a batch whose loss is not finite.
+What it adds, each in one hook: the mixed-batch sampler, the named losses and accuracies, the parameters that do not
+decay, retrieval as evaluation, checkpoints that are whole or not there, and two ways to stop all processes together: a
+loss that is not finite (naming the images), and a SIGTERM (after saving).
 """
 
 from __future__ import annotations
 
-import math
+import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from mmet.callbacks import EvaluateAtTheEnd, SamplerEpoch, StopSignal
+from mmet.checkpoints import (
+    UNFINISHED,
+    CheckpointError,
+    clear_unfinished,
+    last_checkpoint,
+    publish_files,
+    replace_folder,
+)
+from mmet.measures import TrainingMeasures
 from mmet.sampling import MixedBatchSampler
+from mmet.skipping import SkippedImages
 from mmet.validation import RetrievalEvaluator, embedder_of, random_state_kept
-from modeling_mmet import LOSS_NAMES
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embeddings", "logit_scale")
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""
@@ -29,6 +45,10 @@ class NonFiniteLossError(RuntimeError):
     """A loss became NaN or infinite; the message names the step, the losses and the images of the batch."""
 
 
+class TrainingStopped(RuntimeError):
+    """Training was asked to stop by SIGTERM; the message names the checkpoint that it saved first."""
+
+
 class MMETTrainer(Trainer):
     """
     Trainer of `MMETForPreTraining`.
@@ -36,21 +56,34 @@ class MMETTrainer(Trainer):
     Args:
         train_sampler: order of the training examples.
         evaluator: what `evaluate` does; None where nothing is evaluated.
+        stop: tells when to save and stop; None for never.
+        skipped: keeps the list of pictures that were replaced; None for a new one.
         **kwargs: as for `transformers.Trainer`.
     """
 
     def __init__(
-        self, *, train_sampler: MixedBatchSampler, evaluator: RetrievalEvaluator | None = None, **kwargs: Any
+        self,
+        *,
+        train_sampler: MixedBatchSampler,
+        evaluator: RetrievalEvaluator | None = None,
+        stop: StopSignal | None = None,
+        skipped: SkippedImages | None = None,
+        **kwargs: Any,
     ) -> None:
         # Trainer wants to see an evaluation dataset where it is to evaluate; it only hands it on.
         super().__init__(eval_dataset=evaluator.sets if evaluator is not None else None, **kwargs)
         self._train_sampler = train_sampler
         self._evaluator = evaluator
+        self._stop = stop or StopSignal()
+        self._stopping = False
+        self._writing: Path | None = None
+        self._push: str | None = None
+        self.skipped = skipped or SkippedImages()
         self._embedder = embedder_of(self.accelerator.unwrap_model(self.model)) if evaluator is not None else None
-        self.add_callback(_SamplerEpoch(train_sampler))
-        self.add_callback(_EvaluateAtTheEnd())
-        # Sum and count of each loss since the last log line, on the device: reading them every step would stall a GPU.
-        self._loss_sums = torch.zeros(len(LOSS_NAMES), 2, device=self.args.device)
+        self._measures = TrainingMeasures(self.args.device)
+        self.add_callback(SamplerEpoch(train_sampler))
+        self.add_callback(EvaluateAtTheEnd())
+        self.add_callback(_SaveAndStop(self))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return self._train_sampler
@@ -59,22 +92,31 @@ class MMETTrainer(Trainer):
         """Matrices and embeddings decay; biases, norms, class tokens, positions and the temperature do not."""
         return [name for name, _ in model.named_parameters() if not any(part in name for part in NO_DECAY)]
 
+    # Steps
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The model's own loss, with its named parts kept for the log."""
         image_paths = inputs.pop("image_paths", ())
+        self.skipped.add(inputs.pop("skipped_images", ()))
         outputs = model(**inputs)
         if outputs.loss is None:
             raise ValueError(
                 f"a batch with {sorted(inputs)} has no loss to train: check batch_mix and the loss weights against it"
             )
-        self._stop_unless_finite(outputs, image_paths)
-        self._remember_losses(outputs.losses)
+        self._agree_to_go_on(outputs, image_paths)
+        self._measures.add(outputs, inputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def _stop_unless_finite(self, outputs: Any, image_paths: Iterable[str]) -> None:
-        """Raise `NonFiniteLossError` on all processes where the loss of one is not finite."""
-        finite = torch.isfinite(outputs.loss).reshape(1)
-        if self.accelerator.gather(finite.int()).all():
+    def _agree_to_go_on(self, outputs: Any, image_paths: Iterable[str]) -> None:
+        """
+        Raise `NonFiniteLossError` on all processes where the loss of one is not finite; note on all where one is asked
+        to stop. One exchange a step serves both.
+        """
+        finite = torch.isfinite(outputs.loss).reshape(())
+        asked = torch.full_like(finite, self._stop.requested)
+        agreed = self.accelerator.gather(torch.stack([finite, asked]).int()[None]).tolist()  # one row a process
+        self._stopping = any(row[1] for row in agreed)
+        if all(row[0] for row in agreed):
             return
         failed = [name for name, loss in outputs.losses.items() if loss is not None and not torch.isfinite(loss)]
         failures = gather_object([(failed, list(image_paths)) if not finite else ([], [])])
@@ -86,12 +128,12 @@ class MMETTrainer(Trainer):
             )
         )
 
-    def _remember_losses(self, losses: Mapping[str, torch.Tensor | None]) -> None:
-        for row, name in enumerate(LOSS_NAMES):
-            loss = losses[name]
-            if loss is not None:
-                # Detached: otherwise the graph of every step would live until the next log line.
-                self._loss_sums[row] += torch.stack([loss.detach().float(), loss.new_ones(()).float()])
+    @property
+    def stopping(self) -> bool:
+        """Whether all processes agreed, in the latest batch, to save and stop."""
+        return self._stopping
+
+    # Evaluation and log
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """
@@ -101,8 +143,8 @@ class MMETTrainer(Trainer):
         if self._evaluator is None or self._embedder is None:
             raise ValueError("nothing to evaluate on: set validation_identities above 0 or give eval_data")
         start = time.perf_counter()
-        self._embedder.train(self.model.training)  # the state that embedding returns to
-        with random_state_kept(self.args.device):
+        self._embedder.train(self._embedder.mmet.training)  # the state that embedding returns to
+        with random_state_kept(self.args.device), _whole_parameters(self.model_wrapped):
             found = self._evaluator(self._embedder, self.accelerator)
         found["runtime"] = round(time.perf_counter() - start, 2)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
@@ -111,35 +153,145 @@ class MMETTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of each named loss since the last line, over all processes, to the training log."""
+        """Add the mean of each loss, accuracy and norm since the last line, over all processes, to the log."""
         if "loss" in logs:
-            sums = self.accelerator.reduce(self._loss_sums, reduction="sum")
-            self._loss_sums.zero_()
-            for name, (total, count) in zip(LOSS_NAMES, sums.tolist(), strict=True):
-                if count:
-                    logs[f"{name}_loss"] = round(total / count, 4)
+            logs |= self._measures.means(self.accelerator)
         super().log(logs, start_time)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As in `Trainer`, but weights that are tied to others are not missing: a checkpoint holds them once."""
+        tied = getattr(self.accelerator.unwrap_model(self.model), "_tied_weights_keys", None) or {}
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
 
-class _SamplerEpoch(TrainerCallback):
-    """
-    Tells the sampler the epoch. Trainer does so too, but on several processes does not reach it when it resumes in the
-    middle of an epoch: accelerate's wrappers then lie one deeper than either looks.
-    """
+    # Checkpoints
 
-    def __init__(self, sampler: MixedBatchSampler) -> None:
-        self._sampler = sampler
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where `Trainer` writes: beside the checkpoints while one is being written."""
+        return str(self._writing) if self._writing is not None else super()._get_output_dir(trial)
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self._sampler.set_epoch(math.floor(state.epoch + 1e-6))  # a sum of fractions may fall short of a whole
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """
+        Write a checkpoint under a temporary name, rename it when it is whole, and only then delete older ones.
+
+        Raises:
+            CheckpointError: when it cannot be written; those before it are left as they are.
+            TrainingStopped: once it is there, where SIGTERM asked for it.
+        """
+        output, name = Path(str(self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self.skipped.gather()
+        self._writing = self._begin_writing()
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = str(output / name)  # its name, not where it was written
+            if self.args.should_save:
+                self.state.save_to_json(str(self._writing / name / TRAINER_STATE_NAME))
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                replace_folder(self._writing / name, output / name)
+                self.skipped.save(output)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise self._writing_failed(f"the checkpoint of step {self.state.global_step}", error) from error
+        finally:
+            self._writing = None
+        self.accelerator.wait_for_everyone()
+        if self._push is not None:
+            self._push = None
+            super()._push_from_checkpoint(str(output / name))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(output),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=False,
+            )
+        if self._stopping:
+            self.callback_handler.on_train_end(self.args, self.state, self.control)  # loggers write their last lines
+            raise TrainingStopped(
+                f"stopped by SIGTERM after step {self.state.global_step}, saved {output / name}; "
+                "--resume_from_checkpoint true continues from there"
+            )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Not before the checkpoint has its name."""
+        self._push = checkpoint_folder
+
+    def _begin_writing(self) -> Path:
+        folder = Path(str(self.args.output_dir))
+        if self.args.should_save:
+            clear_unfinished(folder)
+        self.accelerator.wait_for_everyone()
+        return folder / UNFINISHED
+
+    def _writing_failed(self, what: str, error: Exception) -> CheckpointError:
+        output = Path(str(self.args.output_dir))
+        if self.args.should_save:
+            clear_unfinished(output)
+        return CheckpointError(
+            f"{what} could not be written to {output} ({error}); the last good one is "
+            f"{last_checkpoint(output) or 'none'}. Make room and continue with --resume_from_checkpoint true"
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Model and processor, without the pickled arguments, which nobody should have to trust."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """
+        Save model and processor into a folder; by default into the output folder, written elsewhere first and then
+        moved file by file.
+
+        Raises:
+            CheckpointError: when they cannot be written; checkpoints are left as they are.
+        """
+        if output_dir not in (None, self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+            return
+        folder = self._begin_writing() / "model"
+        try:
+            if self.is_fsdp_enabled:
+                self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+            super().save_model(str(folder), _internal_call=True)
+            if self.args.should_save:
+                publish_files(folder, Path(str(self.args.output_dir)))
+                shutil.rmtree(folder.parent, ignore_errors=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise self._writing_failed("the model", error) from error
+        self.accelerator.wait_for_everyone()  # the main process alone saves
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Trained model", revision=self.args.hub_revision)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """`Trainer` asks for a card when it pushes; the one of the run (`README.md`) stands already."""
+        if not Path(str(self.args.output_dir), "README.md").is_file():
+            super().create_model_card(*args, **kwargs)
 
 
-class _EvaluateAtTheEnd(TrainerCallback):
-    """The last checkpoint is evaluated too, also where `max_steps` is no multiple of `eval_steps`."""
+@contextmanager
+def _whole_parameters(model: torch.nn.Module) -> Iterator[None]:
+    """The parameters outside the layers, which FSDP 2 spreads over the processes, are whole; layers see to theirs."""
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
+
+
+class _SaveAndStop(TrainerCallback):
+    """Has a checkpoint saved once all processes have agreed to stop; saving it then ends training."""
+
+    def __init__(self, trainer: MMETTrainer) -> None:
+        self._trainer = trainer
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
-            control.should_evaluate = True
+        if self._trainer.stopping:
+            control.should_save = True
 
 
 def _describe_failure(step: int, losses: Iterable[str], image_paths: Iterable[str]) -> str:

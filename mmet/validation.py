@@ -87,7 +87,7 @@ def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: 
 
 
 def split_persons(source: datasets.Dataset, persons: Persons) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The rows of everybody else, and those of `persons`. A row of an unknown person (negative id) stays a training row."""
+    """The rows of everybody else, unknown persons (negative ids) among them, and those of `persons`."""
     domains, person_ids = _persons(source)
     held = np.zeros(len(source), dtype=bool)
     for domain, ids in persons.items():
@@ -180,9 +180,9 @@ class RetrievalEvaluator:
         for one in self.sets:
             embedded: dict[tuple[int, str], NDArray[np.float32]] = {}
             for task in one.tasks:
-                sides = [self._embed(model, items, embedded, accelerator) for items in (task.query, task.gallery)]
                 found = rank_metrics(
-                    *sides,
+                    self._embed(model, task.query, embedded, accelerator),
+                    self._embed(model, task.gallery, embedded, accelerator),
                     task.query.person_ids,
                     task.gallery.person_ids,
                     task.query_exclusion_ids,

@@ -11,7 +11,7 @@ draw's seed, whichever worker process loads it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -23,12 +23,15 @@ from numpy.typing import NDArray
 
 from mmet.augmentation import PersonAugmentation
 from mmet.data.schema import REID_FEATURES, DatasetError
-from mmet.sampling import Draw
+from mmet.sampling import IDENTITY_KINDS, Draw
 
 UNKNOWN_PERSON = -100
 """Label of a person whom the training set does not number (`ignore_index` of the losses)."""
 
 _ROWS_PER_READ = 65_536
+
+_MAX_STAND_INS = 100
+"""Pictures in a row that may be unreadable before there is nothing to skip any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class TrainingSample:
         caption: one of the picture's sentences; None where there is none or none is needed.
         person_label: number of the person in `range(num_identities)`, or -100.
         image_path: names the picture in messages; empty in text batches of unpaired sentences.
+        skipped: path and reason of the pictures that could not be decoded and that this one stands in for.
     """
 
     kind: str
@@ -52,6 +56,7 @@ class TrainingSample:
     caption: str | None = None
     person_label: int = UNKNOWN_PERSON
     image_path: str = ""
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
@@ -67,6 +72,8 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         image: datasets whose pictures are used alone.
         text: datasets whose captions are used alone; the columns `captions` and `image_path` are enough.
         augmentation: applied to every picture; None for none.
+        skip_bad_images: whether a picture that cannot be decoded is replaced by another one, drawn from the draw's
+            seed: in identity batches one of the same person, as long as there is any.
 
     Attributes:
         sizes: number of examples of each kind, as `MixedBatchSampler` takes them.
@@ -85,8 +92,10 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         image: Sequence[datasets.Dataset] = (),
         text: Sequence[datasets.Dataset] = (),
         augmentation: PersonAugmentation | None = None,
+        skip_bad_images: bool = False,
     ) -> None:
         self._augmentation = augmentation
+        self._skip_bad_images = skip_bad_images
         persons = _PersonNumbers(paired)
         self.person_labels = persons.labels(paired)
         self.num_identities = persons.count
@@ -105,6 +114,10 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
             "text": sum(map(len, text)) - len(text_rows),
         }
 
+    def domains(self) -> dict[str, NDArray[np.int64]]:
+        """The number of the domain of each example of each kind, as `MixedBatchSampler` takes them to balance."""
+        return {kind: examples.domains() for kind, examples in self._examples.items()}
+
     def __len__(self) -> int:
         """Number of rows of all sources that some kind of batch uses."""
         return self.sizes["identity"] + self.sizes["image"] + self.sizes["text"]
@@ -119,8 +132,34 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
             places = [place for place, draw in enumerate(draws) if draw.kind == kind]
             examples = self._examples[kind].read([draws[place].index for place in places])
             for place, (row, person_label) in zip(places, examples, strict=True):
-                samples[place] = self._sample(draws[place], row, person_label)
+                samples[place] = self._sample_or_stand_in(draws[place], row, person_label)
         return [samples[place] for place in range(len(draws))]
+
+    def _sample_or_stand_in(self, draw: Draw, row: dict[str, Any], person_label: int) -> TrainingSample:
+        """The draw's sample; where its picture cannot be decoded and may be skipped, that of another example."""
+        skipped: list[tuple[str, str]] = []
+        tried = [draw.index]
+        while True:
+            try:
+                sample = self._sample(draw, row, person_label)
+            except DatasetError as error:
+                if not self._skip_bad_images or len(tried) > _MAX_STAND_INS:
+                    raise
+                skipped.append((row["image_path"], str(error)))
+                tried.append(self._stand_in(draw, tried))
+                ((row, person_label),) = self._examples[draw.kind].read(tried[-1:])
+            else:
+                return replace(sample, skipped=tuple(skipped)) if skipped else sample
+
+    def _stand_in(self, draw: Draw, tried: list[int]) -> int:
+        """Another example of the kind: of the same person in identity batches, while one is untried."""
+        rng = np.random.default_rng([draw.seed, len(tried)])
+        if draw.kind in IDENTITY_KINDS:
+            same_person = np.flatnonzero(self.person_labels == self.person_labels[draw.index])
+            untried = np.setdiff1d(same_person, tried)
+            if len(untried):
+                return int(rng.choice(untried))
+        return int(rng.integers(self.sizes[draw.kind]))
 
     def _sample(self, draw: Draw, row: dict[str, Any], person_label: int) -> TrainingSample:
         rng = np.random.default_rng(draw.seed)
@@ -155,6 +194,7 @@ class _Examples:
         labels: NDArray[np.int64] | None,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
+        self._whole = list(sources)
         self._sources = [_undecoded(source, columns) for source in sources]
         self._ends = np.cumsum([len(source) for source in sources], dtype=np.int64)
         self._labels = labels
@@ -164,6 +204,12 @@ class _Examples:
         if self._rows is not None:
             return len(self._rows)
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def domains(self) -> NDArray[np.int64]:
+        """The number of each example's domain, in the order of their names."""
+        names = [_persons(source)[0] for source in self._whole]
+        numbers = np.unique(np.concatenate([np.empty(0, dtype=object), *names]).astype(str), return_inverse=True)[1]
+        return numbers.astype(np.int64) if self._rows is None else numbers[self._rows].astype(np.int64)
 
     def read(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], int]]:
         """Row and person label of each example; one read for each source that they stand in."""

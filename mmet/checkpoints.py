@@ -1,0 +1,120 @@
+"""Checkpoints that are whole or not there: written under a temporary name, renamed when complete, checked for first.
+
+A run that is killed at any moment leaves `checkpoint-<step>` folders that can be resumed from, and at most one folder
+`.unfinished` that the next run clears away.
+
+    check_writable(output_dir)                                   # before anything is loaded
+    check_space(output_dir, checkpoint_bytes(model, "adamw_torch"), num_kept=2)
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers.trainer_utils import get_last_checkpoint
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished"
+"""Folder inside the output folder where a checkpoint or model is written before it gets its name."""
+
+_STATES_PER_PARAMETER = {"sgd": 1, "adafactor": 0, "lion": 1}
+"""Tensors of a parameter's size that an optimizer keeps, by the beginning of its name; two for the Adam family."""
+
+_WEIGHTS_FIRST_LETTERS = "model"
+
+
+class CheckpointError(OSError):
+    """A checkpoint or model cannot be written; the message names the folder, the reason and what is still there."""
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and write a file in it. Raises `CheckpointError` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable"):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"output_dir {folder} cannot be written to ({error.strerror or error}); choose another --output_dir"
+        ) from error
+
+
+def checkpoint_bytes(model: torch.nn.Module, optimizer: str) -> int:
+    """About how large a checkpoint is: weights, and the states that this optimizer keeps of the trained ones."""
+    names = [name for name in _STATES_PER_PARAMETER if str(optimizer).startswith(name)]
+    states = _STATES_PER_PARAMETER[names[0]] if names else 2
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    whole = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
+    return whole + states * trained
+
+
+def check_space(folder: Path, size: int, *, num_kept: int) -> None:
+    """
+    Compare the free space with what the run will write.
+
+    Args:
+        folder: the output folder; it exists.
+        size: bytes of one checkpoint.
+        num_kept: checkpoints that will be there at the end.
+
+    Raises:
+        CheckpointError: there is no room for one checkpoint beside the one it replaces. For less than all that are
+            kept there is a warning.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < 2 * size:
+        raise CheckpointError(
+            f"output_dir {folder} has {_gigabytes(free)} free, and a checkpoint of {_gigabytes(size)} is written "
+            "beside the one before it: make room, or choose another --output_dir"
+        )
+    if free < (num_kept + 1) * size:
+        logger.warning(
+            "%s has %s free; %d checkpoints of %s would need more: set a lower --save_total_limit or make room",
+            folder,
+            _gigabytes(free),
+            num_kept,
+            _gigabytes(size),
+        )
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The checkpoint of the highest step in an output folder, None without any."""
+    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    return Path(last) if last is not None else None
+
+
+def clear_unfinished(output: Path) -> Path:
+    """The folder to write in, emptied of what a killed run left there."""
+    folder = output / UNFINISHED
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename a complete folder; an older one of that name (from before a resume) steps aside first, and whole."""
+    if target.exists():
+        target.replace(source.with_name(f"{source.name}.old"))
+    source.replace(target)
+
+
+def publish_files(source: Path, target: Path) -> None:
+    """Move the files of a complete folder into another one, each at once, and the weights last."""
+    for file in sorted(source.iterdir(), key=lambda file: file.name.startswith(_WEIGHTS_FIRST_LETTERS)):
+        file.replace(target / file.name)
+    source.rmdir()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
