@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,9 @@ import torch
 import yaml
 from accelerate import Accelerator
 from huggingface_hub import ModelCard
+from process_group import run_processes
 from safetensors.torch import load_file
+from torch.distributed.fsdp import fully_shard
 
 from mmet.arguments import parse_arguments
 from mmet.data import REID_FEATURES, load_reid_dataset
@@ -23,6 +26,7 @@ from mmet.masking import IMAGE_MASKING
 from mmet.measures import MEASURE_NAMES, TrainingMeasures
 from mmet.pretraining import load_data, run_pretraining
 from mmet.skipping import SkippedImages
+from mmet.trainer import _whole_parameters
 from mmet.validation import (
     choose_persons,
     embedder_of,
@@ -301,7 +305,8 @@ def test_run_pretraining__accumulated_batches_train_as_one_of_their_size(recipe,
         return masked
 
     monkeypatch.setitem(IMAGE_MASKING, "random", same_patches)
-    plain = '{"flip_probability": 0, "crop_scale": [1, 1], "padding": 0, "colour_probability": 0}'
+    off = ("flip_probability", "padding", "colour_probability", "low_resolution_probability")
+    plain = json.dumps(dict.fromkeys(off, 0) | {"crop_scale": [1, 1]})
     common = ["--batch_mix", '{"image": 1}', "--max_steps", 3, "--optim", "sgd", "--learning_rate", 0.1]
     common += ["--save_steps", 3, "--image_masking", "random", "--augmentation", plain]
     whole = pretrain(recipe, *common, "--output_dir", f"{recipe}.whole")
@@ -315,7 +320,7 @@ def test_run_pretraining__accumulated_batches_train_as_one_of_their_size(recipe,
 @pytest.mark.parametrize(
     "settings",
     [
-        {"bf16": "true", "activation_checkpointing": "true"},
+        {"use_cpu": "true", "bf16": "true", "activation_checkpointing": "true"},
         pytest.param({"torch_compile": "true", "torch_compile_backend": "eager"}, marks=pytest.mark.slow),
     ],
     ids=["bf16 and activation checkpointing", "torch_compile"],
@@ -376,15 +381,42 @@ class Hub:
 
     def upload_folder(self, *, repo_id, folder_path, **kwargs):
         self.pushed.append((repo_id, {path.name for path in Path(folder_path).iterdir()}))
+        job = Future()
+        job.set_result(None)
+        return job
 
 
 def test_run_pretraining__push_to_hub_sends_model_and_card(recipe, monkeypatch):
     hub = Hub()
     monkeypatch.setattr("transformers.trainer.hf_api", lambda: hub)
-    monkeypatch.setattr("transformers.trainer.create_repo", hub.create_repo, raising=False)
     folder = pretrain(recipe, "--push_to_hub", "true", "--hub_model_id", "org/mmet-tiny", "--max_steps", 4)
     ((name, files),) = hub.pushed
     assert name == "org/mmet-tiny"
     assert {"README.md", "model.safetensors", "processor_config.json", "training_result.json"} <= files
     assert ".unfinished" not in files
     assert (folder / "README.md").read_text(encoding="utf-8").count("org/mmet-tiny") >= 2
+
+
+def embed_sharded(rank, config, batch):
+    """Embeddings of a model before and after FSDP 2 shards it, with a training step in between."""
+    torch.manual_seed(0)
+    model = MMETForPreTraining(config)
+    embedder = embedder_of(model).eval()
+    with torch.no_grad():
+        expected = embedder(**batch).embeddings
+    for module in model.modules():
+        if type(module).__name__ == "MMETLayer":
+            fully_shard(module)
+    fully_shard(model)
+    model.train()(**batch, person_labels=torch.arange(4) // 2).loss.backward()
+    model.zero_grad()
+    embedder.eval()
+    with torch.no_grad(), _whole_parameters(model):
+        received = embedder(**batch).embeddings
+    model.train()(**batch, person_labels=torch.arange(4) // 2).loss.backward()  # goes on as before
+    return expected, received
+
+
+def test_whole_parameters__a_sharded_model_embeds_as_the_whole_one(make_config, make_batch, tmp_path):
+    for expected, received in run_processes(embed_sharded, tmp_path, make_config(), make_batch(4)):
+        torch.testing.assert_close(received, expected, atol=1e-5, rtol=1e-5)
