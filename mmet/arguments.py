@@ -192,6 +192,9 @@ class PretrainingArguments(TrainingArguments):
     )
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Only whole batches; keep True for P x K."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+    hub_strategy: str = field(
+        default="end", metadata={"help": "When push_to_hub pushes: end, every_save, checkpoint or all_checkpoints."}
+    )
     eval_strategy: str = field(
         default="auto",
         metadata={"help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch."},

@@ -118,22 +118,22 @@ def run_pretraining(
     if compute_once(lambda: _finished(training_arguments)):
         logger.warning("%s has been trained to its last step already: nothing to do", output)
         return output
-    set_seed(training_arguments.seed)
-    data = compute_on_all(lambda: load_data(data_arguments))
-    plan_selection(data_arguments, objective_arguments, training_arguments, data.evaluation_sets)
-    dataset = TrainingDataset(
-        paired=data.sources.paired,
-        image=data.sources.image,
-        text=data.sources.text,
-        augmentation=build_augmentation(data_arguments.augmentation),
-        skip_bad_images=data_arguments.skip_bad_images,
-    )
-    processor, model = build_model(model_arguments, objective_arguments, data.sources, dataset)
-    compute_once(lambda: _check_room(model, training_arguments))
-    kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
-    if kinds and checkpoint is None:  # a checkpoint to resume brings its own
-        prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
     with StopSignal() as stop:
+        set_seed(training_arguments.seed)
+        data = compute_on_all(lambda: load_data(data_arguments))
+        plan_selection(data_arguments, objective_arguments, training_arguments, data.evaluation_sets)
+        dataset = TrainingDataset(
+            paired=data.sources.paired,
+            image=data.sources.image,
+            text=data.sources.text,
+            augmentation=build_augmentation(data_arguments.augmentation),
+            skip_bad_images=data_arguments.skip_bad_images,
+        )
+        processor, model = build_model(model_arguments, objective_arguments, data.sources, dataset)
+        compute_once(lambda: _check_room(model, training_arguments))
+        kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
+        if kinds and checkpoint is None:  # a checkpoint to resume brings its own
+            prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
         trainer = build_trainer(
             model, processor, dataset, data, data_arguments, objective_arguments, training_arguments, stop
         )
@@ -466,6 +466,7 @@ def build_trainer(
         person_labels=dataset.person_labels,
         identity_shape=IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person),
         num_processes=arguments.world_size,
+        domains=dataset.domains() if objectives.balance_domains else None,
         seed=arguments.seed,
     )
     collator = MMETDataCollator(

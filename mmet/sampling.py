@@ -73,6 +73,8 @@ class MixedBatchSampler(Sampler[Draw]):
         person_labels: person of each example of the identity kinds, which need it; negative where unknown: not drawn.
         identity_shape: P × K with `P * K == batch_size`. Only for the identity kinds.
         num_processes: number of processes that consecutive batches are dealt to.
+        domains: number of the domain (0, 1, …) of each example, for each kind; every batch then draws equally from the
+            domains of its kind, those with few examples more often than once a pass. None draws in proportion to size.
         batches_per_epoch: batches of *each process* in an epoch; None for the fewest that show every example (every
             person, for the identity kinds) once.
         seed: seed of all randomness.
@@ -91,6 +93,7 @@ class MixedBatchSampler(Sampler[Draw]):
         person_labels: ArrayLike | None = None,
         identity_shape: IdentityBatchShape | None = None,
         num_processes: int = 1,
+        domains: Mapping[str, ArrayLike] | None = None,
         batches_per_epoch: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -103,12 +106,15 @@ class MixedBatchSampler(Sampler[Draw]):
         self.num_processes = num_processes
         self.seed = seed
         self.epoch = 0
-        self._streams: dict[str, _ShuffledExamples | _PersonBatches] = {}
+        self._streams: dict[str, _ShuffledExamples | _PersonBatches | _BalancedExamples] = {}
         for kind in proportions:
             kind_seed = (seed, 1 + BATCH_KINDS.index(kind))
+            groups = _examples_by_domain(domains, kind)
             if kind in IDENTITY_KINDS:
                 shape = _checked_shape(identity_shape, batch_size)
-                self._streams[kind] = _PersonBatches(person_labels, shape, num_processes, kind_seed)
+                self._streams[kind] = _PersonBatches(person_labels, shape, num_processes, kind_seed, groups)
+            elif len(groups) > 1:
+                self._streams[kind] = _BalancedExamples(groups, batch_size * num_processes, kind_seed)
             else:
                 self._streams[kind] = _ShuffledExamples(
                     kind, sizes.get(kind, 0), batch_size * num_processes, kind_seed
@@ -186,10 +192,18 @@ def _checked_shape(shape: IdentityBatchShape | None, batch_size: int) -> Identit
     return shape
 
 
+def _examples_by_domain(domains: Mapping[str, ArrayLike] | None, kind: str) -> list[NDArray[np.int64]]:
+    """The examples of each domain of a kind; none where domains do not count."""
+    if domains is None or kind not in domains:
+        return []
+    numbers = np.asarray(domains[kind], dtype=np.int64)
+    return [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+
+
 class _Passes:
     """Endless shuffled passes over `size` things. Pass `p` has a seed of its own: it needs none of those before it."""
 
-    def __init__(self, size: int, seed: tuple[int, int]) -> None:
+    def __init__(self, size: int, seed: tuple[int, ...]) -> None:
         self._size = size
         self._seed = seed
         self._number = -1
@@ -228,6 +242,37 @@ class _ShuffledExamples:
         return np.concatenate(parts)
 
 
+class _BalancedExamples:
+    """Examples of one kind that take turns between the domains; each domain is an endless stream of passes."""
+
+    def __init__(self, groups: list[NDArray[np.int64]], per_step: int, seed: tuple[int, int]) -> None:
+        self._groups = groups
+        self._per_step = per_step
+        self._passes = [_Passes(len(group), (*seed, number)) for number, group in enumerate(groups)]
+
+    @property
+    def steps_per_pass(self) -> int:
+        return math.ceil(max(map(len, self._groups)) * len(self._groups) / self._per_step)
+
+    def indices_of_step(self, step: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The examples of a step: positions of the common stream belong to the domains in turn."""
+        positions = np.arange(step * self._per_step, (step + 1) * self._per_step)
+        indices = np.empty(len(positions), dtype=np.int64)
+        for number, (group, passes) in enumerate(zip(self._groups, self._passes, strict=True)):
+            own = positions % len(self._groups) == number
+            indices[own] = _read_passes(passes, group, positions[own] // len(self._groups))
+        return indices
+
+
+def _read_passes(passes: _Passes, group: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What stands at ascending positions of the endless passes through a group."""
+    numbers, places = np.divmod(positions, len(group))
+    return np.concatenate(
+        [np.empty(0, dtype=np.int64)]
+        + [group[passes.order(number)[places[numbers == number]]] for number in np.unique(numbers).tolist()]
+    )
+
+
 class _PersonBatches:
     """P × K examples for each process and step; passes through the persons as others do through examples.
 
@@ -241,6 +286,7 @@ class _PersonBatches:
         shape: IdentityBatchShape,
         num_processes: int,
         seed: tuple[int, int],
+        groups: list[NDArray[np.int64]],
     ) -> None:
         labels = np.asarray(() if person_labels is None else person_labels, dtype=np.int64)
         known = np.flatnonzero(labels >= 0)
@@ -257,9 +303,26 @@ class _PersonBatches:
         self._unit = self._per_step if len(self._counts) >= self._per_step else shape.persons
         self._padded = math.ceil(len(self._counts) / self._unit) * self._unit
         self._passes = _Passes(len(self._counts), seed)
+        self._domains = self._persons_by_domain(groups) if len(groups) > 1 else []
+        self._domain_passes = [_Passes(len(persons), (*seed, number)) for number, persons in enumerate(self._domains)]
+
+    def _persons_by_domain(self, groups: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+        """The persons of each domain: a person's examples are of one domain."""
+        first = self._examples[self._starts]
+        domains = [np.flatnonzero(np.isin(first, group)) for group in groups]
+        share = math.ceil(self._unit / len(domains))
+        fewest = min(map(len, domains))
+        if fewest < share:
+            raise ValueError(
+                f"expected at least {share} persons of every domain, to balance {len(domains)} domains in identity "
+                f"batches of {self._unit} persons, received {fewest}; lower persons_per_batch or do not balance"
+            )
+        return domains
 
     @property
     def steps_per_pass(self) -> int:
+        if self._domains:
+            return math.ceil(max(map(len, self._domains)) * len(self._domains) / self._per_step)
         return math.ceil(self._padded / self._per_step)
 
     def indices_of_step(self, step: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -270,9 +333,25 @@ class _PersonBatches:
 
     def _persons_of_unit(self, position: int) -> NDArray[np.int64]:
         """The distinct persons from `position` of the stream; the last unit of a pass is filled up from its start."""
+        if self._domains:
+            return self._balanced_unit(position // self._unit)
         number, start = divmod(position, self._padded)
         order = self._passes.order(number)
         return order[np.arange(start, start + self._unit) % len(order)]
+
+    def _balanced_unit(self, unit: int) -> NDArray[np.int64]:
+        """The persons of a unit, of the domains in turn; which domain begins changes from unit to unit."""
+        count = len(self._domains)
+        turns = (np.arange(self._unit) + unit * self._unit) % count  # domain of each place
+        share = math.ceil(self._unit / count)
+        persons = np.empty(self._unit, dtype=np.int64)
+        for number, (domain, passes) in enumerate(zip(self._domains, self._domain_passes, strict=True)):
+            # Persons are distinct within a pass, and a unit reads a domain's share from one pass.
+            per_pass = len(domain) // share
+            order = passes.order(unit // per_pass)
+            own = turns == number
+            persons[own] = domain[order[(unit % per_pass) * share :][: own.sum()]]
+        return persons
 
     def _draw_images(self, person: int, rng: np.random.Generator) -> NDArray[np.int64]:
         count, wanted = int(self._counts[person]), self.shape.images_per_person

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
@@ -142,7 +144,7 @@ class MMETTrainer(Trainer):
             raise ValueError("nothing to evaluate on: set validation_identities above 0 or give eval_data")
         start = time.perf_counter()
         self._embedder.train(self._embedder.mmet.training)  # the state that embedding returns to
-        with random_state_kept(self.args.device):
+        with random_state_kept(self.args.device), _whole_parameters(self.model_wrapped):
             found = self._evaluator(self._embedder, self.accelerator)
         found["runtime"] = round(time.perf_counter() - start, 2)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
@@ -266,6 +268,19 @@ class MMETTrainer(Trainer):
         """`Trainer` asks for a card when it pushes; the one of the run (`README.md`) stands already."""
         if not Path(str(self.args.output_dir), "README.md").is_file():
             super().create_model_card(*args, **kwargs)
+
+
+@contextmanager
+def _whole_parameters(model: torch.nn.Module) -> Iterator[None]:
+    """The parameters outside the layers, which FSDP 2 spreads over the processes, are whole; layers see to theirs."""
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
 
 
 class _SaveAndStop(TrainerCallback):

@@ -20,8 +20,8 @@ import torch.distributed as dist
 from accelerate import PartialState
 
 # Processes are forked from a server that has imported the slow modules once and has done nothing else.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["modeling_mmet", "mmet.pretraining"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["modeling_mmet", "mmet.pretraining", "run_pretrain"])
 
 
 def run_processes(
@@ -41,7 +41,7 @@ def run_processes(
     """
     meeting = folder / uuid4().hex  # a file store serves one group
     processes = [
-        _CONTEXT.Process(target=_enter, args=(function, rank, num_processes, meeting, arguments))
+        CONTEXT.Process(target=_enter, args=(function, rank, num_processes, meeting, arguments))
         for rank in range(num_processes)
     ]
     try:

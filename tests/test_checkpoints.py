@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from process_group import CONTEXT
 from safetensors.torch import load_file
 
 from mmet import checkpoints
@@ -27,7 +28,7 @@ from run_pretrain import STOPPED, main
 
 REPOSITORY = Path(__file__).parents[1]
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-STEPS = 30
+STEPS = 24
 
 
 @pytest.fixture(scope="module")
@@ -68,123 +69,162 @@ def recipe(tmp_path_factory):
     return str(path)
 
 
+def run_script(folder, arguments):
+    """In a process of its own: the script, as a user calls it."""
+    torch.set_num_threads(1)
+    with (folder / "messages.txt").open("a", encoding="utf-8") as messages:
+        os.dup2(messages.fileno(), sys.stderr.fileno())
+        sys.exit(main(arguments))
+
+
+class OneProcess:
+    """A run of the script in a process that is forked with its imports done."""
+
+    def __init__(self, recipe, folder, *more):
+        folder.mkdir(exist_ok=True, parents=True)
+        self._messages = folder / "messages.txt"
+        self._messages.touch()
+        arguments = [recipe, "--output_dir", str(folder), "--resume_from_checkpoint", "true", *more]
+        self._process = CONTEXT.Process(target=run_script, args=(folder, arguments))
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def messages(self):
+        return self._messages.read_text(encoding="utf-8")
+
+    def poll(self):
+        return self._process.exitcode
+
+    def kill(self):
+        self._process.kill()
+
+    def wait(self):
+        self._process.join(300)
+        assert self._process.exitcode is not None, "it does not end"
+        return self._process.exitcode
+
+
+class TwoProcesses:
+    """A run of the script by torchrun, which leads a process group, so that all of it can be killed at once."""
+
+    def __init__(self, recipe, folder, *more):
+        folder.mkdir(exist_ok=True, parents=True)
+        self._messages = folder / "messages.txt"
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*launch, "run_pretrain.py", recipe, "--output_dir", str(folder), "--resume_from_checkpoint", "true"]
+        settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        with self._messages.open("a", encoding="utf-8") as messages:
+            self._process = subprocess.Popen(
+                [*command, *more],
+                cwd=REPOSITORY,
+                env=os.environ | settings | {"GLOO_SOCKET_IFNAME": "lo"},
+                stdout=subprocess.DEVNULL,
+                stderr=messages,
+                start_new_session=True,
+            )
+
+    @property
+    def messages(self):
+        return self._messages.read_text(encoding="utf-8")
+
+    def poll(self):
+        return self._process.poll()
+
+    def kill(self):
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def wait(self):
+        return self._process.wait(500)
+
+
 @pytest.fixture(scope="module")
 def whole(recipe, tmp_path_factory):
     """The run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return run_pretraining(*parse_arguments([recipe, "--output_dir", str(folder)]))
-
-
-def start(recipe, folder, num_processes=1, *more):
-    """The script in a process (or two) of its own; it leads a process group, so that all of it can be signalled."""
-    launch = [sys.executable]
-    if num_processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    command = [*launch, "run_pretrain.py", recipe, "--output_dir", str(folder), "--resume_from_checkpoint", "true"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(
-        [*command, *more],
-        cwd=REPOSITORY,
-        env=environment | {"GLOO_SOCKET_IFNAME": "lo"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return finish(OneProcess, recipe, folder)
 
 
 def wait_for(condition, process, seconds=300):
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
+    while not condition() and process.poll() is None:
         assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def saved_steps(folder):
     return sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
 
 
-def finish(recipe, folder, num_processes=1):
-    process = start(recipe, folder, num_processes)
-    _, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors
+def finish(start, recipe, folder):
+    process = start(recipe, folder)
+    assert process.wait() == 0, process.messages
+    return folder
 
 
-def largest_difference(first, second):
-    first, second = (load_file(folder / "model.safetensors") for folder in (first, second))
+def largest_difference(first, second, name="model.safetensors"):
+    first, second = (load_file(folder / name) for folder in (first, second))
     assert first.keys() == second.keys()
     return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
 
 
-def kill_at_random(recipe, folder, rng, num_processes=1):
-    """One run that is killed at a random moment after it began to train; whether it was killed before its end."""
-    process = start(recipe, folder, num_processes)
+def kill_at_random(start, recipe, folder, rng):
+    """Kill a run at a random moment after its first new checkpoint; whether it was killed before its end."""
     before = saved_steps(folder)
-    wait_for(lambda: saved_steps(folder) != before or process.poll() is not None, process)
-    time.sleep(rng.uniform(0, 1.0))
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return process.returncode != 0
+    process = start(recipe, folder)
+    wait_for(lambda: saved_steps(folder) != before, process)
+    time.sleep(rng.uniform(0, 0.6))
+    was_killed = process.poll() is None
+    if was_killed:
+        process.kill()
+    process.wait()
+    return was_killed
 
 
-def kill_until(recipe, folder, kills, rng, num_processes=1):
-    """Kill `kills` runs: a new one is started where one came to its end first."""
-    killed, attempt = 0, 0
-    folders = []
+def kill_until(start, recipe, folder, kills, rng):
+    """Kill `kills` runs, each continued from the kill before, or begun anew where that came near its end."""
+    killed, folders = 0, [folder / "0"]
     while killed < kills:
-        current = folder / str(attempt)
-        while killed < kills and kill_at_random(recipe, current, rng, num_processes):
-            killed += 1
-            if max(saved_steps(current)) > STEPS - 6:
-                break
-        folders.append(current)
-        attempt += 1
+        killed += kill_at_random(start, recipe, folders[-1], rng)
+        if killed < kills and max(saved_steps(folders[-1]), default=0) > STEPS - 6:
+            folders.append(folder / str(len(folders)))
     return folders
 
 
 def test_run_pretrain_script__killed_runs_resume_to_the_same_weights(recipe, whole, tmp_path):
-    folders = kill_until(recipe, tmp_path, 3, random.Random(0))
-    for folder in folders:
-        finish(recipe, folder)
+    for folder in kill_until(OneProcess, recipe, tmp_path, 3, random.Random(0)):
+        finish(OneProcess, recipe, folder)
         assert largest_difference(whole, folder) == 0
         assert not (folder / ".unfinished").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_processes", "tolerance"), [(1, 0), (2, 1e-6)])
-def test_run_pretrain_script__twenty_kills(recipe, tmp_path, num_processes, tolerance):
-    finish(recipe, tmp_path / "whole", num_processes)
-    for folder in kill_until(recipe, tmp_path, 20, random.Random(1), num_processes):
-        finish(recipe, folder, num_processes)
-        assert largest_difference(tmp_path / "whole", folder) <= tolerance
+@pytest.mark.parametrize(("start", "tolerance"), [(OneProcess, 0), (TwoProcesses, 1e-6)])
+def test_run_pretrain_script__twenty_kills(recipe, tmp_path, start, tolerance):
+    expected = finish(start, recipe, tmp_path / "whole")
+    for folder in kill_until(start, recipe, tmp_path, 20, random.Random(1)):
+        finish(start, recipe, folder)
+        assert largest_difference(expected, folder) <= tolerance
 
 
 def test_run_pretrain_script__sigterm_saves_the_step_and_says_so(recipe, whole, tmp_path):
-    rarely = ("--save_steps", str(STEPS), "--eval_steps", str(STEPS))
-    process = start(recipe, tmp_path, 1, *rarely, "--logging_steps", "1")
-    wait_for(lambda: (tmp_path / ".unfinished").exists() or process.poll() is not None or _training(process), process)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == STOPPED == 143, errors
+    process = OneProcess(recipe, tmp_path, "--save_steps", str(STEPS), "--eval_steps", str(STEPS))
+    wait_for(lambda: "image codebook:" in process.messages, process)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait() == STOPPED == 143, process.messages
     (step,) = saved_steps(tmp_path)
     assert 0 < step < STEPS
-    assert f"stopped by SIGTERM after step {step}, saved {tmp_path / f'checkpoint-{step}'}" in errors
+    assert f"stopped by SIGTERM after step {step}, saved {tmp_path / f'checkpoint-{step}'}" in process.messages
     state = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == step
-    finish(recipe, tmp_path)
-    final = load_file(tmp_path / f"checkpoint-{STEPS}" / "model.safetensors")
-    expected = load_file(whole / f"checkpoint-{STEPS}" / "model.safetensors")
-    assert all(torch.equal(final[name], expected[name]) for name in expected)
-
-
-def _training(process):
-    """Whether it has said that the codebook is fitted, the last thing before the first step."""
-    return any("image codebook:" in line for line in iter(process.stderr.readline, "") if "codes" in line)
+    finish(OneProcess, recipe, tmp_path)
+    assert largest_difference(whole, tmp_path, f"checkpoint-{STEPS}/model.safetensors") == 0
 
 
 def test_run_pretraining__full_disk_keeps_the_last_good_checkpoint(recipe, whole, tmp_path, monkeypatch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the whole run
+
     def save_on_a_full_disk(self, *arguments):
         full = self.state.global_step == 9
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -200,9 +240,10 @@ def test_run_pretraining__full_disk_keeps_the_last_good_checkpoint(recipe, whole
         patch.setattr(MMETTrainer, "_save_checkpoint", save_on_a_full_disk)
         with pytest.raises(CheckpointError, match=r"step 9 could not be written.*last good one is .*checkpoint-6"):
             run_pretraining(*parse_arguments([recipe, "--output_dir", str(tmp_path)]))
+    torch.set_num_threads(threads)
     assert max(saved_steps(tmp_path)) == 6
     assert not (tmp_path / ".unfinished").exists()
-    run_pretraining(*parse_arguments([recipe, "--output_dir", str(tmp_path), "--resume_from_checkpoint", "true"]))
+    finish(OneProcess, recipe, tmp_path)
     assert largest_difference(whole, tmp_path) == 0
 
 

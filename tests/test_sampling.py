@@ -213,6 +213,92 @@ def test_unusable_inputs_are_rejected_at_once(changes: dict[str, Any], message: 
         sampler_of(**changes)
 
 
+SMALL_AND_LARGE = np.repeat([0, 1, 2], [20_000, 200, 3])
+"""Domains whose sizes differ by orders of magnitude."""
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_balanced_domains_share_every_batch(num_processes: int) -> None:
+    sampler = sampler_of(
+        sizes={"image": len(SMALL_AND_LARGE)},
+        mix={"image": 1},
+        domains={"image": SMALL_AND_LARGE},
+        num_processes=num_processes,
+        batches_per_epoch=90,
+    )
+    for batch in batches(sampler, 8):
+        counts = Counter(SMALL_AND_LARGE[draw.index].item() for draw in batch)
+        assert sorted(counts.values()) == [2, 3, 3]
+    drawn = Counter(draw.index for draw in sampler)
+    assert all(drawn[index] == 80 * num_processes for index in range(20_200, 20_203)), "the smallest wraps around"
+    middle = [drawn[index] for index in range(20_000, 20_200)]
+    assert sum(middle) == 240 * num_processes
+    assert max(middle) - min(middle) == 1, "every example comes again only after all others"
+    assert max(drawn[index] for index in range(20_000)) == 1
+
+
+def test_balanced_domains_are_reshuffled_in_every_pass() -> None:
+    sampler = sampler_of(
+        sizes={"image": 30}, mix={"image": 1}, domains={"image": np.repeat([0, 1], [26, 4])}, batches_per_epoch=20
+    )
+    small = [draw.index for draw in sampler if draw.index >= 26]
+    passes = [tuple(small[i : i + 4]) for i in range(0, 80, 4)]
+    assert all(sorted(one) == [26, 27, 28, 29] for one in passes)
+    assert len(set(passes)) > 8
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_balanced_identity_batches_share_persons_between_domains(num_processes: int) -> None:
+    labels = np.concatenate([np.repeat(np.arange(300), 5), 300 + np.repeat(np.arange(9), 5)])
+    domains = (labels >= 300).astype(int)
+    sampler = sampler_of(
+        mix={"identity": 1},
+        batch_size=8,
+        identity_shape=IdentityBatchShape(4, 2),
+        person_labels=labels,
+        domains={"identity": domains},
+        num_processes=num_processes,
+        batches_per_epoch=60,
+    )
+    shown: Counter[int] = Counter()
+    for batch in batches(sampler, 8):
+        persons = {int(labels[draw.index]) for draw in batch}
+        assert len(persons) == 4
+        assert Counter(person >= 300 for person in persons) == {True: 2, False: 2}
+        shown.update(persons)
+    assert set(range(300, 309)) <= set(shown)
+    with pytest.raises(ValueError, match="at least 2 persons of every domain"):
+        sampler_of(
+            mix={"identity": 1},
+            identity_shape=IdentityBatchShape(4, 2),
+            person_labels=labels,
+            domains={"identity": (labels >= 308).astype(int)},
+        )
+
+
+def test_balanced_domains__split_and_resume_like_any_other() -> None:
+    changes = {"sizes": {"image": 30}, "mix": {"image": 1}, "domains": {"image": np.repeat([0, 1], [26, 4])}}
+    assert list(sampler_of(batch_size=16, **changes)) == list(sampler_of(num_processes=2, **changes))
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_sizes_that_differ_by_orders_of_magnitude_keep_the_proportions(num_processes: int) -> None:
+    sampler = sampler_of(
+        sizes={"paired": 40, "image": 100_000, "text": 3},
+        mix={"paired": 0.2, "image": 0.7, "text": 0.1},
+        num_processes=num_processes,
+        batches_per_epoch=100,
+    )
+    draws = list(sampler)
+    kinds = Counter(draw.kind for draw in draws)
+    assert kinds == {
+        kind: count * 8 * num_processes for kind, count in {"paired": 20, "image": 70, "text": 10}.items()
+    }
+    pairs = Counter(draw.index for draw in draws if draw.kind == "paired")
+    assert set(pairs.values()) == {4 * num_processes}, "160 draws are four passes through 40 pairs"
+    assert max(Counter(draw.index for draw in draws if draw.kind == "image").values()) == 1
+
+
 @pytest.mark.parametrize(("persons", "images"), [(1, 8), (4, 0)])
 def test_identity_batch_shape__rejects(persons: int, images: int) -> None:
     with pytest.raises(ValueError, match=f"received {persons} × {images}"):

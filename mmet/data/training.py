@@ -114,6 +114,10 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
             "text": sum(map(len, text)) - len(text_rows),
         }
 
+    def domains(self) -> dict[str, NDArray[np.int64]]:
+        """The number of the domain of each example of each kind, as `MixedBatchSampler` takes them to balance."""
+        return {kind: examples.domains() for kind, examples in self._examples.items()}
+
     def __len__(self) -> int:
         """Number of rows of all sources that some kind of batch uses."""
         return self.sizes["identity"] + self.sizes["image"] + self.sizes["text"]
@@ -190,6 +194,7 @@ class _Examples:
         labels: NDArray[np.int64] | None,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
+        self._whole = list(sources)
         self._sources = [_undecoded(source, columns) for source in sources]
         self._ends = np.cumsum([len(source) for source in sources], dtype=np.int64)
         self._labels = labels
@@ -199,6 +204,12 @@ class _Examples:
         if self._rows is not None:
             return len(self._rows)
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def domains(self) -> NDArray[np.int64]:
+        """The number of each example's domain, in the order of their names."""
+        names = [_persons(source)[0] for source in self._whole]
+        numbers = np.unique(np.concatenate([np.empty(0, dtype=object), *names]).astype(str), return_inverse=True)[1]
+        return numbers.astype(np.int64) if self._rows is None else numbers[self._rows].astype(np.int64)
 
     def read(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], int]]:
         """Row and person label of each example; one read for each source that they stand in."""
