@@ -1059,7 +1059,8 @@ class MMETModel(MMETCompositeModel):
         self.text_to_multimodal = nn.Linear(text_config.hidden_size, multimodal_config.hidden_size)
         self.image_projection = nn.Linear(image_config.hidden_size, config.projection_dim)
         self.text_projection = nn.Linear(text_config.hidden_size, config.projection_dim)
-        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        # Of one dimension, as SigLIP's: FSDP 2 shards no scalars.
+        self.logit_scale = nn.Parameter(torch.tensor([float(config.logit_scale_init_value)]))
         self.post_init()
 
     def encode_images(
@@ -1493,7 +1494,7 @@ def identity_contrastive_loss(
 
     Args:
         image_features, text_features: `(B, D)`, normalised here.
-        logit_scale: Logarithm of the inverse temperature; clamped to ln(100), as CLIP does.
+        logit_scale: `(1,)`, logarithm of the inverse temperature; clamped to ln(100), as CLIP does.
         person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
 
     Returns:
@@ -2193,7 +2194,7 @@ def rename_weights(model: PreTrainedModel, dropped: str) -> dict[str, torch.Tens
             continue
         for pattern, replacement in _RENAMED_WEIGHTS:
             name = re.sub(pattern, replacement, name)
-        renamed[name] = weight
+        renamed[name] = weight.reshape(1) if name == "logit_scale" else weight  # a scalar in FLAVA
     return fuse_text_positions(fuse_queries_keys_values(renamed))
 
 

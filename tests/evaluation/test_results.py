@@ -20,10 +20,11 @@ def record(system="model", data="market1501", query="image", valid=3368, mean_ap
 
 
 def test_save_report__json_has_the_documented_fields(tmp_path):
-    report = EvaluationReport.now("outputs/run", [record()])
+    report = EvaluationReport.now("outputs/run", [record()], settings={"max_rank": 50})
     save_report(report, tmp_path / "new" / "folder")
     content = json.loads((tmp_path / "new" / "folder" / "results.json").read_text(encoding="utf-8"))
-    assert set(content) == {"model", "created", "versions", "results"}
+    assert set(content) == {"model", "created", "versions", "settings", "results", "seeds"}
+    assert (content["settings"], content["seeds"]) == ({"max_rank": 50}, [])
     assert content["model"] == "outputs/run"
     assert {"python", "torch", "transformers"} <= set(content["versions"])
     (row,) = content["results"]
@@ -41,6 +42,7 @@ def test_save_report__json_has_the_documented_fields(tmp_path):
         "num_queries": 3368,
         "num_valid_queries": 3368,
         "num_gallery": 15913,
+        "options": {},
     }
 
 
