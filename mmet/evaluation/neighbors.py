@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class _Hits:
 
 @dataclass(frozen=True, eq=False)
 class _Tile:
-    """Some columns of a block of scores: `scores` `(B, W)` of the points from `first_row` and from `first_column` on."""
+    """Some columns of a block of scores `(B, W)`: points from `first_row` on against those from `first_column` on."""
 
     scores: NDArray[np.float32]
     first_row: int
@@ -104,7 +105,7 @@ def nearest_neighbors(
         count: neighbours wanted, the point itself included; all N where there are fewer points.
         half_squares: `(N,)` float32, |x|² / 2 where it is known or meant to be something else.
         block_rows: points that meet all later ones at a time; `block_rows` × N scores are held.
-        num_threads: threads that look through scores; None for as many as torch uses. The result does not depend on it.
+        num_threads: threads that look through scores; None for as many as torch uses. They do not change the result.
 
     Raises:
         ValueError: no points, or a count below 1.
@@ -175,13 +176,13 @@ class _Search:
         rows, columns = scores.shape
         width = max(16, -(-(columns - rows) // self.groups))
         edges = [0, *range(rows, columns, width), columns]
-        return [_Tile(scores[:, a:b], start, start + a) for a, b in zip(edges[:-1], edges[1:], strict=True) if a < b]
+        return [_Tile(scores[:, a:b], start, start + a) for a, b in pairwise(edges) if a < b]
 
     def _summarize(self, tile: _Tile) -> NDArray[np.float32]:
         """Finish a tile's scores and note what they say of its columns.
 
         Returns:
-            `(2, B)`, lowest and highest score of each row. Tiles run in threads and share their rows, not their columns.
+            `(2, B)`, lowest and highest score of each row. Tiles run in threads and share rows, but no columns.
         """
         scores = tile.scores
         scores -= self.half_squares[tile.columns]

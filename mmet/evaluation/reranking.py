@@ -4,10 +4,10 @@
     for queries, distances in k_reciprocal_blocks(query_embeddings, gallery_embeddings): ...
     metrics = reranked_metrics(query_embeddings, gallery_embeddings, query_person_ids, gallery_person_ids)
 
-Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017): two points are near if they
-share k-reciprocal neighbours. The published code holds several (Q+G)×(Q+G) matrices, of which nearly all is zeros or
-never looked at. Here the points' neighbour lists come from one blockwise pass (`nearest_neighbors`), neighbour sets and
-their weights are sparse rows, and the final distances of query and gallery are handed out a block of queries at a time.
+Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017): two points are near if
+they share k-reciprocal neighbours. The published code holds several (Q+G)×(Q+G) matrices, of which nearly all is zeros
+or never looked at. Here the points' neighbour lists come from one blockwise pass (`nearest_neighbors`), neighbour sets
+and their weights are sparse rows, and final distances are handed out a block of queries at a time.
 
 What the published code does, and so does this: distances are squared Euclidean; every row is divided by its maximum
 over all points, queries included; a point belongs to its own neighbours; half of k1 is rounded half to even. Where the
@@ -113,8 +113,8 @@ def k_reciprocal_rerank(
         k1: size of the neighbour lists that k-reciprocal sets are taken from.
         k2: neighbours whose encodings are averaged; 1 for none.
         lambda_value: weight of the original distance beside the Jaccard distance, from 0 to 1.
-        metric: `euclidean`, or `cosine`: 1 - cos, which is half the squared Euclidean distance of normalised rows. (The
-            common `distmat` code squares whatever it is given; squared 1 - cos is not offered.)
+        metric: `euclidean`, or `cosine`: 1 - cos, which is half the squared Euclidean distance of normalised rows.
+            (Tools that hand a cosine distance to the published code have it squared; that is not offered.)
         num_threads: threads of the neighbour search; None for as many as torch uses.
 
     Raises:
@@ -177,8 +177,8 @@ def reranked_metrics(
 ) -> RankMetrics:
     """`rank_metrics` of the re-ranked gallery; exact, and the Q×G matrix is never held.
 
-    Junk entries (person id -1) are left out before re-ranking, so they are nobody's neighbours. Entries that the camera
-    rule removes from a query's gallery do take part in neighbour lists, as in the published code.
+    Junk entries (person id -1) are left out before re-ranking, so they are nobody's neighbours. Entries that the
+    camera rule removes from a query's gallery do take part in neighbour lists, as in the published code.
     """
     person_ids, camera_ids = _checked_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
     query, _ = _matrix_and_lengths(query_embeddings, "query_embeddings")
