@@ -5,9 +5,9 @@
 
 Drawn to the published counts: 750 persons, six cameras, 3,368 queries (one of a person in a camera), 13,115 gallery
 images of these persons, 2,798 distractors (person 0) and 3,819 junk crops (person -1). Which person was seen how often
-by which camera is drawn, not copied. An embedding is the person's direction, plus one of the person as this camera sees
-it, plus noise, normalised; the noise of `NOISE` puts mAP near 50. A distractor is a person of its own that is seen once,
-and a junk crop is a bad crop of a test person.
+by which camera is drawn, not copied. An embedding is the person's direction, plus one of the person as this camera
+sees it, plus noise, normalised; the noise of `NOISE` puts mAP near 50. A distractor is a person of its own that is
+seen once, and a junk crop is a bad crop of a test person.
 """
 
 from __future__ import annotations
