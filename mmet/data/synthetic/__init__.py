@@ -18,7 +18,8 @@ from dataclasses import replace
 from PIL import Image
 
 from mmet.data.synthetic.identity import ATTRIBUTE_VALUES, Attributes, Identity, draw_identity
-from mmet.data.synthetic.layouts import LAYOUTS, person
+from mmet.data.synthetic.layouts import LAYOUTS
+from mmet.data.synthetic.layouts.takes import person
 from mmet.data.synthetic.renderer import Picture, render_shot
 from mmet.data.synthetic.style import SOURCE, STYLES, TARGET, Camera, Shot, WorldStyle, plan_shots, view_degrees
 from mmet.data.synthetic.world import PROVENANCE_FILE, write_world

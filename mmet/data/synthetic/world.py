@@ -22,7 +22,8 @@ from typing import Any
 from tqdm import tqdm
 
 from mmet.data.schema import DatasetError
-from mmet.data.synthetic.layouts import LAYOUTS, MAX_IDS, Job, Layout, Record, WorldRequest, write_json
+from mmet.data.synthetic.layouts import LAYOUTS
+from mmet.data.synthetic.layouts.base import MAX_IDS, Job, Layout, Record, WorldRequest, write_json
 from mmet.data.synthetic.renderer import check_size
 from mmet.data.synthetic.style import STYLES, WorldStyle, plan_shots
 

@@ -14,7 +14,7 @@ from PIL import Image
 from mmet.data.schema import DatasetError
 from mmet.data.synthetic import ATTRIBUTE_VALUES, LAYOUTS, PROVENANCE_FILE, write_world
 from mmet.data.synthetic.__main__ import main
-from mmet.data.synthetic.layouts import query_indices
+from mmet.data.synthetic.layouts.takes import query_indices
 
 SMALL = {"images_per_id": 6, "image_height": 100, "image_width": 52, "seed": 4}
 COUNTS = {

@@ -1,0 +1,78 @@
+"""CUHK-PEDES (Li et al., "Person Search with Natural Language Description", CVPR 2017): pictures of seven origins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmet.data.synthetic.captions import tokenize
+from mmet.data.synthetic.layouts.base import (
+    Job,
+    Layout,
+    Record,
+    WorldRequest,
+    train_test_and_validation,
+    write_json,
+)
+from mmet.data.synthetic.layouts.takes import save, takes
+from mmet.data.synthetic.style import TARGET
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """One of the collections that CUHK-PEDES gathered its images from, with its way to name files."""
+
+    folder: str
+    pattern: str
+
+
+_ORIGINS = (
+    _Origin("cam_a", "{person:04d}_{index:02d}.jpg"),
+    _Origin("cam_b", "{person:04d}_{index:02d}.jpg"),
+    _Origin("CUHK01", "{person:04d}{index:03d}.png"),
+    _Origin("CUHK03", "{person:04d}_{camera}_{index:02d}.jpg"),
+    _Origin("Market", "{person:04d}_c{camera}s1_{index:06d}_00.jpg"),
+)
+_QUERIES = {
+    "train": _Origin("train_query", "p{person}_s{index}.jpg"),
+    "test": _Origin("test_query", "p{person}_s{index}.jpg"),
+}
+
+
+def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+    origins = [*_ORIGINS, *([_QUERIES[job.split]] if job.split in _QUERIES else [])]
+    origin = origins[job.number % len(origins)]
+    records = []
+    for take in takes(request, job):
+        file_path = f"{origin.folder}/" + origin.pattern.format(
+            person=job.number, camera=take.shot.camera, index=take.index + 1
+        )
+        save(take.picture, root / "imgs" / file_path)
+        records.append(
+            {
+                "split": job.split,
+                "captions": take.captions,
+                "file_path": file_path,
+                "processed_tokens": [tokenize(caption) for caption in take.captions],
+                "id": job.number,
+            }
+        )
+    return records
+
+
+def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
+    write_json(root / "reid_raw.json", list(records))
+
+
+CUHK_PEDES = Layout(
+    name="cuhk_pedes",
+    title="CUHK-PEDES",
+    version=1,
+    default_style=TARGET,
+    folders=tuple(f"imgs/{origin.folder}" for origin in (*_ORIGINS, *_QUERIES.values())),
+    plan=train_test_and_validation,
+    write=_write,
+    finish=_finish,
+    has_validation=True,
+)
