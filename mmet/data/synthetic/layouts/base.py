@@ -31,15 +31,29 @@ class WorldRequest:
     images_per_id: int
     image_height: int
     image_width: int
+    form: str = ""
+    caption_format: str = ""
+    untidy_rate: float = 0.0
+    shadow_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One person to photograph. `number` is also the person id, except for distractors and junk."""
+    """One person to photograph.
+
+    Attributes:
+        number: who; also the person id, except for distractors and junk.
+        split: where to, in the layout's own words.
+        images: number of pictures.
+        cameras: how many cameras see the person; None for as many as the style has it.
+        repeated: whether annotations of this person say things twice.
+    """
 
     number: int
     split: str
     images: int
+    cameras: int | None = None
+    repeated: bool = False
 
 
 Record = dict[str, Any]
@@ -47,6 +61,10 @@ Record = dict[str, Any]
 
 def finish_nothing(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
     """For layouts that say everything in file names."""
+
+
+def check_nothing(request: WorldRequest) -> None:
+    """For layouts that can write every request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,12 @@ class Layout:
         plan: the jobs of a request.
         write: writes one job below a root folder and returns records for `finish`.
         finish: writes the files that cover all jobs.
+        check: raises `ValueError` for a request that the layout cannot write.
+        forms: the forms in which the data set is published, the default first; empty for a single one.
+        caption_formats: formats of the caption file, the default first; empty where there is no choice.
+        untidy_rate: share of people with the untidiness of the original where none is asked for.
+        max_ids: largest number of people.
+        cameras: how many cameras see a person; None for as many as the style has it.
         has_splits: whether people are split into train and test.
         has_validation: whether there is a validation split as well.
         min_images: smallest number of images per person.
@@ -75,6 +99,12 @@ class Layout:
     plan: Callable[[WorldRequest], list[Job]]
     write: Callable[[WorldRequest, Job, Path], list[Record]]
     finish: Callable[[WorldRequest, Sequence[Record], Path], None] = finish_nothing
+    check: Callable[[WorldRequest], None] = check_nothing
+    forms: tuple[str, ...] = ()
+    caption_formats: tuple[str, ...] = ()
+    untidy_rate: float = 0.0
+    max_ids: int = MAX_IDS
+    cameras: int | None = None
     has_splits: bool = True
     has_validation: bool = False
     min_images: int = 1

@@ -1,4 +1,7 @@
-"""CUHK-PEDES (Li et al., "Person Search with Natural Language Description", CVPR 2017): pictures of seven origins."""
+"""CUHK-PEDES (Li et al., "Person Search with Natural Language Description", CVPR 2017): pictures of seven origins.
+
+Untidy people have one picture, or a caption twice and a picture that is listed twice.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmet.data.synthetic.captions import tokenize
 from mmet.data.synthetic.layouts.base import (
     Job,
     Layout,
@@ -15,6 +17,7 @@ from mmet.data.synthetic.layouts.base import (
     train_test_and_validation,
     write_json,
 )
+from mmet.data.synthetic.layouts.tables import caption_entry
 from mmet.data.synthetic.layouts.takes import save, takes
 from mmet.data.synthetic.style import TARGET
 
@@ -49,16 +52,9 @@ def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
             person=job.number, camera=take.shot.camera, index=take.index + 1
         )
         save(take.picture, root / "imgs" / file_path)
-        records.append(
-            {
-                "split": job.split,
-                "captions": take.captions,
-                "file_path": file_path,
-                "processed_tokens": [tokenize(caption) for caption in take.captions],
-                "id": job.number,
-            }
-        )
-    return records
+        captions = [*take.captions, take.captions[0]] if job.repeated else take.captions
+        records.append(caption_entry(job.split, captions, "file_path", file_path, job.number))
+    return [records[0], *records] if job.repeated else records
 
 
 def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> None:

@@ -1,4 +1,7 @@
-"""Market-1501 (Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015): junk and distractors too."""
+"""Market-1501 (Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015), junk and distractors too.
+
+Untidy people have one picture or one camera; those of the test set are then never queried.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
-from mmet.data.synthetic.layouts.takes import careless, encode, query_indices, takes
+from mmet.data.synthetic.layouts.takes import careless, encode, gallery_queries, split_folder, takes
 from mmet.data.synthetic.style import TARGET, Shot, plan_shots
 
 _DISTRACTORS_FROM = 10_000
@@ -24,16 +27,13 @@ def _plan(request: WorldRequest) -> list[Job]:
 def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
     person_name = {"distractor": "0000", "junk": "-1"}.get(job.split, f"{job.number:04d}")
     request = replace(request, style=careless(request.style)) if job.split == "junk" else request
-    shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images)
-    queries = query_indices([_camera(shot) for shot in shots]) if job.split == "test" else set()
+    shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images, cameras=job.cameras)
+    queries = gallery_queries(job, [_camera(shot) for shot in shots])
     for take in takes(request, job):
         frame, session = job.number % 10_000 * 100 + take.index, 1 + take.shot.light % 6
         name = f"{person_name}_c{_camera(take.shot)}s{session}_{frame:06d}_{take.index % 99 + 1:02d}.jpg"
-        folder = (
-            "bounding_box_train" if job.split == "train" else "query" if take.index in queries else "bounding_box_test"
-        )
         data = encode(take.picture, ".jpg")
-        (root / folder / name).write_bytes(data)
+        (root / split_folder(job, take.index, queries) / name).write_bytes(data)
         if job.split in {"train", "test"}:
             (root / "gt_bbox" / name).write_bytes(data)
     return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def person(style: WorldStyle, seed: int, number: int) -> Identity:
 def takes(request: WorldRequest, job: Job) -> Iterator[Take]:
     """The pictures of one job; they depend on the seed, the style and the person's number alone."""
     identity = person(request.style, request.seed, job.number)
-    shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images)
+    shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images, cameras=job.cameras)
     for index, shot in enumerate(shots):
         picture = render_shot(identity, shot, request.style, height=request.image_height, width=request.image_width)
         rng = style_rng(request.style, request.seed, job.number, 3, index)
@@ -51,6 +51,25 @@ def query_indices(cameras: Sequence[int]) -> set[int]:
     counts = Counter(cameras)
     first = {camera: cameras.index(camera) for camera in counts if counts[camera] > 1}
     return set(first.values()) or {0}
+
+
+def gallery_queries(job: Job, cameras: Sequence[int]) -> set[int]:
+    """Which shots of a job become queries: as `query_indices` for tidy test people, else none."""
+    return query_indices(cameras) if job.split == "test" and job.images > 1 and job.cameras != 1 else set()
+
+
+def split_folder(job: Job, index: int, queries: Collection[int]) -> str:
+    """Market-1501's folder for one picture of a job."""
+    if job.split == "train":
+        return "bounding_box_train"
+    return "query" if index in queries else "bounding_box_test"
+
+
+def msmt_name(person_id: int, take: Take) -> str:
+    """A path as in MSMT17 and ICFG-PEDES, `0000/0000_000_01_0303morning_0008_0.jpg`; there are 15 cameras."""
+    camera, frame = (take.shot.camera - 1) % 15 + 1, 8 + take.index * 15
+    hours = ("morning", "noon", "afternoon")[min(2, max(0, (take.shot.light - 2) // 2))]
+    return f"{person_id:04d}/{person_id:04d}_{take.index:03d}_{camera:02d}_0303{hours}_{frame:04d}_0.jpg"
 
 
 def careless(style: WorldStyle) -> WorldStyle:
