@@ -27,12 +27,14 @@ class Stage:
         kind: `masked` or `identity`; settings may be given for all stages of a kind.
         recipe: file in `recipes/`, without `.yaml`.
         settings: fields in place of the recipe's; those of `model_config` are merged into it.
+        share: of the recipe's steps; less than 1 where a stage leaves out kinds of batch that the others have.
     """
 
     name: str
     kind: str
     recipe: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ _NOTHING_MASKED = {
     "mmm_image_weight": 0,
     "mmm_text_weight": 0,
 }
-"""L_ITM and L_GC alone: the masked stage without anything to reconstruct."""
+"""L_ITM and L_GC alone on the pairs that the masked rows see: that stage without anything to reconstruct."""
 
 _IMAGES = {"batch_mix": {"identity_image": 1}}
 _MMM = _stages("mmm", "table1_pedestrian", {"image_masking": "pedestrian"}, {})
@@ -118,11 +120,11 @@ TABLES = {
             Row(
                 "MMET, nothing masked (not in the paper)",
                 (
-                    Stage("unmasked_masked", "masked", "table1_random", _NOTHING_MASKED),
+                    Stage("unmasked_masked", "masked", "table1_random", _NOTHING_MASKED, share=1 / 3),
                     Stage("unmasked_identity", "identity", "released_code_stage2"),
                 ),
                 (
-                    Stage("unmasked_masked", "masked", "synthetic_masked", _NOTHING_MASKED),
+                    Stage("unmasked_masked", "masked", "synthetic_masked", _NOTHING_MASKED, share=1 / 3),
                     Stage("unmasked_identity", "identity", "synthetic_identity"),
                 ),
             ),

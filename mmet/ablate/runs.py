@@ -127,6 +127,8 @@ class Runner:
                 fields[name] = [self._place(argument) for argument in fields[name]]
         if before is not None:
             fields["model_name_or_path"] = str(before)
+        if stage.share != 1:
+            fields["max_steps"] = max(1, round(stage.share * fields["max_steps"]))
         fields.pop("output_dir", None)
         return {**fields, "seed": seed}
 
