@@ -18,14 +18,14 @@ SOURCE_SEED, TARGET_SEED = 1, 2
 
 @dataclass(frozen=True)
 class WorldSize:
-    """People and pictures of the worlds; the defaults are those of `make demo`."""
+    """People and pictures of the worlds: as many as in `make demo`, drawn at the size that the small model reads."""
 
     persons: int = 400
     images_per_person: int = 16
     test_persons: int = 100
     test_images_per_person: int = 8
-    image_height: int = 160
-    image_width: int = 80
+    image_height: int = 100
+    image_width: int = 52
 
 
 def draw_worlds(folder: Path, size: WorldSize, *, num_workers: int = 1, show_progress: bool = False) -> dict[str, str]:
@@ -55,6 +55,8 @@ def draw_worlds(folder: Path, size: WorldSize, *, num_workers: int = 1, show_pro
             num_test_ids=size.test_persons,
             images_per_id=size.test_images_per_person,
             seed=TARGET_SEED,
+            image_height=size.image_height,
+            image_width=size.image_width,
             num_workers=num_workers,
             show_progress=show_progress,
         )
