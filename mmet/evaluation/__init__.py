@@ -17,6 +17,7 @@ from mmet.evaluation.baselines import (
 )
 from mmet.evaluation.chance import expected_random_metrics
 from mmet.evaluation.embedding import embed_items
+from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.protocols import (
     PROTOCOLS,
     Items,
@@ -26,7 +27,7 @@ from mmet.evaluation.protocols import (
     select_items,
     standard_pairs,
 )
-from mmet.evaluation.ranking import RankMetrics, rank_metrics
+from mmet.evaluation.ranking import PerQueryMetrics, RankMetrics, rank_blocks, rank_metrics
 from mmet.evaluation.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
 from mmet.evaluation.results import EvaluationReport, ResultRecord, format_table, save_report
 from mmet.evaluation.runner import EvaluationData, evaluate_systems, prepare_tasks
@@ -39,8 +40,10 @@ __all__ = [
     "EmbeddingSystem",
     "EvaluationData",
     "EvaluationReport",
+    "GalleryMatches",
     "Items",
     "ModelSystem",
+    "PerQueryMetrics",
     "Protocol",
     "RankMetrics",
     "ResultRecord",
@@ -55,6 +58,7 @@ __all__ = [
     "k_reciprocal_blocks",
     "k_reciprocal_rerank",
     "prepare_tasks",
+    "rank_blocks",
     "rank_metrics",
     "reranked_metrics",
     "save_report",

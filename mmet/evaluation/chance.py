@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmet.evaluation.ranking import AveragePrecision, Denominator, GalleryMatches, RankMetrics
+from mmet.evaluation.matches import GalleryMatches
+from mmet.evaluation.ranking import AveragePrecision, Denominator, RankMetrics
 
 
 def expected_random_metrics(
@@ -43,9 +44,7 @@ def expected_random_metrics(
         ValueError: no query has a true match.
     """
     matches.require_valid_query()
-    return expected_metrics(
-        *matches.counts(), matches.num_gallery, max_rank=max_rank, ap=ap, denominator=denominator
-    )
+    return expected_metrics(*matches.counts(), matches.num_gallery, max_rank=max_rank, ap=ap, denominator=denominator)
 
 
 def expected_metrics(

@@ -31,7 +31,8 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID, DatasetError
-from mmet.evaluation.ranking import AveragePrecision, Denominator, GalleryMatches
+from mmet.evaluation.matches import GalleryMatches
+from mmet.evaluation.ranking import AveragePrecision, Denominator
 
 Modality = Literal["image", "text", "both"]
 MODALITIES: tuple[Modality, ...] = ("image", "text", "both")

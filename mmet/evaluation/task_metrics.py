@@ -1,7 +1,7 @@
 """The metrics of a task by the rules of its protocol, and what chance would score by the same rules.
 
-    metrics = task_metrics(task, query_embeddings, gallery_embeddings, max_rank=50)
-    chance = expected_task_metrics(task, max_rank=50)
+metrics = task_metrics(task, query_embeddings, gallery_embeddings, max_rank=50)
+chance = expected_task_metrics(task, max_rank=50)
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def expected_task_metrics(task: RetrievalTask, *, max_rank: int) -> RankMetrics:
     """What a uniformly random order of the gallery scores in expectation, by the task's own rules."""
     rules = task.rules
     if rules.single_shot is None:
-        return expected_random_metrics(
-            task.matches(), max_rank=max_rank, ap=rules.ap, denominator=rules.denominator
-        )
+        return expected_random_metrics(task.matches(), max_rank=max_rank, ap=rules.ap, denominator=rules.denominator)
     # Which images are drawn plays no part: a valid query has one match among as many entries as persons were drawn.
     num_matches = np.zeros(len(task.query), dtype=np.int64)
     num_candidates = np.ones(len(task.query), dtype=np.int64)

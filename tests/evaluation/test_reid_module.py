@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import evaluate
@@ -90,18 +91,21 @@ def test_add__row_by_row(reid, sides):
 
 
 def test_add_batch__several_processes(monkeypatch, tmp_path, sides):
+    """Threads stand in for processes, which meet in evaluate's files and locks alone."""
     monkeypatch.chdir(ROOT)
-    first, second = (
-        evaluate.load(
-            "mmet/evaluation/reid", num_process=2, process_id=process, experiment_id="test", cache_dir=str(tmp_path)
-        )
-        for process in (0, 1)
-    )
-    for side, half in (("query", 10), ("gallery", 45)):
-        add_rows(first, sides, side, slice(0, half))
-        add_rows(second, sides, side, slice(half, None))
-    assert second.compute() is None
-    assert_equal_metrics(first.compute(), rank_metrics(**sides))
+    options = {"num_process": 2, "experiment_id": "test", "cache_dir": str(tmp_path), "timeout": 15}
+    modules = [evaluate.load("mmet/evaluation/reid", process_id=process, **options) for process in (0, 1)]
+    shares = [(slice(0, 10), slice(0, 45)), (slice(10, None), slice(45, None))]
+
+    def work(process):
+        add_rows(modules[process], sides, "query", shares[process][0])
+        add_rows(modules[process], sides, "gallery", shares[process][1])
+        return modules[process].compute()
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(work, (0, 1))
+    assert second is None
+    assert_equal_metrics(first, rank_metrics(**sides))
 
 
 def test_compute__options(reid, sides):

@@ -73,13 +73,14 @@ class ReID(evaluate.Metric):
             "is_query": datasets.Value("bool"),
         }
         self._batches: list[dict[str, Any]] = []
-        return evaluate.MetricInfo(
+        info = evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,
             inputs_description=INPUTS,
             features=datasets.Features(features),
-            format="numpy",
         )
+        info.format = "numpy"  # the constructor refuses it with sequences, reading does not
+        return info
 
     def __len__(self) -> int:
         return sum(len(batch["person_ids"]) for batch in self._batches) if self.num_process == 1 else super().__len__()
