@@ -5,9 +5,9 @@
 
 Drawn to the published counts: 750 persons, six cameras, 3,368 queries (one of a person in a camera), 13,115 gallery
 images of these persons, 2,798 distractors (person 0) and 3,819 junk crops (person -1). Which person was seen how often
-by which camera is drawn, not copied. An embedding is the person's direction, plus one of the person as this camera sees
-it, plus noise, normalised; the noise of `NOISE` puts mAP near 50. A distractor is a person of its own that is seen once,
-and a junk crop is a bad crop of a test person.
+by which camera is drawn, not copied. An embedding is the person's direction, plus one of the person as this camera
+sees it, plus noise, normalised; the noise of `NOISE` puts mAP near 50. A distractor is a person of its own that is
+seen once, and a junk crop is a bad crop of a test person.
 """
 
 from __future__ import annotations
@@ -103,4 +103,21 @@ def draw_embeddings(
         gallery_ids[order],
         query_cameras,
         cameras[order],
+    )
+
+
+def draw_exactly(num_queries: int, num_gallery: int, dimension: int, *, shuffled: bool = False) -> Embeddings:
+    """Embeddings of exactly this size, without junk; `shuffled` gives gallery images each other's embeddings."""
+    scale = max(num_queries / NUM_QUERIES, num_gallery / (NUM_PERSON_IMAGES + NUM_DISTRACTORS)) * 1.002
+    data = draw_embeddings(scale=scale, junk=False, dimension=dimension)
+    rng = np.random.default_rng(0)
+    queries = np.sort(rng.permutation(len(data.query))[:num_queries])
+    entries = np.sort(rng.permutation(len(data.gallery))[:num_gallery])
+    return Embeddings(
+        data.query[queries],
+        data.gallery[rng.permutation(entries) if shuffled else entries],
+        data.query_person_ids[queries],
+        data.gallery_person_ids[entries],
+        data.query_camera_ids[queries],
+        data.gallery_camera_ids[entries],
     )
