@@ -104,3 +104,20 @@ def draw_embeddings(
         query_cameras,
         cameras[order],
     )
+
+
+def draw_exactly(num_queries: int, num_gallery: int, dimension: int, *, shuffled: bool = False) -> Embeddings:
+    """Embeddings of exactly this size, without junk; `shuffled` gives gallery images each other's embeddings."""
+    scale = max(num_queries / NUM_QUERIES, num_gallery / (NUM_PERSON_IMAGES + NUM_DISTRACTORS)) * 1.002
+    data = draw_embeddings(scale=scale, junk=False, dimension=dimension)
+    rng = np.random.default_rng(0)
+    queries = np.sort(rng.permutation(len(data.query))[:num_queries])
+    entries = np.sort(rng.permutation(len(data.gallery))[:num_gallery])
+    return Embeddings(
+        data.query[queries],
+        data.gallery[rng.permutation(entries) if shuffled else entries],
+        data.query_person_ids[queries],
+        data.gallery_person_ids[entries],
+        data.query_camera_ids[queries],
+        data.gallery_camera_ids[entries],
+    )

@@ -20,8 +20,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +27,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.market_like import Embeddings, draw_embeddings
+from benchmarks.market_like import Embeddings, draw_embeddings, draw_exactly
+from benchmarks.measuring import memory, start_peak, timed
 from mmet.evaluation.ranking import rank_metrics
 from mmet.evaluation.reranking import reranked_metrics
 
@@ -67,7 +66,7 @@ def parameters(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def report_speed(arguments: argparse.Namespace) -> None:
-    data = draw_exactly(arguments)
+    data = draw_exactly(arguments.num_queries, arguments.num_gallery, arguments.dimension)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "embeddings.npz")
         np.savez(path, *data.arguments())
@@ -91,23 +90,6 @@ def report_speed(arguments: argparse.Namespace) -> None:
     )
 
 
-def draw_exactly(arguments: argparse.Namespace) -> Embeddings:
-    """Embeddings of exactly the size asked for."""
-    scale = max(arguments.num_queries / 3_368, arguments.num_gallery / 15_913) * 1.002
-    data = draw_embeddings(scale=scale, junk=False, dimension=arguments.dimension)
-    rng = np.random.default_rng(0)
-    queries = np.sort(rng.permutation(len(data.query))[: arguments.num_queries])
-    entries = np.sort(rng.permutation(len(data.gallery))[: arguments.num_gallery])
-    return Embeddings(
-        data.query[queries],
-        data.gallery[entries],
-        data.query_person_ids[queries],
-        data.gallery_person_ids[entries],
-        data.query_camera_ids[queries],
-        data.gallery_camera_ids[entries],
-    )
-
-
 def measure(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """What the process of its own finds."""
     with np.load(path) as stored:
@@ -117,7 +99,7 @@ def measure(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
     before = timed(lambda: bare_product(points))
     del points
     resident = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+    start_peak()
     results = []
     reranked = timed(lambda: results.append(reranked_metrics(*data.arguments(), **parameters(arguments))))
     peak = memory("VmHWM") - resident
@@ -127,24 +109,11 @@ def measure(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
     return {"product": product, "reranked": reranked, "peak": peak, "plain": plain, "mAP": results[0].mAP}
 
 
-def timed(run: Callable[[], object]) -> tuple[float, float]:
-    """Seconds by the clock and of CPU."""
-    start = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - start[0], time.process_time() - start[1]
-
-
 def bare_product(points: NDArray[np.float32], block_rows: int = 512) -> None:
     buffer = np.empty((block_rows, len(points)), dtype=np.float32)
     for start in range(0, len(points), block_rows):
         rows = points[start : start + block_rows]
         np.matmul(rows, points.T, out=buffer[: len(rows)])
-
-
-def memory(field: str) -> int:
-    """Bytes, from Linux's account of this process."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(field))
 
 
 def report_equality(arguments: argparse.Namespace) -> None:
