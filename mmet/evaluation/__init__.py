@@ -13,9 +13,9 @@ from mmet.evaluation.baselines import (
     EmbeddingSystem,
     ModelSystem,
     System,
-    expected_random_metrics,
     untrained_model,
 )
+from mmet.evaluation.chance import expected_random_metrics
 from mmet.evaluation.embedding import embed_items
 from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.protocols import (
@@ -28,8 +28,10 @@ from mmet.evaluation.protocols import (
     standard_pairs,
 )
 from mmet.evaluation.ranking import PerQueryMetrics, RankMetrics, rank_blocks, rank_metrics
+from mmet.evaluation.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
 from mmet.evaluation.results import EvaluationReport, ResultRecord, format_table, save_report
 from mmet.evaluation.runner import EvaluationData, evaluate_systems, prepare_tasks
+from mmet.evaluation.task_metrics import expected_task_metrics, task_metrics
 
 __all__ = [
     "PROTOCOLS",
@@ -51,12 +53,17 @@ __all__ = [
     "embed_items",
     "evaluate_systems",
     "expected_random_metrics",
+    "expected_task_metrics",
     "format_table",
+    "k_reciprocal_blocks",
+    "k_reciprocal_rerank",
     "prepare_tasks",
     "rank_blocks",
     "rank_metrics",
+    "reranked_metrics",
     "save_report",
     "select_items",
     "standard_pairs",
+    "task_metrics",
     "untrained_model",
 ]

@@ -97,7 +97,7 @@ class GalleryMatches:
             raise ValueError(
                 "no query has a true match left in its gallery: every gallery entry of a query's person is from the "
                 "query's own camera, and the camera rule removes those. With images from a single camera, leave the "
-                "camera rule out: protocol 'single-camera', or no camera ids"
+                "camera rule out: protocol 'no-camera', or no camera ids"
             )
         raise ValueError(
             "no query has a true match: query and gallery share no person id; expected one numbering in both"

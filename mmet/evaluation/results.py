@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmet.evaluation.figures import plot_cmc, plot_reliability, plot_roc, save_figure
-from mmet.evaluation.protocols import Modality
+from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.ranking import RankMetrics
 
 REPORTED_RANKS = (1, 5, 10)
@@ -57,6 +57,7 @@ class ResultRecord:
             "data": self.data,
             "data_root": self.data_root,
             "protocol": self.protocol,
+            "protocol_rules": PROTOCOLS[self.protocol].describe(),
             "query": self.query,
             "gallery": self.gallery,
             "system": self.system,

@@ -19,7 +19,8 @@ from mmet.evaluation.counting import MatchRanks
 from mmet.evaluation.expansion import expand_queries, merge_queries
 from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
-from mmet.evaluation.ranking import RankMetrics, rank_metrics, summarize_ranks
+from mmet.evaluation.ranking import RankMetrics, summarize_ranks
+from mmet.evaluation.task_metrics import task_metrics
 
 Matcher = Callable[[RetrievalTask, NDArray[np.int64]], NDArray[np.float32]]
 """Reads pairs `(P, 2)` of a query and a gallery position together: `(P,)` log-odds that they belong together."""
@@ -139,30 +140,30 @@ def run_search(
         matcher: the cross-encoder; without one, or for pairs of modalities that it cannot read, nothing is re-scored.
 
     Raises:
-        ValueError: as `rank_metrics`.
+        ValueError: as `rank_metrics`, or re-scoring under a protocol that draws its galleries.
     """
     options = options or SearchOptions()
+    if options.itm_top_k and matcher is not None and task.rules.single_shot is not None:
+        raise ValueError(f"protocol {task.protocol!r} draws galleries of its own: expected itm_top_k 0 with it")
     if options.multi_query:
         task, query_embeddings = merge_queries(task, query_embeddings)
     if options.query_expansion:
         query_embeddings = expand_queries(task, query_embeddings, gallery_embeddings, count=options.query_expansion)
     if not options.itm_top_k or matcher is None:
-        metrics = rank_metrics(
-            query_embeddings,
-            gallery_embeddings,
-            task.query.person_ids,
-            task.gallery.person_ids,
-            task.query_exclusion_ids,
-            task.gallery_exclusion_ids,
-            max_rank=max_rank,
-        )
+        metrics = task_metrics(task, query_embeddings, gallery_embeddings, max_rank=max_rank)
         return SearchResult(task, metrics, query_embeddings, gallery_embeddings)
     rescored = rescore_first(
         task, query_embeddings, gallery_embeddings, matcher, count=options.itm_top_k, weight=options.itm_weight
     )
     ranks = ranks_by_query(task, query_embeddings, gallery_embeddings, rescored)
     counts = np.array([len(own) for own in ranks], dtype=np.int64)
-    metrics = summarize_ranks(MatchRanks(counts, np.concatenate(ranks)), len(gallery_embeddings), max_rank)
+    metrics = summarize_ranks(
+        MatchRanks(counts, np.concatenate(ranks)),
+        len(gallery_embeddings),
+        max_rank,
+        ap=task.rules.ap,
+        denominator=task.rules.denominator,
+    )
     return SearchResult(task, metrics, query_embeddings, gallery_embeddings, rescored)
 
 

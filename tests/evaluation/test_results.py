@@ -28,6 +28,8 @@ def test_save_report__json_has_the_documented_fields(tmp_path):
     assert content["model"] == "outputs/run"
     assert {"python", "torch", "transformers"} <= set(content["versions"])
     (row,) = content["results"]
+    rules = row.pop("protocol_rules")
+    assert (rules["name"], rules["ap"], rules["denominator"]) == ("market", "mean-precision", "valid")
     assert row.pop("cmc") == pytest.approx(np.linspace(0.5, 1, 50).tolist())
     assert row.pop("metrics") == pytest.approx(
         {"mAP": 0.28349, "mINP": 0.1, "rank1": 0.5, "rank5": 0.5 + 4 * 0.5 / 49, "rank10": 0.5 + 9 * 0.5 / 49}
