@@ -21,6 +21,11 @@ WEATHER = ("sunny", "clouds", "overcast", "foggy", "neutral", "blizzard", "snowl
 LIGHT = ("midnight", "dawn", "forenoon", "noon", "afternoon", "dusk", "night")
 """Names of FineGPR's light codes l01..l07."""
 
+COMMON_OCCLUDERS = ("bicycle", "pole", "shrub", "boxes")
+
+TOLD_IF_SET = "told_if_set"
+"""Marks fields of a style that `SYNTHETIC.json` leaves out at their default."""
+
 SOURCE_SCENES = tuple(SCENES)[:9]
 """Scenes p01..p09; FineGPR calls p03, p05 and p08 wild and the others urban."""
 
@@ -73,6 +78,9 @@ class WorldStyle:
         occlusion: probability that something stands in front.
         exposure: standard deviation of the brightness of single shots, as a factor.
         shots_per_camera: pictures of a person in one camera before the next camera sees her.
+        crop: probability that the box misses the feet or the head.
+        lookalikes: probability that a person resembles another one, with whom most attributes are shared.
+        occluders: what may stand in front, names of `mmet.data.synthetic.occluders.OCCLUDERS`.
     """
 
     name: str
@@ -85,6 +93,9 @@ class WorldStyle:
     occlusion: float = 0.0
     exposure: float = 0.03
     shots_per_camera: int = 1
+    crop: float = field(default=0.0, metadata={TOLD_IF_SET: True})
+    lookalikes: float = field(default=0.0, metadata={TOLD_IF_SET: True})
+    occluders: tuple[str, ...] = field(default=COMMON_OCCLUDERS, metadata={TOLD_IF_SET: True})
 
     @property
     def key(self) -> int:
@@ -140,26 +151,27 @@ def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:
     return np.random.default_rng([style.key, *path])
 
 
-def plan_shots(style: WorldStyle, *, seed: int, person: int, count: int) -> list[Shot]:
+def plan_shots(style: WorldStyle, *, seed: int, person: int, count: int, cameras: int | None = None) -> list[Shot]:
     """Conditions of `count` shots of a person: all different, in as many cameras as `shots_per_camera` allows.
 
-    Raises `ValueError` when the style has fewer than `count` different conditions.
+    `cameras` sets the number of cameras that see the person. Raises `ValueError` when that many have fewer than
+    `count` different conditions.
     """
     shape = (len(style.weather), len(style.light), len(style.cameras[0].scenes))
     per_camera = shape[0] * shape[1] * shape[2]
-    most = per_camera * len(style.cameras)
+    most = per_camera * min(cameras or len(style.cameras), len(style.cameras))
     if count > most:
         raise ValueError(f"images_per_id: expected at most {most} for style {style.name!r}, received {count}")
     rng = style_rng(style, seed, person, 1)
     order = rng.permutation(len(style.cameras))
-    cameras = order[: max(2, count // style.shots_per_camera)]
-    orders = [rng.permutation(per_camera) for _ in cameras]
+    seen_by = order[: cameras or max(2, count // style.shots_per_camera)]
+    orders = [rng.permutation(per_camera) for _ in seen_by]
     shots = []
     for index in range(count):
-        turn = index % len(cameras)
-        weather, light, scene = np.unravel_index(orders[turn][index // len(cameras)], shape)
+        turn = index % len(seen_by)
+        weather, light, scene = np.unravel_index(orders[turn][index // len(seen_by)], shape)
         shots.append(
-            _shot(style, rng, int(cameras[turn]), int(weather), int(light), int(scene), (seed, person, 2, index))
+            _shot(style, rng, int(seen_by[turn]), int(weather), int(light), int(scene), (seed, person, 2, index))
         )
     return shots
 
