@@ -24,7 +24,14 @@ from transformers import BertTokenizer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
-from mmet.arguments import DataArguments, ModelArguments, ObjectiveArguments, PretrainingArguments, build_config
+from mmet.arguments import (
+    DataArguments,
+    ModelArguments,
+    ObjectiveArguments,
+    PretrainingArguments,
+    build_config,
+    override_config,
+)
 from mmet.augmentation import PersonAugmentation
 from mmet.callbacks import StopSignal
 from mmet.checkpoints import check_space, check_writable, checkpoint_bytes, last_checkpoint, write_text
@@ -321,6 +328,7 @@ def build_model(
     if arguments.model_name_or_path is not None:
         processor = MMETProcessor.from_pretrained(arguments.model_name_or_path)
         config = MMETConfig.from_pretrained(arguments.model_name_or_path)
+        config = override_config(config, arguments.model_config)
         config.update({**objectives.loss_weights, "num_identities": num_identities or config.num_identities})
         model = MMETForPreTraining.from_pretrained(
             arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True

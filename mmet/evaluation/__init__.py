@@ -17,6 +17,7 @@ from mmet.evaluation.baselines import (
     untrained_model,
 )
 from mmet.evaluation.embedding import embed_items
+from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.protocols import (
     PROTOCOLS,
     Items,
@@ -26,7 +27,7 @@ from mmet.evaluation.protocols import (
     select_items,
     standard_pairs,
 )
-from mmet.evaluation.ranking import RankMetrics, rank_metrics
+from mmet.evaluation.ranking import PerQueryMetrics, RankMetrics, rank_blocks, rank_metrics
 from mmet.evaluation.results import EvaluationReport, ResultRecord, format_table, save_report
 from mmet.evaluation.runner import EvaluationData, evaluate_systems, prepare_tasks
 
@@ -37,8 +38,10 @@ __all__ = [
     "EmbeddingSystem",
     "EvaluationData",
     "EvaluationReport",
+    "GalleryMatches",
     "Items",
     "ModelSystem",
+    "PerQueryMetrics",
     "Protocol",
     "RankMetrics",
     "ResultRecord",
@@ -50,6 +53,7 @@ __all__ = [
     "expected_random_metrics",
     "format_table",
     "prepare_tasks",
+    "rank_blocks",
     "rank_metrics",
     "save_report",
     "select_items",

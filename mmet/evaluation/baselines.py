@@ -23,8 +23,9 @@ from mmet.evaluation.cache import EmbeddingCache, fingerprint_code, fingerprint_
 from mmet.evaluation.cross_encoder import MatchingScorer
 from mmet.evaluation.embedding import RawBatch, embed_items, embed_with
 from mmet.evaluation.expansion import merge_queries
+from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.protocols import Items, Modality, RetrievalTask
-from mmet.evaluation.ranking import GalleryMatches, RankMetrics
+from mmet.evaluation.ranking import RankMetrics
 from mmet.evaluation.search import Matcher, SearchOptions, SearchResult, run_search
 
 if TYPE_CHECKING:  # for annotations alone; importing transformers' models takes seconds

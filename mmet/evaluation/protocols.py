@@ -27,7 +27,7 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID, DatasetError
-from mmet.evaluation.ranking import GalleryMatches
+from mmet.evaluation.matches import GalleryMatches
 
 Modality = Literal["image", "text", "both"]
 MODALITIES: tuple[Modality, ...] = ("image", "text", "both")

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmet.evaluation.counting import MatchRanks
 from mmet.evaluation.expansion import expand_queries, merge_queries
 from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
-from mmet.evaluation.ranking import RankMetrics, average_ranks, rank_metrics
+from mmet.evaluation.ranking import RankMetrics, rank_metrics, summarize_ranks
 
 Matcher = Callable[[RetrievalTask, NDArray[np.int64]], NDArray[np.float32]]
 """Reads pairs `(P, 2)` of a query and a gallery position together: `(P,)` log-odds that they belong together."""
@@ -160,9 +161,8 @@ def run_search(
         task, query_embeddings, gallery_embeddings, matcher, count=options.itm_top_k, weight=options.itm_weight
     )
     ranks = ranks_by_query(task, query_embeddings, gallery_embeddings, rescored)
-    metrics = average_ranks(
-        [own for own in ranks if own.size], len(query_embeddings), len(gallery_embeddings), max_rank
-    )
+    counts = np.array([len(own) for own in ranks], dtype=np.int64)
+    metrics = summarize_ranks(MatchRanks(counts, np.concatenate(ranks)), len(gallery_embeddings), max_rank)
     return SearchResult(task, metrics, query_embeddings, gallery_embeddings, rescored)
 
 

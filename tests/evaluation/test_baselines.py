@@ -20,7 +20,7 @@ from mmet.evaluation import (
     untrained_model,
 )
 from mmet.evaluation.baselines import color_histogram
-from mmet.evaluation.ranking import GalleryMatches
+from mmet.evaluation.matches import GalleryMatches
 
 
 @pytest.mark.parametrize(("num_matches", "num_candidates"), [(1, 1), (1, 5), (2, 5), (3, 3), (4, 6), (6, 7)])
