@@ -120,7 +120,7 @@ def count_flops(model: MMETForPreTraining, batch: dict[str, torch.Tensor]) -> in
 
 
 def count_kept_bytes(model: MMETForPreTraining, batch: dict[str, torch.Tensor]) -> int:
-    """Bytes that autograd keeps for the backward pass under bfloat16 autocast, parameters and their copies left out."""
+    """Bytes that autograd keeps under bfloat16 autocast, without the parameters and their bfloat16 copies."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     sizes = {tuple(parameter.shape) for parameter in model.parameters() if parameter.dim() == 2}
     kept: dict[int, int] = {}

@@ -384,6 +384,20 @@ def test_run_pretraining__non_finite_loss_on_one_process_stops_all(recipe, tmp_p
     assert len(re.findall(r"_c\d\d_w\d\d_l\d\d_p\d\d\.jpg", first)) == 4  # those of one process
 
 
+def checkpointed_in_process(rank, recipe, folder):
+    """Weights after mixed batches, with all activations kept and with most computed again."""
+    common = ["--max_steps", 8, "--save_steps", 8, "--optim", "sgd"]
+    plain = pretrain(recipe, *common, "--output_dir", folder / "plain")
+    saving = pretrain(recipe, *common, "--activation_checkpointing", "true", "--output_dir", folder / "saving")
+    return [load_file(path / "model.safetensors") for path in (plain, saving)]
+
+
+def test_run_pretraining__two_processes_recompute_activations_of_mixed_batches(recipe, tmp_path):
+    for plain, saving in run_processes(checkpointed_in_process, tmp_path, recipe, tmp_path):
+        for name, value in plain.items():
+            torch.testing.assert_close(saving[name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
 def logged(folder):
     """The named losses of every log line."""
     history = TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
