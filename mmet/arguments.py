@@ -201,7 +201,7 @@ class PretrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=True,
         metadata={
-            "help": "Several processes wait for no gradients of parameters that a kind of batch leaves alone; keep True "
+            "help": "Whether several processes look for parameters that a kind of batch leaves alone; keep True "
             "(Trainer's own choice is False with activation checkpointing) unless all batches are paired."
         },
     )
