@@ -1,4 +1,4 @@
-"""When does masked pretraining pay? The image encoder alone, in the synthetic world, with many and few labelled persons.
+"""When does masked pretraining pay? The image encoder alone, with many and with few labelled synthetic persons.
 
 Every row ends with the same identity stage; rows differ in what comes before it: nothing, or masked images of *all*
 persons (labels are not read there) with random or pedestrian masks and several ratios and lengths. `few` gives the
