@@ -16,6 +16,7 @@ from mmet.evaluation.baselines import (
     expected_random_metrics,
     untrained_model,
 )
+from mmet.evaluation.bootstrap import BootstrapOptions, Interval, bootstrap_means
 from mmet.evaluation.embedding import embed_items
 from mmet.evaluation.protocols import (
     PROTOCOLS,
@@ -27,32 +28,50 @@ from mmet.evaluation.protocols import (
     standard_pairs,
 )
 from mmet.evaluation.ranking import RankMetrics, rank_metrics
-from mmet.evaluation.results import EvaluationReport, ResultRecord, format_table, save_report
+from mmet.evaluation.results import (
+    EvaluationReport,
+    ResultRecord,
+    compare_systems,
+    format_comparisons,
+    format_intervals,
+    format_table,
+    save_report,
+    summarize_seeds,
+)
 from mmet.evaluation.runner import EvaluationData, evaluate_systems, prepare_tasks
+from mmet.evaluation.search import SearchOptions
 
 __all__ = [
     "PROTOCOLS",
+    "BootstrapOptions",
     "ChanceSystem",
     "ColorHistogramSystem",
     "EmbeddingSystem",
     "EvaluationData",
     "EvaluationReport",
+    "Interval",
     "Items",
     "ModelSystem",
     "Protocol",
     "RankMetrics",
     "ResultRecord",
     "RetrievalTask",
+    "SearchOptions",
     "System",
+    "bootstrap_means",
     "build_task",
+    "compare_systems",
     "embed_items",
     "evaluate_systems",
     "expected_random_metrics",
+    "format_comparisons",
+    "format_intervals",
     "format_table",
     "prepare_tasks",
     "rank_metrics",
     "save_report",
     "select_items",
     "standard_pairs",
+    "summarize_seeds",
     "untrained_model",
 ]

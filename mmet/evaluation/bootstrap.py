@@ -58,6 +58,20 @@ class BootstrapOptions:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class QueryValues:
+    """What each query achieved, by name `(Q,)`, NaN for queries that are in no mean; and whose query it is, `(Q,)`."""
+
+    values: Mapping[str, NDArray[np.float64]]
+    persons: NDArray[np.int64]
+
+    def minus(self, other: QueryValues) -> QueryValues:
+        """The differences, query by query. Raises `ValueError` when the queries are not the same."""
+        if not np.array_equal(self.persons, other.persons):
+            raise ValueError("expected the values of the same queries, received those of other persons")
+        return QueryValues({name: own - other.values[name] for name, own in self.values.items()}, self.persons)
+
+
 @dataclass(frozen=True)
 class Interval:
     """From `low` to `high`, both included."""
