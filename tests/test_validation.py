@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from concurrent.futures import Future
 from pathlib import Path
@@ -398,22 +399,22 @@ def test_run_pretraining__push_to_hub_sends_model_and_card(recipe, monkeypatch):
 
 
 def embed_sharded(rank, config, batch):
-    """Embeddings of a model before and after FSDP 2 shards it, with a training step in between."""
+    """Embeddings of two models after a forward and backward pass in training, the second sharded by FSDP 2."""
     torch.manual_seed(0)
-    model = MMETForPreTraining(config)
-    embedder = embedder_of(model).eval()
-    with torch.no_grad():
-        expected = embedder(**batch).embeddings
-    for module in model.modules():
+    whole = MMETForPreTraining(config)
+    sharded = copy.deepcopy(whole)
+    for module in sharded.modules():
         if type(module).__name__ == "MMETLayer":
             fully_shard(module)
-    fully_shard(model)
-    model.train()(**batch, person_labels=torch.arange(4) // 2).loss.backward()
-    model.zero_grad()
-    embedder.eval()
-    with torch.no_grad(), _whole_parameters(model):
-        received = embedder(**batch).embeddings
-    model.train()(**batch, person_labels=torch.arange(4) // 2).loss.backward()  # goes on as before
+    fully_shard(sharded)
+    for model in (whole, sharded):  # the pass gathers and frees parameters, and moves the neck's running statistics
+        torch.manual_seed(1)  # both drop the same modalities
+        model.train()(**batch, person_labels=torch.arange(4) // 2).loss.backward()
+        model.zero_grad()
+    embedders = [embedder_of(model).eval() for model in (whole, sharded)]
+    with torch.no_grad(), _whole_parameters(sharded):
+        expected, received = (embedder(**batch).embeddings for embedder in embedders)
+    sharded.train()(**batch, person_labels=torch.arange(4) // 2).loss.backward()  # goes on as before
     return expected, received
 
 
