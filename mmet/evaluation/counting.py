@@ -7,14 +7,14 @@ processor does for many scores at a time, costs less than sorting the row. Threa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmet.evaluation.matches import GalleryMatches
+from mmet.evaluation.matches import GalleryMatches, PersonEntries
 
 MAX_COMPARED_MATCHES = 64
 """With more matches than this, sorting a query's scores is cheaper than comparing them with each match."""
@@ -86,20 +86,22 @@ def _rank_block(
     starts = np.cumsum(counts) - counts
     ahead = np.empty(len(rows), dtype=np.int64)
 
-    def count(share: NDArray[np.int64], scratch: _Scratch) -> None:
-        for chunk in _chunks(share, counts, len(scratch.flags)):
-            own = starts[chunk, None] + np.arange(counts[chunk[0]])  # (R, P), beyond a query's own where it has fewer
-            is_own = np.arange(counts[chunk[0]]) < counts[chunk, None]
-            own[~is_own] = 0
-            # "clip" changes nothing here, but writes into the room that is there instead of through a copy.
-            values = np.take(scores, chunk, axis=0, out=scratch.values[: len(chunk)], mode="clip")
+    def count(share: Sequence[NDArray[np.int64]], scratch: _Scratch) -> None:
+        for chunk in share:
+            width = counts[chunk].max()
+            is_own = np.arange(width) < counts[chunk, None]  # (R, P); a query may have fewer matches than another
+            own = np.where(is_own, starts[chunk, None] + np.arange(width), 0)
             found = _count_ahead(
-                values, np.where(is_own, thresholds[own], np.float32(np.inf)), columns[own], scratch.flags
+                scratch.rows(scores, chunk),
+                np.where(is_own, thresholds[own], np.float32(np.inf)),
+                columns[own],
+                entries.span(chunk[0]),
+                scratch.flags,
             )
             ahead[own[is_own]] = found[is_own]
 
-    by_count = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    for _ in threads.map(count, [by_count[first :: len(scratches)] for first in range(len(scratches))], scratches):
+    chunks = _chunks(entries, counts, len(scratches[0].flags))
+    for _ in threads.map(count, [chunks[first :: len(scratches)] for first in range(len(scratches))], scratches):
         pass  # lets an exception through
     # Equal scores keep gallery order: the sort is stable, and columns ascend within a row.
     order = np.lexsort((-thresholds, rows))
@@ -107,34 +109,48 @@ def _rank_block(
     return MatchRanks(counts, ahead[order] + better_matches + 1)
 
 
-def _chunks(rows: NDArray[np.int64], counts: NDArray[np.int64], room: int) -> Iterator[NDArray[np.int64]]:
-    """Parts of `rows`, which have ever fewer matches, with `room` for the comparisons of one: one row at least."""
-    start = 0
-    while start < len(rows):
-        size = max(1, room // int(counts[rows[start]]))
-        yield rows[start : start + size]
-        start += size
+def _chunks(entries: PersonEntries, counts: NDArray[np.int64], room: int) -> list[NDArray[np.int64]]:
+    """Rows `(R,)` with matches, of one person each, with `room` for the comparisons of all; one row at least."""
+    valid = np.flatnonzero(counts)
+    persons = entries.persons[valid]
+    order = np.argsort(persons, kind="stable")
+    chunks = []
+    for rows in np.split(valid[order], np.flatnonzero(np.diff(persons[order])) + 1):
+        size = max(1, room // int(counts[rows].max())) if len(rows) else 1
+        chunks.extend(rows[first : first + size] for first in range(0, len(rows), size))
+    return chunks
 
 
 class _Scratch:
-    """A thread's room for some comparisons: `flags` `(n, W)`, with W ≥ G padded by False, and `values` `(n, G)`."""
+    """A thread's room for some comparisons: `flags` `(n, W)`, with W ≥ G padded by False, and as many scores."""
 
     def __init__(self, num_gallery: int) -> None:
         step = WORD * LANES[0] * LANES[1]
         width = max(1, -(-num_gallery // step)) * step
         self.flags = np.zeros((max(1, SCRATCH_BYTES // width), width), dtype=bool)
-        self.values = np.empty((len(self.flags), num_gallery), dtype=np.float32)
+        self._scores = np.empty((len(self.flags), num_gallery), dtype=np.float32)
+
+    def rows(self, scores: NDArray[np.float32], chunk: NDArray[np.int64]) -> NDArray[np.float32]:
+        """`scores[chunk]` `(R, G)`: neighbours as they lie there, others side by side."""
+        if chunk[-1] - chunk[0] == len(chunk) - 1:
+            return scores[chunk[0] : chunk[-1] + 1]
+        # "clip" changes nothing here, but writes into the room that is there instead of through a copy.
+        return np.take(scores, chunk, axis=0, out=self._scores[: len(chunk)], mode="clip")
 
 
 def _count_ahead(
     scores: NDArray[np.float32],
     thresholds: NDArray[np.float32],
     positions: NDArray[np.int64],
+    span: slice | None,
     room: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
-    """For matches `(R, P)` of some queries, how many of their scores `(R, G)` are greater, or equal and further ahead.
+    """For matches `(R, P)` of a person's queries, how many of their scores `(R, G)` are greater, or equal and before.
 
-    With several queries there must be `room` for all of their comparisons.
+    Args:
+        positions: `(R, P)`, of the matches in the gallery.
+        span: where the person's entries lie, if there are none of others between them.
+        room: for flags; with several queries, of all their comparisons.
     """
     num_rows, num_matches = thresholds.shape
     if num_matches > MAX_COMPARED_MATCHES:
@@ -145,10 +161,16 @@ def _count_ahead(
         part = slice(start, start + size)
         bounds = thresholds[:, part, None]  # (R, p, 1)
         flags = room[: bounds.size].reshape(*bounds.shape[:2], -1)  # (R, p, W)
-        inside = flags[..., : scores.shape[1]]
-        np.greater(scores[:, None], bounds, out=inside)
+        inside, candidates = flags[..., : scores.shape[1]], scores[:, None]  # (R, p, G), (R, 1, G)
+        if span is not None:
+            np.greater_equal(candidates[..., : span.start], bounds, out=inside[..., : span.start])
+            inside[..., span] = False
+            np.greater(candidates[..., span.stop :], bounds, out=inside[..., span.stop :])
+            ahead[:, part] = _count_true(flags)
+            continue
+        np.greater(candidates, bounds, out=inside)
         ahead[:, part] = _count_true(flags)
-        np.equal(scores[:, None], bounds, out=inside)
+        np.equal(candidates, bounds, out=inside)
         if flags.any():
             for row, match in np.argwhere(inside.any(axis=2)):
                 before = inside[row, match, : positions[row, start + match]]
