@@ -8,7 +8,7 @@ Every option is off by default, and `SearchOptions.to_json` goes into the result
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
 from mmet.evaluation.ranking import RankMetrics, summarize_ranks
 from mmet.evaluation.task_metrics import task_metrics
+
+REPORTED_RANKS = (1, 5, 10)
 
 Matcher = Callable[[RetrievalTask, NDArray[np.int64]], NDArray[np.float32]]
 """Reads pairs `(P, 2)` of a query and a gallery position together: `(P,)` log-odds that they belong together."""
@@ -73,6 +75,36 @@ class RescoredEntries:
 
 
 @dataclass(frozen=True, eq=False)
+class PerQueryMetrics:
+    """What each query achieved; queries without a true match have NaN, and 0 as first rank.
+
+    Attributes:
+        ap: `(Q,)` float64, average precision.
+        inp: `(Q,)` float64, inverse negative penalty.
+        first_rank: `(Q,)` int64, rank of the first true match.
+    """
+
+    ap: NDArray[np.float64]
+    inp: NDArray[np.float64]
+    first_rank: NDArray[np.int64]
+
+    @classmethod
+    def of_ranks(cls, ranks: Sequence[NDArray[np.int64]]) -> PerQueryMetrics:
+        """From each query's ascending ranks of its true matches."""
+        return cls(
+            ap=np.array([average_precision(own) for own in ranks]),
+            inp=np.array([len(own) / own[-1] if len(own) else np.nan for own in ranks]),
+            first_rank=np.array([own[0] if len(own) else 0 for own in ranks], dtype=np.int64),
+        )
+
+    def headline_values(self) -> dict[str, NDArray[np.float64]]:
+        """Per-query values `(Q,)` whose means are the reported metrics, by their names in `results.json`."""
+        found = self.first_rank > 0
+        hits = {f"rank{k}": np.where(found, self.first_rank <= k, np.nan) for k in REPORTED_RANKS}
+        return {"mAP": self.ap, "mINP": self.inp, **hits}
+
+
+@dataclass(frozen=True, eq=False)
 class SearchResult:
     """A search that was run.
 
@@ -96,10 +128,9 @@ class SearchResult:
             raise ValueError("this system has no embeddings")
         return self.query_embeddings, self.gallery_embeddings
 
-    def average_precisions(self) -> NDArray[np.float64]:
-        """AP of every query `(Q,)`; NaN for those without a true match."""
-        ranks = ranks_by_query(self.task, *self.embeddings(), self.rescored)
-        return np.array([average_precision(own) for own in ranks])
+    def per_query(self) -> PerQueryMetrics:
+        """The metrics of every query, of which `metrics` has the means."""
+        return PerQueryMetrics.of_ranks(ranks_by_query(self.task, *self.embeddings(), self.rescored))
 
     def first_entries(self, query: int, count: int) -> list[tuple[int, float, bool]]:
         """The head of one query's ranking: position in the gallery, score, and whether it is a true match.

@@ -23,8 +23,22 @@ def test_save_report__json_has_the_documented_fields(tmp_path):
     report = EvaluationReport.now("outputs/run", [record()], settings={"max_rank": 50})
     save_report(report, tmp_path / "new" / "folder")
     content = json.loads((tmp_path / "new" / "folder" / "results.json").read_text(encoding="utf-8"))
-    assert set(content) == {"model", "created", "versions", "settings", "results", "seeds"}
-    assert (content["settings"], content["seeds"]) == ({"max_rank": 50}, [])
+    assert set(content) == {
+        "model",
+        "created",
+        "versions",
+        "settings",
+        "systems",
+        "results",
+        "comparisons",
+        "seeds",
+    }
+    assert (content["settings"], content["systems"], content["comparisons"], content["seeds"]) == (
+        {"max_rank": 50},
+        {},
+        [],
+        [],
+    )
     assert content["model"] == "outputs/run"
     assert {"python", "torch", "transformers"} <= set(content["versions"])
     (row,) = content["results"]

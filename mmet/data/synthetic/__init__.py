@@ -21,7 +21,18 @@ from mmet.data.synthetic.identity import ATTRIBUTE_VALUES, Attributes, Identity,
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.takes import person
 from mmet.data.synthetic.renderer import Picture, render_shot
-from mmet.data.synthetic.style import SOURCE, STYLES, TARGET, Camera, Shot, WorldStyle, plan_shots, view_degrees
+from mmet.data.synthetic.style import (
+    INDOOR,
+    NIGHT,
+    SOURCE,
+    STYLES,
+    TARGET,
+    Camera,
+    Shot,
+    WorldStyle,
+    plan_shots,
+    view_degrees,
+)
 from mmet.data.synthetic.world import PROVENANCE_FILE, command_options, write_world
 
 
@@ -52,7 +63,9 @@ def render_person(
 
 __all__ = [
     "ATTRIBUTE_VALUES",
+    "INDOOR",
     "LAYOUTS",
+    "NIGHT",
     "PROVENANCE_FILE",
     "SOURCE",
     "STYLES",

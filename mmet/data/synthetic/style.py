@@ -2,7 +2,9 @@
 
 `source` is modelled on FineGPR: 36 viewpoints, 7 kinds of weather, 7 of light and 9 scenes, each shown in the picture
 and coded in the file name. `target` is modelled on surveillance crops: six cameras with their own colours, places and
-habits, low resolution, occlusion and careless boxes. A new style is one more `WorldStyle` in `STYLES`.
+habits, low resolution, occlusion and careless boxes. `night` and `indoor` are two more target worlds, which share no
+place and no wording with the others, and show people cut, covered and alike. A new style is one more `WorldStyle` in
+`STYLES`.
 """
 
 from __future__ import annotations
@@ -143,7 +145,51 @@ TARGET = WorldStyle(
     shots_per_camera=2,
 )
 
-STYLES: Mapping[str, WorldStyle] = {style.name: style for style in (SOURCE, TARGET)}
+NIGHT = WorldStyle(
+    name="night",
+    cameras=(
+        Camera(("underpass",), (0, 35), 24, (0.98, 1.05, 0.98), 0.62, 0.12, 1.1, (0.35, 0.6), 9.0, (45, 70)),
+        Camera(("bus stop",), (190, 40), 18, (1.16, 0.98, 0.74), 0.7, 0.7, 1.05, (0.4, 0.7), 8.0, (50, 75)),
+        Camera(("back street",), (80, 40), 22, (0.82, 0.96, 1.2), 0.66, 0.55, 1.1, (0.35, 0.7), 9.0, (45, 70)),
+        Camera(("petrol station",), (280, 40), 16, (1.02, 1.06, 0.94), 0.8, 0.8, 1.0, (0.45, 0.8), 7.0, (50, 78)),
+        Camera(("loading bay",), (150, 50), 26, (1.0, 1.02, 1.0), 0.6, 0.08, 1.15, (0.35, 0.6), 10.0, (45, 65)),
+    ),
+    captions="reports",
+    weather=(1, 2, 3),
+    light=(0, 5, 6),
+    jitter=0.05,
+    body_share=(0.8, 1.05),
+    occlusion=0.25,
+    exposure=0.2,
+    shots_per_camera=2,
+    crop=0.15,
+    lookalikes=0.2,
+    occluders=("car", "pole", "railing", "suitcase", "hedge"),
+)
+
+INDOOR = WorldStyle(
+    name="indoor",
+    cameras=(
+        Camera(("airport hall",), (10, 35), 12, (1.0, 1.02, 1.04), 0.92, 0.95, 0.95, (0.6, 1.0), 3.0, (75, 92)),
+        Camera(("library",), (170, 35), 10, (1.12, 1.0, 0.84), 1.05, 0.95, 1.0, (0.55, 0.95), 3.5, (70, 90)),
+        Camera(("mall",), (95, 40), 16, (1.06, 0.97, 1.06), 0.88, 1.2, 1.05, (0.6, 1.0), 3.0, (75, 92)),
+        Camera(("canteen",), (265, 40), 14, (1.06, 1.03, 0.88), 1.0, 1.05, 0.92, (0.5, 0.9), 4.0, (70, 88)),
+        Camera(("escalator",), (20, 60), 20, (0.9, 1.0, 1.12), 1.1, 0.85, 1.1, (0.5, 0.9), 4.0, (65, 88)),
+    ),
+    captions="remarks",
+    weather=(1, 4),
+    light=(2, 3, 4),
+    jitter=0.04,
+    body_share=(0.84, 1.1),
+    occlusion=0.3,
+    exposure=0.1,
+    shots_per_camera=2,
+    crop=0.25,
+    lookalikes=0.3,
+    occluders=("counter", "suitcase", "railing", "boxes", "pole"),
+)
+
+STYLES: Mapping[str, WorldStyle] = {style.name: style for style in (SOURCE, TARGET, NIGHT, INDOOR)}
 
 
 def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:

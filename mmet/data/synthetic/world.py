@@ -216,12 +216,12 @@ def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
 
     Options at their plainest are not told, so that a world written before they existed is still recognised.
     """
-    plain = {"form": next(iter(spec.forms), ""), "caption_format": next(iter(spec.caption_formats), "")}
-    plain |= {"untidy_rate": 0.0, "shadow_files": False}
+    plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False}
+    plain |= {"form": next(iter(spec.forms), ""), "caption_format": next(iter(spec.caption_formats), "")}
     told = {name: value for name, value in asdict(request).items() if name not in plain or value != plain[name]}
     plain_style = {field.name: field.default for field in fields(WorldStyle) if field.metadata.get(TOLD_IF_SET)}
-    style = {name: value for name, value in told["style"].items() if plain_style.get(name, value) != value}
-    told["style"] = {name: value for name, value in told["style"].items() if name in style or name not in plain_style}
+    style = told["style"].items()
+    told["style"] = {name: value for name, value in style if name not in plain_style or value != plain_style[name]}
     content = {
         "synthetic": True,
         "notice": NOTICE.format(title=spec.title),
@@ -239,7 +239,7 @@ def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     spec, style = LAYOUTS[arguments["layout"]], STYLES[arguments["style"]["name"]]
     counts = ["num_train_ids", "num_test_ids"] + ["num_val_ids"] * spec.has_validation
-    options = {"layout": spec.name, "style": style.name}
+    options: dict[str, Any] = {"layout": spec.name, "style": style.name}
     options |= (
         {name: arguments[name] for name in counts} if spec.has_splits else {"num_ids": arguments["num_train_ids"]}
     )

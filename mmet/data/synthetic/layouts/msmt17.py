@@ -54,9 +54,11 @@ def _blur_face(picture: Picture) -> Picture:
     if not len(rows):
         return picture
     head = rows < rows.min() + _HEAD_SHARE * picture.mask.height
-    box = (columns[head].min(), rows.min(), columns[head].max() + 1, rows[head].max() + 1)
-    image, box = picture.image.copy(), tuple(int(edge) for edge in box)
-    image.paste(image.crop(box).filter(ImageFilter.GaussianBlur(0.02 * image.height)), box)
+    left, right = int(columns[head].min()), int(columns[head].max()) + 1
+    top, bottom = int(rows[head].min()), int(rows[head].max()) + 1
+    image = picture.image.copy()
+    face = image.crop((left, top, right, bottom)).filter(ImageFilter.GaussianBlur(0.02 * image.height))
+    image.paste(face, (left, top))
     return replace(picture, image=image)
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from PIL import Image
 
 from mmet.data.synthetic.captions import Sighting, write_captions
-from mmet.data.synthetic.identity import Identity, draw_identity
+from mmet.data.synthetic.identity import Identity, draw_identity, draw_lookalike
 from mmet.data.synthetic.layouts.base import Job, WorldRequest
 from mmet.data.synthetic.renderer import Picture, render_shot
 from mmet.data.synthetic.style import Shot, WorldStyle, plan_shots, style_rng
+
+FAMILY = 4
+"""People who may look alike: numbers 1 to 4, 5 to 8, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,16 @@ class Take:
 
 
 def person(style: WorldStyle, seed: int, number: int) -> Identity:
-    """Person `number` of the world with this style and seed."""
-    return draw_identity(style_rng(style, seed, number, 0), number=number)
+    """Person `number` of the world with this style and seed.
+
+    People come in families of `FAMILY`: with the style's rate of lookalikes, one resembles the first of the family.
+    """
+    identity = draw_identity(style_rng(style, seed, number, 0), number=number)
+    first = number - (number - 1) % FAMILY
+    rng = style_rng(style, seed, number, 6)
+    if first == number or rng.random() >= style.lookalikes:
+        return identity
+    return draw_lookalike(rng, identity, draw_identity(style_rng(style, seed, first, 0), number=first))
 
 
 def takes(request: WorldRequest, job: Job) -> Iterator[Take]:
