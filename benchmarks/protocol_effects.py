@@ -131,7 +131,7 @@ def by_sorting(data: Embeddings, row: Row, dtype: type = np.float32) -> Figures:
     figures = []
     for start in range(0, len(data.query), BLOCK_QUERIES):
         block = slice(start, start + BLOCK_QUERIES)
-        scores = (data.query[block] @ data.gallery.T).astype(dtype)
+        scores: NDArray = (data.query[block] @ data.gallery.T).astype(dtype)
         for own, person, camera in zip(
             scores, data.query_person_ids[block], data.query_camera_ids[block], strict=True
         ):

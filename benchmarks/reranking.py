@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def parameters(arguments: argparse.Namespace) -> dict[str, float]:
+def parameters(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"k1": arguments.k1, "k2": arguments.k2, "lambda_value": arguments.lambda_value, "metric": "cosine"}
 
 

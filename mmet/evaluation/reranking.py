@@ -350,4 +350,4 @@ def _min_sums(rows: csr_array, columns: csc_array) -> tuple[NDArray[np.int64], N
     target = np.repeat(row * num_columns, lengths) + columns.indices[position]
     sums = np.bincount(target, smaller, minlength=num_rows * num_columns)
     positions = np.flatnonzero(sums)
-    return positions, sums[positions]
+    return positions, sums[positions].astype(np.float64, copy=False)
