@@ -304,3 +304,21 @@ def test_command__writes_any_form(tmp_path: Path) -> None:
     main([*words.split(), "--untidy_rate", "0", "--shadow_files", "--output", str(tmp_path / "world")])
     assert len(pictures_of(tmp_path / "world")) == 4
     assert list((tmp_path / "world").rglob("._*.jpg"))
+
+
+def test_command__help_names_every_layout_form_and_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    forms = [form for layout in LAYOUTS.values() for form in layout.forms]
+    for word in (
+        *LAYOUTS,
+        *forms,
+        "--untidy_rate",
+        "--crop_rate",
+        "--lookalike_rate",
+        "--occlusion_rate",
+        "night 0.15",
+    ):
+        assert word in text
