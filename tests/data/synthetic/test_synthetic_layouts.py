@@ -233,7 +233,7 @@ def test_doctor__takes_a_world_for_an_incomplete_dataset(worlds: dict[str, Path]
 def test_tidy_world__has_no_warning(tmp_path: Path) -> None:
     for case in {case.layout: case for case in CASES}.values():
         root = tmp_path / case.layout
-        write(case, root, untidy_rate=0.0)
+        write(case, root, untidy_rate=0.0, images_per_id=3)
         diagnosis = diagnose(DataArgument(case.layout, root, case.options), allow_partial=True)
         warnings = [finding.what for finding in diagnosis.findings if finding.severity != "note"]
         assert all(re.match(r"split \w+ has ", what) for what in warnings), case
