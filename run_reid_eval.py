@@ -2,13 +2,15 @@
 
     python run_reid_eval.py --model_name_or_path outputs/run --data market1501=/data/Market-1501 --baselines chance
 
-Runs on several processes under `accelerate launch`. `docs/evaluation.md` defines protocols, metrics and baselines.
+Runs on several processes under `accelerate launch`. `docs/evaluation.md` has protocols, metrics, options and files.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,27 +18,41 @@ from accelerate import Accelerator
 from transformers import HfArgumentParser
 
 from mmet.data import load_reid_dataset, parse_data_argument
-from mmet.distributed import close_process_group
+from mmet.distributed import close_process_group, compute_on_all, compute_once
 from mmet.evaluation import (
     PROTOCOLS,
-    ChanceSystem,
-    ColorHistogramSystem,
+    BootstrapOptions,
     EvaluationData,
     EvaluationReport,
-    ModelSystem,
+    ResultRecord,
+    SearchOptions,
     System,
+    compare_systems,
     evaluate_systems,
+    format_comparisons,
+    format_intervals,
     format_table,
     prepare_tasks,
     save_report,
-    untrained_model,
+    summarize_seeds,
 )
+from mmet.evaluation.analyses import Analysis, CalibrationAnalysis, RankedLists, ThresholdAnalysis
+from mmet.evaluation.bootstrap import UNITS
+from mmet.evaluation.cache import check_writable
+from mmet.evaluation.calibration import METHODS, MatchCalibration
+from mmet.evaluation.lineup import BASELINES, MODEL, Lineup
 from mmet.evaluation.protocols import MODALITIES, Modality
-from mmet.evaluation.results import REPORTED_RANKS
-from modeling_mmet import MMETForReID
-from processing_mmet import MMETProcessor
+from mmet.evaluation.runner import (
+    calibration_tasks,
+    keep_calibrations,
+    learn_calibrations,
+    order_rows,
+    saved_calibrations,
+)
+from mmet.evaluation.search import REPORTED_RANKS
 
-BASELINES = ("chance", "histogram", "untrained")
+logger = logging.getLogger("mmet.run_reid_eval")
+
 USER_ERROR_EXIT_CODE = 2
 
 
@@ -49,7 +65,7 @@ class EvaluationArguments:
         metadata={"help": "Data sets as name=folder, such as market1501=/data/market cuhk_pedes=/data/CUHK-PEDES."}
     )
     output_dir: str = field(
-        default="outputs/eval", metadata={"help": "Folder for results.json, results.md and cmc.png."}
+        default="outputs/eval", metadata={"help": "Folder for results.json, results.md and figures."}
     )
     query: str | None = field(
         default=None,
@@ -71,20 +87,120 @@ class EvaluationArguments:
         default_factory=list,
         metadata={"help": "Baselines in the same table.", "choices": list(BASELINES)},
     )
+    backbones: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Other models in the same table, as folders or Hub names, each also as name=folder: vision models "
+            "of transformers' AutoModel for images, CLIP- and SigLIP-style ones for images and text."
+        },
+    )
+    compare: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Further MMET checkpoints in the same table, each also as name=folder; their differences from the "
+            "first model are shown with paired intervals."
+        },
+    )
+    seeds: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Further MMET checkpoints of the first model's recipe, trained with other seeds: rows of their "
+            "own, and mean ± standard deviation over all of them."
+        },
+    )
+    flip: bool = field(default=False, metadata={"help": "Embed every picture together with its mirror image."})
+    query_expansion: int = field(
+        default=0, metadata={"help": "Average each query with this many of its first entries; 0 for none."}
+    )
+    multi_query: bool = field(
+        default=False, metadata={"help": "Average the queries of one person from one camera into one."}
+    )
+    itm_top_k: int = field(
+        default=0,
+        metadata={
+            "help": "Entries of each text→image or image→text ranking that the ITM head re-scores; 0 for none. Needs "
+            "a checkpoint of run_pretrain.py."
+        },
+    )
+    itm_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the ITM head's log-odds beside the cosine, with --itm_top_k."}
+    )
+    open_set: bool = field(
+        default=False,
+        metadata={"help": "Also TPR at fixed FPR, the ROC curve, and FNIR at fixed FPIR with persons taken out."},
+    )
+    absent_share: float = field(
+        default=0.5, metadata={"help": "Share of the queried persons taken out of the gallery, with --open_set."}
+    )
+    calibrate: str | None = field(
+        default=None,
+        metadata={
+            "help": "Learn match probabilities of the first model on this data set (name=folder; its split validation "
+            "where there is one), save them beside the model as calibration.json, and measure them on --data."
+        },
+    )
+    calibration_method: str = field(
+        default="isotonic", metadata={"help": "How --calibrate learns.", "choices": list(METHODS)}
+    )
+    reliability: bool = field(
+        default=False,
+        metadata={"help": "Measure the match probabilities that an earlier --calibrate saved beside the model."},
+    )
+    ranked_lists: int = field(
+        default=0,
+        metadata={"help": "Draw the ranked lists of this many best, worst and random queries of the first model."},
+    )
+    bootstrap: int = field(
+        default=1000, metadata={"help": "Resamples for the intervals of every metric; 0 for no intervals."}
+    )
+    bootstrap_unit: str = field(
+        default="person",
+        metadata={"help": "What is resampled: persons with all their queries, or queries.", "choices": list(UNITS)},
+    )
+    confidence: float = field(default=0.95, metadata={"help": "Confidence of the intervals."})
+    use_cache: bool = field(
+        default=True, metadata={"help": "Keep embeddings, so that a run that was killed goes on where it stopped."}
+    )
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the embeddings; `cache` in --output_dir unless given."}
+    )
     batch_size: int = field(default=64, metadata={"help": "Items embedded at a time on each process."})
     num_workers: int = field(default=0, metadata={"help": "Processes that decode images ahead, on each process."})
     max_rank: int = field(default=50, metadata={"help": "Length of the CMC curve, at least 10."})
-    seed: int = field(default=0, metadata={"help": "Seed of the untrained model's weights."})
+    seed: int = field(
+        default=0,
+        metadata={"help": "Of the untrained model's weights, absent persons, random ranked lists and resamples."},
+    )
 
     def __post_init__(self) -> None:
         if self.max_rank < max(REPORTED_RANKS):
             raise ValueError(f"expected --max_rank of at least {max(REPORTED_RANKS)}, received {self.max_rank}")
-        if self.batch_size < 1:
-            raise ValueError(f"expected --batch_size of at least 1, received {self.batch_size}")
+        for name, least in (("batch_size", 1), ("num_workers", 0), ("ranked_lists", 0), ("bootstrap", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"expected --{name} of at least {least}, received {getattr(self, name)}")
+        if not 0 < self.absent_share < 1:
+            raise ValueError(f"expected --absent_share between 0 and 1, received {self.absent_share}")
+        self.search_options()
+        self.bootstrap_options()
+
+    def search_options(self) -> SearchOptions:
+        """Those of every search."""
+        return SearchOptions(self.multi_query, self.query_expansion, self.itm_top_k, self.itm_weight)
+
+    def bootstrap_options(self) -> BootstrapOptions | None:
+        """Those of the intervals; None without intervals."""
+        options = BootstrapOptions(self.bootstrap or 1, cast(Any, self.bootstrap_unit), self.confidence, self.seed)
+        return options if self.bootstrap else None
+
+    def cache_folder(self) -> Path | None:
+        """Where embeddings are kept; None for nowhere."""
+        return Path(self.cache_dir or Path(self.output_dir, "cache")) if self.use_cache else None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit code, 2 for anything the user has to put right."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mmet").setLevel(logging.INFO)
     try:
         dataclass_types: list[Any] = [EvaluationArguments]
         (args,) = HfArgumentParser(dataclass_types, description=__doc__).parse_args_into_dataclasses(arguments)
@@ -97,16 +213,48 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(args: EvaluationArguments) -> None:
-    """Load the data, then the model; run all systems; print and save the results."""
-    query, gallery = cast(Modality | None, args.query), cast(Modality | None, args.gallery)  # argparse checked them
-    data = [load_data(argument, query, gallery, args.protocol) for argument in args.data]
+    """Check everything, load the data, run one system after the other; print and save the results."""
     accelerator = Accelerator()
-    systems = load_systems(args, accelerator)
-    records = [record for part in data for record in evaluate_systems(part, systems, max_rank=args.max_rank)]
+    lineup = compute_on_all(lambda: prepare_lineup(args, accelerator))
+    data = compute_on_all(lambda: load_all_data(args))
+    analyses = prepare_analyses(args, lineup)
+    records: list[ResultRecord] = []
+    for system in lineup.systems():
+        records += run_system(args, system, data, analyses)
     if accelerator.is_main_process:
-        save_report(EvaluationReport.now(args.model_name_or_path, records), Path(args.output_dir))
-        print(format_table(records))
-        print(f"Saved to {args.output_dir}: results.json, results.md, cmc.png")
+        records = order_rows(records, data)
+        report = make_report(args, records, lineup)
+        names = save_report(report, Path(args.output_dir))
+        tables = format_table(records), format_intervals(records), format_comparisons(report.comparisons)
+        print("\n".join(filter(None, tables)))
+        print(f"Saved to {args.output_dir}: {', '.join(names)}")
+
+
+def prepare_lineup(args: EvaluationArguments, accelerator: Accelerator) -> Lineup:
+    """All systems, checked and not loaded yet; the folder of results is there and can be written."""
+    check_writable(Path(args.output_dir), "results", "Choose another --output_dir")
+    return Lineup.of(
+        args.model_name_or_path,
+        baselines=args.baselines,
+        backbones=args.backbones,
+        compared=args.compare,
+        seeds=args.seeds,
+        seed=args.seed,
+        rescore=args.itm_top_k > 0,
+        options={
+            "batch_size": args.batch_size,
+            "accelerator": accelerator,
+            "num_workers": args.num_workers,
+            "flip": args.flip,
+            "cache_dir": args.cache_folder(),
+        },
+    )
+
+
+def load_all_data(args: EvaluationArguments) -> list[EvaluationData]:
+    """The data sets of `--data` with their tasks."""
+    query, gallery = cast(Modality | None, args.query), cast(Modality | None, args.gallery)  # argparse checked them
+    return [load_data(argument, query, gallery, args.protocol) for argument in args.data]
 
 
 def load_data(argument: str, query: Modality | None, gallery: Modality | None, protocol: str | None) -> EvaluationData:
@@ -119,32 +267,83 @@ def load_data(argument: str, query: Modality | None, gallery: Modality | None, p
         raise ValueError(f"{name} in {root}: {error}") from error
 
 
-def load_systems(args: EvaluationArguments, accelerator: Accelerator) -> list[System]:
-    """The model and the baselines asked for, in the order of the table's rows."""
-    model, processor = load_model(args.model_name_or_path)
-    options: dict[str, Any] = {
-        "batch_size": args.batch_size,
-        "accelerator": accelerator,
-        "num_workers": args.num_workers,
-    }
-    systems: list[System] = []
-    if "chance" in args.baselines:
-        systems.append(ChanceSystem())
-    if "histogram" in args.baselines:
-        systems.append(ColorHistogramSystem(**options))
-    if "untrained" in args.baselines:
-        fresh = untrained_model(MMETForReID, model.config, seed=args.seed)
-        systems.append(ModelSystem(fresh, processor, name="untrained", **options))
-    systems.append(ModelSystem(model, processor, name="model", **options))
-    return systems
+def prepare_analyses(args: EvaluationArguments, lineup: Lineup) -> list[Analysis]:
+    """What is computed beside the metrics; learns the calibration where one is asked for."""
+    analyses: list[Analysis] = []
+    if args.open_set:
+        analyses.append(ThresholdAnalysis(args.absent_share, args.seed))
+    if args.ranked_lists:
+        analyses.append(RankedLists(Path(args.output_dir), MODEL, args.ranked_lists, args.seed))
+    if args.calibrate is not None:
+        analyses.append(CalibrationAnalysis(MODEL, calibrate(args, args.calibrate, lineup)))
+    elif args.reliability:
+        folders = Path(args.model_name_or_path), Path(args.output_dir)
+        weights = lineup.model().identity()["model"]["weights"]
+        analyses.append(CalibrationAnalysis(MODEL, compute_once(lambda: saved_calibrations(*folders, weights))))
+    return analyses
 
 
-def load_model(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
-    """The model and its processor. Raises `ValueError` when there are none of that name."""
+def calibrate(args: EvaluationArguments, argument: str, lineup: Lineup) -> dict[tuple[str, str], MatchCalibration]:
+    """Learn the first model's match probabilities on a `name=folder` and save them."""
+    query, gallery = cast(Modality | None, args.query), cast(Modality | None, args.gallery)
+    name, root, data_options = parse_data_argument(argument)
+    dataset = compute_on_all(lambda: load_reid_dataset(name, root, **data_options))
+    split, tasks = calibration_tasks(dataset, query, gallery, args.protocol)
+    if split != "validation" and any(tuple(parse_data_argument(data))[:2] == (name, root) for data in args.data):
+        logger.warning("%s in %s is both calibrated and evaluated on: its reliability is too good", name, root)
+    system = lineup.model()
     try:
-        return MMETForReID.from_pretrained(name_or_path), MMETProcessor.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load a model and its processor from {name_or_path!r}: {error}") from error
+        learnt = learn_calibrations(
+            system,
+            name,
+            split,
+            tasks,
+            method=cast(Any, args.calibration_method),
+            options=args.search_options(),
+            seed=args.seed,
+        )
+    except ValueError as error:
+        raise ValueError(f"--calibrate {argument}: {error}") from error
+    weights, folders = system.identity()["model"]["weights"], (Path(args.model_name_or_path), Path(args.output_dir))
+    file = compute_once(lambda: keep_calibrations(learnt, *folders, weights))
+    logger.info("calibration learnt on %s (%s), saved to %s", name, split, file)
+    return learnt
+
+
+def run_system(
+    args: EvaluationArguments, system: System, data: Sequence[EvaluationData], analyses: Sequence[Analysis]
+) -> list[ResultRecord]:
+    """The rows of one system on all data sets."""
+    rows = [
+        row
+        for part in data
+        for row in evaluate_systems(
+            part,
+            [system],
+            max_rank=args.max_rank,
+            options=args.search_options(),
+            analyses=analyses,
+            bootstrap=args.bootstrap_options(),
+        )
+    ]
+    if not rows:
+        logger.warning("%s has no row: it can search none of the tasks", system.name)
+    return rows
+
+
+def make_report(args: EvaluationArguments, records: Sequence[ResultRecord], lineup: Lineup) -> EvaluationReport:
+    """Everything that `results.json` and `results.md` hold."""
+    bootstrap = args.bootstrap_options()
+    comparisons = compare_systems(records, MODEL, [*lineup.compared], bootstrap) if bootstrap else []
+    seeds = summarize_seeds(records, [MODEL, *lineup.seeds]) if lineup.seeds else []
+    return EvaluationReport.now(
+        args.model_name_or_path,
+        records,
+        settings=asdict(args),
+        systems=lineup.sources,
+        comparisons=comparisons,
+        seeds=seeds,
+    )
 
 
 if __name__ == "__main__":

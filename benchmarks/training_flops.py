@@ -29,7 +29,8 @@ VOCAB_SIZE = 30_522
 NUM_IDENTITIES = 1_150
 MASKED_SHARE = 0.15
 MASK_TOKEN_ID = 103
-KINDS = ("image", "text", "paired", "identity", "identity_image")
+BASELINE = "identity_image, image encoder alone"
+KINDS = ("image", "text", "paired", "identity", "identity_image", BASELINE)
 BYTES_PER_PARAMETER = {"weights": 4, "gradients": 4, "AdamW's two moments": 8, "bfloat16 copies of autocast": 2}
 
 
@@ -64,7 +65,7 @@ STAGES = (
     StagePlan("masked: 450,000 steps of 16", 450_000, 16, {"paired": 1 / 3, "image": 1 / 3, "text": 1 / 3}),
     StagePlan("masked, pairs alone: 450,000 steps of 16", 450_000, 16, {"paired": 1.0}),
     StagePlan("identity: 230,000 steps of 64", 230_000, 64, {"identity": 1.0}),
-    StagePlan("baseline: 230,000 steps of 64", 230_000, 64, {"identity_image": 1.0}),
+    StagePlan("baseline: 230,000 steps of 64", 230_000, 64, {BASELINE: 1.0}),
 )
 
 
@@ -108,6 +109,7 @@ def make_batch(kind: str, batch_size: int, length: int, config: MMETConfig) -> d
         "paired": image | text | patches | masked_text | matching,
         "identity": image | text | persons,
         "identity_image": image | persons,
+        BASELINE: image | persons,
     }[kind]
 
 
@@ -120,7 +122,7 @@ def count_flops(model: MMETForPreTraining, batch: dict[str, torch.Tensor]) -> in
 
 
 def count_kept_bytes(model: MMETForPreTraining, batch: dict[str, torch.Tensor]) -> int:
-    """Bytes that autograd keeps for the backward pass under bfloat16 autocast, without parameters and their copies."""
+    """Bytes that autograd keeps under bfloat16 autocast, without the parameters and their bfloat16 copies."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     sizes = {tuple(parameter.shape) for parameter in model.parameters() if parameter.dim() == 2}
     kept: dict[int, int] = {}
@@ -148,6 +150,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, 
     model = build_model(arguments.multimodal_layers, arguments.layers, "eager")  # whose attention is all counted
     flops = {}
     for kind in KINDS:
+        model.config.identity_pooling = "image" if kind == BASELINE else "multimodal"
         flops[kind] = count_flops(model, make_batch(kind, size, arguments.text_length, model.config)) / size
         print(f"counted the operations of {kind}", file=sys.stderr)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -162,11 +165,12 @@ def measure_bytes(arguments: argparse.Namespace) -> dict[str, float]:
     size = arguments.batch_size
 
     def count(layers: int, multimodal_layers: int) -> dict[str, float]:
-        model = build_model(multimodal_layers, layers, "sdpa")
-        return {
-            kind: count_kept_bytes(model, make_batch(kind, size, arguments.text_length, model.config)) / size
-            for kind in KINDS
-        }
+        model, kept = build_model(multimodal_layers, layers, "sdpa"), {}
+        for kind in KINDS:
+            model.config.identity_pooling = "image" if kind == BASELINE else "multimodal"
+            batch = make_batch(kind, size, arguments.text_length, model.config)
+            kept[kind] = count_kept_bytes(model, batch) / size
+        return kept
 
     base, deeper, fused = count(1, 1), count(2, 1), count(1, 2)
     return {
@@ -182,7 +186,7 @@ def print_samples(flops: Mapping[str, float], kept: Mapping[str, float]) -> None
     print("| batch | GFLOP a sample, forward and backward | MB kept a sample |")
     print("| --- | ---: | ---: |")
     for kind in KINDS:
-        print(f"| `{kind}` | {flops[kind] / 1e9:,.0f} | {kept[kind] / 1e6:,.0f} |")
+        print(f"| {kind} | {flops[kind] / 1e9:,.0f} | {kept[kind] / 1e6:,.0f} |")
 
 
 def print_plan(
@@ -200,8 +204,8 @@ def print_plan(
             memory = (state + largest * max(1, stage.batch_size // card.count)) / 1e9
             hours = [total / (card.count * card.flops * share) / 3600 for share in sorted(shares, reverse=True)]
             fits = "" if memory < card.gigabytes else " (too large)"
-            cells.append(f"{memory:.0f}{fits} | {hours[0]:,.0f} to {hours[1]:,.0f}")
-        print(f"| {stage.name} | {total / 1e18:,.0f} | " + " | ".join(cells) + " |")
+            cells.append(f"{memory:.0f}{fits} | {hours[0]:,.1f} to {hours[1]:,.1f}")
+        print(f"| {stage.name} | {total / 1e18:,.1f} | " + " | ".join(cells) + " |")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -198,6 +198,13 @@ class PretrainingArguments(TrainingArguments):
     hub_strategy: str = field(
         default="end", metadata={"help": "When push_to_hub pushes: end, every_save, checkpoint or all_checkpoints."}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=True,
+        metadata={
+            "help": "Whether several processes look for parameters that a kind of batch leaves alone; keep True "
+            "(Trainer's own choice is False with activation checkpointing) unless all batches are paired."
+        },
+    )
     eval_strategy: str = field(
         default="auto",
         metadata={"help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch."},

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from tqdm.auto import tqdm
 from transformers import BertTokenizer
@@ -234,8 +235,10 @@ def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_o
     for argument, split in splits.items():
         name, folder, _ = parse_data_argument(argument)
         spec = get_spec(name)
-        person_ids = np.unique(np.array(split.select_columns("person_id")[:]["person_id"], dtype=np.int64))
-        captions = sum(map(len, split.select_columns("captions")[:]["captions"]))
+        columns = split.select_columns(["person_id", "captions"]).with_format("arrow")[:]
+        person_ids = np.unique(columns["person_id"].to_numpy())
+        held = np.concatenate([np.asarray(held_out.get(domain, ()), np.int64) for domain in split.unique("domain")])
+        captions = int(pc.sum(pc.list_value_length(columns["captions"])).as_py() or 0)
         summaries.append(
             DataSummary(
                 name=name,
@@ -244,7 +247,7 @@ def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_o
                 images=len(split),
                 persons=int((person_ids >= 0).sum()),
                 captions=captions,
-                held_out_persons=int(np.isin(person_ids, held_out.get(name, ())).sum()),
+                held_out_persons=int(np.isin(person_ids, held).sum()),
                 licence=spec.licence,
                 synthetic=any(folder.glob(PROVENANCE_FILE)),
             )

@@ -158,10 +158,11 @@ def test_main__one_query_kind_searches_images_by_default(run, tmp_path):
     assert (row["query"], row["gallery"], row["system"], len(row["cmc"])) == ("text", "image", "model", 12)
 
 
-def test_main__single_camera_protocol(run, tmp_path):
-    code, results, _ = run("--data", f"one_camera={tmp_path}", "--protocol", "single-camera")
+def test_main__no_camera_protocol(run, tmp_path):
+    code, results, _ = run("--data", f"one_camera={tmp_path}", "--protocol", "no-camera")
     assert code == 0
-    assert results[0]["protocol"] == "single-camera"
+    assert results[0]["protocol"] == "no-camera"
+    assert results[0]["protocol_rules"]["removed_from_gallery"] == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_main__single_camera_protocol(run, tmp_path):
         (["--data", "cameras=/no/such/folder"], "/no/such/folder does not exist"),
         (["--data", "cameras"], "expected name=folder"),
         (["--data", "cameras={here}", "--query", "text"], "no captions"),
-        (["--data", "one_camera={here}"], "--protocol single-camera|'single-camera'"),
+        (["--data", "one_camera={here}"], "--protocol no-camera"),
         (["--data", "sentences={here}", "--gallery", "text"], "query modality"),
         (["--data", "cameras={here}", "--max_rank", "5"], "--max_rank of at least 10, received 5"),
         (["--data", "cameras={here}", "--batch_size", "0"], "--batch_size of at least 1, received 0"),

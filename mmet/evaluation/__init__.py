@@ -13,9 +13,10 @@ from mmet.evaluation.baselines import (
     EmbeddingSystem,
     ModelSystem,
     System,
-    expected_random_metrics,
     untrained_model,
 )
+from mmet.evaluation.bootstrap import BootstrapOptions, Interval, bootstrap_means
+from mmet.evaluation.chance import expected_random_metrics
 from mmet.evaluation.embedding import embed_items
 from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.protocols import (
@@ -28,17 +29,31 @@ from mmet.evaluation.protocols import (
     standard_pairs,
 )
 from mmet.evaluation.ranking import PerQueryMetrics, RankMetrics, rank_blocks, rank_metrics
-from mmet.evaluation.results import EvaluationReport, ResultRecord, format_table, save_report
+from mmet.evaluation.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
+from mmet.evaluation.results import (
+    EvaluationReport,
+    ResultRecord,
+    compare_systems,
+    format_comparisons,
+    format_intervals,
+    format_table,
+    save_report,
+    summarize_seeds,
+)
 from mmet.evaluation.runner import EvaluationData, evaluate_systems, prepare_tasks
+from mmet.evaluation.search import SearchOptions
+from mmet.evaluation.task_metrics import expected_task_metrics, task_metrics
 
 __all__ = [
     "PROTOCOLS",
+    "BootstrapOptions",
     "ChanceSystem",
     "ColorHistogramSystem",
     "EmbeddingSystem",
     "EvaluationData",
     "EvaluationReport",
     "GalleryMatches",
+    "Interval",
     "Items",
     "ModelSystem",
     "PerQueryMetrics",
@@ -46,17 +61,28 @@ __all__ = [
     "RankMetrics",
     "ResultRecord",
     "RetrievalTask",
+    "SearchOptions",
     "System",
+    "bootstrap_means",
     "build_task",
+    "compare_systems",
     "embed_items",
     "evaluate_systems",
     "expected_random_metrics",
+    "expected_task_metrics",
+    "format_comparisons",
+    "format_intervals",
     "format_table",
+    "k_reciprocal_blocks",
+    "k_reciprocal_rerank",
     "prepare_tasks",
     "rank_blocks",
     "rank_metrics",
+    "reranked_metrics",
     "save_report",
     "select_items",
     "standard_pairs",
+    "summarize_seeds",
+    "task_metrics",
     "untrained_model",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,12 +102,13 @@ class RankedLists:
     count: int
     seed: int
     length: int = 10
+    _drawn: set[str] = field(default_factory=set, repr=False)
 
     def __call__(self, data: str, system: str, result: SearchResult, options: Mapping[str, Any]) -> dict[str, Any]:
         if system != self.system or self.count == 0:
             return {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        precisions = result.average_precisions()
+        precisions = result.per_query().ap
         kind = f"{result.task.query.modality}→{result.task.gallery.modality}"
         names = []
         for name, queries in choose_queries(precisions, self.count, self.seed).items():
@@ -115,9 +116,18 @@ class RankedLists:
             figure = plot_ranked_lists(
                 list_rows(result, queries, self.length), labels, f"{data}, {kind}: {name} queries by average precision"
             )
-            names.append(f"ranked_{data}_{kind.replace('→', '-to-')}_{result.task.protocol}_{name}.png")
+            stem = f"ranked_{data}_{kind.replace('→', '-to-')}_{result.task.protocol}_{name}"
+            names.append(self._unused(stem))
             save_figure(figure, self.output_dir / names[-1])
         return {"ranked_lists": names}
+
+    def _unused(self, stem: str) -> str:
+        """A file name that no other data set of this run has, for two folders may hold data sets of one name."""
+        name, number = f"{stem}.png", 2
+        while name in self._drawn:
+            name, number = f"{stem}_{number}.png", number + 1
+        self._drawn.add(name)
+        return name
 
     @staticmethod
     def _label(result: SearchResult, query: int, precision: float) -> str:

@@ -60,7 +60,7 @@ class EmbeddingCache:
         description = json.dumps(identity, indent=1, sort_keys=True, ensure_ascii=False)
         self.key = _digest([description.encode()])
         self.folder = root / self.key
-        check_writable(self.folder)
+        check_writable(self.folder, "embeddings", "Choose another --cache_dir, or evaluate with --no_use_cache")
         write_whole(self.folder / "identity.json", description.encode())
 
     def load(self, count: int) -> list[Path]:
@@ -206,17 +206,14 @@ def fingerprint_items(items: Items) -> str:
     return _digest(parts)
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder and write to it. Raises `ValueError` where that fails."""
+def check_writable(folder: Path, content: str, advice: str) -> None:
+    """Make a folder and write to it. Raises `ValueError`, which names the `content` and ends with `advice`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(
-            f"cannot write embeddings to {folder}: {error.strerror or error}. Choose another --cache_dir, or evaluate "
-            "with --no_use_cache"
-        ) from error
+        raise ValueError(f"cannot write {content} to {folder}: {error.strerror or error}. {advice}") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmet.evaluation.matches import GalleryMatches
+from mmet.evaluation.matches import GalleryMatches, PersonEntries
 
 MAX_COMPARED_MATCHES = 64
 """With more matches than this, sorting a query's scores is cheaper than comparing them with each match."""
 
-LANES = 16
-"""Rows of comparisons are added up in this many parts; a count of that many still fits into a byte."""
+WORD, LANES = 8, (16, 8)
+"""Flags are added eight at a time as the bytes of an integer, first 16 and then 8 of these: no byte overflows."""
 
-WORD = 8
-"""Bytes added at a time; no byte overflows into the next, see `LANES`."""
+SCRATCH_BYTES = 2**19
+"""Room for flags: what a core's own cache holds, so that they are counted where they were written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
         ValueError: when the blocks together do not have one row for each query.
     """
     counts, ranks, start = [], [], 0
-    scratches = [_scratch(matches.num_gallery) for _ in range(num_threads)]
+    scratches = [_Scratch(matches.num_gallery) for _ in range(num_threads)]
     with ThreadPoolExecutor(num_threads) as threads:
         for scores in blocks:
             stop = start + len(scores)
@@ -74,7 +74,7 @@ def _rank_block(
     matches: GalleryMatches,
     start: int,
     threads: ThreadPoolExecutor,
-    scratches: Sequence[NDArray[np.bool_]],
+    scratches: Sequence[_Scratch],
 ) -> MatchRanks:
     """The ranks for a block `(B, G)` whose first row is query number `start`."""
     entries = matches.entries(start, start + len(scores))
@@ -83,56 +83,110 @@ def _rank_block(
     # What remains after this can only be a wrong candidate: the person's entries are true matches or removed ones.
     scores[entries.rows, entries.columns] = -np.inf
     counts = np.bincount(rows, minlength=len(scores))
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    starts = np.cumsum(counts) - counts
+    ahead = np.empty(len(rows), dtype=np.int64)
 
-    def count(share: NDArray[np.int64], scratch: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-        own = [slice(starts[row], starts[row + 1]) for row in share]
-        return [
-            _count_ahead(scores[row], thresholds[part], columns[part], scratch)
-            for row, part in zip(share, own, strict=True)
-        ]
+    def count(share: Sequence[NDArray[np.int64]], scratch: _Scratch) -> None:
+        for chunk in share:
+            width = counts[chunk].max()
+            is_own = np.arange(width) < counts[chunk, None]  # (R, P); a query may have fewer matches than another
+            own = np.where(is_own, starts[chunk, None] + np.arange(width), 0)
+            found = _count_ahead(
+                scratch.rows(scores, chunk),
+                np.where(is_own, thresholds[own], np.float32(np.inf)),
+                columns[own],
+                entries.span(chunk[0]),
+                scratch.flags,
+            )
+            ahead[own[is_own]] = found[is_own]
 
-    shares = np.array_split(np.flatnonzero(counts), len(scratches))
-    ahead = [part for share in threads.map(count, shares, scratches) for part in share]
+    chunks = _chunks(entries, counts, len(scratches[0].flags))
+    for _ in threads.map(count, [chunks[first :: len(scratches)] for first in range(len(scratches))], scratches):
+        pass  # lets an exception through
     # Equal scores keep gallery order: the sort is stable, and columns ascend within a row.
     order = np.lexsort((-thresholds, rows))
-    wrong_ahead = np.concatenate([*ahead, np.empty(0, dtype=np.int64)])[order]
     better_matches = np.arange(len(rows)) - starts[rows]
-    return MatchRanks(counts, wrong_ahead + better_matches + 1)
+    return MatchRanks(counts, ahead[order] + better_matches + 1)
 
 
-def _scratch(num_gallery: int) -> NDArray[np.bool_]:
-    """Room for the comparisons of one query `(MAX_COMPARED_MATCHES, W)`, with W ≥ G padded by False."""
-    width = -(-num_gallery // (LANES * WORD)) * LANES * WORD
-    return np.zeros((MAX_COMPARED_MATCHES, width), dtype=bool)
+def _chunks(entries: PersonEntries, counts: NDArray[np.int64], room: int) -> list[NDArray[np.int64]]:
+    """Rows `(R,)` with matches, of one person each, with `room` for the comparisons of all; one row at least."""
+    valid = np.flatnonzero(counts)
+    persons = entries.persons[valid]
+    order = np.argsort(persons, kind="stable")
+    chunks = []
+    for rows in np.split(valid[order], np.flatnonzero(np.diff(persons[order])) + 1):
+        size = max(1, room // int(counts[rows].max())) if len(rows) else 1
+        chunks.extend(rows[first : first + size] for first in range(0, len(rows), size))
+    return chunks
+
+
+class _Scratch:
+    """A thread's room for some comparisons: `flags` `(n, W)`, with W ≥ G padded by False, and as many scores."""
+
+    def __init__(self, num_gallery: int) -> None:
+        step = WORD * LANES[0] * LANES[1]
+        width = max(1, -(-num_gallery // step)) * step
+        self.flags = np.zeros((max(1, SCRATCH_BYTES // width), width), dtype=bool)
+        self._scores = np.empty((len(self.flags), num_gallery), dtype=np.float32)
+
+    def rows(self, scores: NDArray[np.float32], chunk: NDArray[np.int64]) -> NDArray[np.float32]:
+        """`scores[chunk]` `(R, G)`: neighbours as they lie there, others side by side."""
+        if chunk[-1] - chunk[0] == len(chunk) - 1:
+            return scores[chunk[0] : chunk[-1] + 1]
+        # "clip" changes nothing here, but writes into the room that is there instead of through a copy.
+        return np.take(scores, chunk, axis=0, out=self._scores[: len(chunk)], mode="clip")
 
 
 def _count_ahead(
     scores: NDArray[np.float32],
     thresholds: NDArray[np.float32],
     positions: NDArray[np.int64],
-    scratch: NDArray[np.bool_],
+    span: slice | None,
+    room: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
-    """For each match `(P,)`, how many of the scores `(G,)` are greater, or equal and at a smaller position."""
-    if len(thresholds) > len(scratch):
-        return _count_ahead_sorted(scores, thresholds, positions)
-    flags = scratch[: len(thresholds)]  # (P, W)
-    inside = flags[:, : len(scores)]  # (P, G)
-    np.greater(scores, thresholds[:, None], out=inside)
-    ahead = _count_true(flags)
-    np.equal(scores, thresholds[:, None], out=inside)
-    if flags.any():
-        ahead += [np.count_nonzero(row[:position]) for row, position in zip(inside, positions, strict=True)]
+    """For matches `(R, P)` of a person's queries, how many of their scores `(R, G)` are greater, or equal and before.
+
+    Args:
+        positions: `(R, P)`, of the matches in the gallery.
+        span: where the person's entries lie, if there are none of others between them.
+        room: for flags; with several queries, of all their comparisons.
+    """
+    num_rows, num_matches = thresholds.shape
+    if num_matches > MAX_COMPARED_MATCHES:
+        return np.stack([_count_ahead_sorted(*row) for row in zip(scores, thresholds, positions, strict=True)])
+    ahead = np.empty(thresholds.shape, dtype=np.int64)
+    size = max(1, len(room) // num_rows)
+    for start in range(0, num_matches, size):
+        part = slice(start, start + size)
+        bounds = thresholds[:, part, None]  # (R, p, 1)
+        flags = room[: bounds.size].reshape(*bounds.shape[:2], -1)  # (R, p, W)
+        inside, candidates = flags[..., : scores.shape[1]], scores[:, None]  # (R, p, G), (R, 1, G)
+        if span is not None:
+            np.greater_equal(candidates[..., : span.start], bounds, out=inside[..., : span.start])
+            inside[..., span] = False
+            np.greater(candidates[..., span.stop :], bounds, out=inside[..., span.stop :])
+            ahead[:, part] = _count_true(flags)
+            continue
+        np.greater(candidates, bounds, out=inside)
+        ahead[:, part] = _count_true(flags)
+        np.equal(candidates, bounds, out=inside)
+        if flags.any():
+            for row, match in np.argwhere(inside.any(axis=2)):
+                before = inside[row, match, : positions[row, start + match]]
+                ahead[row, start + match] += np.count_nonzero(before)
     return ahead
 
 
 def _count_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The number of True in each row `(P,)`; the width must be a multiple of `LANES * WORD`.
+    """The number of True along the last axis, whose length is a multiple of eight bytes and all lanes.
 
-    Eight bytes are added as one integer, which is several times faster than turning each flag into one.
+    Eight flags are added as one integer, which is several times faster than turning each into one.
     """
-    words = flags.view(np.uint64).reshape(len(flags), LANES, -1)
-    return np.add.reduce(words, axis=1).view(np.uint8).sum(axis=1, dtype=np.int64)
+    words = flags.view(np.uint64)
+    for lanes in LANES:
+        words = np.add.reduce(words.reshape(*flags.shape[:-1], lanes, -1), axis=-2)
+    return words.view(np.uint8).sum(axis=-1, dtype=np.int64)
 
 
 def _count_ahead_sorted(

@@ -9,6 +9,8 @@ an earlier run left there are not computed again.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +31,8 @@ from mmet.data.schema import DatasetError
 from mmet.distributed import compute_on_all, compute_once
 from mmet.evaluation.cache import EmbeddingCache, Rows, ShardWriter
 from mmet.evaluation.protocols import Items, Modality
+
+logger = logging.getLogger(__name__)
 
 Inputs = TypeVar("Inputs")
 
@@ -156,6 +160,7 @@ def embed_with(
     )
     rows: list[Rows] = []
     failure: DatasetError | None = None
+    started = time.monotonic()
     progress = tqdm(
         desc=description,
         total=int(is_known.sum()) + sum(map(len, own)),
@@ -172,7 +177,10 @@ def embed_with(
             rows.append((positions, normalize(embed(loaded).float(), dim=-1).cpu().numpy()))
             writer.add(*rows[-1])
             progress.update(len(positions))
-    return _assemble([*known, *_gather(rows, failure, accelerator)], len(items))
+    rows = _gather(rows, failure, accelerator)
+    if accelerator.is_main_process:
+        _log_speed(description or items.modality, len(items), int(is_known.sum()), time.monotonic() - started)
+    return _assemble([*known, *rows], len(items))
 
 
 def add_mirror_images(
@@ -271,6 +279,12 @@ def _cached_rows(cache: EmbeddingCache | None, count: int) -> list[Rows]:
         return []
     shards = compute_once(lambda: cache.load(count))
     return compute_on_all(lambda: [cache.read(shard) for shard in shards])
+
+
+def _log_speed(name: str, count: int, known: int, seconds: float) -> None:
+    """Items per second of all processes together; what came from the cache is not counted."""
+    speed = f", {(count - known) / max(seconds, 1e-9):.0f} items/s" if count > known else ""
+    logger.info("%s: %d items, %d of them from the cache%s", name, count, known, speed)
 
 
 def _gather(rows: list[Rows], failure: DatasetError | None, accelerator: Accelerator) -> list[Rows]:

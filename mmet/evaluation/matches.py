@@ -27,11 +27,20 @@ class PersonEntries:
         rows: `(n,)` int64, ascending; which of these queries, counted from the first.
         columns: `(n,)` int64, ascending within a row; positions in the gallery.
         is_match: `(n,)` bool; the others are removed from that query's gallery.
+        persons: `(B,)` int64; queries of one person have one number, which says nothing else.
     """
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     is_match: NDArray[np.bool_]
+    persons: NDArray[np.int64]
+
+    def span(self, row: int) -> slice | None:
+        """Where the entries of a query's person lie in the gallery; None where others are between them."""
+        first, last = np.searchsorted(self.rows, (row, row + 1))
+        columns = self.columns[first:last]
+        start, stop = int(columns[0]), int(columns[-1]) + 1
+        return slice(start, stop) if stop - start == len(columns) else None
 
 
 class GalleryMatches:
@@ -69,9 +78,9 @@ class GalleryMatches:
         within_row = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         columns = self._by_person[first[rows] + within_row]
         if self._query_cameras is None or self._gallery_cameras is None:
-            return PersonEntries(rows, columns, np.ones(len(rows), dtype=bool))
+            return PersonEntries(rows, columns, np.ones(len(rows), dtype=bool), first)
         own = self._query_cameras[start:stop][rows]
-        return PersonEntries(rows, columns, (self._gallery_cameras[columns] != own) | (own == NO_CAMERA))
+        return PersonEntries(rows, columns, (self._gallery_cameras[columns] != own) | (own == NO_CAMERA), first)
 
     def of_query(self, query: int) -> NDArray[np.int64]:
         """Ascending gallery positions of the query's true matches."""
@@ -97,7 +106,7 @@ class GalleryMatches:
             raise ValueError(
                 "no query has a true match left in its gallery: every gallery entry of a query's person is from the "
                 "query's own camera, and the camera rule removes those. With images from a single camera, leave the "
-                "camera rule out: protocol 'single-camera', or no camera ids"
+                "camera rule out: protocol 'no-camera', or no camera ids"
             )
         raise ValueError(
             "no query has a true match: query and gallery share no person id; expected one numbering in both"

@@ -27,17 +27,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array, csr_array
 
 from mmet.data.schema import JUNK_PERSON_ID
+from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.neighbors import Neighbors, nearest_neighbors
 from mmet.evaluation.ranking import (
-    GalleryMatches,
+    AveragePrecision,
+    Denominator,
     RankMetrics,
-    _check_max_rank,
     _check_shapes,
     _checked_ids,
     _matrix_and_lengths,
-    _ranks_by_query,
     _select_cameras,
-    average_ranks,
+    rank_blocks,
 )
 
 Metric = Literal["euclidean", "cosine"]
@@ -172,6 +172,9 @@ def reranked_metrics(
     lambda_value: float = 0.3,
     metric: Metric = "euclidean",
     max_rank: int = 50,
+    ap: AveragePrecision = "mean-precision",
+    denominator: Denominator = "valid",
+    return_per_query: bool = False,
     block_bytes: int = BLOCK_BYTES,
     num_threads: int | None = None,
 ) -> RankMetrics:
@@ -179,12 +182,13 @@ def reranked_metrics(
 
     Junk entries (person id -1) are left out before re-ranking, so they are nobody's neighbours. Entries that the
     camera rule removes from a query's gallery do take part in neighbour lists, as in the published code.
+
+    Args and errors: of re-ranking as in `k_reciprocal_rerank`, all others as in `rank_metrics`.
     """
     person_ids, camera_ids = _checked_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
     query, _ = _matrix_and_lengths(query_embeddings, "query_embeddings")
     gallery, _ = _matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
     _check_shapes(query, gallery, person_ids)
-    _check_max_rank(max_rank)
     clean = person_ids[1] != JUNK_PERSON_ID
     matches = GalleryMatches(person_ids[0], person_ids[1][clean], *_select_cameras(camera_ids, clean))
     matches.require_valid_query()
@@ -197,9 +201,15 @@ def reranked_metrics(
         metric=metric,
         num_threads=num_threads,
     )
-    scores = (np.negative(block, out=block) for _, block in reranking.blocks(block_bytes))
-    ranks = _ranks_by_query(scores, matches, num_threads or torch.get_num_threads())
-    return average_ranks(ranks, len(query), matches.num_gallery, max_rank)
+    return rank_blocks(
+        (np.negative(block, out=block) for _, block in reranking.blocks(block_bytes)),
+        matches,
+        max_rank=max_rank,
+        ap=ap,
+        denominator=denominator,
+        return_per_query=return_per_query,
+        num_threads=num_threads,
+    )
 
 
 def prepare_reranking(

@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from mmet.evaluation.bootstrap import BootstrapOptions, Interval, QueryValues, bootstrap_means
 from mmet.evaluation.figures import plot_cmc, plot_reliability, plot_roc, save_figure
-from mmet.evaluation.protocols import Modality
+from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.ranking import RankMetrics
+from mmet.evaluation.search import REPORTED_RANKS
 
-REPORTED_RANKS = (1, 5, 10)
 HEADER = ("data", "query→gallery", "system", "mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery")
 NUM_TEXT_COLUMNS = 3
+TASK_FIELDS = ("data", "data_root", "protocol", "query", "gallery")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class ResultRecord:
         metrics: what it achieved.
         options: everything that was done beyond a plain search, as JSON values.
         extras: what was computed beside the metrics, by name, as JSON values.
+        query_values: what the metrics are the means of, where intervals were asked for; not written.
     """
 
     data: str
@@ -49,6 +52,12 @@ class ResultRecord:
     metrics: RankMetrics
     options: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
+    query_values: QueryValues | None = None
+
+    @property
+    def task(self) -> tuple[str, str, str, str, str]:
+        """What rows must share to be compared: data, its folder, protocol, query and gallery modality."""
+        return self.data, self.data_root, self.protocol, self.query, self.gallery
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values; metrics are fractions in [0, 1]."""
@@ -57,6 +66,7 @@ class ResultRecord:
             "data": self.data,
             "data_root": self.data_root,
             "protocol": self.protocol,
+            "protocol_rules": PROTOCOLS[self.protocol].describe(),
             "query": self.query,
             "gallery": self.gallery,
             "system": self.system,
@@ -85,6 +95,8 @@ class EvaluationReport:
         results: the rows.
         settings: every argument of the run.
         seeds: of `summarize_seeds`; none where a single model was evaluated.
+        comparisons: of `compare_systems`; none where nothing was compared.
+        systems: by row, the folder or name of every model that was loaded.
     """
 
     model: str
@@ -93,18 +105,14 @@ class EvaluationReport:
     results: Sequence[ResultRecord]
     settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[Mapping[str, Any]] = ()
+    comparisons: Sequence[Mapping[str, Any]] = ()
+    systems: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def now(
-        cls,
-        model: str,
-        results: Sequence[ResultRecord],
-        settings: Mapping[str, Any] | None = None,
-        seeds: Sequence[Mapping[str, Any]] = (),
-    ) -> EvaluationReport:
-        """A report made at this moment with the installed versions."""
+    def now(cls, model: str, results: Sequence[ResultRecord], **parts: Any) -> EvaluationReport:
+        """A report made at this moment with the installed versions; `parts` are the fields that have defaults."""
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return cls(model, created, installed_versions(), results, settings or {}, seeds)
+        return cls(model, created, installed_versions(), results, **parts)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values, the content of `results.json`."""
@@ -113,7 +121,9 @@ class EvaluationReport:
             "created": self.created,
             "versions": self.versions,
             "settings": dict(self.settings),
+            "systems": dict(self.systems),
             "results": [record.to_json() for record in self.results],
+            "comparisons": [dict(comparison) for comparison in self.comparisons],
             "seeds": [dict(summary) for summary in self.seeds],
         }
 
@@ -158,11 +168,10 @@ def summarize_seeds(records: Sequence[ResultRecord], systems: Sequence[str]) -> 
     groups: dict[tuple[str, str, str, str, str], dict[str, dict[str, float]]] = {}
     for record in records:
         if record.system in systems:
-            task = (record.data, record.data_root, record.protocol, record.query, record.gallery)
-            groups.setdefault(task, {})[record.system] = record.to_json()["metrics"]
+            groups.setdefault(record.task, {})[record.system] = record.to_json()["metrics"]
     summaries = []
     for key, by_system in groups.items():
-        summary: dict[str, Any] = dict(zip(("data", "data_root", "protocol", "query", "gallery"), key, strict=True))
+        summary: dict[str, Any] = dict(zip(TASK_FIELDS, key, strict=True))
         summary["systems"] = [system for system in systems if system in by_system]
         summary["metrics"] = {}
         for metric in next(iter(by_system.values())):
@@ -171,6 +180,53 @@ def summarize_seeds(records: Sequence[ResultRecord], systems: Sequence[str]) -> 
             summary["metrics"][metric] = {"mean": float(np.mean(values)), "std": spread, "values": values}
         summaries.append(summary)
     return summaries
+
+
+def compare_systems(
+    records: Sequence[ResultRecord], reference: str, systems: Sequence[str], options: BootstrapOptions
+) -> list[dict[str, Any]]:
+    """How far systems are from a reference on the same queries, with paired bootstrap intervals.
+
+    Both systems are resampled alike, so what makes a query hard for both does not widen the interval.
+
+    Args:
+        records: results of one run, with `query_values`.
+        reference: the system that the others are compared with.
+        systems: the others.
+        options: of the bootstrap.
+
+    Returns:
+        An entry for each task and system: `data`, `data_root`, `protocol`, `query`, `gallery`, `system`, `reference`,
+        and by metric the `difference` (system - reference) with its `low` and `high`, None where persons are too few.
+    """
+    references = {record.task: record for record in records if record.system == reference}
+    comparisons = []
+    for record in records:
+        other = references.get(record.task)
+        if record.system not in systems or other is None or not (record.query_values and other.query_values):
+            continue
+        differences = record.query_values.minus(other.query_values)
+        intervals = bootstrap_means(differences.values, differences.persons, options) or {}
+        entry: dict[str, Any] = dict(
+            zip(("data", "data_root", "protocol", "query", "gallery"), record.task, strict=True)
+        )
+        entry |= {"system": record.system, "reference": reference, "metrics": {}}
+        for name, values in differences.values.items():
+            interval = intervals.get(name)
+            entry["metrics"][name] = {
+                "difference": float(np.nanmean(values)),
+                "low": interval and interval.low,
+                "high": interval and interval.high,
+            }
+        comparisons.append(entry)
+    return comparisons
+
+
+def interval_json(values: QueryValues, options: BootstrapOptions) -> dict[str, Any]:
+    """What goes into a row as `intervals`: the bootstrap's options and, by metric, low and high; None without any."""
+    found = bootstrap_means(values.values, values.persons, options)
+    metrics = None if found is None else {name: [interval.low, interval.high] for name, interval in found.items()}
+    return {**options.to_json(), "metrics": metrics}
 
 
 def save_report(report: EvaluationReport, output_dir: Path) -> list[str]:
@@ -202,6 +258,8 @@ def format_report(report: EvaluationReport) -> str:
         "Metrics in percent; a CMC curve for each row is in `results.json`.\n",
         f"- Protocols: {protocols}\n- Options: {_options_line(report.results)}\n"
         f"- Created: {report.created}\n- Versions: {versions}\n",
+        *_interval_section(report.results),
+        *_comparison_section(report.comparisons),
         *_seed_section(report.seeds),
         *_threshold_section(report.results),
         *_calibration_section(report.results),
@@ -220,6 +278,58 @@ def _options_line(records: Sequence[ResultRecord]) -> str:
     if not lines:
         return "none (a plain search by cosine similarity)"
     return "; ".join(f"{system}: {line}" for system, line in lines.items())
+
+
+def format_intervals(records: Sequence[ResultRecord]) -> str:
+    """A table of the metrics with their intervals, in percent; empty where no row has any."""
+    rows = []
+    for record in records:
+        intervals = (record.extras.get("intervals") or {}).get("metrics")
+        if intervals:
+            metrics = record.to_json()["metrics"]
+            cells = (_with_interval(metrics[name], Interval(*intervals[name])) for name in metrics)
+            rows.append((*_row_name(record), *cells))
+    return align_table(HEADER[: len(rows[0])], rows, NUM_TEXT_COLUMNS) if rows else ""
+
+
+def format_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """A table of differences with their intervals, in percentage points; empty where nothing was compared."""
+    rows = []
+    for entry in comparisons:
+        cells = (
+            _with_interval(m["difference"], None if m["low"] is None else Interval(m["low"], m["high"]), sign="+")
+            for m in entry["metrics"].values()
+        )
+        name = (entry["data"], f"{entry['query']}→{entry['gallery']}", f"{entry['system']} - {entry['reference']}")
+        rows.append((*name, *cells))
+    return align_table(HEADER[: len(rows[0])], rows, NUM_TEXT_COLUMNS) if rows else ""
+
+
+def _with_interval(value: float, interval: Interval | None, sign: str = "") -> str:
+    text = f"{100 * value:{sign}.1f}"
+    return text if interval is None else f"{text} [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
+
+
+def _interval_section(records: Sequence[ResultRecord]) -> list[str]:
+    table = format_intervals(records)
+    if not table:
+        return []
+    options = next(record.extras["intervals"] for record in records if "intervals" in record.extras)
+    note = (
+        f"Percentile bootstrap intervals of {options['confidence']:.0%} confidence from {options['resamples']} "
+        f"resamples of the {'persons with all their queries' if options['unit'] == 'person' else 'queries'} "
+        f"(seed {options['seed']}), in percent.\n"
+    )
+    return ["## Intervals\n", table, note]
+
+
+def _comparison_section(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    table = format_comparisons(comparisons)
+    note = (
+        "In percentage points. Both systems are resampled alike; an interval that holds 0 is no evidence of a "
+        "difference.\n"
+    )
+    return ["## Differences\n", table, note] if table else []
 
 
 def _seed_section(seeds: Sequence[Mapping[str, Any]]) -> list[str]:

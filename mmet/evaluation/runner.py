@@ -6,7 +6,8 @@ records = evaluate_systems(data, systems, max_rank=50)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,25 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
+from mmet.distributed import compute_once
 from mmet.evaluation.analyses import Analysis, scoring_options
 from mmet.evaluation.baselines import EmbeddingSystem, System
-from mmet.evaluation.calibration import MatchCalibration, Method, fit_calibration, sample_pairs
+from mmet.evaluation.bootstrap import BootstrapOptions, QueryValues
+from mmet.evaluation.calibration import (
+    CALIBRATION_FILE,
+    MatchCalibration,
+    Method,
+    fit_calibration,
+    read_calibrations,
+    sample_pairs,
+    save_calibrations,
+)
 from mmet.evaluation.pairs import count_wrong_pairs
 from mmet.evaluation.protocols import Modality, RetrievalTask, build_task, standard_pairs
-from mmet.evaluation.results import ResultRecord
+from mmet.evaluation.results import ResultRecord, interval_json
 from mmet.evaluation.search import SearchOptions, SearchResult
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +78,7 @@ def evaluate_systems(
     max_rank: int,
     options: SearchOptions | None = None,
     analyses: Sequence[Analysis] = (),
+    bootstrap: BootstrapOptions | None = None,
 ) -> list[ResultRecord]:
     """Run each system on the tasks it supports. Rows are ordered by task, then as `systems` are.
 
@@ -73,7 +87,8 @@ def evaluate_systems(
         systems: what to run on them.
         max_rank: length of CMC curves.
         options: of all searches; those that a system has no use for are recorded as off.
-        analyses: what else to compute from searches by embeddings.
+        analyses: what else to compute from searches by embeddings; the main process does it for all.
+        bootstrap: of the metrics' intervals, for searches by embeddings; None for none.
     """
     options = options or SearchOptions()
     rows: dict[tuple[int, int], ResultRecord] = {}
@@ -84,22 +99,51 @@ def evaluate_systems(
             if system.supports(task.query.modality, task.gallery.modality)
         }
         results = system.evaluate(list(supported.values()), max_rank=max_rank, options=options)
-        for (task_number, task), result in zip(supported.items(), results, strict=True):
+        for task_number, result in zip(supported, results, strict=True):
             applied = applied_options(system, options, result)
-            embedded = result.query_embeddings is not None
-            extras = [analysis(data.name, system.name, result, applied) for analysis in analyses if embedded]
-            rows[task_number, system_number] = ResultRecord(
-                data=data.name,
-                data_root=str(data.root),
-                protocol=task.protocol,
-                query=task.query.modality,
-                gallery=task.gallery.modality,
-                system=system.name,
-                metrics=result.metrics,
-                options=applied,
-                extras={name: value for found in extras for name, value in found.items()},
-            )
+            rows[task_number, system_number] = make_row(data, system.name, result, applied, analyses, bootstrap)
     return [rows[key] for key in sorted(rows)]
+
+
+def make_row(
+    data: EvaluationData,
+    system: str,
+    result: SearchResult,
+    options: Mapping[str, Any],
+    analyses: Sequence[Analysis] = (),
+    bootstrap: BootstrapOptions | None = None,
+) -> ResultRecord:
+    """The row of one search: its metrics and, where the system embeds, its analyses and intervals."""
+    extras: dict[str, Any] = {}
+    query_values = None
+    if result.query_embeddings is not None:
+        found = compute_once(lambda: [analysis(data.name, system, result, options) for analysis in analyses])
+        extras = {name: value for one in found for name, value in one.items()}
+    if result.query_embeddings is not None and bootstrap is not None:
+        query_values = QueryValues(result.per_query().headline_values(), result.task.query.person_ids)
+        extras["intervals"] = interval_json(query_values, bootstrap)
+    return ResultRecord(
+        data=data.name,
+        data_root=str(data.root),
+        protocol=result.task.protocol,
+        query=result.task.query.modality,
+        gallery=result.task.gallery.modality,
+        system=system,
+        metrics=result.metrics,
+        options=options,
+        extras=extras,
+        query_values=query_values,
+    )
+
+
+def order_rows(records: Sequence[ResultRecord], data: Sequence[EvaluationData]) -> list[ResultRecord]:
+    """Rows of several systems by task in the order of `data`; rows of one task keep their order."""
+    tasks: list[tuple[str, ...]] = [
+        (part.name, str(part.root), task.protocol, task.query.modality, task.gallery.modality)
+        for part in data
+        for task in part.tasks
+    ]
+    return sorted(records, key=lambda record: tasks.index(record.task))
 
 
 def applied_options(system: System, options: SearchOptions, result: SearchResult) -> dict[str, Any]:
@@ -167,3 +211,54 @@ def learn_calibrations(
         key = (task.query.modality, task.gallery.modality)
         calibrations[key] = fit_calibration(pairs, method=method, about=about)
     return calibrations
+
+
+def keep_calibrations(
+    calibrations: Mapping[tuple[str, str], MatchCalibration], model_folder: Path, output_dir: Path, weights: str
+) -> Path:
+    """Save calibrations beside the model, or with the results where the model is no local folder or cannot be written.
+
+    Calibrations of other pairs of modalities that were learnt for the same weights are kept.
+
+    Args:
+        calibrations: by (query, gallery) modality.
+        model_folder: of the model; it need not be a folder.
+        output_dir: of the results.
+        weights: `fingerprint_weights` of the model.
+
+    Returns:
+        The file.
+    """
+    folders = [model_folder, output_dir] if model_folder.is_dir() else [output_dir]
+    for folder in folders:
+        file = folder / CALIBRATION_FILE
+        try:
+            save_calibrations(file, {**_known_calibrations(file, weights), **calibrations}, weights=weights)
+            return file
+        except OSError as error:
+            if folder is folders[-1]:
+                raise
+            logger.warning("%s cannot be written (%s): the calibration goes to %s", file, error, output_dir)
+    raise AssertionError("unreachable: the last folder saves or raises")
+
+
+def saved_calibrations(model_folder: Path, output_dir: Path, weights: str) -> dict[tuple[str, str], MatchCalibration]:
+    """What `keep_calibrations` saved. Raises `ValueError` without any, or when they are those of other weights."""
+    folder = output_dir if (output_dir / CALIBRATION_FILE).is_file() else model_folder
+    folder = model_folder if (model_folder / CALIBRATION_FILE).is_file() else folder
+    calibrations, fitted = read_calibrations(folder / CALIBRATION_FILE)
+    if fitted != weights:
+        raise ValueError(
+            f"{folder / CALIBRATION_FILE} was learnt for other weights than those of the model: learn it again with "
+            "--calibrate name=folder"
+        )
+    return calibrations
+
+
+def _known_calibrations(file: Path, weights: str) -> dict[tuple[str, str], MatchCalibration]:
+    """Those of a file for the same weights; nothing of a file that is absent, damaged or another model's."""
+    try:
+        calibrations, fitted = read_calibrations(file)
+    except ValueError:
+        return {}
+    return calibrations if fitted == weights else {}

@@ -8,7 +8,7 @@ Every option is off by default, and `SearchOptions.to_json` goes into the result
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ from mmet.evaluation.counting import MatchRanks
 from mmet.evaluation.expansion import expand_queries, merge_queries
 from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
-from mmet.evaluation.ranking import RankMetrics, rank_metrics, summarize_ranks
+from mmet.evaluation.ranking import RankMetrics, summarize_ranks
+from mmet.evaluation.task_metrics import task_metrics
+
+REPORTED_RANKS = (1, 5, 10)
 
 Matcher = Callable[[RetrievalTask, NDArray[np.int64]], NDArray[np.float32]]
 """Reads pairs `(P, 2)` of a query and a gallery position together: `(P,)` log-odds that they belong together."""
@@ -72,6 +75,36 @@ class RescoredEntries:
 
 
 @dataclass(frozen=True, eq=False)
+class PerQueryMetrics:
+    """What each query achieved; queries without a true match have NaN, and 0 as first rank.
+
+    Attributes:
+        ap: `(Q,)` float64, average precision.
+        inp: `(Q,)` float64, inverse negative penalty.
+        first_rank: `(Q,)` int64, rank of the first true match.
+    """
+
+    ap: NDArray[np.float64]
+    inp: NDArray[np.float64]
+    first_rank: NDArray[np.int64]
+
+    @classmethod
+    def of_ranks(cls, ranks: Sequence[NDArray[np.int64]]) -> PerQueryMetrics:
+        """From each query's ascending ranks of its true matches."""
+        return cls(
+            ap=np.array([average_precision(own) for own in ranks]),
+            inp=np.array([len(own) / own[-1] if len(own) else np.nan for own in ranks]),
+            first_rank=np.array([own[0] if len(own) else 0 for own in ranks], dtype=np.int64),
+        )
+
+    def headline_values(self) -> dict[str, NDArray[np.float64]]:
+        """Per-query values `(Q,)` whose means are the reported metrics, by their names in `results.json`."""
+        found = self.first_rank > 0
+        hits = {f"rank{k}": np.where(found, self.first_rank <= k, np.nan) for k in REPORTED_RANKS}
+        return {"mAP": self.ap, "mINP": self.inp, **hits}
+
+
+@dataclass(frozen=True, eq=False)
 class SearchResult:
     """A search that was run.
 
@@ -95,10 +128,9 @@ class SearchResult:
             raise ValueError("this system has no embeddings")
         return self.query_embeddings, self.gallery_embeddings
 
-    def average_precisions(self) -> NDArray[np.float64]:
-        """AP of every query `(Q,)`; NaN for those without a true match."""
-        ranks = ranks_by_query(self.task, *self.embeddings(), self.rescored)
-        return np.array([average_precision(own) for own in ranks])
+    def per_query(self) -> PerQueryMetrics:
+        """The metrics of every query, of which `metrics` has the means."""
+        return PerQueryMetrics.of_ranks(ranks_by_query(self.task, *self.embeddings(), self.rescored))
 
     def first_entries(self, query: int, count: int) -> list[tuple[int, float, bool]]:
         """The head of one query's ranking: position in the gallery, score, and whether it is a true match.
@@ -139,30 +171,30 @@ def run_search(
         matcher: the cross-encoder; without one, or for pairs of modalities that it cannot read, nothing is re-scored.
 
     Raises:
-        ValueError: as `rank_metrics`.
+        ValueError: as `rank_metrics`, or re-scoring under a protocol that draws its galleries.
     """
     options = options or SearchOptions()
+    if options.itm_top_k and matcher is not None and task.rules.single_shot is not None:
+        raise ValueError(f"protocol {task.protocol!r} draws galleries of its own: expected itm_top_k 0 with it")
     if options.multi_query:
         task, query_embeddings = merge_queries(task, query_embeddings)
     if options.query_expansion:
         query_embeddings = expand_queries(task, query_embeddings, gallery_embeddings, count=options.query_expansion)
     if not options.itm_top_k or matcher is None:
-        metrics = rank_metrics(
-            query_embeddings,
-            gallery_embeddings,
-            task.query.person_ids,
-            task.gallery.person_ids,
-            task.query_exclusion_ids,
-            task.gallery_exclusion_ids,
-            max_rank=max_rank,
-        )
+        metrics = task_metrics(task, query_embeddings, gallery_embeddings, max_rank=max_rank)
         return SearchResult(task, metrics, query_embeddings, gallery_embeddings)
     rescored = rescore_first(
         task, query_embeddings, gallery_embeddings, matcher, count=options.itm_top_k, weight=options.itm_weight
     )
     ranks = ranks_by_query(task, query_embeddings, gallery_embeddings, rescored)
     counts = np.array([len(own) for own in ranks], dtype=np.int64)
-    metrics = summarize_ranks(MatchRanks(counts, np.concatenate(ranks)), len(gallery_embeddings), max_rank)
+    metrics = summarize_ranks(
+        MatchRanks(counts, np.concatenate(ranks)),
+        len(gallery_embeddings),
+        max_rank,
+        ap=task.rules.ap,
+        denominator=task.rules.denominator,
+    )
     return SearchResult(task, metrics, query_embeddings, gallery_embeddings, rescored)
 
 

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmet.data import DatasetError, load_reid_dataset, save_parquet
+from mmet.data import REID_FEATURES, DatasetError, load_reid_dataset, read_reid_folder, save_parquet
 from mmet.data import parquet as parquet_module
 from mmet.data.parquet import MANIFEST, shards_of, verify_parquet
 from mmet.data.to_parquet import main, parse_size
+from mmet.data.training import TrainingDataset
+from mmet.sampling import Draw, IdentityBatchShape, MixedBatchSampler
 from tests.data.reid_trees import make_market
 
 NAMES = [f"{person:04d}_c{camera}s1_000{camera}51_00.jpg" for person in range(1, 6) for camera in (1, 2)]
@@ -205,3 +207,87 @@ def test_to_parquet__kill_9_and_again(market: Path, tmp_path: Path) -> None:
         subprocess.run([*command, str(out)], env=environment, check=True, capture_output=True)
     assert verify_parquet(out) == []
     assert sum(shard.rows for shard in shards_of(out)) == 13
+
+
+def test_load__converted_folder_is_the_dataset(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    original = load_reid_dataset("market1501", market)
+    save_parquet(original, tmp_path / "out", rows_per_shard=4)
+    loaded = load_reid_dataset("parquet", tmp_path / "out")
+    assert set(loaded) == set(original)
+    for split, rows in original.items():
+        assert loaded[split].features == REID_FEATURES
+        assert (
+            loaded[split].remove_columns(["image", "person_mask"])[:]
+            == rows.remove_columns(["image", "person_mask"])[:]
+        )
+        for found, expected in zip(loaded[split], rows, strict=True):
+            assert found["image"].tobytes() == expected["image"].tobytes()
+
+
+def test_load__trains_the_same_as_the_folder(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    splits = load_reid_dataset("market1501", market)
+    save_parquet(splits, tmp_path / "out", rows_per_shard=4)
+    folder, shards = (
+        TrainingDataset(paired=[rows["train"]]) for rows in (splits, load_reid_dataset("parquet", tmp_path / "out"))
+    )
+    assert shards.person_labels.tolist() == folder.person_labels.tolist()
+    assert shards.domains()["identity"].tolist() == folder.domains()["identity"].tolist() == [0] * 10
+    for index in range(10):
+        draw = Draw("identity_image", index, seed=index)
+        assert shards[draw].image.tobytes() == folder[draw].image.tobytes()
+        assert shards[draw].image_path == folder[draw].image_path
+
+
+def test_load__what_is_not_a_folder_of_shards(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for root, message in ((market, r"no data/\*\.parquet"), (tmp_path / "none", "does not exist")):
+        with pytest.raises(DatasetError, match=message):
+            load_reid_dataset("parquet", root)
+    files = save_parquet(load_reid_dataset("market1501", market), tmp_path / "out", rows_per_shard=4)
+    with pytest.raises(DatasetError, match="--verify"):
+        read_reid_folder("parquet", tmp_path / "out")
+    with pytest.raises(ValueError, match="parquet has no option 'train'"):
+        load_reid_dataset("parquet", tmp_path / "out", train="train")
+    content = files[0].read_bytes()
+    files[0].write_bytes(content[:100])
+    with pytest.raises(DatasetError, match="is not as it was written"):
+        load_reid_dataset("parquet", tmp_path / "out")
+    (tmp_path / "out" / MANIFEST).unlink()
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load_reid_dataset("parquet", tmp_path / "out")
+    for file in files:
+        pq.write_table(datasets.Dataset.from_dict({"x": [1]}).data.table, file)
+    with pytest.raises(DatasetError, match="has the columns x; expected image, person_id"):
+        load_reid_dataset("parquet", tmp_path / "out")
+
+
+def test_person_numbers__and_sampler_open_no_picture(tmp_path: Path) -> None:
+    """The pictures' paths lead nowhere: whoever opened one would fail."""
+    rows = 2_000
+    table = datasets.Dataset.from_dict(
+        {
+            "image": ["/nowhere.jpg"] * rows,
+            "person_id": [row // 4 for row in range(rows)],
+            "camera_id": [0] * rows,
+            "captions": [[]] * rows,
+            "person_mask": [None] * rows,
+            "image_path": [str(row) for row in range(rows)],
+            "domain": ["b"] * 1_000 + ["a"] * 1_000,
+        },
+        features=REID_FEATURES,
+    )
+    dataset = TrainingDataset(paired=[table], image=[table.select([])])
+    assert dataset.num_identities == 500
+    assert dataset.domains()["identity"].tolist() == [1] * 1_000 + [0] * 1_000
+    assert sorted(set(dataset.person_labels[:1_000].tolist())) == list(range(250, 500))  # a comes first
+    sampler = MixedBatchSampler(
+        dataset.sizes,
+        mix={"identity_image": 1.0},
+        batch_size=8,
+        person_labels=dataset.person_labels,
+        identity_shape=IdentityBatchShape(2, 4),
+    )
+    batch = [draw.index for draw, _ in zip(sampler, range(8), strict=False)]
+    assert sorted({index // 4 for index in batch}) == sorted({batch[0] // 4, batch[4] // 4})

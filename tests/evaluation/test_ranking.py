@@ -242,8 +242,8 @@ def test_rank_metrics__leaves_its_inputs_alone():
     assert (gallery == 3).all()
 
 
-def test_rank_metrics__single_camera_explains_itself():
-    with pytest.raises(ValueError, match=r"query's own camera.*single-camera"):
+def test_rank_metrics__one_camera_explains_itself():
+    with pytest.raises(ValueError, match=r"query's own camera.*no-camera"):
         rank_metrics(np.eye(2), np.eye(2), [1, 2], [1, 2], [1, 1], [1, 1])
 
 

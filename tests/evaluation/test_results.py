@@ -23,11 +23,27 @@ def test_save_report__json_has_the_documented_fields(tmp_path):
     report = EvaluationReport.now("outputs/run", [record()], settings={"max_rank": 50})
     save_report(report, tmp_path / "new" / "folder")
     content = json.loads((tmp_path / "new" / "folder" / "results.json").read_text(encoding="utf-8"))
-    assert set(content) == {"model", "created", "versions", "settings", "results", "seeds"}
-    assert (content["settings"], content["seeds"]) == ({"max_rank": 50}, [])
+    assert set(content) == {
+        "model",
+        "created",
+        "versions",
+        "settings",
+        "systems",
+        "results",
+        "comparisons",
+        "seeds",
+    }
+    assert (content["settings"], content["systems"], content["comparisons"], content["seeds"]) == (
+        {"max_rank": 50},
+        {},
+        [],
+        [],
+    )
     assert content["model"] == "outputs/run"
     assert {"python", "torch", "transformers"} <= set(content["versions"])
     (row,) = content["results"]
+    rules = row.pop("protocol_rules")
+    assert (rules["name"], rules["ap"], rules["denominator"]) == ("market", "mean-precision", "valid")
     assert row.pop("cmc") == pytest.approx(np.linspace(0.5, 1, 50).tolist())
     assert row.pop("metrics") == pytest.approx(
         {"mAP": 0.28349, "mINP": 0.1, "rank1": 0.5, "rank5": 0.5 + 4 * 0.5 / 49, "rank10": 0.5 + 9 * 0.5 / 49}

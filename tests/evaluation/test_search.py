@@ -64,8 +64,8 @@ def test_run_search__rescored_entries_are_reordered_and_the_others_keep_their_ra
         ]
     metrics = result.metrics
     np.testing.assert_allclose([metrics.mAP, metrics.mINP, metrics.rank(1)], metrics_of(task, rankings))
-    assert np.nanmean(result.average_precisions()) == pytest.approx(metrics.mAP)
-    assert np.isnan(result.average_precisions()).sum() == metrics.num_queries - metrics.num_valid_queries
+    assert np.nanmean(result.per_query().ap) == pytest.approx(metrics.mAP)
+    assert np.isnan(result.per_query().ap).sum() == metrics.num_queries - metrics.num_valid_queries
 
 
 @settings(deadline=None, max_examples=50)

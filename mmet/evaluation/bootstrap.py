@@ -1,0 +1,147 @@
+"""How much a mean over queries owes to the queries at hand: percentile bootstrap intervals, by person or by query.
+
+    intervals = bootstrap_means(values, persons, BootstrapOptions(resamples=1000))
+    intervals["mAP"].low, intervals["mAP"].high
+
+Queries of one person are not independent: they show the same clothes and search the same few matches. Drawing queries
+one by one takes each for new evidence and gives intervals that are too narrow. Drawing *persons*, each with all of its
+queries (the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8),
+treats persons as the sample, which is what a claim about unseen people is about. That is the default.
+
+The intervals speak of other queries and persons only. The gallery's distractors, the cameras and the trained weights
+stay as they are; for the latter there are several seeds (`mmet.evaluation.results.summarize_seeds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_ENTRIES = 2**22
+"""Draws held at a time, unless one resample has more."""
+
+UNITS = ("person", "query")
+
+Unit = Literal["person", "query"]
+
+
+@dataclass(frozen=True)
+class BootstrapOptions:
+    """How intervals are made.
+
+    Attributes:
+        resamples: how often the sample is drawn anew.
+        unit: what is drawn: a `person` with all of its queries, or a single `query`.
+        confidence: share of the resampled means that the interval holds, half of the rest on each side.
+        seed: of the draws. With one seed, systems with the same queries are resampled alike.
+    """
+
+    resamples: int = 1000
+    unit: Unit = "person"
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise ValueError(f"expected at least 1 bootstrap resample, received {self.resamples}")
+        if self.unit not in UNITS:
+            raise ValueError(f"expected a bootstrap unit out of {', '.join(UNITS)}, received {self.unit!r}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"expected a confidence between 0 and 1, received {self.confidence}")
+
+    def to_json(self) -> dict[str, Any]:
+        """All options by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class QueryValues:
+    """What each query achieved, by name `(Q,)`, NaN for queries that are in no mean; and whose query it is, `(Q,)`."""
+
+    values: Mapping[str, NDArray[np.float64]]
+    persons: NDArray[np.int64]
+
+    def minus(self, other: QueryValues) -> QueryValues:
+        """The differences, query by query. Raises `ValueError` when the queries are not the same."""
+        if not np.array_equal(self.persons, other.persons):
+            raise ValueError("expected the values of the same queries, received those of other persons")
+        return QueryValues({name: own - other.values[name] for name, own in self.values.items()}, self.persons)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+
+def bootstrap_means(
+    values: Mapping[str, NDArray[np.float64]], persons: NDArray[np.int64], options: BootstrapOptions | None = None
+) -> dict[str, Interval] | None:
+    """Intervals for the mean of each of some per-query values; all of them from the same resamples.
+
+    Args:
+        values: by name `(Q,)`. NaN marks a query that is in no mean; it is one for all names or for none.
+        persons: `(Q,)`, whose queries these are.
+        options: of the bootstrap.
+
+    Returns:
+        By name. None where fewer than two persons (or queries, when those are drawn) have a value: from one unit
+        nothing can be said about others.
+
+    Raises:
+        ValueError: lengths that differ, or NaN in some of the values of a query.
+    """
+    options = options or BootstrapOptions()
+    table = _table(values, len(persons))  # (Q, M)
+    valid = ~np.isnan(table[:, 0])
+    sums, counts = _unit_sums(table[valid], persons[valid], options.unit)
+    if len(counts) < 2:
+        return None
+    means = np.concatenate(
+        [(draws @ sums) / (draws @ counts)[:, None] for draws in _draws(len(counts), options)]
+    )  # (R, M)
+    tail = 50 * (1 - options.confidence)
+    low, high = np.percentile(means, [tail, 100 - tail], axis=0)
+    return {name: Interval(float(a), float(b)) for name, a, b in zip(values, low, high, strict=True)}
+
+
+def _table(values: Mapping[str, NDArray[np.float64]], num_queries: int) -> NDArray[np.float64]:
+    """The values as columns `(Q, M)`, checked."""
+    for name, column in values.items():
+        if column.shape != (num_queries,):
+            raise ValueError(f"expected {num_queries} values of {name}, one a query, received shape {column.shape}")
+    table = np.stack(list(values.values()), axis=1).astype(np.float64)
+    missing = np.isnan(table)
+    if (missing.any(axis=1) != missing.all(axis=1)).any():
+        query = int(np.flatnonzero(missing.any(axis=1) != missing.all(axis=1))[0])
+        raise ValueError(f"expected NaN in all values of a query or in none, received both for query {query}")
+    return table
+
+
+def _unit_sums(
+    table: NDArray[np.float64], persons: NDArray[np.int64], unit: Unit
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For each unit that is drawn, the sums of its values `(U, M)` and the number of its queries `(U,)`."""
+    if unit == "query":
+        return table, np.ones(len(table))
+    _, owner, counts = np.unique(persons, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), table.shape[1]))
+    np.add.at(sums, owner.reshape(-1), table)
+    return sums, counts.astype(np.float64)
+
+
+def _draws(num_units: int, options: BootstrapOptions) -> Iterator[NDArray[np.float64]]:
+    """How often each unit is in each resample, blocks of `(B, U)`. The draws do not depend on the size of blocks."""
+    generator = np.random.default_rng(options.seed)
+    size = max(1, BLOCK_ENTRIES // num_units)
+    for start in range(0, options.resamples, size):
+        rows = min(size, options.resamples - start)
+        drawn = generator.integers(num_units, size=(rows, num_units))
+        drawn += np.arange(rows)[:, None] * num_units  # a range of bins for each resample
+        yield np.bincount(drawn.ravel(), minlength=rows * num_units).reshape(rows, num_units).astype(np.float64)
