@@ -6,8 +6,8 @@ detected boxes are read unless `boxes=labeled` is said or the folder `labeled` i
 
 The classic form (20 splits into 1,367 and 100 persons) comes as one file, `cuhk-03.mat`, from which
 `python -m mmet.data.extract_cuhk03` makes a folder that this reader takes with `split=1` to `split=20`. Its test
-pictures are query and gallery both; the classic protocol's repeated draws of one gallery picture a person are not
-imitated. Counts of the new protocol follow from its published index files.
+pictures are query and gallery both; evaluation's protocol `cuhk03-classic` draws one gallery picture a person of them.
+Counts of the new protocol follow from its published index files.
 """
 
 from __future__ import annotations

@@ -115,10 +115,22 @@ def nearest_neighbors(
     if half_squares is None:
         half_squares = (np.einsum("nd,nd->n", points, points, dtype=np.float64) / 2).astype(np.float32)
     order = np.random.default_rng(0).permutation(len(points))
-    search = _Search(points[order], half_squares[order], order, min(count, len(points)), block_rows)
-    with ThreadPoolExecutor(num_threads or torch.get_num_threads()) as threads:
-        search.run(threads.map)
+    num_threads = num_threads or torch.get_num_threads()
+    search = _Search(_with_squares(points, half_squares, order), order, min(count, len(points)), block_rows)
+    with ThreadPoolExecutor(num_threads) as threads:
+        search.run(threads.map, num_threads)
     return search.result()
+
+
+def _with_squares(
+    points: NDArray[np.float32], half_squares: NDArray[np.float32], order: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The points in this order as (x, -h, 1) `(N, D + 2)`; (x, 1, -h)·(y, -h', 1) is minus half a squared distance."""
+    rows = np.empty((len(points), points.shape[1] + 2), dtype=np.float32)
+    rows[:, :-2] = points[order]
+    rows[:, -2] = -half_squares[order]
+    rows[:, -1] = 1
+    return rows
 
 
 class _Search:
@@ -127,13 +139,11 @@ class _Search:
     def __init__(
         self,
         points: NDArray[np.float32],
-        half_squares: NDArray[np.float32],
         order: NDArray[np.int64],
         count: int,
         block_rows: int,
     ) -> None:
         self.points = points
-        self.half_squares = half_squares
         self.order = order
         self.count = count
         self.groups = 1 << (GROUPS_PER_NEIGHBOR * count - 1).bit_length()  # a power of two, to divide blocks by
@@ -143,21 +153,26 @@ class _Search:
         self.bound = np.full(len(points), -np.inf, dtype=np.float32)
         self.bounds_seen = 0  # points that the bounds of later points rest on
         self.hits: list[_Hits] = []
+        self.num_hits = 0
 
-    def run(self, map_tiles: Callable[..., Iterable]) -> None:
+    def run(self, map_shares: Callable[..., Iterable], num_threads: int) -> None:
+        """Visit all blocks; `map_shares` applies a function to each thread's share of a block's tiles."""
         total = len(self.points)
         buffer = np.empty(min(self.block_rows, total) * total, dtype=np.float32)
         for start in range(0, total, self.block_rows):
-            rows = self.points[start : start + self.block_rows]
+            rows = self.points[start : start + self.block_rows].copy()
+            rows[:, -2:] = rows[:, [-1, -2]]  # (x, 1, -h)
             scores = buffer[: len(rows) * (total - start)].reshape(len(rows), total - start)
             np.matmul(rows, self.points[start:].T, out=scores)
             tiles = self._tiles(scores, start)
-            row_extremes = np.stack(list(map_tiles(self._summarize, tiles)))  # (tiles, 2, B)
+            shares = [tiles[share::num_threads] for share in range(num_threads)]
+            row_extremes = np.concatenate([np.stack(s) for s in map_shares(self._summarize, shares) if s])
             self._finish_rows(slice(start, start + len(rows)), row_extremes)
             self._bound_columns(start + len(rows))
-            for found in map_tiles(self._collect, tiles):
+            for found in map_shares(self._collect, shares):
                 self.hits.extend(found)
-            if sum(map(len, self.hits)) > 16 * self.count * total:
+                self.num_hits += sum(map(len, found))
+            if self.num_hits > 16 * self.count * total:
                 self._prune()
 
     def result(self) -> Neighbors:
@@ -178,21 +193,19 @@ class _Search:
         edges = [0, *range(rows, columns, width), columns]
         return [_Tile(scores[:, a:b], start, start + a) for a, b in pairwise(edges) if a < b]
 
-    def _summarize(self, tile: _Tile) -> NDArray[np.float32]:
-        """Finish a tile's scores and note what they say of its columns.
+    def _summarize(self, tiles: Sequence[_Tile]) -> list[NDArray[np.float32]]:
+        """Note what tiles say of their columns.
 
         Returns:
-            `(2, B)`, lowest and highest score of each row. Tiles run in threads and share rows, but no columns.
+            For each tile `(2, B)`, lowest and highest score of each row. Threads share rows, but no columns.
         """
-        scores = tile.scores
-        scores -= self.half_squares[tile.columns]
-        scores -= self.half_squares[tile.rows, None]
-        if tile.serves_columns:
-            lowest, best = self.lowest[tile.columns], self.group_best[:, tile.columns]
-            np.minimum(lowest, scores.min(axis=0), out=lowest)
-            grouped = scores.reshape(self.groups, -1, scores.shape[1])
-            np.maximum(best, grouped.max(axis=1), out=best)
-        return np.stack([scores.min(axis=1), scores.max(axis=1)])
+        for tile in tiles:
+            if tile.serves_columns:
+                lowest, best = self.lowest[tile.columns], self.group_best[:, tile.columns]
+                np.minimum(lowest, tile.scores.min(axis=0), out=lowest)
+                grouped = tile.scores.reshape(self.groups, -1, tile.scores.shape[1])
+                np.maximum(best, grouped.max(axis=1), out=best)
+        return [np.stack([tile.scores.min(axis=1), tile.scores.max(axis=1)]) for tile in tiles]
 
     def _finish_rows(self, rows: slice, row_extremes: NDArray[np.float32]) -> None:
         """Farthest distances and final bounds of a block's points, which have met all others now."""
@@ -207,13 +220,14 @@ class _Search:
             self.bound[seen:] = _nth_largest(np.ascontiguousarray(self.group_best[:, seen:].T), self.count)
             self.bounds_seen = seen
 
-    def _collect(self, tile: _Tile) -> list[_Hits]:
-        """The scores of a tile that reach the bounds of its rows, and of its columns where it serves them."""
-        rows, columns = tile.rows, tile.columns
-        found = [self._hits_of(tile.scores, rows, columns, self.bound[rows, None])]
-        if tile.serves_columns:
-            by_column = self._hits_of(tile.scores, rows, columns, self.bound[columns], by_column=True)
-            found.append(by_column)
+    def _collect(self, tiles: Sequence[_Tile]) -> list[_Hits]:
+        """The scores of tiles that reach the bounds of their rows, and of their columns where they serve them."""
+        found = []
+        for tile in tiles:
+            rows, columns = tile.rows, tile.columns
+            found.append(self._hits_of(tile.scores, rows, columns, self.bound[rows, None]))
+            if tile.serves_columns:
+                found.append(self._hits_of(tile.scores, rows, columns, self.bound[columns], by_column=True))
         return found
 
     def _hits_of(
@@ -250,6 +264,7 @@ class _Search:
         first = np.searchsorted(hits.owner, np.arange(len(self.points)))
         place = np.arange(len(hits)) - first[hits.owner]
         self.hits = [hits.select(place < self.count)]
+        self.num_hits = len(self.hits[0])
 
 
 def _nth_largest(rows: NDArray[np.float32], n: int) -> NDArray[np.float32]:

@@ -46,7 +46,10 @@ METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
 BLOCK_BYTES = 16 * 2**20
 """Default size of a block of final distances."""
 
-GATHER_ROWS = 2**14
+JACCARD_ENTRIES = 2**20
+"""Pairs whose shared neighbours are added up at a time; much larger arrays are fresh memory each time, which costs."""
+
+GATHER_ROWS = 2**12
 """Pairs whose distances are computed at a time where they are in no neighbour list."""
 
 
@@ -88,10 +91,13 @@ class Reranking:
         out += (scale * self.half_squares[queries])[:, None]
         np.maximum(out, 0, out=out)
         out += np.float32(1 - self.lambda_value)
-        positions, overlaps = _min_sums(self.query_weights[queries], self.gallery_weights)
-        # The Jaccard distance is 1 where no neighbour is shared, so only the others are touched.
-        flat = out.reshape(-1)
-        flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
+        rows = max(1, JACCARD_ENTRIES // len(self.gallery))
+        for start in range(0, len(out), rows):
+            some = slice(queries.start + start, min(queries.start + start + rows, queries.stop))
+            positions, overlaps = _min_sums(self.query_weights[some], self.gallery_weights)
+            # The Jaccard distance is 1 where no neighbour is shared, so only the others are touched.
+            flat = out[start : start + rows].reshape(-1)
+            flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
         return out
 
 

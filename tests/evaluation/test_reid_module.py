@@ -116,7 +116,7 @@ def test_compute__options(reid, sides):
 
 
 def test_compute__errors(reid, sides):
-    with pytest.raises(ValueError, match="received neither"):
+    with pytest.raises(ValueError, match="received none of query"):
         reid.compute()
     with pytest.raises(ValueError, match=r"expected all of query_embeddings.*received query_embeddings$"):
         reid.compute(query_embeddings=sides["query_embeddings"])

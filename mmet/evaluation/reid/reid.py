@@ -72,7 +72,7 @@ class ReID(evaluate.Metric):
             "camera_ids": datasets.Value("int64"),
             "is_query": datasets.Value("bool"),
         }
-        self._batches: list[dict[str, Any]] = []
+        self._batches: dict[str, list[dict[str, Any]]] = {"query": [], "gallery": []}
         info = evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,
@@ -83,21 +83,31 @@ class ReID(evaluate.Metric):
         return info
 
     def __len__(self) -> int:
-        return sum(len(batch["person_ids"]) for batch in self._batches) if self.num_process == 1 else super().__len__()
+        if self.num_process > 1:
+            return super().__len__()
+        return sum(len(batch["person_ids"]) for batches in self._batches.values() for batch in batches)
 
     def add_batch(self, *, embeddings: Any, person_ids: Any, is_query: Any, camera_ids: Any = None) -> None:
-        """Add rows of query or gallery."""
+        """Add rows of query or gallery. In one process arrays are kept, not copied: do not overwrite them."""
         rows, persons = _array(embeddings, np.float32), _array(person_ids)
         cameras = np.full(len(rows), NO_CAMERA) if camera_ids is None else _array(camera_ids)
-        query = np.broadcast_to(_array(is_query, np.bool_), len(rows)) if np.ndim(is_query) == 0 else _array(is_query)
+        query = (
+            np.broadcast_to(_array(is_query, np.bool_), len(rows))
+            if np.ndim(is_query) == 0
+            else _array(is_query, np.bool_)
+        )
         batch = {"embeddings": rows, "person_ids": persons, "camera_ids": cameras, "is_query": query}
         for name, column in batch.items():
             if len(column) != len(rows):
                 raise ValueError(f"expected {len(rows)} {name}, one an embedding, received {len(column)}")
         if self.num_process > 1:
             super().add_batch(**batch)
-        else:
-            self._batches.append(batch)
+            return
+        for side, chosen in (("query", query), ("gallery", ~query)):
+            if chosen.all():
+                self._batches[side].append(batch)
+            elif chosen.any():
+                self._batches[side].append({name: column[chosen] for name, column in batch.items()})
 
     def add(self, *, embedding: Any, person_id: int, is_query: bool, camera_id: int = NO_CAMERA) -> None:
         """Add one row."""
@@ -123,12 +133,13 @@ class ReID(evaluate.Metric):
             return super().compute(**kwargs)
         if given:
             return _results(rank_metrics(**sides, **kwargs))
-        if not self._batches:
-            raise ValueError("expected rows by add_batch, or query and gallery, received neither")
-        columns = {name: np.concatenate([batch[name] for batch in self._batches]) for name in self._batches[0]}
-        results = self._compute(**columns, **kwargs)
-        self._batches = []
-        return results
+        for side, batches in self._batches.items():
+            if not batches:
+                raise ValueError(f"expected rows of query and gallery by add_batch or here, received none of {side}")
+            for name in ("embeddings", "person_ids", "camera_ids"):
+                sides[f"{side}_{name}"] = np.concatenate([batch[name] for batch in batches])
+        self._batches = {"query": [], "gallery": []}
+        return _results(rank_metrics(**sides, **kwargs))
 
     def _add_side(self, side: str, sides: dict[str, Any]) -> None:
         self.add_batch(
