@@ -113,9 +113,8 @@ class RankedLists:
         names = []
         for name, queries in choose_queries(precisions, self.count, self.seed).items():
             labels = [self._label(result, query, precisions[query]) for query in queries]
-            figure = plot_ranked_lists(
-                list_rows(result, queries, self.length), labels, f"{data}, {kind}: {name} queries by average precision"
-            )
+            chosen = "random queries" if name == "random" else f"{name} queries by average precision"
+            figure = plot_ranked_lists(list_rows(result, queries, self.length), labels, f"{data}, {kind}: {chosen}")
             stem = f"ranked_{data}_{kind.replace('→', '-to-')}_{result.task.protocol}_{name}"
             names.append(self._unused(stem))
             save_figure(figure, self.output_dir / names[-1])
