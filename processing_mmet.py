@@ -10,6 +10,8 @@ else.
     dict_keys(['input_ids', 'attention_mask', 'pixel_values'])
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,8 @@ from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, ImageInput, PILImageResampling
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 
+_TORCH_MODES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
+
 MaskInput = Image.Image | np.ndarray | torch.Tensor
 """A silhouette."""
 
@@ -28,10 +32,13 @@ class MMETImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     patch_size (`int`): Side of a patch in pixels, as in the model's image encoder.
     patch_stride (`int`): Distance between neighbouring patches in pixels, as in the model's image encoder.
+    exact_resize (`bool`): Resize with Pillow. Otherwise bicubic and bilinear filters of RGB pictures are computed by
+        torch in integers, several times as fast; about one value in a hundred is then another by one level of 255.
     """
 
     patch_size: int
     patch_stride: int
+    exact_resize: bool
 
 
 class MMETImageProcessor(PilBackend):
@@ -54,6 +61,7 @@ class MMETImageProcessor(PilBackend):
     do_convert_rgb = True
     patch_size = 16
     patch_stride = 12
+    exact_resize = True
 
     def __init__(self, **kwargs: Unpack[MMETImageProcessorKwargs]):
         super().__init__(**kwargs)
@@ -100,7 +108,8 @@ class MMETImageProcessor(PilBackend):
         if do_resize:
             if not (size.height and size.width):
                 raise ValueError(f"expected a size of height and width, received {dict(size)}")
-            images = [_resize(image, (size.height, size.width), resample) for image in images]
+            resize = _resize if kwargs.get("exact_resize", True) else _resize_in_integers
+            images = [resize(image, (size.height, size.width), resample) for image in images]
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
             raise ValueError(
@@ -110,7 +119,8 @@ class MMETImageProcessor(PilBackend):
         scale, offset = _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
         batch = np.empty((len(images), channels, height, width), dtype=np.float32)
         for target, image in zip(batch, images, strict=True):
-            np.multiply(np.moveaxis(image, -1, 0), scale, out=target, casting="unsafe")
+            target[...] = np.moveaxis(image, -1, 0)  # converting first is faster than multiplying bytes by floats
+            target *= scale
             target += offset
         return BatchFeature(data={"pixel_values": batch}, tensor_type=return_tensors)
 
@@ -141,6 +151,18 @@ def _resize(image: np.ndarray, size: tuple[int, int], resample) -> np.ndarray:
         for channel in np.moveaxis(image, -1, 0)
     ]
     return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+
+
+def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> np.ndarray:
+    """As `_resize`; RGB bytes by torch's fixed-point version of Pillow's filter, where it has that filter."""
+    mode = _TORCH_MODES.get(resample)
+    if mode is None or image.dtype != np.uint8 or image.shape[-1] != 3 or image.shape[:2] == size:
+        return _resize(image, size, resample)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: torch wants no read-only bytes
+    (height, width), (rows, columns) = size, image.shape[:2]
+    if rows > height and rows * width > columns * height:  # as Pillow, which begins with what shrinks more
+        pixels = F.interpolate(pixels, size=(height, columns), mode=mode, antialias=True)
+    return F.interpolate(pixels, size=size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
 
 
 def _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_mean, image_std):
@@ -241,22 +263,51 @@ class MMETProcessor(ProcessorMixin):
         height, width = size if size is not None else (dict(processor.size)[side] for side in ("height", "width"))
         patch_size = patch_size if patch_size is not None else processor.patch_size
         patch_stride = patch_stride if patch_stride is not None else processor.patch_stride
-        silhouettes = torch.zeros(len(person_masks), 1, height, width)
-        present = torch.tensor([mask is not None for mask in person_masks], dtype=torch.bool)
-        for silhouette, mask in zip(silhouettes, person_masks, strict=True):
+        num_patches = _num_patches(height, patch_size, patch_stride) * _num_patches(width, patch_size, patch_stride)
+        shares = np.full((len(person_masks), num_patches), np.nan, dtype=np.float32)
+        for row, mask in zip(shares, person_masks, strict=True):
             if mask is not None:
-                silhouette[0] = torch.from_numpy(_silhouette(mask, (height, width)))
-        shares = F.avg_pool2d(silhouettes, patch_size, patch_stride).flatten(1)
-        return shares.masked_fill(~present.unsqueeze(1), float("nan"))
+                row[:] = _patch_shares(mask, (height, width), patch_size, patch_stride)
+        return torch.from_numpy(shares)
 
 
-def _silhouette(mask: MaskInput, size: tuple[int, int]) -> np.ndarray:
-    """Booleans `(height, width)`, True on the person, of a mask of any size and of any of Pillow's modes."""
+def _num_patches(length: int, patch_size: int, patch_stride: int) -> int:
+    return (length - patch_size) // patch_stride + 1
+
+
+def _patch_shares(mask: MaskInput, size: tuple[int, int], patch_size: int, patch_stride: int) -> np.ndarray:
+    """Share `(num_patches,)` of each patch's pixels that lie on the person once the mask has `size`."""
+    mask = _gray_mask(mask)
+    height, width = size
+    if mask.height > height or mask.width > width:
+        mask = mask.resize((width, height), Image.Resampling.BOX)
+    on_person = (np.asarray(mask) > 127).astype(np.float32)  # (h, w)
+    down = _patch_weights(mask.height, height, patch_size, patch_stride)
+    across = _patch_weights(mask.width, width, patch_size, patch_stride)
+    counts = down @ on_person @ across.T  # whole numbers, exact in float32 in any order
+    return counts.ravel() / np.float32(patch_size * patch_size)
+
+
+@lru_cache(maxsize=64)
+def _patch_weights(source: int, target: int, patch_size: int, patch_stride: int) -> np.ndarray:
+    """
+    How many of the pixels of each patch show each pixel of a mask of length `source` that is enlarged to `target`:
+    `(num_patches, source)`, whole numbers. Enlarging with Pillow's box filter repeats pixels.
+    """
+    shown = np.floor((np.arange(target) + 0.5) * (source / target)).astype(np.int64)
+    weights = np.zeros((_num_patches(target, patch_size, patch_stride), source), dtype=np.float32)
+    for patch, row in enumerate(weights):
+        np.add.at(row, shown[patch * patch_stride : patch * patch_stride + patch_size], 1)
+    weights.setflags(write=False)
+    return weights
+
+
+def _gray_mask(mask: MaskInput) -> Image.Image:
+    """A mask of any kind and of any of Pillow's modes in mode L."""
     if not isinstance(mask, Image.Image):
         mask = np.asarray(mask)
         mask = Image.fromarray(mask.astype(np.uint8) * (255 if mask.dtype == bool else 1))
-    height, width = size
-    return np.asarray(mask.convert("L").resize((width, height), Image.Resampling.BOX)) > 127
+    return mask if mask.mode == "L" else mask.convert("L")
 
 
 MMETImageProcessor.register_for_auto_class("AutoImageProcessor")

@@ -32,7 +32,10 @@ class ModelArguments:
     )
     model_config: dict | str | None = field(
         default=None,
-        metadata={"help": "Fields of MMETConfig, nested, as a mapping (recipe) or JSON (command line)."},
+        metadata={
+            "help": "Fields of MMETConfig, nested, as a mapping (recipe) or JSON (command line). Beside "
+            "--model_name_or_path: those that leave the encoders' sizes as they are, such as triplet_margin."
+        },
     )
     tokenizer_name: str | None = field(
         default=None,
@@ -195,6 +198,13 @@ class PretrainingArguments(TrainingArguments):
     hub_strategy: str = field(
         default="end", metadata={"help": "When push_to_hub pushes: end, every_save, checkpoint or all_checkpoints."}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=True,
+        metadata={
+            "help": "Whether several processes look for parameters that a kind of batch leaves alone; keep True "
+            "(Trainer's own choice is False with activation checkpointing) unless all batches are paired."
+        },
+    )
     eval_strategy: str = field(
         default="auto",
         metadata={"help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch."},
@@ -256,11 +266,43 @@ def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weig
         ValueError: for a field that no configuration has (transformers itself would accept it in silence).
     """
     fields = dict(fields or {})
+    _check_fields(fields)
+    fields["text_config"] = {**(fields.get("text_config") or {}), "vocab_size": vocab_size}
+    return MMETConfig(**{**fields, "num_identities": num_identities, **loss_weights})
+
+
+FIELDS_OF_A_STAGE = (
+    "identity_pooling",
+    "modality_dropout",
+    "label_smoothing",
+    "triplet_margin",
+    "triplet_normalize",
+)
+"""Fields of `MMETConfig`, beside the loss weights, that a later stage may choose anew: they fit any weights."""
+
+
+def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
+    """
+    The configuration of a checkpoint with a recipe's `fields` (a mapping or None) in place of its own.
+
+    Raises:
+        ValueError: for a field that no configuration has, or one that decides which weights there are.
+    """
+    fields = dict(fields or {})
+    _check_fields(fields)
+    fixed = [name for name in fields if name not in FIELDS_OF_A_STAGE and not name.endswith("_weight")]
+    if fixed:
+        raise ValueError(
+            f"model_config beside model_name_or_path: expected only {', '.join(FIELDS_OF_A_STAGE)} and loss weights, "
+            f"received {', '.join(sorted(fixed))}, which the checkpoint decides"
+        )
+    return MMETConfig.from_dict({**config.to_dict(), **fields})
+
+
+def _check_fields(fields: dict[str, Any]) -> None:
     known = {name: {f.name for f in dataclasses.fields(config)} for name, config in MMETConfig.sub_configs.items()}
     known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
     for prefix, names in known.items():
         given = set(fields.get(prefix) or {}) if prefix else set(fields)
         if given - names:
             raise ValueError(f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {sorted(given - names)}")
-    fields["text_config"] = {**(fields.get("text_config") or {}), "vocab_size": vocab_size}
-    return MMETConfig(**{**fields, "num_identities": num_identities, **loss_weights})

@@ -18,13 +18,21 @@ from typing import Any, cast
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from tqdm.auto import tqdm
 from transformers import BertTokenizer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
-from mmet.arguments import DataArguments, ModelArguments, ObjectiveArguments, PretrainingArguments, build_config
+from mmet.arguments import (
+    DataArguments,
+    ModelArguments,
+    ObjectiveArguments,
+    PretrainingArguments,
+    build_config,
+    override_config,
+)
 from mmet.augmentation import PersonAugmentation
 from mmet.callbacks import StopSignal
 from mmet.checkpoints import check_space, check_writable, checkpoint_bytes, last_checkpoint, write_text
@@ -227,8 +235,10 @@ def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_o
     for argument, split in splits.items():
         name, folder, _ = parse_data_argument(argument)
         spec = get_spec(name)
-        person_ids = np.unique(np.array(split.select_columns("person_id")[:]["person_id"], dtype=np.int64))
-        captions = sum(map(len, split.select_columns("captions")[:]["captions"]))
+        columns = split.select_columns(["person_id", "captions"]).with_format("arrow")[:]
+        person_ids = np.unique(columns["person_id"].to_numpy())
+        held = np.concatenate([np.asarray(held_out.get(domain, ()), np.int64) for domain in split.unique("domain")])
+        captions = int(pc.sum(pc.list_value_length(columns["captions"])).as_py() or 0)
         summaries.append(
             DataSummary(
                 name=name,
@@ -237,7 +247,7 @@ def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_o
                 images=len(split),
                 persons=int((person_ids >= 0).sum()),
                 captions=captions,
-                held_out_persons=int(np.isin(person_ids, held_out.get(name, ())).sum()),
+                held_out_persons=int(np.isin(person_ids, held).sum()),
                 licence=spec.licence,
                 synthetic=any(folder.glob(PROVENANCE_FILE)),
             )
@@ -321,6 +331,7 @@ def build_model(
     if arguments.model_name_or_path is not None:
         processor = MMETProcessor.from_pretrained(arguments.model_name_or_path)
         config = MMETConfig.from_pretrained(arguments.model_name_or_path)
+        config = override_config(config, arguments.model_config)
         config.update({**objectives.loss_weights, "num_identities": num_identities or config.num_identities})
         model = MMETForPreTraining.from_pretrained(
             arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True

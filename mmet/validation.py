@@ -16,10 +16,12 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
@@ -32,6 +34,8 @@ from modeling_mmet import MMETForPreTraining, MMETForReID
 logger = logging.getLogger(__name__)
 
 REPORTED_RANKS = (1, 5, 10)
+
+_ROWS_PER_READ = 1_024
 
 Persons = Mapping[str, NDArray[np.int64]]
 """Person ids of each domain, ascending."""
@@ -241,8 +245,15 @@ def _image_task(rows: datasets.Dataset) -> RetrievalTask:
 
 def _drop_repeated(rows: datasets.Dataset) -> datasets.Dataset:
     """Rows whose picture came before are left out: a folder may be named twice, as itself and as a part of another."""
+    stored = _undecoded(rows).with_format("arrow").iter(_ROWS_PER_READ)  # shards hold the pictures themselves
+    pictures = [path for table in stored for path in pc.struct_field(table["image"], "path").to_pylist()]
+    names = rows.select_columns(["domain", "image_path"])[:]
     paths = np.array(
-        [image["path"] or str(number) for number, image in enumerate(_undecoded(rows)[:]["image"])], dtype=object
+        [
+            path if path and Path(path).is_absolute() else f"{domain}:{name}"  # shards keep a picture's name alone
+            for path, domain, name in zip(pictures, names["domain"], names["image_path"], strict=True)
+        ],
+        dtype=object,
     )
     _, first = np.unique(paths, return_index=True)
     return rows if len(first) == len(rows) else rows.select(np.sort(first))

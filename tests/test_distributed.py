@@ -16,6 +16,8 @@ import torch.distributed as dist
 import yaml
 from process_group import run_processes
 from safetensors.torch import load_file
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.trainer_callback import TrainerState
 
@@ -201,6 +203,39 @@ def test_pretraining_step__unpaired_batches_equal_one_process(two_processes_and_
     assert_equal_to_one_process(results, expected)
 
 
+def sharded_steps_in_process(rank, cases):
+    """As `steps_in_process`, of a model that is sharded as `recipes/accelerate/gpu_8_fsdp.yaml` has it."""
+    results = {}
+    for name, (config, batches) in cases.items():
+        torch.manual_seed(0)
+        model = MMETForPreTraining(config).train()
+        for module in model.modules():
+            if type(module).__name__ == "MMETLayer":
+                fully_shard(module)
+        fully_shard(model)
+        results[name] = step(model, batches[rank])
+        gradients = results[name]["gradients"]
+        for key, value in gradients.items():
+            gradients[key] = value.full_tensor() if isinstance(value, DTensor) else value
+    return results
+
+
+def test_pretraining_step__two_processes_that_share_the_weights_equal_one(
+    make_config, make_pretraining_batch, tmp_path
+):
+    batch, config = make_pretraining_batch(6), make_config(triplet_margin=0.3)
+    image_batch = keep(batch, *UNPAIRED["mim"])
+    cases = {
+        "paired": (config, split(batch, (3, 3))),
+        "image": (config, split(image_batch, (3, 3))),
+    }
+    results = run_processes(sharded_steps_in_process, tmp_path, cases)
+    for name, whole in (("paired", batch), ("image", image_batch)):
+        torch.manual_seed(0)
+        expected = step(MMETForPreTraining(config).train(), whole)
+        assert_equal_to_one_process([result[name] for result in results], expected)
+
+
 def test_pretraining_step__every_process_has_the_embeddings_of_its_own_views(two_processes_and_one):
     results, expected = two_processes_and_one["as_it_is-(1, 5)"]
     # Both put the samples as they are first, then those with a modality dropped.
@@ -382,6 +417,20 @@ def test_run_pretraining__non_finite_loss_on_one_process_stops_all(recipe, tmp_p
     assert first == second
     assert "step 2 is not finite (identity)" in first
     assert len(re.findall(r"_c\d\d_w\d\d_l\d\d_p\d\d\.jpg", first)) == 4  # those of one process
+
+
+def checkpointed_in_process(rank, recipe, folder):
+    """Weights after mixed batches, with all activations kept and with most computed again."""
+    common = ["--max_steps", 8, "--save_steps", 8, "--optim", "sgd"]
+    plain = pretrain(recipe, *common, "--output_dir", folder / "plain")
+    saving = pretrain(recipe, *common, "--activation_checkpointing", "true", "--output_dir", folder / "saving")
+    return [load_file(path / "model.safetensors") for path in (plain, saving)]
+
+
+def test_run_pretraining__two_processes_recompute_activations_of_mixed_batches(recipe, tmp_path):
+    for plain, saving in run_processes(checkpointed_in_process, tmp_path, recipe, tmp_path):
+        for name, value in plain.items():
+            torch.testing.assert_close(saving[name], value, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def logged(folder):

@@ -189,7 +189,7 @@ def test_main__a_plain_run_has_every_option_off_and_says_so(run, tmp_path, colou
     code, report, _ = run("--data", f"sentences={tmp_path}", "--query", "image", "--bootstrap", "0")
     assert code == 0
     (row,) = report["results"]
-    off = {"flip": False, "multi_query": False, "query_expansion": 0, "itm_top_k": 0, "itm_weight": 1.0}
+    off = {"flip": False, "multi_query": False, "query_expansion": 0, "rerank": False, "itm_top_k": 0}
     assert row["options"].items() >= off.items()
     assert not {"intervals", "verification", "open_set", "calibration", "ranked_lists"} & set(row)
     assert (report["comparisons"], report["seeds"]) == ([], [])
@@ -202,6 +202,13 @@ def test_main__one_query_kind_searches_images_by_default(run, tmp_path, colours)
     assert code == 0
     (row,) = report["results"]
     assert (row["query"], row["gallery"], row["system"], len(row["cmc"])) == ("text", "image", "model", 12)
+
+
+def test_main__no_camera_protocol(run, tmp_path, colours):
+    code, report, _ = run("--data", f"one_camera={tmp_path}", "--protocol", "no-camera")
+    assert code == 0
+    assert report["results"][0]["protocol"] == "no-camera"
+    assert report["results"][0]["protocol_rules"]["removed_from_gallery"] == "nothing"
 
 
 def test_main__intervals_hold_the_metrics_and_are_in_the_tables(run, tmp_path, colours):
@@ -236,7 +243,7 @@ def test_main__everything_at_once_on_real_checkpoints(run, tmp_path, checkpoints
     assert "vit has no row: it can search none of the tasks" in captured.err
     first, second, seed = report["results"]
     assert first["options"] == {
-        "flip": True, "multi_query": False, "query_expansion": 1, "itm_top_k": 2, "itm_weight": 0.5
+        "flip": True, "multi_query": False, "query_expansion": 1, "rerank": False, "itm_top_k": 2, "itm_weight": 0.5
     }  # fmt: skip
     assert second["metrics"] == seed["metrics"]
     (comparison,) = report["comparisons"]
@@ -269,6 +276,15 @@ def test_main__everything_at_once_on_real_checkpoints(run, tmp_path, checkpoints
     assert (code, report["results"][0]["calibration"]["method"]) == (0, "platt"), captured.err
 
 
+def test_main__rerank_is_recorded_and_drawn(run, tmp_path, colours):
+    code, report, captured = run("--data", f"cameras={tmp_path}", "--rerank", "--multi_query", "--ranked_lists", "1")
+    assert code == 0, captured.err
+    (row,) = report["results"]
+    assert row["options"]["rerank"] == {"k1": 20, "k2": 6, "lambda_value": 0.3, "metric": "euclidean"}
+    assert row["metrics"]["mAP"] == 1.0
+    assert len(row["ranked_lists"]) == 3
+
+
 def test_main__a_second_run_embeds_nothing(run, tmp_path, checkpoints, monkeypatch):
     arguments = ("--data", f"sentences={tmp_path}", "--query", "image")
     _, first, _ = run(*arguments, model=checkpoints / "first")
@@ -298,7 +314,7 @@ def test_main__cache_dir_is_where_embeddings_go(run, tmp_path, colours):
         (["--data", "cameras=/no/such/folder"], "/no/such/folder does not exist"),
         (["--data", "cameras"], "expected name=folder"),
         (["--data", "cameras={here}", "--query", "text"], "no captions"),
-        (["--data", "one_camera={here}"], "'single-camera'|no-camera"),
+        (["--data", "one_camera={here}"], "--protocol no-camera"),
         (["--data", "sentences={here}", "--gallery", "text"], "query modality"),
         (["--data", "cameras={here}", "--max_rank", "5"], "--max_rank of at least 10, received 5"),
         (["--data", "cameras={here}", "--batch_size", "0"], "--batch_size of at least 1, received 0"),
@@ -306,6 +322,7 @@ def test_main__cache_dir_is_where_embeddings_go(run, tmp_path, colours):
         (["--data", "cameras={here}", "--confidence", "95"], "between 0 and 1, received 95"),
         (["--data", "cameras={here}", "--absent_share", "1"], "--absent_share between 0 and 1, received 1"),
         (["--data", "cameras={here}", "--multi_query", "--itm_top_k", "3"], "choose one of the two"),
+        (["--data", "cameras={here}", "--rerank", "--itm_top_k", "3"], "choose one of the two"),
         (["--data", "cameras={here}", "--query_expansion", "-2"], "query_expansion of at least 0, received -2"),
         (["--data", "one_person={here}", "--query", "text", "--open_set"], "pairs of different persons"),
         (["--data", "sentences={here}", "--calibrate", "one_person={here}"], "--calibrate one_person={here}: a cali"),

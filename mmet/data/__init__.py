@@ -16,6 +16,7 @@ from mmet.data import (  # importing a reader registers it
     icfg_pedes,
     market1501,
     msmt17,
+    parquet_folder,
     randperson,
     rstpreid,
 )
@@ -28,7 +29,7 @@ from mmet.data.loading import (
     summarize,
     to_dataset_dict,
 )
-from mmet.data.parquet import save_parquet
+from mmet.data.parquet import save_parquet, verify_parquet
 from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, dataset_names, get_spec, register
 from mmet.data.schema import (
     DISTRACTOR_PERSON_ID,
@@ -67,6 +68,7 @@ __all__ = [
     "load_reid_dataset",
     "market1501",
     "msmt17",
+    "parquet_folder",
     "parse_data_argument",
     "randperson",
     "read_reid_folder",
@@ -75,4 +77,5 @@ __all__ = [
     "save_parquet",
     "summarize",
     "to_dataset_dict",
+    "verify_parquet",
 ]

@@ -91,12 +91,26 @@ def load_reid_dataset(
     if on_skip not in ("report", "error"):
         raise ValueError(f"on_skip must be 'report' or 'error', got {on_skip!r}")
     spec = get_spec(name)
+    if spec.load is not None:
+        return _load_rows(spec, root, options)
     folder = read_reid_folder(name, root, check_images=check_images, allow_partial=allow_partial, **options)
     report = summarize(folder, spec)
     if folder.skipped and on_skip == "error":
         raise DatasetError(f"files were skipped, which on_skip='error' forbids\n{report}")
     logger.log(logging.INFO if is_complete(folder, spec) else logging.WARNING, "%s", report)
     return to_dataset_dict(folder, domain=folder.domain or spec.name)
+
+
+def _load_rows(spec: ReidDatasetSpec, root: str | Path, options: Mapping[str, Any]) -> DatasetDict:
+    """The splits of a dataset that holds rows and no picture files."""
+    assert spec.load is not None
+    spec.complete_options(options)
+    path = Path(root).expanduser().absolute()
+    _require_folder(path, spec)
+    splits = spec.load(path)
+    sizes = ", ".join(f"{split} {len(rows):,} rows" for split, rows in splits.items())
+    logger.info("%s in %s: %s", spec.title, path, sizes)
+    return splits
 
 
 def is_complete(folder: ReidFolder, spec: ReidDatasetSpec) -> bool:

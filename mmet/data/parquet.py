@@ -1,62 +1,300 @@
 """A dataset as sharded Parquet that carries its pictures: one folder to copy, stream and train from in flat memory.
 
     save_parquet(load_reid_dataset("finegpr", "/data/FineGPR_Dataset"), "/data/finegpr-parquet")
+    verify_parquet("/data/finegpr-parquet")  # []: nothing is wrong
     datasets.load_dataset("/data/finegpr-parquet", split="train", streaming=True)
 
-`Dataset.to_parquet` writes the paths of pictures on this machine; here the files themselves go in, unchanged.
+`Dataset.to_parquet` writes the paths of pictures on this machine; here the files themselves go in, unchanged. Work
+goes on in `<folder>.partial`, where every finished shard is entered into a manifest with its checksum; a conversion
+that was killed goes on after its last finished shard, and the folder has its own name only once it is complete.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import math
-import shutil
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.table import embed_table_storage
 from tqdm import tqdm
 
-_ROWS_PER_GROUP = 256  # about 1 MB of person crops: what a reader of the file has to hold at once
+from mmet.data.schema import DatasetError
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+"""File in the folder that lists its shards with their rows, sizes and SHA-256."""
+
+DEFAULT_SHARD_BYTES = 500_000_000
+
+_FORMAT = 1
+_ROWS_PER_GROUP = 256  # about 1 MB of person crops: what the writer and a reader of the file hold at once
+_ROWS_PER_READ = 16_384
+_SAMPLED_ROWS = 1_024  # whose pictures' sizes tell how many rows fill a shard
+_HASH_BLOCK = 1 << 20
 
 
-def save_parquet(splits: Mapping[str, Dataset], folder: str | Path, *, rows_per_shard: int = 16_384) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One Parquet file: its name below the folder, its split, and what it must hold."""
+
+    file: str
+    split: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _PlannedShard:
+    file: str
+    split: str
+    start: int
+    stop: int
+
+
+def save_parquet(
+    splits: Mapping[str, Dataset],
+    folder: str | Path,
+    *,
+    rows_per_shard: int | None = None,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+) -> list[Path]:
     """Write every split as `data/<split>-00000-of-00012.parquet` below `folder`, which appears only when complete.
+
+    Memory holds one row group of 256 rows at a time, whatever a shard's size. After a kill the same call keeps the
+    finished shards of `<folder>.partial` and goes on; nothing but the shard in work is written twice.
 
     Args:
         splits: datasets with picture columns, such as the result of `load_reid_dataset`.
         folder: to be created; must not exist.
-        rows_per_shard: rows in a file. One shard is in memory at a time.
+        rows_per_shard: rows in a file; None for as many as fill `shard_bytes`, by the size of a sample of pictures.
+        shard_bytes: about how large a file becomes.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: `rows_per_shard` is less than one.
+        ValueError: `rows_per_shard` or `shard_bytes` is less than one.
         FileExistsError: `folder` exists.
+        DatasetError: `<folder>.partial` was begun from other data or with other shards; a picture cannot be read.
     """
-    if rows_per_shard < 1:
-        raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
+    for name, value in (("rows_per_shard", rows_per_shard), ("shard_bytes", shard_bytes)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     target = Path(folder)
     if target.exists():
         raise FileExistsError(f"{target} exists; name a folder to be created")
     partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "data").mkdir(parents=True)
-    names: list[Path] = []
-    for split, dataset in splits.items():
-        names += _save_split(partial, split, dataset, rows_per_shard)
+    plan = [
+        shard
+        for split, dataset in splits.items()
+        for shard in _plan(split, len(dataset), rows_per_shard or _rows_that_fill(dataset, shard_bytes))
+    ]
+    manifest = _begin(partial, _fingerprint(splits, plan))
+    _write_shards(partial, manifest, splits, plan)
+    _sync_folder(partial / "data")
     partial.rename(target)
-    return [target / name for name in names]
+    return [target / shard.file for shard in plan]
 
 
-def _save_split(folder: Path, split: str, dataset: Dataset, rows_per_shard: int) -> list[Path]:
-    count = max(1, math.ceil(len(dataset) / rows_per_shard))
-    names = [Path("data", f"{split}-{index:05d}-of-{count:05d}.parquet") for index in range(count)]
+def _plan(split: str, num_rows: int, rows_per_shard: int) -> list[_PlannedShard]:
+    count = max(1, math.ceil(num_rows / rows_per_shard))
+    starts = [index * rows_per_shard for index in range(count)]
+    return [
+        _PlannedShard(
+            f"data/{split}-{index:05d}-of-{count:05d}.parquet", split, start, min(start + rows_per_shard, num_rows)
+        )
+        for index, start in enumerate(starts)
+    ]
+
+
+def _rows_that_fill(dataset: Dataset, shard_bytes: int) -> int:
+    """Rows whose pictures come to about `shard_bytes`, by the mean of rows that are spread over the dataset."""
+    if not len(dataset):
+        return 1
+    rows = np.unique(np.linspace(0, len(dataset) - 1, min(_SAMPLED_ROWS, len(dataset))).astype(np.int64))
+    table = _embedded(dataset.select(rows))
+    return max(1, round(shard_bytes * len(rows) / max(1, table.nbytes)))
+
+
+def _fingerprint(splits: Mapping[str, Dataset], plan: Sequence[_PlannedShard]) -> str:
+    """SHA-256 of the plan and of all columns but the pictures (`image_path` names these)."""
+    digest = hashlib.sha256(json.dumps([_FORMAT, [asdict(shard) for shard in plan]]).encode())
+    for split, dataset in splits.items():
+        pictures = [name for name, feature in dataset.features.items() if type(feature).__name__ == "Image"]
+        digest.update(json.dumps([split, str(dataset.features)]).encode())
+        words = dataset.remove_columns(pictures).with_format("arrow")
+        for start in range(0, len(dataset), _ROWS_PER_READ):
+            digest.update(json.dumps(words[start : start + _ROWS_PER_READ].to_pydict()).encode())
+    return digest.hexdigest()
+
+
+def _begin(partial: Path, fingerprint: str) -> dict[str, Any]:
+    """The manifest of the work in progress: a new one, or that of an interrupted conversion of the same data."""
+    (partial / "data").mkdir(parents=True, exist_ok=True)
+    if not (partial / MANIFEST).exists():
+        manifest = {"format": _FORMAT, "fingerprint": fingerprint, "shards": []}
+        _write_manifest(partial, manifest)
+        return manifest
+    manifest = read_manifest(partial)
+    if manifest["fingerprint"] != fingerprint:
+        raise DatasetError(
+            f"{partial} was begun from other data or with other shard sizes; continue with the arguments it was begun "
+            "with, or remove it"
+        )
+    return manifest
+
+
+def _write_shards(
+    partial: Path, manifest: dict[str, Any], splits: Mapping[str, Dataset], plan: Sequence[_PlannedShard]
+) -> None:
+    """Write what the manifest does not list yet, and enter it there."""
+    done = {entry["file"] for entry in manifest["shards"]}
+    kept = [shard for shard in plan if shard.file in done and (partial / shard.file).is_file()]
+    manifest["shards"] = [entry for entry in manifest["shards"] if entry["file"] in {shard.file for shard in kept}]
+    if kept:
+        logger.info("%s: %d of %d shards are there already", partial, len(kept), len(plan))
+    for leftover in (partial / "data").glob("*.tmp"):
+        leftover.unlink()
+    with tqdm(total=sum(shard.stop - shard.start for shard in plan), unit="row", unit_scale=True, disable=None) as bar:
+        bar.update(sum(shard.stop - shard.start for shard in kept))
+        for shard in plan:
+            if shard not in kept:
+                bar.set_description(f"writing {Path(shard.file).name}")
+                manifest["shards"].append(asdict(_write_shard(partial, shard, splits[shard.split], bar)))
+                _write_manifest(partial, manifest)
+    manifest["shards"].sort(key=lambda entry: [shard.file for shard in plan].index(entry["file"]))
+    _write_manifest(partial, manifest)
+
+
+def _write_shard(partial: Path, shard: _PlannedShard, dataset: Dataset, bar: tqdm) -> Shard:
+    """One file, row group by row group, under a temporary name until it is on the disk."""
+    path = partial / shard.file
+    temporary = path.with_name(path.name + ".tmp")
+    schema = dataset.features.arrow_schema
+    with pq.ParquetWriter(temporary, schema, use_dictionary=["domain"], write_page_index=False) as writer:
+        for start in range(shard.start, shard.stop, _ROWS_PER_GROUP):
+            rows = range(start, min(start + _ROWS_PER_GROUP, shard.stop))
+            writer.write_table(_embedded(dataset, rows), row_group_size=_ROWS_PER_GROUP)
+            bar.update(len(rows))
+        if shard.start == shard.stop:
+            writer.write_table(schema.empty_table())
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    checksum = sha256_of(temporary)
+    temporary.replace(path)
+    return Shard(shard.file, shard.split, shard.stop - shard.start, path.stat().st_size, checksum)
+
+
+def _embedded(dataset: Dataset, rows: range | None = None) -> pa.Table:
+    """Rows with their pictures' files in them. Raises `DatasetError` for a file that cannot be read."""
     arrow = dataset.with_format("arrow")
-    for index, name in enumerate(tqdm(names, desc=f"writing {split}", unit="file", disable=None)):
-        start = index * rows_per_shard
-        table = arrow[start : start + rows_per_shard].cast(dataset.features.arrow_schema)
-        pq.write_table(embed_table_storage(table), folder / name, row_group_size=_ROWS_PER_GROUP)
-    return names
+    table = arrow[:] if rows is None else arrow[rows.start : rows.stop]
+    try:
+        return embed_table_storage(table.cast(dataset.features.arrow_schema))
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename or 'a picture'} cannot be read ({error.strerror or error}); restore it and run the same "
+            "command again, which goes on where it stopped"
+        ) from error
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Under a temporary name first, so that a manifest is whole or the one before."""
+    temporary = folder / f".{MANIFEST}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / MANIFEST)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names of a folder's files on the disk, where the system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        logger.debug("%s cannot be synchronised", folder)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a folder. Raises `DatasetError` where there is none that can be read."""
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != _FORMAT:
+            raise DatasetError(f"{path}: expected format {_FORMAT}, received {manifest['format']!r}")
+        [Shard(**entry) for entry in manifest["shards"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{path} is no manifest of Parquet shards ({error})") from error
+    return manifest
+
+
+def shards_of(folder: str | Path) -> list[Shard]:
+    """The shards that a folder's manifest lists. Raises `DatasetError` as `read_manifest` does."""
+    return [Shard(**entry) for entry in read_manifest(folder)["shards"]]
+
+
+def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
+    """Compare the shards with the manifest: files, sizes, numbers of rows and, unless switched off, SHA-256.
+
+    Returns:
+        What is wrong, a sentence each; empty when all is as it was written.
+
+    Raises:
+        DatasetError: there is no manifest that can be read.
+    """
+    root = Path(folder)
+    shards = shards_of(root)
+    listed = {shard.file for shard in shards}
+    present = {path.relative_to(root).as_posix() for path in root.rglob("*.parquet")}
+    problems = [f"{file}: is not listed in {MANIFEST}" for file in sorted(present - listed)]
+    for shard in tqdm(shards, desc="verifying", unit="file", disable=None, delay=2):
+        problems += [f"{shard.file}: {problem}" for problem in _problems(root / shard.file, shard, checksums)]
+    return problems
+
+
+def _problems(path: Path, shard: Shard, checksums: bool) -> Iterator[str]:
+    if not path.is_file():
+        yield "is missing"
+    elif path.stat().st_size != shard.bytes:
+        yield f"expected {shard.bytes:,} bytes, received {path.stat().st_size:,}"
+    elif checksums and sha256_of(path) != shard.sha256:
+        yield f"SHA-256 is not {shard.sha256}, as it was written"
+    else:
+        try:
+            rows = pq.read_metadata(path).num_rows
+        except (OSError, pa.ArrowException) as error:
+            yield f"is no Parquet file ({error})"
+        else:
+            if rows != shard.rows:
+                yield f"expected {shard.rows:,} rows, received {rows:,}"
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in _blocks(file):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(file: Any) -> Iterable[bytes]:
+    return iter(lambda: file.read(_HASH_BLOCK), b"")

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from datasets import DatasetDict
 
 from mmet.data.schema import ReidFolder
 
@@ -83,6 +86,7 @@ class ReidDatasetSpec:
         protocol: how it is evaluated, a name of `mmet.evaluation.protocols`; None for training sets.
         licence: terms in one line, shown in model cards.
         notice: what else its users should know, such as a withdrawal by its authors; empty for nothing.
+        load: for what holds rows and no picture files: `load(root)` gives the splits themselves, in place of `read`.
     """
 
     name: str
@@ -95,6 +99,7 @@ class ReidDatasetSpec:
     protocol: str | None = None
     licence: str = "see the dataset's own terms"
     notice: str = ""
+    load: Callable[[Path], DatasetDict] | None = None
 
     def counts_of(self, variant: str) -> Mapping[str, SplitCount]:
         """The published counts of a variant: its own where it has some, else those of the dataset."""

@@ -207,9 +207,13 @@ class _Examples:
 
     def domains(self) -> NDArray[np.int64]:
         """The number of each example's domain, in the order of their names."""
-        names = [_persons(source)[0] for source in self._whole]
-        numbers = np.unique(np.concatenate([np.empty(0, dtype=object), *names]).astype(str), return_inverse=True)[1]
-        return numbers.astype(np.int64) if self._rows is None else numbers[self._rows].astype(np.int64)
+        rows = [_domains_and_persons(source) for source in self._whole]
+        number_of = {
+            name: number for number, name in enumerate(sorted({name for names, _, _ in rows for name in names}))
+        }
+        parts = [np.array([number_of[name] for name in names], dtype=np.int64)[codes] for names, codes, _ in rows]
+        numbers = np.concatenate([np.empty(0, dtype=np.int64), *parts])
+        return numbers if self._rows is None else numbers[self._rows]
 
     def read(self, indices: Sequence[int]) -> list[tuple[dict[str, Any], int]]:
         """Row and person label of each example; one read for each source that they stand in."""
@@ -231,9 +235,9 @@ class _PersonNumbers:
     def __init__(self, sources: Sequence[datasets.Dataset]) -> None:
         self._numbers: dict[tuple[str, int], int] = {}
         for source in sources:
-            domains, person_ids = _persons(source)
-            for domain in np.unique(domains).tolist():
-                for person_id in np.unique(person_ids[domains == domain]).tolist():
+            names, codes, person_ids = _domains_and_persons(source)
+            for code, domain in sorted(enumerate(names), key=lambda item: item[1]):
+                for person_id in np.unique(person_ids[codes == code]).tolist():
                     if person_id >= 0:
                         self._numbers.setdefault((domain, person_id), len(self._numbers))
 
@@ -245,10 +249,10 @@ class _PersonNumbers:
         """The number of each row's person, -100 where it has none."""
         parts = [np.empty(0, dtype=np.int64)]
         for source in sources:
-            domains, person_ids = _persons(source)
+            names, codes, person_ids = _domains_and_persons(source)
             labels = np.full(len(source), UNKNOWN_PERSON, dtype=np.int64)
-            for domain in np.unique(domains).tolist():
-                here = domains == domain
+            for code, domain in enumerate(names):
+                here = codes == code
                 ids, inverse = np.unique(person_ids[here], return_inverse=True)
                 numbers = [self._numbers.get((domain, person_id), UNKNOWN_PERSON) for person_id in ids.tolist()]
                 labels[here] = np.array(numbers, dtype=np.int64)[inverse]
@@ -256,13 +260,16 @@ class _PersonNumbers:
         return np.concatenate(parts)
 
 
-def _persons(source: datasets.Dataset) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Domain and person id of every row."""
+def _domains_and_persons(source: datasets.Dataset) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64]]:
+    """The names of the domains; and of every row the number of its domain among them, and its person id.
+
+    Reads these two columns alone: 12 bytes a row stay, whatever the pictures weigh.
+    """
     _check_columns(source, ["domain", "person_id"])
     table = source.select_columns(["domain", "person_id"]).with_format("arrow")[:]
-    domains = table["domain"].combine_chunks().dictionary_encode()
-    names = np.array(domains.dictionary.to_pylist(), dtype=object)
-    return names[domains.indices.to_numpy(zero_copy_only=False)], table["person_id"].to_numpy()
+    domains = table["domain"].dictionary_encode().combine_chunks()
+    names = domains.dictionary.to_pylist()
+    return names, domains.indices.to_numpy(zero_copy_only=False), table["person_id"].to_numpy()
 
 
 def _rows_with_caption(sources: Sequence[datasets.Dataset]) -> NDArray[np.int64]:

@@ -13,11 +13,12 @@ from mmet.evaluation.baselines import (
     EmbeddingSystem,
     ModelSystem,
     System,
-    expected_random_metrics,
     untrained_model,
 )
 from mmet.evaluation.bootstrap import BootstrapOptions, Interval, bootstrap_means
+from mmet.evaluation.chance import expected_random_metrics
 from mmet.evaluation.embedding import embed_items
+from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.protocols import (
     PROTOCOLS,
     Items,
@@ -27,7 +28,8 @@ from mmet.evaluation.protocols import (
     select_items,
     standard_pairs,
 )
-from mmet.evaluation.ranking import RankMetrics, rank_metrics
+from mmet.evaluation.ranking import PerQueryMetrics, RankMetrics, rank_blocks, rank_metrics
+from mmet.evaluation.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
 from mmet.evaluation.results import (
     EvaluationReport,
     ResultRecord,
@@ -40,6 +42,7 @@ from mmet.evaluation.results import (
 )
 from mmet.evaluation.runner import EvaluationData, evaluate_systems, prepare_tasks
 from mmet.evaluation.search import SearchOptions
+from mmet.evaluation.task_metrics import expected_task_metrics, task_metrics
 
 __all__ = [
     "PROTOCOLS",
@@ -49,9 +52,11 @@ __all__ = [
     "EmbeddingSystem",
     "EvaluationData",
     "EvaluationReport",
+    "GalleryMatches",
     "Interval",
     "Items",
     "ModelSystem",
+    "PerQueryMetrics",
     "Protocol",
     "RankMetrics",
     "ResultRecord",
@@ -64,14 +69,20 @@ __all__ = [
     "embed_items",
     "evaluate_systems",
     "expected_random_metrics",
+    "expected_task_metrics",
     "format_comparisons",
     "format_intervals",
     "format_table",
+    "k_reciprocal_blocks",
+    "k_reciprocal_rerank",
     "prepare_tasks",
+    "rank_blocks",
     "rank_metrics",
+    "reranked_metrics",
     "save_report",
     "select_items",
     "standard_pairs",
     "summarize_seeds",
+    "task_metrics",
     "untrained_model",
 ]

@@ -107,8 +107,11 @@ class RankedLists:
     def __call__(self, data: str, system: str, result: SearchResult, options: Mapping[str, Any]) -> dict[str, Any]:
         if system != self.system or self.count == 0:
             return {}
+        if result.metrics.per_query is None:
+            logger.warning("%s: no ranked lists under %s, which draws its galleries", data, result.task.protocol)
+            return {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        precisions = result.per_query().ap
+        precisions = result.metrics.per_query.ap
         kind = f"{result.task.query.modality}→{result.task.gallery.modality}"
         names = []
         for name, queries in choose_queries(precisions, self.count, self.seed).items():

@@ -24,8 +24,8 @@ from mmet.evaluation.cross_encoder import MatchingScorer
 from mmet.evaluation.embedding import RawBatch, embed_items, embed_with
 from mmet.evaluation.expansion import merge_queries
 from mmet.evaluation.protocols import Items, Modality, RetrievalTask
-from mmet.evaluation.ranking import GalleryMatches, RankMetrics
 from mmet.evaluation.search import Matcher, SearchOptions, SearchResult, run_search
+from mmet.evaluation.task_metrics import expected_task_metrics
 
 if TYPE_CHECKING:  # for annotations alone; importing transformers' models takes seconds
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -201,7 +201,7 @@ class ColorHistogramSystem(EmbeddingSystem):
 
 
 class ChanceSystem:
-    """The expected metrics of a gallery in uniformly random order, in closed form (`expected_random_metrics`)."""
+    """The expected metrics of a gallery in uniformly random order by the task's protocol (`expected_task_metrics`)."""
 
     name = "chance"
 
@@ -213,7 +213,7 @@ class ChanceSystem:
     ) -> list[SearchResult]:
         if options is not None and options.multi_query:  # other options leave a random order random
             tasks = [merge_queries(task, np.zeros((len(task.query), 1), np.float32))[0] for task in tasks]
-        return [SearchResult(task, expected_random_metrics(task.matches(), max_rank=max_rank)) for task in tasks]
+        return [SearchResult(task, expected_task_metrics(task, max_rank=max_rank)) for task in tasks]
 
 
 def untrained_model(model_class: type[PreTrainedModel], config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
@@ -252,62 +252,6 @@ def color_histogram(
             counts = np.bincount(stripe[..., channel].ravel().astype(np.int64) * bins // 256, minlength=bins)
             parts.append(counts / counts.sum())
     return np.sqrt(np.concatenate(parts) / len(parts)).astype(np.float32)
-
-
-def expected_random_metrics(matches: GalleryMatches, *, max_rank: int) -> RankMetrics:
-    """Expected mAP, mINP and CMC when every query's gallery is in uniformly random order; exact, no sampling.
-
-    For P matches among N entries, by linearity over positions and the distribution of the first and last match:
-
-    - E[AP] = (H_N + (N - H_N)(P - 1) / (N - 1)) / N, with the harmonic number H_N;
-    - E[INP] = Σ_m (P / m) C(m - 1, P - 1) / C(N, P) over the rank m of the last match;
-    - P(hit within k) = 1 - C(N - P, k) / C(N, k).
-
-    Raises:
-        ValueError: no query has a true match.
-    """
-    matches.require_valid_query()
-    num_matches, num_candidates = matches.counts()
-    valid = num_matches > 0
-    # Queries with the same P and N have the same expectation.
-    cases, repeats = np.unique(
-        np.stack([num_matches[valid], num_candidates[valid]], axis=1), axis=0, return_counts=True
-    )
-    precision = [_expected_average_precision(p, n) for p, n in cases]
-    penalty = [_expected_inverse_penalty(p, n) for p, n in cases]
-    hits = np.stack([_hit_probability(p, n, max_rank) for p, n in cases])  # (cases, max_rank)
-    return RankMetrics(
-        mAP=float(np.average(precision, weights=repeats)),
-        mINP=float(np.average(penalty, weights=repeats)),
-        cmc=np.average(hits, axis=0, weights=repeats),
-        num_queries=matches.num_queries,
-        num_valid_queries=int(valid.sum()),
-        num_gallery=matches.num_gallery,
-    )
-
-
-def _expected_average_precision(num_matches: int, num_candidates: int) -> float:
-    harmonic = np.sum(1 / np.arange(1, num_candidates + 1))
-    if num_candidates == 1:
-        return 1.0
-    other_matches = (num_matches - 1) / (num_candidates - 1)
-    return float((harmonic + (num_candidates - harmonic) * other_matches) / num_candidates)
-
-
-def _expected_inverse_penalty(num_matches: int, num_candidates: int) -> float:
-    # P(last match at m) = C(m - 1, P - 1) / C(N, P): P / N at m = N, and downwards by the ratio of neighbours.
-    ranks = np.arange(num_candidates, num_matches - 1, -1)  # N, N - 1, …, P
-    ratios = (ranks[:-1] - num_matches) / (ranks[:-1] - 1)  # C(m - 2, P - 1) / C(m - 1, P - 1)
-    probability = num_matches / num_candidates * np.concatenate([[1.0], np.cumprod(ratios)])
-    return float(np.sum(probability * num_matches / ranks))
-
-
-def _hit_probability(num_matches: int, num_candidates: int, max_rank: int) -> NDArray[np.float64]:
-    """Probability of a match among the first 1, 2, …, `max_rank` entries."""
-    drawn = np.arange(max_rank)
-    # The chance that draw number k misses too, given that all before it did.
-    misses = np.clip(num_candidates - num_matches - drawn, 0, None) / np.clip(num_candidates - drawn, 1, None)
-    return 1 - np.cumprod(misses, dtype=np.float64)
 
 
 def _histogram_batch(batch: RawBatch) -> NDArray[np.float32]:

@@ -193,9 +193,8 @@ def _panels(
 
 def _legend_beside(ax: Axes, title: str) -> None:
     """A legend to the right of the panel, where it hides no curve."""
-    ax.legend(
-        title=title, fontsize=8, title_fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0)
-    ).get_title().set_ha("left")
+    style = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "alignment": "left"}
+    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), **style)
 
 
 def _style_panel(ax: Axes, title: str) -> None:

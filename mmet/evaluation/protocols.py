@@ -4,15 +4,19 @@
     task.protocol, task.query.person_ids, task.gallery.person_ids
 
 An *item* is what one embedding stands for: an image, one caption, or one (image, caption) pair. A protocol names the
-splits that items come from and the *exclusion*: the same person's entries that are removed from a query's gallery
-because finding them proves nothing.
+splits that items come from, the *exclusion*: the same person's entries that are removed from a query's gallery because
+finding them proves nothing, and how the metrics are made of the ranks. `Protocol.describe` says all of it in every
+result file.
 
-| protocol | query and gallery | removed from a query's gallery |
-| --- | --- | --- |
-| `market` | splits `query`, `gallery` | same person, same camera (Zheng et al., Market-1501, 2015) |
-| `single-camera` | splits `query`, `gallery` | nothing |
-| `text-to-image` | all captions, all images of `test` | nothing; the caption's own image counts too |
-| `leave-one-image-out` | split `test` twice | items of the query's own image |
+- `market`: splits `query` and `gallery`; the same person's entries of the query's camera are removed (Zheng et al.,
+  Market-1501, 2015); AP is the mean of precisions, and means are over queries with a true match.
+- `market-matlab`: the same, but AP by trapezoids and means over all queries, as in Market-1501's Matlab code.
+- `cuhk03-np`: as `market`; CUHK03's new split (Zhong et al. 2017) was made for these rules.
+- `cuhk03-classic`: as `market`, but a gallery has one image of each of 100 persons, drawn from cameras other than the
+  query's; means over ten draws from a seed.
+- `no-camera`: as `market`, but nothing is removed.
+- `text-to-image`: all captions ask, all images of `test` are searched; the caption's own image counts too.
+- `leave-one-image-out`: split `test` twice; items of the query's own image are removed.
 """
 
 from __future__ import annotations
@@ -20,14 +24,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID, DatasetError
-from mmet.evaluation.ranking import GalleryMatches
+from mmet.evaluation.matches import GalleryMatches
+from mmet.evaluation.ranking import AveragePrecision, Denominator
 
 Modality = Literal["image", "text", "both"]
 MODALITIES: tuple[Modality, ...] = ("image", "text", "both")
@@ -42,18 +47,72 @@ class Exclusion(Enum):
 
 
 @dataclass(frozen=True)
+class SingleShot:
+    """A gallery of one image a person, drawn anew `repeats` times from the seed."""
+
+    repeats: int
+    seed: int
+    num_persons: int
+
+
+@dataclass(frozen=True)
 class Protocol:
-    """A named way to derive query and gallery from splits; `pairs` are the (query, gallery) modalities allowed."""
+    """A named way to derive query and gallery from splits and metrics from ranks.
+
+    Attributes:
+        name: as in `PROTOCOLS`.
+        query_split, gallery_split: where items come from.
+        exclusion: what is removed from a query's gallery.
+        pairs: the (query, gallery) modalities allowed.
+        ap: formula of the average precision, see `rank_metrics`.
+        denominator: which queries the means are over, likewise.
+        single_shot: how galleries are drawn; None for all entries.
+    """
 
     name: str
     query_split: str
     gallery_split: str
     exclusion: Exclusion
     pairs: tuple[tuple[Modality, Modality], ...]
+    ap: AveragePrecision = "mean-precision"
+    denominator: Denominator = "valid"
+    single_shot: SingleShot | None = None
 
     def fits(self, dataset: Mapping[str, Dataset]) -> bool:
         """Whether the dataset has the splits."""
         return self.query_split in dataset and self.gallery_split in dataset
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides the figures beside the embeddings, as JSON values for result files."""
+        return {
+            "name": self.name,
+            "query_split": self.query_split,
+            "gallery_split": self.gallery_split,
+            "removed_from_gallery": _EXCLUSION_WORDS[self.exclusion],
+            "junk": "person -1 is dropped",
+            "distractors": "persons that no query asks for, 0 among them, stay as wrong candidates",
+            "similarity": "cosine, float32",
+            "ties": "the entry with the smaller index ranks first",
+            "ap": self.ap,
+            "denominator": self.denominator,
+            "gallery": _gallery_words(self.single_shot),
+        }
+
+
+_EXCLUSION_WORDS = {
+    Exclusion.SAME_CAMERA: "same person and same camera; camera -1 removes nothing",
+    Exclusion.SAME_IMAGE: "same person and same image",
+    Exclusion.NOTHING: "nothing",
+}
+
+
+def _gallery_words(single_shot: SingleShot | None) -> str:
+    if single_shot is None:
+        return "all entries"
+    return (
+        f"one image a person, drawn from other cameras than the query's; mean over {single_shot.repeats} draws "
+        f"(seed {single_shot.seed})"
+    )
 
 
 _ALL_PAIRS = tuple((query, gallery) for query in MODALITIES for gallery in MODALITIES)
@@ -62,7 +121,17 @@ PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol("market", "query", "gallery", Exclusion.SAME_CAMERA, _ALL_PAIRS),
-        Protocol("single-camera", "query", "gallery", Exclusion.NOTHING, _ALL_PAIRS),
+        Protocol("market-matlab", "query", "gallery", Exclusion.SAME_CAMERA, _ALL_PAIRS, "trapezoid", "all"),
+        Protocol("cuhk03-np", "query", "gallery", Exclusion.SAME_CAMERA, _ALL_PAIRS),
+        Protocol(
+            "cuhk03-classic",
+            "query",
+            "gallery",
+            Exclusion.SAME_CAMERA,
+            _ALL_PAIRS,
+            single_shot=SingleShot(repeats=10, seed=0, num_persons=100),
+        ),
+        Protocol("no-camera", "query", "gallery", Exclusion.NOTHING, _ALL_PAIRS),
         Protocol("text-to-image", "test", "test", Exclusion.NOTHING, (("text", "image"),)),
         Protocol("leave-one-image-out", "test", "test", Exclusion.SAME_IMAGE, _ALL_PAIRS),
     )
@@ -119,6 +188,11 @@ class RetrievalTask:
     query_exclusion_ids: NDArray[np.int64] | None
     gallery_exclusion_ids: NDArray[np.int64] | None
 
+    @property
+    def rules(self) -> Protocol:
+        """The protocol itself. Raises `ValueError` for a name that is none."""
+        return _get_protocol(self.protocol)
+
     def matches(self) -> GalleryMatches:
         """The true matches of each query."""
         return GalleryMatches(
@@ -162,8 +236,37 @@ def build_task(dataset: DatasetDict, query: Modality, gallery: Modality, protoco
         _exclusion_ids(query_items, rules.exclusion),
         _exclusion_ids(gallery_items, rules.exclusion),
     )
-    task.matches().require_valid_query()  # now, not after hours of embedding
+    _check_task(task)  # now, not after hours of embedding
     return task
+
+
+def _check_task(task: RetrievalTask) -> None:
+    """Raise `ValueError` where a protocol has no sense on the data, saying which has."""
+    shot = task.rules.single_shot
+    if shot is not None:
+        persons = [len(np.unique(side.person_ids)) for side in (task.query, task.gallery)]
+        if persons != [shot.num_persons] * 2:
+            raise ValueError(
+                f"protocol {task.protocol!r} expects the {shot.num_persons} test persons of one of CUHK03's 20 splits "
+                f"in query and gallery, received {persons[0]} and {persons[1]}; for the new split of 700 persons "
+                "choose 'cuhk03-np', for other data 'market'"
+            )
+    matches = task.matches()
+    by_person_alone = GalleryMatches(task.query.person_ids, task.gallery.person_ids)
+    removes_all = not matches.counts()[0].any() and by_person_alone.counts()[0].any()
+    if removes_all and task.rules.exclusion is Exclusion.SAME_CAMERA:
+        raise ValueError(_one_camera_words(task))
+    matches.require_valid_query()
+
+
+def _one_camera_words(task: RetrievalTask) -> str:
+    cameras = np.unique(np.concatenate([_column(side.dataset, "camera_id") for side in (task.query, task.gallery)]))
+    seen = f"all images are from camera {cameras[0]}" if len(cameras) == 1 else "no person is seen by two cameras"
+    return (
+        f"no query has a true match left in its gallery: {seen}, and protocol {task.protocol!r} removes the gallery "
+        "entries of the query's own person and camera. Choose protocol 'no-camera' (--protocol no-camera), which "
+        "removes nothing; or, where camera ids are wrong, correct them (-1 stands for unknown)"
+    )
 
 
 def default_protocol(dataset: Mapping[str, Dataset], query: Modality, gallery: Modality) -> Protocol:

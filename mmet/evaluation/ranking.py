@@ -3,39 +3,55 @@
     metrics = rank_metrics(query_embeddings, gallery_embeddings, query_person_ids, gallery_person_ids)
     metrics.mAP, metrics.rank(1)
 
-All three metrics depend only on the ranks of a query's true matches, and the rank of a match is one plus the number of
-gallery entries ahead of it. Scores are computed for a block of queries at a time and, for each query, the entries
-ahead of every match are counted; the Q×G score matrix is never held and the gallery is never argsorted.
+All three metrics depend only on the ranks of a query's true matches (`mmet.evaluation.counting`). Scores are computed
+for a block of queries at a time; the Q×G matrix is never held and the gallery is never sorted by score.
 
 Definitions, for a query whose P true matches have the ranks r_1 < … < r_P (1 = best):
 
-- AP = mean of i / r_i (the mean of the precisions at the matches, as in torchreid, fast-reid, TransReID and IRRA; the
-  Matlab code of Market-1501 uses the trapezoid instead);
+- AP = mean of i / r_i (the mean of the precisions at the matches, as in torchreid, fast-reid, TransReID and IRRA), or
+  with `ap="trapezoid"` the mean of ((i - 1) / (r_i - 1) + i / r_i) / 2, where the first term is 1 for r_i = 1: the
+  area under the precision-recall curve as the Matlab code of Market-1501 (`compute_AP.m`) integrates it;
 - INP = P / r_P (Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook", 2020);
 - CMC at k = 1 if r_1 <= k, else 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA
+from mmet.data.schema import JUNK_PERSON_ID
+from mmet.evaluation.counting import MatchRanks, rank_matches
+from mmet.evaluation.matches import GalleryMatches
 
-BLOCK_BYTES = 16 * 2**20
-"""Default size of a block of scores: small enough for the last-level cache, large enough for a fast matrix product."""
+AveragePrecision = Literal["mean-precision", "trapezoid"]
+Denominator = Literal["valid", "all"]
+
+BLOCK_BYTES = 64 * 2**20
+"""Default size of a block of scores: matrix products of fewer rows take longer in all."""
 
 MAX_LENGTH = 1e18
 """Longest embedding whose float32 product with another is certainly finite; one below its inverse counts as zero."""
 
-SAMPLE_STRIDE = 16
-"""Of a query's scores, one in this many is looked at to choose between two equally exact ways to count."""
+
+@dataclass(frozen=True, eq=False)
+class PerQueryMetrics:
+    """What the means are made of, in query order.
+
+    Attributes:
+        ap: `(Q,)` float64, average precision; NaN for queries without a true match.
+        inp: `(Q,)` float64, inverse negative penalty; likewise.
+        first_rank: `(Q,)` int64, rank of the first true match, 1 = best; 0 for queries without one.
+    """
+
+    ap: NDArray[np.float64]
+    inp: NDArray[np.float64]
+    first_rank: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +59,13 @@ class RankMetrics:
     """The metrics of one retrieval run; every metric is a fraction in [0, 1].
 
     Attributes:
-        mAP: mean average precision over the valid queries.
-        mINP: mean inverse negative penalty over the valid queries.
-        cmc: `(max_rank,)` float64; `cmc[k - 1]` is the share of valid queries with a true match among the first k.
+        mAP: mean average precision, over the valid queries unless asked otherwise.
+        mINP: mean inverse negative penalty over the same.
+        cmc: `(max_rank,)` float64; `cmc[k - 1]` is the share of the same queries with a true match among the first k.
         num_queries: all queries.
-        num_valid_queries: queries with a true match in their gallery; the others are left out of every mean.
+        num_valid_queries: queries with a true match in their gallery.
         num_gallery: gallery entries, junk not counted.
+        per_query: the metrics of each query, where they were asked for.
     """
 
     mAP: float
@@ -57,6 +74,7 @@ class RankMetrics:
     num_queries: int
     num_valid_queries: int
     num_gallery: int
+    per_query: PerQueryMetrics | None = None
 
     def rank(self, k: int) -> float:
         """Rank-k accuracy. Raises `ValueError` for a k that the curve does not reach."""
@@ -74,6 +92,9 @@ def rank_metrics(
     gallery_camera_ids: ArrayLike | torch.Tensor | None = None,
     *,
     max_rank: int = 50,
+    ap: AveragePrecision = "mean-precision",
+    denominator: Denominator = "valid",
+    return_per_query: bool = False,
     block_bytes: int = BLOCK_BYTES,
     num_threads: int | None = None,
 ) -> RankMetrics:
@@ -83,8 +104,8 @@ def rank_metrics(
     keep their gallery order: of two, the one with the smaller index ranks first. Gallery entries with person id -1
     (junk) are ignored; any other person that no query asks for, such as Market-1501's distractors with id 0, stays as
     a wrong candidate. With camera ids, an entry of the query's own person *and* camera is removed from that query's
-    gallery; a camera id of -1 is unknown and removes nothing. Queries without a true match left are skipped and
-    counted.
+    gallery; a camera id of -1 is unknown and removes nothing. Queries without a true match left are counted, and
+    skipped unless `denominator` says otherwise.
 
     Args:
         query_embeddings: `(Q, D)`, any real dtype.
@@ -94,88 +115,63 @@ def rank_metrics(
         query_camera_ids: `(Q,)` integers, or None for no camera rule.
         gallery_camera_ids: `(G,)` integers, given exactly when `query_camera_ids` is.
         max_rank: length of the CMC curve. It may exceed the gallery, where the curve is 1.
+        ap: formula of the average precision, see above.
+        denominator: means are over the `valid` queries, or over `all`, of which those without a true match give 0 (as
+            the Matlab code of Market-1501 divides).
+        return_per_query: whether the result has `per_query`.
         block_bytes: memory for one block of scores; at least one query's scores are held.
         num_threads: threads that count; None for as many as torch uses. The result does not depend on it.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinite embeddings, or no query with a true match.
+        ValueError: shapes that do not fit, NaN or infinite embeddings, no query with a true match, or an option that
+            is none.
     """
     person_ids, camera_ids = _checked_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
     query, _ = _matrix_and_lengths(query_embeddings, "query_embeddings")
     gallery, gallery_lengths = _matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
     _check_shapes(query, gallery, person_ids)
-    _check_max_rank(max_rank)
+    _check_options(max_rank, ap, denominator)
 
     clean = person_ids[1] != JUNK_PERSON_ID  # (G,)
     if not clean.all():
         gallery, gallery_lengths = gallery[clean], gallery_lengths[clean]
     matches = GalleryMatches(person_ids[0], person_ids[1][clean], *_select_cameras(camera_ids, clean))
-    matches.require_valid_query()
-    blocks = _score_blocks(query, gallery, np.reciprocal(gallery_lengths), block_bytes)
-    ranks = _ranks_by_query(blocks, matches, num_threads or torch.get_num_threads())
-    return average_ranks(ranks, len(query), len(gallery), max_rank)
+    return rank_blocks(
+        _score_blocks(query, gallery, np.reciprocal(gallery_lengths), block_bytes),
+        matches,
+        max_rank=max_rank,
+        ap=ap,
+        denominator=denominator,
+        return_per_query=return_per_query,
+        num_threads=num_threads,
+    )
 
 
-class GalleryMatches:
-    """Which gallery entries are a query's true matches and which are removed from its gallery.
+def rank_blocks(
+    blocks: Iterable[NDArray[np.float32]],
+    matches: GalleryMatches,
+    *,
+    max_rank: int = 50,
+    ap: AveragePrecision = "mean-precision",
+    denominator: Denominator = "valid",
+    return_per_query: bool = False,
+    num_threads: int | None = None,
+) -> RankMetrics:
+    """The same from scores of any kind, such as negated distances.
 
     Args:
-        query_person_ids: `(Q,)`.
-        gallery_person_ids: `(G,)`, without junk.
-        query_camera_ids: `(Q,)` or None.
-        gallery_camera_ids: `(G,)` or None.
+        blocks: `(B, G)` float32, greater is better, finite; the rows of consecutive queries. Overwritten.
+        matches: of all queries with the whole gallery; at least one query must have a true match.
+
+    Raises:
+        ValueError: as `rank_metrics`, and when the blocks together are not one row for each query.
     """
-
-    def __init__(
-        self,
-        query_person_ids: NDArray[np.int64],
-        gallery_person_ids: NDArray[np.int64],
-        query_camera_ids: NDArray[np.int64] | None = None,
-        gallery_camera_ids: NDArray[np.int64] | None = None,
-    ) -> None:
-        # A stable sort by person keeps gallery order within a person, which the rule for ties relies on.
-        self._by_person = np.argsort(gallery_person_ids, kind="stable")
-        ordered = gallery_person_ids[self._by_person]
-        self._first = np.searchsorted(ordered, query_person_ids, side="left")
-        self._last = np.searchsorted(ordered, query_person_ids, side="right")
-        self._query_cameras = query_camera_ids
-        self._gallery_cameras = gallery_camera_ids
-        self.num_queries = len(query_person_ids)
-        self.num_gallery = len(gallery_person_ids)
-
-    def same_person(self, query: int) -> NDArray[np.int64]:
-        """Ascending gallery indices of the query's person, removed ones included."""
-        return self._by_person[self._first[query] : self._last[query]]
-
-    def of_query(self, query: int) -> NDArray[np.int64]:
-        """Ascending gallery indices of the query's true matches."""
-        same_person = self.same_person(query)
-        if self._query_cameras is None or self._gallery_cameras is None:
-            return same_person
-        camera = self._query_cameras[query]
-        if camera == NO_CAMERA:
-            return same_person
-        return same_person[self._gallery_cameras[same_person] != camera]
-
-    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each query, the number of its true matches and of all entries left in its gallery, both `(Q,)`."""
-        num_matches = np.array([self.of_query(query).size for query in range(self.num_queries)], dtype=np.int64)
-        num_removed = (self._last - self._first) - num_matches
-        return num_matches, self.num_gallery - num_removed
-
-    def require_valid_query(self) -> None:
-        """Raise `ValueError`, saying why, when no query has a true match."""
-        if any(self.of_query(query).size for query in range(self.num_queries)):
-            return
-        if (self._last > self._first).any():
-            raise ValueError(
-                "no query has a true match left in its gallery: every gallery entry of a query's person is from the "
-                "query's own camera, and the camera rule removes those. With images from a single camera, leave the "
-                "camera rule out: protocol 'single-camera', or no camera ids"
-            )
-        raise ValueError(
-            "no query has a true match: query and gallery share no person id; expected one numbering in both"
-        )
+    _check_options(max_rank, ap, denominator)
+    matches.require_valid_query()
+    ranks = rank_matches(blocks, matches, num_threads or torch.get_num_threads())
+    return summarize_ranks(
+        ranks, matches.num_gallery, max_rank, ap=ap, denominator=denominator, return_per_query=return_per_query
+    )
 
 
 def _matrix_and_lengths(
@@ -251,9 +247,13 @@ def _check_shapes(
             raise ValueError(f"expected {len(embeddings)} {side}_person_ids, one an embedding, received {len(ids)}")
 
 
-def _check_max_rank(max_rank: int) -> None:
+def _check_options(max_rank: int, ap: str, denominator: str) -> None:
     if max_rank < 1:
         raise ValueError(f"expected max_rank of at least 1, received {max_rank}")
+    if ap not in AP_FORMULAS:
+        raise ValueError(f"expected ap out of {', '.join(AP_FORMULAS)}, received {ap!r}")
+    if denominator not in ("valid", "all"):
+        raise ValueError(f"expected denominator valid or all, received {denominator!r}")
 
 
 def _select_cameras(
@@ -282,77 +282,58 @@ def _score_blocks(
         yield scores
 
 
-def _ranks_by_query(
-    blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches, num_threads: int
-) -> list[NDArray[np.int64]]:
-    """The ascending ranks of each valid query's true matches, in query order."""
-    ranks: list[NDArray[np.int64]] = []
-    first_query = 0
-    with ThreadPoolExecutor(num_threads) as threads:
-        for scores in blocks:
-            # Sorting releases Python's lock, so threads share the rows; one contiguous share each keeps overhead low.
-            shares = np.array_split(np.arange(len(scores)), num_threads)
-            for part in threads.map(partial(_ranks_of_rows, scores, first_query, matches), shares):
-                ranks.extend(part)
-            first_query += len(scores)
-    return ranks
-
-
-def _ranks_of_rows(
-    scores: NDArray[np.float32], first_query: int, matches: GalleryMatches, rows: NDArray[np.int64]
-) -> list[NDArray[np.int64]]:
-    """Ranks for some `rows` of a block of scores `(B, G)` whose first row is query number `first_query`."""
-    ranks = []
-    for row in rows:
-        true_matches = matches.of_query(first_query + row)
-        if true_matches.size:
-            ranks.append(_match_ranks(scores[row], true_matches, matches.same_person(first_query + row)))
-    return ranks
-
-
-def _match_ranks(
-    scores: NDArray[np.float32], true_matches: NDArray[np.int64], same_person: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Ascending ranks `(P,)` of one query's true matches. Overwrites the same-person entries of `scores` `(G,)`."""
-    match_scores = scores[true_matches]  # (P,)
-    # What remains after this can only be a wrong candidate: the person's entries are true matches or removed ones.
-    scores[same_person] = -np.inf
-    wrong_ahead = _count_ahead(scores, match_scores, true_matches)
-    best_first = np.argsort(-match_scores, kind="stable")
-    return wrong_ahead[best_first] + np.arange(1, len(true_matches) + 1)
-
-
-def _count_ahead(
-    scores: NDArray[np.float32], thresholds: NDArray[np.float32], positions: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """For each threshold, how many scores are greater, or equal and at a smaller index than its position; `(P,)`."""
-    lowest = thresholds.min()
-    # A good model leaves few contenders. Copying them out pays where it halves the sort, which a sample foretells.
-    sample = scores[::SAMPLE_STRIDE]
-    few_contenders = 2 * np.count_nonzero(sample >= lowest) < sample.size
-    ordered = np.sort(scores[scores >= lowest] if few_contenders else scores)
-    not_greater = np.searchsorted(ordered, thresholds, side="right")
-    ahead = ordered.size - not_greater
-    tied = not_greater - np.searchsorted(ordered, thresholds, side="left")
-    for index in np.flatnonzero(tied):
-        ahead[index] += np.count_nonzero(scores[: positions[index]] == thresholds[index])
-    return ahead
-
-
-def average_ranks(ranks: list[NDArray[np.int64]], num_queries: int, num_gallery: int, max_rank: int) -> RankMetrics:
-    """Means over the valid queries' ranks."""
-    counts = np.array([len(query_ranks) for query_ranks in ranks])  # (V,), matches of each valid query
-    starts = np.cumsum(counts) - counts
-    all_ranks = np.concatenate(ranks)
-    nth_match = np.arange(len(all_ranks)) - np.repeat(starts, counts) + 1  # 1, 2, … within each query
-    precision_sums = np.add.reduceat(nth_match / all_ranks, starts)
-    first, last = all_ranks[starts], all_ranks[starts + counts - 1]
-    hits = np.bincount(np.minimum(first, max_rank + 1), minlength=max_rank + 2)[1:-1]  # first match at rank 1, 2, …
+def summarize_ranks(
+    ranks: MatchRanks,
+    num_gallery: int,
+    max_rank: int,
+    *,
+    ap: AveragePrecision = "mean-precision",
+    denominator: Denominator = "valid",
+    return_per_query: bool = False,
+) -> RankMetrics:
+    """The metrics of given ranks; see `rank_metrics`."""
+    values = _per_query_metrics(ranks, AP_FORMULAS[ap])
+    valid = ranks.counts > 0
+    divisor = np.count_nonzero(valid) if denominator == "valid" else len(valid)
+    first = np.minimum(values.first_rank[valid], max_rank + 1)
+    hits = np.bincount(first, minlength=max_rank + 2)[1:-1]  # first match at rank 1, 2, …
     return RankMetrics(
-        mAP=float(np.mean(precision_sums / counts)),
-        mINP=float(np.mean(counts / last)),
-        cmc=np.cumsum(hits) / len(ranks),
-        num_queries=num_queries,
-        num_valid_queries=len(ranks),
+        mAP=float(values.ap[valid].sum() / divisor),
+        mINP=float(values.inp[valid].sum() / divisor),
+        cmc=np.cumsum(hits) / divisor,
+        num_queries=len(valid),
+        num_valid_queries=int(np.count_nonzero(valid)),
         num_gallery=num_gallery,
+        per_query=values if return_per_query else None,
     )
+
+
+def _per_query_metrics(
+    ranks: MatchRanks, precisions: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+) -> PerQueryMetrics:
+    valid = ranks.counts > 0
+    counts = ranks.counts[valid]  # (V,), matches of each valid query
+    ap, inp = (np.full(len(valid), np.nan) for _ in range(2))
+    first_rank = np.zeros(len(valid), dtype=np.int64)
+    if len(counts):
+        starts = np.cumsum(counts) - counts
+        nth_match = np.arange(len(ranks.ranks)) - np.repeat(starts, counts) + 1  # 1, 2, … within each query
+        ap[valid] = np.add.reduceat(precisions(nth_match, ranks.ranks), starts) / counts
+        inp[valid] = counts / ranks.ranks[starts + counts - 1]
+        first_rank[valid] = ranks.ranks[starts]
+    return PerQueryMetrics(ap, inp, first_rank)
+
+
+def _precisions(nth_match: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Precision at each match."""
+    return nth_match / ranks
+
+
+def _trapezoids(nth_match: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean of the precision at each match and just before it; before the first entry of all it counts as 1."""
+    before = np.divide(nth_match - 1, ranks - 1, out=np.ones(len(ranks)), where=ranks > 1)
+    return (before + nth_match / ranks) / 2
+
+
+AP_FORMULAS = {"mean-precision": _precisions, "trapezoid": _trapezoids}
+"""What is averaged over a query's true matches, by the name of the formula."""

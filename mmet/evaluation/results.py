@@ -19,7 +19,7 @@ import numpy as np
 
 from mmet.evaluation.bootstrap import BootstrapOptions, Interval, QueryValues, bootstrap_means
 from mmet.evaluation.figures import plot_cmc, plot_reliability, plot_roc, save_figure
-from mmet.evaluation.protocols import Modality
+from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.ranking import RankMetrics
 from mmet.evaluation.search import REPORTED_RANKS
 
@@ -66,6 +66,7 @@ class ResultRecord:
             "data": self.data,
             "data_root": self.data_root,
             "protocol": self.protocol,
+            "protocol_rules": PROTOCOLS[self.protocol].describe(),
             "query": self.query,
             "gallery": self.gallery,
             "system": self.system,

@@ -18,7 +18,7 @@ from datasets import DatasetDict
 
 from configuration_mmet import MMETConfig
 from mmet.data import DataArgument, load_reid_dataset
-from mmet.data.synthetic import LAYOUTS, PROVENANCE_FILE, STYLES
+from mmet.data.synthetic import PROVENANCE_FILE, command_options
 from mmet.evaluation import ModelSystem, RetrievalTask, build_task
 from mmet.evaluation.protocols import Modality
 from mmet.report import figures
@@ -255,20 +255,13 @@ def reproduction_commands(request: ReportRequest) -> list[tuple[str, str]]:
 def world_command(root: Path) -> str | None:
     """The command that draws the synthetic world in a folder; None for other data and for styles without a name."""
     try:
-        arguments = json.loads((root / PROVENANCE_FILE).read_text(encoding="utf-8"))["arguments"]
-        layout, style = LAYOUTS[arguments["layout"]], arguments["style"]["name"]
+        options = command_options(json.loads((root / PROVENANCE_FILE).read_text(encoding="utf-8"))["arguments"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if style not in STYLES:
-        return None
-    counts = ["num_train_ids", "num_test_ids"] + ["num_val_ids"] * layout.has_validation
-    options = (
-        {name: arguments[name] for name in counts} if layout.has_splits else {"num_ids": arguments["num_train_ids"]}
-    )
-    options |= {name: arguments[name] for name in ("images_per_id", "seed", "image_height", "image_width")}
-    words = ["python", "-m", "mmet.data.synthetic", "--layout", arguments["layout"], "--style", style]
-    words += ["--output", str(root)]
-    return shlex.join([*words, *(word for name, value in options.items() for word in (f"--{name}", str(value)))])
+    words = ["python", "-m", "mmet.data.synthetic", "--output", str(root)]
+    for name, value in options.items():
+        words += [f"--{name}", *([] if value is None else [str(value)])]
+    return shlex.join(words)
 
 
 def plan_figures(page: Page) -> dict[str, Callable[[], bytes]]:

@@ -113,7 +113,7 @@ def run_search(
     return Search(
         task=task,
         num_all_queries=num_all,
-        metrics=_rank_metrics(task, slice(None), query, gallery),
+        metrics=_rank_metrics(task, query, gallery),
         lists=[
             _ranked_list(task, stratum, position, precisions[position], query, gallery, num_candidates)
             for stratum, position in choose_queries(precisions, rng).items()
@@ -143,22 +143,23 @@ def average_precisions(
     task: RetrievalTask, query_embeddings: NDArray[np.float32], gallery_embeddings: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Average precision of each query `(Q,)`. Raises `ValueError` for a query without a true match."""
-    ones = [slice(position, position + 1) for position in range(len(task.query))]
-    return np.array([_rank_metrics(task, one, query_embeddings, gallery_embeddings).mAP for one in ones])
+    metrics = _rank_metrics(task, query_embeddings, gallery_embeddings)
+    if metrics.num_valid_queries < metrics.num_queries:
+        raise ValueError(f"{metrics.num_queries - metrics.num_valid_queries} queries have no true match")
+    assert metrics.per_query is not None
+    return metrics.per_query.ap
 
 
-def _rank_metrics(
-    task: RetrievalTask, queries: slice, query: NDArray[np.float32], gallery: NDArray[np.float32]
-) -> RankMetrics:
-    """The metrics of some of the task's queries."""
-    exclusion = task.query_exclusion_ids
+def _rank_metrics(task: RetrievalTask, query: NDArray[np.float32], gallery: NDArray[np.float32]) -> RankMetrics:
+    """The metrics of a task, with those of each query."""
     return rank_metrics(
-        query[queries],
+        query,
         gallery,
-        task.query.person_ids[queries],
+        task.query.person_ids,
         task.gallery.person_ids,
-        None if exclusion is None else exclusion[queries],
+        task.query_exclusion_ids,
         task.gallery_exclusion_ids,
+        return_per_query=True,
     )
 
 
@@ -191,9 +192,8 @@ def top_candidates(
     What the protocol removes from the query's gallery (such as the same person in the same camera) does not appear;
     of equal scores the smaller position comes first, as in `rank_metrics`.
     """
-    matches = task.matches()
-    true_matches = matches.of_query(position)
-    removed = np.setdiff1d(matches.same_person(position), true_matches)
+    entries = task.matches().entries(position, position + 1)
+    true_matches, removed = entries.columns[entries.is_match], entries.columns[~entries.is_match]
     scores = gallery_embeddings @ query_embedding  # (G,)
     order = np.argsort(-scores, kind="stable")
     kept = order[~np.isin(order, removed)][:count]

@@ -20,7 +20,32 @@ from mmet.evaluation import (
     untrained_model,
 )
 from mmet.evaluation.baselines import color_histogram
-from mmet.evaluation.ranking import GalleryMatches
+from mmet.evaluation.matches import GalleryMatches
+
+
+def trapezoid_average_precision(ranks):
+    """The loop of Market-1501's Matlab code over one ranking, with the ranks of its true matches."""
+    area, found, old_recall, old_precision = 0.0, 0, 0.0, 1.0
+    for rank in range(1, ranks[-1] + 1):
+        found += rank in ranks
+        recall, precision = found / len(ranks), found / rank
+        area += (recall - old_recall) * (old_precision + precision) / 2
+        old_recall, old_precision = recall, precision
+    return area
+
+
+@pytest.mark.parametrize(("num_matches", "num_candidates"), [(1, 1), (1, 5), (2, 5), (3, 3), (4, 6), (6, 7)])
+def test_expected_random_metrics__trapezoids_and_all_queries(num_matches, num_candidates):
+    orders = np.array(list(permutations(range(num_candidates))))
+    areas = [trapezoid_average_precision(np.flatnonzero(order < num_matches) + 1) for order in orders]
+    persons = np.where(np.arange(num_candidates) < num_matches, 1, 2)
+    matches = GalleryMatches(np.array([1, 9, 9]), persons)  # two queries without a match
+    valid = expected_random_metrics(matches, max_rank=4, ap="trapezoid")
+    assert valid.mAP == pytest.approx(np.mean(areas))
+    over_all = expected_random_metrics(matches, max_rank=4, ap="trapezoid", denominator="all")
+    assert over_all.mAP == pytest.approx(np.mean(areas) / 3)
+    assert over_all.mINP == pytest.approx(valid.mINP / 3)
+    np.testing.assert_allclose(over_all.cmc, valid.cmc / 3)
 
 
 @pytest.mark.parametrize(("num_matches", "num_candidates"), [(1, 1), (1, 5), (2, 5), (3, 3), (4, 6), (6, 7)])

@@ -41,7 +41,7 @@ def test_name_systems__every_path_has_a_name_that_ends_it(paths):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "b", "a/"], "each model once, or named as name=folder"),
+        (["a", "b", "a/"], "expected each model once, or"),
         (["x=a", "x=b"], "the row name 'x' is taken"),
         (["model"], "the row name 'model' is taken"),
         (["=a"], "expected a folder, a Hub name, or name=folder, received '=a'"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from datasets import DatasetDict, concatenate_datasets
 
 from mmet.data.schema import DatasetError
-from mmet.evaluation import build_task, select_items, standard_pairs
+from mmet.evaluation import PROTOCOLS, build_task, select_items, standard_pairs
 
 
 def matched_images(task, query):
@@ -22,8 +24,8 @@ def test_build_task__market_drops_junk_keeps_distractors_and_excludes_own_camera
     assert matched_images(task, 1) == [2]
 
 
-def test_build_task__single_camera_excludes_nothing(market_dataset):
-    task = build_task(market_dataset, "image", "image", "single-camera")
+def test_build_task__no_camera_excludes_nothing(market_dataset):
+    task = build_task(market_dataset, "image", "image", "no-camera")
     assert (task.query_exclusion_ids, task.gallery_exclusion_ids) == (None, None)
     assert matched_images(task, 0) == [0, 1]
 
@@ -79,11 +81,48 @@ def test_build_task__captions_where_there_are_none(market_dataset, modality):
         build_task(market_dataset, modality, "image")
 
 
-def test_build_task__single_camera_data_by_the_market_protocol_explains_itself(market_dataset):
-    one_camera = market_dataset.map(lambda row: {"camera_id": 1})
-    with pytest.raises(ValueError, match="protocol 'single-camera'"):
-        build_task(one_camera, "image", "image")
-    assert len(build_task(one_camera, "image", "image", "single-camera").query) == 3
+@pytest.mark.parametrize("protocol", ["market", "market-matlab", "cuhk03-np"])
+def test_build_task__images_of_one_camera_explain_themselves(market_dataset, protocol):
+    one_camera = market_dataset.map(lambda row: {"camera_id": 4})
+    with pytest.raises(
+        ValueError, match=r"all images are from camera 4, and protocol '.*'.*Choose protocol 'no-camera'"
+    ):
+        build_task(one_camera, "image", "image", protocol)
+    assert len(build_task(one_camera, "image", "image", "no-camera").query) == 3
+
+
+def test_build_task__each_person_in_a_camera_of_its_own_explains_itself(market_dataset):
+    own_camera = market_dataset.map(lambda row: {"camera_id": row["person_id"] + 5})
+    with pytest.raises(ValueError, match=r"no person is seen by two cameras.*'no-camera'"):
+        build_task(own_camera, "image", "image")
+
+
+@pytest.mark.parametrize(
+    ("name", "ap", "denominator"),
+    [
+        ("market", "mean-precision", "valid"),
+        ("market-matlab", "trapezoid", "all"),
+        ("cuhk03-np", "mean-precision", "valid"),
+        ("no-camera", "mean-precision", "valid"),
+        ("text-to-image", "mean-precision", "valid"),
+    ],
+)
+def test_describe__says_what_decides_the_figures(name, ap, denominator):
+    words = PROTOCOLS[name].describe()
+    assert json.loads(json.dumps(words)) == words
+    assert (words["name"], words["ap"], words["denominator"]) == (name, ap, denominator)
+    assert words["junk"].startswith("person -1")
+    assert words["gallery"] == "all entries"
+    assert ("same camera" in words["removed_from_gallery"]) == (name in ("market", "market-matlab", "cuhk03-np"))
+
+
+def test_describe__single_shot():
+    assert "10 draws (seed 0)" in PROTOCOLS["cuhk03-classic"].describe()["gallery"]
+
+
+def test_build_task__classic_cuhk03_has_one_hundred_persons(market_dataset):
+    with pytest.raises(ValueError, match=r"100 test persons.*received 3 and 4.*'cuhk03-np'.*'market'"):
+        build_task(market_dataset, "image", "image", "cuhk03-classic")
 
 
 @pytest.mark.parametrize(

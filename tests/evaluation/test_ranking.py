@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmet.evaluation import rank_metrics
+from mmet.evaluation.counting import MAX_COMPARED_MATCHES
+from mmet.evaluation.matches import GalleryMatches
+from mmet.evaluation.ranking import rank_blocks
 
 # Rows of ±1 with one or four entries have the length 1 or 2, and every cosine is a multiple of 1/4: float32 holds all
 # of it exactly, so that equal scores are equal bits in any order of summation.
@@ -29,9 +32,12 @@ EXACT_ROWS = np.array(
 )
 
 
-def reference_metrics(query, gallery, query_persons, gallery_persons, query_cameras, gallery_cameras, max_rank):
-    """AP, INP and CMC of each valid query by sorting a list of candidates, in Python's own floats."""
-    precisions, penalties, curves = [], [], []
+def reference_metrics(query, gallery, query_persons, gallery_persons, query_cameras, gallery_cameras):
+    """AP, INP and first rank of each query by sorting a list of candidates, in Python's own floats; None without one.
+
+    AP by both formulas; the trapezoids are added up entry by entry, as `compute_AP.m` does.
+    """
+    results = []
     for row, person, camera in zip(query, query_persons, query_cameras, strict=True):
         candidates = []
         for position, (other, other_person, other_camera) in enumerate(
@@ -45,11 +51,16 @@ def reference_metrics(query, gallery, query_persons, gallery_persons, query_came
             candidates.append((-score, position, other_person == person))
         candidates.sort()
         ranks = [rank for rank, (_, _, is_match) in enumerate(candidates, start=1) if is_match]
+        results.append(None)
         if ranks:
-            precisions.append(sum(found / rank for found, rank in enumerate(ranks, start=1)) / len(ranks))
-            penalties.append(len(ranks) / ranks[-1])
-            curves.append([float(ranks[0] <= k) for k in range(1, max_rank + 1)])
-    return np.array(precisions), np.array(penalties), np.array(curves)
+            mean_precision = sum(found / rank for found, rank in enumerate(ranks, start=1)) / len(ranks)
+            area, found, recall, precision = 0.0, 0, 0.0, 1.0
+            for rank in range(1, len(candidates) + 1):
+                found += rank in ranks
+                area += (found / len(ranks) - recall) * (precision + found / rank) / 2
+                recall, precision = found / len(ranks), found / rank
+            results[-1] = (mean_precision, area, len(ranks) / ranks[-1], ranks[0])
+    return results
 
 
 @st.composite
@@ -66,9 +77,13 @@ def retrieval_problems(draw):
         "persons": (integers(num_query, 0, 3), integers(num_gallery, -1, 3)),
         "cameras": draw(st.sampled_from([None, (-1, 1), (1, 1), (-1, 3)])),
         "draw_cameras": lambda low, high: (integers(num_query, low, high), integers(num_gallery, low, high)),
-        "max_rank": draw(st.integers(1, 30)),
-        "block_bytes": draw(st.sampled_from([1, 100, 2**20])),
-        "num_threads": draw(st.sampled_from([1, 3])),
+        "options": {
+            "max_rank": draw(st.integers(1, 30)),
+            "ap": draw(st.sampled_from(["mean-precision", "trapezoid"])),
+            "denominator": draw(st.sampled_from(["valid", "all"])),
+            "block_bytes": draw(st.sampled_from([1, 100, 2**20])),
+            "num_threads": draw(st.sampled_from([1, 3])),
+        },
     }
 
 
@@ -78,27 +93,40 @@ def test_rank_metrics__equals_reference(problem):
     cameras = problem["draw_cameras"](*problem["cameras"]) if problem["cameras"] else (None, None)
     query_persons, gallery_persons = problem["persons"]
     without = ([None] * len(query_persons), [None] * len(gallery_persons))
-    precision, penalty, curves = reference_metrics(
+    reference = reference_metrics(
         problem["query"],
         problem["gallery"],
         query_persons,
         gallery_persons,
         *(without if cameras[0] is None else cameras),
-        problem["max_rank"],
     )
     arguments = (problem["query"], problem["gallery"], query_persons, gallery_persons, *cameras)
-    options = {key: problem[key] for key in ("max_rank", "block_bytes", "num_threads")}
-    if len(precision) == 0:
+    options = problem["options"]
+    if not any(reference):
         with pytest.raises(ValueError, match="no query has a true match"):
             rank_metrics(*arguments, **options)
         return
-    metrics = rank_metrics(*arguments, **options)
-    assert metrics.mAP == pytest.approx(precision.mean(), abs=1e-12)
-    assert metrics.mINP == pytest.approx(penalty.mean(), abs=1e-12)
-    np.testing.assert_allclose(metrics.cmc, curves.mean(axis=0), atol=1e-12)
-    assert metrics.num_queries == len(query_persons)
-    assert metrics.num_valid_queries == len(precision)
+    metrics = rank_metrics(*arguments, **options, return_per_query=True)
+    check_metrics(metrics, reference, options)
     assert metrics.num_gallery == np.sum(gallery_persons != -1)
+
+
+def check_metrics(metrics, reference, options, tolerance=1e-12):
+    """Assert that metrics are those of the reference's queries."""
+    valid = [query for query in reference if query]
+    divisor = len(valid) if options["denominator"] == "valid" else len(reference)
+    formula = ["mean-precision", "trapezoid"].index(options["ap"])
+    ranks = range(1, options["max_rank"] + 1)
+    assert metrics.mAP == pytest.approx(sum(query[formula] for query in valid) / divisor, abs=tolerance)
+    assert metrics.mINP == pytest.approx(sum(query[2] for query in valid) / divisor, abs=tolerance)
+    curve = [sum(query[3] <= rank for query in valid) / divisor for rank in ranks]
+    np.testing.assert_allclose(metrics.cmc, curve, atol=tolerance)
+    assert (metrics.num_queries, metrics.num_valid_queries) == (len(reference), len(valid))
+    missing = (np.nan,) * 3 + (0,)
+    found = metrics.per_query
+    np.testing.assert_allclose(found.ap, [(query or missing)[formula] for query in reference], atol=tolerance)
+    np.testing.assert_allclose(found.inp, [(query or missing)[2] for query in reference], atol=tolerance)
+    assert found.first_rank.tolist() == [(query or missing)[3] for query in reference]
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.5])
@@ -113,15 +141,51 @@ def test_rank_metrics__equals_reference_on_real_valued_embeddings(signal, block_
     gallery = signal * centres[gallery_persons] + rng.standard_normal((300, 24)) * 0.3
     query *= rng.uniform(0.01, 100, (40, 1))
     gallery *= 10.0 ** rng.uniform(-8, 8, (300, 1))
-    precision, penalty, curves = reference_metrics(
-        query, gallery, query_persons, gallery_persons, query_cameras, gallery_cameras, 50
-    )
+    options = {"max_rank": 50, "ap": "mean-precision", "denominator": "valid"}
+    cameras = (query_cameras, gallery_cameras)
+    reference = reference_metrics(query, gallery, query_persons, gallery_persons, *cameras)
     metrics = rank_metrics(
-        query, gallery, query_persons, gallery_persons, query_cameras, gallery_cameras, block_bytes=block_bytes
+        query, gallery, query_persons, gallery_persons, *cameras, block_bytes=block_bytes, return_per_query=True
     )
-    assert metrics.mAP == pytest.approx(precision.mean(), abs=1e-9)
-    assert metrics.mINP == pytest.approx(penalty.mean(), abs=1e-9)
-    np.testing.assert_allclose(metrics.cmc, curves.mean(axis=0), atol=1e-9)
+    check_metrics(metrics, reference, options, tolerance=1e-9)
+
+
+@pytest.mark.parametrize("num_matches", [MAX_COMPARED_MATCHES, MAX_COMPARED_MATCHES + 1, 400])
+def test_rank_metrics__many_matches_with_ties(num_matches):
+    """Beyond some number of matches a query's scores are sorted instead; ties are broken by position in either way."""
+    rng = np.random.default_rng(num_matches)
+    persons = rng.permutation(np.repeat([1, 2], [num_matches, 600]))
+    rows = EXACT_ROWS[rng.integers(0, len(EXACT_ROWS), len(persons))]
+    reference = reference_metrics(EXACT_ROWS[:2], rows, [1, 3], persons, [None] * 2, [None] * len(persons))
+    metrics = rank_metrics(EXACT_ROWS[:2], rows, [1, 3], persons, return_per_query=True)
+    check_metrics(metrics, reference, {"max_rank": 50, "ap": "mean-precision", "denominator": "valid"})
+
+
+@pytest.mark.parametrize("num_gallery", [1, 127, 128, 129, 5000])
+def test_rank_metrics__counts_every_candidate(num_gallery):
+    """One match behind all others, in galleries whose size is and is not a multiple of what is counted together."""
+    gallery = np.ones((num_gallery + 1, 2), dtype=np.float32)
+    gallery[0] = [0, 1]
+    metrics = rank_metrics([[1.0, 0.0]], gallery, [7], [7] + [8] * num_gallery)
+    assert metrics.mINP == 1 / (num_gallery + 1)
+
+
+def test_rank_blocks__are_ranked_as_their_scores_say():
+    """Scores by hand: query 0 finds its match second, query 1 first and third."""
+    matches = GalleryMatches(np.array([1, 2]), np.array([2, 1, 2]))
+    scores = np.array([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1]], dtype=np.float32)
+    for size in (1, 2):
+        blocks = (scores[start : start + size].copy() for start in range(0, 2, size))
+        metrics = rank_blocks(blocks, matches, max_rank=2, return_per_query=True)
+        assert metrics.per_query.ap.tolist() == pytest.approx([1 / 2, (1 + 2 / 3) / 2])
+        assert metrics.cmc.tolist() == [0.5, 1]
+
+
+@pytest.mark.parametrize("shapes", [[(1, 3)], [(2, 3), (1, 3)], [(2, 2)]])
+def test_rank_blocks__rejects_scores_that_are_not_one_row_a_query(shapes):
+    matches = GalleryMatches(np.array([1, 2]), np.array([2, 1, 2]))
+    with pytest.raises(ValueError, match="expected scores of 2 queries"):
+        rank_blocks([np.zeros(shape, dtype=np.float32) for shape in shapes], matches)
 
 
 def test_rank_metrics__worked_by_hand():
@@ -132,8 +196,11 @@ def test_rank_metrics__worked_by_hand():
     """
     angles = np.linspace(0, 1, 6)
     gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    metrics = rank_metrics([[1.0, 0.0]], gallery, [7], [7, -1, 3, 7, 0, 7], [1], [1, 2, 2, 2, 2, 3], max_rank=5)
+    arguments = ([[1.0, 0.0]], gallery, [7], [7, -1, 3, 7, 0, 7], [1], [1, 2, 2, 2, 2, 3])
+    metrics = rank_metrics(*arguments, max_rank=5)
     assert metrics.mAP == pytest.approx(0.5)
+    trapezoids = ((0 / 1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2
+    assert rank_metrics(*arguments, ap="trapezoid").mAP == pytest.approx(trapezoids)
     assert metrics.mINP == pytest.approx(0.5)
     assert metrics.cmc.tolist() == [0, 1, 1, 1, 1]
     assert (metrics.rank(1), metrics.rank(2)) == (0, 1)
@@ -175,8 +242,8 @@ def test_rank_metrics__leaves_its_inputs_alone():
     assert (gallery == 3).all()
 
 
-def test_rank_metrics__single_camera_explains_itself():
-    with pytest.raises(ValueError, match=r"query's own camera.*single-camera"):
+def test_rank_metrics__one_camera_explains_itself():
+    with pytest.raises(ValueError, match=r"query's own camera.*no-camera"):
         rank_metrics(np.eye(2), np.eye(2), [1, 2], [1, 2], [1, 1], [1, 1])
 
 
@@ -235,3 +302,9 @@ def test_rank_metrics__memory_does_not_grow_with_queries_times_gallery():
     finally:
         tracemalloc.stop()
     assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize("option", [{"ap": "area"}, {"denominator": "most"}])
+def test_rank_metrics__rejects_unknown_options(option):
+    with pytest.raises(ValueError, match=f"expected {next(iter(option))}"):
+        rank_metrics(np.eye(2), np.eye(2), [0, 1], [0, 1], **option)

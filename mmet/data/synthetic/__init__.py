@@ -1,4 +1,4 @@
-"""The synthetic world: procedural pedestrians in the folder layouts of FineGPR, Market-1501 and CUHK-PEDES.
+"""The synthetic world: procedural pedestrians in the folder layouts of published data sets.
 
 Access to person re-identification data takes weeks, so this package draws people who do not exist and writes them as
 the real data sets are written; the same loaders read both. It is for demos, tests and method checks. Nothing measured
@@ -18,10 +18,22 @@ from dataclasses import replace
 from PIL import Image
 
 from mmet.data.synthetic.identity import ATTRIBUTE_VALUES, Attributes, Identity, draw_identity
-from mmet.data.synthetic.layouts import LAYOUTS, person
+from mmet.data.synthetic.layouts import LAYOUTS
+from mmet.data.synthetic.layouts.takes import person
 from mmet.data.synthetic.renderer import Picture, render_shot
-from mmet.data.synthetic.style import SOURCE, STYLES, TARGET, Camera, Shot, WorldStyle, plan_shots, view_degrees
-from mmet.data.synthetic.world import PROVENANCE_FILE, write_world
+from mmet.data.synthetic.style import (
+    INDOOR,
+    NIGHT,
+    SOURCE,
+    STYLES,
+    TARGET,
+    Camera,
+    Shot,
+    WorldStyle,
+    plan_shots,
+    view_degrees,
+)
+from mmet.data.synthetic.world import PROVENANCE_FILE, command_options, write_world
 
 
 def render_person(
@@ -51,7 +63,9 @@ def render_person(
 
 __all__ = [
     "ATTRIBUTE_VALUES",
+    "INDOOR",
     "LAYOUTS",
+    "NIGHT",
     "PROVENANCE_FILE",
     "SOURCE",
     "STYLES",
@@ -62,6 +76,7 @@ __all__ = [
     "Picture",
     "Shot",
     "WorldStyle",
+    "command_options",
     "draw_identity",
     "person",
     "plan_shots",

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmet.data.synthetic.layouts import LAYOUTS
+from mmet.data.synthetic.layouts.tables import CAPTION_FORMATS
 from mmet.data.synthetic.style import STYLES
-from mmet.data.synthetic.world import write_world
+from mmet.data.synthetic.world import RATE_OPTIONS, write_world
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,14 +29,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--layout", required=True, choices=list(LAYOUTS), help="whose folders to imitate")
     parser.add_argument("--output", required=True, type=Path, help="folder to create")
     parser.add_argument(
-        "--style", choices=list(STYLES), help="look and wording (default: source for finegpr, else target)"
+        "--style",
+        choices=list(STYLES),
+        help="look and wording (default: source for finegpr and randperson, else target)",
     )
     counts = {
         "num_ids": "people in all",
         "images_per_id": "pictures of each person",
-        "num_train_ids": "people for training (market1501, cuhk_pedes), instead of a share of --num_ids",
-        "num_test_ids": "people for testing (market1501, cuhk_pedes), instead of a share of --num_ids",
-        "num_val_ids": "people for validation (cuhk_pedes), in addition (default: a tenth of the training people)",
+        "num_train_ids": "people for training, where there are splits, instead of a share of --num_ids",
+        "num_test_ids": "people for testing, where there are splits, instead of a share of --num_ids",
+        "num_val_ids": "people for validation (cuhk_pedes, rstpreid) (default: a tenth of those for training)",
         "seed": "equal seeds give equal files",
         "image_height": "height of the crops in pixels",
         "image_width": "width of the crops in pixels",
@@ -51,7 +54,32 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="F",
         help="share of --num_ids for testing (default: %(default)s)",
     )
+    _add_traits(parser)
     return parser
+
+
+def _add_traits(parser: argparse.ArgumentParser) -> None:
+    """Options for what makes data hard or untidy."""
+    forms = {name: layout.forms for name, layout in LAYOUTS.items() if layout.forms}
+    offered = "; ".join(f"{name}: {', '.join(values)}" for name, values in forms.items())
+    parser.add_argument("--form", help=f"form of the data set ({offered}; default: the first)")
+    parser.add_argument(
+        "--caption_format", choices=CAPTION_FORMATS, help="format of finegpr's caption file (default: json)"
+    )
+    defaults = {
+        name: ", ".join(f"{style.name} {getattr(style, field):g}" for style in STYLES.values())
+        for name, field in RATE_OPTIONS.items()
+    }
+    tidy = ", ".join(name for name, layout in LAYOUTS.items() if not layout.untidy_rate)
+    rates = {
+        "untidy_rate": f"people with one picture, one camera or repeated notes (default: 0 for {tidy}, else 0.1)",
+        "occlusion_rate": f"pictures with something in front of the person (default: {defaults['occlusion_rate']})",
+        "crop_rate": f"pictures that miss feet or head (default: {defaults['crop_rate']})",
+        "lookalike_rate": f"people who look like another one (default: {defaults['lookalike_rate']})",
+    }
+    for name, text in rates.items():
+        parser.add_argument(f"--{name}", type=float, metavar="F", help=f"share of {text}")
+    parser.add_argument("--shadow_files", action="store_true", help="add the ._* files of archives made on macOS")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,40 +1,35 @@
-"""Sentences about a picture, in two ways of speaking.
+"""Sentences about a picture, in several ways of speaking.
 
 `attributes` imitates the spirit of FineGPR-C: dense lists of coded attributes in changing order, with the weather, the
 time of day and the viewpoint, plus a detail or two. `sentences` imitates CUHK-PEDES: people describing what they see,
-with synonyms, near misses of colours and things forgotten. Both are incomplete on purpose, and speak of what the
-picture shows.
+with synonyms, near misses of colours and things forgotten. `mmet.data.synthetic.dialects` has two more. All are
+incomplete on purpose, and speak of what the picture shows.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from mmet.data.synthetic.dialects import DIALECTS, describe
 from mmet.data.synthetic.figure import Part
-from mmet.data.synthetic.identity import RGB, Cloth, Identity
-from mmet.data.synthetic.style import LIGHT, WEATHER, Shot
-
-_VISIBLE_SHARE = 0.004
-_MAX_WORDS = 34
-
-_NEAR_COLORS: Mapping[str, tuple[str, ...]] = {
-    "black": ("dark blue", "dark gray"),
-    "white": ("light gray", "beige"),
-    "gray": ("white", "blue", "black"),
-    "red": ("orange", "brown", "pink"),
-    "purple": ("blue", "pink"),
-    "yellow": ("orange", "beige"),
-    "blue": ("gray", "purple", "black"),
-    "green": ("gray", "blue"),
-    "brown": ("black", "red", "beige"),
-    "orange": ("yellow", "red"),
-    "pink": ("red", "white"),
-    "beige": ("white", "brown", "yellow"),
-}
+from mmet.data.synthetic.identity import Cloth
+from mmet.data.synthetic.sighting import (
+    NEAR_COLORS,
+    Sighting,
+    article,
+    capital,
+    join,
+    keep,
+    shade_name,
+    shorten,
+    side,
+)
+from mmet.data.synthetic.style import LIGHT, WEATHER
 
 _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "trousers": ("trousers", "pants", "pants", "slacks"),
@@ -70,19 +65,6 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What a writer of captions has before her: the person, the conditions, and how much of each part can be seen."""
-
-    identity: Identity
-    shot: Shot
-    pixels: Mapping[Part, int]
-
-    def sees(self, part: Part) -> bool:
-        """Whether `part` takes a noticeable share of the person."""
-        return self.pixels.get(part, 0) > _VISIBLE_SHARE * sum(self.pixels.values())
-
-
 Wording = Callable[[Sighting, np.random.Generator], str]
 
 
@@ -96,32 +78,20 @@ def tokenize(caption: str) -> list[str]:
     return re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", caption.lower())
 
 
-def shade_name(name: str, rgb: RGB) -> str:
-    """A colour name with `dark` or `light` where people would say so."""
-    brightness = max(rgb) / 255
-    if name in {"blue", "green", "red", "purple", "gray", "brown"}:
-        low, high = (0.42, 0.45) if name == "brown" else (0.46, 0.7)
-        if brightness < low - 0.04 * (name == "brown"):
-            return f"dark {name}"
-        if brightness > high and name not in {"red", "brown"}:
-            return f"light {name}" if name != "gray" else name
-    return name
-
-
 # -- attribute-dense, as generated from codes ----------------------------------------------------------------------
 
 
 def _attribute_caption(sighting: Sighting, rng: np.random.Generator) -> str:
     kind = ("plain", "there is", "setting")[int(rng.integers(3))]
     opening, linked = _opening(kind, sighting, rng)
-    wears = _keep(rng, _worn_clauses(sighting, rng), 0.8, least=2)
-    extra = _keep(rng, _extra_clauses(sighting, hair_is_known=kind == "there is"), 0.4)[:2]
-    sentence = f"{opening}{linked}{_join(wears)}"
+    wears = keep(rng, _worn_clauses(sighting, rng), 0.8, least=2)
+    extra = keep(rng, _extra_clauses(sighting, hair_is_known=kind == "there is"), 0.4)[:2]
+    sentence = f"{opening}{linked}{join(wears)}"
     if kind != "setting" and rng.random() < 0.4:
         sentence += f", {_setting(sighting, rng)}"
     if extra:
-        sentence += f", this person also {_join(extra)}"
-    return _capital(_shorten(sentence))
+        sentence += f", this person also {join(extra)}"
+    return capital(shorten(sentence))
 
 
 def _opening(kind: str, sighting: Sighting, rng: np.random.Generator) -> tuple[str, str]:
@@ -129,10 +99,10 @@ def _opening(kind: str, sighting: Sighting, rng: np.random.Generator) -> tuple[s
     row = sighting.identity.attributes
     if kind == "plain":
         who = f"older {row.gender}" if row.age == "older" else f"{row.gender} {row.age}"
-        return _article(who), " wears "
+        return article(who), " wears "
     if kind == "there is":
-        return f"there is {_article(_young_or_old(sighting))}", f" with {row.hair} hair, who wears "
-    return f"{_setting(sighting, rng)}, {_article(_young_or_old(sighting))}", " wears "
+        return f"there is {article(_young_or_old(sighting))}", f" with {row.hair} hair, who wears "
+    return f"{_setting(sighting, rng)}, {article(_young_or_old(sighting))}", " wears "
 
 
 def _young_or_old(sighting: Sighting) -> str:
@@ -143,14 +113,12 @@ def _young_or_old(sighting: Sighting) -> str:
 def _setting(sighting: Sighting, rng: np.random.Generator) -> str:
     weather = {"blizzard": "snowy", "snowlight": "lightly snowy", "clouds": "cloudy", "neutral": "calm"}
     word = WEATHER[sighting.shot.weather - 1]
-    when = f"in {_article(f'{weather.get(word, word)} {LIGHT[sighting.shot.light - 1]}')}"
-    side = _side(sighting.shot.view)
-    where = f"with {side} viewpoint" if side in {"front", "back"} else f"when looking from the {side}"
+    when = f"in {article(f'{weather.get(word, word)} {LIGHT[sighting.shot.light - 1]}')}"
+    where_from = side(sighting.shot.view)
+    where = (
+        f"with {where_from} viewpoint" if where_from in {"front", "back"} else f"when looking from the {where_from}"
+    )
     return {0: when, 1: where, 2: f"{when}, {where}"}[int(rng.integers(3))]
-
-
-def _side(view: float) -> str:
-    return ("front", "right", "back", "left")[round(view / 90) % 4]
 
 
 def _worn_clauses(sighting: Sighting, rng: np.random.Generator) -> list[str]:
@@ -167,16 +135,16 @@ def _worn_clauses(sighting: Sighting, rng: np.random.Generator) -> list[str]:
         else f"{row.upper_color} {pattern}{look.upper_kind}"
     )
     clauses = [
-        f"{sleeve}{upper}" if upper.endswith("clothes") else _article(f"{sleeve}{upper}"),
+        f"{sleeve}{upper}" if upper.endswith("clothes") else article(f"{sleeve}{upper}"),
         f"{row.shoes} {look.shoe_kind}",
     ]
     if row.dress == "no":
         lower = (
             f"{row.lower_color} lower-body clothes" if rng.random() < 0.35 else f"{row.lower_color} {look.lower_kind}"
         )
-        clauses.append(_article(lower) if lower.endswith("skirt") else lower)
+        clauses.append(article(lower) if lower.endswith("skirt") else lower)
     if look.opened and sighting.sees(Part.INNER):
-        clauses.append(f"{_article(look.inner.color_name)} shirt underneath")
+        clauses.append(f"{article(look.inner.color_name)} shirt underneath")
     return clauses
 
 
@@ -185,11 +153,11 @@ def _extra_clauses(sighting: Sighting, hair_is_known: bool) -> list[str]:
     clauses = [] if hair_is_known else [f"has {row.hair} hair"]
     clauses.append(f"wears {look.glasses_kind}" if look.glasses_kind else "wears no glasses")
     clauses.append(
-        f"carries {_article(f'{look.bag.color_name} {look.bag_kind}')}" if look.bag_kind else "carries no bag"
+        f"carries {article(f'{look.bag.color_name} {look.bag_kind}')}" if look.bag_kind else "carries no bag"
     )
-    clauses.append(f"takes {_article(f'{look.hat.color_name} {look.hat_kind}')}" if look.hat_kind else "takes no hat")
+    clauses.append(f"takes {article(f'{look.hat.color_name} {look.hat_kind}')}" if look.hat_kind else "takes no hat")
     if look.scarf:
-        clauses.append(f"wears {_article(look.scarf.color_name)} scarf")
+        clauses.append(f"wears {article(look.scarf.color_name)} scarf")
     return clauses
 
 
@@ -213,27 +181,27 @@ class _Speaker:
         name = cloth.second_name if second else cloth.color_name
         slip = self.rng.random()
         if slip < 0.10:
-            near = _NEAR_COLORS[name]
+            near = NEAR_COLORS[name]
             return near[int(self.rng.integers(len(near)))]
         if slip < 0.12:
-            return list(_NEAR_COLORS)[int(self.rng.integers(len(_NEAR_COLORS)))]
+            return list(NEAR_COLORS)[int(self.rng.integers(len(NEAR_COLORS)))]
         shade = shade_name(name, cloth.second_rgb if second else cloth.rgb) if self.rng.random() < 0.5 else name
         return " ".join(self.say(word) for word in shade.split())
 
 
 def _human_caption(sighting: Sighting, rng: np.random.Generator) -> str:
     speaker = _speaker(sighting, rng)
-    clothes = _keep(rng, _clothes_phrases(sighting, speaker), 0.9, least=2)
-    rest = _keep(rng, _feature_phrases(sighting, speaker), 0.75)[:2]
+    clothes = keep(rng, _clothes_phrases(sighting, speaker), 0.9, least=2)
+    rest = keep(rng, _feature_phrases(sighting, speaker), 0.75)[:2]
     verb = ("is wearing", "wears", "is dressed in", "has on")[int(rng.integers(4))]
-    first = f"{speaker.subject} {verb} {_join(clothes)}"
+    first = f"{speaker.subject} {verb} {join(clothes)}"
     if not rest:
-        return f"{_capital(_shorten(first))}"
+        return f"{capital(shorten(first))}"
     if rng.random() < 0.35:
         lead = rest.pop()
-        first = f"{speaker.subject} {lead} and {verb} {_join(clothes)}"
-    second = f". {_capital(speaker.pronoun)} {_join(rest)}" if rest else ""
-    return _capital(_shorten(first + second))
+        first = f"{speaker.subject} {lead} and {verb} {join(clothes)}"
+    second = f". {capital(speaker.pronoun)} {join(rest)}" if rest else ""
+    return capital(shorten(first + second))
 
 
 def _speaker(sighting: Sighting, rng: np.random.Generator) -> _Speaker:
@@ -245,7 +213,7 @@ def _speaker(sighting: Sighting, rng: np.random.Generator) -> _Speaker:
     if row.age == "older" and rng.random() < 0.5:
         nouns = ("elderly woman", "older woman", "old lady") if female else ("elderly man", "older man", "old man")
     noun = nouns[int(rng.integers(len(nouns)))]
-    opening = (f"the {noun}", _article(noun), f"this {noun}")[int(rng.integers(3))]
+    opening = (f"the {noun}", article(noun), f"this {noun}")[int(rng.integers(3))]
     return _Speaker(rng, opening, "she" if female else "he")
 
 
@@ -253,7 +221,7 @@ def _clothes_phrases(sighting: Sighting, speaker: _Speaker) -> list[str]:
     look, rng = sighting.identity.appearance, speaker.rng
     phrases = [_upper_phrase(sighting, speaker)]
     if look.opened and sighting.sees(Part.INNER) and rng.random() < 0.6:
-        phrases[0] += f" over {_article(speaker.color(look.inner))} shirt"
+        phrases[0] += f" over {article(speaker.color(look.inner))} shirt"
     if look.lower_kind != "dress":
         pattern = (
             f"{speaker.say(look.lower.pattern)} " if look.lower.pattern in {"checked", "dotted", "striped"} else ""
@@ -261,7 +229,7 @@ def _clothes_phrases(sighting: Sighting, speaker: _Speaker) -> list[str]:
         if look.lower.pattern == "side-striped" and sighting.sees(Part.LOWER2):
             pattern = "side-striped " if rng.random() < 0.5 else ""
         lower = f"{speaker.color(look.lower)} {pattern}{speaker.say(look.lower_kind)}"
-        phrases.append(_article(lower) if look.lower_kind.endswith("skirt") else lower)
+        phrases.append(article(lower) if look.lower_kind.endswith("skirt") else lower)
     if rng.random() < 0.5 and sighting.sees(Part.SHOE):
         shade = "dark" if sighting.identity.attributes.shoes == "dark" else "light"
         phrases.append(f"{shade} {speaker.say(look.shoe_kind)}")
@@ -275,11 +243,11 @@ def _upper_phrase(sighting: Sighting, speaker: _Speaker) -> str:
     noticed = pattern != "plain" and sighting.sees(Part.UPPER2) and rng.random() < 0.6
     if noticed and pattern in {"logo", "banded"}:
         mark = "logo" if pattern == "logo" else "stripe"
-        return f"{_article(f'{color} {sleeve}{kind}')} with {_article(speaker.color(look.upper, second=True))} {mark}"
+        return f"{article(f'{color} {sleeve}{kind}')} with {article(speaker.color(look.upper, second=True))} {mark}"
     if noticed and pattern in {"two-tone", "striped", "pinstriped"} and rng.random() < 0.6:
         other = speaker.color(look.upper, second=True)
-        return _article(f"{color} and {other} {'' if pattern == 'two-tone' else 'striped '}{sleeve}{kind}")
-    return _article(f"{color} {speaker.say(pattern) + ' ' if noticed else ''}{sleeve}{kind}")
+        return article(f"{color} and {other} {'' if pattern == 'two-tone' else 'striped '}{sleeve}{kind}")
+    return article(f"{color} {speaker.say(pattern) + ' ' if noticed else ''}{sleeve}{kind}")
 
 
 def _feature_phrases(sighting: Sighting, speaker: _Speaker) -> list[str]:
@@ -295,50 +263,22 @@ def _feature_phrases(sighting: Sighting, speaker: _Speaker) -> list[str]:
         phrases.append(f"has {style}")
     if look.bag_kind and (sighting.sees(Part.BAG) or rng.random() < 0.06):
         verb = ("is carrying", "carries", "has")[int(rng.integers(3))]
-        phrases.append(f"{verb} {_article(f'{speaker.color(look.bag)} {speaker.say(look.bag_kind)}')}")
+        phrases.append(f"{verb} {article(f'{speaker.color(look.bag)} {speaker.say(look.bag_kind)}')}")
     if look.glasses_kind and sighting.pixels.get(Part.RIM, 0) > 0:
         phrases.append(f"wears {speaker.say(look.glasses_kind)}")
     if look.hat_kind and sighting.sees(Part.HAT):
-        phrases.append(f"has {_article(f'{speaker.color(look.hat)} {speaker.say(look.hat_kind)}')}")
+        phrases.append(f"has {article(f'{speaker.color(look.hat)} {speaker.say(look.hat_kind)}')}")
     if look.scarf and sighting.sees(Part.SCARF):
-        phrases.append(f"has {_article(speaker.color(look.scarf))} scarf around the neck")
+        phrases.append(f"has {article(speaker.color(look.scarf))} scarf around the neck")
     if rng.random() < 0.12:
         action = {"front": "is walking towards the camera", "back": "is walking away"}
-        phrases.append(action.get(_side(sighting.shot.view), "is walking past"))
+        phrases.append(action.get(side(sighting.shot.view), "is walking past"))
     return [phrases[i] for i in rng.permutation(len(phrases))]
 
 
-WORDINGS: Mapping[str, Wording] = {"attributes": _attribute_caption, "sentences": _human_caption}
-
-
-# -- grammar -------------------------------------------------------------------------------------------------------
-
-
-def _keep(rng: np.random.Generator, clauses: Sequence[str], probability: float, least: int = 0) -> list[str]:
-    """A random subset of `clauses` in random order, with at least `least` of them."""
-    order = rng.permutation(len(clauses))
-    kept = [i for i in order if rng.random() < probability]
-    kept += [i for i in order if i not in kept][: max(0, least - len(kept))]
-    return [clauses[i] for i in kept]
-
-
-def _join(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
-def _article(phrase: str) -> str:
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _shorten(text: str) -> str:
-    """`text` with a full stop, cut at its last comma or full stop when it exceeds the usual length of a caption."""
-    words = text.split()
-    if len(words) > _MAX_WORDS:
-        text = " ".join(words[:_MAX_WORDS])
-        text = text[: max(text.rfind(","), text.rfind(". "), len(text) // 2)]
-        text = re.sub(r"(?:[,.]| and| with| over| a| an| has| wears| this person also)+$", "", text)
-    return text + "."
+WORDINGS: Mapping[str, Wording] = {
+    "attributes": _attribute_caption,
+    "sentences": _human_caption,
+    **{name: partial(describe, dialect) for name, dialect in DIALECTS.items()},
+}
+"""Ways of speaking by the name that styles use."""

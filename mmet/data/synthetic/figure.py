@@ -175,6 +175,21 @@ class _Skeleton:
     lift: float
 
 
+def draw_pose(rng: np.random.Generator) -> Pose:
+    """Mostly walking, at times standing; arms swing, hang, hold a phone or rest in pockets."""
+    standing = rng.random() < 0.2
+    arms = ("swing", "hang", "phone", "pockets")[
+        int(rng.choice(4, p=(0.1, 0.5, 0.2, 0.2) if standing else (0.78, 0.0, 0.1, 0.12)))
+    ]
+    return Pose(
+        stride=float(rng.uniform(0.05, 0.12) if standing else rng.uniform(0.28, 0.5)),
+        phase=float(rng.uniform(0, 2 * math.pi)),
+        arms=arms,
+        head_turn=float(rng.normal(0, 0.22)),
+        sway=float(rng.normal(0, 0.02)),
+    )
+
+
 def draw_figure(
     identity: Identity,
     pose: Pose,

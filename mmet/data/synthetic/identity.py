@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -219,6 +219,30 @@ def draw_identity(rng: np.random.Generator, *, number: int = 1, attributes: Attr
     """A random person, or a random person with given `attributes`; the same generator state gives the same person."""
     attributes = attributes or draw_attributes(rng)
     return Identity(number, attributes, _draw_appearance(rng, attributes))
+
+
+def draw_lookalike(rng: np.random.Generator, own: Identity, model: Identity) -> Identity:
+    """Person `own` dressed as `model`, told apart by build, hair style and two attributes.
+
+    Gender, age, garments with their exact shades and patterns, and the colours of skin and hair are the model's; two
+    of `_TELLING` are the opposite of the model's, so that a careful description or look still tells them apart.
+    """
+    changed = rng.choice(len(_TELLING), 2, replace=False)
+    opposite = {
+        name: next(value for value in ATTRIBUTE_VALUES[name] if value != getattr(model.attributes, name))
+        for name in (_TELLING[int(index)] for index in changed)
+    }
+    attributes = replace(model.attributes, **opposite)
+    drawn, look = _draw_appearance(rng, attributes), model.appearance
+    garments = {name: getattr(look, name) for name in _GARMENTS}
+    body = replace(drawn.body, skin=look.body.skin, hair=look.body.hair)
+    return Identity(own.number, attributes, replace(drawn, body=body, **garments))
+
+
+_TELLING = ("glasses", "hat", "bag", "shoes")
+_GARMENTS = (
+    "upper_kind", "upper", "sleeve", "opened", "inner", "lower_kind", "lower", "leg_width", "hem", "legwear", "scarf",
+)  # fmt: skip
 
 
 def _draw_appearance(rng: np.random.Generator, attributes: Attributes) -> Appearance:

@@ -6,7 +6,6 @@ width=96) picture.image, picture.mask
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,14 +13,20 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from mmet.data.synthetic.figure import Figure, Part, Pose, draw_figure
-from mmet.data.synthetic.identity import Identity, draw_identity
+from mmet.data.synthetic.figure import Figure, Part, draw_figure, draw_pose
+from mmet.data.synthetic.identity import Identity
+from mmet.data.synthetic.occluders import draw_occluder
 from mmet.data.synthetic.scene import backdrop
 from mmet.data.synthetic.style import Camera, Shot, WorldStyle, style_rng
 
 MIN_SIZE = (48, 24)
 MAX_SIZE = (1024, 512)
 """Smallest and largest (height, width) of a crop: below, a face is one pixel; above, panoramas show their pixels."""
+
+_FEET_SHARE = 2 / 3
+_MISSED_FEET, _MISSED_HEAD = (0.1, 0.4), (0.07, 0.2)
+"""Shares of body height that a cut box misses at the bottom or at the top."""
+_MARGIN = 0.05
 
 _NOISE_SIDE = 1200
 _NOISE_MEAN = 128
@@ -93,22 +98,24 @@ def render_shot(identity: Identity, shot: Shot, style: WorldStyle, *, height: in
     check_size(height, width)
     rng = style_rng(style, *shot.seed)
     camera, weather, light = style.cameras[shot.camera - 1], WEATHERS[shot.weather - 1], LIGHTS[shot.light - 1]
+    pose = draw_pose(rng)
+    box = draw_box(style, shot, rng)
     figure = draw_figure(
         identity,
-        draw_pose(rng),
+        pose,
         view_degrees=shot.view,
         height=height,
         width=width,
         elevation_degrees=camera.elevation,
-        body_share=rng.uniform(*style.body_share),
-        offset=(float(rng.normal(0, style.jitter)), float(rng.normal(0, style.jitter))),
+        body_share=box.body_share,
+        offset=box.offset,
         light=float(rng.uniform(-1, 1)),
     )
     rgb = _place(shot, weather, light, figure, rng, height, width)
     rgb += _lit_person(figure, weather, light)
     alpha = figure.alpha
     if rng.random() < style.occlusion:
-        cover = _occluder(style, rng, height, width)
+        cover = draw_occluder(style.occluders, rng, height, width)
         rgb = rgb * (1 - cover.alpha[..., None]) + cover.rgb
         alpha = alpha * (1 - cover.alpha)
     _falling_snow(rgb, weather, rng)
@@ -126,19 +133,29 @@ def check_size(height: int, width: int) -> None:
             raise ValueError(f"{name}: expected {low}..{high}, received {value}")
 
 
-def draw_pose(rng: np.random.Generator) -> Pose:
-    """Mostly walking, at times standing; arms swing, hang, hold a phone or rest in pockets."""
-    standing = rng.random() < 0.2
-    arms = ("swing", "hang", "phone", "pockets")[
-        int(rng.choice(4, p=(0.1, 0.5, 0.2, 0.2) if standing else (0.78, 0.0, 0.1, 0.12)))
-    ]
-    return Pose(
-        stride=float(rng.uniform(0.05, 0.12) if standing else rng.uniform(0.28, 0.5)),
-        phase=float(rng.uniform(0, 2 * math.pi)),
-        arms=arms,
-        head_turn=float(rng.normal(0, 0.22)),
-        sway=float(rng.normal(0, 0.02)),
-    )
+@dataclass(frozen=True, slots=True)
+class Box:
+    """How a crop is cut: body height over crop height, and the person's shift as shares of width and height."""
+
+    body_share: float
+    offset: tuple[float, float]
+
+
+def draw_box(style: WorldStyle, shot: Shot, rng: np.random.Generator) -> Box:
+    """A crop about the whole person, or, with the style's rate, one that misses the feet or the head.
+
+    Whether it misses them is drawn apart from the rest, so that other pictures are the same at any rate.
+    """
+    share = float(rng.uniform(*style.body_share))
+    shift = float(rng.normal(0, style.jitter)), float(rng.normal(0, style.jitter))
+    rng = style_rng(style, *shot.seed, 1)
+    if not style.crop or rng.random() >= style.crop:
+        return Box(share, shift)
+    feet = rng.random() < _FEET_SHARE
+    missed = float(rng.uniform(*(_MISSED_FEET if feet else _MISSED_HEAD)))
+    share = (1 - _MARGIN) / (1 - missed)
+    top = _MARGIN if feet else -missed * share  # where the head begins
+    return Box(share, (shift[0], top + share / 2 - 0.5))
 
 
 def _place(
@@ -188,78 +205,6 @@ def _lit_person(figure: Figure, weather: Weather, light: Light) -> np.ndarray:
         fog = np.float32(214 * weather.veil) * np.asarray(light.place, dtype=np.float32)
         rgb = rgb * np.float32(1 - weather.veil) + fog * figure.alpha[..., None]
     return rgb
-
-
-@dataclass(frozen=True, slots=True)
-class _Cover:
-    rgb: np.ndarray
-    alpha: np.ndarray
-
-
-def _occluder(style: WorldStyle, rng: np.random.Generator, height: int, width: int) -> _Cover:
-    """Something in front of the person: a passer-by at the edge, a bicycle, a pole, a bush or boxes."""
-    if rng.random() < 0.4:
-        other = draw_identity(rng)
-        side = rng.choice((-1, 1)) * rng.uniform(0.42, 0.56)
-        figure = draw_figure(
-            other,
-            draw_pose(rng),
-            view_degrees=rng.uniform(0, 360),
-            height=height,
-            width=width,
-            offset=(side, rng.uniform(0, 0.1)),
-        )
-        return _Cover(figure.rgb * np.float32(0.9), figure.alpha)
-    sheet = Image.new("RGBA", (width * 2, height * 2))
-    _OCCLUDERS[int(rng.integers(len(_OCCLUDERS)))](ImageDraw.Draw(sheet), rng, height * 2, width * 2)
-    small = np.asarray(sheet.reduce(2), dtype=np.float32)
-    alpha = small[..., 3] / np.float32(255)
-    return _Cover(small[..., :3] * alpha[..., None], alpha)
-
-
-def _bicycle(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
-    x, y, r = width * rng.uniform(0.2, 0.8), height * 0.86, height * 0.11
-    color = (*(int(c) for c in rng.integers(30, 200, 3)), 255)
-    for wx in (x - 1.5 * r, x + 1.5 * r):
-        pen.ellipse((wx - r, y - r, wx + r, y + r), outline=(40, 40, 42, 255), width=max(2, round(r * 0.14)))
-    frame = ((x - 1.5 * r, y), (x - 0.5 * r, y - 1.3 * r), (x + 1.1 * r, y - 1.3 * r), (x, y), (x - 1.5 * r, y))
-    pen.line(frame, fill=color, width=max(3, round(r * 0.2)), joint="curve")
-    pen.line(((x + 1.5 * r, y), (x + r, y - 1.9 * r)), fill=color, width=max(3, round(r * 0.18)))
-
-
-def _pole(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
-    x, half = width * rng.choice((0.2, 0.32, 0.7, 0.82)), width * rng.uniform(0.03, 0.06)
-    grey = int(rng.integers(60, 170))
-    pen.rectangle((x - half, 0, x + half, height), fill=(grey, grey, grey + 4, 255))
-    pen.rectangle((x - half, 0, x - half * 0.4, height), fill=(grey - 26, grey - 26, grey - 22, 255))
-
-
-def _shrub(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
-    left = width * rng.uniform(-0.2, 0.5)
-    for _ in range(46):
-        x, y, r = (
-            left + rng.uniform(0, 0.7) * width,
-            height * rng.uniform(0.82, 1.0),
-            height * rng.uniform(0.015, 0.045),
-        )
-        pen.ellipse(
-            (x - r, y - r, x + r, y + r), fill=(int(rng.integers(36, 80)), int(rng.integers(80, 134)), 48, 255)
-        )
-
-
-def _boxes(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
-    x, y = width * rng.uniform(-0.1, 0.6), height * rng.uniform(0.78, 0.88)
-    for row in range(2):
-        wide, top = width * rng.uniform(0.35, 0.5), y + row * height * 0.1
-        shade = int(rng.integers(120, 190))
-        pen.rectangle(
-            (x, top, x + wide, top + height * 0.12),
-            fill=(shade, int(shade * 0.8), int(shade * 0.56), 255),
-            outline=(80, 62, 44, 255),
-        )
-
-
-_OCCLUDERS = (_bicycle, _pole, _shrub, _boxes)
 
 
 def _falling_snow(rgb: np.ndarray, weather: Weather, rng: np.random.Generator) -> None:

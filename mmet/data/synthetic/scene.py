@@ -426,6 +426,62 @@ SCENES: Mapping[str, tuple[Layer, ...]] = {
         partial(_cars, count=5),
         partial(_trees, count=6, near=True),
     ),
+    "underpass": (
+        partial(_wall, color=(136, 138, 134), skirting=(88, 88, 86)),
+        partial(_ground, near=(104, 104, 102), far=(84, 84, 84), pattern="slabs", start=24),
+        partial(_strip, color=(190, 180, 96), top=36, bottom=42),
+    ),
+    "bus stop": (
+        partial(_sky, top=(132, 150, 178), clouds=4),
+        partial(_facades, colors=_OFFICES, gap=0.3),
+        partial(_ground, near=(112, 112, 116), far=(96, 96, 100), pattern="lane"),
+        _benches,
+        partial(_lamps, count=7),
+    ),
+    "back street": (
+        partial(_bricks, color=(126, 92, 84)),
+        partial(_ground, near=(98, 96, 94), far=(80, 80, 80), pattern="slabs"),
+        partial(_bikes, count=6),
+        partial(_lamps, count=3),
+    ),
+    "petrol station": (
+        partial(_sky, top=(128, 146, 176), clouds=3),
+        partial(_glass, color=(120, 132, 138)),
+        partial(_ground, near=(128, 128, 130), far=(110, 110, 112), pattern="lane"),
+        partial(_cars, count=4),
+        partial(_lamps, count=6),
+    ),
+    "loading bay": (
+        partial(_facades, colors=((120, 122, 126), (104, 108, 112)), shops=False, storey=60),
+        partial(_ground, near=(116, 114, 110), far=(98, 98, 96), pattern="plain"),
+        partial(_fence, color=(150, 150, 152)),
+    ),
+    "airport hall": (
+        partial(_glass, color=(176, 196, 208)),
+        partial(_ground, near=(204, 204, 206), far=(176, 178, 182), pattern="tiles", grain=2.0),
+        _benches,
+    ),
+    "library": (
+        partial(_wall, color=(196, 176, 148), skirting=(110, 82, 58)),
+        _shelves,
+        partial(_ground, near=(150, 112, 82), far=(124, 92, 68), pattern="planks", start=30, grain=2.0),
+    ),
+    "mall": (
+        partial(_facades, colors=((226, 222, 214), (214, 206, 204), (206, 216, 220))),
+        partial(_ground, near=(222, 214, 202), far=(196, 190, 182), pattern="tiles", grain=2.0),
+        partial(_bushes, count=4),
+    ),
+    "canteen": (
+        partial(_wall, color=(222, 206, 166), skirting=(150, 112, 74)),
+        partial(_ground, near=(176, 142, 108), far=(146, 118, 92), pattern="planks", start=26, grain=2.0),
+        _benches,
+        partial(_tents, count=2),
+    ),
+    "escalator": (
+        partial(_wall, color=(188, 196, 204), skirting=(96, 104, 112)),
+        partial(_glass, color=(150, 172, 186)),
+        partial(_ground, near=(150, 154, 160), far=(122, 126, 132), pattern="planks", start=26, grain=2.0),
+    ),
 }
 """Scene name -> layers from back to front. The first nine are the source style's scenes p01..p09."""
 

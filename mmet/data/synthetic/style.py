@@ -2,7 +2,9 @@
 
 `source` is modelled on FineGPR: 36 viewpoints, 7 kinds of weather, 7 of light and 9 scenes, each shown in the picture
 and coded in the file name. `target` is modelled on surveillance crops: six cameras with their own colours, places and
-habits, low resolution, occlusion and careless boxes. A new style is one more `WorldStyle` in `STYLES`.
+habits, low resolution, occlusion and careless boxes. `night` and `indoor` are two more target worlds, which share no
+place and no wording with the others, and show people cut, covered and alike. A new style is one more `WorldStyle` in
+`STYLES`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,11 @@ WEATHER = ("sunny", "clouds", "overcast", "foggy", "neutral", "blizzard", "snowl
 
 LIGHT = ("midnight", "dawn", "forenoon", "noon", "afternoon", "dusk", "night")
 """Names of FineGPR's light codes l01..l07."""
+
+COMMON_OCCLUDERS = ("bicycle", "pole", "shrub", "boxes")
+
+TOLD_IF_SET = "told_if_set"
+"""Marks fields of a style that `SYNTHETIC.json` leaves out at their default."""
 
 SOURCE_SCENES = tuple(SCENES)[:9]
 """Scenes p01..p09; FineGPR calls p03, p05 and p08 wild and the others urban."""
@@ -73,6 +80,9 @@ class WorldStyle:
         occlusion: probability that something stands in front.
         exposure: standard deviation of the brightness of single shots, as a factor.
         shots_per_camera: pictures of a person in one camera before the next camera sees her.
+        crop: probability that the box misses the feet or the head.
+        lookalikes: probability that a person resembles another one, with whom most attributes are shared.
+        occluders: what may stand in front, names of `mmet.data.synthetic.occluders.OCCLUDERS`.
     """
 
     name: str
@@ -85,6 +95,9 @@ class WorldStyle:
     occlusion: float = 0.0
     exposure: float = 0.03
     shots_per_camera: int = 1
+    crop: float = field(default=0.0, metadata={TOLD_IF_SET: True})
+    lookalikes: float = field(default=0.0, metadata={TOLD_IF_SET: True})
+    occluders: tuple[str, ...] = field(default=COMMON_OCCLUDERS, metadata={TOLD_IF_SET: True})
 
     @property
     def key(self) -> int:
@@ -132,7 +145,51 @@ TARGET = WorldStyle(
     shots_per_camera=2,
 )
 
-STYLES: Mapping[str, WorldStyle] = {style.name: style for style in (SOURCE, TARGET)}
+NIGHT = WorldStyle(
+    name="night",
+    cameras=(
+        Camera(("underpass",), (0, 35), 24, (0.98, 1.05, 0.98), 0.62, 0.12, 1.1, (0.35, 0.6), 9.0, (45, 70)),
+        Camera(("bus stop",), (190, 40), 18, (1.16, 0.98, 0.74), 0.7, 0.7, 1.05, (0.4, 0.7), 8.0, (50, 75)),
+        Camera(("back street",), (80, 40), 22, (0.82, 0.96, 1.2), 0.66, 0.55, 1.1, (0.35, 0.7), 9.0, (45, 70)),
+        Camera(("petrol station",), (280, 40), 16, (1.02, 1.06, 0.94), 0.8, 0.8, 1.0, (0.45, 0.8), 7.0, (50, 78)),
+        Camera(("loading bay",), (150, 50), 26, (1.0, 1.02, 1.0), 0.6, 0.08, 1.15, (0.35, 0.6), 10.0, (45, 65)),
+    ),
+    captions="reports",
+    weather=(1, 2, 3),
+    light=(0, 5, 6),
+    jitter=0.05,
+    body_share=(0.8, 1.05),
+    occlusion=0.25,
+    exposure=0.2,
+    shots_per_camera=2,
+    crop=0.15,
+    lookalikes=0.2,
+    occluders=("car", "pole", "railing", "suitcase", "hedge"),
+)
+
+INDOOR = WorldStyle(
+    name="indoor",
+    cameras=(
+        Camera(("airport hall",), (10, 35), 12, (1.0, 1.02, 1.04), 0.92, 0.95, 0.95, (0.6, 1.0), 3.0, (75, 92)),
+        Camera(("library",), (170, 35), 10, (1.12, 1.0, 0.84), 1.05, 0.95, 1.0, (0.55, 0.95), 3.5, (70, 90)),
+        Camera(("mall",), (95, 40), 16, (1.06, 0.97, 1.06), 0.88, 1.2, 1.05, (0.6, 1.0), 3.0, (75, 92)),
+        Camera(("canteen",), (265, 40), 14, (1.06, 1.03, 0.88), 1.0, 1.05, 0.92, (0.5, 0.9), 4.0, (70, 88)),
+        Camera(("escalator",), (20, 60), 20, (0.9, 1.0, 1.12), 1.1, 0.85, 1.1, (0.5, 0.9), 4.0, (65, 88)),
+    ),
+    captions="remarks",
+    weather=(1, 4),
+    light=(2, 3, 4),
+    jitter=0.04,
+    body_share=(0.84, 1.1),
+    occlusion=0.3,
+    exposure=0.1,
+    shots_per_camera=2,
+    crop=0.25,
+    lookalikes=0.3,
+    occluders=("counter", "suitcase", "railing", "boxes", "pole"),
+)
+
+STYLES: Mapping[str, WorldStyle] = {style.name: style for style in (SOURCE, TARGET, NIGHT, INDOOR)}
 
 
 def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:
@@ -140,26 +197,27 @@ def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:
     return np.random.default_rng([style.key, *path])
 
 
-def plan_shots(style: WorldStyle, *, seed: int, person: int, count: int) -> list[Shot]:
+def plan_shots(style: WorldStyle, *, seed: int, person: int, count: int, cameras: int | None = None) -> list[Shot]:
     """Conditions of `count` shots of a person: all different, in as many cameras as `shots_per_camera` allows.
 
-    Raises `ValueError` when the style has fewer than `count` different conditions.
+    `cameras` sets the number of cameras that see the person. Raises `ValueError` when that many have fewer than
+    `count` different conditions.
     """
     shape = (len(style.weather), len(style.light), len(style.cameras[0].scenes))
     per_camera = shape[0] * shape[1] * shape[2]
-    most = per_camera * len(style.cameras)
+    most = per_camera * min(cameras or len(style.cameras), len(style.cameras))
     if count > most:
         raise ValueError(f"images_per_id: expected at most {most} for style {style.name!r}, received {count}")
     rng = style_rng(style, seed, person, 1)
     order = rng.permutation(len(style.cameras))
-    cameras = order[: max(2, count // style.shots_per_camera)]
-    orders = [rng.permutation(per_camera) for _ in cameras]
+    seen_by = order[: cameras or max(2, count // style.shots_per_camera)]
+    orders = [rng.permutation(per_camera) for _ in seen_by]
     shots = []
     for index in range(count):
-        turn = index % len(cameras)
-        weather, light, scene = np.unravel_index(orders[turn][index // len(cameras)], shape)
+        turn = index % len(seen_by)
+        weather, light, scene = np.unravel_index(orders[turn][index // len(seen_by)], shape)
         shots.append(
-            _shot(style, rng, int(cameras[turn]), int(weather), int(light), int(scene), (seed, person, 2, index))
+            _shot(style, rng, int(seen_by[turn]), int(weather), int(light), int(scene), (seed, person, 2, index))
         )
     return shots
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,22 @@ from typing import Any
 from tqdm import tqdm
 
 from mmet.data.schema import DatasetError
-from mmet.data.synthetic.layouts import LAYOUTS, MAX_IDS, Job, Layout, Record, WorldRequest, write_json
+from mmet.data.synthetic.layouts import LAYOUTS
+from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, write_json
+from mmet.data.synthetic.layouts.untidy import make_untidy
 from mmet.data.synthetic.renderer import check_size
-from mmet.data.synthetic.style import STYLES, WorldStyle, plan_shots
+from mmet.data.synthetic.style import STYLES, TOLD_IF_SET, WorldStyle, plan_shots
 
 PROVENANCE_FILE = "SYNTHETIC.json"
+
+RATE_OPTIONS: Mapping[str, str] = {
+    "occlusion_rate": "occlusion",
+    "crop_rate": "crop",
+    "lookalike_rate": "lookalikes",
+}
+"""Options that set a field of the style."""
+
+_APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(58)
 
 NOTICE = (
     "Synthetic data drawn by `python -m mmet.data.synthetic`: no real person is shown. It is in the layout of {title} "
@@ -48,13 +59,20 @@ def write_world(
     num_val_ids: int | None = None,
     image_height: int = 192,
     image_width: int = 96,
+    form: str | None = None,
+    caption_format: str | None = None,
+    untidy_rate: float | None = None,
+    occlusion_rate: float | None = None,
+    crop_rate: float | None = None,
+    lookalike_rate: float | None = None,
+    shadow_files: bool = False,
     num_workers: int = 1,
     show_progress: bool = False,
 ) -> bool:
     """Write a synthetic world in the layout of a published data set.
 
     Args:
-        layout: a name of `LAYOUTS`: `finegpr`, `market1501`, `cuhk_pedes`.
+        layout: a name of `LAYOUTS`, such as `market1501`.
         output: folder to create; may exist when empty, or when it already holds exactly this world.
         num_ids: people in all, where the split counts are not given.
         images_per_id: pictures of each person (queries included).
@@ -62,8 +80,16 @@ def write_world(
         style: a name of `STYLES` or a style of your own; by default `source` for FineGPR, `target` otherwise.
         test_fraction: share of `num_ids` that is for testing, in layouts with splits.
         num_train_ids, num_test_ids: people per split, instead of the shares.
-        num_val_ids: people for validation (CUHK-PEDES only), in addition; by default a tenth of the training people.
+        num_val_ids: people for validation (CUHK-PEDES and RSTPReid only), in addition; by default a tenth of the
+            training people.
         image_height, image_width: size of the crops in pixels.
+        form: one of the layout's `forms`; by default the first.
+        caption_format: one of the layout's `caption_formats`; by default the first.
+        untidy_rate: share of people with what makes real data untidy (see the layout's module); by default the
+            layout's own rate, which is 0 for FineGPR, Market-1501 and CUHK-PEDES and 0.1 for the others.
+        occlusion_rate, crop_rate, lookalike_rate: share of pictures with something in front of the person, of
+            pictures that miss feet or head, and of people who look like another one; by default those of the style.
+        shadow_files: add the `._*` files that archives made on macOS carry, and a `.DS_Store`.
         num_workers: processes; the files do not depend on it.
         show_progress: show a progress bar over people.
 
@@ -75,58 +101,85 @@ def write_world(
         DatasetError: `output` holds something else.
         OSError: `output` cannot be written.
     """
-    request = _request(
+    spec = _layout(layout)
+    rates = {"occlusion": occlusion_rate, "crop": crop_rate, "lookalikes": lookalike_rate}
+    counts = _split(spec, num_ids, test_fraction, num_train_ids, num_val_ids, num_test_ids)
+    request = WorldRequest(
         layout,
-        num_ids,
-        images_per_id,
+        _style(spec, style, rates),
         seed,
-        style,
-        test_fraction,
-        (num_train_ids, num_val_ids, num_test_ids),
-        (image_height, image_width),
+        *counts,
+        images_per_id,
+        image_height,
+        image_width,
+        form=_choice("form", form, spec.forms, layout),
+        caption_format=_choice("caption_format", caption_format, spec.caption_formats, layout),
+        untidy_rate=_rate("untidy_rate", spec.untidy_rate if untidy_rate is None else untidy_rate),
+        shadow_files=shadow_files,
     )
+    _check(request, spec)
     if num_workers < 1:
         raise ValueError(f"num_workers: expected at least 1, received {num_workers}")
-    output, spec = Path(output), LAYOUTS[layout]
+    output = Path(output)
     provenance = _provenance(request, spec)
     if _already_there(output, provenance):
         return False
     with _whole_or_not_at_all(output) as root:
         for folder in spec.folders:
             (root / folder).mkdir(parents=True)
-        records = _write_jobs(request, spec.plan(request), root, num_workers, show_progress)
+        jobs = make_untidy(request, spec.plan(request))
+        records = _write_jobs(request, jobs, root, num_workers, show_progress)
         spec.finish(request, records, root)
+        if shadow_files:
+            _add_shadow_files(root)
         write_json(root / PROVENANCE_FILE, {**provenance, "files": _count_files(root)})
     return True
 
 
-def _request(
-    layout: str,
-    num_ids: int,
-    images_per_id: int,
-    seed: int,
-    style: str | WorldStyle | None,
-    test_fraction: float,
-    split_counts: tuple[int | None, int | None, int | None],
-    size: tuple[int, int],
-) -> WorldRequest:
-    """Check every argument and settle the number of people in each split."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, received {layout!r}")
-    spec = LAYOUTS[layout]
+def _layout(name: str) -> Layout:
+    if name not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, received {name!r}")
+    return LAYOUTS[name]
+
+
+def _style(spec: Layout, style: str | WorldStyle | None, rates: Mapping[str, float | None]) -> WorldStyle:
+    """The style asked for, with the rates asked for."""
     if isinstance(style, str) and style not in STYLES:
         raise ValueError(f"style: expected one of {', '.join(STYLES)}, received {style!r}")
-    if seed < 0:
-        raise ValueError(f"seed: expected 0 or more, received {seed}")
-    if images_per_id < spec.min_images:
-        raise ValueError(f"images_per_id: expected at least {spec.min_images} for {layout}, received {images_per_id}")
-    check_size(*size)
-    train, val, test = _split(spec, num_ids, test_fraction, *split_counts)
-    if train + val + test > MAX_IDS:
-        raise ValueError(f"number of people: expected at most {MAX_IDS}, received {train + val + test}")
     chosen = STYLES[style] if isinstance(style, str) else style or spec.default_style
-    plan_shots(chosen, seed=seed, person=1, count=images_per_id)
-    return WorldRequest(layout, chosen, seed, train, val, test, images_per_id, *size)
+    options = {field: name for name, field in RATE_OPTIONS.items()}
+    given = {field: _rate(options[field], rate) for field, rate in rates.items() if rate is not None}
+    return replace(chosen, **given)  # type: ignore[arg-type]  # all of them are numbers
+
+
+def _rate(name: str, rate: float) -> float:
+    if not 0 <= rate <= 1:
+        raise ValueError(f"{name}: expected 0..1, received {rate}")
+    return float(rate)
+
+
+def _choice(name: str, value: str | None, choices: Sequence[str], layout: str) -> str:
+    """`value`, or the first of `choices`, or "" where the layout offers none."""
+    if value is not None and value not in choices:
+        offered = f"one of {', '.join(choices)} for {layout}" if choices else f"none, since {layout} has no choice"
+        raise ValueError(f"{name}: expected {offered}, received {value!r}")
+    return value or next(iter(choices), "")
+
+
+def _check(request: WorldRequest, spec: Layout) -> None:
+    """Raise `ValueError` for numbers out of range."""
+    if request.seed < 0:
+        raise ValueError(f"seed: expected 0 or more, received {request.seed}")
+    if request.images_per_id < spec.min_images:
+        raise ValueError(
+            f"images_per_id: expected at least {spec.min_images} for {spec.name}, received {request.images_per_id}"
+        )
+    check_size(request.image_height, request.image_width)
+    people = request.num_train_ids + request.num_val_ids + request.num_test_ids
+    if people > spec.max_ids:
+        raise ValueError(f"number of people: expected at most {spec.max_ids}, received {people}")
+    plan_shots(request.style, seed=request.seed, person=1, count=request.images_per_id, cameras=spec.cameras)
+    spec.check(request)
 
 
 def _split(
@@ -159,15 +212,47 @@ def _split(
 
 
 def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
-    """What `SYNTHETIC.json` says, in the types that JSON gives back."""
+    """What `SYNTHETIC.json` says, in the types that JSON gives back.
+
+    Options at their plainest are not told, so that a world written before they existed is still recognised.
+    """
+    plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False}
+    plain |= {"form": next(iter(spec.forms), ""), "caption_format": next(iter(spec.caption_formats), "")}
+    told = {name: value for name, value in asdict(request).items() if name not in plain or value != plain[name]}
+    plain_style = {field.name: field.default for field in fields(WorldStyle) if field.metadata.get(TOLD_IF_SET)}
+    style = told["style"].items()
+    told["style"] = {name: value for name, value in style if name not in plain_style or value != plain_style[name]}
     content = {
         "synthetic": True,
         "notice": NOTICE.format(title=spec.title),
         "layout": request.layout,
         "layout_version": spec.version,
-        "arguments": asdict(request),
+        "arguments": told,
     }
     return json.loads(json.dumps(content))
+
+
+def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the command line that give a world again, from the `arguments` in its `SYNTHETIC.json`.
+
+    Raises `KeyError` when the layout or the style has no name that the command line knows.
+    """
+    spec, style = LAYOUTS[arguments["layout"]], STYLES[arguments["style"]["name"]]
+    counts = ["num_train_ids", "num_test_ids"] + ["num_val_ids"] * spec.has_validation
+    options: dict[str, Any] = {"layout": spec.name, "style": style.name}
+    options |= (
+        {name: arguments[name] for name in counts} if spec.has_splits else {"num_ids": arguments["num_train_ids"]}
+    )
+    options |= {name: arguments[name] for name in ("images_per_id", "seed", "image_height", "image_width")}
+    options |= {name: arguments[name] for name in ("form", "caption_format") if name in arguments}
+    if (untidy_rate := arguments.get("untidy_rate", 0.0)) != spec.untidy_rate:
+        options["untidy_rate"] = untidy_rate
+    for name, field in RATE_OPTIONS.items():
+        if (rate := arguments["style"].get(field, 0.0)) != getattr(style, field):
+            options[name] = rate
+    if arguments.get("shadow_files"):
+        options["shadow_files"] = None
+    return options
 
 
 def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
@@ -237,6 +322,14 @@ def _write_jobs(
 
 def _write_job(request: WorldRequest, root: Path, job: Job) -> list[Record]:
     return LAYOUTS[request.layout].write(request, job, root)
+
+
+def _add_shadow_files(root: Path) -> None:
+    """Leave what an archive made on macOS leaves: a shadow beside every third file, and a view setting."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    for path in files[::3]:
+        path.with_name(f"._{path.name}").write_bytes(_APPLE_DOUBLE)
+    (root / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1" + bytes(24))
 
 
 def _count_files(root: Path) -> int:

@@ -1,0 +1,113 @@
+"""Exact mAP, mINP and CMC from embeddings against the bare float32 matrix product: time as a ratio, and peak memory.
+
+The embeddings are synthetic with the structure of Market-1501 (`market_like.py`): as drawn, where many matches are
+ahead of most candidates, and with the gallery's rows exchanged at random, so that matches lie anywhere in the ranking.
+The bare product is Q×G in blocks that are thrown away, with the same library, threads and size of a block. Both take
+turns in a process of its own that loads the embeddings; the ratio is the median over turns of one ranking and the
+products right before and after it. Memory is what ranking adds to the imports and to the embeddings in their arrays.
+
+    python benchmarks/ranking.py                                        # Market-1501: 3,368 × 15,913
+    python benchmarks/ranking.py --num_queries 11659 --num_gallery 82161 --turns 3                         # MSMT17
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.market_like import Embeddings, draw_exactly
+from benchmarks.measuring import memory, start_peak, timed
+from mmet.evaluation.ranking import BLOCK_BYTES, rank_metrics
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.measure is not None:
+        print(json.dumps(measure(arguments.measure, arguments.turns)))
+        return
+    print(f"numpy {np.__version__}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {vars(arguments)}\n")
+    print(
+        f"| {arguments.num_queries:,} × {arguments.num_gallery:,}, {arguments.dimension} dimensions "
+        "| mAP | product, s | ranking, s | ratio (of CPU seconds) | beyond inputs, MiB | peak, MiB |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    size = (arguments.num_queries, arguments.num_gallery, arguments.dimension)
+    for name, shuffled in (("as drawn", False), ("rows exchanged", True)):
+        found = measure_apart(draw_exactly(*size, shuffled=shuffled), arguments)
+        print(
+            f"| {name} | {100 * found['mAP']:.1f} | {found['product']:.2f} | {found['ranking']:.2f} "
+            f"| {found['ratio']:.2f} ({found['cpu_ratio']:.2f}) | {found['added']:.0f} | {found['peak']:.0f} |",
+            flush=True,
+        )
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num_queries", type=int, default=3_368)
+    parser.add_argument("--num_gallery", type=int, default=15_913)
+    parser.add_argument("--dimension", type=int, default=768)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure_apart(data: Embeddings, arguments: argparse.Namespace) -> dict[str, float]:
+    """What a process of its own finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "embeddings.npz")
+        np.savez(path, *data.arguments())
+        command = [sys.executable, __file__, "--turns", str(arguments.turns), "--measure", str(path)]
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def measure(path: Path, turns: int) -> dict[str, float]:
+    with np.load(path) as stored:
+        data = Embeddings(*(stored[name] for name in stored.files))
+    mean_ap = rank_metrics(*data.arguments()).mAP  # also warms up both
+    resident = memory("VmRSS")
+    start_peak()
+    rank_metrics(*data.arguments())
+    peak = memory("VmHWM")
+    products, rankings = [timed(lambda: bare_product(data.query, data.gallery))], []
+    for _ in range(turns):
+        rankings.append(timed(lambda: rank_metrics(*data.arguments())))
+        products.append(timed(lambda: bare_product(data.query, data.gallery)))
+    ratios = [
+        [ranking[kind] / ((before[kind] + after[kind]) / 2) for kind in (0, 1)]
+        for ranking, before, after in zip(rankings, products, products[1:], strict=False)
+    ]
+    return {
+        "mAP": mean_ap,
+        "product": statistics.median(seconds for seconds, _ in products),
+        "ranking": statistics.median(seconds for seconds, _ in rankings),
+        "ratio": statistics.median(by_clock for by_clock, _ in ratios),
+        "cpu_ratio": statistics.median(of_cpu for _, of_cpu in ratios),
+        "added": (peak - resident) / 2**20,
+        "peak": peak / 2**20,
+    }
+
+
+def bare_product(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
+    """Q×G, a block of the size that ranking uses at a time."""
+    block_rows = max(1, BLOCK_BYTES // (len(gallery) * gallery.itemsize))
+    buffer = np.empty((min(block_rows, len(query)), len(gallery)), dtype=np.float32)
+    for start in range(0, len(query), block_rows):
+        rows = query[start : start + block_rows]
+        np.matmul(rows, gallery.T, out=buffer[: len(rows)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Command line of the paper's tables.
+
+python -m mmet.ablate --tables 1 2 --seeds 3 --data synthetic
+python -m mmet.ablate --tables 1 2 3 --seeds 3 --data finegpr=data/FineGPR market1501=data/Market-1501 \\
+    dukemtmc=data/DukeMTMC-reID cuhk03=data/cuhk03-np cuhk_pedes=data/CUHK-PEDES
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmet.ablate.experiments import TABLES, Row, Table
+from mmet.ablate.runs import RECIPES, MissingDataError, Runner
+from mmet.ablate.tables import TableResult, collect_table, format_tables, save_tables
+from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
+from mmet.data import parse_data_argument
+from mmet.evaluation.results import installed_versions
+from mmet.trainer import NonFiniteLossError, TrainingStopped
+
+logger = logging.getLogger(__name__)
+
+SYNTHETIC = "synthetic"
+USER_ERROR_EXIT_CODE = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmet.ablate",
+        description="Train and evaluate the rows of the paper's tables with several seeds, and print means and "
+        "standard deviations beside the paper's figures. Run it again to continue: what is finished is not repeated.",
+    )
+    parser.add_argument("--tables", type=int, nargs="+", default=[1, 2], choices=sorted(TABLES), help="which tables")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N (default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[SYNTHETIC],
+        metavar="NAME=DIR",
+        help="datasets to train and test on; `synthetic` draws them (default)",
+    )
+    parser.add_argument("--output", type=Path, default=Path("outputs/ablate"), help="folder of runs and tables")
+    parser.add_argument(
+        "--size", choices=["paper", "small"], help="recipes of the paper's size or small ones (default: by the data)"
+    )
+    parser.add_argument("--max_steps", type=int, metavar="N", help="steps of every stage, to try things out")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="recipe fields for all stages, or for one kind: masked.max_steps=200 identity.learning_rate=1e-3",
+    )
+    parser.add_argument("--recipes", type=Path, default=RECIPES, help="folder of the recipes")
+    parser.add_argument(
+        "--launcher",
+        default="",
+        metavar="COMMAND",
+        help="what runs training, such as 'accelerate launch --config_file recipes/accelerate/gpu_8_ddp.yaml'; "
+        "without it this process does",
+    )
+    size = WorldSize()
+    worlds = parser.add_argument_group("synthetic data")
+    worlds.add_argument("--world_persons", type=int, default=size.persons, metavar="N", help="people to train on")
+    worlds.add_argument(
+        "--world_images", type=int, default=size.images_per_person, metavar="N", help="pictures of each"
+    )
+    worlds.add_argument(
+        "--world_test_persons", type=int, default=size.test_persons, metavar="N", help="people in each target"
+    )
+    worlds.add_argument("--num_workers", type=int, default=1, metavar="N", help="processes that draw")
+    return parser
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """`field=value` lines as recipe fields, values read as YAML. Raises `ValueError` for one without `=`."""
+    settings = {}
+    for assignment in assignments:
+        name, separator, value = assignment.partition("=")
+        if not separator or not name:
+            raise ValueError(f"--set: expected FIELD=VALUE, received {assignment!r}")
+        settings[name] = yaml.safe_load(value)
+    return settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tables; exit code 2 for what the user has to put right, 143 after a SIGTERM that saved a checkpoint."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        print(run_tables(options))
+    except (ValueError, OSError, NonFiniteLossError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    except TrainingStopped as stopped:
+        print(f"{parser.prog}: {stopped}; the same command continues", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    return 0
+
+
+def run_tables(options: argparse.Namespace) -> str:
+    """Measure all rows with all seeds; the tables in Markdown. They are saved after every measurement."""
+    if options.seeds < 1:
+        raise ValueError(f"--seeds: expected at least 1, received {options.seeds}")
+    runner, facts = prepare(options)
+    seeds = range(1, options.seeds + 1)
+    tables = [TABLES[number] for number in dict.fromkeys(options.tables)]
+    measured: dict[int, dict[tuple[str, int], Mapping[str, Mapping[str, float]]]] = {t.number: {} for t in tables}
+    notes: dict[int, dict[str, None]] = {table.number: {} for table in tables}
+    results: list[TableResult] = []
+    about = describe(facts)
+    for seed in seeds:  # all rows of a seed first, so that a stopped run leaves whole tables of fewer seeds
+        for table in tables:
+            for row in table.rows:
+                measure_row(runner, table, row, seed, measured[table.number], notes[table.number])
+                results = [collect_table(t, measured[t.number], seeds, list(notes[t.number])) for t in tables]
+                save_tables(results, options.output, about=about, facts=facts)
+    return format_tables(results, about=about)
+
+
+def measure_row(
+    runner: Runner, table: Table, row: Row, seed: int, measured: dict[tuple[str, int], Any], notes: dict[str, None]
+) -> None:
+    """Add one row's metrics with one seed to `measured`, and to `notes` what data it lacked."""
+    names = [name for name in table.datasets if name in runner.data]
+    notes |= {f"{name}: no folder was given": None for name in table.datasets if name not in runner.data}
+    if not names:
+        return
+    try:
+        measured[row.title, seed] = runner.measure(row, seed=seed, names=names)
+    except MissingDataError as error:
+        notes[f"{row.title}: left out, {error}"] = None
+        logger.warning("%s: left out, %s", row.title, error)
+
+
+def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
+    """The runner, with synthetic worlds drawn where they are asked for, and the facts for the result file."""
+    synthetic = SYNTHETIC in options.data
+    if synthetic:
+        size = WorldSize(options.world_persons, options.world_images, options.world_test_persons)
+        data = draw_worlds(
+            options.output / "data", size, num_workers=options.num_workers, show_progress=sys.stderr.isatty()
+        )
+    else:
+        size = None
+        data = {parse_data_argument(argument).name: argument for argument in options.data}
+    settings = {} if options.max_steps is None else {"max_steps": options.max_steps}
+    settings |= parse_settings(options.set)
+    runner = Runner(
+        options.output,
+        data,
+        size=options.size or ("small" if synthetic else "paper"),
+        settings=settings,
+        recipes=options.recipes,
+        launcher=shlex.split(options.launcher),
+    )
+    facts = {
+        "size": runner.size,
+        "settings": settings,
+        "data": describe_worlds(size) if size is not None else dict(data),
+        "versions": installed_versions(),
+    }
+    return runner, facts
+
+
+def describe(facts: Mapping[str, Any]) -> list[str]:
+    """The lines above the tables."""
+    lines = ["Mean ± standard deviation over seeds, in percent; in brackets what the paper reports."]
+    if facts["data"].get("synthetic"):
+        lines.append(
+            "**Synthetic people and small models: no figure here is a result on a real dataset, and none compares "
+            "with the paper's.**"
+        )
+    if facts["settings"]:
+        shown = ", ".join(f"{name} {value}" for name, value in facts["settings"].items())
+        lines.append(f"Changed from the recipes: {shown}.")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""What each row of the paper's tables is: stages (a recipe and what it changes), the search, and the paper's figures.
+
+Every row has two sets of stages: those of the paper's size (`table1_random.yaml`, …) and small ones for two CPU cores
+(`synthetic_*.yaml`). Stages of one name and equal settings are one run, however many rows they serve.
+
+Rows without figures are controls that the paper does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmet.evaluation.protocols import Modality
+
+METRICS = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5"}
+"""Metrics of the paper's tables and their titles."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run.
+
+    Attributes:
+        name: begins the name of the run's folder.
+        kind: `masked` or `identity`; settings may be given for all stages of a kind.
+        recipe: file in `recipes/`, without `.yaml`.
+        settings: fields in place of the recipe's; those of `model_config` are merged into it.
+        share: of the recipe's steps; less than 1 where a stage leaves out kinds of batch that the others have.
+    """
+
+    name: str
+    kind: str
+    recipe: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        title: as the table shows it.
+        stages: training at the paper's size; each stage continues from the one before.
+        small_stages: the same for two CPU cores.
+        query, gallery: what asks and what is searched.
+        paper: figures of the paper in percent, by dataset and metric.
+    """
+
+    title: str
+    stages: tuple[Stage, ...]
+    small_stages: tuple[Stage, ...]
+    query: Modality = "image"
+    gallery: Modality = "image"
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def stages_of(self, size: str) -> tuple[Stage, ...]:
+        """The stages of a size, `paper` or `small`."""
+        return self.small_stages if size == "small" else self.stages
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper: its number and title, the datasets and metrics of its columns, its rows."""
+
+    number: int
+    title: str
+    datasets: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def _stages(name: str, recipe: str, masked: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A masked and an identity stage of both sizes; `recipe` already says what `masked` says of the small one."""
+    paper_identity = {key: value for key, value in identity.items() if key in ("batch_mix", "paired_data")}
+    return {
+        "stages": (
+            Stage(f"{name}_masked", "masked", recipe),
+            Stage(f"{name}_identity", "identity", "released_code_stage2", paper_identity),
+        ),
+        "small_stages": (
+            Stage(f"{name}_masked", "masked", "synthetic_masked", masked),
+            Stage(f"{name}_identity", "identity", "synthetic_identity", identity),
+        ),
+    }
+
+
+_NOTHING_MASKED = {
+    "image_masking": "none",
+    "batch_mix": {"paired": 1},
+    "mmm_image_weight": 0,
+    "mmm_text_weight": 0,
+}
+"""L_ITM and L_GC alone on the pairs that the masked rows see: that stage without anything to reconstruct."""
+
+_IMAGES = {"batch_mix": {"identity_image": 1}}
+_MMM = _stages("mmm", "table1_pedestrian", {"image_masking": "pedestrian"}, {})
+
+_MMM_ON_CAMERAS = {
+    "market1501": {"mAP": 28.8, "rank1": 59.2},
+    "dukemtmc": {"mAP": 23.5, "rank1": 43.6},
+    "cuhk03": {"mAP": 20.3, "rank1": 23.6},
+}
+
+TABLES = {
+    1: Table(
+        1,
+        "Ablation of masking (image→image)",
+        ("market1501", "dukemtmc"),
+        ("mAP", "rank1"),
+        (
+            Row(
+                "Baseline (image encoder, identities alone)",
+                (Stage("baseline", "identity", "table1_baseline"),),
+                (Stage("baseline", "identity", "synthetic_baseline"),),
+                paper={"market1501": {"mAP": 15.4, "rank1": 38.9}, "dukemtmc": {"mAP": 9.8, "rank1": 19.5}},
+            ),
+            Row(
+                "MMET, nothing masked (not in the paper)",
+                (
+                    Stage("unmasked_masked", "masked", "table1_random", _NOTHING_MASKED, share=1 / 3),
+                    Stage("unmasked_identity", "identity", "released_code_stage2"),
+                ),
+                (
+                    Stage("unmasked_masked", "masked", "synthetic_masked", _NOTHING_MASKED, share=1 / 3),
+                    Stage("unmasked_identity", "identity", "synthetic_identity"),
+                ),
+            ),
+            Row(
+                "MMET, random masking",
+                **_stages("random", "table1_random", {"image_masking": "random"}, {}),
+                paper={"market1501": {"mAP": 26.7, "rank1": 51.1}, "dukemtmc": {"mAP": 19.2, "rank1": 35.1}},
+            ),
+            Row(
+                "MMET, pedestrian masking (MMM)",
+                **_MMM,
+                paper={name: _MMM_ON_CAMERAS[name] for name in ("market1501", "dukemtmc")},
+            ),
+        ),
+    ),
+    2: Table(
+        2,
+        "Modalities, FineGPR to CUHK-PEDES",
+        ("cuhk_pedes",),
+        ("mAP", "rank1", "rank5"),
+        (
+            Row(
+                "MIM: image→image",
+                **_stages(
+                    "mim",
+                    "table2_mim",
+                    {"batch_mix": {"image": 1}, "model_config": {"identity_pooling": "image"}},
+                    _IMAGES,
+                ),
+                paper={"cuhk_pedes": {"mAP": 24.6, "rank1": 36.7, "rank5": 47.6}},
+            ),
+            Row(
+                "MLM: text→text",
+                **_stages(
+                    "mlm",
+                    "table2_mlm",
+                    {
+                        "batch_mix": {"text": 1},
+                        "image_masking": "none",
+                        "model_config": {"identity_pooling": "text"},
+                    },
+                    {"global_contrastive_weight": 0},
+                ),
+                query="text",
+                gallery="text",
+                paper={"cuhk_pedes": {"mAP": 14.4, "rank1": 27.8, "rank5": 39.5}},
+            ),
+            Row(
+                "MMM: both→both",
+                **_MMM,
+                query="both",
+                gallery="both",
+                paper={"cuhk_pedes": {"mAP": 25.6, "rank1": 38.8, "rank5": 50.4}},
+            ),
+            Row("MMM: image→image (not in the paper)", **_MMM),
+            Row("MMM: text→image (not in the paper)", **_MMM, query="text"),
+            Row("MMM: text→text (not in the paper)", **_MMM, query="text", gallery="text"),
+        ),
+    ),
+    3: Table(
+        3,
+        "MMET among other methods (MMET's row)",
+        ("market1501", "dukemtmc", "cuhk03"),
+        ("mAP", "rank1"),
+        (Row("MMET with MMM", **_MMM, paper=_MMM_ON_CAMERAS),),
+    ),
+    4: Table(
+        4,
+        "Training data",
+        ("market1501", "dukemtmc", "cuhk03"),
+        ("mAP", "rank1"),
+        (
+            Row(
+                "RandPerson (images alone)",
+                (
+                    Stage("randperson_masked", "masked", "table4_randperson"),
+                    Stage(
+                        "randperson_identity",
+                        "identity",
+                        "released_code_stage2",
+                        {**_IMAGES, "paired_data": ["randperson=data/RandPerson"]},
+                    ),
+                ),
+                (),
+                paper={
+                    "market1501": {"mAP": 28.8, "rank1": 55.6},
+                    "dukemtmc": {"mAP": 27.1, "rank1": 47.6},
+                    "cuhk03": {"mAP": 10.8, "rank1": 13.4},
+                },
+            ),
+            Row("FineGPR", **_MMM, paper=_MMM_ON_CAMERAS),
+        ),
+    ),
+}
+"""The tables by number."""

@@ -1,0 +1,208 @@
+"""Trains and evaluates rows of a table, each stage in a folder of its own that is named after its settings.
+
+A stage's fields are its recipe's, changed by the row, by what the user sets, and by seed and data. Their fingerprint
+names the folder: a finished run of equal fields is not run again, an unfinished one continues from its checkpoint, and
+different fields never meet in one folder. Training goes through `run_pretraining` in this process, or through
+`run_pretrain.py` under a launcher; evaluation through `evaluate_systems`, as in `run_reid_eval.py`.
+
+    runner = Runner(Path("outputs/ablate"), data={"finegpr": "finegpr=data/FineGPR", ...}, size="small")
+    runner.measure(TABLES[1].rows[0], seed=1, names=("market1501",))["market1501"]["mAP"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import DatasetDict
+
+from mmet.ablate.experiments import Row, Stage
+from mmet.arguments import parse_arguments
+from mmet.checkpoints import write_text
+from mmet.data import load_reid_dataset, parse_data_argument
+from mmet.evaluation import EvaluationData, ModelSystem, evaluate_systems, prepare_tasks
+from mmet.evaluation.protocols import Modality
+from mmet.model_card import read_result
+from mmet.pretraining import run_pretraining
+from modeling_mmet import MMETForReID
+from processing_mmet import MMETProcessor
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "recipes"
+RECIPE_FILE = "recipe.yaml"
+DATA_FIELDS = ("paired_data", "image_data", "text_data", "eval_data")
+WITHOUT_EFFECT = (
+    "output_dir",
+    "resume_from_checkpoint",
+    "logging_steps",
+    "report_to",
+    "disable_tqdm",
+    "dataloader_num_workers",
+)
+"""Fields that change nothing about the trained weights: they are no part of a run's fingerprint."""
+
+
+class MissingDataError(ValueError):
+    """A row needs a dataset whose folder was not given."""
+
+
+@dataclass
+class Runner:
+    """Trains stages and evaluates rows.
+
+    Attributes:
+        output: folder of all runs.
+        data: `name=folder` of each dataset by name.
+        size: `paper` or `small`, see `Row`.
+        settings: fields set by the user for all stages, or for those of a kind as `masked.max_steps`.
+        recipes: folder of the recipes.
+        launcher: command that `run_pretrain.py` runs under; empty trains in this process.
+        batch_size: items embedded at a time.
+    """
+
+    output: Path
+    data: Mapping[str, str]
+    size: str = "paper"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Path = RECIPES
+    launcher: Sequence[str] = ()
+    batch_size: int = 64
+
+    def measure(self, row: Row, *, seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Metrics of a row with one seed on the datasets of these names: fractions by dataset and metric.
+
+        Raises:
+            MissingDataError: the row has no stages of this size, or data of them was not given.
+        """
+        folder = self.train(row, seed=seed)
+        return {name: self.evaluate(folder, name, row.query, row.gallery) for name in names}
+
+    def train(self, row: Row, *, seed: int) -> Path:
+        """Train what is not trained yet of a row; the folder of its last stage."""
+        stages = row.stages_of(self.size)
+        if not stages:
+            raise MissingDataError(f"{row.title}: there is no {self.size} form of it")
+        before: Path | None = None
+        for stage in stages:
+            before = self.train_stage(stage, before, seed=seed)
+        assert before is not None
+        return before
+
+    def train_stage(self, stage: Stage, before: Path | None, *, seed: int) -> Path:
+        """Train a stage, after the stage in folder `before`, unless it is finished; its folder."""
+        fields = self.fields_of(stage, before, seed=seed)
+        folder = self.output / "runs" / f"{stage.name}-seed{seed}-{fingerprint(fields)}"
+        if read_result(folder) is not None:
+            logger.info("%s: finished", folder.name)
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe = folder / RECIPE_FILE
+        write_text(recipe, yaml.safe_dump({**fields, "output_dir": str(folder)}, sort_keys=False))
+        logger.info("%s: training", folder.name)
+        start = time.perf_counter()
+        self._run(recipe)
+        write_text(folder / "seconds.json", json.dumps({"last_session": round(time.perf_counter() - start, 1)}))
+        return folder
+
+    def fields_of(self, stage: Stage, before: Path | None, *, seed: int) -> dict[str, Any]:
+        """The recipe of a stage as it is run, without its output folder."""
+        path = self.recipes / f"{stage.recipe}.yaml"
+        if not path.is_file():
+            raise ValueError(f"recipe {path} does not exist; name their folder with --recipes")
+        fields = merge_fields(yaml.safe_load(path.read_text(encoding="utf-8")), stage.settings)
+        fields = merge_fields(fields, settings_for(self.settings, stage.kind))
+        for name in DATA_FIELDS:
+            if name in fields:
+                fields[name] = [self._place(argument) for argument in fields[name]]
+        if before is not None:
+            fields["model_name_or_path"] = str(before)
+        if stage.share != 1:
+            fields["max_steps"] = max(1, round(stage.share * fields["max_steps"]))
+        fields.pop("output_dir", None)
+        return {**fields, "seed": seed}
+
+    def evaluate(self, folder: Path, name: str, query: Modality, gallery: Modality) -> dict[str, float]:
+        """Metrics of a trained model on one dataset, as fractions; measured once and kept in its folder."""
+        if name not in self.data:
+            raise MissingDataError(f"no folder of {name} was given")
+        argument = self.data[name]
+        kept = folder / f"evaluation-{name}-{query}-{gallery}.json"
+        if kept.is_file():
+            found = json.loads(kept.read_text(encoding="utf-8"))
+            if found["data"] == argument:
+                return found["metrics"]
+        logger.info("%s: %s→%s on %s", folder.name, query, gallery, name)
+        data_name, root, _ = parse_data_argument(argument)
+        tasks = prepare_tasks(load_once(argument), query, gallery)
+        model, processor = MMETForReID.from_pretrained(folder), MMETProcessor.from_pretrained(folder)
+        system = ModelSystem(model, processor, name="model", batch_size=self.batch_size)
+        (record,) = evaluate_systems(EvaluationData(data_name, root, tasks), [system], max_rank=10)
+        metrics = {"mAP": float(record.metrics.mAP), "mINP": float(record.metrics.mINP)}
+        metrics |= {f"rank{k}": float(record.metrics.rank(k)) for k in (1, 5, 10)}
+        content = {"data": argument, "protocol": record.protocol, "metrics": metrics}
+        write_text(kept, json.dumps(content, indent=2) + "\n")
+        return metrics
+
+    def _place(self, argument: str) -> str:
+        """The user's folder of a dataset that a recipe names. Raises `MissingDataError` where there is none."""
+        name = parse_data_argument(argument).name
+        if name not in self.data:
+            raise MissingDataError(f"no folder of {name} was given")
+        return self.data[name]
+
+    def _run(self, recipe: Path) -> None:
+        arguments = [str(recipe), "--resume_from_checkpoint", "true"]
+        if not self.launcher:
+            run_pretraining(*parse_arguments(arguments))
+            return
+        command = [*self.launcher, str(ROOT / "run_pretrain.py"), *arguments]
+        status = subprocess.run(command, check=False).returncode
+        if status:
+            raise OSError(f"{' '.join(command)} ended with status {status}; its message is above")
+
+
+@cache
+def load_once(argument: str) -> DatasetDict:
+    """The dataset of a `name=folder`."""
+    name, root, options = parse_data_argument(argument)
+    return load_reid_dataset(name, root, **options)
+
+
+def merge_fields(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` with `changes`; those of `model_config` are merged into it, level by level, all others replace."""
+    merged = {**fields, **changes}
+    if "model_config" in fields and "model_config" in changes:
+        merged["model_config"] = _merge_deep(fields["model_config"], changes["model_config"])
+    return merged
+
+
+def settings_for(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What a user set for stages of a kind: fields named plainly, then those named as `<kind>.<field>`."""
+    plain = {name: value for name, value in settings.items() if "." not in name}
+    own = {name.partition(".")[2]: value for name, value in settings.items() if name.partition(".")[0] == kind}
+    return merge_fields(plain, {name: value for name, value in own.items() if name})
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """Eight hex digits of all fields that have an effect on the trained weights; the order of fields has none."""
+    counted = {name: value for name, value in fields.items() if name not in WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _merge_deep(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merge_deep(merged[name], value) if both else value
+    return merged

@@ -1,0 +1,130 @@
+"""Means and deviations over seeds beside the paper's figures, in Markdown and as JSON.
+
+    result = collect_table(TABLES[1], measured, seeds=(1, 2, 3))
+    print(format_tables([result]))
+
+A cell reads `27.1 ± 1.2 (paper 26.7)`: mean and standard deviation (of a sample, n - 1) in percent.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmet.ablate.experiments import METRICS, Row, Table
+from mmet.checkpoints import write_text
+from mmet.data import get_spec
+from mmet.evaluation.results import align_table
+
+Measured = Mapping[tuple[str, int], Mapping[str, Mapping[str, float]]]
+"""Fractions by (title of the row, seed), dataset and metric."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was measured, in percent, one value a seed in the order of the seeds, and what the paper has."""
+
+    values: tuple[float, ...] = ()
+    paper: float | None = None
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Deviation of a sample; None for fewer than two values."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self) -> str:
+        shown = "—" if self.mean is None else f"{self.mean:.1f}"
+        if self.std is not None:
+            shown += f" ± {self.std:.1f}"
+        return shown + (f" (paper {self.paper:.1f})" if self.paper is not None else "")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std, "values": list(self.values), "paper": self.paper}
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """A table as measured: cells by title of the row, dataset and metric; `notes` say what is missing and why."""
+
+    table: Table
+    cells: Mapping[str, Mapping[str, Mapping[str, Cell]]]
+    seeds: tuple[int, ...]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the content of `tables.json` for this table."""
+        rows = [
+            {
+                "title": row.title,
+                "query": row.query,
+                "gallery": row.gallery,
+                "results": {
+                    name: {metric: cell.to_json() for metric, cell in cells.items()}
+                    for name, cells in self.cells[row.title].items()
+                },
+            }
+            for row in self.table.rows
+        ]
+        return {
+            "table": self.table.number,
+            "title": self.table.title,
+            "seeds": list(self.seeds),
+            "rows": rows,
+            "notes": list(self.notes),
+        }
+
+
+def collect_table(table: Table, measured: Measured, seeds: Sequence[int], notes: Sequence[str] = ()) -> TableResult:
+    """Sort what was measured into the cells of a table; what was not measured leaves them empty."""
+    cells = {
+        row.title: {
+            name: {metric: _cell(row, name, metric, measured, seeds) for metric in table.metrics}
+            for name in table.datasets
+        }
+        for row in table.rows
+    }
+    return TableResult(table, cells, tuple(seeds), tuple(notes))
+
+
+def format_table(result: TableResult) -> str:
+    """A table in Markdown: a heading, the rows, and notes."""
+    table = result.table
+    columns = [(name, metric) for name in table.datasets for metric in table.metrics]
+    header = ["", *(f"{get_spec(name).title} {METRICS[metric]}" for name, metric in columns)]
+    rows = [
+        [row.title, *(str(result.cells[row.title][name][metric]) for name, metric in columns)] for row in table.rows
+    ]
+    notes = "".join(f"\n- {note}" for note in result.notes)
+    return f"## Table {table.number}: {table.title}\n\n{align_table(header, rows, 1)}" + (notes and f"{notes}\n")
+
+
+def format_tables(results: Sequence[TableResult], *, about: Sequence[str] = ()) -> str:
+    """All tables in Markdown, after lines that say how they were made."""
+    lines = "".join(f"{line}\n\n" for line in about)
+    return f"# Ablations\n\n{lines}" + "\n".join(format_table(result) for result in results)
+
+
+def save_tables(
+    results: Sequence[TableResult], folder: Path, *, about: Sequence[str], facts: Mapping[str, Any]
+) -> list[Path]:
+    """Write `tables.md` and `tables.json`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, content = folder / "tables.md", folder / "tables.json"
+    write_text(markdown, format_tables(results, about=about))
+    plain = {**facts, "tables": [result.to_json() for result in results]}
+    write_text(content, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+    return [markdown, content]
+
+
+def _cell(row: Row, name: str, metric: str, measured: Measured, seeds: Sequence[int]) -> Cell:
+    found = [measured.get((row.title, seed), {}).get(name) for seed in seeds]
+    values = tuple(100 * metrics[metric] for metrics in found if metrics is not None)
+    return Cell(values, row.paper.get(name, {}).get(metric))

@@ -1,0 +1,258 @@
+"""Ways of speaking as data: the same people and pictures in words that other writers never use.
+
+`reports` are terse notes of somebody who watches screens at night; `remarks` are what somebody in a hall says aloud.
+Both leave things out, take colours for their neighbours now and then, and name only what the picture shows. Words for
+garments, things and colours are disjoint from those of the source style's captions, so that a model trained on these
+meets them for the first time. A new way of speaking is one more `Dialect` in `DIALECTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmet.data.synthetic.figure import Part
+from mmet.data.synthetic.identity import Cloth
+from mmet.data.synthetic.sighting import NEAR_COLORS, Sighting, article, capital, join, keep, shade_name, shorten, side
+
+_NEAR_COLOR_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One way of speaking.
+
+    Attributes:
+        nouns: gender -> what such a person is called.
+        ages: age -> adjectives; an empty one says nothing.
+        words: the word of `mmet.data.synthetic.identity` -> words used instead, for garments, things and colours.
+        shades: `dark` and `light` -> words used instead.
+        moves: side that is seen -> what the person is doing.
+        frames: sentences with `{who}`, `{upper}`, `{lower}` and, optionally, `{move}`.
+        extras: what introduces shoes and things carried; holds `{things}`.
+    """
+
+    nouns: Mapping[str, tuple[str, ...]]
+    ages: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, tuple[str, ...]]
+    shades: Mapping[str, str]
+    moves: Mapping[str, tuple[str, ...]]
+    frames: tuple[str, ...]
+    extras: tuple[str, ...]
+
+
+def describe(dialect: Dialect, sighting: Sighting, rng: np.random.Generator) -> str:
+    """One caption of a picture."""
+    speaker = _Speaker(dialect, rng)
+    look = sighting.identity.appearance
+    upper = speaker.cloth(look.upper, look.upper_kind)
+    lower = "" if look.lower_kind == "dress" else speaker.cloth(look.lower, look.lower_kind)
+    if rng.random() < 0.06:
+        lower = ""  # forgotten
+    worn = {"upper": article(upper), "lower": lower}
+    frames = [frame for frame in dialect.frames if bool(lower) == ("{lower}" in frame)]
+    frame = speaker.pick(frames)
+    text = frame.format(who=speaker.who(sighting), move=speaker.move(sighting), **worn)
+    things = keep(rng, _things(sighting, speaker), 0.7)[:3]
+    if things:
+        text += speaker.pick(dialect.extras).format(things=join(things))
+    return capital(shorten(text))
+
+
+@dataclass(frozen=True, slots=True)
+class _Speaker:
+    dialect: Dialect
+    rng: np.random.Generator
+
+    def pick(self, options: Sequence[str]) -> str:
+        return options[int(self.rng.integers(len(options)))]
+
+    def say(self, word: str) -> str:
+        return self.pick(self.dialect.words[word])
+
+    def who(self, sighting: Sighting) -> str:
+        row = sighting.identity.attributes
+        age = self.pick(self.dialect.ages[row.age])
+        return article(f"{age} {self.pick(self.dialect.nouns[row.gender])}".strip())
+
+    def move(self, sighting: Sighting) -> str:
+        return self.pick(self.dialect.moves[side(sighting.shot.view)])
+
+    def color(self, cloth: Cloth) -> str:
+        """The colour of `cloth`, at times a near one, half of the time with its shade."""
+        if self.rng.random() < _NEAR_COLOR_SHARE:
+            told = self.pick(NEAR_COLORS[cloth.color_name]).split()[-1]
+        else:
+            told = shade_name(cloth.color_name, cloth.rgb) if self.rng.random() < 0.5 else cloth.color_name
+        *shade, name = told.split()
+        return " ".join([*(self.dialect.shades[word] for word in shade), self.say(name)])
+
+    def cloth(self, cloth: Cloth, kind: str) -> str:
+        return f"{self.color(cloth)} {self.say(kind)}"
+
+
+def _things(sighting: Sighting, speaker: _Speaker) -> list[str]:
+    """Shoes, bag, hat, glasses and scarf, as far as they can be seen."""
+    look = sighting.identity.appearance
+    things = []
+    if sighting.sees(Part.SHOE):
+        shade = speaker.dialect.shades[sighting.identity.attributes.shoes]
+        things.append(f"{shade} {speaker.say(look.shoe_kind)}")
+    if look.bag_kind and sighting.sees(Part.BAG):
+        things.append(article(speaker.cloth(look.bag, look.bag_kind)))
+    if look.hat_kind and sighting.sees(Part.HAT):
+        things.append(article(speaker.cloth(look.hat, look.hat_kind)))
+    if look.glasses_kind and sighting.pixels.get(Part.RIM, 0) > 0:
+        things.append(speaker.say(look.glasses_kind))
+    if look.scarf and sighting.sees(Part.SCARF):
+        things.append(article(speaker.cloth(look.scarf, "scarf")))
+    return things
+
+
+REPORTS = Dialect(
+    nouns={
+        "male": ("gentleman", "masculine figure", "individual"),
+        "female": ("madam", "feminine figure", "individual"),
+    },
+    ages={"teenager": ("juvenile", "youthful", ""), "adult": ("", "mature"), "older": ("senior", "aged", "")},
+    shades={"dark": "deep-toned", "light": "pale-toned"},
+    moves={
+        "front": ("approaching", "heading inward"),
+        "back": ("leaving", "heading away"),
+        "right": ("crossing", "passing through"),
+        "left": ("crossing", "passing through"),
+    },
+    frames=(
+        "{who} {move}. Torso: {upper}. Legs: {lower}",
+        "{who} clad in {upper} atop {lower}, {move}",
+        "logged {who} {move}, garbed in {upper}, {lower} below",
+        "{who} {move}. Garb: {upper}",
+        "{who} clad in {upper}, {move}",
+    ),
+    extras=(". Further: {things}", "; noted {things}", ". Also observed: {things}"),
+    words={
+        "t-shirt": ("tee", "crewneck"),
+        "polo shirt": ("collared tee",),
+        "shirt": ("button-down",),
+        "tunic": ("smock",),
+        "long t-shirt": ("longline tee",),
+        "sweater": ("jersey", "knit"),
+        "hoodie": ("fleece with hood",),
+        "jacket": ("windbreaker", "bomber"),
+        "blazer": ("suit top",),
+        "vest": ("gilet",),
+        "coat": ("overcoat",),
+        "long cardigan": ("duster",),
+        "parka": ("anorak",),
+        "dress": ("frock", "gown"),
+        "trousers": ("slacks", "chinos"),
+        "jeans": ("denims",),
+        "shorts": ("bermudas",),
+        "skirt": ("kilt",),
+        "long skirt": ("maxi",),
+        "backpack": ("knapsack", "daypack"),
+        "shoulder bag": ("satchel",),
+        "handbag": ("clutch",),
+        "tote bag": ("carrier",),
+        "messenger bag": ("courier pouch",),
+        "baseball cap": ("visor",),
+        "beanie": ("toque",),
+        "sun hat": ("brimmed topper",),
+        "bucket hat": ("soft topper",),
+        "sneakers": ("runners",),
+        "shoes": ("footwear",),
+        "boots": ("high footwear",),
+        "glasses": ("eyewear",),
+        "sunglasses": ("tinted eyewear",),
+        "scarf": ("muffler",),
+        "black": ("ebony", "jet"),
+        "white": ("ivory", "off-white"),
+        "gray": ("charcoal", "slate"),
+        "red": ("crimson", "scarlet"),
+        "purple": ("plum", "mauve"),
+        "yellow": ("golden", "mustard"),
+        "blue": ("navy", "azure"),
+        "green": ("olive", "emerald"),
+        "brown": ("tan", "chestnut"),
+        "orange": ("amber",),
+        "pink": ("rose",),
+        "beige": ("sand", "khaki"),
+    },
+)
+
+REMARKS = Dialect(
+    nouns={"male": ("fellow", "bloke", "chap"), "female": ("lass", "gal")},
+    ages={
+        "teenager": ("schoolkid-like", "teenaged", ""),
+        "adult": ("grown-up", "", ""),
+        "older": ("silver-haired", "retired", ""),
+    },
+    shades={"dark": "moody", "light": "pastel"},
+    moves={
+        "front": ("coming over", "strolling up"),
+        "back": ("off again", "wandering off"),
+        "right": ("going by", "strolling along"),
+        "left": ("going by", "strolling along"),
+    },
+    frames=(
+        "look, {who} sporting {upper} plus {lower}",
+        "here's {who} {move}, got {upper} paired to {lower}",
+        "{who} {move}, dolled up: {lower}, {upper}",
+        "look, {who} sporting {upper}",
+        "here's {who} {move}, got {upper}",
+    ),
+    extras=(", {things} too", ", not forgetting {things}", ". Spot {things}"),
+    words={
+        "t-shirt": ("cotton tee", "tee"),
+        "polo shirt": ("tennis tee",),
+        "shirt": ("dressy blouse", "button-up"),
+        "tunic": ("overblouse",),
+        "long t-shirt": ("oversized tee",),
+        "sweater": ("pullover", "jumper"),
+        "hoodie": ("hooded sweatshirt",),
+        "jacket": ("zip-up", "blouson"),
+        "blazer": ("smart topcoat",),
+        "vest": ("bodywarmer", "waistcoat"),
+        "coat": ("mac", "trench"),
+        "long cardigan": ("cardie",),
+        "parka": ("puffer",),
+        "dress": ("sundress", "gown"),
+        "trousers": ("pants", "bottoms"),
+        "jeans": ("denim pants",),
+        "shorts": ("cut-offs",),
+        "skirt": ("mini",),
+        "long skirt": ("flowing maxi",),
+        "backpack": ("rucksack",),
+        "shoulder bag": ("purse",),
+        "handbag": ("pocketbook",),
+        "tote bag": ("shopper",),
+        "messenger bag": ("crossbody",),
+        "baseball cap": ("ballcap",),
+        "beanie": ("bobble",),
+        "sun hat": ("floppy brim",),
+        "bucket hat": ("fisherman's brim",),
+        "sneakers": ("trainers", "kicks"),
+        "shoes": ("loafers",),
+        "boots": ("wellies",),
+        "glasses": ("spectacles", "specs"),
+        "sunglasses": ("shades",),
+        "scarf": ("shawl", "wrap"),
+        "black": ("inky", "raven"),
+        "white": ("cream", "chalk"),
+        "gray": ("ash", "silver"),
+        "red": ("ruby", "maroon"),
+        "purple": ("lilac", "violet"),
+        "yellow": ("lemon", "canary"),
+        "blue": ("cobalt", "indigo"),
+        "green": ("jade", "lime"),
+        "brown": ("mocha", "coffee"),
+        "orange": ("tangerine",),
+        "pink": ("salmon", "coral"),
+        "beige": ("fawn", "oatmeal"),
+    },
+)
+
+DIALECTS: Mapping[str, Dialect] = {"reports": REPORTS, "remarks": REMARKS}
+"""Ways of speaking by the name that styles use."""

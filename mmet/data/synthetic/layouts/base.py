@@ -1,0 +1,129 @@
+"""What a folder layout of the synthetic world is: `Layout`, the request it answers, and the jobs it splits into.
+
+A layout plans jobs (one per person, distractor or junk crop), writes each job's files, and ends with the files that
+speak of all of them. Jobs are independent of one another, so that they can be spread over processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmet.data.synthetic.style import WorldStyle
+
+MAX_IDS = 9000
+"""Four digits name a person in most data sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorldRequest:
+    """What to write: people by split, pictures of each, their size, the style and the seed."""
+
+    layout: str
+    style: WorldStyle
+    seed: int
+    num_train_ids: int
+    num_val_ids: int
+    num_test_ids: int
+    images_per_id: int
+    image_height: int
+    image_width: int
+    form: str = ""
+    caption_format: str = ""
+    untidy_rate: float = 0.0
+    shadow_files: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One person to photograph.
+
+    Attributes:
+        number: who; also the person id, except for distractors and junk.
+        split: where to, in the layout's own words.
+        images: number of pictures.
+        cameras: how many cameras see the person; None for as many as the style has it.
+        repeated: whether annotations of this person say things twice.
+    """
+
+    number: int
+    split: str
+    images: int
+    cameras: int | None = None
+    repeated: bool = False
+
+
+Record = dict[str, Any]
+
+
+def finish_nothing(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
+    """For layouts that say everything in file names."""
+
+
+def check_nothing(request: WorldRequest) -> None:
+    """For layouts that can write every request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One published folder layout.
+
+    Attributes:
+        name: what users type, as in `mmet.data.registry`.
+        title: the data set whose layout it is.
+        version: raised whenever the files written for the same arguments change.
+        default_style: used when none is named.
+        folders: folders that exist even when empty.
+        plan: the jobs of a request.
+        write: writes one job below a root folder and returns records for `finish`.
+        finish: writes the files that cover all jobs.
+        check: raises `ValueError` for a request that the layout cannot write.
+        forms: the forms in which the data set is published, the default first; empty for a single one.
+        caption_formats: formats of the caption file, the default first; empty where there is no choice.
+        untidy_rate: share of people with the untidiness of the original where none is asked for.
+        max_ids: largest number of people.
+        cameras: how many cameras see a person; None for as many as the style has it.
+        has_splits: whether people are split into train and test.
+        has_validation: whether there is a validation split as well.
+        min_images: smallest number of images per person.
+    """
+
+    name: str
+    title: str
+    version: int
+    default_style: WorldStyle
+    folders: tuple[str, ...]
+    plan: Callable[[WorldRequest], list[Job]]
+    write: Callable[[WorldRequest, Job, Path], list[Record]]
+    finish: Callable[[WorldRequest, Sequence[Record], Path], None] = finish_nothing
+    check: Callable[[WorldRequest], None] = check_nothing
+    forms: tuple[str, ...] = ()
+    caption_formats: tuple[str, ...] = ()
+    untidy_rate: float = 0.0
+    max_ids: int = MAX_IDS
+    cameras: int | None = None
+    has_splits: bool = True
+    has_validation: bool = False
+    min_images: int = 1
+
+
+def train_and_test(request: WorldRequest) -> list[Job]:
+    """People for training, then people for testing, numbered from 1."""
+    train = [Job(n, "train", request.images_per_id) for n in range(1, request.num_train_ids + 1)]
+    first = request.num_train_ids + 1
+    return train + [Job(n, "test", request.images_per_id) for n in range(first, first + request.num_test_ids)]
+
+
+def train_test_and_validation(request: WorldRequest) -> list[Job]:
+    """As `train_and_test`, then the people for validation, so that the others keep their numbers."""
+    first = request.num_train_ids + request.num_test_ids + 1
+    validation = [Job(n, "val", request.images_per_id) for n in range(first, first + request.num_val_ids)]
+    return train_and_test(request) + validation
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as readable UTF-8 JSON."""
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

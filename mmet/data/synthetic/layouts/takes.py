@@ -1,0 +1,104 @@
+"""Photographs the people of a job, and turns pictures into the content of files: what all layouts share."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from mmet.data.synthetic.captions import Sighting, write_captions
+from mmet.data.synthetic.identity import Identity, draw_identity, draw_lookalike
+from mmet.data.synthetic.layouts.base import Job, WorldRequest
+from mmet.data.synthetic.renderer import Picture, render_shot
+from mmet.data.synthetic.style import Shot, WorldStyle, plan_shots, style_rng
+
+FAMILY = 4
+"""People who may look alike: numbers 1 to 4, 5 to 8, and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """One picture of a job with everything known about it."""
+
+    index: int
+    shot: Shot
+    picture: Picture
+    captions: list[str]
+
+
+def person(style: WorldStyle, seed: int, number: int) -> Identity:
+    """Person `number` of the world with this style and seed.
+
+    People come in families of `FAMILY`: with the style's rate of lookalikes, one resembles the first of the family.
+    """
+    identity = draw_identity(style_rng(style, seed, number, 0), number=number)
+    first = number - (number - 1) % FAMILY
+    rng = style_rng(style, seed, number, 6)
+    if first == number or rng.random() >= style.lookalikes:
+        return identity
+    return draw_lookalike(rng, identity, draw_identity(style_rng(style, seed, first, 0), number=first))
+
+
+def takes(request: WorldRequest, job: Job) -> Iterator[Take]:
+    """The pictures of one job; they depend on the seed, the style and the person's number alone."""
+    identity = person(request.style, request.seed, job.number)
+    shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images, cameras=job.cameras)
+    for index, shot in enumerate(shots):
+        picture = render_shot(identity, shot, request.style, height=request.image_height, width=request.image_width)
+        rng = style_rng(request.style, request.seed, job.number, 3, index)
+        captions = write_captions(Sighting(identity, shot, picture.pixels), request.style.captions, rng)
+        yield Take(index, shot, picture, captions)
+
+
+def query_indices(cameras: Sequence[int]) -> set[int]:
+    """Which shots of a test person become queries: the first of every camera that has another one for the gallery.
+
+    With a single shot in every camera it is the first shot alone, so that the gallery is never empty.
+    """
+    counts = Counter(cameras)
+    first = {camera: cameras.index(camera) for camera in counts if counts[camera] > 1}
+    return set(first.values()) or {0}
+
+
+def gallery_queries(job: Job, cameras: Sequence[int]) -> set[int]:
+    """Which shots of a job become queries: as `query_indices` for tidy test people, else none."""
+    return query_indices(cameras) if job.split == "test" and job.images > 1 and job.cameras != 1 else set()
+
+
+def split_folder(job: Job, index: int, queries: Collection[int]) -> str:
+    """Market-1501's folder for one picture of a job."""
+    if job.split == "train":
+        return "bounding_box_train"
+    return "query" if index in queries else "bounding_box_test"
+
+
+def msmt_name(person_id: int, take: Take) -> str:
+    """A path as in MSMT17 and ICFG-PEDES, `0000/0000_000_01_0303morning_0008_0.jpg`; there are 15 cameras."""
+    camera, frame = (take.shot.camera - 1) % 15 + 1, 8 + take.index * 15
+    hours = ("morning", "noon", "afternoon")[min(2, max(0, (take.shot.light - 2) // 2))]
+    return f"{person_id:04d}/{person_id:04d}_{take.index:03d}_{camera:02d}_0303{hours}_{frame:04d}_0.jpg"
+
+
+def careless(style: WorldStyle) -> WorldStyle:
+    """Boxes as a bad detector draws them: legs only, half a person, mostly background."""
+    return replace(style, jitter=0.32, body_share=(0.7, 1.9))
+
+
+def encode(picture: Picture, suffix: str) -> bytes:
+    """The file content of a picture. Lossless formats hold what the camera's JPEG compression left of it."""
+    jpeg = io.BytesIO()
+    picture.image.save(jpeg, "JPEG", quality=picture.quality)
+    if suffix == ".jpg":
+        return jpeg.getvalue()
+    lossless = io.BytesIO()
+    Image.open(jpeg).save(lossless, "PNG", compress_level=1)
+    return lossless.getvalue()
+
+
+def save(picture: Picture, path: Path) -> None:
+    """Write a picture in the format that the suffix of `path` names."""
+    path.write_bytes(encode(picture, path.suffix))

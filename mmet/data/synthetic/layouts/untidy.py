@@ -1,0 +1,36 @@
+"""What makes real data untidy: people with one picture, people seen by one camera, things annotated twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mmet.data.synthetic.layouts.base import Job, WorldRequest
+from mmet.data.synthetic.style import style_rng
+
+_TIDY_SPLITS = frozenset({"junk", "distractor"})
+
+
+def make_untidy(request: WorldRequest, jobs: Sequence[Job]) -> list[Job]:
+    """`jobs`, a share `request.untidy_rate` of the people among them untidy in one of three ways, taken in turns.
+
+    The first person of every split stays tidy, so that no split is left without what it needs.
+    """
+    seen = set(_TIDY_SPLITS)
+    result = []
+    for job in jobs:
+        drawn = style_rng(request.style, request.seed, job.number, 4).random() < request.untidy_rate
+        result.append(_untidy(request, job) if drawn and job.split in seen - _TIDY_SPLITS else job)
+        seen.add(job.split)
+    return result
+
+
+def _untidy(request: WorldRequest, job: Job) -> Job:
+    style = request.style
+    in_one_camera = len(style.weather) * len(style.light) * len(style.cameras[0].scenes)
+    ways = (
+        replace(job, images=1),
+        replace(job, images=min(job.images, in_one_camera), cameras=1),
+        replace(job, repeated=True),
+    )
+    return ways[job.number % len(ways)]

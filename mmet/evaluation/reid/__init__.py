@@ -1,0 +1,1 @@
+"""The `evaluate` module of re-identification: `evaluate.load("mmet/evaluation/reid")`, see `README.md` beside this."""

@@ -1,0 +1,347 @@
+"""Re-ranking with k-reciprocal encoding, the published distances without a square matrix.
+
+    distances = k_reciprocal_rerank(query_embeddings, gallery_embeddings)            # (Q, G), small sizes
+    for queries, distances in k_reciprocal_blocks(query_embeddings, gallery_embeddings): ...
+    metrics = reranked_metrics(query_embeddings, gallery_embeddings, query_person_ids, gallery_person_ids)
+
+Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017): two points are near if
+they share k-reciprocal neighbours. The published code holds several (Q+G)×(Q+G) matrices, of which nearly all is zeros
+or never looked at. Here the points' neighbour lists come from one blockwise pass (`nearest_neighbors`), neighbour sets
+and their weights are sparse rows, and final distances are handed out a block of queries at a time.
+
+What the published code does, and so does this: distances are squared Euclidean; every row is divided by its maximum
+over all points, queries included; a point belongs to its own neighbours; half of k1 is rounded half to even. Where the
+published code divides by zero (all points equal; a point whose list is full of duplicates of it, so that it has no
+reciprocal neighbour), distances are 0 and weights are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csc_array, csr_array
+
+from mmet.data.schema import JUNK_PERSON_ID
+from mmet.evaluation.matches import GalleryMatches
+from mmet.evaluation.neighbors import Neighbors, nearest_neighbors
+from mmet.evaluation.ranking import (
+    AveragePrecision,
+    Denominator,
+    RankMetrics,
+    _check_shapes,
+    _checked_ids,
+    _matrix_and_lengths,
+    _select_cameras,
+    rank_blocks,
+)
+
+Metric = Literal["euclidean", "cosine"]
+METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
+
+BLOCK_BYTES = 16 * 2**20
+"""Default size of a block of final distances."""
+
+GATHER_ROWS = 2**14
+"""Pairs whose distances are computed at a time where they are in no neighbour list."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reranking:
+    """Everything that final distances are computed from, ready for any block of queries.
+
+    Attributes:
+        query: `(Q, D)` float32, prepared (centred, or normalised for cosine).
+        gallery: `(G, D)` likewise.
+        half_squares: `(Q + G,)` float32; half the squared distance of two points is h_i + h_j - x_i·x_j.
+        farthest: `(Q,)` float32, half the squared distance of each query's farthest point.
+        query_weights: `(Q, Q + G)` sparse rows, the encoded neighbours of the queries.
+        gallery_weights: `(G, Q + G)` sparse columns, which gallery entries have a point among their neighbours.
+        lambda_value: weight of the original distance.
+    """
+
+    query: NDArray[np.float32]
+    gallery: NDArray[np.float32]
+    half_squares: NDArray[np.float32]
+    farthest: NDArray[np.float32]
+    query_weights: csr_array
+    gallery_weights: csc_array
+    lambda_value: float
+
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Consecutive queries and their final distances `(B, G)` float32. Blocks share one buffer."""
+        rows = max(1, min(len(self.query), block_bytes // (4 * len(self.gallery))))
+        buffer = np.empty((rows, len(self.gallery)), dtype=np.float32)
+        for start in range(0, len(self.query), rows):
+            queries = slice(start, min(start + rows, len(self.query)))
+            yield queries, self._distances(queries, buffer[: queries.stop - start])
+
+    def _distances(self, queries: slice, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """λ · original + (1 - λ) · Jaccard of some queries to all of the gallery."""
+        scale = self.lambda_value / np.where(self.farthest > 0, self.farthest, 1)[queries]
+        np.matmul(self.query[queries] * -scale[:, None], self.gallery.T, out=out)
+        out += scale[:, None] * self.half_squares[len(self.query) :]
+        out += (scale * self.half_squares[queries])[:, None]
+        np.maximum(out, 0, out=out)
+        out += np.float32(1 - self.lambda_value)
+        positions, overlaps = _min_sums(self.query_weights[queries], self.gallery_weights)
+        # The Jaccard distance is 1 where no neighbour is shared, so only the others are touched.
+        flat = out.reshape(-1)
+        flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
+        return out
+
+
+def k_reciprocal_rerank(
+    query_embeddings: ArrayLike | torch.Tensor,
+    gallery_embeddings: ArrayLike | torch.Tensor,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    metric: Metric = "euclidean",
+    num_threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Final distances `(Q, G)` float32 of re-ranking; smaller is nearer. For large sizes see `k_reciprocal_blocks`.
+
+    Args:
+        query_embeddings: `(Q, D)`, any real dtype.
+        gallery_embeddings: `(G, D)`, without junk: every entry takes part in the others' neighbour lists.
+        k1: size of the neighbour lists that k-reciprocal sets are taken from.
+        k2: neighbours whose encodings are averaged; 1 for none.
+        lambda_value: weight of the original distance beside the Jaccard distance, from 0 to 1.
+        metric: `euclidean`, or `cosine`: 1 - cos, which is half the squared Euclidean distance of normalised rows.
+            (Tools that hand a cosine distance to the published code have it squared; that is not offered.)
+        num_threads: threads of the neighbour search; None for as many as torch uses.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or infinite embeddings, or parameters out of range.
+    """
+    reranking = prepare_reranking(
+        query_embeddings,
+        gallery_embeddings,
+        k1=k1,
+        k2=k2,
+        lambda_value=lambda_value,
+        metric=metric,
+        num_threads=num_threads,
+    )
+    distances = np.empty((len(reranking.query), len(reranking.gallery)), dtype=np.float32)
+    for queries, block in reranking.blocks():
+        distances[queries] = block
+    return distances
+
+
+def k_reciprocal_blocks(
+    query_embeddings: ArrayLike | torch.Tensor,
+    gallery_embeddings: ArrayLike | torch.Tensor,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    metric: Metric = "euclidean",
+    block_bytes: int = BLOCK_BYTES,
+    num_threads: int | None = None,
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The same a block at a time: consecutive queries and their distances `(B, G)`. Blocks share one buffer."""
+    reranking = prepare_reranking(
+        query_embeddings,
+        gallery_embeddings,
+        k1=k1,
+        k2=k2,
+        lambda_value=lambda_value,
+        metric=metric,
+        num_threads=num_threads,
+    )
+    yield from reranking.blocks(block_bytes)
+
+
+def reranked_metrics(
+    query_embeddings: ArrayLike | torch.Tensor,
+    gallery_embeddings: ArrayLike | torch.Tensor,
+    query_person_ids: ArrayLike | torch.Tensor,
+    gallery_person_ids: ArrayLike | torch.Tensor,
+    query_camera_ids: ArrayLike | torch.Tensor | None = None,
+    gallery_camera_ids: ArrayLike | torch.Tensor | None = None,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    metric: Metric = "euclidean",
+    max_rank: int = 50,
+    ap: AveragePrecision = "mean-precision",
+    denominator: Denominator = "valid",
+    return_per_query: bool = False,
+    block_bytes: int = BLOCK_BYTES,
+    num_threads: int | None = None,
+) -> RankMetrics:
+    """`rank_metrics` of the re-ranked gallery; exact, and the Q×G matrix is never held.
+
+    Junk entries (person id -1) are left out before re-ranking, so they are nobody's neighbours. Entries that the
+    camera rule removes from a query's gallery do take part in neighbour lists, as in the published code.
+
+    Args and errors: of re-ranking as in `k_reciprocal_rerank`, all others as in `rank_metrics`.
+    """
+    person_ids, camera_ids = _checked_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
+    query, _ = _matrix_and_lengths(query_embeddings, "query_embeddings")
+    gallery, _ = _matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
+    _check_shapes(query, gallery, person_ids)
+    clean = person_ids[1] != JUNK_PERSON_ID
+    matches = GalleryMatches(person_ids[0], person_ids[1][clean], *_select_cameras(camera_ids, clean))
+    matches.require_valid_query()
+    reranking = prepare_reranking(
+        query,
+        gallery if clean.all() else gallery[clean],
+        k1=k1,
+        k2=k2,
+        lambda_value=lambda_value,
+        metric=metric,
+        num_threads=num_threads,
+    )
+    return rank_blocks(
+        (np.negative(block, out=block) for _, block in reranking.blocks(block_bytes)),
+        matches,
+        max_rank=max_rank,
+        ap=ap,
+        denominator=denominator,
+        return_per_query=return_per_query,
+        num_threads=num_threads,
+    )
+
+
+def prepare_reranking(
+    query_embeddings: ArrayLike | torch.Tensor,
+    gallery_embeddings: ArrayLike | torch.Tensor,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    metric: Metric = "euclidean",
+    num_threads: int | None = None,
+) -> Reranking:
+    """All of re-ranking but the final distances. Arguments and errors as `k_reciprocal_rerank`."""
+    _check_parameters(k1, k2, lambda_value, metric)
+    query, query_lengths = _matrix_and_lengths(query_embeddings, "query_embeddings")
+    gallery, gallery_lengths = _matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"expected query and gallery embeddings of one dimension, received {query.shape[1]} and {gallery.shape[1]}"
+        )
+    points = np.concatenate([query, gallery])
+    if metric == "cosine":
+        points /= np.concatenate([query_lengths, gallery_lengths])[:, None]
+        half_squares = np.full(len(points), 0.5, dtype=np.float32)
+    else:
+        points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)  # what is common only costs precision
+        half_squares = (np.einsum("nd,nd->n", points, points, dtype=np.float64) / 2).astype(np.float32)
+    neighbors = nearest_neighbors(points, max(k1 + 1, k2), half_squares=half_squares, num_threads=num_threads)
+    weights = _encode(points, half_squares, neighbors, k1)
+    if k2 > 1:
+        weights = _average_over_neighbors(weights, neighbors.indices[:, :k2])
+    return Reranking(
+        points[: len(query)],
+        points[len(query) :],
+        half_squares,
+        neighbors.farthest[: len(query)],
+        weights[: len(query)],
+        weights[len(query) :].tocsc(),
+        lambda_value,
+    )
+
+
+def _check_parameters(k1: int, k2: int, lambda_value: float, metric: str) -> None:
+    for name, value in (("k1", k1), ("k2", k2)):
+        if value < 1:
+            raise ValueError(f"expected {name} of at least 1, received {value}")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"expected lambda_value from 0 to 1, received {lambda_value}")
+    if metric not in METRICS:
+        raise ValueError(f"expected a metric out of {', '.join(METRICS)}, received {metric!r}")
+
+
+def _encode(
+    points: NDArray[np.float32], half_squares: NDArray[np.float32], neighbors: Neighbors, k1: int
+) -> csr_array:
+    """Each point's expanded k-reciprocal set as weights that sum to one: sparse rows `(N, N)` float32."""
+    sets = _expanded_sets(neighbors.indices, k1)
+    owner = np.repeat(np.arange(len(points)), np.diff(sets.indptr))
+    distances = _distances_of(owner, sets.indices, points, half_squares, neighbors)
+    weights = np.exp(-distances / np.where(neighbors.farthest > 0, neighbors.farthest, 1)[owner])
+    totals = np.bincount(owner, weights, minlength=len(points))  # zero for empty sets alone, which own no weight
+    sets.data = (weights / totals[owner]).astype(np.float32)
+    return sets
+
+
+def _expanded_sets(indices: NDArray[np.int64], k1: int) -> csr_array:
+    """R*(p, k1) of the paper: R(p, k1) with every R(q, k1 / 2) of its members of which more than 2/3 are in it."""
+    reciprocal = _reciprocal_sets(indices[:, : k1 + 1])
+    half = _reciprocal_sets(indices[:, : int(np.around(k1 / 2)) + 1])
+    shared = (reciprocal @ half.T.tocsr()).multiply(reciprocal).tocsr()  # members that p's and q's sets share
+    sizes = np.diff(half.indptr)
+    shared.data = (shared.data > 2 / 3 * sizes[shared.indices]).astype(np.float32)
+    shared.eliminate_zeros()
+    expanded = (reciprocal + shared @ half).tocsr()
+    expanded.sort_indices()
+    return expanded
+
+
+def _reciprocal_sets(indices: NDArray[np.int64]) -> csr_array:
+    """Who is among whose neighbours and the other way round, as ones `(N, N)` float32."""
+    total, count = indices.shape
+    ones = np.ones(total * count, dtype=np.float32)
+    listed = csr_array((ones, indices.reshape(-1), np.arange(total + 1) * count), shape=(total, total))
+    return listed.multiply(listed.T.tocsr()).tocsr()
+
+
+def _distances_of(
+    owner: NDArray[np.int64],
+    other: NDArray[np.int64],
+    points: NDArray[np.float32],
+    half_squares: NDArray[np.float32],
+    neighbors: Neighbors,
+) -> NDArray[np.float32]:
+    """Half the squared distances of pairs, `(P,)`: from the neighbour lists, and computed for the few not in them."""
+    total, count = neighbors.indices.shape
+    known_keys = (np.arange(total)[:, None] * total + neighbors.indices).reshape(-1)
+    by_key = np.argsort(known_keys)
+    keys = owner * total + other
+    place = by_key[np.minimum(np.searchsorted(known_keys, keys, sorter=by_key), total * count - 1)]
+    distances = neighbors.distances.reshape(-1)[place]
+    unknown = np.flatnonzero(known_keys[place] != keys)
+    for start in range(0, len(unknown), GATHER_ROWS):
+        some = unknown[start : start + GATHER_ROWS]
+        a, b = owner[some], other[some]
+        products = np.einsum("pd,pd->p", points[a], points[b])
+        distances[some] = np.maximum(half_squares[a] + half_squares[b] - products, 0)
+    return distances
+
+
+def _average_over_neighbors(weights: csr_array, indices: NDArray[np.int64]) -> csr_array:
+    """Local query expansion: the mean of the rows of each point's neighbours `(N, k2)`."""
+    total, count = indices.shape
+    shares = np.full(total * count, 1 / count, dtype=np.float32)
+    averaging = csr_array((shares, indices.reshape(-1), np.arange(total + 1) * count), shape=(total, total))
+    return (averaging @ weights).tocsr()
+
+
+def _min_sums(rows: csr_array, columns: csc_array) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Σ_j min(a_j, b_j) of each of `rows` `(B, N)` with all rows of `columns` `(G, N)`, where it is not zero.
+
+    Returns:
+        Flat positions in `(B, G)`, ascending, and the sums there.
+    """
+    num_rows, num_columns = rows.shape[0], columns.shape[0]
+    # Each stored a_j meets column j; the pieces of all columns that are met are laid end to end.
+    starts = columns.indptr[rows.indices].astype(np.int64)
+    lengths = columns.indptr[rows.indices + 1] - starts
+    ends = np.cumsum(lengths)
+    position = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
+    smaller = np.minimum(np.repeat(rows.data, lengths), columns.data[position])
+    row = np.repeat(np.arange(num_rows), np.diff(rows.indptr))
+    target = np.repeat(row * num_columns, lengths) + columns.indices[position]
+    sums = np.bincount(target, smaller, minlength=num_rows * num_columns)
+    positions = np.flatnonzero(sums)
+    return positions, sums[positions]

@@ -1,0 +1,293 @@
+"""Sharded Parquet: resumed after a kill at any moment, verified by checksum, read by `datasets`, trained from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmet.data import REID_FEATURES, DatasetError, load_reid_dataset, read_reid_folder, save_parquet
+from mmet.data import parquet as parquet_module
+from mmet.data.parquet import MANIFEST, shards_of, verify_parquet
+from mmet.data.to_parquet import main, parse_size
+from mmet.data.training import TrainingDataset
+from mmet.sampling import Draw, IdentityBatchShape, MixedBatchSampler
+from tests.data.reid_trees import make_market
+
+NAMES = [f"{person:04d}_c{camera}s1_000{camera}51_00.jpg" for person in range(1, 6) for camera in (1, 2)]
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Path:
+    return make_market(tmp_path / "market", train=NAMES, query=NAMES[:1], gallery=NAMES[1:3])
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in the code catches it."""
+
+
+def _kill_after(monkeypatch: pytest.MonkeyPatch, function: str, calls: int) -> None:
+    """The process dies in the call of that number."""
+    whole = getattr(parquet_module, function)
+    left = [calls]
+
+    def dying(*args, **kwargs):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(parquet_module, function, dying)
+
+
+def _content(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("function", ["_embedded", "_write_manifest", "sha256_of"])
+@pytest.mark.parametrize("calls", [0, 1, 2, 3, 4])
+def test_save_parquet__resumed_is_the_same(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, calls: int
+) -> None:
+    dataset = load_reid_dataset("market1501", market)
+    save_parquet(dataset, tmp_path / "whole", rows_per_shard=3)
+    with monkeypatch.context() as patch:
+        _kill_after(patch, function, calls)
+        with pytest.raises(Killed):
+            save_parquet(dataset, tmp_path / "resumed", rows_per_shard=3)
+    assert not (tmp_path / "resumed").exists()
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "resumed.partial").rglob("*.parquet")}
+    listed = (tmp_path / "resumed.partial" / MANIFEST).exists() and shards_of(tmp_path / "resumed.partial")
+    save_parquet(dataset, tmp_path / "resumed", rows_per_shard=3)
+    assert _content(tmp_path / "resumed") == _content(tmp_path / "whole")
+    assert not (tmp_path / "resumed.partial").exists()
+    kept = [
+        path for path, when in finished.items() if (tmp_path / "resumed/data" / path.name).stat().st_mtime_ns == when
+    ]
+    assert len(kept) >= len(listed or ())  # at most the shard in work is written twice
+    assert len(kept) >= len(finished) - 1
+
+
+def test_save_parquet__other_data_does_not_go_on(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load_reid_dataset("market1501", market)
+    with monkeypatch.context() as patch:
+        _kill_after(patch, "_write_manifest", 2)
+        with pytest.raises(Killed):
+            save_parquet(dataset, tmp_path / "out", rows_per_shard=3)
+    with pytest.raises(DatasetError, match="begun from other data or with other shard sizes"):
+        save_parquet(dataset, tmp_path / "out", rows_per_shard=4)
+    relabelled = datasets.DatasetDict({**dataset, "train": dataset["train"].sort("person_id", reverse=True)})
+    with pytest.raises(DatasetError, match="begun from other data"):
+        save_parquet(relabelled, tmp_path / "out", rows_per_shard=3)
+
+
+def test_save_parquet__missing_picture_is_named(market: Path, tmp_path: Path) -> None:
+    dataset = load_reid_dataset("market1501", market)
+    gone = market / "bounding_box_train" / NAMES[4]
+    content = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(DatasetError, match=f"{NAMES[4]} cannot be read"):
+        save_parquet(dataset, tmp_path / "out", rows_per_shard=2)
+    gone.write_bytes(content)
+    save_parquet(dataset, tmp_path / "out", rows_per_shard=2)
+    assert verify_parquet(tmp_path / "out") == []
+
+
+def test_save_parquet__shards_of_about_the_size_that_was_asked_for(market: Path, tmp_path: Path) -> None:
+    dataset = datasets.DatasetDict(train=load_reid_dataset("market1501", market)["train"])
+    picture = (market / "bounding_box_train" / NAMES[0]).stat().st_size
+    files = save_parquet(dataset, tmp_path / "out", shard_bytes=4 * picture)
+    rows = [pq.read_metadata(file).num_rows for file in files]
+    assert sum(rows) == 10
+    assert all(2 <= count <= 4 for count in rows[:-1])
+
+
+def test_manifest__independent_checksums(market: Path, tmp_path: Path) -> None:
+    files = save_parquet(load_reid_dataset("market1501", market), tmp_path / "out", rows_per_shard=4)
+    assert verify_parquet(tmp_path / "out") == []
+    shards = shards_of(tmp_path / "out")
+    assert [tmp_path / "out" / shard.file for shard in shards] == files
+    assert [(shard.split, shard.rows) for shard in shards] == [
+        ("train", 4),
+        ("train", 4),
+        ("train", 2),
+        ("query", 1),
+        ("gallery", 2),
+    ]
+    for shard, file in zip(shards, files, strict=True):
+        assert shard.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@settings(max_examples=25, deadline=None)
+@given(position=st.floats(0, 1, exclude_max=True))
+def test_verify_parquet__any_changed_byte_is_found(tmp_path_factory: pytest.TempPathFactory, position: float) -> None:
+    folder = tmp_path_factory.mktemp("verify")
+    rows = datasets.Dataset.from_dict({"person_id": [1, 2, 3], "domain": ["a"] * 3})
+    (file,) = save_parquet({"train": rows}, folder / "out")
+    content = bytearray(file.read_bytes())
+    content[int(position * len(content))] ^= 1
+    file.write_bytes(content)
+    (problem,) = verify_parquet(folder / "out")
+    assert problem.startswith("data/train-00000-of-00001.parquet: SHA-256 is not")
+
+
+def test_verify_parquet__missing_cut_and_foreign_files(market: Path, tmp_path: Path) -> None:
+    files = save_parquet(load_reid_dataset("market1501", market), tmp_path / "out", rows_per_shard=4)
+    files[0].rename(files[0].with_name("train-99999-of-99999.parquet"))
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    assert [problem.split(" ", 1)[1][:15] for problem in verify_parquet(tmp_path / "out")] == [
+        "is not listed i",
+        "is missing",
+        "expected " + f"{files[1].stat().st_size + 1:,}"[:6],
+    ]
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps({"format": 2}))
+    with pytest.raises(DatasetError, match="expected format 1, received 2"):
+        verify_parquet(tmp_path / "out")
+    with pytest.raises(DatasetError, match="is no manifest"):
+        verify_parquet(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500MB", 500_000_000), ("2GB", 2 * 10**9), ("64kB", 64_000), ("1.5m", 1_500_000), ("7", 7)]
+)
+def test_parse_size(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "0", "-3MB", "3TBB", "1 2"])
+def test_parse_size__rejects(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a size such as 500MB"):
+        parse_size(text)
+
+
+def test_to_parquet__converts_verifies_and_says_what_is_wrong(
+    market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert main([f"market1501={market}", "--output", out, "--verify"]) == 0
+    assert "13 rows in 3 files" in capsys.readouterr().out
+    assert main([f"market1501={market}", "--output", out]) == 2
+    assert "exists; name a folder to be created" in capsys.readouterr().err
+    assert main(["--output", out, "--verify"]) == 0
+    (shard, *_) = (tmp_path / "out").rglob("query*.parquet")
+    shard.write_bytes(b"\0" + shard.read_bytes()[1:])
+    assert main(["--output", out, "--verify"]) == 1
+    assert f"{shard.relative_to(out)}: SHA-256 is not" in capsys.readouterr().err
+    assert main(["--output", str(tmp_path / "none"), "--verify"]) == 2
+    assert main([f"market1501={tmp_path / 'none'}", "--output", str(tmp_path / "two")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["--output", out])
+
+
+@pytest.mark.slow
+def test_to_parquet__kill_9_and_again(market: Path, tmp_path: Path) -> None:
+    """A real kill, in the middle of the shards or not: what follows is the same."""
+    command = [sys.executable, "-m", "mmet.data.to_parquet", f"market1501={market}", "--shard_size", "3kB", "--output"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    out = tmp_path / "out"
+    process = subprocess.Popen([*command, str(out)], env=environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob("out.partial/data/*.parquet")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if not out.exists():  # the kill came in time
+        subprocess.run([*command, str(out)], env=environment, check=True, capture_output=True)
+    assert verify_parquet(out) == []
+    assert sum(shard.rows for shard in shards_of(out)) == 13
+
+
+def test_load__converted_folder_is_the_dataset(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    original = load_reid_dataset("market1501", market)
+    save_parquet(original, tmp_path / "out", rows_per_shard=4)
+    loaded = load_reid_dataset("parquet", tmp_path / "out")
+    assert set(loaded) == set(original)
+    for split, rows in original.items():
+        assert loaded[split].features == REID_FEATURES
+        assert (
+            loaded[split].remove_columns(["image", "person_mask"])[:]
+            == rows.remove_columns(["image", "person_mask"])[:]
+        )
+        for found, expected in zip(loaded[split], rows, strict=True):
+            assert found["image"].tobytes() == expected["image"].tobytes()
+
+
+def test_load__trains_the_same_as_the_folder(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    splits = load_reid_dataset("market1501", market)
+    save_parquet(splits, tmp_path / "out", rows_per_shard=4)
+    folder, shards = (
+        TrainingDataset(paired=[rows["train"]]) for rows in (splits, load_reid_dataset("parquet", tmp_path / "out"))
+    )
+    assert shards.person_labels.tolist() == folder.person_labels.tolist()
+    assert shards.domains()["identity"].tolist() == folder.domains()["identity"].tolist() == [0] * 10
+    for index in range(10):
+        draw = Draw("identity_image", index, seed=index)
+        assert shards[draw].image.tobytes() == folder[draw].image.tobytes()
+        assert shards[draw].image_path == folder[draw].image_path
+
+
+def test_load__what_is_not_a_folder_of_shards(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for root, message in ((market, r"no data/\*\.parquet"), (tmp_path / "none", "does not exist")):
+        with pytest.raises(DatasetError, match=message):
+            load_reid_dataset("parquet", root)
+    files = save_parquet(load_reid_dataset("market1501", market), tmp_path / "out", rows_per_shard=4)
+    with pytest.raises(DatasetError, match="--verify"):
+        read_reid_folder("parquet", tmp_path / "out")
+    with pytest.raises(ValueError, match="parquet has no option 'train'"):
+        load_reid_dataset("parquet", tmp_path / "out", train="train")
+    content = files[0].read_bytes()
+    files[0].write_bytes(content[:100])
+    with pytest.raises(DatasetError, match="is not as it was written"):
+        load_reid_dataset("parquet", tmp_path / "out")
+    (tmp_path / "out" / MANIFEST).unlink()
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load_reid_dataset("parquet", tmp_path / "out")
+    for file in files:
+        pq.write_table(datasets.Dataset.from_dict({"x": [1]}).data.table, file)
+    with pytest.raises(DatasetError, match="has the columns x; expected image, person_id"):
+        load_reid_dataset("parquet", tmp_path / "out")
+
+
+def test_person_numbers__and_sampler_open_no_picture(tmp_path: Path) -> None:
+    """The pictures' paths lead nowhere: whoever opened one would fail."""
+    rows = 2_000
+    table = datasets.Dataset.from_dict(
+        {
+            "image": ["/nowhere.jpg"] * rows,
+            "person_id": [row // 4 for row in range(rows)],
+            "camera_id": [0] * rows,
+            "captions": [[]] * rows,
+            "person_mask": [None] * rows,
+            "image_path": [str(row) for row in range(rows)],
+            "domain": ["b"] * 1_000 + ["a"] * 1_000,
+        },
+        features=REID_FEATURES,
+    )
+    dataset = TrainingDataset(paired=[table], image=[table.select([])])
+    assert dataset.num_identities == 500
+    assert dataset.domains()["identity"].tolist() == [1] * 1_000 + [0] * 1_000
+    assert sorted(set(dataset.person_labels[:1_000].tolist())) == list(range(250, 500))  # a comes first
+    sampler = MixedBatchSampler(
+        dataset.sizes,
+        mix={"identity_image": 1.0},
+        batch_size=8,
+        person_labels=dataset.person_labels,
+        identity_shape=IdentityBatchShape(2, 4),
+    )
+    batch = [draw.index for draw, _ in zip(sampler, range(8), strict=False)]
+    assert sorted({index // 4 for index in batch}) == sorted({batch[0] // 4, batch[4] // 4})

@@ -1,0 +1,94 @@
+"""Every recipe is read by the real parser and makes a model and datasets' names, so that a slip in one fails here."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch.optim import SGD
+from transformers import Trainer
+
+from configuration_mmet import MMETConfig
+from mmet.arguments import build_config, override_config, parse_arguments
+from mmet.data import parse_data_argument
+from mmet.pretraining import build_augmentation
+from mmet.sampling import BATCH_KINDS, IDENTITY_KINDS
+from modeling_mmet import MMETForPreTraining
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+PAPER = [path for path in RECIPES if not path.stem.startswith(("demo", "synthetic"))]
+
+
+def read(name):
+    return parse_arguments([str(FOLDER / f"{name}.yaml")])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe__arguments_model_and_data_exist(path):
+    model, data, objectives, training = parse_arguments([str(path)])
+    if model.model_name_or_path is None:
+        config = build_config(model.model_config, vocab_size=100, num_identities=4, loss_weights={})
+        with torch.device("meta"):
+            MMETForPreTraining(config)
+        assert data.max_text_length <= config.text_config.max_position_embeddings
+    else:
+        override_config(MMETConfig(), model.model_config)
+    for argument in (*data.paired_data, *data.image_data, *data.text_data, *data.eval_data):
+        parse_data_argument(argument)
+    build_augmentation(data.augmentation)
+    assert set(objectives.mix) <= set(BATCH_KINDS)
+    sources = {"paired": data.paired_data, "image": data.image_data, "text": data.text_data}
+    assert all(sources["paired" if kind in IDENTITY_KINDS else kind] for kind in objectives.mix)
+    if set(objectives.mix) & set(IDENTITY_KINDS):
+        assert objectives.persons_per_batch * objectives.images_per_person == training.per_device_train_batch_size
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_recipe__opens_with_data_command_figure_and_interpretation(path):
+    text = path.read_text(encoding="utf-8")
+    opening = text[: re.search(r"^[^#]", text, re.MULTILINE).start()]
+    assert all(f"# {part}" in opening for part in ("Data:", "Command:", "Paper:", "Interpreted:"))
+    assert f"recipes/{path.name}" in opening
+    assert (found := yaml.safe_load(text)["output_dir"]).startswith("outputs/")
+    assert found in opening or found.endswith("stage1")
+
+
+def test_recipe__paper_text_is_the_papers_sgd():
+    _, _, objectives, training = read("paper_text")
+    optimizer, options = Trainer.get_optimizer_cls_and_kwargs(training)
+    assert optimizer is SGD
+    assert options == {"lr": 1e-3, "momentum": 0.9}
+    assert (training.weight_decay, training.lr_scheduler_type, training.per_device_train_batch_size) == (
+        0.1,
+        "cosine",
+        64,
+    )
+    assert (objectives.persons_per_batch, objectives.images_per_person) == (16, 4)
+
+
+def test_recipe__released_code_has_its_numbers():
+    first, second = read("released_code_stage1")[-1], read("released_code_stage2")[-1]
+    assert (first.learning_rate, first.weight_decay, first.warmup_steps) == (2e-4, 0.01, 2000)
+    assert (first.max_steps, first.per_device_train_batch_size) == (450_000, 16)
+    assert (second.learning_rate, second.adam_beta1, second.adam_beta2) == (1e-5, 0.9, 0.98)
+    assert (second.adam_epsilon, second.weight_decay, second.per_device_train_batch_size) == (1e-6, 0.1, 64)
+
+
+def test_recipe__rows_of_table_1_differ_in_masking_alone():
+    random, pedestrian = (
+        yaml.safe_load((FOLDER / f"table1_{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("random", "pedestrian")
+    )
+    assert {name for name in random if random[name] != pedestrian[name]} == {"output_dir", "image_masking"}
+
+
+def test_override_config__heads_and_losses_may_change_and_sizes_may_not():
+    config = override_config(MMETConfig(projection_dim=32), {"triplet_margin": None, "identity_pooling": "image"})
+    assert (config.triplet_margin, config.identity_pooling, config.projection_dim) == (None, "image", 32)
+    assert config.image_config.to_dict() == MMETConfig().image_config.to_dict()
+    with pytest.raises(ValueError, match=r"projection_dim, which the checkpoint decides"):
+        override_config(MMETConfig(), {"projection_dim": 8})
+    with pytest.raises(ValueError, match="unknown fields"):
+        override_config(MMETConfig(), {"projection": 8})
