@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
                 )
             # One contiguous share each: long operations, so that threads seldom wait for each other.
             bounds = np.linspace(0, len(scores), num_threads + 1).astype(int)
-            shares = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True) if first < last]
+            shares = [slice(first, last) for first, last in pairwise(bounds) if first < last]
             entries = [matches.entries(start + share.start, start + share.stop) for share in shares]
             parts.extend(threads.map(_rank_rows, [scores[share] for share in shares], entries))
             start = stop
@@ -137,7 +138,7 @@ class _Matches:
 def _count_contenders(
     scores: NDArray[np.float32], is_contender: NDArray[np.bool_], found: _Matches
 ) -> NDArray[np.int64]:
-    """For each match `(m,)`, how many of its row's scores are greater, or equal and before it: contenders are sorted."""
+    """For each match `(m,)`, how many of its row's scores are greater, or equal and before it, by sorting."""
     places = np.flatnonzero(is_contender)
     row_ends = np.searchsorted(places, np.arange(1, len(scores) + 1) * scores.shape[1])
     rows = np.repeat(np.arange(len(scores)), np.diff(row_ends, prepend=0))
