@@ -49,7 +49,7 @@ from mmet.evaluation.runner import (
     order_rows,
     saved_calibrations,
 )
-from mmet.evaluation.search import REPORTED_RANKS
+from mmet.evaluation.search import REPORTED_RANKS, RerankParameters
 
 logger = logging.getLogger("mmet.run_reid_eval")
 
@@ -114,6 +114,12 @@ class EvaluationArguments:
     )
     multi_query: bool = field(
         default=False, metadata={"help": "Average the queries of one person from one camera into one."}
+    )
+    rerank: bool = field(default=False, metadata={"help": "Re-rank every gallery by k-reciprocal neighbours."})
+    rerank_k1: int = field(default=20, metadata={"help": "Reciprocal neighbours, with --rerank."})
+    rerank_k2: int = field(default=6, metadata={"help": "Neighbours of the local query expansion, with --rerank."})
+    rerank_lambda: float = field(
+        default=0.3, metadata={"help": "Weight of the original distance in the final one, with --rerank."}
     )
     itm_top_k: int = field(
         default=0,
@@ -185,7 +191,8 @@ class EvaluationArguments:
 
     def search_options(self) -> SearchOptions:
         """Those of every search."""
-        return SearchOptions(self.multi_query, self.query_expansion, self.itm_top_k, self.itm_weight)
+        rerank = RerankParameters(self.rerank_k1, self.rerank_k2, self.rerank_lambda) if self.rerank else None
+        return SearchOptions(self.multi_query, self.query_expansion, rerank, self.itm_top_k, self.itm_weight)
 
     def bootstrap_options(self) -> BootstrapOptions | None:
         """Those of the intervals; None without intervals."""

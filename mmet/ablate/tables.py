@@ -91,7 +91,17 @@ def collect_table(table: Table, measured: Measured, seeds: Sequence[int], notes:
         }
         for row in table.rows
     }
-    return TableResult(table, cells, tuple(seeds), tuple(notes))
+    return TableResult(table, cells, tuple(seeds), (*notes, *_incomplete(cells, len(seeds))))
+
+
+def _incomplete(cells: Mapping[str, Mapping[str, Mapping[str, Cell]]], num_seeds: int) -> list[str]:
+    """A note for every row that has some seeds and lacks others."""
+    notes = []
+    for title, by_dataset in cells.items():
+        counts = {len(cell.values) for by_metric in by_dataset.values() for cell in by_metric.values()} - {0}
+        if counts and counts != {num_seeds}:
+            notes.append(f"{title}: {' or '.join(map(str, sorted(counts)))} of {num_seeds} seeds so far")
+    return notes
 
 
 def format_table(result: TableResult) -> str:

@@ -107,15 +107,17 @@ class RankedLists:
     def __call__(self, data: str, system: str, result: SearchResult, options: Mapping[str, Any]) -> dict[str, Any]:
         if system != self.system or self.count == 0:
             return {}
+        if result.metrics.per_query is None:
+            logger.warning("%s: no ranked lists under %s, which draws its galleries", data, result.task.protocol)
+            return {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        precisions = result.per_query().ap
+        precisions = result.metrics.per_query.ap
         kind = f"{result.task.query.modality}→{result.task.gallery.modality}"
         names = []
         for name, queries in choose_queries(precisions, self.count, self.seed).items():
             labels = [self._label(result, query, precisions[query]) for query in queries]
-            figure = plot_ranked_lists(
-                list_rows(result, queries, self.length), labels, f"{data}, {kind}: {name} queries by average precision"
-            )
+            chosen = "random queries" if name == "random" else f"{name} queries by average precision"
+            figure = plot_ranked_lists(list_rows(result, queries, self.length), labels, f"{data}, {kind}: {chosen}")
             stem = f"ranked_{data}_{kind.replace('→', '-to-')}_{result.task.protocol}_{name}"
             names.append(self._unused(stem))
             save_figure(figure, self.output_dir / names[-1])

@@ -118,7 +118,7 @@ def name_systems(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[st
         name = name or _shortest_name(Path(source).parts, parts, taken)
         if name in taken:
             raise ValueError(
-                f"the row name {name!r} is taken; give {source!r} another as name{NAME_SEPARATOR}{source}"
+                f"the row name {name!r} is taken; give {source!r} another as other_name{NAME_SEPARATOR}{source}"
             )
         taken.add(name)
         names[name] = source

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from mmet.data.schema import NO_CAMERA
@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # results are saved with these figures
     from mmet.evaluation.results import ResultRecord
 
 DPI = 150
+RARE = 10
+RANK_TICKS = (1, 5, 10, 20, 30, 40, 50, 100, 200, 500, 1000)
 MATCH_COLOR, WRONG_COLOR, MUTED = "#1a7f37", "#c62828", "#59636e"
 LIST_CELL = (1.0, 2.0)
 """Width and height of a picture in a ranked list, in inches."""
@@ -34,6 +36,8 @@ LIST_CELL = (1.0, 2.0)
 
 def plot_cmc(records: Sequence[ResultRecord]) -> Figure:
     """CMC curves, a panel for each data set and query kind, a line for each system."""
+
+    longest = max((len(record.metrics.cmc) for record in records), default=1)
 
     def draw(ax: Axes, record: ResultRecord, color: str) -> None:
         cmc = record.metrics.cmc
@@ -44,8 +48,8 @@ def plot_cmc(records: Sequence[ResultRecord]) -> Figure:
         ax.set_xlabel("rank")
         ax.set_ylabel("queries with a true match")
         ax.set_xlim(1, None)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.legend(title="system (Rank-1)", fontsize=8, title_fontsize=8, frameon=False)
+        ax.set_xticks([rank for rank in RANK_TICKS if rank <= longest] or [1])
+        _legend_beside(ax, "system (Rank-1)")
 
     return _panels(records, draw, finish)
 
@@ -62,13 +66,16 @@ def plot_roc(records: Sequence[ResultRecord]) -> Figure:
         ax.set_xscale("log")
         ax.set_xlabel("false positive rate")
         ax.set_ylabel("true positive rate")
-        ax.legend(title="system", fontsize=8, title_fontsize=8, frameon=False)
+        _legend_beside(ax, "system")
 
     return _panels([record for record in records if "verification" in record.extras], draw, finish)
 
 
 def plot_reliability(records: Sequence[ResultRecord]) -> Figure:
-    """Reliability diagrams of the records that have them: how often what was given a probability came true."""
+    """Reliability diagrams of the records that have them: how often what was given a probability came true.
+
+    Markers of bins with fewer than `RARE` predictions are hollow.
+    """
     names = {"pairs": "all pairs", "first": "first answers"}
 
     def draw(ax: Axes, record: ResultRecord, color: str) -> None:
@@ -79,13 +86,16 @@ def plot_reliability(records: Sequence[ResultRecord]) -> Figure:
             observed = [entry["observed"] for entry in measured["bins"]]
             label = f"{title}: ECE {measured['ece']:.3f}, Brier {measured['brier']:.3f}"
             ax.plot(predicted, observed, color=line, marker=marker, markersize=4, linewidth=1.4, label=label)
+            rare = [place for place, entry in enumerate(measured["bins"]) if entry["count"] < RARE]
+            hollow = [predicted[place] for place in rare], [observed[place] for place in rare]
+            ax.plot(*hollow, marker, color=line, markersize=4, markerfacecolor="white", zorder=3)
 
     def finish(ax: Axes) -> None:
         ax.set_xlabel("predicted probability of a match")
         ax.set_ylabel("share that are matches")
         ax.set_xlim(0, 1)
         ax.xaxis.set_major_formatter(PercentFormatter(xmax=1))
-        ax.legend(fontsize=7, frameon=False, loc="upper left")
+        ax.legend(fontsize=7, framealpha=0.8, edgecolor="none", loc="upper left")
 
     return _panels([record for record in records if "calibration" in record.extras], draw, finish)
 
@@ -168,7 +178,7 @@ def _panels(
     colors = {system: f"C{index}" for index, system in enumerate(systems)}  # one system, one colour, in all panels
     columns = max(1, min(len(panels), 3))
     rows = max(1, -(-len(panels) // columns))
-    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
+    figure = Figure(figsize=(5.2 * columns, 3.4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, ((data, _, kind), curves) in zip(axes, panels.items(), strict=False):
@@ -179,6 +189,12 @@ def _panels(
     for ax in axes[len(panels) :]:
         ax.remove()
     return figure
+
+
+def _legend_beside(ax: Axes, title: str) -> None:
+    """A legend to the right of the panel, where it hides no curve."""
+    style = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "alignment": "left"}
+    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), **style)
 
 
 def _style_panel(ax: Axes, title: str) -> None:

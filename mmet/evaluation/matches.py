@@ -27,13 +27,11 @@ class PersonEntries:
         rows: `(n,)` int64, ascending; which of these queries, counted from the first.
         columns: `(n,)` int64, ascending within a row; positions in the gallery.
         is_match: `(n,)` bool; the others are removed from that query's gallery.
-        persons: `(B,)` int64; queries of one person have one number, which says nothing else.
     """
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     is_match: NDArray[np.bool_]
-    persons: NDArray[np.int64]
 
     def span(self, row: int) -> slice | None:
         """Where the entries of a query's person lie in the gallery; None where others are between them."""
@@ -78,9 +76,9 @@ class GalleryMatches:
         within_row = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         columns = self._by_person[first[rows] + within_row]
         if self._query_cameras is None or self._gallery_cameras is None:
-            return PersonEntries(rows, columns, np.ones(len(rows), dtype=bool), first)
+            return PersonEntries(rows, columns, np.ones(len(rows), dtype=bool))
         own = self._query_cameras[start:stop][rows]
-        return PersonEntries(rows, columns, (self._gallery_cameras[columns] != own) | (own == NO_CAMERA), first)
+        return PersonEntries(rows, columns, (self._gallery_cameras[columns] != own) | (own == NO_CAMERA))
 
     def of_query(self, query: int) -> NDArray[np.int64]:
         """Ascending gallery positions of the query's true matches."""

@@ -38,6 +38,9 @@ BLOCK_BYTES = 64 * 2**20
 MAX_LENGTH = 1e18
 """Longest embedding whose float32 product with another is certainly finite; one below its inverse counts as zero."""
 
+UNIT_LENGTH_TOLERANCE = 2**-22
+"""How far the length of a row that was normalised in float32 can be from one: two units in the last place."""
+
 
 @dataclass(frozen=True, eq=False)
 class PerQueryMetrics:
@@ -272,13 +275,16 @@ def _score_blocks(
     """Cosine similarities `(B, G)` of consecutive queries, up to each query's own length. Blocks share one buffer.
 
     A query's length scales all its scores alike and cannot change a rank. The gallery's lengths are divided out of the
-    scores, not of the rows, which spares a copy of the gallery.
+    scores, not of the rows, which spares a copy of the gallery; rows that are normalised already, as far as float32
+    can tell, are taken as they are.
     """
+    is_normalised = bool(np.all(np.abs(gallery_scales - 1) <= UNIT_LENGTH_TOLERANCE))
     block_rows = max(1, min(len(query), block_bytes // (len(gallery) * gallery.itemsize)))
     buffer = np.empty((block_rows, len(gallery)), dtype=np.float32)
     for start in range(0, len(query), block_rows):
         scores = np.matmul(query[start : start + block_rows], gallery.T, out=buffer[: len(query) - start])
-        scores *= gallery_scales
+        if not is_normalised:
+            scores *= gallery_scales
         yield scores
 
 

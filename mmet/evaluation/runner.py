@@ -119,8 +119,9 @@ def make_row(
     if result.query_embeddings is not None:
         found = compute_once(lambda: [analysis(data.name, system, result, options) for analysis in analyses])
         extras = {name: value for one in found for name, value in one.items()}
-    if result.query_embeddings is not None and bootstrap is not None:
-        query_values = QueryValues(result.per_query().headline_values(), result.task.query.person_ids)
+    values = result.headline_values() if bootstrap is not None else None
+    if bootstrap is not None and values is not None:
+        query_values = QueryValues(values, result.task.query.person_ids)
         extras["intervals"] = interval_json(query_values, bootstrap)
     return ResultRecord(
         data=data.name,

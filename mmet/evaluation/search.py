@@ -8,7 +8,7 @@ Every option is off by default, and `SearchOptions.to_json` goes into the result
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,13 +19,27 @@ from mmet.evaluation.counting import MatchRanks
 from mmet.evaluation.expansion import expand_queries, merge_queries
 from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
-from mmet.evaluation.ranking import RankMetrics, summarize_ranks
+from mmet.evaluation.ranking import BLOCK_BYTES, RankMetrics, rank_blocks, summarize_ranks
+from mmet.evaluation.reranking import Metric, prepare_reranking
 from mmet.evaluation.task_metrics import task_metrics
 
 REPORTED_RANKS = (1, 5, 10)
 
+RERANKED_HEAD = 20
+"""Entries of a re-ranked gallery that are kept for ranked lists."""
+
 Matcher = Callable[[RetrievalTask, NDArray[np.int64]], NDArray[np.float32]]
 """Reads pairs `(P, 2)` of a query and a gallery position together: `(P,)` log-odds that they belong together."""
+
+
+@dataclass(frozen=True)
+class RerankParameters:
+    """Those of `k_reciprocal_rerank`, with the published values."""
+
+    k1: int = 20
+    k2: int = 6
+    lambda_value: float = 0.3
+    metric: Metric = "euclidean"
 
 
 @dataclass(frozen=True)
@@ -35,12 +49,14 @@ class SearchOptions:
     Attributes:
         multi_query: the queries of one person from one camera are averaged (`merge_queries`).
         query_expansion: first entries that a query is averaged with (`expand_queries`); 0 for none.
+        rerank: k-reciprocal re-ranking of the whole gallery (`k_reciprocal_rerank`); None for none.
         itm_top_k: first entries that the cross-encoder re-scores; 0 for none.
         itm_weight: weight of its log-odds beside the cosine.
     """
 
     multi_query: bool = False
     query_expansion: int = 0
+    rerank: RerankParameters | None = None
     itm_top_k: int = 0
     itm_weight: float = 1.0
 
@@ -50,6 +66,8 @@ class SearchOptions:
                 raise ValueError(f"expected {name} of at least 0, received {getattr(self, name)}")
         if not np.isfinite(self.itm_weight):
             raise ValueError(f"expected a finite itm_weight, received {self.itm_weight}")
+        if self.itm_top_k and self.rerank:
+            raise ValueError("itm_top_k and rerank both reorder what ranks first: choose one of the two")
         if self.itm_top_k and self.multi_query:
             raise ValueError(
                 "itm_top_k reads a query's own picture or sentence; with multi_query, which averages several, it has "
@@ -57,8 +75,8 @@ class SearchOptions:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """All options by name."""
-        return asdict(self)
+        """All options by name; `rerank` is false or its parameters."""
+        return {**asdict(self), "rerank": asdict(self.rerank) if self.rerank else False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,36 +93,6 @@ class RescoredEntries:
 
 
 @dataclass(frozen=True, eq=False)
-class PerQueryMetrics:
-    """What each query achieved; queries without a true match have NaN, and 0 as first rank.
-
-    Attributes:
-        ap: `(Q,)` float64, average precision.
-        inp: `(Q,)` float64, inverse negative penalty.
-        first_rank: `(Q,)` int64, rank of the first true match.
-    """
-
-    ap: NDArray[np.float64]
-    inp: NDArray[np.float64]
-    first_rank: NDArray[np.int64]
-
-    @classmethod
-    def of_ranks(cls, ranks: Sequence[NDArray[np.int64]]) -> PerQueryMetrics:
-        """From each query's ascending ranks of its true matches."""
-        return cls(
-            ap=np.array([average_precision(own) for own in ranks]),
-            inp=np.array([len(own) / own[-1] if len(own) else np.nan for own in ranks]),
-            first_rank=np.array([own[0] if len(own) else 0 for own in ranks], dtype=np.int64),
-        )
-
-    def headline_values(self) -> dict[str, NDArray[np.float64]]:
-        """Per-query values `(Q,)` whose means are the reported metrics, by their names in `results.json`."""
-        found = self.first_rank > 0
-        hits = {f"rank{k}": np.where(found, self.first_rank <= k, np.nan) for k in REPORTED_RANKS}
-        return {"mAP": self.ap, "mINP": self.inp, **hits}
-
-
-@dataclass(frozen=True, eq=False)
 class SearchResult:
     """A search that was run.
 
@@ -113,7 +101,7 @@ class SearchResult:
         metrics: of the final ranking.
         query_embeddings: `(Q, D)` as they were searched with; None for systems that embed nothing.
         gallery_embeddings: `(G, D)`; likewise.
-        rescored: what the cross-encoder put in order, if it did.
+        rescored: what the cross-encoder or re-ranking put in order first, if one did.
     """
 
     task: RetrievalTask
@@ -128,9 +116,20 @@ class SearchResult:
             raise ValueError("this system has no embeddings")
         return self.query_embeddings, self.gallery_embeddings
 
-    def per_query(self) -> PerQueryMetrics:
-        """The metrics of every query, of which `metrics` has the means."""
-        return PerQueryMetrics.of_ranks(ranks_by_query(self.task, *self.embeddings(), self.rescored))
+    def headline_values(self) -> dict[str, NDArray[np.float64]] | None:
+        """Per-query values `(Q,)` whose means are the reported metrics, by their names in `results.json`.
+
+        A query that is in no mean has NaN. None where galleries are drawn, so that a query has no one rank.
+        """
+        per_query = self.metrics.per_query
+        if per_query is None:
+            return None
+        found = per_query.first_rank > 0
+        hits = {f"rank{k}": np.where(found, per_query.first_rank <= k, np.nan) for k in REPORTED_RANKS}
+        values = {"mAP": per_query.ap, "mINP": per_query.inp, **hits}
+        if self.task.rules.denominator == "all":
+            return {name: np.nan_to_num(own) for name, own in values.items()}
+        return values
 
     def first_entries(self, query: int, count: int) -> list[tuple[int, float, bool]]:
         """The head of one query's ranking: position in the gallery, score, and whether it is a true match.
@@ -180,6 +179,13 @@ def run_search(
         task, query_embeddings = merge_queries(task, query_embeddings)
     if options.query_expansion:
         query_embeddings = expand_queries(task, query_embeddings, gallery_embeddings, count=options.query_expansion)
+    if options.rerank is not None:
+        if task.rules.single_shot is not None:
+            raise ValueError(f"protocol {task.protocol!r} draws galleries of its own: expected no rerank with it")
+        metrics, rescored = rerank_gallery(
+            task, query_embeddings, gallery_embeddings, options.rerank, max_rank=max_rank
+        )
+        return SearchResult(task, metrics, query_embeddings, gallery_embeddings, rescored)
     if not options.itm_top_k or matcher is None:
         metrics = task_metrics(task, query_embeddings, gallery_embeddings, max_rank=max_rank)
         return SearchResult(task, metrics, query_embeddings, gallery_embeddings)
@@ -194,8 +200,46 @@ def run_search(
         max_rank,
         ap=task.rules.ap,
         denominator=task.rules.denominator,
+        return_per_query=True,
     )
     return SearchResult(task, metrics, query_embeddings, gallery_embeddings, rescored)
+
+
+def rerank_gallery(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    parameters: RerankParameters,
+    *,
+    max_rank: int,
+) -> tuple[RankMetrics, RescoredEntries]:
+    """Metrics of the gallery in the order of `k_reciprocal_rerank`, and the first entries of every query.
+
+    The scores of the entries are the re-ranking's distances, negated.
+    """
+    reranking = prepare_reranking(query_embeddings, gallery_embeddings, **asdict(parameters))
+    positions = np.full((len(query_embeddings), RERANKED_HEAD), -1, dtype=np.int64)
+    scores = np.full((len(query_embeddings), RERANKED_HEAD), -np.inf, dtype=np.float32)
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for queries, distances in reranking.blocks(BLOCK_BYTES):
+            np.negative(distances, out=distances)
+            _, is_removed = label_pairs(task, queries)
+            for row, query in enumerate(range(queries.start, queries.stop)):
+                left = np.where(is_removed[row], np.float32(-np.inf), distances[row])
+                first = best_entries(left, RERANKED_HEAD)
+                positions[query, : len(first)], scores[query, : len(first)] = first, left[first]
+            yield distances
+
+    metrics = rank_blocks(
+        blocks(),
+        task.matches(),
+        max_rank=max_rank,
+        ap=task.rules.ap,
+        denominator=task.rules.denominator,
+        return_per_query=True,
+    )
+    return metrics, RescoredEntries(positions, scores)
 
 
 def rescore_first(

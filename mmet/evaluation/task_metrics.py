@@ -32,6 +32,9 @@ def task_metrics(
         gallery_embeddings: `(G, D)`.
         max_rank: length of the CMC curve.
 
+    Returns:
+        With `per_query`, except for protocols that draw their galleries.
+
     Raises:
         ValueError: as `rank_metrics`.
     """
@@ -48,6 +51,7 @@ def task_metrics(
         max_rank=max_rank,
         ap=rules.ap,
         denominator=rules.denominator,
+        return_per_query=True,
     )
 
 

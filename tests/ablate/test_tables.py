@@ -46,6 +46,8 @@ def test_collect_table__values_by_seed_in_percent_and_empty_cells():
     assert result.cells["first"]["market1501"]["mAP"].values == pytest.approx((10, 14))
     assert result.cells["first"]["cuhk_pedes"]["mAP"].values == (50,)
     assert result.cells["second"]["cuhk_pedes"]["mAP"].values == ()
+    assert result.notes == ("first: 1 or 2 of 2 seeds so far", "second: 1 of 2 seeds so far")
+    assert collect_table(TABLE, MEASURED, seeds=(2,)).notes == ()
 
 
 def test_format_table__rows_columns_and_notes():

@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmet.evaluation import EvaluationReport, RankMetrics, ResultRecord, format_table, save_report
+from mmet.evaluation import (
+    BootstrapOptions,
+    EvaluationReport,
+    RankMetrics,
+    ResultRecord,
+    compare_systems,
+    format_comparisons,
+    format_intervals,
+    format_table,
+    save_report,
+    summarize_seeds,
+)
+from mmet.evaluation.bootstrap import QueryValues
 from mmet.evaluation.figures import plot_cmc
 
 
@@ -105,3 +117,69 @@ def test_plot_cmc__one_panel_a_query_kind_one_colour_a_system():
     panels = {ax.get_title(): {line.get_color() for line in ax.lines} for ax in figure.axes}
     assert panels == {"market1501, image→image": {"C0", "C1"}, "market1501, text→image": {"C1"}}
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata()[0], [1, 0.5])
+
+
+def record_of(system, values, persons, query="image"):
+    """A row whose mAP is the mean of `values`; the other metrics follow it."""
+    metrics = RankMetrics(float(np.nanmean(values)), 0.1, np.linspace(0.5, 1, 50), len(values), len(values), 9)
+    return ResultRecord(
+        "market1501",
+        "/data/x",
+        "market",
+        query,
+        "image",
+        system,
+        metrics,
+        query_values=QueryValues({"mAP": values}, persons),
+    )
+
+
+def test_compare_systems__a_constant_gain_is_certain_although_queries_differ_widely():
+    persons = np.arange(40) // 2
+    values = np.random.default_rng(0).uniform(0, 0.9, 40)
+    rows = [record_of("model", values, persons), record_of("other", values + 0.05, persons)]
+    (entry,) = compare_systems(rows, "model", ["other"], BootstrapOptions(100))
+    assert (entry["system"], entry["reference"], entry["query"]) == ("other", "model", "image")
+    assert entry["metrics"]["mAP"] == pytest.approx({"difference": 0.05, "low": 0.05, "high": 0.05})
+    assert "| other - model | +5.0 [+5.0, +5.0] |" in format_comparisons([entry])
+
+
+def test_compare_systems__compares_within_a_task_and_what_has_values():
+    persons, values = np.arange(4), np.linspace(0, 1, 4)
+    rows = [
+        record_of("model", values, persons),
+        record_of("model", values, persons, query="text"),
+        record_of("other", 1 - values, persons, query="text"),
+        record_of("third", values, persons),
+        record("other"),
+    ]
+    compared = compare_systems(rows, "model", ["other"], BootstrapOptions(10))
+    assert [(entry["query"], entry["system"]) for entry in compared] == [("text", "other")]
+
+
+def test_compare_systems__one_person_gives_a_difference_without_interval():
+    rows = [
+        record_of(name, np.array([0.2, gain]), np.zeros(2, int)) for name, gain in (("model", 0.4), ("other", 0.6))
+    ]
+    (entry,) = compare_systems(rows, "model", ["other"], BootstrapOptions(10))
+    assert entry["metrics"]["mAP"] == {"difference": pytest.approx(0.1), "low": None, "high": None}
+    assert "+10.0 |" in format_comparisons([entry])
+
+
+def test_compare_systems__other_queries_are_an_error():
+    rows = [record_of("model", np.ones(2), np.array([1, 2])), record_of("other", np.ones(2), np.array([1, 3]))]
+    with pytest.raises(ValueError, match="same queries"):
+        compare_systems(rows, "model", ["other"], BootstrapOptions(10))
+
+
+def test_summarize_seeds__mean_and_sample_deviation():
+    rows = [record(system, mean_ap=value) for system, value in (("a", 0.2), ("b", 0.3), ("c", 0.7), ("other", 0.9))]
+    (summary,) = summarize_seeds(rows, ["a", "b", "c"])
+    assert summary["systems"] == ["a", "b", "c"]
+    assert summary["metrics"]["mAP"].pop("values") == [0.2, 0.3, 0.7]
+    assert summary["metrics"]["mAP"] == pytest.approx({"mean": 0.4, "std": np.sqrt(0.07)})
+
+
+def test_format_intervals__is_empty_without_any():
+    assert format_intervals([record()]) == ""
+    assert format_comparisons([]) == ""

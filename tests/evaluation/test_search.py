@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pairs import pair_kind, searches
 
-from mmet.evaluation import ModelSystem, build_task
+from mmet.evaluation import ModelSystem, build_task, k_reciprocal_rerank
 from mmet.evaluation.expansion import expand_queries, merge_queries
 from mmet.evaluation.protocols import MODALITIES
-from mmet.evaluation.search import SearchOptions, match_ranks, rescore_first, run_search
+from mmet.evaluation.search import RerankParameters, SearchOptions, match_ranks, rescore_first, run_search
 
 
 def full_ranking(task, query, gallery, number):
@@ -64,8 +66,8 @@ def test_run_search__rescored_entries_are_reordered_and_the_others_keep_their_ra
         ]
     metrics = result.metrics
     np.testing.assert_allclose([metrics.mAP, metrics.mINP, metrics.rank(1)], metrics_of(task, rankings))
-    assert np.nanmean(result.per_query().ap) == pytest.approx(metrics.mAP)
-    assert np.isnan(result.per_query().ap).sum() == metrics.num_queries - metrics.num_valid_queries
+    assert np.nanmean(metrics.per_query.ap) == pytest.approx(metrics.mAP)
+    assert np.isnan(metrics.per_query.ap).sum() == metrics.num_queries - metrics.num_valid_queries
 
 
 @settings(deadline=None, max_examples=50)
@@ -81,6 +83,39 @@ def test_run_search__expanded_and_merged_queries(search, count):
     metrics = result.metrics
     np.testing.assert_allclose([metrics.mAP, metrics.mINP, metrics.rank(1)], metrics_of(merged, rankings))
     assert metrics.num_queries == len(merged.query)
+
+
+@settings(deadline=None, max_examples=30)
+@given(searches(ties=False))
+def test_run_search__reranked_is_the_order_of_the_published_distances(search):
+    task, query, gallery = search
+    if not has_match(task):
+        return
+    parameters = RerankParameters(k1=3, k2=2)
+    result = run_search(task, query, gallery, SearchOptions(rerank=parameters), max_rank=5)
+    distances = k_reciprocal_rerank(query, gallery, k1=3, k2=2, lambda_value=0.3)
+    rankings = []
+    for number in range(len(query)):
+        kept = [entry for entry in range(len(gallery)) if pair_kind(task, number, entry) != "removed"]
+        rankings.append(sorted(kept, key=lambda entry, row=distances[number]: (row[entry], entry)))
+        head = result.first_entries(number, 3)
+        assert [entry for entry, _, _ in head] == rankings[-1][:3]
+        np.testing.assert_allclose([-score for _, score, _ in head], distances[number][rankings[-1][:3]], atol=1e-6)
+    metrics = result.metrics
+    np.testing.assert_allclose([metrics.mAP, metrics.mINP, metrics.rank(1)], metrics_of(task, rankings))
+
+
+@settings(deadline=None, max_examples=40)
+@given(searches(), st.sampled_from(["market", "market-matlab"]))
+def test_headline_values__have_the_metrics_as_their_means(search, protocol):
+    task, query, gallery = search
+    if not has_match(task):
+        return
+    result = run_search(replace(task, protocol=protocol), query, gallery, max_rank=10)
+    values = result.headline_values()
+    metrics = result.metrics
+    expected = {"mAP": metrics.mAP, "mINP": metrics.mINP, **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)}}
+    assert {name: np.nanmean(own) for name, own in values.items()} == pytest.approx(expected)
 
 
 @given(st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0]), min_size=1, max_size=20), st.data())

@@ -16,12 +16,12 @@ def make_untidy(request: WorldRequest, jobs: Sequence[Job]) -> list[Job]:
 
     The first person of every split stays tidy, so that no split is left without what it needs.
     """
-    seen = set(_TIDY_SPLITS)
+    seen: set[str] = set()
     result = []
     for job in jobs:
         drawn = style_rng(request.style, request.seed, job.number, 4).random() < request.untidy_rate
-        result.append(_untidy(request, job) if drawn and job.split in seen - _TIDY_SPLITS else job)
-        seen.add(job.split)
+        result.append(_untidy(request, job) if drawn and job.split in seen else job)
+        seen |= {job.split} - _TIDY_SPLITS
     return result
 
 
