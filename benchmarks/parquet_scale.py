@@ -197,7 +197,8 @@ def sample_persons(rows: int) -> None:
 def project(measured: dict[str, float], images: int) -> None:
     """What FineGPR's size costs by the figures per image of this run."""
     print(
-        f"\nper image of this run, and for FineGPR's {FINEGPR_IMAGES:,}:\n\n| | per image | all |\n| --- | ---: | ---: |"
+        f"\nper image of this run, and for FineGPR's {FINEGPR_IMAGES:,}:\n\n"
+        "| | per image | all |\n| --- | ---: | ---: |"
     )
     for what, (value, unit) in {
         "check and convert": (measured["convert"] / images, "s"),
