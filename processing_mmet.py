@@ -33,7 +33,8 @@ class MMETImageProcessorKwargs(ImagesKwargs, total=False):
     patch_size (`int`): Side of a patch in pixels, as in the model's image encoder.
     patch_stride (`int`): Distance between neighbouring patches in pixels, as in the model's image encoder.
     exact_resize (`bool`): Resize with Pillow. Otherwise bicubic and bilinear filters of RGB pictures are computed by
-        torch in integers, several times as fast; about one value in a hundred is then another by one level of 255.
+        torch in integers, several times as fast; about one value in a hundred is then another, nearly always by one
+        level of 255.
     """
 
     patch_size: int
@@ -160,7 +161,7 @@ def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> n
         return _resize(image, size, resample)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: torch wants no read-only bytes
     (height, width), (rows, columns) = size, image.shape[:2]
-    if rows > height and rows * width > columns * height:  # as Pillow, which begins with what shrinks more
+    if rows > height and rows * width > columns * height:  # as Pillow 13 mostly does: first what shrinks more
         pixels = F.interpolate(pixels, size=(height, columns), mode=mode, antialias=True)
     return F.interpolate(pixels, size=size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
 

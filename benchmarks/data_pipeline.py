@@ -1,4 +1,4 @@
-"""From JPEG to model inputs in one process and thread, against transformers' FLAVA processor on its Pillow backend.
+"""From JPEG to model inputs in one process and one thread, against transformers' FLAVA processor (Pillow backend).
 
 Both get the same JPEGs in memory and the same captions and make the same things: float pixels of 256 × 128, a mask of
 image patches, and tokens. FLAVA keeps its own settings but for the size (its masks are BEiT's blocks on 14 × 14

@@ -349,7 +349,10 @@ def build_model(
     tokenizer.model_max_length = text.max_position_embeddings
     height, width = cast(list[int], image.image_size)
     image_processor = MMETImageProcessor(
-        size={"height": height, "width": width}, patch_size=image.patch_size, patch_stride=image.patch_stride
+        size={"height": height, "width": width},
+        patch_size=image.patch_size,
+        patch_stride=image.patch_stride,
+        exact_resize=False,  # the model meets such pictures in training and after it; see docs/data_at_scale.md
     )
     return MMETProcessor(image_processor, tokenizer), MMETForPreTraining(config)
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor
 
@@ -219,6 +221,63 @@ def test_save_and_load__same_features(tokenizer, crop, tmp_path):
     loaded = AutoImageProcessor.from_pretrained(tmp_path / "image")
     assert torch.equal(loaded(crop, return_tensors="pt")["pixel_values"], expected["pixel_values"])
     assert loaded.patch_grid == image_processor.patch_grid
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    target=st.tuples(st.integers(16, 90), st.integers(16, 60)),
+    source=st.tuples(st.integers(1, 150), st.integers(1, 100)),
+    stride=st.integers(1, 16),
+    seed=st.integers(0, 1_000),
+)
+def test_person_patch_coverage__equals_loops_over_the_resized_mask(tokenizer, target, source, stride, seed):
+    """For masks that are larger, smaller, or larger in one direction and smaller in the other."""
+    image_processor = MMETImageProcessor(
+        size={"height": target[0], "width": target[1]}, patch_size=8, patch_stride=stride
+    )
+    mask = Image.fromarray(np.random.default_rng(seed).integers(0, 256, source, dtype=np.uint8))
+    resized = np.asarray(mask.resize((target[1], target[0]), Image.Resampling.BOX))
+    (coverage,) = MMETProcessor(image_processor, tokenizer).person_patch_coverage([mask])
+    assert coverage.tolist() == _coverage_by_loops(resized, 8, stride)  # to the last bit: shares are whole 64ths
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    target=st.tuples(st.integers(16, 100), st.integers(16, 60)),
+    source=st.tuples(st.integers(8, 150), st.integers(8, 100)),
+    resample=st.sampled_from([Image.Resampling.BILINEAR, Image.Resampling.BICUBIC]),
+    seed=st.integers(0, 1_000),
+)
+def test_exact_resize_off__is_pillows_to_two_levels(target, source, resample, seed):
+    """Of pictures as smooth as crops are; of noise, filters overshoot and the order of the directions shows."""
+    coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 4, 3), dtype=np.uint8))
+    picture = coarse.resize(source[::-1], Image.Resampling.BILINEAR)
+    size = {"height": target[0], "width": target[1]}
+    processor = MMETImageProcessor(size=size, resample=resample, do_rescale=False, do_normalize=False)
+    exact = processor(picture, return_tensors="np")["pixel_values"]
+    integers = processor(picture, return_tensors="np", exact_resize=False)["pixel_values"]
+    assert integers.shape == exact.shape
+    assert abs(integers - exact).max() <= 2
+    assert abs(integers - exact).mean() < 0.1
+
+
+def test_exact_resize_off__other_filters_and_kinds_stay_exact(crop):
+    gray, floats = crop.convert("L"), np.asarray(crop, dtype=np.float32) / 255
+    for image, options in (
+        (crop, {"resample": Image.Resampling.LANCZOS}),
+        (gray, {"do_convert_rgb": False, "do_normalize": False}),
+        (floats, {"do_rescale": False}),
+        (crop.resize((28, 52)), {}),
+    ):
+        processor = MMETImageProcessor(size={"height": 52, "width": 28}, **options)
+        exact = processor(image, return_tensors="pt")["pixel_values"]
+        assert torch.equal(processor(image, return_tensors="pt", exact_resize=False)["pixel_values"], exact)
+
+
+def test_exact_resize__is_the_default_and_is_saved(tmp_path):
+    assert MMETImageProcessor().exact_resize
+    MMETImageProcessor(exact_resize=False).save_pretrained(tmp_path)
+    assert not AutoImageProcessor.from_pretrained(tmp_path).exact_resize
 
 
 # --- per-call options, kinds of input and what goes wrong ------------------------------------------------------------
