@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,42 +143,46 @@ def count_kept_bytes(model: MMETForPreTraining, batch: dict[str, torch.Tensor]) 
     return sum(kept.values())
 
 
-def measure(arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, float], int]:
-    """Operations and kept bytes of a sample by kind of batch, and the number of parameters."""
+def count_all(
+    arguments: argparse.Namespace,
+    layers: int,
+    multimodal_layers: int,
+    attention: str,
+    count: Callable[[MMETForPreTraining, dict[str, torch.Tensor]], int],
+) -> dict[str, float]:
+    """What `count` finds a sample of each kind of batch, for a model of these depths."""
     torch.manual_seed(0)
-    size = arguments.batch_size
-    model = build_model(arguments.multimodal_layers, arguments.layers, "eager")  # whose attention is all counted
-    flops = {}
+    model, counted = build_model(multimodal_layers, layers, attention), {}
     for kind in KINDS:
         model.config.identity_pooling = "image" if kind == BASELINE else "multimodal"
-        flops[kind] = count_flops(model, make_batch(kind, size, arguments.text_length, model.config)) / size
-        print(f"counted the operations of {kind}", file=sys.stderr)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return flops, measure_bytes(arguments), parameters
+        batch = make_batch(kind, arguments.batch_size, arguments.text_length, model.config)
+        counted[kind] = count(model, batch) / arguments.batch_size
+    return counted
 
 
-def measure_bytes(arguments: argparse.Namespace) -> dict[str, float]:
+def measure(
+    arguments: argparse.Namespace, attention: str, count: Callable[[MMETForPreTraining, dict[str, torch.Tensor]], int]
+) -> dict[str, float]:
     """
-    Kept bytes of a sample by kind of batch. They grow by the same amount with every layer, so they are counted with
-    one and with two layers in all encoders and drawn on to the depths asked for.
+    What `count` finds a sample of each kind of batch. It grows by the same amount with every layer, so it is counted
+    with one and with two layers and drawn on to the depths asked for; `--whole` counts the whole model instead.
     """
-    size = arguments.batch_size
-
-    def count(layers: int, multimodal_layers: int) -> dict[str, float]:
-        model, kept = build_model(multimodal_layers, layers, "sdpa"), {}
-        for kind in KINDS:
-            model.config.identity_pooling = "image" if kind == BASELINE else "multimodal"
-            batch = make_batch(kind, size, arguments.text_length, model.config)
-            kept[kind] = count_kept_bytes(model, batch) / size
-        return kept
-
-    base, deeper, fused = count(1, 1), count(2, 1), count(1, 2)
+    if arguments.whole:
+        return count_all(arguments, arguments.layers, arguments.multimodal_layers, attention, count)
+    base, deeper, fused = (count_all(arguments, *depths, attention, count) for depths in ((1, 1), (2, 1), (1, 2)))
     return {
         kind: base[kind]
         + (arguments.layers - 1) * (deeper[kind] - base[kind])
         + (arguments.multimodal_layers - 1) * (fused[kind] - base[kind])
         for kind in KINDS
     }
+
+
+def count_parameters(arguments: argparse.Namespace) -> int:
+    """Parameters of the whole model."""
+    with torch.device("meta"):
+        model = build_model(arguments.multimodal_layers, arguments.layers, "sdpa")
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def print_samples(flops: Mapping[str, float], kept: Mapping[str, float]) -> None:
@@ -214,7 +218,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=int, default=12, help="layers of image and text encoder (%(default)s)")
     parser.add_argument("--multimodal_layers", type=int, default=12, help="of the multimodal one (%(default)s)")
     parser.add_argument("--text_length", type=int, default=77, help="tokens of a caption (%(default)s)")
-    parser.add_argument("--batch_size", type=int, default=4, help="samples counted together (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=2, help="samples counted together (%(default)s)")
+    parser.add_argument("--whole", action="store_true", help="count the whole model: minutes, the same result")
     parser.add_argument(
         "--utilisation", type=float, nargs=2, default=(0.3, 0.4), help="assumed shares of the dense rate (%(default)s)"
     )
@@ -224,7 +229,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Count and print the tables."""
     arguments = build_parser().parse_args()
-    flops, kept, parameters = measure(arguments)
+    flops = measure(arguments, "eager", count_flops)  # whose attention is all counted
+    kept, parameters = measure(arguments, "sdpa", count_kept_bytes), count_parameters(arguments)
     print(f"{parameters / 1e6:.0f} M parameters, {arguments.text_length} tokens, torch {torch.__version__}\n")
     print_samples(flops, kept)
     print()
