@@ -59,8 +59,8 @@ class Reranking:
 
     Attributes:
         query: `(Q, D)` float32, prepared (centred, or normalised for cosine).
-        gallery: `(G, D)` likewise.
-        half_squares: `(Q + G,)` float32; half the squared distance of two points is h_i + h_j - x_i·x_j.
+        gallery: `(G, D + 2)` likewise, followed by half its squared length and 1.
+        half_squares: `(Q,)` float32, of the queries; half the squared distance of two points is h_i + h_j - x_i·x_j.
         farthest: `(Q,)` float32, half the squared distance of each query's farthest point.
         query_weights: `(Q, Q + G)` sparse rows, the encoded neighbours of the queries.
         gallery_weights: `(G, Q + G)` sparse columns, which gallery entries have a point among their neighbours.
@@ -85,12 +85,11 @@ class Reranking:
 
     def _distances(self, queries: slice, out: NDArray[np.float32]) -> NDArray[np.float32]:
         """λ · original + (1 - λ) · Jaccard of some queries to all of the gallery."""
-        scale = self.lambda_value / np.where(self.farthest > 0, self.farthest, 1)[queries]
-        np.matmul(self.query[queries] * -scale[:, None], self.gallery.T, out=out)
-        out += scale[:, None] * self.half_squares[len(self.query) :]
-        out += (scale * self.half_squares[queries])[:, None]
-        np.maximum(out, 0, out=out)
-        out += np.float32(1 - self.lambda_value)
+        scale = self.lambda_value / np.where(self.farthest > 0, self.farthest, 1)[queries, None]
+        constant = scale * self.half_squares[queries, None] + np.float32(1 - self.lambda_value)
+        # One product gives all of the distance with a Jaccard distance of 1: scale · (h_i + h_j - x_i·x_j) + 1 - λ.
+        np.matmul(np.hstack([self.query[queries] * -scale, scale, constant]), self.gallery.T, out=out)
+        np.maximum(out, np.float32(1 - self.lambda_value), out=out)
         rows = max(1, JACCARD_ENTRIES // len(self.gallery))
         for start in range(0, len(out), rows):
             some = slice(queries.start + start, min(queries.start + start + rows, queries.stop))
@@ -249,8 +248,8 @@ def prepare_reranking(
         weights = _average_over_neighbors(weights, neighbors.indices[:, :k2])
     return Reranking(
         points[: len(query)],
-        points[len(query) :],
-        half_squares,
+        np.column_stack([points[len(query) :], half_squares[len(query) :], np.ones(len(gallery), dtype=np.float32)]),
+        half_squares[: len(query)],
         neighbors.farthest[: len(query)],
         weights[: len(query)],
         weights[len(query) :].tocsc(),
