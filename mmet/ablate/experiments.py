@@ -102,7 +102,7 @@ _BASELINE: dict[str, Any] = {
 }
 _IMAGE_ENCODER = {"batch_mix": {"image": 1}, "model_config": {"identity_pooling": "image"}}
 _MIM = _stages("mim", "table2_mim", _IMAGE_ENCODER, _IMAGES)
-_MIM_RANDOM = {
+_MIM_RANDOM: dict[str, Any] = {
     "stages": (
         Stage("mim_random_masked", "masked", "table2_mim", {"image_masking": "random"}),
         Stage("mim_random_identity", "identity", "released_code_stage2", _IMAGES),
