@@ -222,6 +222,9 @@ def main(arguments: list[str] | None = None) -> int:
 def evaluate(args: EvaluationArguments) -> None:
     """Check everything, load the data, run one system after the other; print and save the results."""
     accelerator = Accelerator()
+    if not accelerator.is_main_process:
+        logging.getLogger("mmet").setLevel(logging.WARNING)  # what all processes do alike is told once
+        logging.getLogger("mmet.data").setLevel(logging.ERROR)  # they read the same folders
     lineup = compute_on_all(lambda: prepare_lineup(args, accelerator))
     data = compute_on_all(lambda: load_all_data(args))
     analyses = prepare_analyses(args, lineup)

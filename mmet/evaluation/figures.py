@@ -85,17 +85,16 @@ def plot_reliability(records: Sequence[ResultRecord]) -> Figure:
             predicted = [entry["predicted"] for entry in measured["bins"]]
             observed = [entry["observed"] for entry in measured["bins"]]
             label = f"{title}: ECE {measured['ece']:.3f}, Brier {measured['brier']:.3f}"
-            style: dict[str, Any] = {"color": line, "marker": marker, "markersize": 4}
-            style["clip_on"] = False  # whole markers at 0 and 1
-            ax.plot(predicted, observed, linewidth=1.4, label=label, **style)
+            ax.plot(predicted, observed, color=line, marker=marker, markersize=4, linewidth=1.4, label=label)
             rare = [place for place, entry in enumerate(measured["bins"]) if entry["count"] < RARE]
             hollow = [predicted[place] for place in rare], [observed[place] for place in rare]
-            ax.plot(*hollow, linestyle="none", markerfacecolor="white", zorder=3, **style)
+            ax.plot(*hollow, marker, color=line, markersize=4, markerfacecolor="white", zorder=3)
 
     def finish(ax: Axes) -> None:
         ax.set_xlabel("predicted probability of a match")
         ax.set_ylabel("share that are matches")
-        ax.set_xlim(0, 1)
+        ax.set_xlim(-0.02, 1.02)  # markers at 0 and 1 are whole
+        ax.set_ylim(-0.02, 1.02)
         ax.xaxis.set_major_formatter(PercentFormatter(xmax=1))
         ax.legend(fontsize=7, framealpha=0.8, edgecolor="none", loc="upper left")
 
