@@ -88,7 +88,8 @@ class OwnPipeline:
     """MMET's steps, one by one and together."""
 
     def __init__(self, tokenizer: BertTokenizer, *, exact: bool) -> None:
-        self.processor = MMETProcessor(MMETImageProcessor(exact_resize=exact), tokenizer)
+        # The processor takes further arguments by name, as transformers' own do; types do not see them.
+        self.processor: Any = MMETProcessor(MMETImageProcessor(exact_resize=exact), tokenizer)
         self.grid = self.processor.image_processor.patch_grid
         self.prior = pedestrian_prior(*self.grid)
         self.num_masked = num_masked_patches(0.15, len(self.prior))

@@ -56,7 +56,8 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
     Raises:
         ValueError: when the blocks together do not have one row for each query.
     """
-    parts, start = [], 0
+    parts: list[MatchRanks] = []
+    start = 0
     with ThreadPoolExecutor(num_threads) as threads:
         for scores in blocks:
             stop = start + len(scores)
@@ -168,7 +169,7 @@ def _compare(
     """As `_count_contenders`, by comparing whole rows with each of their matches."""
     ahead = np.empty(len(found.rows), dtype=np.int64)
     room = _room_for_flags(scores.shape[1])
-    for row in np.flatnonzero(found.counts):
+    for row in np.flatnonzero(found.counts).tolist():
         own = found.select(row)
         part = slice(found.starts[row], found.starts[row] + found.counts[row])
         if len(own.rows) > MAX_COMPARED_MATCHES:

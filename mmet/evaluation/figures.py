@@ -85,10 +85,12 @@ def plot_reliability(records: Sequence[ResultRecord]) -> Figure:
             predicted = [entry["predicted"] for entry in measured["bins"]]
             observed = [entry["observed"] for entry in measured["bins"]]
             label = f"{title}: ECE {measured['ece']:.3f}, Brier {measured['brier']:.3f}"
-            ax.plot(predicted, observed, color=line, marker=marker, markersize=4, linewidth=1.4, label=label)
+            style: dict[str, Any] = {"color": line, "marker": marker, "markersize": 4}
+            style["clip_on"] = False  # whole markers at 0 and 1
+            ax.plot(predicted, observed, linewidth=1.4, label=label, **style)
             rare = [place for place, entry in enumerate(measured["bins"]) if entry["count"] < RARE]
             hollow = [predicted[place] for place in rare], [observed[place] for place in rare]
-            ax.plot(*hollow, marker, color=line, markersize=4, markerfacecolor="white", zorder=3)
+            ax.plot(*hollow, linestyle="none", markerfacecolor="white", zorder=3, **style)
 
     def finish(ax: Axes) -> None:
         ax.set_xlabel("predicted probability of a match")

@@ -269,15 +269,36 @@ def format_report(report: EvaluationReport) -> str:
 
 
 def _options_line(records: Sequence[ResultRecord]) -> str:
-    """What differs from a plain search, by system where systems differ."""
-    lines = {}
+    """What differs from a plain search, and in which rows where it is not all of them."""
+    rows: dict[str, list[ResultRecord]] = {}
     for record in records:
-        active = {name: value for name, value in record.options.items() if value not in (False, 0, None)}
-        if active:
-            lines[record.system] = ", ".join(f"{name} {value}" for name, value in active.items())
-    if not lines:
-        return "none (a plain search by cosine similarity)"
-    return "; ".join(f"{system}: {line}" for system, line in lines.items())
+        rows.setdefault(_options_words(record.options), []).append(record)
+    if len(rows) == 1:
+        return next(iter(rows)) or "none (a plain search by cosine similarity)"
+    return "; ".join(f"{words or 'none'} ({_covered(own, records)})" for words, own in rows.items())
+
+
+def _options_words(options: Mapping[str, Any]) -> str:
+    """The options that are on, with their values; empty for a plain search."""
+    active = {name: value for name, value in options.items() if value not in (False, 0, None)}
+    if not options.get("itm_top_k"):
+        active.pop("itm_weight", None)  # of no effect
+    words = []
+    for name, value in active.items():
+        if isinstance(value, Mapping):
+            value = "with " + ", ".join(f"{parameter} {own}" for parameter, own in value.items())
+        words.append(name if value is True else f"{name} {value}")
+    return ", ".join(words)
+
+
+def _covered(rows: Sequence[ResultRecord], records: Sequence[ResultRecord]) -> str:
+    """Which of `records` some rows are: their systems, and the tasks where these are not all of a system's."""
+    parts = []
+    for system in dict.fromkeys(row.system for row in rows):
+        own = [f"{row.data} {row.query}→{row.gallery}" for row in rows if row.system == system]
+        is_all = len(own) == sum(record.system == system for record in records)
+        parts.append(system if is_all else f"{system} on {', '.join(own)}")
+    return "; ".join(parts)
 
 
 def format_intervals(records: Sequence[ResultRecord]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from mmet.evaluation import (
 )
 from mmet.evaluation.bootstrap import QueryValues
 from mmet.evaluation.figures import plot_cmc
+from mmet.evaluation.search import RerankParameters, SearchOptions
 
 
 def record(system="model", data="market1501", query="image", valid=3368, mean_ap=0.28349):
@@ -183,3 +185,36 @@ def test_summarize_seeds__mean_and_sample_deviation():
 def test_format_intervals__is_empty_without_any():
     assert format_intervals([record()]) == ""
     assert format_comparisons([]) == ""
+
+
+def options_line(records, folder):
+    """What the written report says of options."""
+    save_report(EvaluationReport.now("outputs/run", records), folder)
+    lines = (folder / "results.md").read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith("- Options: ")).removeprefix("- Options: ")
+
+
+def test_save_report__a_plain_search_has_no_options(tmp_path):
+    plain = {"flip": False, **SearchOptions().to_json()}
+    rows = [replace(record(name), options=plain) for name in ("chance", "model")]
+    assert options_line(rows, tmp_path) == "none (a plain search by cosine similarity)"
+
+
+def test_save_report__options_of_all_rows_are_told_once(tmp_path):
+    options = {"flip": True, **SearchOptions(rerank=RerankParameters(k1=7)).to_json()}
+    line = options_line([replace(record(query=query), options=options) for query in ("image", "both")], tmp_path)
+    assert line == "flip, rerank with k1 7, k2 6, lambda_value 0.3, metric euclidean"
+
+
+def test_save_report__options_of_some_rows_are_told_with_them(tmp_path):
+    """Re-scoring touches one of a model's tasks, and no later task's row may hide it."""
+    plain, rescored = SearchOptions().to_json(), SearchOptions(itm_top_k=5, itm_weight=0.5).to_json()
+    rows = [
+        replace(record("chance", query="text"), options=plain),
+        replace(record("model", query="text"), options=rescored),
+        replace(record("model", query="image"), options=plain),
+    ]
+    line = options_line(rows, tmp_path)
+    assert line == (
+        "none (chance; model on market1501 image→image); itm_top_k 5, itm_weight 0.5 (model on market1501 text→image)"
+    )
