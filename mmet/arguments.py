@@ -286,17 +286,28 @@ def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
     The configuration of a checkpoint with a recipe's `fields` (a mapping or None) in place of its own.
 
     Raises:
-        ValueError: for a field that no configuration has, or one that decides which weights there are.
+        ValueError: for a field that no configuration has, or another value of one that decides which weights there are.
     """
     fields = dict(fields or {})
     _check_fields(fields)
-    fixed = [name for name in fields if name not in FIELDS_OF_A_STAGE and not name.endswith("_weight")]
-    if fixed:
+    chosen = {name: fields[name] for name in fields if name in FIELDS_OF_A_STAGE or name.endswith("_weight")}
+    stored = config.to_dict()
+    changed = [name for name in fields if name not in chosen and not _agrees(fields[name], stored[name])]
+    if changed:
         raise ValueError(
-            f"model_config beside model_name_or_path: expected only {', '.join(FIELDS_OF_A_STAGE)} and loss weights, "
-            f"received {', '.join(sorted(fixed))}, which the checkpoint decides"
+            f"model_config beside model_name_or_path: expected only {', '.join(FIELDS_OF_A_STAGE)} and loss weights to "
+            f"differ from the checkpoint, received another {', '.join(sorted(changed))}"
         )
-    return MMETConfig.from_dict({**config.to_dict(), **fields})
+    return MMETConfig.from_dict({**stored, **chosen})
+
+
+def _agrees(given: Any, stored: Any) -> bool:
+    """Whether a recipe's value says nothing else than the stored one; None says nothing, a mapping what it names."""
+    if isinstance(given, dict):
+        return all(_agrees(value, (stored or {}).get(name)) for name, value in given.items())
+    if isinstance(given, (list, tuple)) and isinstance(stored, (list, tuple)):
+        return list(given) == list(stored)
+    return given is None or given == stored
 
 
 def _check_fields(fields: dict[str, Any]) -> None:
