@@ -16,13 +16,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configuration_mmet import MMETConfig
+from configuration_mmet import MMETConfig, MMETImageConfig
 from modeling_mmet import MMETForPreTraining
 
 VOCAB_SIZE = 30_522
@@ -92,7 +93,8 @@ def masked_positions(batch_size: int, length: int) -> torch.Tensor:
 
 def make_batch(kind: str, batch_size: int, length: int, config: MMETConfig) -> dict[str, torch.Tensor]:
     """A batch of a kind, captions filling the whole length, half of the masked pairs mismatched."""
-    image = {"pixel_values": torch.randn(batch_size, 3, *config.image_config.image_size)}
+    image_config = cast(MMETImageConfig, config.image_config)
+    image = {"pixel_values": torch.randn(batch_size, 3, *cast(list[int], image_config.image_size))}
     words = torch.randint(1000, VOCAB_SIZE, (batch_size, length))
     text = {"input_ids": words, "attention_mask": torch.ones_like(words)}
     hidden = masked_positions(batch_size, length)
@@ -100,7 +102,7 @@ def make_batch(kind: str, batch_size: int, length: int, config: MMETConfig) -> d
         "input_ids_masked": words.masked_fill(hidden, MASK_TOKEN_ID),
         "mlm_labels": words.masked_fill(~hidden, -100),
     }
-    patches = {"bool_masked_pos": masked_positions(batch_size, config.image_config.num_patches)}
+    patches = {"bool_masked_pos": masked_positions(batch_size, image_config.num_patches)}
     persons = {"person_labels": torch.arange(batch_size) // 2}
     matching = {"itm_labels": torch.arange(batch_size) % 2}
     return {

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from mmet.ablate.experiments import TABLES, Row, Table
-from mmet.ablate.runs import RECIPES, MissingDataError, Runner
+from mmet.ablate.runs import RECIPES, WITHOUT_EFFECT, MissingDataError, Runner
 from mmet.ablate.tables import TableResult, collect_table, format_tables, save_tables
 from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
 from mmet.data import parse_data_argument
@@ -181,8 +181,9 @@ def describe(facts: Mapping[str, Any]) -> list[str]:
             "**Synthetic people and small models: no figure here is a result on a real dataset, and none compares "
             "with the paper's.**"
         )
-    if facts["settings"]:
-        shown = ", ".join(f"{name} {value}" for name, value in facts["settings"].items())
+    changes = {name: value for name, value in facts["settings"].items() if name.split(".")[-1] not in WITHOUT_EFFECT}
+    if changes:
+        shown = ", ".join(f"{name} {value}" for name, value in changes.items())
         lines.append(f"Changed from the recipes: {shown}.")
     return lines
 

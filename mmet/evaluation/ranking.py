@@ -190,7 +190,8 @@ def _matrix_and_lengths(
         rows = np.asarray(embeddings, dtype=np.float32)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise ValueError(f"expected {name} of shape (number, dimension), received shape {rows.shape}")
-    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.sqrt(np.vecdot(rows, rows))
     bad = np.flatnonzero(~(lengths < MAX_LENGTH))  # NaN compares false
     if bad.size:
         raise ValueError(
@@ -198,7 +199,7 @@ def _matrix_and_lengths(
             f"{bad.size} of {len(rows)} rows (the first is row {bad[0]})"
         )
     lengths[lengths < 1 / MAX_LENGTH] = 1
-    return rows, lengths.astype(np.float32)
+    return rows, lengths
 
 
 def _checked_ids(

@@ -80,6 +80,7 @@ def _add_traits(parser: argparse.ArgumentParser) -> None:
     for name, text in rates.items():
         parser.add_argument(f"--{name}", type=float, metavar="F", help=f"share of {text}")
     parser.add_argument("--shadow_files", action="store_true", help="add the ._* files of archives made on macOS")
+    parser.add_argument("--keypoints", action="store_true", help="add a file of keypoints for each picture (finegpr)")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

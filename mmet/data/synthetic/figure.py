@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from mmet.data.synthetic.identity import RGB, Appearance, Cloth, Identity
+from mmet.data.synthetic.keypoints import Joint, Limb
 
 SUPERSAMPLING = 2
 LEVELS = 4
@@ -64,6 +65,33 @@ class Part(IntEnum):
     NOSE = 27
 
 
+_FACE = frozenset({Part.FACE, Part.EYE, Part.EYE_WHITE, Part.BROW, Part.NOSE, Part.MOUTH, Part.RIM, Part.LENS})
+_SLEEVE = frozenset({Part.SLEEVE, Part.SLEEVE2, Part.SKIN})
+_TOP = frozenset({Part.UPPER, Part.UPPER2, Part.INNER, Part.TRIM})
+_LEG = frozenset({Part.LOWER, Part.LOWER2, Part.TROUSER_LEG, Part.LEGWEAR, Part.SKIN})
+_JOINT_PARTS: Mapping[str, frozenset[Part]] = {
+    "shoulder": _TOP | _SLEEVE | {Part.SCARF},
+    "elbow": _SLEEVE,
+    "wrist": _SLEEVE,
+    "hip": _TOP | _LEG,
+    "knee": _TOP | _LEG | {Part.SHOE},
+    "ankle": _LEG | {Part.SHOE, Part.SOLE},
+}
+"""What covers a joint without hiding it: the skin and the clothes that are worn there."""
+
+_FACE_POINTS: Mapping[str, tuple[float, float]] = {
+    "nose": (0.0, -0.15),
+    "left_eye": (0.38, 0.06),
+    "right_eye": (-0.38, 0.06),
+    "left_ear": (0.98, -0.12),
+    "right_ear": (-0.98, -0.12),
+}
+"""Directions (to the left, up) from the centre of the head; nose and eyes as in `_face_zones`. Ears are not drawn."""
+
+_PROFILE = 0.87
+"""Sine of the view from which the trunk hides the shoulder and the hip of the far side."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pose:
     """How the body is held. Angles in radians: `stride` swings the legs, `phase` (0..2π) is the moment of the step."""
@@ -84,12 +112,14 @@ class Figure:
         alpha: float32 (H, W), 0..1, the share of the pixel covered by the person.
         foot: (x, y) of the point on the ground between the feet, in pixels.
         pixels: number of label-map pixels by part, for parts that are seen at all.
+        joints: by the names of `KEYPOINT_NAMES`, in pixels; may lie outside the crop.
     """
 
     rgb: np.ndarray
     alpha: np.ndarray
     foot: tuple[float, float]
     pixels: Mapping[Part, int]
+    joints: Mapping[str, Joint]
 
 
 class Canvas:
@@ -217,7 +247,8 @@ def draw_figure(
     view = _View(math.radians(view_degrees), math.radians(elevation_degrees), scale, foot)
     painter = _Painter(identity.appearance, pose, view, Canvas(height * SUPERSAMPLING, width * SUPERSAMPLING, light))
     labels = painter.paint()
-    return _colour(labels, _palette(identity.appearance), (foot[0] / SUPERSAMPLING, foot[1] / SUPERSAMPLING))
+    rgb, alpha, pixels = _colour(labels, _palette(identity.appearance))
+    return Figure(rgb, alpha, (foot[0] / SUPERSAMPLING, foot[1] / SUPERSAMPLING), pixels, painter.joints(labels))
 
 
 def _palette(look: Appearance) -> np.ndarray:
@@ -259,8 +290,8 @@ def _palette(look: Appearance) -> np.ndarray:
     return palette
 
 
-def _colour(labels: np.ndarray, palette: np.ndarray, foot: tuple[float, float]) -> Figure:
-    """Look colours up, soften the shading levels, and average down to crop size.
+def _colour(labels: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[Part, int]]:
+    """Look colours up, soften the shading levels, and average down to crop size: `rgb`, `alpha`, `pixels` of a figure.
 
     Pillow does the per-pixel work on 8-bit images, and only where the person is; light is stored relative to the
     brightest level, so nothing clips.
@@ -272,7 +303,7 @@ def _colour(labels: np.ndarray, palette: np.ndarray, foot: tuple[float, float]) 
     pixels = {Part(index): int(count) for index, count in enumerate(counts) if index and count}
     box = Image.fromarray(labels).getbbox()
     if box is None:
-        return Figure(rgb, alpha, foot, pixels)
+        return rgb, alpha, pixels
     left, top, right, bottom = box[0] // step, box[1] // step, -(-box[2] // step), -(-box[3] // step)
     picture = Image.fromarray(labels).crop((left * step, top * step, right * step, bottom * step))
     table = np.tile(np.rint(LEVEL_LIGHT / brightest * 255).astype(int), 256 // LEVELS)
@@ -285,7 +316,7 @@ def _colour(labels: np.ndarray, palette: np.ndarray, foot: tuple[float, float]) 
     np.multiply(np.asarray(lit.reduce(step)), np.float32(brightest), out=rgb[window])
     np.minimum(rgb[window], 255, out=rgb[window])
     np.multiply(np.asarray(inside.reduce(step)), np.float32(1 / 255), out=alpha[window])
-    return Figure(rgb, alpha, foot, pixels)
+    return rgb, alpha, pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +345,7 @@ class _Painter:
         self.facing = view.cos  # 1: the camera sees the front, -1: the back
         self.torso: list[tuple[float, float, float]] = []
         self.skirt: list[tuple[float, float, float]] = []
+        self.limbs: dict[tuple[str, int], Limb] = {}  # in painting order
 
     def paint(self) -> np.ndarray:
         """The finished label map, uint8 (2H, 2W)."""
@@ -340,6 +372,40 @@ class _Painter:
                 self._arm(side)
         return self._details(np.array(self.canvas.image))
 
+    # -- joints --------------------------------------------------------------------------------------------------
+
+    def joints(self, labels: np.ndarray) -> dict[str, Joint]:
+        """Joints of the person painted as `labels`, by the names of `KEYPOINT_NAMES`, in pixels of the crop."""
+        bones = self.bones
+        pairs = {"shoulder": bones.shoulders, "elbow": bones.elbows, "wrist": bones.wrists}
+        pairs |= {"hip": bones.hips, "knee": bones.knees, "ankle": bones.ankles}
+        joints = self._face_joints(labels)
+        for kind, points in pairs.items():
+            for side, name in enumerate(("right", "left")):
+                x, y = self.view(points[side])
+                shown = _part_at(labels, x, y) in _JOINT_PARTS[kind] and not self._hidden(kind, side, x, y)
+                joints[f"{name}_{kind}"] = Joint(x / SUPERSAMPLING, y / SUPERSAMPLING, shown)
+        return joints
+
+    def _hidden(self, kind: str, side: int, x: float, y: float) -> bool:
+        """Whether the person's own body hides a joint in a way that the label at its place does not tell."""
+        if kind in {"shoulder", "hip"}:
+            return (self.view.sin if side else -self.view.sin) > _PROFILE
+        own = ("arm" if kind in {"elbow", "wrist"} else "leg", side)
+        painted = list(self.limbs)
+        return any(self.limbs[limb].covers(x, y) for limb in painted[painted.index(own) + 1 :])
+
+    def _face_joints(self, labels: np.ndarray) -> dict[str, Joint]:
+        x, y, rx, ry = self._head_frame()
+        sin, cos = self._head_turn()
+        joints = {}
+        for name, (side, up) in _FACE_POINTS.items():
+            front = math.sqrt(max(0.0, 1 - side**2 - up**2))
+            px, py = x + rx * (side * cos + front * sin), y - ry * up
+            shown = front * cos - side * sin > 0 and _part_at(labels, px, py) in _FACE
+            joints[name] = Joint(px / SUPERSAMPLING, py / SUPERSAMPLING, shown)
+        return joints
+
     # -- limbs ---------------------------------------------------------------------------------------------------
 
     def _arm_depth(self, side: int) -> float:
@@ -360,6 +426,7 @@ class _Painter:
         else:
             radii = (0.036 * bulk, 0.028 * bulk * cloth, 0.0205 * bulk * cloth)
             self.canvas.tube((shoulder, elbow, wrist), radii, Part.SLEEVE)
+        self.limbs["arm", side] = Limb((shoulder, elbow, wrist), (0.036 * bulk, 0.028 * bulk, 0.0205 * bulk))
         if look.bag_kind == "handbag" and side == (look.bag_side > 0):
             self._handbag(wrist)
 
@@ -387,6 +454,7 @@ class _Painter:
             end = _towards(knee, ankle, 0.5 if look.shoe_kind == "boots" else 0.95)
             flare = (0.055 * bulk, 0.037 * bulk * look.leg_width, 0.027 * bulk * look.leg_width)
             self.canvas.tube((hip, knee, end), flare, Part.TROUSER_LEG)
+        self.limbs["leg", side] = Limb((hip, knee, ankle), (0.05 * bulk, 0.034 * bulk, 0.021 * bulk))
 
     def _shoe(self, side: int, ankle: tuple[float, float]) -> None:
         x, y, z = self.bones.ankles[side]
@@ -982,6 +1050,12 @@ def _normals(spine: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _towards(start: tuple[float, float], end: tuple[float, float], share: float) -> tuple[float, float]:
     return start[0] + (end[0] - start[0]) * share, start[1] + (end[1] - start[1]) * share
+
+
+def _part_at(labels: np.ndarray, x: float, y: float) -> int:
+    """The part that a label map shows at a place; 0 outside it."""
+    inside = 0 <= x < labels.shape[1] and 0 <= y < labels.shape[0]
+    return int(labels[int(y), int(x)]) // LEVELS if inside else 0
 
 
 def _mix(color: RGB, other: RGB, share: float) -> RGB:

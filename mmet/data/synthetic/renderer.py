@@ -15,6 +15,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from mmet.data.synthetic.figure import Figure, Part, draw_figure, draw_pose
 from mmet.data.synthetic.identity import Identity
+from mmet.data.synthetic.keypoints import Keypoint, seen_keypoints
 from mmet.data.synthetic.occluders import draw_occluder
 from mmet.data.synthetic.scene import backdrop
 from mmet.data.synthetic.style import Camera, Shot, WorldStyle, style_rng
@@ -82,12 +83,14 @@ LIGHTS: tuple[Light, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished crop: RGB `image`, `mask` (mode L, 255 = person), JPEG `quality`, pixel counts of visible parts."""
+    """A finished crop: RGB `image`, `mask` (mode L, 255 = person), JPEG `quality`, pixel counts of visible parts, and
+    `keypoints` by name."""
 
     image: Image.Image
     mask: Image.Image
     quality: int
     pixels: Mapping[Part, int]
+    keypoints: Mapping[str, Keypoint]
 
 
 def render_shot(identity: Identity, shot: Shot, style: WorldStyle, *, height: int = 192, width: int = 96) -> Picture:
@@ -121,7 +124,8 @@ def render_shot(identity: Identity, shot: Shot, style: WorldStyle, *, height: in
     _falling_snow(rgb, weather, rng)
     image = _expose(rgb, camera, weather.saturation, float(rng.lognormal(0, style.exposure)), rng)
     mask = Image.fromarray(np.where(alpha >= 0.5, 255, 0).astype(np.uint8))
-    return Picture(image, mask, int(rng.integers(camera.quality[0], camera.quality[1] + 1)), figure.pixels)
+    quality = int(rng.integers(camera.quality[0], camera.quality[1] + 1))
+    return Picture(image, mask, quality, figure.pixels, seen_keypoints(figure.joints, alpha))
 
 
 def check_size(height: int, width: int) -> None:

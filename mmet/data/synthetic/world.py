@@ -66,6 +66,7 @@ def write_world(
     crop_rate: float | None = None,
     lookalike_rate: float | None = None,
     shadow_files: bool = False,
+    keypoints: bool = False,
     num_workers: int = 1,
     show_progress: bool = False,
 ) -> bool:
@@ -90,6 +91,7 @@ def write_world(
         occlusion_rate, crop_rate, lookalike_rate: share of pictures with something in front of the person, of
             pictures that miss feet or head, and of people who look like another one; by default those of the style.
         shadow_files: add the `._*` files that archives made on macOS carry, and a `.DS_Store`.
+        keypoints: add a file of keypoints for each picture (FineGPR only).
         num_workers: processes; the files do not depend on it.
         show_progress: show a progress bar over people.
 
@@ -116,6 +118,7 @@ def write_world(
         caption_format=_choice("caption_format", caption_format, spec.caption_formats, layout),
         untidy_rate=_rate("untidy_rate", spec.untidy_rate if untidy_rate is None else untidy_rate),
         shadow_files=shadow_files,
+        keypoints=keypoints,
     )
     _check(request, spec)
     if num_workers < 1:
@@ -175,6 +178,8 @@ def _check(request: WorldRequest, spec: Layout) -> None:
             f"images_per_id: expected at least {spec.min_images} for {spec.name}, received {request.images_per_id}"
         )
     check_size(request.image_height, request.image_width)
+    if request.keypoints and not spec.has_keypoints:
+        raise ValueError(f"keypoints: {spec.title} has none; expected False for {spec.name}, received True")
     people = request.num_train_ids + request.num_val_ids + request.num_test_ids
     if people > spec.max_ids:
         raise ValueError(f"number of people: expected at most {spec.max_ids}, received {people}")
@@ -216,7 +221,7 @@ def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
 
     Options at their plainest are not told, so that a world written before they existed is still recognised.
     """
-    plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False}
+    plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False, "keypoints": False}
     plain |= {"form": next(iter(spec.forms), ""), "caption_format": next(iter(spec.caption_formats), "")}
     told = {name: value for name, value in asdict(request).items() if name not in plain or value != plain[name]}
     plain_style = {field.name: field.default for field in fields(WorldStyle) if field.metadata.get(TOLD_IF_SET)}
@@ -250,8 +255,7 @@ def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for name, field in RATE_OPTIONS.items():
         if (rate := arguments["style"].get(field, 0.0)) != getattr(style, field):
             options[name] = rate
-    if arguments.get("shadow_files"):
-        options["shadow_files"] = None
+    options |= {name: None for name in ("shadow_files", "keypoints") if arguments.get(name)}
     return options
 
 

@@ -320,6 +320,7 @@ def test_command__help_names_every_layout_form_and_rate(capsys: pytest.CaptureFi
         "--crop_rate",
         "--lookalike_rate",
         "--occlusion_rate",
+        "--keypoints",
         "night 0.15",
     ):
         assert word in text

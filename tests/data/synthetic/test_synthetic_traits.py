@@ -172,9 +172,10 @@ def test_rates__are_in_the_provenance_only_where_they_differ_and_the_command_giv
     small = {"num_ids": 2, "images_per_id": 2, "image_height": 64, "image_width": 32}
     write_world("finegpr", tmp_path / "plain", **small)
     arguments = json.loads((tmp_path / "plain" / "SYNTHETIC.json").read_text())["arguments"]
-    assert not {"form", "untidy_rate", "shadow_files"} & arguments.keys()
+    assert not {"form", "untidy_rate", "shadow_files", "keypoints"} & arguments.keys()
     assert not {"crop", "lookalikes", "occluders"} & arguments["style"].keys()
-    hard = {"occlusion_rate": 0.5, "crop_rate": 0.25, "lookalike_rate": 1.0, "form": "subset", "shadow_files": True}
+    hard = {"occlusion_rate": 0.5, "crop_rate": 0.25, "lookalike_rate": 1.0, "form": "subset"}
+    hard |= {"shadow_files": True, "keypoints": True}
     write_world("finegpr", tmp_path / "hard", **small, **hard)
     arguments = json.loads((tmp_path / "hard" / "SYNTHETIC.json").read_text())["arguments"]
     options = command_options(arguments)

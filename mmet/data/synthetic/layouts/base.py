@@ -35,6 +35,7 @@ class WorldRequest:
     caption_format: str = ""
     untidy_rate: float = 0.0
     shadow_files: bool = False
+    keypoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Layout:
         cameras: how many cameras see a person; None for as many as the style has it.
         has_splits: whether people are split into train and test.
         has_validation: whether there is a validation split as well.
+        has_keypoints: whether it can hold keypoints.
         min_images: smallest number of images per person.
     """
 
@@ -107,6 +109,7 @@ class Layout:
     cameras: int | None = None
     has_splits: bool = True
     has_validation: bool = False
+    has_keypoints: bool = False
     min_images: int = 1
 
 
