@@ -220,10 +220,9 @@ def build_task(dataset: DatasetDict, query: Modality, gallery: Modality, protoco
             raise ValueError(f"expected a modality out of {', '.join(MODALITIES)}, received {modality!r}")
     rules = _get_protocol(protocol) if protocol is not None else default_protocol(dataset, query, gallery)
     if not rules.fits(dataset):
-        raise DatasetError(
-            f"protocol {rules.name!r} expects the splits {rules.query_split!r} and {rules.gallery_split!r}, "
-            f"received {', '.join(dataset) or 'none'}"
-        )
+        splits = dict.fromkeys([rules.query_split, rules.gallery_split])
+        expected = f"the split{'s' * (len(splits) > 1)} {' and '.join(map(repr, splits))}"
+        raise DatasetError(f"protocol {rules.name!r} expects {expected}, received {', '.join(dataset) or 'none'}")
     if (query, gallery) not in rules.pairs:
         allowed = ", ".join(f"{q}→{g}" for q, g in rules.pairs)
         raise ValueError(f"protocol {rules.name!r} is defined for {allowed}, received {query}→{gallery}")

@@ -135,5 +135,6 @@ def score_in_process(rank, folder, conftest):
     return scorer(task, np.array([[0, 0], [0, 1], [1, 0], [1, 2]])).tolist()
 
 
+@pytest.mark.slow
 def test_matching_scorer__two_processes_give_every_process_all_pairs(tmp_path):
     assert run_processes(score_in_process, tmp_path, tmp_path, str(CONFTEST)) == [[210.0, 10.0, 200.0, 200.0]] * 2

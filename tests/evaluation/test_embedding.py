@@ -129,6 +129,7 @@ def embed_in_process(rank, folder):
         )
 
 
+@pytest.mark.slow
 def test_embed_items__two_processes_give_every_process_all_rows(tmp_path):
     run_processes(embed_in_process, tmp_path, tmp_path)
 

@@ -139,6 +139,11 @@ def test_build_task__rejects_what_is_not_defined(text_dataset, query, gallery, p
         build_task(text_dataset, query, gallery, protocol)
 
 
+def test_build_task__one_split_that_is_missing_is_named_once(market_dataset):
+    with pytest.raises(DatasetError, match="expects the split 'test', received"):
+        build_task(market_dataset, "text", "image", "text-to-image")
+
+
 def test_build_task__training_data_only(text_dataset):
     with pytest.raises(DatasetError, match="the dataset has train"):
         build_task(DatasetDict(train=text_dataset["test"]), "image", "image")
