@@ -286,7 +286,7 @@ def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
     The configuration of a checkpoint with a recipe's `fields` (a mapping or None) in place of its own.
 
     Raises:
-        ValueError: for a field that no configuration has, or another value of one that decides which weights there are.
+        ValueError: for a field that no configuration has, or another value of one that the checkpoint decides.
     """
     fields = dict(fields or {})
     _check_fields(fields)
@@ -295,8 +295,8 @@ def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
     changed = [name for name in fields if name not in chosen and not _agrees(fields[name], stored[name])]
     if changed:
         raise ValueError(
-            f"model_config beside model_name_or_path: expected only {', '.join(FIELDS_OF_A_STAGE)} and loss weights to "
-            f"differ from the checkpoint, received another {', '.join(sorted(changed))}"
+            f"model_config beside model_name_or_path: only {', '.join(FIELDS_OF_A_STAGE)} and loss weights may differ "
+            f"from the checkpoint, received another {', '.join(sorted(changed))}"
         )
     return MMETConfig.from_dict({**stored, **chosen})
 

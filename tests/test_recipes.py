@@ -92,7 +92,11 @@ def test_override_config__heads_and_losses_may_change_and_sizes_may_not():
         override_config(MMETConfig(), {"projection_dim": 8})
     with pytest.raises(ValueError, match="received another image_config"):
         override_config(MMETConfig(), {"image_config": {"image_size": [64, 32]}})
-    same = {"projection_dim": 32, "image_config": {"patch_stride": 12, "image_size": (256, 128)}, "codebook_size": None}
+    same = {
+        "projection_dim": 32,
+        "image_config": {"patch_stride": 12, "image_size": (256, 128)},
+        "codebook_size": None,
+    }
     assert override_config(MMETConfig(projection_dim=32), same).projection_dim == 32
     with pytest.raises(ValueError, match="unknown fields"):
         override_config(MMETConfig(), {"projection": 8})
