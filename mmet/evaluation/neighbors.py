@@ -27,6 +27,9 @@ BLOCK_ROWS = 512
 GROUPS_PER_NEIGHBOR = 3
 """Groups whose best scores bound the wanted ones; with three a neighbour, about a fifth too many pass the bound."""
 
+GROUPS_PER_TILE = 16
+"""Groups of columns looked through together: operations long enough that threads seldom wait for each other."""
+
 CROWDED = 0.25
 """Share of a tile above the bound from which on ties are at work, and its rows are sorted instead."""
 
@@ -68,11 +71,15 @@ class _Hits:
 
 @dataclass(frozen=True, eq=False)
 class _Tile:
-    """Some columns of a block of scores `(B, W)`: points from `first_row` on against those from `first_column` on."""
+    """Some columns of a block of scores `(B, W)`: points from `first_row` on against those from `first_column` on.
+
+    They are groups of `group_width` columns, of which the last may be narrower.
+    """
 
     scores: NDArray[np.float32]
     first_row: int
     first_column: int
+    group_width: int
 
     @property
     def rows(self) -> slice:
@@ -81,6 +88,14 @@ class _Tile:
     @property
     def columns(self) -> slice:
         return slice(self.first_column, self.first_column + self.scores.shape[1])
+
+    def row_bests(self) -> NDArray[np.float32]:
+        """The highest score of each row in each group `(B, groups)`."""
+        whole = self.scores.shape[1] // self.group_width * self.group_width
+        groups = self.scores[:, :whole].reshape(len(self.scores), -1, self.group_width)
+        bests = groups.max(axis=2) if whole else np.empty((len(self.scores), 0), dtype=np.float32)
+        rest = self.scores[:, whole:]
+        return np.hstack([bests, rest.max(axis=1, keepdims=True)]) if rest.size else bests
 
     @property
     def serves_columns(self) -> bool:
@@ -166,8 +181,8 @@ class _Search:
             np.matmul(rows, self.points[start:].T, out=scores)
             tiles = self._tiles(scores, start)
             shares = [tiles[share::num_threads] for share in range(num_threads)]
-            row_extremes = np.concatenate([np.stack(s) for s in map_shares(self._summarize, shares) if s])
-            self._finish_rows(slice(start, start + len(rows)), row_extremes)
+            extremes = [extreme for share in map_shares(self._summarize, shares) for extreme in share]
+            self._finish_rows(slice(start, start + len(rows)), extremes)
             self._bound_columns(start + len(rows))
             for found in map_shares(self._collect, shares):
                 self.hits.extend(found)
@@ -187,17 +202,19 @@ class _Search:
         return Neighbors(indices, distances, farthest)
 
     def _tiles(self, scores: NDArray[np.float32], start: int) -> list[_Tile]:
-        """The block against itself, then the later points in equal parts."""
+        """The block against itself, then the later points in equal groups, some to a tile."""
         rows, columns = scores.shape
         width = max(16, -(-(columns - rows) // self.groups))
-        edges = [0, *range(rows, columns, width), columns]
-        return [_Tile(scores[:, a:b], start, start + a) for a, b in pairwise(edges) if a < b]
+        edges = [*range(rows, columns, GROUPS_PER_TILE * width), columns]
+        later = [_Tile(scores[:, a:b], start, start + a, width) for a, b in pairwise(edges)]
+        return [_Tile(scores[:, :rows], start, start, rows), *later]
 
-    def _summarize(self, tiles: Sequence[_Tile]) -> list[NDArray[np.float32]]:
+    def _summarize(self, tiles: Sequence[_Tile]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Note what tiles say of their columns.
 
         Returns:
-            For each tile `(2, B)`, lowest and highest score of each row. Threads share rows, but no columns.
+            For each tile the lowest score of each row `(B,)` and the highest ones by group `(B, groups)`. Threads
+            share rows, but no columns.
         """
         for tile in tiles:
             if tile.serves_columns:
@@ -205,13 +222,13 @@ class _Search:
                 np.minimum(lowest, tile.scores.min(axis=0), out=lowest)
                 grouped = tile.scores.reshape(self.groups, -1, tile.scores.shape[1])
                 np.maximum(best, grouped.max(axis=1), out=best)
-        return [np.stack([tile.scores.min(axis=1), tile.scores.max(axis=1)]) for tile in tiles]
+        return [(tile.scores.min(axis=1), tile.row_bests()) for tile in tiles]
 
-    def _finish_rows(self, rows: slice, row_extremes: NDArray[np.float32]) -> None:
+    def _finish_rows(self, rows: slice, extremes: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
         """Farthest distances and final bounds of a block's points, which have met all others now."""
-        self.lowest[rows] = np.minimum(self.lowest[rows], row_extremes[:, 0].min(axis=0))
-        groups = np.concatenate([row_extremes[:, 1].T, self.group_best[:, rows].T], axis=1)  # (B, groups)
-        if groups.shape[1] >= self.count:
+        self.lowest[rows] = np.minimum.reduce([self.lowest[rows], *(lowest for lowest, _ in extremes)])
+        groups = np.concatenate([*(bests for _, bests in extremes), self.group_best[:, rows].T], axis=1)
+        if groups.shape[1] >= self.count:  # (B, groups)
             self.bound[rows] = _nth_largest(groups, self.count)
 
     def _bound_columns(self, seen: int) -> None:
