@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID
 from mmet.evaluation.counting import MatchRanks, rank_matches
+from mmet.evaluation.inputs import check_ids, check_shapes, matrix_and_lengths, select_cameras
 from mmet.evaluation.matches import GalleryMatches
 
 AveragePrecision = Literal["mean-precision", "trapezoid"]
@@ -34,9 +35,6 @@ Denominator = Literal["valid", "all"]
 
 BLOCK_BYTES = 64 * 2**20
 """Default size of a block of scores: matrix products of fewer rows take longer in all."""
-
-MAX_LENGTH = 1e18
-"""Longest embedding whose float32 product with another is certainly finite; one below its inverse counts as zero."""
 
 UNIT_LENGTH_TOLERANCE = 2**-22
 """How far the length of a row that was normalised in float32 can be from one: two units in the last place."""
@@ -129,16 +127,16 @@ def rank_metrics(
         ValueError: shapes that do not fit, NaN or infinite embeddings, no query with a true match, or an option that
             is none.
     """
-    person_ids, camera_ids = _checked_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
-    query, _ = _matrix_and_lengths(query_embeddings, "query_embeddings")
-    gallery, gallery_lengths = _matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
-    _check_shapes(query, gallery, person_ids)
+    person_ids, camera_ids = check_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
+    query, _ = matrix_and_lengths(query_embeddings, "query_embeddings")
+    gallery, gallery_lengths = matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
+    check_shapes(query, gallery, person_ids)
     _check_options(max_rank, ap, denominator)
 
     clean = person_ids[1] != JUNK_PERSON_ID  # (G,)
     if not clean.all():
         gallery, gallery_lengths = gallery[clean], gallery_lengths[clean]
-    matches = GalleryMatches(person_ids[0], person_ids[1][clean], *_select_cameras(camera_ids, clean))
+    matches = GalleryMatches(person_ids[0], person_ids[1][clean], *select_cameras(camera_ids, clean))
     return rank_blocks(
         _score_blocks(query, gallery, np.reciprocal(gallery_lengths), block_bytes),
         matches,
@@ -177,80 +175,6 @@ def rank_blocks(
     )
 
 
-def _matrix_and_lengths(
-    embeddings: ArrayLike | torch.Tensor, name: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`embeddings` as float32 `(N, D)`, without a copy where they are, and the lengths of the rows `(N,)`.
-
-    The length of an all-zero row is given as 1, so that dividing by it leaves zeros.
-    """
-    if isinstance(embeddings, torch.Tensor):
-        embeddings = embeddings.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite and is reported below
-        rows = np.asarray(embeddings, dtype=np.float32)
-    if rows.ndim != 2 or rows.shape[1] == 0:
-        raise ValueError(f"expected {name} of shape (number, dimension), received shape {rows.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.sqrt(np.vecdot(rows, rows))
-    bad = np.flatnonzero(~(lengths < MAX_LENGTH))  # NaN compares false
-    if bad.size:
-        raise ValueError(
-            f"expected finite {name} of lengths below {MAX_LENGTH:g}, received NaN, infinite or larger values in "
-            f"{bad.size} of {len(rows)} rows (the first is row {bad[0]})"
-        )
-    lengths[lengths < 1 / MAX_LENGTH] = 1
-    return rows, lengths
-
-
-def _checked_ids(
-    query_person_ids: ArrayLike | torch.Tensor,
-    gallery_person_ids: ArrayLike | torch.Tensor,
-    query_camera_ids: ArrayLike | torch.Tensor | None,
-    gallery_camera_ids: ArrayLike | torch.Tensor | None,
-) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]] | None]:
-    """Person ids and, where given, camera ids of (query, gallery) as int64 arrays of equal length."""
-    query_persons = _id_array(query_person_ids, "query_person_ids")
-    gallery_persons = _id_array(gallery_person_ids, "gallery_person_ids")
-    if query_camera_ids is None and gallery_camera_ids is None:
-        return (query_persons, gallery_persons), None
-    if query_camera_ids is None or gallery_camera_ids is None:
-        missing = "query_camera_ids" if query_camera_ids is None else "gallery_camera_ids"
-        raise ValueError(f"expected camera ids of both query and gallery, or of neither; {missing} is missing")
-    query_cameras = _id_array(query_camera_ids, "query_camera_ids")
-    gallery_cameras = _id_array(gallery_camera_ids, "gallery_camera_ids")
-    for persons, cameras, side in (
-        (query_persons, query_cameras, "query"),
-        (gallery_persons, gallery_cameras, "gallery"),
-    ):
-        if len(persons) != len(cameras):
-            raise ValueError(f"expected {len(persons)} {side}_camera_ids, one a person id, received {len(cameras)}")
-    return (query_persons, gallery_persons), (query_cameras, gallery_cameras)
-
-
-def _id_array(ids: ArrayLike | torch.Tensor, name: str) -> NDArray[np.int64]:
-    """`ids` as a one-dimensional int64 array."""
-    array = ids.detach().cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids)
-    if array.ndim != 1:
-        raise ValueError(f"expected {name} of shape (number,), received shape {array.shape}")
-    if array.size and not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"expected integer {name}, received {array.dtype}")
-    return array.astype(np.int64)
-
-
-def _check_shapes(
-    query: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    person_ids: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> None:
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"expected query and gallery embeddings of one dimension, received {query.shape[1]} and {gallery.shape[1]}"
-        )
-    for embeddings, ids, side in ((query, person_ids[0], "query"), (gallery, person_ids[1], "gallery")):
-        if len(embeddings) != len(ids):
-            raise ValueError(f"expected {len(embeddings)} {side}_person_ids, one an embedding, received {len(ids)}")
-
-
 def _check_options(max_rank: int, ap: str, denominator: str) -> None:
     if max_rank < 1:
         raise ValueError(f"expected max_rank of at least 1, received {max_rank}")
@@ -258,13 +182,6 @@ def _check_options(max_rank: int, ap: str, denominator: str) -> None:
         raise ValueError(f"expected ap out of {', '.join(AP_FORMULAS)}, received {ap!r}")
     if denominator not in ("valid", "all"):
         raise ValueError(f"expected denominator valid or all, received {denominator!r}")
-
-
-def _select_cameras(
-    camera_ids: tuple[NDArray[np.int64], NDArray[np.int64]] | None, clean: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """The cameras of all queries and of the clean gallery entries."""
-    return (None, None) if camera_ids is None else (camera_ids[0], camera_ids[1][clean])
 
 
 def _score_blocks(

@@ -27,18 +27,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array, csr_array
 
 from mmet.data.schema import JUNK_PERSON_ID
+from mmet.evaluation.inputs import check_ids, check_shapes, matrix_and_lengths, select_cameras
 from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.neighbors import Neighbors, nearest_neighbors
-from mmet.evaluation.ranking import (
-    AveragePrecision,
-    Denominator,
-    RankMetrics,
-    _check_shapes,
-    _checked_ids,
-    _matrix_and_lengths,
-    _select_cameras,
-    rank_blocks,
-)
+from mmet.evaluation.ranking import AveragePrecision, Denominator, RankMetrics, rank_blocks
 
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
@@ -190,12 +182,12 @@ def reranked_metrics(
 
     Args and errors: of re-ranking as in `k_reciprocal_rerank`, all others as in `rank_metrics`.
     """
-    person_ids, camera_ids = _checked_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
-    query, _ = _matrix_and_lengths(query_embeddings, "query_embeddings")
-    gallery, _ = _matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
-    _check_shapes(query, gallery, person_ids)
+    person_ids, camera_ids = check_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
+    query, _ = matrix_and_lengths(query_embeddings, "query_embeddings")
+    gallery, _ = matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
+    check_shapes(query, gallery, person_ids)
     clean = person_ids[1] != JUNK_PERSON_ID
-    matches = GalleryMatches(person_ids[0], person_ids[1][clean], *_select_cameras(camera_ids, clean))
+    matches = GalleryMatches(person_ids[0], person_ids[1][clean], *select_cameras(camera_ids, clean))
     matches.require_valid_query()
     reranking = prepare_reranking(
         query,
@@ -229,8 +221,8 @@ def prepare_reranking(
 ) -> Reranking:
     """All of re-ranking but the final distances. Arguments and errors as `k_reciprocal_rerank`."""
     _check_parameters(k1, k2, lambda_value, metric)
-    query, query_lengths = _matrix_and_lengths(query_embeddings, "query_embeddings")
-    gallery, gallery_lengths = _matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
+    query, query_lengths = matrix_and_lengths(query_embeddings, "query_embeddings")
+    gallery, gallery_lengths = matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"expected query and gallery embeddings of one dimension, received {query.shape[1]} and {gallery.shape[1]}"
