@@ -277,7 +277,10 @@ class _Search:
         """Keep the `count` best of every point, ordered by point, then nearest first, then original index."""
         hits = _Hits.joined(self.hits)
         hits = hits.select(hits.score >= self.bound[hits.owner])
-        hits = hits.select(np.lexsort((self.order[hits.other], -hits.score, hits.owner)))
+        # Distances are not negative, and the bits of positive numbers sort as the numbers do.
+        nearness = np.maximum(-hits.score, 0).view(np.int32).astype(np.int64) << 32
+        by_nearness = np.argsort(nearness + self.order[hits.other])
+        hits = hits.select(by_nearness[np.argsort(hits.owner[by_nearness], kind="stable")])
         first = np.searchsorted(hits.owner, np.arange(len(self.points)))
         place = np.arange(len(hits)) - first[hits.owner]
         self.hits = [hits.select(place < self.count)]

@@ -17,7 +17,8 @@ reciprocal neighbour), distances are 0 and weights are none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,29 +68,37 @@ class Reranking:
     gallery_weights: csc_array
     lambda_value: float
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    def blocks(
+        self, block_bytes: int = BLOCK_BYTES, num_threads: int | None = None
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Consecutive queries and their final distances `(B, G)` float32. Blocks share one buffer."""
         rows = max(1, min(len(self.query), block_bytes // (4 * len(self.gallery))))
         buffer = np.empty((rows, len(self.gallery)), dtype=np.float32)
-        for start in range(0, len(self.query), rows):
-            queries = slice(start, min(start + rows, len(self.query)))
-            yield queries, self._distances(queries, buffer[: queries.stop - start])
+        with ThreadPoolExecutor(num_threads or torch.get_num_threads()) as threads:
+            for start in range(0, len(self.query), rows):
+                queries = slice(start, min(start + rows, len(self.query)))
+                yield queries, self._distances(queries, buffer[: queries.stop - start], threads.map)
 
-    def _distances(self, queries: slice, out: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _distances(
+        self, queries: slice, out: NDArray[np.float32], map_parts: Callable[..., Iterable]
+    ) -> NDArray[np.float32]:
         """λ · original + (1 - λ) · Jaccard of some queries to all of the gallery."""
         scale = self.lambda_value / np.where(self.farthest > 0, self.farthest, 1)[queries, None]
         constant = scale * self.half_squares[queries, None] + np.float32(1 - self.lambda_value)
         # One product gives all of the distance with a Jaccard distance of 1: scale · (h_i + h_j - x_i·x_j) + 1 - λ.
         np.matmul(np.hstack([self.query[queries] * -scale, scale, constant]), self.gallery.T, out=out)
-        np.maximum(out, np.float32(1 - self.lambda_value), out=out)
-        rows = max(1, JACCARD_ENTRIES // len(self.gallery))
-        for start in range(0, len(out), rows):
-            some = slice(queries.start + start, min(queries.start + start + rows, queries.stop))
-            positions, overlaps = _min_sums(self.query_weights[some], self.gallery_weights)
-            # The Jaccard distance is 1 where no neighbour is shared, so only the others are touched.
-            flat = out[start : start + rows].reshape(-1)
-            flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
+        step = max(1, JACCARD_ENTRIES // len(self.gallery))
+        starts = range(0, len(out), step)
+        list(map_parts(lambda start: self._add_jaccard(queries.start + start, out[start : start + step]), starts))
         return out
+
+    def _add_jaccard(self, first: int, out: NDArray[np.float32]) -> None:
+        """Correct distances `(b, G)` of the queries from `first` on, which were computed with a Jaccard distance of 1."""
+        np.maximum(out, np.float32(1 - self.lambda_value), out=out)
+        positions, overlaps = _min_sums(self.query_weights[first : first + len(out)], self.gallery_weights)
+        # The Jaccard distance is 1 where no neighbour is shared, so only the others are touched.
+        flat = out.reshape(-1)
+        flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
 
 
 def k_reciprocal_rerank(
@@ -112,7 +121,7 @@ def k_reciprocal_rerank(
         lambda_value: weight of the original distance beside the Jaccard distance, from 0 to 1.
         metric: `euclidean`, or `cosine`: 1 - cos, which is half the squared Euclidean distance of normalised rows.
             (Tools that hand a cosine distance to the published code have it squared; that is not offered.)
-        num_threads: threads of the neighbour search; None for as many as torch uses.
+        num_threads: threads beside the matrix products; None for as many as torch uses.
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinite embeddings, or parameters out of range.
@@ -127,7 +136,7 @@ def k_reciprocal_rerank(
         num_threads=num_threads,
     )
     distances = np.empty((len(reranking.query), len(reranking.gallery)), dtype=np.float32)
-    for queries, block in reranking.blocks():
+    for queries, block in reranking.blocks(num_threads=num_threads):
         distances[queries] = block
     return distances
 
@@ -153,7 +162,7 @@ def k_reciprocal_blocks(
         metric=metric,
         num_threads=num_threads,
     )
-    yield from reranking.blocks(block_bytes)
+    yield from reranking.blocks(block_bytes, num_threads)
 
 
 def reranked_metrics(
@@ -199,7 +208,7 @@ def reranked_metrics(
         num_threads=num_threads,
     )
     return rank_blocks(
-        (np.negative(block, out=block) for _, block in reranking.blocks(block_bytes)),
+        (np.negative(block, out=block) for _, block in reranking.blocks(block_bytes, num_threads)),
         matches,
         max_rank=max_rank,
         ap=ap,
@@ -302,11 +311,11 @@ def _distances_of(
 ) -> NDArray[np.float32]:
     """Half the squared distances of pairs, `(P,)`: from the neighbour lists, and computed for the few not in them."""
     total, count = neighbors.indices.shape
-    known_keys = (np.arange(total)[:, None] * total + neighbors.indices).reshape(-1)
-    by_key = np.argsort(known_keys)
+    by_index = np.argsort(neighbors.indices, axis=1)
+    known_keys = np.take_along_axis(np.arange(total)[:, None] * total + neighbors.indices, by_index, axis=1).reshape(-1)
     keys = owner * total + other
-    place = by_key[np.minimum(np.searchsorted(known_keys, keys, sorter=by_key), total * count - 1)]
-    distances = neighbors.distances.reshape(-1)[place]
+    place = np.minimum(np.searchsorted(known_keys, keys), total * count - 1)
+    distances = np.take_along_axis(neighbors.distances, by_index, axis=1).reshape(-1)[place]
     unknown = np.flatnonzero(known_keys[place] != keys)
     for start in range(0, len(unknown), GATHER_ROWS):
         some = unknown[start : start + GATHER_ROWS]
