@@ -30,7 +30,7 @@ from scipy.sparse import csc_array, csr_array
 from mmet.data.schema import JUNK_PERSON_ID
 from mmet.evaluation.inputs import check_ids, check_shapes, matrix_and_lengths, select_cameras
 from mmet.evaluation.matches import GalleryMatches
-from mmet.evaluation.neighbors import Neighbors, nearest_neighbors
+from mmet.evaluation.neighbors import KeptDistances, Neighbors, nearest_neighbors
 from mmet.evaluation.ranking import AveragePrecision, Denominator, RankMetrics, rank_blocks
 
 Metric = Literal["euclidean", "cosine"]
@@ -39,7 +39,10 @@ METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
 BLOCK_BYTES = 16 * 2**20
 """Default size of a block of final distances."""
 
-JACCARD_ENTRIES = 2**20
+KEPT_BYTES = 512 * 2**20
+"""Distances of queries that are kept from the search for neighbours; where all would be more, they are computed again."""
+
+JACCARD_ENTRIES = 2**18
 """Pairs whose shared neighbours are added up at a time; much larger arrays are fresh memory each time, which costs."""
 
 GATHER_ROWS = 2**12
@@ -47,56 +50,71 @@ GATHER_ROWS = 2**12
 
 
 @dataclass(frozen=True, eq=False)
+class ComputedDistances:
+    """Original distances as they are asked for, like `KeptDistances`.
+
+    Attributes:
+        query: `(Q, D + 2)` float32, prepared (centred, or normalised for cosine), followed by 1 and minus half the
+            squared length.
+        gallery: `(G, D + 2)` likewise, followed by minus half the squared length and 1.
+    """
+
+    query: NDArray[np.float32]
+    gallery: NDArray[np.float32]
+
+    def write(self, points: slice, out: NDArray[np.float32]) -> None:
+        """Minus half the squared distances of some queries to all of the gallery, into `(B, G)`."""
+        np.matmul(self.query[points], self.gallery.T, out=out)
+
+
+@dataclass(frozen=True, eq=False)
 class Reranking:
     """Everything that final distances are computed from, ready for any block of queries.
 
     Attributes:
-        query: `(Q, D)` float32, prepared (centred, or normalised for cosine).
-        gallery: `(G, D + 2)` likewise, followed by half its squared length and 1.
-        half_squares: `(Q,)` float32, of the queries; half the squared distance of two points is h_i + h_j - x_i·x_j.
+        original: the original distances.
         farthest: `(Q,)` float32, half the squared distance of each query's farthest point.
         query_weights: `(Q, Q + G)` sparse rows, the encoded neighbours of the queries.
         gallery_weights: `(G, Q + G)` sparse columns, which gallery entries have a point among their neighbours.
         lambda_value: weight of the original distance.
     """
 
-    query: NDArray[np.float32]
-    gallery: NDArray[np.float32]
-    half_squares: NDArray[np.float32]
+    original: KeptDistances | ComputedDistances
     farthest: NDArray[np.float32]
     query_weights: csr_array
     gallery_weights: csc_array
     lambda_value: float
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of queries and of gallery entries."""
+        return self.query_weights.shape[0], self.gallery_weights.shape[0]
+
     def blocks(
         self, block_bytes: int = BLOCK_BYTES, num_threads: int | None = None
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Consecutive queries and their final distances `(B, G)` float32. Blocks share one buffer."""
-        rows = max(1, min(len(self.query), block_bytes // (4 * len(self.gallery))))
-        buffer = np.empty((rows, len(self.gallery)), dtype=np.float32)
+        num_queries, num_gallery = self.shape
+        rows = max(1, min(num_queries, block_bytes // (4 * num_gallery)))
+        step = max(1, JACCARD_ENTRIES // num_gallery)
+        buffer = np.empty((rows, num_gallery), dtype=np.float32)
         with ThreadPoolExecutor(num_threads or torch.get_num_threads()) as threads:
-            for start in range(0, len(self.query), rows):
-                queries = slice(start, min(start + rows, len(self.query)))
-                yield queries, self._distances(queries, buffer[: queries.stop - start], threads.map)
+            for start in range(0, num_queries, rows):
+                queries = slice(start, min(start + rows, num_queries))
+                block = buffer[: queries.stop - start]
+                self.original.write(queries, block)
+                parts = [slice(first, min(first + step, queries.stop)) for first in range(start, queries.stop, step)]
+                list(threads.map(self._finish, parts, [block[part.start - start : part.stop - start] for part in parts]))
+                yield queries, block
 
-    def _distances(
-        self, queries: slice, out: NDArray[np.float32], map_parts: Callable[..., Iterable]
-    ) -> NDArray[np.float32]:
-        """λ · original + (1 - λ) · Jaccard of some queries to all of the gallery."""
-        scale = self.lambda_value / np.where(self.farthest > 0, self.farthest, 1)[queries, None]
-        constant = scale * self.half_squares[queries, None] + np.float32(1 - self.lambda_value)
-        # One product gives all of the distance with a Jaccard distance of 1: scale · (h_i + h_j - x_i·x_j) + 1 - λ.
-        np.matmul(np.hstack([self.query[queries] * -scale, scale, constant]), self.gallery.T, out=out)
-        step = max(1, JACCARD_ENTRIES // len(self.gallery))
-        starts = range(0, len(out), step)
-        list(map_parts(lambda start: self._add_jaccard(queries.start + start, out[start : start + step]), starts))
-        return out
-
-    def _add_jaccard(self, first: int, out: NDArray[np.float32]) -> None:
-        """Correct distances `(b, G)` of the queries from `first` on, which were computed with a Jaccard distance of 1."""
-        np.maximum(out, np.float32(1 - self.lambda_value), out=out)
-        positions, overlaps = _min_sums(self.query_weights[first : first + len(out)], self.gallery_weights)
-        # The Jaccard distance is 1 where no neighbour is shared, so only the others are touched.
+    def _finish(self, queries: slice, out: NDArray[np.float32]) -> None:
+        """Turn minus half the squared distances of some queries `(b, G)` into λ · original + (1 - λ) · Jaccard."""
+        farthest = self.farthest[queries, None]
+        out *= np.float32(-self.lambda_value) / np.where(farthest > 0, farthest, np.float32(1))
+        out += np.float32(1 - self.lambda_value)
+        np.maximum(out, np.float32(1 - self.lambda_value), out=out)  # rounding may have made a distance negative
+        # So far the Jaccard distance is 1. It is less only where a neighbour is shared.
+        positions, overlaps = _min_sums(self.query_weights[queries], self.gallery_weights)
         flat = out.reshape(-1)
         flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
 
@@ -135,7 +153,7 @@ def k_reciprocal_rerank(
         metric=metric,
         num_threads=num_threads,
     )
-    distances = np.empty((len(reranking.query), len(reranking.gallery)), dtype=np.float32)
+    distances = np.empty(reranking.shape, dtype=np.float32)
     for queries, block in reranking.blocks(num_threads=num_threads):
         distances[queries] = block
     return distances
@@ -243,18 +261,30 @@ def prepare_reranking(
     else:
         points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)  # what is common only costs precision
         half_squares = (np.einsum("nd,nd->n", points, points, dtype=np.float64) / 2).astype(np.float32)
-    neighbors = nearest_neighbors(points, max(k1 + 1, k2), half_squares=half_squares, num_threads=num_threads)
+    keeps = 4 * len(query) * len(points) <= KEPT_BYTES
+    neighbors = nearest_neighbors(
+        points,
+        max(k1 + 1, k2),
+        half_squares=half_squares,
+        keep_first=len(query) if keeps else 0,
+        num_threads=num_threads,
+    )
     weights = _encode(points, half_squares, neighbors, k1)
     if k2 > 1:
         weights = _average_over_neighbors(weights, neighbors.indices[:, :k2])
-    return Reranking(
-        points[: len(query)],
-        np.column_stack([points[len(query) :], half_squares[len(query) :], np.ones(len(gallery), dtype=np.float32)]),
-        half_squares[: len(query)],
-        neighbors.farthest[: len(query)],
-        weights[: len(query)],
-        weights[len(query) :].tocsc(),
-        lambda_value,
+    original = neighbors.kept or _computed_distances(points, half_squares, len(query))
+    farthest = neighbors.farthest[: len(query)]
+    return Reranking(original, farthest, weights[: len(query)], weights[len(query) :].tocsc(), lambda_value)
+
+
+def _computed_distances(
+    points: NDArray[np.float32], half_squares: NDArray[np.float32], num_queries: int
+) -> ComputedDistances:
+    minus, ones = -half_squares, np.ones_like(half_squares)
+    query, gallery = slice(0, num_queries), slice(num_queries, None)
+    return ComputedDistances(
+        np.column_stack([points[query], ones[query], minus[query]]),
+        np.column_stack([points[gallery], minus[gallery], ones[gallery]]),
     )
 
 
