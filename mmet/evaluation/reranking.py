@@ -379,5 +379,5 @@ def _min_sums(rows: csr_array, columns: csc_array) -> tuple[NDArray[np.int64], N
     row = np.repeat(np.arange(num_rows), np.diff(rows.indptr))
     target = np.repeat(row * num_columns, lengths) + columns.indices[position]
     sums = np.bincount(target, smaller, minlength=num_rows * num_columns)
-    positions = np.flatnonzero(sums)
+    positions = np.flatnonzero(sums > 0)  # several times faster than of the numbers
     return positions, sums[positions].astype(np.float64, copy=False)
