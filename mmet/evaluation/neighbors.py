@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-BLOCK_ROWS = 512
+BLOCK_ROWS = 384
 """Points that meet all later ones at a time."""
 
 GROUPS_PER_NEIGHBOR = 3

@@ -17,7 +17,7 @@ reciprocal neighbour), distances are 0 and weights are none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -40,7 +40,7 @@ BLOCK_BYTES = 16 * 2**20
 """Default size of a block of final distances."""
 
 KEPT_BYTES = 512 * 2**20
-"""Distances of queries that are kept from the search for neighbours; where all would be more, they are computed again."""
+"""Room for the queries' distances kept from the search for neighbours; what would take more is computed again."""
 
 JACCARD_ENTRIES = 2**18
 """Pairs whose shared neighbours are added up at a time; much larger arrays are fresh memory each time, which costs."""
@@ -104,7 +104,9 @@ class Reranking:
                 block = buffer[: queries.stop - start]
                 self.original.write(queries, block)
                 parts = [slice(first, min(first + step, queries.stop)) for first in range(start, queries.stop, step)]
-                list(threads.map(self._finish, parts, [block[part.start - start : part.stop - start] for part in parts]))
+                list(
+                    threads.map(self._finish, parts, [block[part.start - start : part.stop - start] for part in parts])
+                )
                 yield queries, block
 
     def _finish(self, queries: slice, out: NDArray[np.float32]) -> None:
@@ -342,7 +344,9 @@ def _distances_of(
     """Half the squared distances of pairs, `(P,)`: from the neighbour lists, and computed for the few not in them."""
     total, count = neighbors.indices.shape
     by_index = np.argsort(neighbors.indices, axis=1)
-    known_keys = np.take_along_axis(np.arange(total)[:, None] * total + neighbors.indices, by_index, axis=1).reshape(-1)
+    known_keys = np.take_along_axis(np.arange(total)[:, None] * total + neighbors.indices, by_index, axis=1).reshape(
+        -1
+    )
     keys = owner * total + other
     place = np.minimum(np.searchsorted(known_keys, keys), total * count - 1)
     distances = np.take_along_axis(neighbors.distances, by_index, axis=1).reshape(-1)[place]
