@@ -161,7 +161,9 @@ def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> n
         return _resize(image, size, resample)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: torch wants no read-only bytes
     (height, width), (rows, columns) = size, image.shape[:2]
-    if rows > height and rows * width > columns * height:  # as Pillow 13 mostly does: first what shrinks more
+    if (
+        rows > height and rows * width > columns * height
+    ):  # first what shrinks more, as Pillow 13 mostly does; 12: columns
         pixels = F.interpolate(pixels, size=(height, columns), mode=mode, antialias=True)
     return F.interpolate(pixels, size=size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
 
