@@ -161,9 +161,7 @@ def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> n
         return _resize(image, size, resample)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: torch wants no read-only bytes
     (height, width), (rows, columns) = size, image.shape[:2]
-    if (
-        rows > height and rows * width > columns * height
-    ):  # first what shrinks more, as Pillow 13 mostly does; 12: columns
+    if rows > height and rows * width > columns * height:  # what shrinks more first, as Pillow 13 mostly does
         pixels = F.interpolate(pixels, size=(height, columns), mode=mode, antialias=True)
     return F.interpolate(pixels, size=size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
 

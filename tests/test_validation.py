@@ -347,7 +347,7 @@ def test_run_pretraining__tensorboard_sees_every_measure(recipe, tmp_path):
 
 
 def test_run_pretraining__trackio_sees_every_measure_and_needs_no_network(recipe, tmp_path, monkeypatch):
-    """Two calls, the second resuming: one run in a local folder, whose lines are those of the trainer's own history."""
+    """Two calls, the second resuming: one run in a local folder, whose lines are those of the trainer's history."""
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
     pytest.importorskip("trackio")
     from trackio.sqlite_storage import SQLiteStorage
