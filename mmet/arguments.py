@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
 from configuration_mmet import MMETConfig
+from mmet.command_line import ArgumentParser
 from modeling_mmet import LOSS_NAMES
 
 
@@ -226,11 +227,10 @@ def parse_arguments(
     Parse `[recipe.yaml] [--field value ...]`.
 
     Raises:
-        ValueError: for a recipe that cannot be read or names a field that does not exist.
-        SystemExit: from argparse, for command-line arguments it does not know.
+        ValueError: for a recipe that cannot be read, and for fields or values that do not exist.
     """
     dataclass_types: list[Any] = [ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments]
-    parser = HfArgumentParser(dataclass_types)
+    parser = ArgumentParser(dataclass_types)
     argv = list(argv)
     if argv and argv[0].endswith((".yaml", ".yml")):
         parser.set_defaults(**read_recipe(Path(argv.pop(0)), {action.dest for action in parser._actions}))
