@@ -19,7 +19,13 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 from transformers.image_transforms import convert_to_rgb
-from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, ImageInput, PILImageResampling
+from transformers.image_utils import (
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    ChannelDimension,
+    ImageInput,
+    PILImageResampling,
+)
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Unpack
 
 _TORCH_MODES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
@@ -86,6 +92,8 @@ class MMETImageProcessor(PilBackend):
         """One image of any kind as an array `(height, width, channels)`, which is what Pillow resizes."""
         if isinstance(image, Image.Image):
             return _pil_to_array(image, do_convert_rgb)
+        if isinstance(image, np.ndarray) and image.shape[-1] == 3 and input_data_format == ChannelDimension.LAST:
+            return image
         channels_first = super().process_image(
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **kwargs
         )
@@ -120,9 +128,11 @@ class MMETImageProcessor(PilBackend):
         scale, offset = _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
         batch = np.empty((len(images), channels, height, width), dtype=np.float32)
         for target, image in zip(batch, images, strict=True):
-            target[...] = np.moveaxis(image, -1, 0)  # converting first is faster than multiplying bytes by floats
-            target *= scale
-            target += offset
+            for channel in range(channels):  # one channel stays in the cache for all three steps
+                plane = target[channel]
+                plane[...] = image[..., channel]  # converting first is faster than multiplying bytes by floats
+                plane *= scale[channel]
+                plane += offset[channel]
         return BatchFeature(data={"pixel_values": batch}, tensor_type=return_tensors)
 
 
@@ -159,7 +169,8 @@ def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> n
     mode = _TORCH_MODES.get(resample)
     if mode is None or image.dtype != np.uint8 or image.shape[-1] != 3 or image.shape[:2] == size:
         return _resize(image, size, resample)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy: torch wants no read-only bytes
+    image = np.require(image, requirements="CW")  # torch takes neither read-only bytes nor negative strides
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     (height, width), (rows, columns) = size, image.shape[:2]
     if rows > height and rows * width > columns * height:  # as Pillow 13 mostly does: first what shrinks more
         pixels = F.interpolate(pixels, size=(height, columns), mode=mode, antialias=True)
@@ -167,14 +178,14 @@ def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> n
 
 
 def _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_mean, image_std):
-    """`scale`, `offset` `(channels, 1, 1)` with x * scale + offset = (x * rescale_factor - mean) / std."""
+    """`scale`, `offset` `(channels,)` with x * scale + offset = (x * rescale_factor - mean) / std."""
     scale, offset = np.full(channels, rescale_factor if do_rescale else 1.0), np.zeros(channels)
     if do_normalize:
         mean, std = (
             np.broadcast_to(np.asarray(value, dtype=np.float64), (channels,)) for value in (image_mean, image_std)
         )
         scale, offset = scale / std, -mean / std
-    return scale.astype(np.float32)[:, None, None], offset.astype(np.float32)[:, None, None]
+    return scale.astype(np.float32), offset.astype(np.float32)
 
 
 class MMETProcessorKwargs(ProcessingKwargs, total=False):

@@ -458,7 +458,7 @@ def read_images(
     for start in range(0, len(draws), _IMAGES_PER_READ):
         samples = dataset.__getitems__(draws[start : start + _IMAGES_PER_READ])
         pictures = [sample.image for sample in samples]
-        yield processor(images=pictures, return_tensors="pt")["pixel_values"]
+        yield processor(images=pictures, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
         progress.update(len(pictures))
 
 

@@ -348,6 +348,15 @@ def test_images__channels_first_on_request(processor):
     assert not torch.equal(received, _pixels(processor, ambiguous, input_data_format="channels_last"))
 
 
+@pytest.mark.parametrize("exact_resize", [True, False])
+def test_images__channels_last_on_request(processor, crop, exact_resize):
+    """Arrays, read-only ones, views with strides of their own and very small ones, as the pictures they are."""
+    arrays = [np.array(crop), np.asarray(crop), np.array(crop)[::-1, ::2], np.array(crop)[:3]]
+    options = {"exact_resize": exact_resize}
+    received = _pixels(processor, arrays, input_data_format="channels_last", **options)
+    assert torch.equal(received, _pixels(processor, [Image.fromarray(array) for array in arrays], **options))
+
+
 def test_images__a_batch_tensor_is_its_images(processor):
     batch = torch.randint(0, 256, (3, 3, 40, 20), dtype=torch.uint8)
     assert torch.equal(_pixels(processor, batch), torch.cat([_pixels(processor, image) for image in batch]))
