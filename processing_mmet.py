@@ -276,32 +276,32 @@ class MMETProcessor(ProcessorMixin):
         patch_size = patch_size if patch_size is not None else processor.patch_size
         patch_stride = patch_stride if patch_stride is not None else processor.patch_stride
         num_patches = _num_patches(height, patch_size, patch_stride) * _num_patches(width, patch_size, patch_stride)
-        shares = np.full((len(person_masks), num_patches), np.nan, dtype=np.float32)
+        shares = torch.full((len(person_masks), num_patches), torch.nan)
         for row, mask in zip(shares, person_masks, strict=True):
             if mask is not None:
                 row[:] = _patch_shares(mask, (height, width), patch_size, patch_stride)
-        return torch.from_numpy(shares)
+        return shares
 
 
 def _num_patches(length: int, patch_size: int, patch_stride: int) -> int:
     return (length - patch_size) // patch_stride + 1
 
 
-def _patch_shares(mask: MaskInput, size: tuple[int, int], patch_size: int, patch_stride: int) -> np.ndarray:
+def _patch_shares(mask: MaskInput, size: tuple[int, int], patch_size: int, patch_stride: int) -> torch.Tensor:
     """Share `(num_patches,)` of each patch's pixels that lie on the person once the mask has `size`."""
     mask = _gray_mask(mask)
     height, width = size
     if mask.height > height or mask.width > width:
         mask = mask.resize((width, height), Image.Resampling.BOX)
-    on_person = (np.asarray(mask) > 127).astype(np.float32)  # (h, w)
+    on_person = torch.from_numpy((np.asarray(mask) > 127).astype(np.float32))  # (h, w)
     down = _patch_weights(mask.height, height, patch_size, patch_stride)
     across = _patch_weights(mask.width, width, patch_size, patch_stride)
-    counts = down @ on_person @ across.T  # whole numbers, exact in float32 in any order
-    return counts.ravel() / np.float32(patch_size * patch_size)
+    # Torch's product, for it keeps to the one thread of a data loading worker. Whole numbers: exact in any order.
+    return (down @ on_person @ across.T).flatten() / (patch_size * patch_size)
 
 
 @lru_cache(maxsize=64)
-def _patch_weights(source: int, target: int, patch_size: int, patch_stride: int) -> np.ndarray:
+def _patch_weights(source: int, target: int, patch_size: int, patch_stride: int) -> torch.Tensor:
     """
     How many of the pixels of each patch show each pixel of a mask of length `source` that is enlarged to `target`:
     `(num_patches, source)`, whole numbers. Enlarging with Pillow's box filter repeats pixels.
@@ -310,8 +310,7 @@ def _patch_weights(source: int, target: int, patch_size: int, patch_stride: int)
     weights = np.zeros((_num_patches(target, patch_size, patch_stride), source), dtype=np.float32)
     for patch, row in enumerate(weights):
         np.add.at(row, shown[patch * patch_stride : patch * patch_stride + patch_size], 1)
-    weights.setflags(write=False)
-    return weights
+    return torch.from_numpy(weights)
 
 
 def _gray_mask(mask: MaskInput) -> Image.Image:

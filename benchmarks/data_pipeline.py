@@ -10,7 +10,7 @@ with augmentation.
 The systems take turns batch by batch in one process, so that a drift of the machine's speed meets all; seconds are the
 process's own, and a ratio is the median over the turns. Then every stage alone.
 
-    python benchmarks/data_pipeline.py
+    OMP_NUM_THREADS=1 python benchmarks/data_pipeline.py
 """
 
 from __future__ import annotations
@@ -222,16 +222,18 @@ def compare(arguments: argparse.Namespace, height: int, width: int) -> None:
 
 
 def main() -> None:
-    # As in a data loading worker; threads of the tokenizer would be counted with their waiting, and slow both systems.
+    # As in a data loading worker. Waiting threads would be counted as work.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--sizes", nargs="+", default=["128x64", "256x128", "400x160"], help="of the JPEGs")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        parser.error("one thread is measured: start it with OMP_NUM_THREADS=1 in the environment")
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}, Pillow {PIL.__version__}"
     print(f"{versions}, one thread, {vars(arguments)}")
-    for height, width in ((128, 64), (256, 128), (400, 160)):
+    for height, width in (map(int, size.split("x")) for size in arguments.sizes):
         compare(arguments, height, width)
 
 
