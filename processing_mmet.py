@@ -171,9 +171,6 @@ def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> n
         return _resize(image, size, resample)
     image = np.require(image, requirements="CW")  # torch takes neither read-only bytes nor negative strides
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
-    (height, width), (rows, columns) = size, image.shape[:2]
-    if rows > height and rows * width > columns * height:  # what shrinks more first, as Pillow 13 mostly does
-        pixels = F.interpolate(pixels, size=(height, columns), mode=mode, antialias=True)
     return F.interpolate(pixels, size=size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
 
 
