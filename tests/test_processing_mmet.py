@@ -250,14 +250,13 @@ def test_person_patch_coverage__equals_loops_over_the_resized_mask(tokenizer, ta
 )
 def test_exact_resize_off__is_pillows_to_two_levels(target, source, resample, seed):
     """
-    Of pictures as smooth as crops are; of noise, filters overshoot and the order of the directions shows. Pillow
-    below 13 always takes the columns first, so that order is spelt out here, one direction a call.
+    Of pictures as smooth as crops are; of noise, filters overshoot and the order of the directions shows. Pillow 13
+    may take the rows first; before it columns always came first, which is spelt out here, one direction a call.
     """
     coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 4, 3), dtype=np.uint8))
     picture = coarse.resize(source[::-1], Image.Resampling.BILINEAR)
-    rows_first = target[0] < source[0] and target[0] / source[0] < target[1] / source[1]
-    between = (source[1], target[0]) if rows_first else (target[1], source[0])  # width, height
-    expected = np.asarray(picture.resize(between, resample).resize(target[::-1], resample), dtype=np.float32)
+    columns_resized = picture.resize((target[1], source[0]), resample)
+    expected = np.asarray(columns_resized.resize(target[::-1], resample), dtype=np.float32)
     size = {"height": target[0], "width": target[1]}
     processor = MMETImageProcessor(size=size, resample=resample, do_rescale=False, do_normalize=False)
     (integers,) = processor(picture, return_tensors="np", exact_resize=False)["pixel_values"]
@@ -351,6 +350,15 @@ def test_images__channels_first_on_request(processor):
     received = _pixels(processor, ambiguous, input_data_format="channels_first")
     assert torch.equal(received, _pixels(processor, ambiguous.transpose(1, 2, 0), input_data_format="channels_last"))
     assert not torch.equal(received, _pixels(processor, ambiguous, input_data_format="channels_last"))
+
+
+@pytest.mark.parametrize("exact_resize", [True, False])
+def test_images__channels_last_on_request(processor, crop, exact_resize):
+    """Arrays, read-only ones, views with strides of their own and very small ones, as the pictures they are."""
+    arrays = [np.array(crop), np.asarray(crop), np.array(crop)[::-1, ::2], np.array(crop)[:3]]
+    options = {"exact_resize": exact_resize}
+    received = _pixels(processor, arrays, input_data_format="channels_last", **options)
+    assert torch.equal(received, _pixels(processor, [Image.fromarray(array) for array in arrays], **options))
 
 
 def test_images__a_batch_tensor_is_its_images(processor):
