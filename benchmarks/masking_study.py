@@ -77,10 +77,10 @@ def _steps(number: int, **fields: Any) -> dict[str, Any]:
     return {"max_steps": number, **fields}
 
 
-def _joint(number: int, mim_weight: float = 1, **schedule: list[list[float]]) -> dict[str, Any]:
+def _joint(number: int, mim_weight: float = 1, schedule: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Every other batch of masked pictures."""
     fields = _steps(number, batch_mix={"identity_image": 1, "image": 1}, mim_weight=mim_weight)
-    return fields | ({"loss_schedule": schedule} if schedule else {})
+    return fields | ({"loss_schedule": dict(schedule)} if schedule else {})
 
 
 FADING: dict[str, list[list[float]]] = {"mim": [[0, 1], [1, 0]]}
@@ -105,8 +105,8 @@ FACTORS = {
             "masked 200, then identities 200": Trial(IDENTITY, MASKED),
             "joint 400, L_MIM × 0.1": Trial(_joint(400, 0.1)),
             "joint 400, L_MIM × 1": Trial(_joint(400)),
-            "joint 400, L_MIM fading": Trial(_joint(400, **FADING)),
-            "joint 400, crossfade": Trial(_joint(400, **CROSSFADE)),
+            "joint 400, L_MIM fading": Trial(_joint(400, schedule=FADING)),
+            "joint 400, crossfade": Trial(_joint(400, schedule=CROSSFADE)),
             "joint 400, L_MIM × 0.1, one batch in four": Trial(
                 _joint(400, 0.1) | {"batch_mix": {"identity_image": 3, "image": 1}}
             ),
@@ -193,7 +193,7 @@ def build_row(title: str, trial: Trial) -> Row:
     stages = []
     if trial.masked is not None:
         masked = {"batch_mix": {"image": 1}, "model_config": {"identity_pooling": "image", **geometry["model_config"]}}
-        stages.append(Stage("study_masked", "masked", "synthetic_masked", masked | trial.masked))
+        stages.append(Stage("study_masked", "masked", "synthetic_masked", {**masked, **trial.masked}))
     identity: dict[str, Any] = {"batch_mix": {"identity_image": 1}, **trial.identity}
     if not stages:
         identity |= geometry
