@@ -98,8 +98,8 @@ RARELY_MASKED = _joint(400, 0.1, identities=3)
 FACTORS = {
     "weights": Factor(
         "Loss weights and their schedule",
-        "40 labelled persons. In joint training every other batch is of masked pictures, or one in four: 400 steps hold "
-        "200 or 300 identity steps; `fading` lowers the weight of L_MIM linearly from 1 to 0; "
+        "40 labelled persons. In joint training every other batch is of masked pictures, or one in four: 400 steps "
+        "hold 200 or 300 identity steps; `fading` lowers the weight of L_MIM linearly from 1 to 0; "
         "`crossfade` begins with masked pictures alone for a quarter of the steps, ends with identities alone in the "
         "last quarter, and is linear between them.",
         {
