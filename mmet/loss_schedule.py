@@ -34,7 +34,10 @@ class LossSchedule:
 
     def factors(self, done: float) -> dict[str, float]:
         """The factor of each scheduled loss once a share `done` of the steps, from 0 to 1, is done."""
-        return {name: float(np.interp(done, *zip(*points, strict=True))) for name, points in self.points.items()}
+        return {
+            name: float(np.interp(done, [share for share, _ in points], [factor for _, factor in points]))
+            for name, points in self.points.items()
+        }
 
     def to_json(self) -> dict[str, list[list[float]]]:
         """The points, as a recipe has them."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -119,7 +119,7 @@ class MMETTrainer(Trainer):
         if not factors:
             return outputs.loss
         losses = {name: loss * factors.get(name, 1.0) for name, loss in outputs.losses.items() if loss is not None}
-        return weighted_sum(self.accelerator.unwrap_model(self.model).config, losses)
+        return cast(torch.Tensor, weighted_sum(self.accelerator.unwrap_model(self.model).config, losses))
 
     def loss_factors(self) -> dict[str, float]:
         """What the weight of each scheduled loss is multiplied with in the current step."""
