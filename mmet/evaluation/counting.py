@@ -1,35 +1,34 @@
 """The ranks of true matches by counting who is ahead of them, exactly and without sorting the gallery.
 
 The rank of a match is one plus the number of entries ahead of it: those with a greater score, and those with an equal
-one at a smaller position. Only entries that score no less than a query's worst match, its contenders, can be ahead of
-any. A good model leaves few of them, and these few are sorted, by value. Where there are many, the whole row of scores
-is compared with each of the query's matches instead, which a processor does for many scores at a time. Both are exact;
-the choice is one of speed. Threads share the rows of a block.
+one at a smaller position. A query's scores are compared with each of its matches, and the comparisons that hold are
+counted; a processor does either for many scores at a time. A query with very many matches has its scores sorted
+instead. Both are exact; the choice is one of speed. Threads share the rows of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmet.evaluation.matches import GalleryMatches, PersonEntries
 
-MAX_CONTENDERS = 1 / 8
-"""Share of the scores up to which sorting contenders is cheaper than comparing."""
-
 MAX_COMPARED_MATCHES = 64
-"""With more matches than this, sorting a query's contenders is cheaper whatever their number."""
+"""With more matches than this, sorting a query's scores is cheaper."""
 
-WORD, LANES = 8, (16, 8)
-"""Flags are added eight at a time as the bytes of an integer, first 16 and then 8 of these: no byte overflows."""
-
-COMPARED_BYTES = 2**21
+FLAG_BYTES = 2**22
 """Room for the flags of comparisons made together: small enough for a cache, large enough to keep threads apart."""
+
+WORD, LANES = 8, 8
+"""Flags are added as the bytes of 64-bit integers, eight integers at a time."""
+
+GROUP_ROWS = 64
+"""Rows handled together: enough to find some with equally many matches, and so few that in a gallery ordered by person
+their matches lie close together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,31 +65,34 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
                     f"expected scores of {matches.num_queries} queries with {matches.num_gallery} gallery entries, "
                     f"received rows {start} to {stop - 1} with {scores.shape[1]}"
                 )
-            # One contiguous share each: long operations, so that threads seldom wait for each other.
-            bounds = np.linspace(0, len(scores), num_threads + 1).astype(int)
-            shares = [slice(first, last) for first, last in pairwise(bounds) if first < last]
-            entries = [matches.entries(start + share.start, start + share.stop) for share in shares]
-            parts.extend(threads.map(_rank_rows, [scores[share] for share in shares], entries))
+            parts.append(_rank_rows(scores, matches.entries(start, stop), threads.map, num_threads))
             start = stop
     if start != matches.num_queries:
         raise ValueError(f"expected scores of {matches.num_queries} queries, received {start} rows")
     return MatchRanks(np.concatenate([part.counts for part in parts]), np.concatenate([part.ranks for part in parts]))
 
 
-def _rank_rows(scores: NDArray[np.float32], entries: PersonEntries) -> MatchRanks:
-    """The ranks for some queries' scores `(B, G)`, whose persons' entries are overwritten."""
+def _rank_rows(
+    scores: NDArray[np.float32], entries: PersonEntries, map_shares: Callable[..., Iterable], num_threads: int
+) -> MatchRanks:
+    """The ranks for some queries' scores `(B, G)`, whose persons' entries are overwritten.
+
+    `map_shares` applies a function to each thread's share of the rows.
+    """
     found = _Matches.of(scores, entries)
     # What remains after this can only be a wrong candidate: the person's entries are true matches or removed ones.
     scores[entries.rows, entries.columns] = -np.inf
-    is_contender = scores >= found.lowest[:, None]  # (B, G)
-    if np.count_nonzero(is_contender) <= MAX_CONTENDERS * is_contender.size:
-        ahead = _count_contenders(scores, is_contender, found)
-    else:
-        ahead = _compare(scores, is_contender, found, entries)
-    # Equal scores keep gallery order: the sort is stable, and columns ascend within a row.
-    order = np.lexsort((-found.scores, found.rows))
-    better_matches = np.arange(len(order)) - found.starts[found.rows]
-    return MatchRanks(found.counts, ahead[order] + better_matches + 1)
+    counter = _Counter(scores, found)
+    # All preparations come first: threads that do long operations alone seldom wait for each other.
+    groups, rows = counter.groups(), np.flatnonzero(found.counts > MAX_COMPARED_MATCHES)
+    shares = range(num_threads)
+    list(map_shares(counter.compare, [groups[share::num_threads] for share in shares]))
+    list(map_shares(counter.sort, [rows[share::num_threads] for share in shares]))
+    # A better match has no more candidates ahead of it, so sorted numbers are those of the matches in their order.
+    row_keys = found.rows * (scores.shape[1] + 1)
+    ahead = np.sort(row_keys + counter.ahead[:-1]) - row_keys
+    better_matches = np.arange(len(ahead)) - found.starts[found.rows]
+    return MatchRanks(found.counts, ahead + better_matches + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,6 @@ class _Matches:
         rows, columns: `(m,)` int64.
         scores: `(m,)` float32.
         counts, starts: `(B,)` int64; a row's matches are `starts[row]` to `starts[row] + counts[row] - 1`.
-        lowest: `(B,)` float32, the score of a row's worst match; infinite where it has none.
     """
 
     rows: NDArray[np.int64]
@@ -109,120 +110,127 @@ class _Matches:
     scores: NDArray[np.float32]
     counts: NDArray[np.int64]
     starts: NDArray[np.int64]
-    lowest: NDArray[np.float32]
 
     @classmethod
     def of(cls, scores: NDArray[np.float32], entries: PersonEntries) -> _Matches:
         rows, columns = entries.rows[entries.is_match], entries.columns[entries.is_match]
-        own = scores[rows, columns]
         counts = np.bincount(rows, minlength=len(scores))
-        starts = np.cumsum(counts) - counts
-        lowest = np.full(len(scores), np.inf, dtype=np.float32)
-        if len(own):
-            lowest[counts > 0] = np.minimum.reduceat(own, starts[counts > 0])
-        return cls(rows, columns, own, counts, starts, lowest)
-
-    def select(self, row: int) -> _Matches:
-        """The matches of one row, which then is row 0."""
-        part = slice(self.starts[row], self.starts[row] + self.counts[row])
-        one = slice(row, row + 1)
-        return _Matches(
-            np.zeros_like(self.rows[part]),
-            self.columns[part],
-            self.scores[part],
-            self.counts[one],
-            np.zeros_like(self.starts[one]),
-            self.lowest[one],
-        )
+        return cls(rows, columns, scores[rows, columns], counts, np.cumsum(counts) - counts)
 
 
-def _count_contenders(
-    scores: NDArray[np.float32], is_contender: NDArray[np.bool_], found: _Matches
-) -> NDArray[np.int64]:
-    """For each match `(m,)`, how many of its row's scores are greater, or equal and before it, by sorting."""
-    places = np.flatnonzero(is_contender)
-    row_ends = np.searchsorted(places, np.arange(1, len(scores) + 1) * scores.shape[1])
-    rows = np.repeat(np.arange(len(scores)), np.diff(row_ends, prepend=0))
-    contenders = _sort_keys(rows, scores.ravel()[places])
-    contenders.sort()
-    keys = _sort_keys(found.rows, found.scores)
-    not_greater = np.searchsorted(contenders, keys, side="right")
-    ahead = row_ends[found.rows] - not_greater
-    tied = not_greater - np.searchsorted(contenders, keys, side="left")
-    for match in np.flatnonzero(tied):
-        before = scores[found.rows[match], : found.columns[match]]
-        ahead[match] += np.count_nonzero(before == found.scores[match])
-    return ahead
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Some rows, most matches first, and their matches, filled up by one whose infinite score none exceeds or equals.
 
-
-def _sort_keys(rows: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Integers that sort by row and then by value, of finite numbers."""
-    bits = (values + np.float32(0)).view(np.int32)  # adding zero makes -0, which equals 0, the same number
-    # The bits of positive numbers sort as the numbers do, and those of negative ones the other way round.
-    ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-    return (rows << 32) + ordered
-
-
-def _compare(
-    scores: NDArray[np.float32], is_contender: NDArray[np.bool_], found: _Matches, entries: PersonEntries
-) -> NDArray[np.int64]:
-    """As `_count_contenders`, by comparing whole rows with each of their matches."""
-    ahead = np.empty(len(found.rows), dtype=np.int64)
-    room = _room_for_flags(scores.shape[1])
-    for row in np.flatnonzero(found.counts).tolist():
-        own = found.select(row)
-        part = slice(found.starts[row], found.starts[row] + found.counts[row])
-        if len(own.rows) > MAX_COMPARED_MATCHES:
-            ahead[part] = _count_contenders(scores[row : row + 1], is_contender[row : row + 1], own)
-        else:
-            ahead[part] = _compare_row(scores[row], own, entries.span(row), room)
-    return ahead
-
-
-def _compare_row(
-    scores: NDArray[np.float32], own: _Matches, span: slice | None, room: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """For the matches `(P,)` of one query, how many of its scores `(G,)` are greater, or equal and before it.
-
-    Args:
-        span: where the person's entries lie, if there are none of others between them: one comparison of each score
-            does then, for what is before one match is before all.
-        room: for flags, `(n, W)`.
+    Attributes:
+        rows, counts: `(n,)` int64.
+        matches: `(n, p)` int64; `m` where it is filled up.
+        scores: `(n, p, 1)` float32, theirs.
+        first, last: columns of the first and the last of all these matches.
     """
-    ahead = np.empty(len(own.scores), dtype=np.int64)
-    for start in range(0, len(ahead), len(room)):
-        part = slice(start, start + len(room))
-        bounds = own.scores[part, None]  # (p, 1)
-        flags = room[: len(bounds)]
-        inside = flags[:, : len(scores)]  # (p, G)
-        if span is not None:
-            np.greater_equal(scores[: span.start], bounds, out=inside[:, : span.start])
-            inside[:, span] = False
-            np.greater(scores[span.stop :], bounds, out=inside[:, span.stop :])
-            ahead[part] = _count_true(flags)
-            continue
-        np.greater(scores, bounds, out=inside)
-        ahead[part] = _count_true(flags)
-        np.equal(scores, bounds, out=inside)
-        if flags.any():
-            for match in np.flatnonzero(inside.any(axis=1)):
-                ahead[start + match] += np.count_nonzero(inside[match, : own.columns[start + match]])
-    return ahead
+
+    rows: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    matches: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    first: int
+    last: int
 
 
-def _room_for_flags(num_gallery: int) -> NDArray[np.bool_]:
-    """Room for the flags of some comparisons `(n, W)`, with W ≥ G padded by False."""
-    step = WORD * LANES[0] * LANES[1]
-    width = max(1, -(-num_gallery // step)) * step
-    return np.zeros((max(1, COMPARED_BYTES // width), width), dtype=bool)
+class _Counter:
+    """For each match of a block, how many of its row's scores are greater, or equal and before it.
 
-
-def _count_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The number of True in each row `(n,)`; their width is a multiple of eight bytes and all lanes.
-
-    Eight flags are added as one integer, which is several times faster than turning each into one.
+    Attributes:
+        ahead: `(m + 1,)` int64, what was counted; the last means nothing.
     """
-    words = flags.view(np.uint64)
-    for lanes in LANES:
-        words = np.add.reduce(words.reshape(len(flags), lanes, -1), axis=1)
-    return words.view(np.uint8).sum(axis=1, dtype=np.int64)
+
+    def __init__(self, scores: NDArray[np.float32], found: _Matches) -> None:
+        self.scores = scores
+        self.found = found
+        self.ahead = np.empty(len(found.rows) + 1, dtype=np.int64)
+        self.width = -(-scores.shape[1] // (WORD * LANES)) * WORD * LANES
+        self.flags_at_once = max(1, FLAG_BYTES // self.width)
+
+    def groups(self) -> list[_Group]:
+        """Rows with few matches, next to each other by the column of the first."""
+        found = self.found
+        rows = np.flatnonzero((found.counts > 0) & (found.counts <= MAX_COMPARED_MATCHES))
+        rows = rows[np.argsort(found.columns[found.starts[rows]], kind="stable")]
+        values = np.append(found.scores, np.float32(np.inf))
+        groups = []
+        for start in range(0, len(rows), GROUP_ROWS):
+            own = rows[start : start + GROUP_ROWS]
+            own = own[np.argsort(-found.counts[own], kind="stable")]
+            counts, starts = found.counts[own], found.starts[own]
+            nth = np.arange(counts[0])
+            matches = np.where(nth < counts[:, None], starts[:, None] + nth, len(found.rows))
+            first, last = found.columns[starts].min(), found.columns[starts + counts - 1].max()
+            groups.append(_Group(own, counts, matches, values[matches][:, :, None], int(first), int(last)))
+        return groups
+
+    def compare(self, groups: Sequence[_Group]) -> None:
+        """Count by comparing whole rows with each of their matches."""
+        num_gallery = self.scores.shape[1]
+        rows_room = np.empty((min(self.flags_at_once, GROUP_ROWS), num_gallery), dtype=np.float32)
+        flags_room = np.zeros((self.flags_at_once, self.width), dtype=bool)
+        words_room = np.empty((self.flags_at_once, self.width // (WORD * LANES)), dtype=np.uint64)
+        ties_room = np.empty(max(FLAG_BYTES, MAX_COMPARED_MATCHES * num_gallery), dtype=bool)
+        for group in groups:
+            for rows, nth in self._batches(group.counts):
+                bounds = group.scores[rows, nth]  # (n, p, 1)
+                own = np.take(self.scores, group.rows[rows], axis=0, out=rows_room[: len(bounds)], mode="clip")
+                flags = flags_room[: bounds.size].reshape(*bounds.shape[:2], self.width)
+                # Equal scores are ahead of all these matches, or behind all, but for those between the matches.
+                np.greater_equal(own[:, None, : group.first], bounds, out=flags[:, :, : group.first])
+                np.greater(own[:, None, group.first :], bounds, out=flags[:, :, group.first : num_gallery])
+                self.ahead[group.matches[rows, nth]] = _count_true(flags, words_room[: bounds.size])
+            self._add_ties(group, ties_room)
+
+    def _batches(self, counts: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
+        """Rows of a group and their matches, as many as are compared at once."""
+        start = 0
+        while start < len(counts):
+            widest = int(counts[start])
+            stop = min(start + max(1, self.flags_at_once // widest), len(counts))
+            for nth in range(0, widest, self.flags_at_once):
+                yield slice(start, stop), slice(nth, min(nth + self.flags_at_once, widest))
+            start = stop
+
+    def _add_ties(self, group: _Group, room: NDArray[np.bool_]) -> None:
+        """Count the scores that equal one of a group's matches and are between the first of all of these and it."""
+        size = group.matches.shape[1] * (group.last - group.first)
+        step = max(1, len(room) // max(1, size))
+        for start in range(0, len(group.rows), step):
+            rows = group.rows[start : start + step]
+            nearby = self.scores[rows, group.first : group.last]  # (n, w)
+            is_tied = room[: len(rows) * size].reshape(*group.matches[start : start + step].shape, nearby.shape[1])
+            np.equal(nearby[:, None], group.scores[start : start + step], out=is_tied)
+            if is_tied.any():
+                for row, nth in np.argwhere(is_tied.any(axis=2)):
+                    match = group.matches[start + row, nth]
+                    before = self.found.columns[match] - group.first
+                    self.ahead[match] += np.count_nonzero(is_tied[row, nth, :before])
+
+    def sort(self, rows: NDArray[np.int64]) -> None:
+        """Count by sorting the scores of whole rows."""
+        for row in rows.tolist():
+            part = slice(self.found.starts[row], self.found.starts[row] + self.found.counts[row])
+            values = self.found.scores[part]
+            ordered = np.sort(self.scores[row])
+            not_greater = np.searchsorted(ordered, values, side="right")
+            tied = not_greater - np.searchsorted(ordered, values, side="left")
+            self.ahead[part] = len(ordered) - not_greater
+            for match in part.start + np.flatnonzero(tied):
+                before = self.scores[row, : self.found.columns[match]]
+                self.ahead[match] += np.count_nonzero(before == self.found.scores[match])
+
+
+def _count_true(flags: NDArray[np.bool_], words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The number of True along the last axis of `(n, p, W)`, a multiple of eight words; `words` is room for a lane.
+
+    Words are added before their bytes are, which is several times faster than turning each flag into an integer.
+    """
+    np.add.reduce(flags.view(np.uint64).reshape(len(words), LANES, -1), axis=1, out=words)
+    words *= np.uint64(0x0101010101010101)  # puts the sum of a word's bytes, 64 at most, into its top byte
+    words >>= np.uint64(56)
+    return words.sum(axis=1).reshape(flags.shape[:2])

@@ -33,13 +33,6 @@ class PersonEntries:
     columns: NDArray[np.int64]
     is_match: NDArray[np.bool_]
 
-    def span(self, row: int) -> slice | None:
-        """Where the entries of a query's person lie in the gallery; None where others are between them."""
-        first, last = np.searchsorted(self.rows, (row, row + 1))
-        columns = self.columns[first:last]
-        start, stop = int(columns[0]), int(columns[-1]) + 1
-        return slice(start, stop) if stop - start == len(columns) else None
-
 
 class GalleryMatches:
     """The true matches of each query, and the entries removed from its gallery.

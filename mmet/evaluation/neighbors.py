@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-BLOCK_ROWS = 512
+BLOCK_ROWS = 384
 """Points that meet all later ones at a time."""
 
 GROUPS_PER_NEIGHBOR = 3
@@ -43,11 +43,32 @@ class Neighbors:
             its own neighbours, and comes first unless it has duplicates.
         distances: `(N, count)` float32, half the squared Euclidean distances.
         farthest: `(N,)` float32, likewise, of the point that is farthest away.
+        kept: the distances of the first points to all others, where they were asked for.
     """
 
     indices: NDArray[np.int64]
     distances: NDArray[np.float32]
     farthest: NDArray[np.float32]
+    kept: KeptDistances | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class KeptDistances:
+    """What a search has computed of the first K points and all N - K later ones, in the order of the search.
+
+    Attributes:
+        rows: for each of the first points, `(N - K,)` float32, minus half its squared distances; rounded, so that a
+            distance of zero can have either sign.
+        places: `(N - K,)` int64, where in a row the later points are.
+    """
+
+    rows: list[NDArray[np.float32]]
+    places: NDArray[np.int64]
+
+    def write(self, points: slice, out: NDArray[np.float32]) -> None:
+        """Minus half the squared distances of some of the first points to all later ones, into `(B, N - K)`."""
+        for row, target in zip(self.rows[points], out, strict=True):
+            np.take(row, self.places, out=target, mode="clip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +129,7 @@ def nearest_neighbors(
     count: int,
     *,
     half_squares: NDArray[np.float32] | None = None,
+    keep_first: int = 0,
     block_rows: int = BLOCK_ROWS,
     num_threads: int | None = None,
 ) -> Neighbors:
@@ -119,6 +141,8 @@ def nearest_neighbors(
         points: `(N, D)` float32.
         count: neighbours wanted, the point itself included; all N where there are fewer points.
         half_squares: `(N,)` float32, |x|² / 2 where it is known or meant to be something else.
+        keep_first: how many of the first points keep their distances to all later ones, which takes about four bytes
+            for each such pair.
         block_rows: points that meet all later ones at a time; `block_rows` × N scores are held.
         num_threads: threads that look through scores; None for as many as torch uses. They do not change the result.
 
@@ -129,9 +153,11 @@ def nearest_neighbors(
         raise ValueError(f"expected points and a count of at least 1, received {len(points)} points and count {count}")
     if half_squares is None:
         half_squares = (np.einsum("nd,nd->n", points, points, dtype=np.float64) / 2).astype(np.float32)
-    order = np.random.default_rng(0).permutation(len(points))
+    rng = np.random.default_rng(0)
+    order = np.concatenate([rng.permutation(keep_first), keep_first + rng.permutation(len(points) - keep_first)])
     num_threads = num_threads or torch.get_num_threads()
-    search = _Search(_with_squares(points, half_squares, order), order, min(count, len(points)), block_rows)
+    shuffled = _with_squares(points, half_squares, order)
+    search = _Search(shuffled, order, min(count, len(points)), keep_first, block_rows)
     with ThreadPoolExecutor(num_threads) as threads:
         search.run(threads.map, num_threads)
     return search.result()
@@ -142,7 +168,8 @@ def _with_squares(
 ) -> NDArray[np.float32]:
     """The points in this order as (x, -h, 1) `(N, D + 2)`; (x, 1, -h)·(y, -h', 1) is minus half a squared distance."""
     rows = np.empty((len(points), points.shape[1] + 2), dtype=np.float32)
-    rows[:, :-2] = points[order]
+    for start in range(0, len(points), BLOCK_ROWS):  # without a second copy of everything
+        rows[start : start + BLOCK_ROWS, :-2] = points[order[start : start + BLOCK_ROWS]]
     rows[:, -2] = -half_squares[order]
     rows[:, -1] = 1
     return rows
@@ -156,11 +183,14 @@ class _Search:
         points: NDArray[np.float32],
         order: NDArray[np.int64],
         count: int,
+        keep_first: int,
         block_rows: int,
     ) -> None:
         self.points = points
         self.order = order
         self.count = count
+        self.keep_first = keep_first
+        self.kept: list[NDArray[np.float32]] = []
         self.groups = 1 << (GROUPS_PER_NEIGHBOR * count - 1).bit_length()  # a power of two, to divide blocks by
         self.block_rows = self.groups * max(1, block_rows // self.groups)
         self.lowest = np.full(len(points), np.inf, dtype=np.float32)
@@ -178,6 +208,9 @@ class _Search:
             rows = self.points[start : start + self.block_rows].copy()
             rows[:, -2:] = rows[:, [-1, -2]]  # (x, 1, -h)
             scores = buffer[: len(rows) * (total - start)].reshape(len(rows), total - start)
+            if start < self.keep_first:
+                scores = np.empty(scores.shape, dtype=np.float32)
+                self.kept.extend(scores[: self.keep_first - start, self.keep_first - start :])
             np.matmul(rows, self.points[start:].T, out=scores)
             tiles = self._tiles(scores, start)
             shares = [tiles[share::num_threads] for share in range(num_threads)]
@@ -199,7 +232,12 @@ class _Search:
         distances[self.order] = np.maximum(-hits.score, 0).reshape(shape)
         farthest = np.empty(len(self.points), dtype=np.float32)
         farthest[self.order] = np.maximum(-self.lowest, 0)
-        return Neighbors(indices, distances, farthest)
+        return Neighbors(indices, distances, farthest, self._kept_distances() if self.kept else None)
+
+    def _kept_distances(self) -> KeptDistances:
+        places = np.argsort(self.order)  # (N,), where each point is in the order of the search
+        rows = [self.kept[place] for place in places[: self.keep_first]]
+        return KeptDistances(rows, places[self.keep_first :] - self.keep_first)
 
     def _tiles(self, scores: NDArray[np.float32], start: int) -> list[_Tile]:
         """The block against itself, then the later points in equal groups, some to a tile."""
@@ -277,7 +315,10 @@ class _Search:
         """Keep the `count` best of every point, ordered by point, then nearest first, then original index."""
         hits = _Hits.joined(self.hits)
         hits = hits.select(hits.score >= self.bound[hits.owner])
-        hits = hits.select(np.lexsort((self.order[hits.other], -hits.score, hits.owner)))
+        # Distances are not negative, and the bits of positive numbers sort as the numbers do.
+        nearness = np.maximum(-hits.score, 0).view(np.int32).astype(np.int64) << 32
+        by_nearness = np.argsort(nearness + self.order[hits.other])
+        hits = hits.select(by_nearness[np.argsort(hits.owner[by_nearness], kind="stable")])
         first = np.searchsorted(hits.owner, np.arange(len(self.points)))
         place = np.arange(len(hits)) - first[hits.owner]
         self.hits = [hits.select(place < self.count)]

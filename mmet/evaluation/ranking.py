@@ -33,7 +33,7 @@ from mmet.evaluation.matches import GalleryMatches
 AveragePrecision = Literal["mean-precision", "trapezoid"]
 Denominator = Literal["valid", "all"]
 
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 256 * 2**20
 """Default size of a block of scores: matrix products of fewer rows take longer in all."""
 
 UNIT_LENGTH_TOLERANCE = 2**-22

@@ -18,6 +18,7 @@ reciprocal neighbour), distances are 0 and weights are none.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,7 @@ from scipy.sparse import csc_array, csr_array
 from mmet.data.schema import JUNK_PERSON_ID
 from mmet.evaluation.inputs import check_ids, check_shapes, matrix_and_lengths, select_cameras
 from mmet.evaluation.matches import GalleryMatches
-from mmet.evaluation.neighbors import Neighbors, nearest_neighbors
+from mmet.evaluation.neighbors import KeptDistances, Neighbors, nearest_neighbors
 from mmet.evaluation.ranking import AveragePrecision, Denominator, RankMetrics, rank_blocks
 
 Metric = Literal["euclidean", "cosine"]
@@ -38,7 +39,10 @@ METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
 BLOCK_BYTES = 16 * 2**20
 """Default size of a block of final distances."""
 
-JACCARD_ENTRIES = 2**20
+KEPT_BYTES = 512 * 2**20
+"""Room for the queries' distances kept from the search for neighbours; what would take more is computed again."""
+
+JACCARD_ENTRIES = 2**18
 """Pairs whose shared neighbours are added up at a time; much larger arrays are fresh memory each time, which costs."""
 
 GATHER_ROWS = 2**12
@@ -46,50 +50,75 @@ GATHER_ROWS = 2**12
 
 
 @dataclass(frozen=True, eq=False)
+class ComputedDistances:
+    """Original distances as they are asked for, like `KeptDistances`.
+
+    Attributes:
+        query: `(Q, D + 2)` float32, prepared (centred, or normalised for cosine), followed by 1 and minus half the
+            squared length.
+        gallery: `(G, D + 2)` likewise, followed by minus half the squared length and 1.
+    """
+
+    query: NDArray[np.float32]
+    gallery: NDArray[np.float32]
+
+    def write(self, points: slice, out: NDArray[np.float32]) -> None:
+        """Minus half the squared distances of some queries to all of the gallery, into `(B, G)`."""
+        np.matmul(self.query[points], self.gallery.T, out=out)
+
+
+@dataclass(frozen=True, eq=False)
 class Reranking:
     """Everything that final distances are computed from, ready for any block of queries.
 
     Attributes:
-        query: `(Q, D)` float32, prepared (centred, or normalised for cosine).
-        gallery: `(G, D + 2)` likewise, followed by half its squared length and 1.
-        half_squares: `(Q,)` float32, of the queries; half the squared distance of two points is h_i + h_j - x_i·x_j.
+        original: the original distances.
         farthest: `(Q,)` float32, half the squared distance of each query's farthest point.
         query_weights: `(Q, Q + G)` sparse rows, the encoded neighbours of the queries.
         gallery_weights: `(G, Q + G)` sparse columns, which gallery entries have a point among their neighbours.
         lambda_value: weight of the original distance.
     """
 
-    query: NDArray[np.float32]
-    gallery: NDArray[np.float32]
-    half_squares: NDArray[np.float32]
+    original: KeptDistances | ComputedDistances
     farthest: NDArray[np.float32]
     query_weights: csr_array
     gallery_weights: csc_array
     lambda_value: float
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Consecutive queries and their final distances `(B, G)` float32. Blocks share one buffer."""
-        rows = max(1, min(len(self.query), block_bytes // (4 * len(self.gallery))))
-        buffer = np.empty((rows, len(self.gallery)), dtype=np.float32)
-        for start in range(0, len(self.query), rows):
-            queries = slice(start, min(start + rows, len(self.query)))
-            yield queries, self._distances(queries, buffer[: queries.stop - start])
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of queries and of gallery entries."""
+        return self.query_weights.shape[0], self.gallery_weights.shape[0]
 
-    def _distances(self, queries: slice, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """λ · original + (1 - λ) · Jaccard of some queries to all of the gallery."""
-        scale = self.lambda_value / np.where(self.farthest > 0, self.farthest, 1)[queries, None]
-        constant = scale * self.half_squares[queries, None] + np.float32(1 - self.lambda_value)
-        # One product gives all of the distance with a Jaccard distance of 1: scale · (h_i + h_j - x_i·x_j) + 1 - λ.
-        np.matmul(np.hstack([self.query[queries] * -scale, scale, constant]), self.gallery.T, out=out)
-        np.maximum(out, np.float32(1 - self.lambda_value), out=out)
-        rows = max(1, JACCARD_ENTRIES // len(self.gallery))
-        for start in range(0, len(out), rows):
-            some = slice(queries.start + start, min(queries.start + start + rows, queries.stop))
-            positions, overlaps = _min_sums(self.query_weights[some], self.gallery_weights)
-            # The Jaccard distance is 1 where no neighbour is shared, so only the others are touched.
-            flat = out[start : start + rows].reshape(-1)
-            flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
-        return out
+    def blocks(
+        self, block_bytes: int = BLOCK_BYTES, num_threads: int | None = None
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Consecutive queries and their final distances `(B, G)` float32. Blocks share one buffer."""
+        num_queries, num_gallery = self.shape
+        rows = max(1, min(num_queries, block_bytes // (4 * num_gallery)))
+        step = max(1, JACCARD_ENTRIES // num_gallery)
+        buffer = np.empty((rows, num_gallery), dtype=np.float32)
+        with ThreadPoolExecutor(num_threads or torch.get_num_threads()) as threads:
+            for start in range(0, num_queries, rows):
+                queries = slice(start, min(start + rows, num_queries))
+                block = buffer[: queries.stop - start]
+                self.original.write(queries, block)
+                parts = [slice(first, min(first + step, queries.stop)) for first in range(start, queries.stop, step)]
+                list(
+                    threads.map(self._finish, parts, [block[part.start - start : part.stop - start] for part in parts])
+                )
+                yield queries, block
+
+    def _finish(self, queries: slice, out: NDArray[np.float32]) -> None:
+        """Turn minus half the squared distances of some queries `(b, G)` into λ · original + (1 - λ) · Jaccard."""
+        farthest = self.farthest[queries, None]
+        out *= np.float32(-self.lambda_value) / np.where(farthest > 0, farthest, np.float32(1))
+        out += np.float32(1 - self.lambda_value)
+        np.maximum(out, np.float32(1 - self.lambda_value), out=out)  # rounding may have made a distance negative
+        # So far the Jaccard distance is 1. It is less only where a neighbour is shared.
+        positions, overlaps = _min_sums(self.query_weights[queries], self.gallery_weights)
+        flat = out.reshape(-1)
+        flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
 
 
 def k_reciprocal_rerank(
@@ -112,7 +141,7 @@ def k_reciprocal_rerank(
         lambda_value: weight of the original distance beside the Jaccard distance, from 0 to 1.
         metric: `euclidean`, or `cosine`: 1 - cos, which is half the squared Euclidean distance of normalised rows.
             (Tools that hand a cosine distance to the published code have it squared; that is not offered.)
-        num_threads: threads of the neighbour search; None for as many as torch uses.
+        num_threads: threads beside the matrix products; None for as many as torch uses.
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinite embeddings, or parameters out of range.
@@ -126,8 +155,8 @@ def k_reciprocal_rerank(
         metric=metric,
         num_threads=num_threads,
     )
-    distances = np.empty((len(reranking.query), len(reranking.gallery)), dtype=np.float32)
-    for queries, block in reranking.blocks():
+    distances = np.empty(reranking.shape, dtype=np.float32)
+    for queries, block in reranking.blocks(num_threads=num_threads):
         distances[queries] = block
     return distances
 
@@ -153,7 +182,7 @@ def k_reciprocal_blocks(
         metric=metric,
         num_threads=num_threads,
     )
-    yield from reranking.blocks(block_bytes)
+    yield from reranking.blocks(block_bytes, num_threads)
 
 
 def reranked_metrics(
@@ -199,7 +228,7 @@ def reranked_metrics(
         num_threads=num_threads,
     )
     return rank_blocks(
-        (np.negative(block, out=block) for _, block in reranking.blocks(block_bytes)),
+        (np.negative(block, out=block) for _, block in reranking.blocks(block_bytes, num_threads)),
         matches,
         max_rank=max_rank,
         ap=ap,
@@ -234,18 +263,30 @@ def prepare_reranking(
     else:
         points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)  # what is common only costs precision
         half_squares = (np.einsum("nd,nd->n", points, points, dtype=np.float64) / 2).astype(np.float32)
-    neighbors = nearest_neighbors(points, max(k1 + 1, k2), half_squares=half_squares, num_threads=num_threads)
+    keeps = 4 * len(query) * len(points) <= KEPT_BYTES
+    neighbors = nearest_neighbors(
+        points,
+        max(k1 + 1, k2),
+        half_squares=half_squares,
+        keep_first=len(query) if keeps else 0,
+        num_threads=num_threads,
+    )
     weights = _encode(points, half_squares, neighbors, k1)
     if k2 > 1:
         weights = _average_over_neighbors(weights, neighbors.indices[:, :k2])
-    return Reranking(
-        points[: len(query)],
-        np.column_stack([points[len(query) :], half_squares[len(query) :], np.ones(len(gallery), dtype=np.float32)]),
-        half_squares[: len(query)],
-        neighbors.farthest[: len(query)],
-        weights[: len(query)],
-        weights[len(query) :].tocsc(),
-        lambda_value,
+    original = neighbors.kept or _computed_distances(points, half_squares, len(query))
+    farthest = neighbors.farthest[: len(query)]
+    return Reranking(original, farthest, weights[: len(query)], weights[len(query) :].tocsc(), lambda_value)
+
+
+def _computed_distances(
+    points: NDArray[np.float32], half_squares: NDArray[np.float32], num_queries: int
+) -> ComputedDistances:
+    minus, ones = -half_squares, np.ones_like(half_squares)
+    query, gallery = slice(0, num_queries), slice(num_queries, None)
+    return ComputedDistances(
+        np.column_stack([points[query], ones[query], minus[query]]),
+        np.column_stack([points[gallery], minus[gallery], ones[gallery]]),
     )
 
 
@@ -302,11 +343,13 @@ def _distances_of(
 ) -> NDArray[np.float32]:
     """Half the squared distances of pairs, `(P,)`: from the neighbour lists, and computed for the few not in them."""
     total, count = neighbors.indices.shape
-    known_keys = (np.arange(total)[:, None] * total + neighbors.indices).reshape(-1)
-    by_key = np.argsort(known_keys)
+    by_index = np.argsort(neighbors.indices, axis=1)
+    known_keys = np.take_along_axis(np.arange(total)[:, None] * total + neighbors.indices, by_index, axis=1).reshape(
+        -1
+    )
     keys = owner * total + other
-    place = by_key[np.minimum(np.searchsorted(known_keys, keys, sorter=by_key), total * count - 1)]
-    distances = neighbors.distances.reshape(-1)[place]
+    place = np.minimum(np.searchsorted(known_keys, keys), total * count - 1)
+    distances = np.take_along_axis(neighbors.distances, by_index, axis=1).reshape(-1)[place]
     unknown = np.flatnonzero(known_keys[place] != keys)
     for start in range(0, len(unknown), GATHER_ROWS):
         some = unknown[start : start + GATHER_ROWS]
@@ -340,5 +383,5 @@ def _min_sums(rows: csr_array, columns: csc_array) -> tuple[NDArray[np.int64], N
     row = np.repeat(np.arange(num_rows), np.diff(rows.indptr))
     target = np.repeat(row * num_columns, lengths) + columns.indices[position]
     sums = np.bincount(target, smaller, minlength=num_rows * num_columns)
-    positions = np.flatnonzero(sums)
+    positions = np.flatnonzero(sums > 0)  # several times faster than of the numbers
     return positions, sums[positions].astype(np.float64, copy=False)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmet.evaluation import rank_metrics
+from mmet.evaluation import counting, rank_metrics
 from mmet.evaluation.counting import MAX_COMPARED_MATCHES
 from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.ranking import rank_blocks
@@ -159,6 +159,29 @@ def test_rank_metrics__many_matches_with_ties(num_matches):
     reference = reference_metrics(EXACT_ROWS[:2], rows, [1, 3], persons, [None] * 2, [None] * len(persons))
     metrics = rank_metrics(EXACT_ROWS[:2], rows, [1, 3], persons, return_per_query=True)
     check_metrics(metrics, reference, {"max_rank": 50, "ap": "mean-precision", "denominator": "valid"})
+
+
+@pytest.mark.parametrize("ordered", [True, False], ids=["by person", "shuffled"])
+@pytest.mark.parametrize("flag_bytes", [1, 5_000, 2**22])
+def test_rank_metrics__comparing_equals_sorting(monkeypatch, ordered, flag_bytes):
+    """Both ways of counting on the same data, with ties, whatever is compared at once; many persons, uneven counts."""
+    rng = np.random.default_rng(3)
+    gallery_persons = rng.zipf(1.4, 700) % 150
+    gallery_persons = np.sort(gallery_persons) if ordered else gallery_persons
+    query_persons = np.repeat(rng.permutation(170), 2)
+    cameras = rng.integers(0, 3, len(query_persons)), rng.integers(0, 3, len(gallery_persons))
+    query, gallery = (
+        EXACT_ROWS[rng.integers(0, len(EXACT_ROWS), len(ids))] for ids in (query_persons, gallery_persons)
+    )
+    found = []
+    for limit in (0, 1000):
+        monkeypatch.setattr(counting, "MAX_COMPARED_MATCHES", limit)
+        monkeypatch.setattr(counting, "FLAG_BYTES", flag_bytes)
+        metrics = rank_metrics(query, gallery, query_persons, gallery_persons, *cameras, return_per_query=True)
+        found.append(metrics.per_query)
+    np.testing.assert_array_equal(found[0].ap, found[1].ap)
+    np.testing.assert_array_equal(found[0].inp, found[1].inp)
+    np.testing.assert_array_equal(found[0].first_rank, found[1].first_rank)
 
 
 @pytest.mark.parametrize("num_gallery", [1, 127, 128, 129, 5000])

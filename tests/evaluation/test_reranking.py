@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmet.evaluation import reranking
 from mmet.evaluation.neighbors import nearest_neighbors
 from mmet.evaluation.ranking import rank_metrics
 from mmet.evaluation.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
@@ -133,6 +134,33 @@ def test_k_reciprocal_rerank__takes_tensors_of_any_precision():
     np.testing.assert_array_equal(k_reciprocal_rerank(torch.from_numpy(query), torch.from_numpy(gallery)), expected)
     half = k_reciprocal_rerank(torch.from_numpy(query).double(), gallery.astype(np.float64))
     np.testing.assert_array_equal(half, expected)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("sizes", [(1, 1), (7, 90), (90, 7), (500, 300)])
+def test_k_reciprocal_rerank__kept_distances_equal_computed_ones(monkeypatch, metric, sizes):
+    """Original distances come from the search for neighbours or, where that would take too much memory, from anew."""
+    rng = np.random.default_rng(sum(sizes))
+    query, gallery = (rng.normal(size=(size, 12)).astype(np.float32) for size in sizes)
+    kept = k_reciprocal_rerank(query, gallery, k1=5, k2=3, metric=metric)
+    monkeypatch.setattr(reranking, "KEPT_BYTES", 0)
+    computed = k_reciprocal_rerank(query, gallery, k1=5, k2=3, metric=metric)
+    np.testing.assert_allclose(kept, computed, atol=1e-6)
+
+
+@pytest.mark.parametrize("keep_first", [0, 1, 63, 64, 200, 699, 700])
+def test_nearest_neighbors__keep_the_distances_of_the_first_points(keep_first):
+    points = np.random.default_rng(2).integers(-9, 9, size=(700, 3)).astype(np.float32)  # exact in float32
+    found = nearest_neighbors(points, 5, keep_first=keep_first, block_rows=64)
+    expected = squared_distances(points.astype(np.float64)) / 2
+    np.testing.assert_array_equal(found.indices, np.argsort(expected, axis=1, kind="stable")[:, :5])
+    if keep_first == 0:
+        assert found.kept is None
+        return
+    received = np.empty((keep_first, 700 - keep_first), dtype=np.float32)
+    found.kept.write(slice(0, keep_first // 2), received[: keep_first // 2])
+    found.kept.write(slice(keep_first // 2, keep_first), received[keep_first // 2 :])
+    np.testing.assert_array_equal(-received, expected[:keep_first, keep_first:])
 
 
 @pytest.mark.parametrize("block_bytes", [1, 4 * 40 * 5, 2**20])
