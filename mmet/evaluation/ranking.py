@@ -34,7 +34,8 @@ AveragePrecision = Literal["mean-precision", "trapezoid"]
 Denominator = Literal["valid", "all"]
 
 BLOCK_BYTES = 256 * 2**20
-"""Default size of a block of scores: matrix products of fewer rows take longer in all."""
+"""Default size of a block of scores: few matrix products take less time in all, and after each one the threads that
+computed it wait actively for a while, which slows down those that count."""
 
 UNIT_LENGTH_TOLERANCE = 2**-22
 """How far the length of a row that was normalised in float32 can be from one: two units in the last place."""
