@@ -11,7 +11,8 @@ import signal
 import sys
 
 from mmet.arguments import parse_arguments
-from mmet.distributed import close_process_group
+from mmet.command_line import report_error
+from mmet.distributed import ErrorChannel, close_process_group
 from mmet.pretraining import run_pretraining
 from mmet.trainer import NonFiniteLossError, TrainingStopped
 
@@ -24,14 +25,16 @@ def main(argv: list[str]) -> int:
     finite (said in one message); 143 after a SIGTERM, with a checkpoint saved.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    channel = None
     try:
         arguments = parse_arguments(argv)
+        channel = ErrorChannel()
         is_main = arguments[-1].process_index == 0
         if not is_main:
             logging.getLogger().setLevel(logging.WARNING)  # what all processes do alike is reported once
         folder = run_pretraining(*arguments)
     except (ValueError, OSError, NonFiniteLossError) as error:
-        print(f"run_pretrain.py: {error}", file=sys.stderr)
+        report_error("run_pretrain.py", error, channel)
         return 2
     except TrainingStopped as stopped:
         if is_main:

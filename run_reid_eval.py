@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
-from transformers import HfArgumentParser
 
+from mmet.command_line import ArgumentParser, report_error
 from mmet.data import load_reid_dataset, parse_data_argument
-from mmet.distributed import close_process_group, compute_on_all, compute_once
+from mmet.distributed import ErrorChannel, close_process_group, compute_on_all, compute_once
 from mmet.evaluation import (
     PROTOCOLS,
     BootstrapOptions,
@@ -208,20 +208,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit code, 2 for anything the user has to put right."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mmet").setLevel(logging.INFO)
+    channel = None
     try:
         dataclass_types: list[Any] = [EvaluationArguments]
-        (args,) = HfArgumentParser(dataclass_types, description=__doc__).parse_args_into_dataclasses(arguments)
-        evaluate(args)
+        (args,) = ArgumentParser(dataclass_types, description=__doc__).parse_args_into_dataclasses(arguments)
+        accelerator = Accelerator()
+        channel = ErrorChannel()
+        evaluate(args, accelerator)
     except (ValueError, OSError) as error:  # bad arguments, `DatasetError`, and what loading a model raises
-        print(f"run_reid_eval.py: error: {error}", file=sys.stderr)
+        report_error("run_reid_eval.py", error, channel)
         return USER_ERROR_EXIT_CODE
     close_process_group()
     return 0
 
 
-def evaluate(args: EvaluationArguments) -> None:
+def evaluate(args: EvaluationArguments, accelerator: Accelerator) -> None:
     """Check everything, load the data, run one system after the other; print and save the results."""
-    accelerator = Accelerator()
     if not accelerator.is_main_process:
         logging.getLogger("mmet").setLevel(logging.WARNING)  # what all processes do alike is told once
         logging.getLogger("mmet.data").setLevel(logging.ERROR)  # they read the same folders

@@ -10,13 +10,14 @@ with augmentation.
 The systems take turns batch by batch in one process, so that a drift of the machine's speed meets all; seconds are the
 process's own, and a ratio is the median over the turns. Then every stage alone.
 
-    python benchmarks/data_pipeline.py
+    OMP_NUM_THREADS=1 python benchmarks/data_pipeline.py
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
 import statistics
 import sys
 import time
@@ -31,6 +32,7 @@ import numpy as np
 import PIL
 import torch
 import transformers
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import BertTokenizer, FlavaImageProcessorPil, FlavaProcessor
 
@@ -39,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmet.augmentation import PersonAugmentation
 from mmet.collator import MMETDataCollator
 from mmet.data import REID_FEATURES
+from mmet.data.decoding import decode_rgb
 from mmet.data.synthetic import render_person
 from mmet.data.training import TrainingDataset
 from mmet.masking import PatchRegion, num_masked_patches, pedestrian_masking, pedestrian_prior
@@ -81,7 +84,12 @@ def _encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def decode(files: list[bytes], mode: str) -> list[Image.Image]:
+    """With Pillow, as FLAVA's users do."""
     return [Image.open(io.BytesIO(file)).convert(mode) for file in files]
+
+
+def decode_own(files: list[bytes]) -> list[NDArray[np.uint8]]:
+    return [decode_rgb({"bytes": file, "path": None}) for file in files]
 
 
 class OwnPipeline:
@@ -90,6 +98,7 @@ class OwnPipeline:
     def __init__(self, tokenizer: BertTokenizer, *, exact: bool) -> None:
         # The processor takes further arguments by name, as transformers' own do; types do not see them.
         self.processor: Any = MMETProcessor(MMETImageProcessor(exact_resize=exact), tokenizer)
+        self.options = {"input_data_format": "channels_last", "return_tensors": "pt"}
         self.grid = self.processor.image_processor.patch_grid
         self.prior = pedestrian_prior(*self.grid)
         self.num_masked = num_masked_patches(0.15, len(self.prior))
@@ -99,13 +108,14 @@ class OwnPipeline:
         return pedestrian_masking(PatchRegion(coverage, self.prior, self.grid), self.num_masked, self.rng)
 
     def without_silhouettes(self, rows: Rows) -> Any:
-        features = self.processor(images=decode(rows.pictures, "RGB"), text=rows.captions, return_tensors="pt")
+        images = decode_own(rows.pictures)
+        features = self.processor(images=images, text=rows.captions, **self.options)
         nothing = np.full((len(rows.pictures), len(self.prior)), np.nan, dtype=np.float32)
         return features, torch.from_numpy(self.mask(nothing))
 
     def with_silhouettes(self, rows: Rows) -> Any:
-        images, masks = decode(rows.pictures, "RGB"), decode(rows.silhouettes, "L")
-        features = self.processor(images=images, text=rows.captions, person_masks=masks, return_tensors="pt")
+        images, masks = decode_own(rows.pictures), decode(rows.silhouettes, "L")
+        features = self.processor(images=images, text=rows.captions, person_masks=masks, **self.options)
         return features, torch.from_numpy(self.mask(features["person_patch_coverage"].numpy()))
 
 
@@ -168,7 +178,8 @@ def build_stages(rows: Rows, tokenizer: BertTokenizer) -> dict[str, Work]:
     augment, rng = PersonAugmentation(), np.random.default_rng(0)
     unscaled = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
     return {
-        "decode the JPEG": lambda: decode(rows.pictures, "RGB"),
+        "decode the JPEG": lambda: decode_own(rows.pictures),
+        "… with Pillow": lambda: decode(rows.pictures, "RGB"),
         "decode the PNG silhouette": lambda: decode(rows.silhouettes, "L"),
         "augment both": lambda: [augment(*pair, rng) for pair in zip(images, masks, strict=True)],
         "image processor, exact resize": lambda: exact.processor.image_processor(images, return_tensors="pt"),
@@ -211,14 +222,18 @@ def compare(arguments: argparse.Namespace, height: int, width: int) -> None:
 
 
 def main() -> None:
+    # As in a data loading worker. Waiting threads would be counted as work.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--sizes", nargs="+", default=["128x64", "256x128", "400x160"], help="of the JPEGs")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        parser.error("one thread is measured: start it with OMP_NUM_THREADS=1 in the environment")
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}, Pillow {PIL.__version__}"
     print(f"{versions}, one thread, {vars(arguments)}")
-    for height, width in ((128, 64), (256, 128), (400, 160)):
+    for height, width in (map(int, size.split("x")) for size in arguments.sizes):
         compare(arguments, height, width)
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
 from configuration_mmet import MMETConfig
+from mmet.command_line import ArgumentParser
+from mmet.loss_schedule import LossSchedule
 from modeling_mmet import LOSS_NAMES
 
 
@@ -167,10 +169,25 @@ class ObjectiveArguments:
     global_contrastive_weight: float | None = field(default=None, metadata={"help": "Weight of L_GC."})
     identity_weight: float | None = field(default=None, metadata={"help": "Weight of L_ID."})
     triplet_weight: float | None = field(default=None, metadata={"help": "Weight of L_triplet."})
+    loss_schedule: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Factors of loss weights that change, by loss (mim, identity, ...): [share of the steps, factor] "
+            "points, linear between them, such as {mim: [[0, 1], [1, 0]]}. None: weights stay as they are."
+        },
+    )
 
     def __post_init__(self):
         if isinstance(self.batch_mix, str):
             self.batch_mix = json.loads(self.batch_mix)
+        if isinstance(self.loss_schedule, str):
+            self.loss_schedule = json.loads(self.loss_schedule)
+        LossSchedule(self.schedule_points)  # raises for points that make no schedule
+
+    @property
+    def schedule_points(self) -> dict[str, Any]:
+        """The points of `loss_schedule`; none where weights stay as they are."""
+        return self.loss_schedule if isinstance(self.loss_schedule, dict) else {}
 
     @property
     def mix(self) -> dict[str, float]:
@@ -226,11 +243,10 @@ def parse_arguments(
     Parse `[recipe.yaml] [--field value ...]`.
 
     Raises:
-        ValueError: for a recipe that cannot be read or names a field that does not exist.
-        SystemExit: from argparse, for command-line arguments it does not know.
+        ValueError: for a recipe that cannot be read, and for fields or values that do not exist.
     """
     dataclass_types: list[Any] = [ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments]
-    parser = HfArgumentParser(dataclass_types)
+    parser = ArgumentParser(dataclass_types)
     argv = list(argv)
     if argv and argv[0].endswith((".yaml", ".yml")):
         parser.set_defaults(**read_recipe(Path(argv.pop(0)), {action.dest for action in parser._actions}))

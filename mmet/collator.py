@@ -149,9 +149,10 @@ class MMETDataCollator:
             "itm_labels": (donors == torch.arange(len(samples))).long(),
         }
 
-    def _images(self, samples: Sequence[TrainingSample]) -> Batch:
+    def _images(self, samples: Sequence[TrainingSample], **options: Any) -> Batch:
+        """The processor's features of the pictures."""
         images = [sample.image for sample in samples]
-        return {"pixel_values": self.processor(images=images, return_tensors="pt")["pixel_values"]}
+        return dict(self.processor(images=images, input_data_format="channels_last", return_tensors="pt", **options))
 
     def _masked_images(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> Batch:
         """The pictures, and which of their patches are masked."""
@@ -160,8 +161,7 @@ class MMETDataCollator:
             return self._images(samples)
         person_masks = self._person_masks(samples) if self.image_masking == "pedestrian" else []
         if any(mask is not None for mask in person_masks):
-            images = [sample.image for sample in samples]
-            processed = self.processor(images=images, person_masks=person_masks, return_tensors="pt")
+            processed = self._images(samples, person_masks=person_masks)
             pixel_values, coverage = processed["pixel_values"], processed["person_patch_coverage"].numpy()
         else:
             pixel_values = self._images(samples)["pixel_values"]
@@ -178,13 +178,15 @@ class MMETDataCollator:
         missing = [i for i, mask in enumerate(masks) if mask is None]
         if self.segmenter is None or not missing:
             return masks
-        images = [image for i in missing if (image := samples[i].image) is not None]
+        images = [Image.fromarray(image) for i in missing if (image := samples[i].image) is not None]
         found = self.segmenter(images)
         if len(found) != len(images):
             raise ValueError(f"expected {len(images)} masks from the segmenter, received {len(found)}")
-        for i, image, mask in zip(missing, images, found, strict=True):
-            if mask is not None and mask.size != image.size:
-                raise ValueError(f"expected masks of the picture's size {image.size}, the segmenter gave {mask.size}")
+        for i, picture, mask in zip(missing, images, found, strict=True):
+            if mask is not None and mask.size != picture.size:
+                raise ValueError(
+                    f"expected masks of the picture's size {picture.size}, the segmenter gave {mask.size}"
+                )
             masks[i] = None if mask is None else mask.convert("L")
         return masks
 

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
@@ -54,6 +57,33 @@ def compute_on_all(function: Callable[[], Result]) -> Result:
     if errors:
         raise own_error or errors[0]
     return result  # type: ignore[return-value]
+
+
+class ErrorChannel:
+    """
+    Tells the processes each other's last message. It is a group of its own, so that a process that fails alone is not
+    caught up in an exchange that the others are in, nor they in its. All processes make one at the same place.
+
+    Args:
+        seconds: how long a process that fails waits for the others to fail as well.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        several = PartialState().num_processes > 1
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)) if several else None
+
+    def exchange(self, message: str) -> list[str] | None:
+        """The message of every process, by rank; None where not all of them came with one in time."""
+        if self._group is None:
+            return [message]
+        messages: list[Any] = [None] * dist.get_world_size(self._group)
+        try:
+            dist.all_gather_object(messages, message, group=self._group)
+        except RuntimeError:  # what gloo raises when time is over or another process is gone
+            return None
+        with suppress(RuntimeError):
+            dist.barrier(group=self._group)  # nobody leaves while another still reads
+        return messages
 
 
 def close_process_group() -> None:

@@ -85,6 +85,7 @@ def training_result(
             "bf16": arguments.bf16,
             "seed": arguments.seed,
             "batch_mix": objectives.mix,
+            "loss_schedule": objectives.schedule_points,
             "persons_per_batch": objectives.persons_per_batch,
             "images_per_person": objectives.images_per_person,
             "image_masking": data.image_masking,
@@ -255,12 +256,19 @@ def _loss_table(result: Mapping[str, Any]) -> str:
 
 def _training_lines(training: Mapping[str, Any]) -> str:
     mix = ", ".join(f"{kind} {share:g}" for kind, share in training["batch_mix"].items())
+    changing = ", ".join(f"{name} {_factors(points)}" for name, points in training["loss_schedule"].items())
+    schedule = f"factors of loss weights over the run: {changing}; " if changing else ""
     return (
-        f"{training['steps']:,} steps of {training['global_batch_size']} examples; batches mixed as {mix}; "
+        f"{training['steps']:,} steps of {training['global_batch_size']} examples; batches mixed as {mix}; {schedule}"
         f"{training['image_masking']} masking of {training['mask_ratio']:.0%} of the patches; {training['optimizer']} "
         f"at {training['learning_rate']:g} ({training['lr_scheduler_type']}), weight decay "
         f"{training['weight_decay']:g}; {'bfloat16' if training['bf16'] else 'float32'}; seed {training['seed']}."
     )
+
+
+def _factors(points: Sequence[Sequence[float]]) -> str:
+    """What a weight is multiplied with, in the order of the schedule's points."""
+    return " to ".join(f"{factor:g}" for _, factor in points)
 
 
 def _metric_table(metrics: Mapping[str, float]) -> str:

@@ -42,6 +42,7 @@ from mmet.data import get_spec, load_reid_dataset, parse_data_argument
 from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.data.training import TrainingDataset
 from mmet.distributed import compute_on_all, compute_once
+from mmet.loss_schedule import LossSchedule
 from mmet.model_card import DataSummary, build_model_card, read_result, training_result, write_result
 from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
 from mmet.skipping import SkippedImages
@@ -458,7 +459,7 @@ def read_images(
     for start in range(0, len(draws), _IMAGES_PER_READ):
         samples = dataset.__getitems__(draws[start : start + _IMAGES_PER_READ])
         pictures = [sample.image for sample in samples]
-        yield processor(images=pictures, return_tensors="pt")["pixel_values"]
+        yield processor(images=pictures, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
         progress.update(len(pictures))
 
 
@@ -505,6 +506,7 @@ def build_trainer(
         data_collator=collator,
         processing_class=processor,
         train_sampler=sampler,
+        loss_schedule=LossSchedule(objectives.schedule_points),
         evaluator=evaluator if loaded.evaluation_sets else None,
         stop=stop,
         skipped=SkippedImages.load(Path(arguments.output_dir)) if arguments.resume_from_checkpoint else None,

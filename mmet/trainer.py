@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -32,10 +32,12 @@ from mmet.checkpoints import (
     publish_files,
     replace_folder,
 )
+from mmet.loss_schedule import LossSchedule
 from mmet.measures import TrainingMeasures
 from mmet.sampling import MixedBatchSampler
 from mmet.skipping import SkippedImages
 from mmet.validation import RetrievalEvaluator, embedder_of, random_state_kept
+from modeling_mmet import weighted_sum
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embeddings", "logit_scale")
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""
@@ -55,6 +57,7 @@ class MMETTrainer(Trainer):
 
     Args:
         train_sampler: order of the training examples.
+        loss_schedule: what the weights of losses are multiplied with as training goes on; None for weights that stay.
         evaluator: what `evaluate` does; None where nothing is evaluated.
         stop: tells when to save and stop; None for never.
         skipped: keeps the list of pictures that were replaced; None for a new one.
@@ -65,6 +68,7 @@ class MMETTrainer(Trainer):
         self,
         *,
         train_sampler: MixedBatchSampler,
+        loss_schedule: LossSchedule | None = None,
         evaluator: RetrievalEvaluator | None = None,
         stop: StopSignal | None = None,
         skipped: SkippedImages | None = None,
@@ -73,6 +77,7 @@ class MMETTrainer(Trainer):
         # Trainer wants to see an evaluation dataset where it is to evaluate; it only hands it on.
         super().__init__(eval_dataset=evaluator.sets if evaluator is not None else None, **kwargs)
         self._train_sampler = train_sampler
+        self._loss_schedule = loss_schedule or LossSchedule({})
         self._evaluator = evaluator
         self._stop = stop or StopSignal()
         self._stopping = False
@@ -103,9 +108,22 @@ class MMETTrainer(Trainer):
             raise ValueError(
                 f"a batch with {sorted(inputs)} has no loss to train: check batch_mix and the loss weights against it"
             )
+        outputs.loss = self._scheduled_loss(outputs)
         self._agree_to_go_on(outputs, image_paths)
         self._measures.add(outputs, inputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _scheduled_loss(self, outputs: Any) -> torch.Tensor:
+        """The loss of a batch with the weights of this step. What the model's configuration says stays as it is."""
+        factors = self.loss_factors()
+        if not factors:
+            return outputs.loss
+        losses = {name: loss * factors.get(name, 1.0) for name, loss in outputs.losses.items() if loss is not None}
+        return cast(torch.Tensor, weighted_sum(self.accelerator.unwrap_model(self.model).config, losses))
+
+    def loss_factors(self) -> dict[str, float]:
+        """What the weight of each scheduled loss is multiplied with in the current step."""
+        return self._loss_schedule.factors(self.state.global_step / max(1, self.state.max_steps))
 
     def _agree_to_go_on(self, outputs: Any, image_paths: Iterable[str]) -> None:
         """
@@ -156,6 +174,7 @@ class MMETTrainer(Trainer):
         """Add the mean of each loss, accuracy and norm since the last line, over all processes, to the log."""
         if "loss" in logs:
             logs |= self._measures.means(self.accelerator)
+            logs |= {f"{name}_factor": round(factor, 4) for name, factor in self.loss_factors().items()}
         super().log(logs, start_time)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

@@ -29,9 +29,10 @@ class StandInProcessor:
 
     def __call__(
         self,
-        images: list[Image.Image] | None = None,
+        images: list[np.ndarray] | None = None,
         text: list[str] | None = None,
         person_masks: list[Image.Image | None] | None = None,
+        input_data_format: str | None = None,
         return_tensors: str | None = None,
         **text_arguments: Any,
     ) -> BatchFeature:
@@ -40,7 +41,9 @@ class StandInProcessor:
         self.calls.append({name for name, value in given.items() if value is not None})
         result: dict[str, Any] = {}
         if images is not None:
-            pixels = np.stack([np.asarray(image.resize((16, 32)), dtype=np.float32) / 255 for image in images])
+            assert input_data_format == "channels_last"
+            resized = [Image.fromarray(image).resize((16, 32)) for image in images]
+            pixels = np.stack([np.asarray(image, dtype=np.float32) / 255 for image in resized])
             result["pixel_values"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if text is not None:
             result |= self.tokenizer(text, return_tensors="pt", **text_arguments)
@@ -71,7 +74,7 @@ def sample(number: int, kind: str = "paired", **changes: Any) -> TrainingSample:
     arguments: dict[str, Any] = {
         "kind": kind,
         "seed": 1000 + number,
-        "image": Image.new("RGB", (16, 32), (number, 0, 0)),
+        "image": np.full((32, 16, 3), (number, 0, 0), dtype=np.uint8),
         "caption": f"a {COLOURS[number % 8]} coat" + " and shoes" * (number % 3),
         "person_label": number,
         "image_path": f"{number}.jpg",

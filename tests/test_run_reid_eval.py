@@ -401,8 +401,7 @@ def test_main__an_output_folder_that_cannot_be_written(run, tmp_path, colours):
 
 @pytest.mark.parametrize("arguments", [["--query", "sound"], ["--baselines", "magic"], ["--unknown", "1"]])
 def test_main__bad_options_exit_with_code_2(run, tmp_path, colours, arguments):
-    try:
-        code, _, _ = run("--data", f"cameras={tmp_path}", *arguments)
-    except SystemExit as stop:
-        code = stop.code
+    code, _, captured = run("--data", f"cameras={tmp_path}", *arguments)
     assert code == 2
+    assert arguments[0] in captured.err
+    assert captured.err.count("\n") == 1, captured.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import socket
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -343,6 +344,39 @@ def test_run_pretraining__tensorboard_sees_every_measure(recipe, tmp_path):
     tags = set(reader.Tags()["scalars"])
     expected = {f"train/{name}" for name in MEASURE_NAMES} | {"train/learning_rate", "eval/validation_mAP"}
     assert expected <= tags
+
+
+def test_run_pretraining__trackio_sees_every_measure_and_needs_no_network(recipe, tmp_path, monkeypatch):
+    """Two calls, the second resuming: one run in a local folder, whose lines are those of the trainer's history."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
+    pytest.importorskip("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    calls = []
+
+    def refuse(*address, **_):
+        calls.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    tracked = ["--report_to", "trackio", "--project", "person-search", "--run_name", "first"]
+    pretrain(recipe, *tracked, "--max_steps", 4)
+    folder = pretrain(recipe, *tracked, "--resume_from_checkpoint", "true")
+    assert not calls
+    assert (tmp_path / "trackio" / "person-search.db").is_file()
+    assert len(SQLiteStorage.get_run_records("person-search")) == 1
+    lines = SQLiteStorage.get_logs("person-search", "first")
+    logged = {(line["train/global_step"], name): value for line in lines for name, value in line.items()}
+    history = read_json(folder / "trainer_state.json")["log_history"]
+    for name in (*MEASURE_NAMES, "learning_rate", "grad_norm"):
+        expected = {line["step"]: line[name] for line in history if name in line}
+        assert expected
+        assert {step: logged[step, f"train/{name}"] for step in expected} == expected
+    for name in ("validation_mAP", "validation_finegpr_text_to_image_rank1"):
+        expected = {line["step"]: line[f"eval_{name}"] for line in history if f"eval_{name}" in line}
+        assert expected.keys() == {4, 8}
+        assert {step: logged[step, f"eval/{name}"] for step in expected} == expected
 
 
 def test_training_measures__accuracies_counted_by_hand():

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from mmet.ablate.experiments import TABLES, Row, Table
-from mmet.ablate.runs import RECIPES, WITHOUT_EFFECT, MissingDataError, Runner
+from mmet.ablate.runs import RECIPES, WITHOUT_EFFECT, MissingDataError, NotTrainedError, Runner
 from mmet.ablate.tables import TableResult, collect_table, format_tables, save_tables
 from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
 from mmet.data import parse_data_argument
@@ -67,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="COMMAND",
         help="what runs training, such as 'accelerate launch --config_file recipes/accelerate/gpu_8_ddp.yaml'; "
         "without it this process does",
+    )
+    parser.add_argument(
+        "--report_only", action="store_true", help="tables of the runs that are finished; nothing is trained"
     )
     size = WorldSize()
     worlds = parser.add_argument_group("synthetic data")
@@ -141,6 +144,8 @@ def measure_row(
     except MissingDataError as error:
         notes[f"{row.title}: left out, {error}"] = None
         logger.warning("%s: left out, %s", row.title, error)
+    except NotTrainedError as error:
+        logger.warning("%s: left out, %s", row.title, error)
 
 
 def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
@@ -163,6 +168,7 @@ def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
         settings=settings,
         recipes=options.recipes,
         launcher=shlex.split(options.launcher),
+        report_only=options.report_only,
     )
     facts = {
         "size": runner.size,

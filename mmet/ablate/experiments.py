@@ -96,6 +96,7 @@ _NOTHING_MASKED = {
 """L_ITM and L_GC alone on the pairs that the masked rows see: that stage without anything to reconstruct."""
 
 _IMAGES = {"batch_mix": {"identity_image": 1}}
+_RANDPERSON = ["randperson=data/RandPerson"]
 _BASELINE: dict[str, Any] = {
     "stages": (Stage("baseline", "identity", "table1_baseline"),),
     "small_stages": (Stage("baseline", "identity", "synthetic_baseline"),),
@@ -218,10 +219,24 @@ TABLES = {
                         "randperson_identity",
                         "identity",
                         "released_code_stage2",
-                        {**_IMAGES, "paired_data": ["randperson=data/RandPerson"]},
+                        {**_IMAGES, "paired_data": _RANDPERSON},
                     ),
                 ),
-                (),
+                (
+                    Stage(
+                        "randperson_masked",
+                        "masked",
+                        "synthetic_masked",
+                        # The vocabulary is made of FineGPR's captions; no batch of this mix reads one.
+                        {"paired_data": [], "image_data": _RANDPERSON, "batch_mix": {"image": 1}},
+                    ),
+                    Stage(
+                        "randperson_identity",
+                        "identity",
+                        "synthetic_identity",
+                        {**_IMAGES, "paired_data": _RANDPERSON},
+                    ),
+                ),
                 paper={
                     "market1501": {"mAP": 28.8, "rank1": 55.6},
                     "dukemtmc": {"mAP": 27.1, "rank1": 47.6},

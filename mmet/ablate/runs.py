@@ -57,6 +57,10 @@ class MissingDataError(ValueError):
     """A row needs a dataset whose folder was not given."""
 
 
+class NotTrainedError(ValueError):
+    """A row is not trained to its end, and was not to be trained now."""
+
+
 @dataclass
 class Runner:
     """Trains stages and evaluates rows.
@@ -69,6 +73,7 @@ class Runner:
         recipes: folder of the recipes.
         launcher: command that `run_pretrain.py` runs under; empty trains in this process.
         batch_size: items embedded at a time.
+        report_only: whether what is not trained yet is an error instead of trained.
     """
 
     output: Path
@@ -78,12 +83,14 @@ class Runner:
     recipes: Path = RECIPES
     launcher: Sequence[str] = ()
     batch_size: int = 64
+    report_only: bool = False
 
     def measure(self, row: Row, *, seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """Metrics of a row with one seed on the datasets of these names: fractions by dataset and metric.
 
         Raises:
             MissingDataError: the row has no stages of this size, or data of them was not given.
+            NotTrainedError: with `report_only`, a stage is not finished.
         """
         folder = self.train(row, seed=seed)
         return {name: self.evaluate(folder, name, row.query, row.gallery) for name in names}
@@ -106,6 +113,8 @@ class Runner:
         if read_result(folder) is not None:
             logger.info("%s: finished", folder.name)
             return folder
+        if self.report_only:
+            raise NotTrainedError(f"{folder.name} is not trained to its end")
         folder.mkdir(parents=True, exist_ok=True)
         recipe = folder / RECIPE_FILE
         write_text(recipe, yaml.safe_dump({**fields, "output_dir": str(folder)}, sort_keys=False))

@@ -9,7 +9,6 @@ A cell reads `27.1 ± 1.2 (paper 26.7)`: mean and standard deviation (of a sampl
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,35 +18,23 @@ from mmet.ablate.experiments import METRICS, Row, Table
 from mmet.checkpoints import write_text
 from mmet.data import get_spec
 from mmet.evaluation.results import align_table
+from mmet.evaluation.seeds import SeedValues
 
 Measured = Mapping[tuple[str, int], Mapping[str, Mapping[str, float]]]
 """Fractions by (title of the row, seed), dataset and metric."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(SeedValues):
     """What was measured, in percent, one value a seed in the order of the seeds, and what the paper has."""
 
-    values: tuple[float, ...] = ()
     paper: float | None = None
 
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.values) if self.values else None
-
-    @property
-    def std(self) -> float | None:
-        """Deviation of a sample; None for fewer than two values."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
     def __str__(self) -> str:
-        shown = "—" if self.mean is None else f"{self.mean:.1f}"
-        if self.std is not None:
-            shown += f" ± {self.std:.1f}"
-        return shown + (f" (paper {self.paper:.1f})" if self.paper is not None else "")
+        return super().__str__() + (f" (paper {self.paper:.1f})" if self.paper is not None else "")
 
     def to_json(self) -> dict[str, Any]:
-        return {"mean": self.mean, "std": self.std, "values": list(self.values), "paper": self.paper}
+        return {**super().to_json(), "paper": self.paper}
 
 
 @dataclass(frozen=True)

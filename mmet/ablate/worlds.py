@@ -1,4 +1,4 @@
-"""The synthetic data of the tables: one source world to train on, and unseen people in the layout of each target.
+"""The synthetic data of the tables: two source worlds to train on, and unseen people in the layout of each target.
 
 data = draw_worlds(Path("outputs/ablate/data"), WorldSize())
 data["market1501"]      # "market1501=outputs/ablate/data/market1501"
@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mmet.data.synthetic import LAYOUTS, write_world
+from mmet.data.synthetic import write_world
 
-SOURCE = "finegpr"
-SOURCE_SEED, TARGET_SEED = 1, 2
+SOURCE, WIDE_SOURCE = "finegpr", "randperson"
+SOURCE_SEED, TARGET_SEED, WIDE_SOURCE_SEED = 1, 2, 3
+TARGETS = ("market1501", "dukemtmc", "cuhk03", "cuhk_pedes")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class WorldSize:
     image_height: int = 100
     image_width: int = 52
 
+    @property
+    def wide_persons(self) -> int:
+        """People of the second source, RandPerson's layout: more than in the first, as of the published data sets."""
+        return 2 * self.persons
+
 
 def draw_worlds(folder: Path, size: WorldSize, *, num_workers: int = 1, show_progress: bool = False) -> dict[str, str]:
     """Write the worlds that are not there yet; `name=folder` by name.
@@ -35,19 +42,16 @@ def draw_worlds(folder: Path, size: WorldSize, *, num_workers: int = 1, show_pro
         ValueError: a size outside its range.
         DatasetError: a folder that holds something else.
     """
-    write_world(
-        SOURCE,
-        folder / SOURCE,
-        num_ids=size.persons,
-        images_per_id=size.images_per_person,
-        seed=SOURCE_SEED,
-        image_height=size.image_height,
-        image_width=size.image_width,
-        num_workers=num_workers,
-        show_progress=show_progress,
-    )
-    names = [SOURCE]
-    for name in sorted({"market1501", "dukemtmc", "cuhk03", "cuhk_pedes"} & LAYOUTS.keys()):
+    common: dict[str, Any] = {
+        "image_height": size.image_height,
+        "image_width": size.image_width,
+        "num_workers": num_workers,
+        "show_progress": show_progress,
+    }
+    sources = {SOURCE: (size.persons, SOURCE_SEED), WIDE_SOURCE: (size.wide_persons, WIDE_SOURCE_SEED)}
+    for name, (persons, seed) in sources.items():
+        write_world(name, folder / name, num_ids=persons, images_per_id=size.images_per_person, seed=seed, **common)
+    for name in TARGETS:
         write_world(
             name,
             folder / name,
@@ -55,15 +59,12 @@ def draw_worlds(folder: Path, size: WorldSize, *, num_workers: int = 1, show_pro
             num_test_ids=size.test_persons,
             images_per_id=size.test_images_per_person,
             seed=TARGET_SEED,
-            image_height=size.image_height,
-            image_width=size.image_width,
-            num_workers=num_workers,
-            show_progress=show_progress,
+            **common,
         )
-        names.append(name)
+    names = (*sources, *TARGETS)
     return {name: f"{name}={folder / name}" for name in names}
 
 
 def describe_worlds(size: WorldSize) -> Mapping[str, object]:
     """What the result file says of the data."""
-    return {"synthetic": True, **vars(size)}
+    return {"synthetic": True, **vars(size), "wide_persons": size.wide_persons}

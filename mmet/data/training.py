@@ -10,9 +10,9 @@ draw's seed, whichever worker process loads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -22,11 +22,14 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from mmet.augmentation import PersonAugmentation
+from mmet.data.decoding import DECODE_ERRORS, decode_rgb
 from mmet.data.schema import REID_FEATURES, DatasetError
 from mmet.sampling import IDENTITY_KINDS, Draw
 
 UNKNOWN_PERSON = -100
 """Label of a person whom the training set does not number (`ignore_index` of the losses)."""
+
+Decoded = TypeVar("Decoded")
 
 _ROWS_PER_READ = 65_536
 
@@ -41,7 +44,7 @@ class TrainingSample:
     Attributes:
         kind: kind of batch it is for, one of `mmet.sampling.BATCH_KINDS`.
         seed: seed of the draw, from which the collator derives its masks.
-        image: RGB picture; None in text batches.
+        image: RGB picture, uint8 `(height, width, 3)`; None in text batches.
         person_mask: mode L, above 127 on the person, of the picture's size; None where there is none or no need.
         caption: one of the picture's sentences; None where there is none or none is needed.
         person_label: number of the person in `range(num_identities)`, or -100.
@@ -51,7 +54,7 @@ class TrainingSample:
 
     kind: str
     seed: int
-    image: PIL.Image.Image | None = None
+    image: NDArray[np.uint8] | None = None
     person_mask: PIL.Image.Image | None = None
     caption: str | None = None
     person_label: int = UNKNOWN_PERSON
@@ -171,17 +174,19 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
 
     def _picture(
         self, row: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[PIL.Image.Image, PIL.Image.Image | None]:
+    ) -> tuple[NDArray[np.uint8], PIL.Image.Image | None]:
         """The row's picture and mask (resized to the picture where it is of another size), augmented."""
-        image = _decode(row, "image").convert("RGB")
+        image = _decode(row, "image", decode_rgb)
+        size = (image.shape[1], image.shape[0])
         person_mask = None
         if row.get("person_mask") is not None:
-            person_mask = _decode(row, "person_mask").convert("L")
-            if person_mask.size != image.size:
-                person_mask = person_mask.resize(image.size, PIL.Image.Resampling.NEAREST)
+            person_mask = _decode(row, "person_mask", datasets.Image().decode_example).convert("L")
+            if person_mask.size != size:
+                person_mask = person_mask.resize(size, PIL.Image.Resampling.NEAREST)
         if self._augmentation is None:
             return image, person_mask
-        return self._augmentation(image, person_mask, rng)
+        augmented, person_mask = self._augmentation(PIL.Image.fromarray(image), person_mask, rng)
+        return np.asarray(augmented), person_mask
 
 
 class _Examples:
@@ -305,10 +310,10 @@ def _undecoded(source: datasets.Dataset, columns: list[str]) -> datasets.Dataset
     return source
 
 
-def _decode(row: dict[str, Any], column: str) -> PIL.Image.Image:
+def _decode(row: dict[str, Any], column: str, decode: Callable[[dict[str, Any]], Decoded]) -> Decoded:
     try:
-        return datasets.Image().decode_example(row[column])
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        return decode(row[column])
+    except DECODE_ERRORS as error:
         stored = row[column].get("path") or row["image_path"]
         raise DatasetError(
             f"{stored}: the {column} of {row['image_path']} cannot be decoded ({error}); restore or remove the file"

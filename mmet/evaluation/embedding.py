@@ -27,6 +27,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from mmet.data.decoding import DECODE_ERRORS, decode_rgb
 from mmet.data.schema import DatasetError
 from mmet.distributed import compute_on_all, compute_once
 from mmet.evaluation.cache import EmbeddingCache, Rows, ShardWriter
@@ -218,9 +219,11 @@ class ItemReader:
     """Reads what items consist of: pictures in RGB and captions."""
 
     def __init__(self, dataset: Dataset, items: Items) -> None:
-        columns = {"image": ["image"], "text": ["captions"], "both": ["image", "captions"]}[items.modality]
+        pictures, captions = ["image", "image_path"], ["captions"]
+        columns = {"image": pictures, "text": captions, "both": pictures + captions}[items.modality]
         self._rows = dataset.select_columns(columns)
-        self._files = dataset.select_columns(["image", "image_path"]).cast_column("image", ImageFeature(decode=False))
+        if "image" in columns:
+            self._rows = self._rows.cast_column("image", ImageFeature(decode=False))
         self._items = items
 
     def read(self, positions: NDArray[np.int64]) -> RawBatch:
@@ -238,15 +241,13 @@ class ItemReader:
 
     def _read_row(self, index: int) -> dict[str, Any]:
         """One row, its image in RGB."""
-        try:
-            row = self._rows[index]
-            if "image" in row:
-                row["image"] = row["image"].convert("RGB")
-        # What Pillow raises for damaged, truncated, oversized and absent files.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            file = self._files[index]
-            path = file["image"]["path"] or file["image_path"]
-            raise DatasetError(f"cannot read image {path}: {error}. Restore or remove the file") from error
+        row = self._rows[index]
+        if "image" in row:
+            try:
+                row["image"] = Image.fromarray(decode_rgb(row["image"]))
+            except DECODE_ERRORS as error:
+                path = row["image"]["path"] or row["image_path"]
+                raise DatasetError(f"cannot read image {path}: {error}. Restore or remove the file") from error
         return row
 
 

@@ -22,6 +22,7 @@ from mmet.evaluation.figures import plot_cmc, plot_reliability, plot_roc, save_f
 from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.ranking import RankMetrics
 from mmet.evaluation.search import REPORTED_RANKS
+from mmet.evaluation.seeds import SeedValues
 
 HEADER = ("data", "query→gallery", "system", "mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery")
 NUM_TEXT_COLUMNS = 3
@@ -163,7 +164,7 @@ def summarize_seeds(records: Sequence[ResultRecord], systems: Sequence[str]) -> 
 
     Returns:
         An entry for each task: `data`, `data_root`, `protocol`, `query`, `gallery`, `systems`, and by metric its
-        `mean`, `std` and `values` in the order of `systems`.
+        `mean`, `std` and `values` in the order of `systems` (`SeedValues`).
     """
     groups: dict[tuple[str, str, str, str, str], dict[str, dict[str, float]]] = {}
     for record in records:
@@ -175,9 +176,8 @@ def summarize_seeds(records: Sequence[ResultRecord], systems: Sequence[str]) -> 
         summary["systems"] = [system for system in systems if system in by_system]
         summary["metrics"] = {}
         for metric in next(iter(by_system.values())):
-            values = [by_system[system][metric] for system in summary["systems"]]
-            spread = float(np.std(values, ddof=1))
-            summary["metrics"][metric] = {"mean": float(np.mean(values)), "std": spread, "values": values}
+            values = SeedValues(tuple(by_system[system][metric] for system in summary["systems"]))
+            summary["metrics"][metric] = values.to_json()
         summaries.append(summary)
     return summaries
 
@@ -362,7 +362,7 @@ def _seed_section(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
             summary["data"],
             f"{summary['query']}→{summary['gallery']}",
             ", ".join(summary["systems"]),
-            *(f"{100 * m['mean']:.1f} ± {100 * m['std']:.1f}" for m in summary["metrics"].values()),
+            *(str(SeedValues(tuple(100 * value for value in m["values"]))) for m in summary["metrics"].values()),
         )
         for summary in seeds
     ]

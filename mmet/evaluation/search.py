@@ -21,7 +21,7 @@ from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
 from mmet.evaluation.ranking import RankMetrics, rank_blocks, summarize_ranks
 from mmet.evaluation.reranking import Metric, prepare_reranking
-from mmet.evaluation.task_metrics import task_metrics
+from mmet.evaluation.task_metrics import DrawnRanks, draw_ranks, task_metrics
 
 REPORTED_RANKS = (1, 5, 10)
 
@@ -102,6 +102,7 @@ class SearchResult:
         query_embeddings: `(Q, D)` as they were searched with; None for systems that embed nothing.
         gallery_embeddings: `(G, D)`; likewise.
         rescored: what the cross-encoder or re-ranking put in order first, if one did.
+        drawn: under protocols that draw their galleries, the ranks in each of them.
     """
 
     task: RetrievalTask
@@ -109,6 +110,7 @@ class SearchResult:
     query_embeddings: NDArray[np.float32] | None = None
     gallery_embeddings: NDArray[np.float32] | None = None
     rescored: RescoredEntries | None = None
+    drawn: DrawnRanks | None = None
 
     def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Those of queries and gallery. Raises `ValueError` for a system that embeds nothing."""
@@ -119,8 +121,12 @@ class SearchResult:
     def headline_values(self) -> dict[str, NDArray[np.float64]] | None:
         """Per-query values `(Q,)` whose means are the reported metrics, by their names in `results.json`.
 
-        A query that is in no mean has NaN. None where galleries are drawn, so that a query has no one rank.
+        A query that is in no mean has NaN. Where galleries are drawn, a query's values are its means over the draws.
+        None where only means are known.
         """
+        if self.drawn is not None:
+            precisions, drawn = self.drawn.precisions(), self.drawn
+            return {"mAP": precisions, "mINP": precisions, **{f"rank{k}": drawn.hits(k) for k in REPORTED_RANKS}}
         per_query = self.metrics.per_query
         if per_query is None:
             return None
@@ -186,6 +192,9 @@ def run_search(
             task, query_embeddings, gallery_embeddings, options.rerank, max_rank=max_rank
         )
         return SearchResult(task, metrics, query_embeddings, gallery_embeddings, rescored)
+    if task.rules.single_shot is not None:
+        drawn = draw_ranks(task, query_embeddings, gallery_embeddings, task.rules.single_shot)
+        return SearchResult(task, drawn.metrics(max_rank), query_embeddings, gallery_embeddings, drawn=drawn)
     if not options.itm_top_k or matcher is None:
         metrics = task_metrics(task, query_embeddings, gallery_embeddings, max_rank=max_rank)
         return SearchResult(task, metrics, query_embeddings, gallery_embeddings)

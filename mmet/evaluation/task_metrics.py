@@ -7,6 +7,7 @@ chance = expected_task_metrics(task, max_rank=50)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def task_metrics(
     """
     rules = task.rules
     if rules.single_shot is not None:
-        return single_shot_metrics(task, query_embeddings, gallery_embeddings, rules.single_shot, max_rank=max_rank)
+        return draw_ranks(task, query_embeddings, gallery_embeddings, rules.single_shot).metrics(max_rank)
     return rank_metrics(
         query_embeddings,
         gallery_embeddings,
@@ -55,38 +56,67 @@ def task_metrics(
     )
 
 
-def single_shot_metrics(
+@dataclass(frozen=True, eq=False)
+class DrawnRanks:
+    """What queries achieved in galleries that were drawn for them, one image a person (Li et al., DeepReID, 2014).
+
+    Attributes:
+        ranks: `(draws, Q)` int64, rank of the one true match in each draw, 1 = best; 0 for queries without one.
+        num_gallery: entries of a drawn gallery, the largest where cameras show unequally many persons.
+    """
+
+    ranks: NDArray[np.int64]
+    num_gallery: int
+
+    def metrics(self, max_rank: int) -> RankMetrics:
+        """Means over the draws and the queries that have a match. With one match, AP and INP are both 1 / its rank."""
+        valid = self.ranks[0] > 0
+        ranks = self.ranks[:, valid]
+        precision = float((1 / ranks).mean())
+        hits = np.bincount(np.minimum(ranks, max_rank + 1).ravel(), minlength=max_rank + 2)[1 : max_rank + 1]
+        return RankMetrics(
+            mAP=precision,
+            mINP=precision,
+            cmc=np.cumsum(hits) / ranks.size,
+            num_queries=len(valid),
+            num_valid_queries=int(valid.sum()),
+            num_gallery=self.num_gallery,
+        )
+
+    def precisions(self) -> NDArray[np.float64]:
+        """The mean of each query's AP over the draws `(Q,)`; NaN for queries without a match."""
+        return np.where(self.ranks > 0, 1 / np.maximum(self.ranks, 1), np.nan).mean(axis=0)
+
+    def hits(self, rank: int) -> NDArray[np.float64]:
+        """The share of the draws in which each query's match is among the first `rank` entries `(Q,)`; likewise."""
+        return np.where(self.ranks > 0, self.ranks <= rank, np.nan).mean(axis=0)
+
+
+def draw_ranks(
     task: RetrievalTask,
     query_embeddings: NDArray[np.float32],
     gallery_embeddings: NDArray[np.float32],
     shot: SingleShot,
-    *,
-    max_rank: int,
-) -> RankMetrics:
-    """Means over galleries of one image a person, drawn from all cameras but the query's (Li et al., DeepReID, 2014).
+) -> DrawnRanks:
+    """Rank galleries of one image a person, drawn from all cameras but the query's.
 
-    Queries of one camera share a drawn gallery. With one true match, AP and INP are both 1 / its rank.
+    Queries of one camera share a drawn gallery. Every query that has a match has one in every draw.
     """
-    num_valid = int(np.count_nonzero(task.matches().counts()[0]))
-    drawn = []
-    for queries, gallery in _single_shot_galleries(task, shot):
+    ranks = np.zeros((shot.repeats, len(task.query)), dtype=np.int64)
+    num_gallery = 0
+    for draw, queries, gallery in _single_shot_galleries(task, shot):
         metrics = rank_metrics(
             query_embeddings[queries],
             gallery_embeddings[gallery],
             task.query.person_ids[queries],
             task.gallery.person_ids[gallery],
-            max_rank=max_rank,
+            max_rank=1,
+            return_per_query=True,
         )
-        drawn.append(metrics)
-    weights = [metrics.num_valid_queries for metrics in drawn]
-    return RankMetrics(
-        mAP=float(np.average([metrics.mAP for metrics in drawn], weights=weights)),
-        mINP=float(np.average([metrics.mINP for metrics in drawn], weights=weights)),
-        cmc=np.average([metrics.cmc for metrics in drawn], axis=0, weights=weights),
-        num_queries=len(task.query),
-        num_valid_queries=num_valid,
-        num_gallery=max(metrics.num_gallery for metrics in drawn),
-    )
+        assert metrics.per_query is not None
+        ranks[draw, queries] = metrics.per_query.first_rank
+        num_gallery = max(num_gallery, metrics.num_gallery)
+    return DrawnRanks(ranks, num_gallery)
 
 
 def expected_task_metrics(task: RetrievalTask, *, max_rank: int) -> RankMetrics:
@@ -97,7 +127,7 @@ def expected_task_metrics(task: RetrievalTask, *, max_rank: int) -> RankMetrics:
     # Which images are drawn plays no part: a valid query has one match among as many entries as persons were drawn.
     num_matches = np.zeros(len(task.query), dtype=np.int64)
     num_candidates = np.ones(len(task.query), dtype=np.int64)
-    for queries, gallery in _single_shot_galleries(task, SingleShot(1, rules.single_shot.seed, 0)):
+    for _, queries, gallery in _single_shot_galleries(task, SingleShot(1, rules.single_shot.seed, 0)):
         num_matches[queries] = np.isin(task.query.person_ids[queries], task.gallery.person_ids[gallery])
         num_candidates[queries] = len(gallery)
     return expected_metrics(num_matches, num_candidates, int(num_candidates.max()), max_rank=max_rank)
@@ -105,15 +135,15 @@ def expected_task_metrics(task: RetrievalTask, *, max_rank: int) -> RankMetrics:
 
 def _single_shot_galleries(
     task: RetrievalTask, shot: SingleShot
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The queries of a camera with a true match, and a gallery drawn for them, for every repeat; positions."""
+) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    """The number of a draw, the queries of a camera with a true match, and a gallery drawn for them; positions."""
     if task.query_exclusion_ids is None or task.gallery_exclusion_ids is None:
         raise ValueError(f"protocol {task.protocol!r} expects cameras")
     valid = task.matches().counts()[0] > 0
     rng = np.random.default_rng(shot.seed)
-    for _ in range(shot.repeats):
+    for draw in range(shot.repeats):
         for camera in np.unique(task.query_exclusion_ids[valid]):
             others = np.flatnonzero((task.gallery_exclusion_ids != camera) | (camera == NO_CAMERA))
             shuffled = rng.permutation(others)
             _, first = np.unique(task.gallery.person_ids[shuffled], return_index=True)
-            yield np.flatnonzero(valid & (task.query_exclusion_ids == camera)), np.sort(shuffled[first])
+            yield draw, np.flatnonzero(valid & (task.query_exclusion_ids == camera)), np.sort(shuffled[first])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from mmet.ablate.experiments import METRICS, TABLES
+from mmet.ablate.experiments import METRICS, TABLES, Row
 from mmet.ablate.runs import MissingDataError, Runner
 from mmet.arguments import build_config, parse_arguments
 from mmet.data import dataset_names
@@ -66,9 +66,22 @@ def test_rows__one_training_serves_the_rows_that_share_it(tmp_path):
     assert len({str([runner.fields_of(stage, None, seed=1) for stage in stages]) for stages in shared}) == 1
 
 
+def test_rows__all_of_them_have_a_small_form():
+    assert all(row.small_stages for _, row in ROWS)
+
+
+def test_rows__randperson_is_read_without_sentences(tmp_path):
+    row = next(row for _, row in ROWS if row.title.startswith("RandPerson"))
+    masked, identity = (
+        Runner(tmp_path, DATA, size="small").fields_of(stage, None, seed=1) for stage in row.small_stages
+    )
+    assert (masked["batch_mix"], identity["batch_mix"]) == ({"image": 1}, {"identity_image": 1})
+    assert masked["image_data"] == identity["paired_data"] == [DATA["randperson"]]
+
+
 def test_rows__missing_data_or_size_is_said(tmp_path):
     runner = Runner(tmp_path, {"market1501": DATA["market1501"]})
     with pytest.raises(MissingDataError, match="no folder of finegpr"):
         runner.train(TABLES[1].rows[0], seed=1)
     with pytest.raises(MissingDataError, match="no small form"):
-        Runner(tmp_path, DATA, size="small").train(TABLES[4].rows[0], seed=1)
+        Runner(tmp_path, DATA, size="small").train(Row("row", TABLES[4].rows[0].stages, ()), seed=1)

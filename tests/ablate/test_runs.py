@@ -9,7 +9,7 @@ import yaml
 from mmet.ablate import runs
 from mmet.ablate.__main__ import main, parse_settings
 from mmet.ablate.experiments import Row, Stage
-from mmet.ablate.runs import Runner, fingerprint, merge_fields, settings_for
+from mmet.ablate.runs import NotTrainedError, Runner, fingerprint, merge_fields, settings_for
 
 FIRST = {
     "output_dir": "nowhere",
@@ -82,6 +82,18 @@ def test_train_stage__finished_runs_are_not_repeated_and_others_continue(runner,
     assert len(calls) == 3
 
 
+def test_train_stage__report_only_trains_nothing(runner, monkeypatch):
+    stage = Stage("a", "masked", "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_run", lambda recipe: (recipe.parent / "training_result.json").write_text("{}"))
+        finished = runner.train_stage(stage, None, seed=1)
+    monkeypatch.setattr(runner, "_run", lambda recipe: pytest.fail("trained"))
+    runner.report_only = True
+    assert runner.train_stage(stage, None, seed=1) == finished
+    with pytest.raises(NotTrainedError, match=r"a-seed2-\w+ is not trained to its end"):
+        runner.train_stage(stage, None, seed=2)
+
+
 def test_run__resumes_whatever_is_there(runner, monkeypatch, recipes):
     seen = []
     monkeypatch.setattr(runs, "parse_arguments", lambda arguments: seen.append(arguments) or ())
@@ -130,10 +142,10 @@ def tables_of(printed):
 
 
 @pytest.mark.slow
-def test_main__tables_1_and_2_on_a_tiny_world_and_again_from_what_is_kept(tmp_path, capsys, monkeypatch):
+def test_main__tables_on_a_tiny_world_and_again_from_what_is_kept(tmp_path, capsys, monkeypatch):
     world = ["--world_persons", 24, "--world_images", 4, "--world_test_persons", 6]
     settings = ["codebook_images=32", "disable_tqdm=true"]
-    command = ["--tables", 1, 2, "--seeds", 2, "--data", "synthetic", "--output", tmp_path, "--max_steps", 2]
+    command = ["--tables", 1, 2, 3, 4, "--seeds", 2, "--data", "synthetic", "--output", tmp_path, "--max_steps", 2]
     command = [*map(str, (*command, *world, "--set", *settings))]
     assert main(command) == 0
     printed = tables_of(capsys.readouterr().out)
@@ -150,7 +162,9 @@ def test_main__tables_1_and_2_on_a_tiny_world_and_again_from_what_is_kept(tmp_pa
         kept.unlink()
     assert main(command) == 0
     assert tables_of(capsys.readouterr().out) == printed
-    # A run that has to be done again is done again, and alone.
+    # A run that has to be done again is done again, and alone; without it the table says how many seeds it has.
     shutil.rmtree(next((tmp_path / "runs").glob("baseline-seed2-*")))
+    assert main([*command, "--report_only"]) == 0
+    assert "Baseline (image encoder, identities alone): 1 of 2 seeds so far" in tables_of(capsys.readouterr().out)
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         main(command)

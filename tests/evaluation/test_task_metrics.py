@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from datasets import DatasetDict
 
 from mmet.evaluation import Items, RetrievalTask, expected_task_metrics, rank_metrics, task_metrics
+from mmet.evaluation.bootstrap import BootstrapOptions, bootstrap_means
 from mmet.evaluation.search import SearchOptions, run_search
 
 
@@ -73,6 +76,47 @@ def test_task_metrics__classic_is_seeded(classic):
     task, embeddings = classic
     first, again = (task_metrics(task, embeddings, embeddings, max_rank=10) for _ in range(2))
     np.testing.assert_array_equal(first.cmc, again.cmc)
+
+
+def test_headline_values__classic_means_over_the_draws_have_the_metrics_as_their_means(classic):
+    task, embeddings = classic
+    task.query.person_ids[7] = 99  # of nobody in the gallery
+    result = run_search(task, embeddings, embeddings, max_rank=10)
+    values = result.headline_values()
+    means = {name: np.nanmean(own) for name, own in values.items()}
+    metrics = result.metrics
+    assert means == pytest.approx(
+        {"mAP": metrics.mAP, "mINP": metrics.mINP, **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)}}
+    )
+    for own in values.values():
+        assert np.flatnonzero(np.isnan(own)).tolist() == [7]
+    assert metrics.num_valid_queries == 59
+    assert 0 < means["rank1"] < means["mAP"] < 1
+
+
+def test_bootstrap_means__classic_intervals_are_those_of_all_samples_of_persons():
+    """Against every sample of four persons there is, each evaluated by itself: the draws do not depend on queries."""
+    persons, cameras = np.repeat(np.arange(4), [2, 4, 6, 8]), np.tile([1, 2], 10)
+    gallery_persons, gallery_cameras = np.repeat(np.arange(9), 6), np.tile([1, 2, 2, 1, 2, 1], 9)
+    rng = np.random.default_rng(3)
+    query, gallery = (
+        (rng.normal(size=(9, 6))[ids] + rng.normal(size=(len(ids), 6))).astype(np.float32)
+        for ids in (persons, gallery_persons)
+    )
+
+    def evaluate(chosen):
+        ids = persons[chosen], gallery_persons, cameras[chosen], gallery_cameras
+        return run_search(make_task("cuhk03-classic", *ids), query[chosen], gallery, max_rank=10)
+
+    alone = [evaluate(persons == person).metrics for person in range(4)]
+    values, options = evaluate(persons >= 0).headline_values(), BootstrapOptions(40_000, "person", 0.8)
+    received = bootstrap_means(values, persons, options)
+    samples = np.array(list(product(range(4), repeat=4)))  # all 256 are equally likely
+    counts = np.array([2, 4, 6, 8])[samples]
+    for name, figures in (("mAP", [one.mAP for one in alone]), ("rank1", [one.rank(1) for one in alone])):
+        means = (np.array(figures)[samples] * counts).sum(axis=1) / counts.sum(axis=1)
+        expected = np.percentile(means, [10, 90], method="inverted_cdf")
+        np.testing.assert_allclose((received[name].low, received[name].high), expected, atol=0.005)
 
 
 def test_expected_task_metrics__classic_is_one_in_as_many_as_persons(classic):

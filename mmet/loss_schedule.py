@@ -1,0 +1,59 @@
+"""Loss weights that change while training goes on: masked first and fading out, identities fading in.
+
+    schedule = LossSchedule({"mim": [[0, 1], [0.5, 1], [1, 0]]})
+    schedule.factors(0.75)      # {"mim": 0.5}: what `mim_weight` is multiplied with after three quarters of the steps
+
+A factor depends on the share of the steps that are done and on nothing else, so a resumed run has the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from modeling_mmet import LOSS_NAMES
+
+
+class LossSchedule:
+    """
+    Factors of loss weights, linear between given points; constant before the first and after the last.
+
+    Args:
+        points: for each loss of `LOSS_NAMES` that changes, its `[share of the steps done, factor]` in ascending order.
+
+    Raises:
+        ValueError: for an unknown loss, and for points that are none, not pairs, outside their range or out of order.
+    """
+
+    def __init__(self, points: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        self.points = {name: _checked_points(name, given) for name, given in points.items()}
+
+    def factors(self, done: float) -> dict[str, float]:
+        """The factor of each scheduled loss once a share `done` of the steps, from 0 to 1, is done."""
+        return {
+            name: float(np.interp(done, [share for share, _ in points], [factor for _, factor in points]))
+            for name, points in self.points.items()
+        }
+
+    def to_json(self) -> dict[str, list[list[float]]]:
+        """The points, as a recipe has them."""
+        return {name: [list(point) for point in points] for name, points in self.points.items()}
+
+
+def _checked_points(name: str, given: Any) -> tuple[tuple[float, float], ...]:
+    if name not in LOSS_NAMES:
+        raise ValueError(f"loss_schedule: expected losses among {', '.join(LOSS_NAMES)}, received {name!r}")
+    expected = f"loss_schedule: expected [share of the steps, factor] pairs for {name}, such as [[0, 1], [1, 0]]"
+    try:
+        points = tuple((float(share), float(factor)) for share, factor in given)
+    except (TypeError, ValueError):
+        raise ValueError(f"{expected}, received {given!r}") from None
+    shares = [share for share, _ in points]
+    in_range = all(0 <= share <= 1 and factor >= 0 and math.isfinite(factor) for share, factor in points)
+    if not points or not in_range or any(later <= earlier for earlier, later in pairwise(shares)):
+        raise ValueError(f"{expected} with ascending shares in [0, 1] and factors of at least 0, received {given!r}")
+    return points
