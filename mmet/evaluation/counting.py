@@ -27,7 +27,7 @@ FLAG_BYTES = 2**22
 WORD, LANES = 8, 8
 """Flags are added as the bytes of 64-bit integers, eight integers at a time."""
 
-GROUP_ROWS = 64
+GROUP_ROWS = 128
 """Rows handled together: enough to find some with equally many matches, and so few that in a gallery ordered by person
 their matches lie close together."""
 
