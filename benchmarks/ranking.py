@@ -2,7 +2,7 @@
 
 The embeddings are synthetic with the structure of Market-1501 (`market_like.py`): as drawn, where many matches are
 ahead of most candidates, and with the gallery's rows exchanged at random, so that matches lie anywhere in the ranking.
-The bare product is Q×G in blocks that are thrown away, with the same library, threads and size of a block. Both take
+The bare product is Q×G in blocks that are thrown away, with the same library and as many threads. Both take
 turns in a process of its own that loads the embeddings; the ratio is the median over turns of one ranking and the
 products right before and after it. Memory is what ranking adds to the imports and to the embeddings in their arrays.
 
@@ -101,7 +101,7 @@ def measure(path: Path, turns: int) -> dict[str, float]:
 
 
 def bare_product(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
-    """Q×G, a block of the size that ranking uses at a time."""
+    """Q×G with all of BLAS's threads, a block of scores at a time."""
     block_rows = max(1, BLOCK_BYTES // (len(gallery) * gallery.itemsize))
     buffer = np.empty((min(block_rows, len(query)), len(gallery)), dtype=np.float32)
     for start in range(0, len(query), block_rows):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mmet.evaluation.matches import GalleryMatches, PersonEntries
 
@@ -43,6 +44,11 @@ class MatchRanks:
     counts: NDArray[np.int64]
     ranks: NDArray[np.int64]
 
+    @classmethod
+    def joined(cls, parts: Sequence[MatchRanks]) -> MatchRanks:
+        """The ranks of consecutive queries."""
+        return cls(np.concatenate([part.counts for part in parts]), np.concatenate([part.ranks for part in parts]))
+
 
 def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches, num_threads: int) -> MatchRanks:
     """Rank every query's true matches by blocks of scores.
@@ -69,7 +75,38 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
             start = stop
     if start != matches.num_queries:
         raise ValueError(f"expected scores of {matches.num_queries} queries, received {start} rows")
-    return MatchRanks(np.concatenate([part.counts for part in parts]), np.concatenate([part.ranks for part in parts]))
+    return MatchRanks.joined(parts)
+
+
+def rank_computed_matches(
+    compute: Callable[[slice, NDArray[np.float32]], None], matches: GalleryMatches, block_rows: int, num_threads: int
+) -> MatchRanks:
+    """The same where each thread computes the scores of its own blocks, so that no thread waits for another.
+
+    Args:
+        compute: writes the scores of some consecutive queries into `(B, G)`; as those of `rank_matches`. Its matrix
+            products run in the one thread that calls it.
+        matches: of all queries.
+        block_rows: queries a block.
+        num_threads: threads that compute and count. The result does not depend on it.
+    """
+    starts = range(0, matches.num_queries, block_rows)
+    num_threads = min(num_threads, len(starts))
+    buffers = [np.empty((block_rows, matches.num_gallery), dtype=np.float32) for _ in range(num_threads)]
+
+    def rank_block(start: int) -> MatchRanks:
+        rows = slice(start, min(start + block_rows, matches.num_queries))
+        buffer = buffers.pop()
+        try:
+            scores = buffer[: rows.stop - start]
+            compute(rows, scores)
+            return _rank_rows(scores, matches.entries(start, rows.stop), map, num_threads=1)
+        finally:
+            buffers.append(buffer)
+
+    # BLAS would put all its threads to each product, one product after the other, and let them spin in between.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads) as threads:
+        return MatchRanks.joined(list(threads.map(rank_block, starts)))
 
 
 def _rank_rows(

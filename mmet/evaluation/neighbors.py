@@ -7,7 +7,8 @@ Distances are symmetric, so half of the matrix product is enough: each block of 
 after it, and a block of scores serves its rows and its columns. No row is ever sorted. The best score of each of a few
 dozen groups of candidates is kept, and the `count`-th best of these is a bound that at least `count` candidates reach;
 the few scores above the bound are copied out and sorted in the end. Points are visited in a shuffled order (of a fixed
-seed), which makes the bounds tight whatever the order of the data.
+seed), which makes the bounds tight whatever the order of the data; where the first points are to keep their distances
+to all others, such as queries theirs to the gallery, they are visited first.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ Definitions, for a query whose P true matches have the ranks r_1 < … < r_P (1 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,15 +26,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID
-from mmet.evaluation.counting import MatchRanks, rank_matches
+from mmet.evaluation.counting import MatchRanks, rank_computed_matches, rank_matches
 from mmet.evaluation.inputs import check_ids, check_shapes, matrix_and_lengths, select_cameras
 from mmet.evaluation.matches import GalleryMatches
 
 AveragePrecision = Literal["mean-precision", "trapezoid"]
 Denominator = Literal["valid", "all"]
 
-BLOCK_BYTES = 256 * 2**20
-"""Default size of a block of scores: matrix products of fewer rows take longer in all."""
+BLOCK_BYTES = 64 * 2**20
+"""Default size of a block of scores, of which each thread has one: products of fewer rows take longer in all."""
+
+BLOCKS_TOGETHER = 8
+"""Blocks come in multiples of this many, so that threads have equal shares of them."""
 
 UNIT_LENGTH_TOLERANCE = 2**-22
 """How far the length of a row that was normalised in float32 can be from one: two units in the last place."""
@@ -120,8 +123,10 @@ def rank_metrics(
         denominator: means are over the `valid` queries, or over `all`, of which those without a true match give 0 (as
             the Matlab code of Market-1501 divides).
         return_per_query: whether the result has `per_query`.
-        block_bytes: memory for one block of scores; at least one query's scores are held.
-        num_threads: threads that count; None for as many as torch uses. The result does not depend on it.
+        block_bytes: memory for one block of scores, of which each thread has one; at least one query's scores are
+            held. Queries are shared out evenly, so that blocks may be smaller.
+        num_threads: threads that multiply and count; None for as many as torch uses. BLAS libraries are held to one
+            thread each meanwhile. The result does not depend on it.
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinite embeddings, no query with a true match, or an option that
@@ -137,14 +142,15 @@ def rank_metrics(
     if not clean.all():
         gallery, gallery_lengths = gallery[clean], gallery_lengths[clean]
     matches = GalleryMatches(person_ids[0], person_ids[1][clean], *select_cameras(camera_ids, clean))
-    return rank_blocks(
-        _score_blocks(query, gallery, np.reciprocal(gallery_lengths), block_bytes),
+    matches.require_valid_query()
+    ranks = rank_computed_matches(
+        _Scorer(query, gallery, np.reciprocal(gallery_lengths)),
         matches,
-        max_rank=max_rank,
-        ap=ap,
-        denominator=denominator,
-        return_per_query=return_per_query,
-        num_threads=num_threads,
+        _num_block_rows(len(query), len(gallery), block_bytes),
+        num_threads or torch.get_num_threads(),
+    )
+    return summarize_ranks(
+        ranks, matches.num_gallery, max_rank, ap=ap, denominator=denominator, return_per_query=return_per_query
     )
 
 
@@ -184,26 +190,33 @@ def _check_options(max_rank: int, ap: str, denominator: str) -> None:
         raise ValueError(f"expected denominator valid or all, received {denominator!r}")
 
 
-def _score_blocks(
-    query: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    gallery_scales: NDArray[np.float32],
-    block_bytes: int,
-) -> Iterator[NDArray[np.float32]]:
-    """Cosine similarities `(B, G)` of consecutive queries, up to each query's own length. Blocks share one buffer.
+def _num_block_rows(num_queries: int, num_gallery: int, block_bytes: int) -> int:
+    """Queries a block, no more than fit and the same for all blocks but the last."""
+    fitting = max(1, block_bytes // (num_gallery * np.dtype(np.float32).itemsize))
+    num_blocks = -(-num_queries // (fitting * BLOCKS_TOGETHER)) * BLOCKS_TOGETHER
+    return -(-num_queries // num_blocks)
+
+
+class _Scorer:
+    """Cosine similarities `(B, G)` of consecutive queries, up to each query's own length.
 
     A query's length scales all its scores alike and cannot change a rank. The gallery's lengths are divided out of the
     scores, not of the rows, which spares a copy of the gallery; rows that are normalised already, as far as float32
     can tell, are taken as they are.
     """
-    is_normalised = bool(np.all(np.abs(gallery_scales - 1) <= UNIT_LENGTH_TOLERANCE))
-    block_rows = max(1, min(len(query), block_bytes // (len(gallery) * gallery.itemsize)))
-    buffer = np.empty((block_rows, len(gallery)), dtype=np.float32)
-    for start in range(0, len(query), block_rows):
-        scores = np.matmul(query[start : start + block_rows], gallery.T, out=buffer[: len(query) - start])
-        if not is_normalised:
-            scores *= gallery_scales
-        yield scores
+
+    def __init__(
+        self, query: NDArray[np.float32], gallery: NDArray[np.float32], gallery_scales: NDArray[np.float32]
+    ) -> None:
+        self.query = query
+        self.gallery = gallery
+        is_normalised = bool(np.all(np.abs(gallery_scales - 1) <= UNIT_LENGTH_TOLERANCE))
+        self.scales = None if is_normalised else gallery_scales
+
+    def __call__(self, rows: slice, out: NDArray[np.float32]) -> None:
+        np.matmul(self.query[rows], self.gallery.T, out=out)
+        if self.scales is not None:
+            out *= self.scales
 
 
 def summarize_ranks(

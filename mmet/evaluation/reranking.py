@@ -7,7 +7,8 @@
 Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017): two points are near if
 they share k-reciprocal neighbours. The published code holds several (Q+G)×(Q+G) matrices, of which nearly all is zeros
 or never looked at. Here the points' neighbour lists come from one blockwise pass (`nearest_neighbors`), neighbour sets
-and their weights are sparse rows, and final distances are handed out a block of queries at a time.
+and their weights are sparse rows, and final distances are handed out a block of queries at a time. The distances of
+the queries to the gallery are kept from that pass where they fit into `KEPT_BYTES`, and computed again otherwise.
 
 What the published code does, and so does this: distances are squared Euclidean; every row is divided by its maximum
 over all points, queries included; a point belongs to its own neighbours; half of k1 is rounded half to even. Where the

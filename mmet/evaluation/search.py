@@ -19,7 +19,7 @@ from mmet.evaluation.counting import MatchRanks
 from mmet.evaluation.expansion import expand_queries, merge_queries
 from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
-from mmet.evaluation.ranking import BLOCK_BYTES, RankMetrics, rank_blocks, summarize_ranks
+from mmet.evaluation.ranking import RankMetrics, rank_blocks, summarize_ranks
 from mmet.evaluation.reranking import Metric, prepare_reranking
 from mmet.evaluation.task_metrics import DrawnRanks, draw_ranks, task_metrics
 
@@ -231,7 +231,7 @@ def rerank_gallery(
     scores = np.full((len(query_embeddings), RERANKED_HEAD), -np.inf, dtype=np.float32)
 
     def blocks() -> Iterator[NDArray[np.float32]]:
-        for queries, distances in reranking.blocks(BLOCK_BYTES):
+        for queries, distances in reranking.blocks():
             np.negative(distances, out=distances)
             _, is_removed = label_pairs(task, queries)
             for row, query in enumerate(range(queries.start, queries.stop)):
