@@ -210,9 +210,11 @@ def build_row(title: str, trial: Trial) -> Row:
     return Row(title, (), tuple(stages))
 
 
-def draw_source(folder: Path, persons: int, size: tuple[int, int], *, layout: str = SOURCE) -> str:
-    """`layout=folder` of the first persons of a source world."""
+def draw_source(folder: Path, persons: int, size: tuple[int, int], *, layout: str = SOURCE, draw: bool = True) -> str:
+    """`layout=folder` of the first persons of a source world, drawn if asked for."""
     world = folder / f"{layout}_{persons}_{size[0]}x{size[1]}"
+    if not draw:
+        return f"{layout}={world}"
     write_world(
         layout,
         world,
@@ -225,11 +227,14 @@ def draw_source(folder: Path, persons: int, size: tuple[int, int], *, layout: st
     return f"{layout}={world}"
 
 
-def draw_targets(folder: Path, size: tuple[int, int]) -> dict[str, str]:
+def draw_targets(folder: Path, size: tuple[int, int], *, draw: bool = True) -> dict[str, str]:
     """Unseen persons before cameras of another look, and other unseen persons in the look of the training pictures."""
     found, counts = {}, WorldSize()
     for name, style in ((UNSEEN_LOOK, "target"), (TRAINING_LOOK, "source")):
         world = folder / f"{name}_{size[0]}x{size[1]}"
+        found[name] = f"market1501={world}"
+        if not draw:
+            continue
         write_world(
             "market1501",
             world,
@@ -241,7 +246,6 @@ def draw_targets(folder: Path, size: tuple[int, int]) -> dict[str, str]:
             image_height=size[0],
             image_width=size[1],
         )
-        found[name] = f"market1501={world}"
     return found
 
 
@@ -249,7 +253,7 @@ def without_silhouettes(argument: str) -> str:
     """The same world, by links, without its masks."""
     layout, world, _ = parse_data_argument(argument)
     copy = world.with_name(f"{world.name}_no_masks")
-    if not copy.is_dir():
+    if world.is_dir() and not copy.is_dir():
         unfinished = copy.with_name(f".{copy.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(world, unfinished, copy_function=os.link, ignore=shutil.ignore_patterns(MASK_FOLDER))
@@ -258,16 +262,16 @@ def without_silhouettes(argument: str) -> str:
 
 
 def prepare_runner(trial: Trial, options: argparse.Namespace) -> StudyRunner:
-    """The runner of a trial, with the worlds that it needs drawn."""
-    folder = options.output / "data"
-    targets = draw_targets(folder, trial.image_size)
-    labelled = draw_source(folder, trial.labelled, trial.image_size)
+    """The runner of a trial, with the worlds that it needs drawn unless nothing is to be trained."""
+    folder, draw = options.output / "data", not options.report_only
+    targets = draw_targets(folder, trial.image_size, draw=draw)
+    labelled = draw_source(folder, trial.labelled, trial.image_size, draw=draw)
     first = min(trial.unlabelled, WorldSize().persons)
-    worlds = [draw_source(folder, first, trial.image_size)]
+    worlds = [draw_source(folder, first, trial.image_size, draw=draw)]
     if not trial.silhouettes:
         worlds = [without_silhouettes(world) for world in worlds]
     if trial.unlabelled > first:
-        worlds.append(draw_source(folder, trial.unlabelled - first, trial.image_size, layout=WIDE_SOURCE))
+        worlds.append(draw_source(folder, trial.unlabelled - first, trial.image_size, layout=WIDE_SOURCE, draw=draw))
     runner = StudyRunner(
         options.output,
         {SOURCE: labelled, **targets},
