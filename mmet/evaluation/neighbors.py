@@ -16,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 BLOCK_ROWS = 384
 """Points that meet all later ones at a time."""
@@ -145,7 +147,8 @@ def nearest_neighbors(
         keep_first: how many of the first points keep their distances to all later ones, which takes about four bytes
             for each such pair.
         block_rows: points that meet all later ones at a time; `block_rows` × N scores are held.
-        num_threads: threads that look through scores; None for as many as torch uses. They do not change the result.
+        num_threads: threads that multiply and look through scores; None for as many as torch uses. BLAS libraries are
+            held to one thread each meanwhile. The result does not depend on it.
 
     Raises:
         ValueError: no points, or a count below 1.
@@ -159,7 +162,8 @@ def nearest_neighbors(
     num_threads = num_threads or torch.get_num_threads()
     shuffled = _with_squares(points, half_squares, order)
     search = _Search(shuffled, order, min(count, len(points)), keep_first, block_rows)
-    with ThreadPoolExecutor(num_threads) as threads:
+    # BLAS would put all its threads to one product after the other, and let them spin in between.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads) as threads:
         search.run(threads.map, num_threads)
     return search.result()
 
@@ -202,7 +206,10 @@ class _Search:
         self.num_hits = 0
 
     def run(self, map_shares: Callable[..., Iterable], num_threads: int) -> None:
-        """Visit all blocks; `map_shares` applies a function to each thread's share of a block's tiles."""
+        """Visit all blocks; `map_shares` applies a function to each thread's share of a block's tiles.
+
+        A thread multiplies and looks through tile after tile, while it is in the cache.
+        """
         total = len(self.points)
         buffer = np.empty(min(self.block_rows, total) * total, dtype=np.float32)
         for start in range(0, total, self.block_rows):
@@ -212,10 +219,9 @@ class _Search:
             if start < self.keep_first:
                 scores = np.empty(scores.shape, dtype=np.float32)
                 self.kept.extend(scores[: self.keep_first - start, self.keep_first - start :])
-            np.matmul(rows, self.points[start:].T, out=scores)
             tiles = self._tiles(scores, start)
             shares = [tiles[share::num_threads] for share in range(num_threads)]
-            extremes = [extreme for share in map_shares(self._summarize, shares) for extreme in share]
+            extremes = [extreme for share in map_shares(partial(self._fill, rows), shares) for extreme in share]
             self._finish_rows(slice(start, start + len(rows)), extremes)
             self._bound_columns(start + len(rows))
             for found in map_shares(self._collect, shares):
@@ -248,20 +254,25 @@ class _Search:
         later = [_Tile(scores[:, a:b], start, start + a, width) for a, b in pairwise(edges)]
         return [_Tile(scores[:, :rows], start, start, rows), *later]
 
-    def _summarize(self, tiles: Sequence[_Tile]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Note what tiles say of their columns.
+    def _fill(
+        self, points: NDArray[np.float32], tiles: Sequence[_Tile]
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Compute the scores of tiles, whose rows are these points, and note what they say of their columns.
 
         Returns:
             For each tile the lowest score of each row `(B,)` and the highest ones by group `(B, groups)`. Threads
             share rows, but no columns.
         """
+        extremes = []
         for tile in tiles:
+            np.matmul(points, self.points[tile.columns].T, out=tile.scores)
             if tile.serves_columns:
                 lowest, best = self.lowest[tile.columns], self.group_best[:, tile.columns]
                 np.minimum(lowest, tile.scores.min(axis=0), out=lowest)
                 grouped = tile.scores.reshape(self.groups, -1, tile.scores.shape[1])
                 np.maximum(best, grouped.max(axis=1), out=best)
-        return [(tile.scores.min(axis=1), tile.row_bests()) for tile in tiles]
+            extremes.append((tile.scores.min(axis=1), tile.row_bests()))
+        return extremes
 
     def _finish_rows(self, rows: slice, extremes: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
         """Farthest distances and final bounds of a block's points, which have met all others now."""

@@ -142,13 +142,42 @@ def rank_metrics(
     if not clean.all():
         gallery, gallery_lengths = gallery[clean], gallery_lengths[clean]
     matches = GalleryMatches(person_ids[0], person_ids[1][clean], *select_cameras(camera_ids, clean))
-    matches.require_valid_query()
-    ranks = rank_computed_matches(
+    return rank_computed(
         _Scorer(query, gallery, np.reciprocal(gallery_lengths)),
         matches,
-        _num_block_rows(len(query), len(gallery), block_bytes),
-        num_threads or torch.get_num_threads(),
+        max_rank=max_rank,
+        ap=ap,
+        denominator=denominator,
+        return_per_query=return_per_query,
+        block_bytes=block_bytes,
+        num_threads=num_threads,
     )
+
+
+def rank_computed(
+    compute: Callable[[slice, NDArray[np.float32]], None],
+    matches: GalleryMatches,
+    *,
+    max_rank: int = 50,
+    ap: AveragePrecision = "mean-precision",
+    denominator: Denominator = "valid",
+    return_per_query: bool = False,
+    block_bytes: int = BLOCK_BYTES,
+    num_threads: int | None = None,
+) -> RankMetrics:
+    """The same from scores of any kind that threads can compute beside each other.
+
+    Args:
+        compute: writes the scores of some consecutive queries into `(B, G)` float32; greater is better, finite.
+        matches: of all queries with the whole gallery; at least one query must have a true match.
+
+    Raises:
+        ValueError: as `rank_metrics`.
+    """
+    _check_options(max_rank, ap, denominator)
+    matches.require_valid_query()
+    block_rows = _num_block_rows(matches.num_queries, matches.num_gallery, block_bytes)
+    ranks = rank_computed_matches(compute, matches, block_rows, num_threads or torch.get_num_threads())
     return summarize_ranks(
         ranks, matches.num_gallery, max_rank, ap=ap, denominator=denominator, return_per_query=return_per_query
     )
@@ -164,7 +193,7 @@ def rank_blocks(
     return_per_query: bool = False,
     num_threads: int | None = None,
 ) -> RankMetrics:
-    """The same from scores of any kind, such as negated distances.
+    """The same from scores of any kind, such as negated distances, that come block by block.
 
     Args:
         blocks: `(B, G)` float32, greater is better, finite; the rows of consecutive queries. Overwritten.

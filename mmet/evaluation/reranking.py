@@ -18,7 +18,7 @@ reciprocal neighbour), distances are 0 and weights are none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +32,7 @@ from mmet.data.schema import JUNK_PERSON_ID
 from mmet.evaluation.inputs import check_ids, check_shapes, matrix_and_lengths, select_cameras
 from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.neighbors import KeptDistances, Neighbors, nearest_neighbors
-from mmet.evaluation.ranking import AveragePrecision, Denominator, RankMetrics, rank_blocks
+from mmet.evaluation.ranking import AveragePrecision, Denominator, RankMetrics, rank_computed
 
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
@@ -97,18 +97,26 @@ class Reranking:
         """Consecutive queries and their final distances `(B, G)` float32. Blocks share one buffer."""
         num_queries, num_gallery = self.shape
         rows = max(1, min(num_queries, block_bytes // (4 * num_gallery)))
-        step = max(1, JACCARD_ENTRIES // num_gallery)
         buffer = np.empty((rows, num_gallery), dtype=np.float32)
         with ThreadPoolExecutor(num_threads or torch.get_num_threads()) as threads:
             for start in range(0, num_queries, rows):
                 queries = slice(start, min(start + rows, num_queries))
                 block = buffer[: queries.stop - start]
-                self.original.write(queries, block)
-                parts = [slice(first, min(first + step, queries.stop)) for first in range(start, queries.stop, step)]
-                list(
-                    threads.map(self._finish, parts, [block[part.start - start : part.stop - start] for part in parts])
-                )
+                self.write(queries, block, threads.map)
                 yield queries, block
+
+    def write(self, queries: slice, out: NDArray[np.float32], map_parts: Callable[..., Iterable[None]] = map) -> None:
+        """The final distances of some consecutive queries, into `(B, G)` float32; `map_parts` may share the work out."""
+        self.original.write(queries, out)
+        step = max(1, JACCARD_ENTRIES // out.shape[1])
+        parts = [slice(first, min(first + step, len(out))) for first in range(0, len(out), step)]
+        of_all = [slice(queries.start + part.start, queries.start + part.stop) for part in parts]
+        list(map_parts(self._finish, of_all, [out[part] for part in parts]))
+
+    def write_scores(self, queries: slice, out: NDArray[np.float32]) -> None:
+        """Minus the final distances of some consecutive queries, into `(B, G)` float32."""
+        self.write(queries, out)
+        np.negative(out, out=out)
 
     def _finish(self, queries: slice, out: NDArray[np.float32]) -> None:
         """Turn minus half the squared distances of some queries `(b, G)` into λ · original + (1 - λ) · Jaccard."""
@@ -142,7 +150,7 @@ def k_reciprocal_rerank(
         lambda_value: weight of the original distance beside the Jaccard distance, from 0 to 1.
         metric: `euclidean`, or `cosine`: 1 - cos, which is half the squared Euclidean distance of normalised rows.
             (Tools that hand a cosine distance to the published code have it squared; that is not offered.)
-        num_threads: threads beside the matrix products; None for as many as torch uses.
+        num_threads: threads that work; None for as many as torch uses.
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinite embeddings, or parameters out of range.
@@ -228,13 +236,14 @@ def reranked_metrics(
         metric=metric,
         num_threads=num_threads,
     )
-    return rank_blocks(
-        (np.negative(block, out=block) for _, block in reranking.blocks(block_bytes, num_threads)),
+    return rank_computed(
+        reranking.write_scores,
         matches,
         max_rank=max_rank,
         ap=ap,
         denominator=denominator,
         return_per_query=return_per_query,
+        block_bytes=block_bytes,
         num_threads=num_threads,
     )
 
