@@ -106,7 +106,7 @@ class Reranking:
                 yield queries, block
 
     def write(self, queries: slice, out: NDArray[np.float32], map_parts: Callable[..., Iterable[None]] = map) -> None:
-        """The final distances of some consecutive queries, into `(B, G)` float32; `map_parts` may share the work out."""
+        """The final distances of some queries, into `(B, G)` float32; `map_parts` may share the work out."""
         self.original.write(queries, out)
         step = max(1, JACCARD_ENTRIES // out.shape[1])
         parts = [slice(first, min(first + step, len(out))) for first in range(0, len(out), step)]
