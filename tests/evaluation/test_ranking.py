@@ -314,7 +314,7 @@ def test_rank_metrics__rejects_max_rank_and_rank_out_of_range():
 
 
 def test_rank_metrics__memory_does_not_grow_with_queries_times_gallery():
-    """2,000 × 20,000 scores are 160 MB in float32; a block of 1 MB, room to compare and the ids are all that is kept."""
+    """2,000 × 20,000 scores are 160 MB in float32; held are a block of 1 MB, room to compare and the ids."""
     rng = np.random.default_rng(0)
     query, gallery = (rng.standard_normal((size, 4), dtype=np.float32) for size in (2_000, 20_000))
     persons = rng.integers(0, 500, 2_000), rng.integers(0, 500, 20_000)
