@@ -90,7 +90,7 @@ def test_odd_pictures_as_masks_train(tmp_path: Path) -> None:
         sample = dataset[Draw("image", index, 0)]
         assert sample.image is not None
         assert sample.person_mask is not None
-        assert sample.person_mask.size == sample.image.size
+        assert sample.person_mask.size == sample.image.shape[1::-1]
 
 
 def test_grey_of_16_bits_is_refused_since_it_would_turn_white(tmp_path: Path) -> None:
