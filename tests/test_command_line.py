@@ -41,6 +41,7 @@ def mistakes_in_process(rank, folder):
     ]
 
 
+@pytest.mark.slow
 def test_main__mistakes_are_told_by_the_main_process_alone(tmp_path):
     first, second = run_processes(mistakes_in_process, tmp_path, tmp_path)
     expected = ("image_masking", "absent.yaml does not exist", "absent", "--query", "cannot load a model")
