@@ -94,7 +94,9 @@ def mutate_text(rng: random.Random, text: str) -> str:
         "nested": lambda: ["[" * 100_000],
         "empty": lambda: [],
     }
-    return "\n".join(changes[rng.choice((*changes, "cell", "cell", "cell", "cell"))]()) + rng.choice(("\n", "", "\r\n"))
+    return "\n".join(changes[rng.choice((*changes, "cell", "cell", "cell", "cell"))]()) + rng.choice(
+        ("\n", "", "\r\n")
+    )
 
 
 def _replace_cell(rng: random.Random, lines: list[str], place: int) -> list[str]:
@@ -131,7 +133,9 @@ def damage_file(rng: random.Random, path: Path) -> str:
     if action == "bytes":
         path.write_bytes(damage_bytes(rng, path.read_bytes()))
     elif action == "text":
-        path.write_text(rng.choice(("", "[]", "null", "{}", "[" * 100_000, "\ufeff{}", "0", '"', "NaN")), encoding="utf-8")
+        path.write_text(
+            rng.choice(("", "[]", "null", "{}", "[" * 100_000, "\ufeff{}", "0", '"', "NaN")), encoding="utf-8"
+        )
     else:
         path.unlink()
         if action == "folder":
