@@ -88,7 +88,7 @@ def mutate_text(rng: random.Random, text: str) -> str:
         "cell": lambda: _replace_cell(rng, lines, place),
         "drop": lambda: lines[:place] + lines[place + 1 :],
         "double": lambda: [*lines[: place + 1], *lines[place:]],
-        "cut": lambda: lines[:place] + [lines[place][: rng.randrange(len(lines[place]) + 1)]] if lines else [],
+        "cut": lambda: [*lines[:place], lines[place][: rng.randrange(len(lines[place]) + 1)]] if lines else [],
         "header": lambda: [misspell(rng, lines[0]), *lines[1:]] if lines else ["x"],
         "semicolons": lambda: [line.replace(",", ";") for line in lines],
         "nested": lambda: ["[" * 100_000],

@@ -1,11 +1,12 @@
 """A thousand wrong inputs: every command answers with success, or with one message and exit code 2.
 
-`make fuzz` makes 100 attempts in each of 15 areas, `make test` the first four; the seeds are fixed, so that what failed can
-be repeated with `pytest tests/fuzz -k AREA --fuzz-inputs N`.
+`make fuzz` makes 100 attempts in each of 15 areas, `make test` the first four; the seeds are fixed, so that what
+failed can be repeated with `pytest tests/fuzz -k AREA --fuzz-inputs N`.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import random
 import shutil
@@ -13,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fuzz.mutations import damage_file, mutate_arguments, mutate_text, mutate_tree
+from fuzz.running import Outcome, fuzz, run
 from PIL import Image
 
 import run_pretrain
 import run_reid_eval
-from fuzz.mutations import damage_file, mutate_arguments, mutate_text, mutate_tree
-from fuzz.running import Outcome, fuzz, run
 from mmet.data import doctor, to_parquet
 from mmet.data.synthetic import __main__ as draw
 from mmet.data.synthetic import write_world
@@ -127,13 +128,14 @@ def test_arguments_of_pretraining(house, inputs, tmp_path):
 def test_recipes(house, inputs, tmp_path):
     fields = recipe_fields(house) | {"output_dir": str(tmp_path / "run"), "loss_schedule": {"mim": [[0, 1], [1, 0]]}}
     fields |= {"augmentation": {"flip_probability": 0.5}, "learning_rate": 1.0e-3, "seed": 1, "select_on": "last"}
-    path = tmp_path / "recipe.yaml"
+    path, base = tmp_path / "recipe.yaml", yaml.safe_dump(fields, sort_keys=False).splitlines()
 
     def attempt(rng: random.Random) -> tuple[str, Outcome]:
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         text = yaml.safe_dump(mutate_tree(rng, fields), sort_keys=False)
         path.write_text(mutate_text(rng, text) if rng.random() < 0.3 else text, encoding="utf-8")
-        return path.read_text(encoding="utf-8"), run(run_pretrain.main, [str(path)])
+        changes = [line for line in difflib.unified_diff(base, path.read_text().splitlines(), n=0) if line[:1] in "+-"]
+        return "\n".join(changes), run(run_pretrain.main, [str(path)])
 
     fuzz("recipes", inputs, attempt)
 
