@@ -25,6 +25,7 @@ from transformers import (
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from configuration_mmet import MMETConfig
+from mmet.conversion import from_bert, from_encoders, from_flava, from_vit
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETImageModel, MMETModel, MMETTextModel
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -145,7 +146,7 @@ def test_from_flava__encoders_and_features_are_the_same(make_flava, pairs, tmp_p
     flava = make_flava(model_class)
     if source == "folder":
         flava.save_pretrained(tmp_path)
-    model = MMETModel.from_flava(tmp_path if source == "folder" else flava)
+    model = from_flava(tmp_path if source == "folder" else flava, MMETModel)
     assert not model.training
     assert_same_encoders(model, flava.base_model, pairs)
 
@@ -154,7 +155,7 @@ def test_from_flava__hides_the_same_patches(make_flava, masked_pairs):
     flava = make_flava()
     inputs = only(masked_pairs, "pixel_values", "input_ids", "attention_mask", "bool_masked_pos")
     with torch.no_grad():
-        actual, expected = MMETModel.from_flava(flava)(**inputs), flava.flava(**inputs)
+        actual, expected = from_flava(flava, MMETModel)(**inputs), flava.flava(**inputs)
     close(actual.image_embeds, expected.image_embeddings)
     close(actual.multimodal_embeds, expected.multimodal_embeddings)
 
@@ -177,12 +178,12 @@ def test_from_flava__takes_other_shapes(make_flava, pairs, options):
     if flava.config.image_config.image_size != 16:
         height = 24
     batch = pairs | {"pixel_values": pairs["pixel_values"][:, :channels, :height, :width]}
-    assert_same_encoders(MMETModel.from_flava(flava), flava, batch)
+    assert_same_encoders(from_flava(flava, MMETModel), flava, batch)
 
 
 def test_from_flava__heads_and_losses_of_one_modality_are_the_same(make_flava, masked_pairs):
     flava = make_flava()
-    model = MMETForPreTraining.from_flava(flava)
+    model = from_flava(flava, MMETForPreTraining)
     image = only(masked_pairs, "pixel_values", "bool_masked_pos", "mim_labels")
     text = only(masked_pairs, "input_ids_masked", "attention_mask", "mlm_labels")
     with torch.no_grad():
@@ -197,7 +198,7 @@ def test_from_flava__heads_and_losses_of_one_modality_are_the_same(make_flava, m
 def test_from_flava__heads_and_losses_of_pairs_are_the_same(make_flava, masked_pairs, tmp_path):
     flava = make_flava()
     flava.save_pretrained(tmp_path)
-    model = MMETForPreTraining.from_flava(str(tmp_path))
+    model = from_flava(str(tmp_path), MMETForPreTraining)
     names = ("pixel_values", "bool_masked_pos", "mim_labels", "input_ids", "input_ids_masked", "attention_mask")
     batch = only(masked_pairs, *names, "mlm_labels", "itm_labels")
     with torch.no_grad():
@@ -214,7 +215,7 @@ def test_from_flava__contrastive_loss_is_the_same(make_flava, masked_pairs):
     batch = only(masked_pairs, *names, "mlm_labels")
     with torch.no_grad():
         flava.flava.logit_scale.fill_(1.25)  # trained away from where it started
-        model = MMETForPreTraining.from_flava(flava)
+        model = from_flava(flava, MMETForPreTraining)
         actual, expected = model(**batch), flava(**{name: value.clone() for name, value in batch.items()})
     close(actual.losses["global_contrastive"], expected.loss_info.global_contrastive)
     close(actual.logits_per_image, expected.contrastive_logits_per_image)
@@ -226,11 +227,11 @@ def test_from_flava__untied_decoder_biases_are_the_ones_that_flava_reads(make_fl
     assert not torch.equal(flava.mlm_head.bias, flava.mlm_head.decoder.bias)
     text = only(masked_pairs, "input_ids_masked", "attention_mask", "mlm_labels")
     with torch.no_grad():
-        close(MMETForPreTraining.from_flava(flava)(**text).mlm_logits, flava(**text).mlm_logits)
+        close(from_flava(flava, MMETForPreTraining)(**text).mlm_logits, flava(**text).mlm_logits)
 
 
 def test_from_flava__heads_are_not_tied(make_flava):
-    model = MMETForPreTraining.from_flava(make_flava())
+    model = from_flava(make_flava(), MMETForPreTraining)
     embeddings = model.get_input_embeddings().weight
     assert not model.config.tie_word_embeddings
     assert model.mlm_head.decoder.weight.data_ptr() != embeddings.data_ptr()
@@ -244,7 +245,7 @@ def test_from_flava__configuration_is_kept(make_flava):
         logit_scale_init_value=1.5,
         mmm_text_weight=0.5,
     )
-    config = MMETModel.from_flava(flava).config
+    config = from_flava(flava, MMETModel).config
     image_config = config.image_config
     assert (image_config.image_size, image_config.patch_size, image_config.patch_stride) == ([24, 16], 4, 4)
     assert (image_config.hidden_dropout_prob, image_config.layer_norm_eps) == (0.25, 0.01)
@@ -258,7 +259,7 @@ def test_from_flava__configuration_is_kept(make_flava):
 @pytest.mark.parametrize(("patch_size", "cell"), [(16, 4), (14, 2), (9, 3), (7, 1)])
 def test_from_flava__codebook_cell_divides_the_patch(make_flava, patch_size, cell):
     codes_of_its_own = {"image_size": 2 * patch_size, "patch_size": patch_size, "vocab_size": CODES + 1}
-    model = MMETForPreTraining.from_flava(make_flava(image=codes_of_its_own))
+    model = from_flava(make_flava(image=codes_of_its_own), MMETForPreTraining)
     assert (model.config.codebook_type, model.config.codebook_cell) == ("kmeans", cell)
     assert model.image_codebook.centroids.shape == (CODES + 1, 3 * (patch_size // cell) ** 2)
     assert not model.image_codebook.is_fitted
@@ -267,7 +268,7 @@ def test_from_flava__codebook_cell_divides_the_patch(make_flava, patch_size, cel
 def test_from_flava__keeps_the_codebook(make_flava, make_patchwork, use_all_codes):
     flava = make_flava()
     use_all_codes(flava.image_codebook)
-    model = MMETForPreTraining.from_flava(flava)
+    model = from_flava(flava, MMETForPreTraining)
     assert (model.config.codebook_type, model.config.codebook_size) == ("dalle", CODES)
     # Patches of 8 pixels side by side: nothing is resized, and FLAVA's network reads [0, 1] mapped to [0.1, 0.9].
     mean, std = (torch.tensor(value)[:, None, None] for value in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
@@ -282,14 +283,14 @@ def test_from_flava__keeps_the_codebook(make_flava, make_patchwork, use_all_code
 
 
 def test_from_flava__a_model_without_codebook_has_no_codes_yet(make_flava):
-    model = MMETForPreTraining.from_flava(make_flava(FlavaModel))
+    model = from_flava(make_flava(FlavaModel), MMETForPreTraining)
     assert model.config.codebook_type == "dalle"
     assert not model.image_codebook.is_fitted
 
 
 def test_from_flava__a_model_without_heads_gets_fresh_ones(make_flava, pairs):
     flava = make_flava(FlavaModel, initializer_range=0.02)
-    model = MMETForPreTraining.from_flava(flava)
+    model = from_flava(flava, MMETForPreTraining)
     assert_same_encoders(model.mmet, flava, pairs)
     for head in (model.mim_head, model.mlm_head, model.mmm_image_head, model.mmm_text_head):
         assert head.transform.dense.weight.std().item() == pytest.approx(0.02, rel=0.2)
@@ -297,7 +298,7 @@ def test_from_flava__a_model_without_heads_gets_fresh_ones(make_flava, pairs):
 
 
 def test_from_flava__fresh_identity_head_keeps_features(make_flava):
-    model = MMETForPreTraining.from_flava(make_flava())
+    model = from_flava(make_flava(), MMETForPreTraining)
     features = torch.randn(5, 32)
     embeddings, logits = model.identity_head(features)
     close(embeddings, features, 1e-4)  # a batch norm that has seen nothing
@@ -308,15 +309,15 @@ def test_from_flava__fresh_identity_head_keeps_features(make_flava):
 def test_from_flava__dtype_is_kept(make_flava, tmp_path, dtype):
     flava = make_flava().to(dtype)
     flava.save_pretrained(tmp_path)
-    for model in (MMETForPreTraining.from_flava(flava), MMETForPreTraining.from_flava(tmp_path)):
+    for model in (from_flava(flava, MMETForPreTraining), from_flava(tmp_path, MMETForPreTraining)):
         assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    model = MMETModel.from_flava(tmp_path, dtype=torch.float32)
+    model = from_flava(tmp_path, MMETModel, dtype=torch.float32)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_from_flava__weights_are_copies(make_flava):
     flava = make_flava(FlavaModel)
-    model = MMETModel.from_flava(flava)
+    model = from_flava(flava, MMETModel)
     before = model.image_projection.weight.clone()
     with torch.no_grad():
         flava.image_projection.weight.zero_()
@@ -324,7 +325,7 @@ def test_from_flava__weights_are_copies(make_flava):
 
 
 def test_from_flava__saved_model_loads_and_trains(make_flava, pairs, tmp_path):
-    MMETForPreTraining.from_flava(make_flava()).save_pretrained(tmp_path)
+    from_flava(make_flava(), MMETForPreTraining).save_pretrained(tmp_path)
     model = MMETForPreTraining.from_pretrained(tmp_path, num_identities=3).train()
     loss = model(**pairs, person_labels=torch.tensor([0, 0, 1, 2])).loss
     loss.backward()
@@ -345,28 +346,28 @@ def test_from_flava__saved_model_loads_and_trains(make_flava, pairs, tmp_path):
 )
 def test_from_flava__refuses_what_it_cannot_express(make_flava, options, message):
     with pytest.raises(ValueError, match=message):
-        MMETForPreTraining.from_flava(make_flava(**options))
+        from_flava(make_flava(**options), MMETForPreTraining)
 
 
 def test_from_flava__refuses_weights_without_a_place(make_flava):
     flava = make_flava(FlavaModel)
     flava.text_model.adapter = nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"text_model\.adapter\.weight"):
-        MMETModel.from_flava(flava)
+        from_flava(flava, MMETModel)
 
 
 def test_from_flava__refuses_places_without_a_weight(make_flava):
     flava = make_flava(FlavaModel)
     del flava.text_to_mm_projection
     with pytest.raises(ValueError, match=r"text_to_multimodal\.weight"):
-        MMETModel.from_flava(flava)
+        from_flava(flava, MMETModel)
 
 
 def test_from_flava__refuses_other_shapes(make_flava):
     flava = make_flava(FlavaModel)
     flava.config.text_config.intermediate_size = 56
     with pytest.raises(ValueError, match=r"fc1\.weight \(48, 32\) instead of \(56, 32\)"):
-        MMETModel.from_flava(flava)
+        from_flava(flava, MMETModel)
 
 
 def test_from_flava__refuses_other_models(make_flava, tmp_path):
@@ -374,12 +375,12 @@ def test_from_flava__refuses_other_models(make_flava, tmp_path):
     bert.save_pretrained(tmp_path)
     for source in (bert, tmp_path, make_flava(FlavaModel).image_model):
         with pytest.raises(ValueError, match="expected a model of type 'flava'"):
-            MMETModel.from_flava(source)
+            from_flava(source, MMETModel)
 
 
 def test_from_flava__refuses_loading_options_for_a_loaded_model(make_flava):
     with pytest.raises(ValueError, match="revision"):
-        MMETModel.from_flava(make_flava(FlavaModel), revision="main")
+        from_flava(make_flava(FlavaModel), MMETModel, revision="main")
 
 
 # ViT
@@ -407,7 +408,7 @@ def test_from_vit__hidden_states_are_the_same(tmp_path, options, model_class, so
     vit = make_vit(model_class, **options)
     if source == "folder":
         vit.save_pretrained(tmp_path)
-    model = MMETImageModel.from_vit(tmp_path if source == "folder" else vit)
+    model = from_vit(tmp_path if source == "folder" else vit)
     pixel_values = torch.randn(2, vit.config.num_channels, *model.config.image_size)
     with torch.no_grad():
         actual = model(pixel_values, output_hidden_states=True)
@@ -424,13 +425,13 @@ def test_from_vit__mask_token_is_kept(tmp_path):
     pixel_values, masked = torch.randn(2, 3, 32, 32), torch.rand(2, 16) < 0.5
     for source in (vit, tmp_path):
         with torch.no_grad():
-            actual = MMETImageModel.from_vit(source)(pixel_values, masked).last_hidden_state
+            actual = from_vit(source)(pixel_values, masked).last_hidden_state
             close(actual, vit.vit(pixel_values, masked).last_hidden_state)
 
 
 def test_from_vit__positions_are_interpolated_to_the_default_geometry():
     vit = make_vit(image_size=64, patch_size=16)
-    model = MMETImageModel.from_vit(vit, image_size=(256, 128), patch_stride=12)
+    model = from_vit(vit, image_size=(256, 128), patch_stride=12)
     assert model.config.patch_grid == (21, 10)
     assert model(torch.randn(1, 3, 256, 128)).last_hidden_state.shape == (1, 211, 32)
     old, new = vit.embeddings.position_embeddings, model.embeddings.position_embeddings
@@ -441,7 +442,7 @@ def test_from_vit__positions_are_interpolated_to_the_default_geometry():
 
 def test_from_vit__same_hidden_states_as_vit_on_a_rectangle():
     vit = make_vit()
-    model = MMETImageModel.from_vit(vit, image_size=(48, 24))
+    model = from_vit(vit, image_size=(48, 24))
     pixel_values = torch.randn(2, 3, 48, 24)
     with torch.no_grad():
         expected = vit(pixel_values, interpolate_pos_encoding=True).last_hidden_state
@@ -450,7 +451,7 @@ def test_from_vit__same_hidden_states_as_vit_on_a_rectangle():
 
 def test_from_vit__patch_features_do_not_depend_on_the_stride():
     vit = make_vit()
-    overlapping = MMETImageModel.from_vit(vit, patch_stride=4)
+    overlapping = from_vit(vit, patch_stride=4)
     assert overlapping.config.patch_grid == (7, 7)
     pixel_values = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
@@ -460,17 +461,17 @@ def test_from_vit__patch_features_do_not_depend_on_the_stride():
 
 
 def test_from_vit__dtype_is_kept():
-    model = MMETImageModel.from_vit(make_vit().to(torch.bfloat16), image_size=(48, 24), patch_stride=4)
+    model = from_vit(make_vit().to(torch.bfloat16), image_size=(48, 24), patch_stride=4)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
 def test_from_vit__refuses_what_it_cannot_express():
     with pytest.raises(ValueError, match="square patches"):
-        MMETImageModel.from_vit(make_vit(patch_size=[8, 4]))
+        from_vit(make_vit(patch_size=[8, 4]))
     with pytest.raises(ValueError, match="expected a model of type 'vit', received BertModel of type 'bert'"):
-        MMETImageModel.from_vit(BertModel(BertConfig(vocab_size=VOCAB, **WIDTH)))
+        from_vit(BertModel(BertConfig(vocab_size=VOCAB, **WIDTH)))
     with pytest.raises(ValueError, match="at least patch_size"):
-        MMETImageModel.from_vit(make_vit(), image_size=4)
+        from_vit(make_vit(), image_size=4)
 
 
 # BERT
@@ -502,7 +503,7 @@ def test_from_bert__embeddings_are_the_same(pairs, tmp_path, model_class, source
     bert = make_bert(model_class)
     if source == "folder":
         bert.save_pretrained(tmp_path)
-    model = MMETTextModel.from_bert(tmp_path if source == "folder" else bert)
+    model = from_bert(tmp_path if source == "folder" else bert)
     assert not model.training
     with torch.no_grad():
         close(model.embeddings(pairs["input_ids"]), bert.base_model.embeddings(pairs["input_ids"]))
@@ -511,7 +512,7 @@ def test_from_bert__embeddings_are_the_same(pairs, tmp_path, model_class, source
 
 def test_from_bert__sublayers_are_the_same_functions():
     bert = make_bert()
-    model = MMETTextModel.from_bert(bert)
+    model = from_bert(bert)
     states = torch.randn(2, 5, 32)
     for own, theirs in zip(model.encoder.layers, bert.encoder.layer, strict=True):
         with torch.no_grad():
@@ -523,7 +524,7 @@ def test_from_bert__sublayers_are_the_same_functions():
 
 def test_from_bert__sublayers_read_through_the_norms_they_read_through_in_bert():
     bert = make_bert()
-    model = MMETTextModel.from_bert(bert)
+    model = from_bert(bert)
     states = torch.randn(2, 5, 32)
     own, theirs = model.encoder.layers, bert.encoder.layer
     with torch.no_grad():
@@ -536,7 +537,7 @@ def test_from_bert__sublayers_read_through_the_norms_they_read_through_in_bert()
 
 def test_from_bert__a_mlp_reads_what_it_reads_in_bert_when_attention_does():
     bert = make_bert()
-    layer = MMETTextModel.from_bert(bert).encoder.layers[1]
+    layer = from_bert(bert).encoder.layers[1]
     states = torch.randn(2, 5, 32)
     attended = states + sublayer(layer, "attention", states)
     with torch.no_grad():
@@ -547,7 +548,7 @@ def test_from_bert__first_attention_reads_nearly_the_embeddings():
     bert = make_bert(hidden_size=256, num_attention_heads=8)
     with torch.no_grad():
         bert.embeddings.LayerNorm.bias.add_(0.5)  # a mean that counts
-    model = MMETTextModel.from_bert(bert)
+    model = from_bert(bert)
     with torch.no_grad():
         embeddings = model.embeddings(torch.arange(1, 31).view(2, 15))
         read = model.encoder.layers[0].attention_norm(embeddings)
@@ -561,7 +562,7 @@ def test_from_bert__first_attention_reads_nearly_the_embeddings():
 
 def test_from_bert__configuration_and_dtype_are_kept():
     bert = make_bert(pad_token_id=2, max_position_embeddings=17, layer_norm_eps=0.01, hidden_dropout_prob=0.25)
-    model = MMETTextModel.from_bert(bert.to(torch.bfloat16))
+    model = from_bert(bert.to(torch.bfloat16))
     config = model.config
     assert (config.pad_token_id, config.max_position_embeddings, config.num_hidden_layers) == (2, 17, 3)
     assert (config.layer_norm_eps, config.hidden_dropout_prob) == (0.01, 0.25)
@@ -570,7 +571,7 @@ def test_from_bert__configuration_and_dtype_are_kept():
 
 def test_from_bert__refuses_decoders():
     with pytest.raises(ValueError, match="is_decoder=True"):
-        MMETTextModel.from_bert(make_bert(BertLMHeadModel, is_decoder=True))
+        from_bert(make_bert(BertLMHeadModel, is_decoder=True))
 
 
 # Both together
@@ -578,9 +579,9 @@ def test_from_bert__refuses_decoders():
 
 @pytest.mark.parametrize("model_class", [MMETModel, MMETForPreTraining])
 def test_from_encoders__encoders_are_copied_into_a_working_model(pairs, tmp_path, model_class):
-    image_model = MMETImageModel.from_vit(make_vit(), image_size=(24, 16), patch_stride=4)
-    text_model = MMETTextModel.from_bert(make_bert(hidden_size=40))
-    model = model_class.from_encoders(image_model, text_model, projection_dim=12, codebook_size=5)
+    image_model = from_vit(make_vit(), image_size=(24, 16), patch_stride=4)
+    text_model = from_bert(make_bert(hidden_size=40))
+    model = from_encoders(image_model, text_model, model_class=model_class, projection_dim=12, codebook_size=5)
     assert model.config.codebook_cell == 4
     multimodal_config = model.config.multimodal_config
     assert (multimodal_config.hidden_size, multimodal_config.num_hidden_layers) == (32, 2)
@@ -598,18 +599,22 @@ def test_from_encoders__encoders_are_copied_into_a_working_model(pairs, tmp_path
 
 
 def test_from_encoders__multimodal_encoder_is_configurable():
-    image_model, text_model = MMETImageModel.from_vit(make_vit()), MMETTextModel.from_bert(make_bert())
-    model = MMETModel.from_encoders(
-        image_model, text_model, {**WIDTH, "hidden_size": 16, "num_hidden_layers": 1}, identity_pooling="text"
+    image_model, text_model = from_vit(make_vit()), from_bert(make_bert())
+    model = from_encoders(
+        image_model,
+        text_model,
+        {**WIDTH, "hidden_size": 16, "num_hidden_layers": 1},
+        identity_pooling="text",
+        model_class=MMETModel,
     )
     assert model.get_multimodal_features(pixel_values=torch.randn(2, 3, 32, 32)).shape == (2, 16)
     assert model.config.identity_pooling == "text"
 
 
 def test_from_encoders__refuses_two_dtypes():
-    image_model, text_model = MMETImageModel.from_vit(make_vit()), MMETTextModel.from_bert(make_bert())
+    image_model, text_model = from_vit(make_vit()), from_bert(make_bert())
     with pytest.raises(ValueError, match=r"float32 and torch\.bfloat16"):
-        MMETModel.from_encoders(image_model, text_model.to(torch.bfloat16))
+        from_encoders(image_model, text_model.to(torch.bfloat16), model_class=MMETModel)
 
 
 # Another image size or stride

@@ -1,0 +1,15 @@
+"""Weights of other architectures as a start for MMET: one file for each ancestor, with a map of its weights' names.
+
+    model = from_flava("facebook/flava-full").resize_image((256, 128), patch_stride=12)
+    model = from_encoders(from_vit("google/vit-base-patch16-224-in21k"), from_bert("google-bert/bert-base-uncased"))
+    model.save_pretrained("start")  # run_pretrain.py --model_name_or_path reads it, once a processor is saved beside it
+
+A weight without a place in MMET, or a place without a weight, is an error unless the ancestor's file names it.
+"""
+
+from mmet.conversion.bert import from_bert
+from mmet.conversion.encoders import from_encoders
+from mmet.conversion.flava import from_flava
+from mmet.conversion.vit import from_vit
+
+__all__ = ["from_bert", "from_encoders", "from_flava", "from_vit"]

@@ -1,0 +1,83 @@
+"""What the conversions share: loading the other model, and its geometry in terms of MMET's configurations."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from configuration_mmet import MMETEncoderConfig, MMETImageConfig, MMETTextConfig
+
+Source = PreTrainedModel | str | os.PathLike
+"""A model of transformers, or the Hub name or local folder of one."""
+
+_OF_MMET_ALONE = ("position_initializer_range", "class_token_initializer_range")
+
+
+def load_ancestor(model_type: str, base_class: str, source: Source, options: dict[str, Any]) -> PreTrainedModel:
+    """
+    The transformers model that was given or named; a checkpoint is loaded as the class that its configuration names.
+
+    Args:
+        model_type: of its configuration.
+        base_class: class of a checkpoint whose configuration names none.
+        source: the model, or where it is.
+        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+
+    Raises:
+        ValueError: unless its model type is `model_type`, or when `options` come with a model already loaded.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        stored, _ = PreTrainedConfig.get_config_dict(source, **options)
+        _check_model_type(model_type, stored.get("model_type"), str(source))
+        architecture, *_ = stored.get("architectures") or [base_class]
+        model_class = getattr(transformers, architecture, getattr(transformers, base_class))
+        return model_class.from_pretrained(source, **options)
+    if options:
+        raise ValueError(f"{sorted(options)} are for from_pretrained, but the model is loaded already")
+    config = getattr(source, "config", None)
+    _check_model_type(model_type, getattr(config, "model_type", None), type(source).__name__)
+    return source
+
+
+def _check_model_type(expected: str, received: str | None, source: str) -> None:
+    if received != expected:
+        raise ValueError(f"expected a model of type {expected!r}, received {source} of type {received!r}")
+
+
+def encoder_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """What the configurations of ViT, BERT and FLAVA's encoders call as `MMETEncoderConfig` does."""
+    names = (name for name in MMETEncoderConfig.__annotations__ if name not in _OF_MMET_ALONE)
+    return {name: getattr(config, name) for name in names}
+
+
+def image_config_of(config: PreTrainedConfig) -> MMETImageConfig:
+    """Geometry and width of a ViT or of FLAVA's image encoder; `ValueError` where patches are not square."""
+    sides = {config.patch_size} if isinstance(config.patch_size, int) else set(config.patch_size)
+    if len(sides) != 1:
+        raise ValueError(f"expected square patches, received patch_size={config.patch_size}")
+    side = sides.pop()
+    return MMETImageConfig(
+        image_size=config.image_size,
+        patch_size=side,
+        patch_stride=side,
+        num_channels=config.num_channels,
+        **encoder_fields(config),
+    )
+
+
+def text_config_of(config: PreTrainedConfig) -> MMETTextConfig:
+    """Vocabulary, length and width of BERT or of FLAVA's text encoder."""
+    return MMETTextConfig(
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_position_embeddings,
+        pad_token_id=config.pad_token_id,
+        **encoder_fields(config),
+    )
+
+
+def largest_codebook_cell(config: MMETImageConfig) -> int:
+    """The largest `codebook_cell` up to the default of 4 pixels that patches and steps are made of."""
+    return max(cell for cell in (1, 2, 3, 4) if config.patch_size % cell == config.patch_stride % cell == 0)

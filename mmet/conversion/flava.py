@@ -1,0 +1,174 @@
+"""FLAVA (Singh et al., 2022), MMET's direct ancestor: encoders, projections and heads, with the same outputs.
+
+model = from_flava("facebook/flava-full").resize_image((256, 128), patch_stride=12)
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from transformers import PreTrainedConfig
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from configuration_mmet import DALLE_CODEBOOK, MMETConfig, MMETMultimodalConfig
+from mmet.conversion.ancestors import (
+    Source,
+    encoder_fields,
+    image_config_of,
+    largest_codebook_cell,
+    load_ancestor,
+    text_config_of,
+)
+from mmet.conversion.bert import TEXT_EMBEDDINGS, add_first_segment
+from mmet.conversion.vit import PATCH_EMBEDDINGS
+from mmet.conversion.weights import NameMap, Weights, join_projections, load_converted, own_weights
+from modeling_mmet import MMETDalleCodebook, MMETForPreTraining, MMETPreTrainedModel
+
+Model = TypeVar("Model", bound=MMETPreTrainedModel)
+
+LAYERS = NameMap(
+    {
+        "encoder.layer.{n}.layernorm_before": "encoder.layers.{n}.attention_norm",
+        "encoder.layer.{n}.attention.attention.query": "encoder.layers.{n}.attention.query",
+        "encoder.layer.{n}.attention.attention.key": "encoder.layers.{n}.attention.key",
+        "encoder.layer.{n}.attention.attention.value": "encoder.layers.{n}.attention.value",
+        "encoder.layer.{n}.attention.output.dense": "encoder.layers.{n}.attention.out_proj",
+        "encoder.layer.{n}.layernorm_after": "encoder.layers.{n}.mlp_norm",
+        "encoder.layer.{n}.intermediate.dense": "encoder.layers.{n}.mlp.fc1",
+        "encoder.layer.{n}.output.dense": "encoder.layers.{n}.mlp.fc2",
+        "layernorm": "encoder.final_norm",
+    },
+    dropped=("pooler",),
+)
+"""Of each of FLAVA's three encoders."""
+
+ENCODERS = (
+    (PATCH_EMBEDDINGS | LAYERS).under("image_model", "image_model")
+    | (TEXT_EMBEDDINGS | LAYERS).under("text_model", "text_model")
+    | LAYERS.under("multimodal_model", "multimodal_model")
+    | NameMap(
+        {
+            "multimodal_model.cls_token": "multimodal_model.cls_token",
+            "image_to_mm_projection": "image_to_multimodal",
+            "text_to_mm_projection": "text_to_multimodal",
+            "image_projection": "image_projection",
+            "text_projection": "text_projection",
+            "logit_scale": "logit_scale",
+        }
+    )
+)
+"""Of a `FlavaModel`."""
+
+_TRANSFORM = {"transform.dense": "transform.dense", "transform.LayerNorm": "transform.layer_norm"}
+# FLAVA keeps a head's bias twice, and reads that of the decoder.
+_CODE_HEAD = NameMap({**_TRANSFORM, "decoder": "decoder"}, dropped=("bias",))
+_TOKEN_HEAD = NameMap({**_TRANSFORM, "decoder.weight": "decoder.weight", "decoder.bias": "bias"}, dropped=("bias",))
+
+HEADS = (
+    _CODE_HEAD.under("mim_head", "mim_head")
+    | _TOKEN_HEAD.under("mlm_head", "mlm_head")
+    | _CODE_HEAD.under("mmm_image_head", "mmm_image_head")
+    | _TOKEN_HEAD.under("mmm_text_head", "mmm_text_head")
+    | NameMap({"itm_head.pooler.dense": "itm_head.dense", "itm_head.seq_relationship": "itm_head.classifier"})
+)
+"""Of a `FlavaForPreTraining`, beside its codebook."""
+
+CODEBOOK = NameMap({"image_codebook": "image_codebook"})
+
+FRESH = ("image_model.embeddings.mask_token", "identity_head", "image_codebook")
+"""What MMET has and a FLAVA may lack."""
+
+FRESH_HEADS = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head", "itm_head")
+
+
+def from_flava(source: Source, model_class: type[Model] = MMETForPreTraining, **options: Any) -> Model:
+    """
+    FLAVA's encoders and projections as an MMET: the same hidden states, features and temperature.
+
+    `patch_stride` is FLAVA's `patch_size`; `resize_image` fits the model to person crops and overlapping patches. The
+    model comes in evaluation mode and FLAVA's dtype. Poolers and the token types but the first stay behind; a FLAVA
+    without a [MASK] leaves ours as it was initialised.
+
+    `MMETForPreTraining` also gets the heads of L_MIM, L_MLM, L_MMM and L_ITM and FLAVA's loss weights; the heads of a
+    `FlavaModel`, which has none, are initialised freshly; so is always the identity head (without classifier). Its
+    image codebook is FLAVA's own (`codebook_type="dalle"`) with the weights that a `FlavaForPreTraining` holds;
+    without them `image_codebook.load` them before L_MIM and L_MMM. A FLAVA trained on codes of another number than
+    its codebook's gets a k-means codebook of that number, which is to be fitted. Text heads are not tied to the word
+    embeddings, as FLAVA's are not.
+
+    Args:
+        source: transformers' `FlavaModel` or `FlavaForPreTraining`, or the Hub name or local folder of one.
+        model_class: `MMETModel`, `MMETForPreTraining` or `MMETForReID`.
+        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+
+    Raises:
+        ValueError: for another kind of model, a FLAVA that MMET cannot express (no multimodal class token, patches
+            that are not square; for heads, another activation or epsilon than the multimodal encoder's), or weights
+            of unknown names or shapes.
+    """
+    flava = load_ancestor("flava", "FlavaModel", source, options)
+    model = model_class(config_of(flava.config))
+    weights = (ENCODERS | HEADS | CODEBOOK).rename(own_weights(flava))
+    heads, codebook = _take(weights, HEADS), _take(weights, CODEBOOK)
+    prefix = "" if model.base_model is model else "mmet."
+    weights["logit_scale"] = weights["logit_scale"].reshape(1)  # a scalar in FLAVA
+    encoders = add_first_segment(join_projections(weights), "text_model.")
+    converted = {f"{prefix}{name}": weight for name, weight in encoders.items()}
+    may_keep = (*FRESH, f"{prefix}{FRESH[0]}", *FRESH_HEADS)
+    if isinstance(model, MMETForPreTraining) and heads:
+        check_heads(flava.config)
+        converted |= heads
+        may_keep = tuple(name for name in may_keep if name not in FRESH_HEADS)
+    if isinstance(getattr(model, "image_codebook", None), MMETDalleCodebook):
+        converted |= codebook
+    load_converted(model, flava, converted, may_keep)
+    return model
+
+
+def _take(weights: Weights, part: NameMap) -> Weights:
+    """Take the weights of a part, already renamed, out of `weights`."""
+    modules = {target.partition(".")[0] for target in part.renamed.values()}
+    return {name: weights.pop(name) for name in list(weights) if name.partition(".")[0] in modules}
+
+
+def config_of(config: PreTrainedConfig) -> MMETConfig:
+    """FLAVA's configuration as MMET's; raises `ValueError` where the multimodal encoder has no class token."""
+    if not config.multimodal_config.use_cls_token:
+        raise ValueError("expected a FLAVA with a multimodal class token, received use_cls_token=False")
+    image_config = image_config_of(config.image_config)
+    codebook = {name: getattr(config.image_codebook_config, name) for name in DALLE_CODEBOOK}
+    # FLAVA may be trained on codes from elsewhere; then its own codebook has nothing to do with its heads.
+    has_codes = codebook["vocab_size"] == config.image_config.vocab_size
+    reads_images = codebook["input_channels"] == image_config.num_channels == len(OPENAI_CLIP_MEAN)
+    shared = ("projection_dim", "logit_scale_init_value", "initializer_range", "mim_weight", "mlm_weight")
+    shared += ("mmm_image_weight", "mmm_text_weight", "itm_weight", "global_contrastive_weight")
+    return MMETConfig(
+        image_config=image_config,
+        text_config=text_config_of(config.text_config),
+        multimodal_config=MMETMultimodalConfig(**encoder_fields(config.multimodal_config)),
+        codebook_type="dalle" if has_codes and reads_images else "kmeans",
+        codebook_size=config.image_config.vocab_size,
+        codebook_cell=largest_codebook_cell(image_config),
+        codebook_config=codebook if has_codes and reads_images else None,
+        codebook_image_mean=OPENAI_CLIP_MEAN,  # what FLAVA's image processor normalises with
+        codebook_image_std=OPENAI_CLIP_STD,
+        num_identities=0,
+        tie_word_embeddings=False,
+        **{name: getattr(config, name) for name in shared},
+    )
+
+
+def check_heads(config: PreTrainedConfig) -> None:
+    """
+    Raise `ValueError` unless FLAVA's L_MMM heads use the activation and epsilon of its multimodal encoder, as ours do.
+
+    FLAVA builds them from the configurations of the image and the text encoder.
+    """
+    for part in ("image_config", "text_config"):
+        for name in ("hidden_act", "layer_norm_eps"):
+            received, expected = getattr(getattr(config, part), name), getattr(config.multimodal_config, name)
+            if received != expected:
+                raise ValueError(
+                    f"expected heads with the multimodal encoder's {name}={expected!r}, received {received!r} of "
+                    f"{part}; from_flava(..., model_class=MMETModel) takes the encoders alone"
+                )

@@ -1,0 +1,67 @@
+"""ViT (Dosovitskiy et al., 2021) as image encoder: at its own geometry, the same hidden states.
+
+image_model = from_vit("google/vit-base-patch16-224-in21k", image_size=(256, 128), patch_stride=12)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmet.conversion.ancestors import Source, image_config_of, load_ancestor
+from mmet.conversion.weights import NameMap, join_projections, load_converted, own_weights
+from modeling_mmet import MMETImageModel
+
+PATCH_EMBEDDINGS = NameMap(
+    {
+        "embeddings.cls_token": "embeddings.cls_token",
+        "embeddings.mask_token": "embeddings.mask_token",
+        "embeddings.position_embeddings": "embeddings.position_embeddings",
+        "embeddings.patch_embeddings.projection": "embeddings.patch_embeddings",
+    }
+)
+"""Of ViT and of FLAVA's image encoder."""
+
+VIT = PATCH_EMBEDDINGS | NameMap(
+    {
+        "layers.{n}.layernorm_before": "encoder.layers.{n}.attention_norm",
+        "layers.{n}.attention.q_proj": "encoder.layers.{n}.attention.query",
+        "layers.{n}.attention.k_proj": "encoder.layers.{n}.attention.key",
+        "layers.{n}.attention.v_proj": "encoder.layers.{n}.attention.value",
+        "layers.{n}.attention.o_proj": "encoder.layers.{n}.attention.out_proj",
+        "layers.{n}.layernorm_after": "encoder.layers.{n}.mlp_norm",
+        "layers.{n}.mlp": "encoder.layers.{n}.mlp",
+        "layernorm": "encoder.final_norm",
+    },
+    dropped=("pooler",),
+)
+
+
+def from_vit(
+    source: Source,
+    image_size: int | tuple[int, int] | None = None,
+    patch_stride: int | None = None,
+    **options: Any,
+) -> MMETImageModel:
+    """
+    The image encoder with the weights of a ViT, in evaluation mode and the ViT's dtype.
+
+    A ViT is MMET's image encoder with `patch_stride` = `patch_size`: at its own geometry all hidden states are the
+    same. Its pooler and whatever head it has stay behind. A ViT without a [MASK] leaves ours as it was initialised.
+
+    Args:
+        source: transformers' `ViTModel` or a model with one in it (`ViTForImageClassification`, ...), or the Hub
+            name or local folder of one.
+        image_size: (height, width) to interpolate the position embeddings for; the ViT's own when not given.
+        patch_stride: the same for the distance of neighbouring patches, e.g. 12 for overlapping ones.
+        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+
+    Raises:
+        ValueError: for another kind of model, patches that are not square, or weights of unknown names or shapes.
+    """
+    vit = load_ancestor("vit", "ViTModel", source, options).base_model
+    model = MMETImageModel(image_config_of(vit.config))
+    weights = join_projections(VIT.rename(own_weights(vit)))
+    load_converted(model, vit, weights, may_keep=("embeddings.mask_token",))
+    if image_size is not None or patch_stride is not None:
+        model.resize_image(image_size if image_size is not None else model.config.image_size, patch_stride)
+    return model

@@ -1,0 +1,128 @@
+"""Names of weights: a map says where each weight of another architecture goes, and nothing may be left over.
+
+    NameMap({"layernorm": "encoder.final_norm"}).rename({"layernorm.weight": weight})
+    # {"encoder.final_norm.weight": weight}
+
+A source is the name of a module or of a weight, and `{n}` stands for the number of a layer; it covers what is below it.
+No two sources of a map may cover one weight, so their order means nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedModel
+
+from modeling_mmet import MMETPreTrainedModel
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class NameMap:
+    """Where the weights of an architecture go.
+
+    Attributes:
+        renamed: target by source.
+        dropped: sources without a place in MMET.
+    """
+
+    renamed: Mapping[str, str]
+    dropped: tuple[str, ...] = field(default=())
+
+    def __or__(self, other: NameMap) -> NameMap:
+        """Both maps together."""
+        return NameMap({**self.renamed, **other.renamed}, self.dropped + other.dropped)
+
+    def under(self, source: str, target: str) -> NameMap:
+        """The map of a part: sources below the module `source`, targets below `target`."""
+        renamed = {f"{source}.{name}": f"{target}.{new}" for name, new in self.renamed.items()}
+        return NameMap(renamed, tuple(f"{source}.{name}" for name in self.dropped))
+
+    def rename(self, weights: Mapping[str, torch.Tensor]) -> Weights:
+        """
+        The weights by their new names, without those that are dropped.
+
+        Raises:
+            ValueError: for a weight that no source covers, or more than one.
+        """
+        targets = {name: self._targets(name) for name in weights}
+        unclear = sorted(name for name, found in targets.items() if len(found) != 1)
+        if unclear:
+            raise ValueError(f"expected one place for each weight, received {unclear} with none or several")
+        return {targets[name][0]: weight for name, weight in weights.items() if targets[name][0]}
+
+    def _targets(self, name: str) -> list[str]:
+        """Targets of all sources that cover a name; an empty one where it is dropped."""
+        targets = []
+        for pattern, target in self._patterns:
+            if match := pattern.fullmatch(name):
+                targets.append(target.format(n=match["n"] if "n" in pattern.groupindex else "") + match["below"])
+        return targets + [""] * any(pattern.fullmatch(name) for pattern in self._dropped_patterns)
+
+    @cached_property
+    def _patterns(self) -> list[tuple[re.Pattern[str], str]]:
+        return [(_pattern(source), target) for source, target in self.renamed.items()]
+
+    @cached_property
+    def _dropped_patterns(self) -> list[re.Pattern[str]]:
+        return [_pattern(source) for source in self.dropped]
+
+
+def _pattern(source: str) -> re.Pattern[str]:
+    return re.compile(re.escape(source).replace(r"\{n\}", r"(?P<n>\d+)") + r"(?P<below>(?:\..+)?)")
+
+
+def join_projections(weights: Weights) -> Weights:
+    """Join `attention.query`, `.key` and `.value` to `attention.qkv_proj`; absent biases become zeros."""
+    parts = ("query", "key", "value")
+    apart = re.compile(r"(.*\.attention\.)(?:query|key|value)\.(?:weight|bias)")
+    joined = {name: weight for name, weight in weights.items() if not apart.fullmatch(name)}
+    for attention in dict.fromkeys(match[1] for name in weights if (match := apart.fullmatch(name))):
+        matrices = [weights[f"{attention}{part}.weight"] for part in parts]
+        biases = [weights.get(f"{attention}{part}.bias", matrices[0].new_zeros(len(matrices[0]))) for part in parts]
+        joined[f"{attention}qkv_proj.weight"], joined[f"{attention}qkv_proj.bias"] = map(torch.cat, (matrices, biases))
+    return joined
+
+
+def own_weights(model: PreTrainedModel) -> Weights:
+    """A model's weights, those of its base model without the base model's prefix."""
+    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
+    return {name.removeprefix(prefix): weight for name, weight in model.state_dict().items()}
+
+
+def load_converted(
+    model: MMETPreTrainedModel, source: PreTrainedModel, weights: Weights, may_keep: tuple[str, ...] = ()
+) -> None:
+    """
+    Copy converted weights into `model`, which takes on the device and dtype of `source` and leaves training mode.
+
+    Args:
+        model: is filled.
+        source: where the weights are from.
+        weights: by their names in `model`.
+        may_keep: modules and weights that keep their initialisation where `weights` has nothing for them.
+
+    Raises:
+        ValueError: when a weight has no place or another shape in `model`, or a place gets none.
+    """
+    model.to(device=source.device, dtype=source.dtype).eval()
+    places = model.state_dict()
+    optional = NameMap({}, may_keep)
+    unknown = sorted(weights.keys() - places.keys())
+    missing = sorted(name for name in places.keys() - weights.keys() if not optional._targets(name))
+    shapes = [
+        f"{name} {tuple(weight.shape)} instead of {tuple(places[name].shape)}"
+        for name, weight in weights.items()
+        if name in places and weight.shape != places[name].shape
+    ]
+    if unknown or missing or shapes:
+        raise ValueError(
+            f"{type(source).__name__} cannot become {type(model).__name__}: "
+            f"weights without a place {unknown}, places without a weight {missing}, other shapes {shapes}"
+        )
+    model.load_state_dict(weights, strict=False)
