@@ -2,7 +2,7 @@
 
     model = from_flava("facebook/flava-full").resize_image((256, 128), patch_stride=12)
     model = from_encoders(from_vit("google/vit-base-patch16-224-in21k"), from_bert("google-bert/bert-base-uncased"))
-    model.save_pretrained("start")  # run_pretrain.py --model_name_or_path reads it, once a processor is saved beside it
+    model.save_pretrained("start")  # --model_name_or_path reads it, once a processor is saved beside it
 
 A weight without a place in MMET, or a place without a weight, is an error unless the ancestor's file names it.
 """

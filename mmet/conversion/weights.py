@@ -3,8 +3,8 @@
     NameMap({"layernorm": "encoder.final_norm"}).rename({"layernorm.weight": weight})
     # {"encoder.final_norm.weight": weight}
 
-A source is the name of a module or of a weight, and `{n}` stands for the number of a layer; it covers what is below it.
-No two sources of a map may cover one weight, so their order means nothing.
+A source is the name of a module or of a weight and covers what is below it; `{n}` stands for the number of a layer. No
+two sources of a map may cover one weight, so their order means nothing.
 """
 
 from __future__ import annotations
