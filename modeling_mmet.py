@@ -36,7 +36,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 try:
@@ -63,6 +63,12 @@ LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive"
 
 IGNORE_INDEX = -100
 """Label of a position, pair or person that takes no part in a loss."""
+
+MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.0, math.log(100)
+"""Bounds of the logarithm of L_GC's inverse temperature, as in FLAVA."""
+
+_SMALLEST_NORM = 1e-6
+"""Shorter vectors are not stretched to unit norm: the gradient of doing so grows as the norm shrinks."""
 
 CLASS_TOKEN = 0
 """Place of the class token in every sequence; as `read_positions`: it alone is wanted."""
@@ -688,10 +694,10 @@ class MMETPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
-    # Statistics that half precision would round away, and centroids that must stay where they were fitted.
+    # Statistics that half precision would round away, and a codebook whose codes must stay what they are.
     _keep_in_fp32_modules_strict = [  # noqa: RUF012
-        *(f"bnneck.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
-        "image_codebook.centroids",
+        *(f"bnneck.{name}" for name in ("weight", "running_mean", "running_var")),
+        "image_codebook",
     ]
     _auto_classes = {"AutoModel": None}  # noqa: RUF012
     """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
@@ -741,16 +747,6 @@ class MMETPreTrainedModel(PreTrainedModel):
             for auto_class, name in self._auto_classes.items()
         }
         return super().save_pretrained(save_directory, *args, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As in the base class, which lets every weight require a gradient: the BNNeck's bias is frozen again."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
-        for module in model.modules():
-            if isinstance(module, MMETIdentityHead):
-                module.freeze_bias()
-        return loaded
 
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -1362,26 +1358,58 @@ class MMETMatchingHead(nn.Module):
         return self.classifier(torch.tanh(self.dense(cls_state)))
 
 
+class MMETBNNeck(nn.BatchNorm1d):
+    """
+    Batch norm without a bias, in float32 (Luo et al., "Bag of Tricks", 2019).
+
+    A neck whose weight is frozen, as PEFT freezes it, keeps its statistics too and normalises with them in training:
+    an adapter saves weights alone, and would come back to other statistics than it was trained with.
+    """
+
+    def __init__(self, num_features: int):
+        super().__init__(num_features)
+        self.register_parameter("bias", None)
+
+    def reset_parameters(self):
+        """As in the base class, with or without a bias."""
+        self.reset_running_stats()
+        init.ones_(self.weight)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features `(B, D)` of any dtype to float32 `(B, D)`."""
+        features = features.to(self.weight.dtype)
+        if self.training and not self.weight.requires_grad:
+            return F.batch_norm(features, self.running_mean, self.running_var, self.weight, eps=self.eps).float()
+        return super().forward(features).float()
+
+
+class MMETIdentityClassifier(nn.Linear):
+    """Scores of the training identities, without a bias and in float32 whatever the weights are stored in."""
+
+    def __init__(self, hidden_size: int, num_identities: int):
+        super().__init__(hidden_size, num_identities, bias=False)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings `(B, D)` to float32 `(B, num_identities)`."""
+        with maybe_autocast(embeddings.device.type, enabled=False):
+            return F.linear(embeddings.float(), self.weight.float())
+
+
 class MMETIdentityHead(nn.Module):
     """
-    BNNeck (Luo et al., "Bag of Tricks", 2019) and a bias-free classifier.
+    BNNeck and classifier.
 
-    The embedding is the feature after batch norm, whose bias stays at 0. Classifier, triplet and retrieval all use
-    it, as the paper's released code does.
+    The embedding is the feature after batch norm. Classifier, triplet and retrieval all use it, as the paper's
+    released code does.
     """
 
     def __init__(self, hidden_size: int, num_identities: int):
         super().__init__()
-        self.bnneck = nn.BatchNorm1d(hidden_size)
-        self.freeze_bias()
-        self.classifier = nn.Linear(hidden_size, num_identities, bias=False) if num_identities else None
-
-    def freeze_bias(self):
-        """Keep the bias of the batch norm where it is, at 0."""
-        self.bnneck.bias.requires_grad_(False)
+        self.bnneck = MMETBNNeck(hidden_size)
+        self.classifier = MMETIdentityClassifier(hidden_size, num_identities) if num_identities else None
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`."""
+        """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`, in float32."""
         embeddings = self.bnneck(features)
         return embeddings, self.classifier(embeddings) if self.classifier is not None else None
 
@@ -1480,6 +1508,25 @@ def check_same_inputs(device: torch.device, **inputs: torch.Tensor | None):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+class _ClampLogitScale(torch.autograd.Function):
+    """
+    `logit_scale` within its bounds. Outside of them a gradient passes where it leads back.
+
+    With the gradient of `clamp`, which is 0 there, a temperature out of bounds would never move again.
+    """
+
+    @staticmethod
+    def forward(ctx, logit_scale: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(logit_scale < MIN_LOGIT_SCALE, logit_scale > MAX_LOGIT_SCALE)
+        return logit_scale.clamp(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        below, above = ctx.saved_tensors
+        leads_away = (below & (gradient > 0)) | (above & (gradient < 0))  # a step goes against the gradient
+        return gradient.masked_fill(leads_away, 0)
+
+
 def identity_contrastive_loss(
     image_features: torch.Tensor,
     text_features: torch.Tensor,
@@ -1490,26 +1537,29 @@ def identity_contrastive_loss(
     L_GC: symmetric cross-entropy between images and texts, where all of one person's are positives.
 
     With `person_ids` the target of a row is uniform over the columns of the same person, so that no pair of one
-    person ever is a negative; without, only the diagonal is positive (CLIP, FLAVA).
+    person ever is a negative; without, only the diagonal is positive (CLIP, FLAVA). Computed in float32, under
+    autocast too.
 
     Args:
         image_features, text_features: `(B, D)`, normalised here.
-        logit_scale: `(1,)`, logarithm of the inverse temperature; clamped to ln(100), as CLIP does.
+        logit_scale: `(1,)`, logarithm of the inverse temperature; read within 0 and ln(100), as FLAVA does.
         person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
 
     Returns:
         The loss (0 for no pair at all) and `(B, B)` logits, images in rows.
     """
-    image_features, text_features = F.normalize(image_features.float()), F.normalize(text_features.float())
-    logits = logit_scale.float().clamp(max=math.log(100)).exp() * image_features @ text_features.T
-    if not len(logits):
-        return logits.sum(), logits  # a mean over nothing would be NaN
-    positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    if person_ids is not None:
-        same_person = person_ids[:, None] == person_ids[None, :]
-        positive = positive | (same_person & (person_ids >= 0)[:, None])
-    targets = positive.float() / positive.sum(dim=1, keepdim=True)
-    loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    with maybe_autocast(image_features.device.type, enabled=False):
+        image_features = F.normalize(image_features.float(), eps=_SMALLEST_NORM)
+        text_features = F.normalize(text_features.float(), eps=_SMALLEST_NORM)
+        logits = _ClampLogitScale.apply(logit_scale.float()).exp() * image_features @ text_features.T
+        if not len(logits):
+            return logits.sum(), logits  # a mean over nothing would be NaN
+        positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        if person_ids is not None:
+            same_person = person_ids[:, None] == person_ids[None, :]
+            positive = positive | (same_person & (person_ids >= 0)[:, None])
+        targets = positive.float() / positive.sum(dim=1, keepdim=True)
+        loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
     return loss, logits
 
 
@@ -1519,33 +1569,38 @@ def batch_hard_triplet_loss(
     """
     L_triplet (Eq. 2) with the hardest positive and negative of the batch (Hermans et al., 2017).
 
+    Distances are taken between float32 differences, under autocast too: |a|^2 + |b|^2 - 2 a.b would round away the
+    distance of two images of one person that lie close together.
+
     Args:
         embeddings: `(B, D)`.
-        labels: `(B,)` person labels.
+        labels: `(B,)` person labels; negative ones are unknown persons, who take no part.
         margin: m of Eq. 2; `None` is the soft margin log(1 + exp(d_ap - d_an)).
         normalize: Whether distances are taken between L2-normalised embeddings.
 
     Returns:
         The mean over anchors that have both a positive and a negative; 0 when there is none.
     """
-    embeddings = embeddings.float()
     if not len(embeddings):
-        return embeddings.sum()  # no anchor at all: amax below knows no maximum of nothing
-    if normalize:
-        embeddings = F.normalize(embeddings)
-    squared_norms = embeddings.square().sum(dim=1)
-    squared = squared_norms[:, None] + squared_norms[None, :] - 2 * embeddings @ embeddings.T
-    distances = squared.clamp(min=1e-12).sqrt()  # the gradient of sqrt at 0 is infinite
+        return embeddings.float().sum()  # argmax needs a column
+    known = labels >= 0
     same_person = labels[:, None] == labels[None, :]
-    positive = same_person & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    anchor = positive.any(dim=1) & (~same_person).any(dim=1)
-    hardest_positive = distances.masked_fill(~positive, -math.inf).amax(dim=1)
-    hardest_negative = distances.masked_fill(same_person, math.inf).amin(dim=1)
-    # where, not indexing: shapes stay fixed, and a batch without anchors gives a zero that still has a gradient.
-    gap = torch.where(anchor, hardest_positive - hardest_negative, 0.0)
+    positive = same_person & known & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    negative = ~same_person & known[:, None] & known
+    anchor = positive.any(dim=1) & negative.any(dim=1)
+    with maybe_autocast(embeddings.device.type, enabled=False):
+        embeddings = embeddings.float()
+        if normalize:
+            embeddings = F.normalize(embeddings, eps=_SMALLEST_NORM)
+        distances = torch.cdist(embeddings.detach(), embeddings.detach(), compute_mode="donot_use_mm_for_euclid_dist")
+        hardest_positive = distances.masked_fill(~positive, -math.inf).argmax(dim=1)
+        hardest_negative = distances.masked_fill(~negative, math.inf).argmin(dim=1)
+        # The gradient of the norm is 0 for two equal embeddings.
+        gap = torch.linalg.vector_norm(embeddings - embeddings[hardest_positive], dim=1)
+        gap = gap - torch.linalg.vector_norm(embeddings - embeddings[hardest_negative], dim=1)
     terms = F.softplus(gap) if margin is None else F.relu(gap + margin)
-    terms = torch.where(anchor, terms, 0.0)
-    return terms.sum() / anchor.sum().clamp(min=1)
+    # where, not indexing: shapes stay fixed, and a batch without anchors gives a zero that still has a gradient.
+    return torch.where(anchor, terms, 0.0).sum() / anchor.sum().clamp(min=1)
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, span_processes: bool = False) -> torch.Tensor:
@@ -1842,6 +1897,9 @@ class MMETForPreTraining(MMETCompositeModel):
 
     def _contrast(self, image_features, text_features, person_ids) -> tuple[torch.Tensor, torch.Tensor]:
         """L_GC of the pairs `(B, D)` of all processes, and the logits of the own images."""
+        if self.training:  # so that no step leads far out of bounds, and no value from outside stays there
+            with torch.no_grad():
+                self.mmet.logit_scale.clamp_(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
         if not losses_span_processes(self):
             return identity_contrastive_loss(image_features, text_features, self.mmet.logit_scale, person_ids)
         counts = count_per_process(len(image_features), image_features.device)
@@ -1959,12 +2017,12 @@ def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, 
         smoothing = float(config.label_smoothing)
         targets = labels.masked_fill(~known, IGNORE_INDEX)
         summed = F.cross_entropy(
-            logits.float(), targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
+            logits, targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
         )
         output.losses["identity"] = summed / known.sum().clamp(min=1)
     if config.triplet_weight > 0:
         output.losses["triplet"] = batch_hard_triplet_loss(
-            embeddings[known], labels[known], config.triplet_margin, config.triplet_normalize
+            embeddings, labels, config.triplet_margin, config.triplet_normalize
         )
 
 

@@ -334,8 +334,9 @@ def build_model(
         config = MMETConfig.from_pretrained(arguments.model_name_or_path)
         config = override_config(config, arguments.model_config)
         config.update({**objectives.loss_weights, "num_identities": num_identities or config.num_identities})
+        # In float32 whatever the checkpoint was stored in: `--bf16` computes in half precision, the weights do not.
         model = MMETForPreTraining.from_pretrained(
-            arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True
+            arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True, dtype=torch.float32
         )
         return processor, model
     tokenizer = _build_tokenizer(arguments, sources)

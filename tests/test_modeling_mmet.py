@@ -785,16 +785,28 @@ def test_identity__pooled_class_token(make_config, make_batch, pooling):
     torch.testing.assert_close(output.losses["triplet"], triplet, **CLOSE)
 
 
-def test_bnneck__bias_stays_at_zero(config, make_pretraining_batch):
-    model = MMETForPreTraining(config)
+def test_bnneck__has_no_bias_to_train(config, make_pretraining_batch):
+    model = MMETForPreTraining(config).requires_grad_(True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model(**make_pretraining_batch()).loss.backward()
     optimizer.step()
     neck = model.identity_head.bnneck
-    assert not neck.bias.requires_grad
-    assert torch.equal(neck.bias, torch.zeros(32))
+    assert neck.bias is None
+    assert set(neck.state_dict()) == {"weight", "running_mean", "running_var", "num_batches_tracked"}
     assert not torch.equal(neck.weight, torch.ones(32))
     assert not torch.equal(neck.running_mean, torch.zeros(32))  # training gathers statistics
+
+
+def test_bnneck__frozen_keeps_its_statistics_and_uses_them(make_config, make_batch):
+    model = MMETForReID(make_config()).train()
+    neck = model.identity_head.bnneck
+    neck.weight.requires_grad_(False)
+    neck.running_mean.normal_()
+    before, features = copy.deepcopy(neck.state_dict()), torch.randn(5, 32)
+    expected = (features - neck.running_mean) / (neck.running_var + neck.eps).sqrt()
+    torch.testing.assert_close(neck(features), expected)
+    model(**make_batch())
+    assert all(torch.equal(value, before[name]) for name, value in neck.state_dict().items())
 
 
 @pytest.mark.parametrize(("share", "image_views", "text_views"), [(1.0, 3, 2), (0.5, 1, 1), (0.2, 1, 0), (0.0, 0, 0)])
@@ -883,8 +895,7 @@ def test_training__every_weight_has_a_gradient(config, make_pretraining_batch):
         model(**_select(batch, *inputs)).loss.backward()
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    assert frozen == {"identity_head.bnneck.bias"}
-    assert without == frozen
+    assert frozen == without == set()
 
 
 def test_gradient_checkpointing__same_gradients(config, make_pretraining_batch):
@@ -1059,7 +1070,7 @@ def test_bfloat16(model_class, config, make_pretraining_batch, tmp_path):
     reference, batch = model_class(config).eval(), make_pretraining_batch()
     reference.save_pretrained(tmp_path)
     model = model_class.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
-    kept = {"identity_head.bnneck.weight", "identity_head.bnneck.bias"}
+    kept = {"identity_head.bnneck.weight"}
     for name, parameter in model.named_parameters():
         assert parameter.dtype == (torch.float32 if name in kept else torch.bfloat16), name
     if model_class is MMETForReID:
