@@ -18,6 +18,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -32,10 +33,10 @@ from transformers.activations import ACT2FN
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -58,6 +59,8 @@ except ImportError:
         MMETTextConfig,
     )
 
+logger = logging.get_logger(__name__)
+
 LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive", "identity", "triplet")
 """Keys of `MMETForPreTrainingOutput.losses`; the weight of `name` is `config.<name>_weight`."""
 
@@ -79,6 +82,9 @@ _SCORES_AT_ONCE = 2**22
 _DALLE_IMAGES_AT_ONCE = 16
 """Images that DALL-E's encoder reads at a time; 256 channels of one of 168x80 pixels are 13 MiB."""
 
+_BNNECK = tuple(f"bnneck.{name}" for name in ("weight", "running_mean", "running_var"))
+"""Statistics that half precision would round away."""
+
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
 """What a pretraining checkpoint holds beyond the encoders and the identity head."""
 
@@ -89,7 +95,16 @@ _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|
 
 
 @dataclass
-class MMETEncoderOutput(ModelOutput):
+class MMETOutput(ModelOutput):
+    """What the outputs of all models have in common."""
+
+    def to_tuple(self) -> tuple:
+        """The values that are there, with the encoders' own outputs as tuples too."""
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
+@dataclass
+class MMETEncoderOutput(MMETOutput):
     """
     Output of one of the three encoders.
 
@@ -111,7 +126,7 @@ class MMETEncoderOutput(ModelOutput):
 
 
 @dataclass
-class MMETModelOutput(ModelOutput):
+class MMETModelOutput(MMETOutput):
     """
     Output of [`MMETModel`]; what belongs to an absent modality is `None`.
 
@@ -133,7 +148,7 @@ class MMETModelOutput(ModelOutput):
 
 
 @dataclass
-class MMETForPreTrainingOutput(ModelOutput):
+class MMETForPreTrainingOutput(MMETOutput):
     """
     Output of [`MMETForPreTraining`].
 
@@ -184,7 +199,7 @@ class MMETForPreTrainingOutput(ModelOutput):
 
 
 @dataclass
-class MMETForReIDOutput(ModelOutput):
+class MMETForReIDOutput(MMETOutput):
     """
     Output of [`MMETForReID`].
 
@@ -192,6 +207,8 @@ class MMETForReIDOutput(ModelOutput):
         loss (`torch.FloatTensor` of shape `(1,)`): L_ID + L_triplet (Eq. 3), with labels.
         embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Identity embeddings of unit norm;
             compare by inner product.
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): `embeddings` under the name that
+            transformers' pipelines read.
         logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores where the model has a
             classifier.
         image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The outputs of the encoders that ran,
@@ -200,6 +217,7 @@ class MMETForReIDOutput(ModelOutput):
 
     loss: torch.FloatTensor | None = None
     embeddings: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     image_output: MMETEncoderOutput | None = None
     text_output: MMETEncoderOutput | None = None
@@ -570,7 +588,7 @@ class MMETDalleCodebook(nn.Module):
     def __init__(self, config: MMETConfig):
         super().__init__()
         self.sizes = config.dalle_sizes
-        self.image_mean, self.image_std = config.codebook_image_mean, config.codebook_image_std
+        self.image_mean, self.image_std = config.codebook_image_mean, config.codebook_image_deviation
         self.set_patches(config.image_config)
         # The network without its wrapper: inside a model there is one PreTrainedModel that initialises and loads.
         self.blocks = transformers.FlavaImageCodebook(transformers.FlavaImageCodebookConfig(**self.sizes)).blocks
@@ -694,11 +712,6 @@ class MMETPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
-    # Statistics that half precision would round away, and a codebook whose codes must stay what they are.
-    _keep_in_fp32_modules_strict = [  # noqa: RUF012
-        *(f"bnneck.{name}" for name in ("weight", "running_mean", "running_var")),
-        "image_codebook",
-    ]
     _auto_classes = {"AutoModel": None}  # noqa: RUF012
     """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
 
@@ -748,6 +761,17 @@ class MMETPreTrainedModel(PreTrainedModel):
         }
         return super().save_pretrained(save_directory, *args, **kwargs)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, use_safetensors: bool | None = None, **kwargs):
+        """
+        As in the base class, from safetensors alone: reading a pickle may run code of whoever wrote it.
+
+        Raises:
+            ValueError: for a folder with other weights alone, or `use_safetensors=False`.
+        """
+        check_safe_weights(pretrained_model_name_or_path, use_safetensors)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
+
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
@@ -778,6 +802,22 @@ class MMETPreTrainedModel(PreTrainedModel):
         """
         resize_image_geometry(self, image_size, patch_stride)
         return self
+
+
+def check_safe_weights(name_or_path: str | os.PathLike | None, use_safetensors: bool | None):
+    """Raise `ValueError` where weights would have to be read from something else than safetensors."""
+    expected = "weights are read as safetensors alone, for other formats can run code"
+    if use_safetensors is False:
+        raise ValueError(f"{expected}: leave out use_safetensors=False")
+    folder = Path(name_or_path) if name_or_path is not None else None
+    if folder is None or not folder.is_dir() or any(folder.rglob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+    if pickles:
+        raise ValueError(
+            f"{expected}: expected model.safetensors in {folder}, received {', '.join(pickles)}; save the model again "
+            "with save_pretrained where you trust these files"
+        )
 
 
 class MMETImageModel(MMETPreTrainedModel):
@@ -1020,6 +1060,71 @@ class MMETCompositeModel(MMETPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.base_model.text_model.set_input_embeddings(value)
 
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Images for contrastive use: `pooler_output` is the projected [CLS_I] `(batch_size, projection_dim)`, not
+        normalised; the rest is the image encoder's.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): Normalised images.
+            interpolate_pos_encoding: Whether images of another size than configured are accepted.
+        """
+        kwargs |= {"interpolate_pos_encoding": interpolate_pos_encoding, "return_dict": True}
+        output = self.base_model.image_model(pixel_values, **kwargs)
+        return with_pooler_output(output, self.base_model.image_projection(output.pooler_output))
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Captions for contrastive use: `pooler_output` is the projected [CLS_T] `(batch_size, projection_dim)`, not
+        normalised; the rest is the text encoder's.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`): Caption tokens.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
+                padding.
+        """
+        output = self.base_model.text_model(input_ids, attention_mask, **kwargs, return_dict=True)
+        return with_pooler_output(output, self.base_model.text_projection(output.pooler_output))
+
+    @can_return_tuple
+    def get_multimodal_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        """
+        Whatever modalities are there: `pooler_output` is h_CLS,M `(batch_size, hidden_size)`, the rest is the
+        multimodal encoder's. Arguments as in [`MMETModel`].
+        """
+        output = self.base_model(
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            image_present=image_present,
+            text_present=text_present,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            **kwargs,
+            return_dict=True,
+        ).multimodal_output
+        return with_pooler_output(output, output.pooler_output)
+
     def _records_states(self, **kwargs) -> bool:
         """Whether hidden states or attentions are asked for, by an argument or the configuration of an encoder."""
         encoders = (self.base_model.image_model, self.base_model.text_model, self.base_model.multimodal_model)
@@ -1039,6 +1144,7 @@ class MMETModel(MMETCompositeModel):
     """
 
     base_model_prefix = "mmet"
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012
 
     def __init__(self, config: MMETConfig):
@@ -1078,26 +1184,6 @@ class MMETModel(MMETCompositeModel):
     ) -> MMETEncoderOutput | None:
         """The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none."""
         return encode_present(self.text_model, text_present, input_ids, attention_mask, **kwargs)
-
-    def get_image_features(
-        self, pixel_values: torch.FloatTensor, interpolate_pos_encoding: bool = False
-    ) -> torch.FloatTensor:
-        """Projected [CLS_I] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
-        output = self.image_model(
-            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, read_positions=CLASS_TOKEN
-        )
-        return self.image_projection(output.pooler_output)
-
-    def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
-    ) -> torch.FloatTensor:
-        """Projected [CLS_T] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
-        output = self.text_model(input_ids, attention_mask, read_positions=CLASS_TOKEN)
-        return self.text_projection(output.pooler_output)
-
-    def get_multimodal_features(self, **inputs) -> torch.FloatTensor:
-        """h_CLS,M `(batch_size, hidden_size)` of whatever modalities are there; arguments as in `forward`."""
-        return self(**inputs, read_positions=CLASS_TOKEN, return_dict=True).multimodal_embeds
 
     def fuse(
         self,
@@ -1185,6 +1271,16 @@ class MMETModel(MMETCompositeModel):
             text_output=text_output,
             multimodal_output=multimodal_output,
         )
+
+
+def with_pooler_output(output: MMETEncoderOutput, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
+    """An encoder's output as transformers' `get_..._features` return it."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=output.last_hidden_state,
+        pooler_output=pooler_output,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+    )
 
 
 def check_modalities(
@@ -1407,6 +1503,12 @@ class MMETIdentityHead(nn.Module):
         super().__init__()
         self.bnneck = MMETBNNeck(hidden_size)
         self.classifier = MMETIdentityClassifier(hidden_size, num_identities) if num_identities else None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether batch norm has seen a batch. A new one only scales: normalised, an embedding is the feature."""
+        batches = self.bnneck.num_batches_tracked
+        return batches.is_meta or bool(batches)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`, in float32."""
@@ -1636,7 +1738,9 @@ class MMETForPreTraining(MMETCompositeModel):
     losses and gradients is that of one process with the whole batch. All processes must have the same inputs.
     """
 
-    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETModel"}  # noqa: RUF012
+    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETForReID"}  # noqa: RUF012
+    # Besides the BNNeck: a codebook whose codes must stay what they are.
+    _keep_in_fp32_modules_strict = [*_BNNECK, "image_codebook"]  # noqa: RUF012
     _tied_weights_keys = {  # noqa: RUF012
         "mlm_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
         "mmm_text_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
@@ -2034,6 +2138,8 @@ def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, 
 class MMETForReID(MMETCompositeModel):
     """MMET as a person embedder: image, text or both in, one comparable embedding of unit norm out."""
 
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
+    _keep_in_fp32_modules_strict = [*_BNNECK]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS]  # noqa: RUF012
 
     def __init__(self, config: MMETConfig):
@@ -2041,6 +2147,21 @@ class MMETForReID(MMETCompositeModel):
         self.mmet = MMETModel._from_config(config)
         self.identity_head = build_identity_head(config)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in the base class, with a warning where the identity head was never trained: see `embeddings` there."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        if not model.identity_head.is_trained:
+            logger.warning(
+                "the identity head of %s was never trained: embeddings are the normalised class token of the %s "
+                "encoder as pretraining left it. Train identity_weight and triplet_weight on labelled persons, or "
+                "compare images with sentences by get_image_features and get_text_features.",
+                pretrained_model_name_or_path,
+                model.config.identity_pooling,
+            )
+        return loaded
 
     @can_return_tuple
     def forward(
@@ -2074,9 +2195,11 @@ class MMETForReID(MMETCompositeModel):
             scored.identity_embeds, scored.identity_logits = self.identity_head(features)
         else:
             identity_losses(self, scored, features, labels)
+        embeddings = F.normalize(scored.identity_embeds.float())
         output = MMETForReIDOutput(
             loss=weighted_sum(self.config, scored.losses),
-            embeddings=F.normalize(scored.identity_embeds.float()),
+            embeddings=embeddings,
+            pooler_output=embeddings,
             logits=scored.identity_logits,
         )
         keep_recorded(output, **encoded)
@@ -2230,7 +2353,7 @@ def convert_flava_config(config: PreTrainedConfig) -> MMETConfig:
         codebook_cell=largest_codebook_cell(image_config),
         codebook_config=codebook if has_codes and reads_images else None,
         codebook_image_mean=OPENAI_CLIP_MEAN,  # what FLAVA's image processor normalises with
-        codebook_image_std=OPENAI_CLIP_STD,
+        codebook_image_deviation=OPENAI_CLIP_STD,
         num_identities=0,
         tie_word_embeddings=False,
         **{name: getattr(config, name) for name in shared},
