@@ -76,6 +76,8 @@ class MMETImageConfig(MMETEncoderConfig):
         patch_stride: Distance between neighbouring patches in pixels. Smaller than `patch_size` means overlapping
             patches (the paper's "12x12", as in TransReID); equal to it means a plain ViT.
         num_channels: Number of image channels.
+        hide_masked_pixels: Whether the pixels of masked patches are replaced by the mean colour (0) before patches are
+            cut. Overlapping neighbours else show them: with the default geometry, more than half of a masked patch.
     """
 
     model_type = "mmet_image_model"
@@ -85,6 +87,7 @@ class MMETImageConfig(MMETEncoderConfig):
     patch_size: int = 16
     patch_stride: int = 12
     num_channels: int = 3
+    hide_masked_pixels: bool = False
 
     def __post_init__(self, **kwargs):
         size = self.image_size
@@ -100,11 +103,15 @@ class MMETImageConfig(MMETEncoderConfig):
                 f"image_size={self.image_size}, patch_size={self.patch_size}, patch_stride={self.patch_stride}"
             )
 
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the patch grid of an image of another size."""
+        rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in (height, width))
+        return rows, columns
+
     @property
     def patch_grid(self) -> tuple[int, int]:
         """Rows and columns of the patch grid."""
-        rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in self.image_size)
-        return rows, columns
+        return self.grid_of(*self.image_size)
 
     @property
     def num_patches(self) -> int:

@@ -73,6 +73,9 @@ MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.0, math.log(100)
 _SMALLEST_NORM = 1e-6
 """Shorter vectors are not stretched to unit norm: the gradient of doing so grows as the norm shrinks."""
 
+_NO_VIEW = -101
+"""Label of a row that only fills up what processes send each other."""
+
 CLASS_TOKEN = 0
 """Place of the class token in every sequence; as `read_positions`: it alone is wanted."""
 
@@ -232,6 +235,106 @@ def keep_recorded(output: ModelOutput, **encoder_outputs: MMETEncoderOutput | No
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Checks of inputs
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Shapes and dtypes are compared everywhere. Values are looked at where that is possible: not in a compiled or exported
+# graph, which would break at the look, nor on the meta device. One look serves all values of a call.
+
+
+def check_shape(name: str, value: torch.Tensor | None, *shape: int | None):
+    """Raise `ValueError` unless `value`, where given, has this shape; `None` stands for any size but 0."""
+    if value is None:
+        return
+    fits = value.dim() == len(shape) and all(
+        received != 0 if expected is None else received == expected
+        for received, expected in zip(value.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"expected {name} of shape ({expected}), received {tuple(value.shape)}")
+
+
+def check_integers(**values: torch.Tensor | None):
+    """Raise `ValueError` where a given tensor is not of integers."""
+    for name, value in values.items():
+        if value is not None and (value.is_floating_point() or value.is_complex()):
+            raise ValueError(f"expected {name} of integers, received {value.dtype}")
+
+
+def check_values(*wrong: tuple[str, str, torch.Tensor, torch.Tensor]):
+    """Raise `ValueError` for the first `(name, what is expected, values, where they are not that)` that applies."""
+    if not wrong:
+        return
+    for (name, expected, values, places), applies in zip(
+        wrong, torch.stack([places.any() for *_, places in wrong]).tolist(), strict=True
+    ):
+        if applies:
+            received = values[places].unique()[:5].tolist()
+            raise ValueError(f"expected {name} {expected}, received {received} among them")
+
+
+def can_read_values(tensor: torch.Tensor) -> bool:
+    """Whether values of this tensor can be looked at here."""
+    return not torch.compiler.is_compiling() and not tensor.is_meta
+
+
+def outside(values: torch.Tensor, size: int) -> torch.Tensor:
+    """Where integers are not in `range(size)`."""
+    return (values < 0) | (values >= size)
+
+
+def not_masks(**masks: torch.Tensor | None) -> list[tuple[str, str, torch.Tensor, torch.Tensor]]:
+    """What [`check_values`] is to look for in masks: values other than 0 and 1, which booleans cannot hold."""
+    return [
+        (name, "of 0 and 1", mask, (mask != 0) & (mask != 1))
+        for name, mask in masks.items()
+        if mask is not None and mask.dtype != torch.bool
+    ]
+
+
+def check_images(config: MMETImageConfig, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False):
+    """Raise `ValueError` unless `pixel_values` are images that the encoder reads."""
+    check_shape("pixel_values", pixel_values, None, config.num_channels, None, None)
+    if not pixel_values.is_floating_point():
+        raise ValueError(f"expected normalised pixel_values, received {pixel_values.dtype}; use the image processor")
+    size = list(pixel_values.shape[-2:])
+    if size != config.image_size and not interpolate_pos_encoding:
+        raise ValueError(
+            f"expected pixel_values of size {config.image_size}, received {size}; "
+            "pass interpolate_pos_encoding=True to interpolate the position embeddings"
+        )
+    if min(size) < config.patch_size:
+        raise ValueError(f"expected pixel_values of at least patch_size={config.patch_size} a side, received {size}")
+
+
+def check_captions(
+    config: MMETTextConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, suffix: str = ""
+):
+    """Raise `ValueError` unless tokens and mask have shapes that the text encoder reads; `suffix` ends their names."""
+    check_shape(f"input_ids{suffix}", input_ids, None, None)
+    check_integers(**{f"input_ids{suffix}": input_ids})
+    if input_ids.shape[1] > config.max_position_embeddings:
+        raise ValueError(
+            f"expected at most max_position_embeddings={config.max_position_embeddings} tokens, "
+            f"received {input_ids.shape[1]}; ask the processor for truncation=True"
+        )
+    check_shape(f"the attention mask of input_ids{suffix}", attention_mask, *input_ids.shape)
+
+
+def check_tokens(config: MMETTextConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor | None):
+    """Raise `ValueError` unless the tokens are of the vocabulary, and each caption has one that is no padding."""
+    if not can_read_values(input_ids):
+        return
+    wrong = [("input_ids", f"in [0, {config.vocab_size})", input_ids, outside(input_ids, config.vocab_size))]
+    if attention_mask is not None:
+        wrong += not_masks(attention_mask=attention_mask)
+        empty = ~attention_mask.bool().any(dim=1, keepdim=True).expand_as(attention_mask)
+        wrong.append(("attention_mask", "with a 1 in each row (text_present: no text)", attention_mask, empty))
+    check_values(*wrong)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Embeddings
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -257,32 +360,34 @@ class MMETImageEmbeddings(nn.Module):
         grid = F.interpolate(grid.float(), size=(rows, columns), mode="bicubic", align_corners=False)
         return torch.cat([cls_position, grid.to(cls_position.dtype).flatten(2).transpose(1, 2)], dim=1)
 
+    def hide_pixels(self, pixel_values: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        """Images with 0, the mean, under masked patches `(B, N)`: overlapping neighbours cannot read these pixels."""
+        height, width = pixel_values.shape[-2:]
+        masked = masked.float().unflatten(1, self.config.grid_of(height, width)).unsqueeze(1)
+        patch = masked.new_ones(1, 1, self.config.patch_size, self.config.patch_size)
+        covered = F.conv_transpose2d(masked, patch, stride=self.config.patch_stride) > 0
+        covered = F.pad(covered, (0, width - covered.shape[-1], 0, height - covered.shape[-2]))
+        return pixel_values.masked_fill(covered, 0)
+
     def forward(
         self,
         pixel_values: torch.Tensor,
         bool_masked_pos: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
     ) -> torch.Tensor:
-        size = list(pixel_values.shape[-2:])
-        if size != self.config.image_size and not interpolate_pos_encoding:
-            raise ValueError(
-                f"expected pixel_values of size {self.config.image_size}, received {size}; "
-                "pass interpolate_pos_encoding=True to interpolate the position embeddings"
-            )
+        check_images(self.config, pixel_values, interpolate_pos_encoding)
+        rows, columns = grid = self.config.grid_of(*pixel_values.shape[-2:])
+        check_shape("bool_masked_pos", bool_masked_pos, pixel_values.shape[0], rows * columns)
+        if bool_masked_pos is not None and self.config.hide_masked_pixels:
+            pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
         patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, D, rows, columns)
-        rows, columns = patches.shape[-2:]
         hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
-            if bool_masked_pos.shape != hidden_states.shape[:2]:
-                raise ValueError(
-                    f"expected bool_masked_pos of shape {tuple(hidden_states.shape[:2])}, "
-                    f"received {tuple(bool_masked_pos.shape)}"
-                )
             mask_token = self.mask_token.to(hidden_states.dtype)
             hidden_states = torch.where(bool_masked_pos.bool().unsqueeze(-1), mask_token, hidden_states)
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
-        if (rows, columns) == self.config.patch_grid:
+        if grid == self.config.patch_grid:
             hidden_states = hidden_states + self.position_embeddings
         else:
             hidden_states = hidden_states + self.interpolate_position_embeddings(rows, columns)
@@ -300,13 +405,7 @@ class MMETTextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        length = input_ids.shape[1]
-        if length > self.position_embeddings.shape[1]:
-            raise ValueError(
-                f"expected at most max_position_embeddings={self.position_embeddings.shape[1]} tokens, "
-                f"received {length}; ask the processor for truncation=True"
-            )
-        hidden_states = self.token_embedding(input_ids) + self.position_embeddings[:, :length]
+        hidden_states = self.token_embedding(input_ids) + self.position_embeddings[:, : input_ids.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
 
 
@@ -883,6 +982,8 @@ class MMETImageModel(MMETPreTrainedModel):
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
             read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
         """
+        if bool_masked_pos is not None and can_read_values(bool_masked_pos):
+            check_values(*not_masks(bool_masked_pos=bool_masked_pos))
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
         return self.encoder(hidden_states, read_positions=read_positions, **kwargs)
 
@@ -955,6 +1056,8 @@ class MMETTextModel(MMETPreTrainedModel):
                 padding.
             read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
         """
+        check_captions(self.config, input_ids, attention_mask)
+        check_tokens(self.config, input_ids, attention_mask)
         return self.encoder(self.embeddings(input_ids), attention_mask, read_positions, **kwargs)
 
 
@@ -989,6 +1092,10 @@ class MMETMultimodalModel(MMETPreTrainedModel):
             read_positions: Which final states are wanted, as in [`MMETTransformer`] ([CLS_M] is position 0); all when
                 not given.
         """
+        check_shape("hidden_states", hidden_states, None, None, self.config.hidden_size)
+        check_shape("attention_mask", attention_mask, *hidden_states.shape[:2])
+        if attention_mask is not None and can_read_values(attention_mask):
+            check_values(*not_masks(attention_mask=attention_mask))
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if attention_mask is not None:
@@ -1249,7 +1356,8 @@ class MMETModel(MMETCompositeModel):
         Raises:
             ValueError: when there is no modality at all, for the batch or for a sample.
         """
-        check_modalities(pixel_values, input_ids, image_present, text_present)
+        captions = ((input_ids, attention_mask, ""),)
+        check_modalities(self.config, pixel_values, captions, image_present, text_present, interpolate_pos_encoding)
         image_output = self.encode_images(
             pixel_values, bool_masked_pos, image_present, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
         )
@@ -1284,27 +1392,56 @@ def with_pooler_output(output: MMETEncoderOutput, pooler_output: torch.Tensor) -
 
 
 def check_modalities(
-    image: torch.Tensor | None,
-    text: torch.Tensor | None,
+    config: MMETConfig,
+    pixel_values: torch.Tensor | None,
+    captions: tuple[tuple[torch.Tensor | None, torch.Tensor | None, str], ...],
     image_present: torch.Tensor | None,
     text_present: torch.Tensor | None,
-):
-    """Raise `ValueError` unless there is a sample, the inputs are of one batch and each sample has image or text."""
-    if image is None and text is None:
+    interpolate_pos_encoding: bool = False,
+) -> int:
+    """
+    The number of samples of a batch.
+
+    Args:
+        captions: Token ids, attention mask and suffix of the names of both, for each kind of captions.
+
+    Raises:
+        ValueError: for inputs of other shapes than the encoders read, no sample, inputs of several batches, or a
+            sample with neither image nor text.
+    """
+    inputs = {"pixel_values": pixel_values} | {f"input_ids{suffix}": input_ids for input_ids, _, suffix in captions}
+    inputs = {name: value for name, value in inputs.items() if value is not None}
+    if not inputs:
         raise ValueError("no modality at all: give pixel_values, input_ids or both")
-    inputs = {"pixel_values": image, "input_ids": text, "image_present": image_present, "text_present": text_present}
-    sizes = {name: len(value) for name, value in inputs.items() if value is not None}
-    if len(set(sizes.values())) > 1:
+    if any(value.numel() == 0 for value in inputs.values()):
+        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+        raise ValueError(f"expected at least one sample, received an empty batch: {shapes}")
+    if pixel_values is not None:
+        check_images(config.image_config, pixel_values, interpolate_pos_encoding)
+    for input_ids, attention_mask, suffix in captions:
+        if input_ids is not None:
+            check_captions(config.text_config, input_ids, attention_mask, suffix)
+    batch_size = next(iter(inputs.values())).shape[0]
+    if any(value.shape[0] != batch_size for value in inputs.values()):
+        sizes = {name: value.shape[0] for name, value in inputs.items()}
         raise ValueError(f"expected inputs of one batch, received {sizes} samples")
-    if 0 in sizes.values():
-        raise ValueError("expected at least one sample, received an empty batch")
-    # A modality that was not given, or given without a mask, needs no look at values.
-    if torch.compiler.is_compiling() or any(
-        given is not None and present is None for given, present in ((image, image_present), (text, text_present))
-    ):
+    check_shape("image_present", image_present, batch_size)
+    check_shape("text_present", text_present, batch_size)
+    given = {"image_present": image_present} if pixel_values is not None else {}
+    given |= {"text_present": text_present} if len(inputs) > len(given) else {}
+    check_presence(**given)
+    return batch_size
+
+
+def check_presence(**present: torch.Tensor | None):
+    """Raise `ValueError` unless each sample has one of the modalities given, by their `(B,)` masks (`None`: all)."""
+    masks = [mask for mask in present.values() if mask is not None]
+    if not masks or not can_read_values(masks[0]):
         return
-    masks = [present.bool() for given, present in ((image, image_present), (text, text_present)) if given is not None]
-    neither = (~torch.stack(masks).any(dim=0)).nonzero().flatten().tolist()
+    check_values(*not_masks(**present))
+    if len(masks) < len(present):
+        return
+    neither = (~torch.stack([mask.bool() for mask in masks]).any(dim=0)).nonzero().flatten().tolist()
     if neither:
         raise ValueError(f"samples {neither} have neither an image nor a text (image_present, text_present)")
 
@@ -1314,6 +1451,9 @@ def encode_present(
 ) -> MMETEncoderOutput | None:
     """
     `encoder(*inputs, **kwargs)`, run on the samples that are present alone.
+
+    A compiled or exported graph cannot depend on how many these are: there the encoder reads all samples, with
+    neutral inputs for the absent ones.
 
     Args:
         encoder: Image or text encoder.
@@ -1325,13 +1465,28 @@ def encode_present(
     """
     if inputs[0] is None:
         return None
-    rows = None if present is None else present.bool().nonzero().flatten()
-    if rows is None or len(rows) == len(present):
+    if present is None:
+        return encoder(*inputs, **kwargs, return_dict=True)
+    present = present.bool()
+    if torch.compiler.is_compiling():
+        # Ones in the masks: attention must have something to look at.
+        neutral = [_fill_rows(value, ~present, 0 if place == 0 else 1) for place, value in enumerate(inputs)]
+        output = encoder(*neutral, **kwargs, return_dict=True)
+        return MMETEncoderOutput(**{name: _fill_rows(value, ~present, 0) for name, value in output.items()})
+    rows = present.nonzero().flatten()
+    if len(rows) == len(present):
         return encoder(*inputs, **kwargs, return_dict=True)
     if not len(rows):
         return None
     output = encoder(*(given if given is None else given[rows] for given in inputs), **kwargs, return_dict=True)
     return MMETEncoderOutput(**{name: _put_rows(value, rows, len(present)) for name, value in output.items()})
+
+
+def _fill_rows(value: torch.Tensor | tuple | None, rows: torch.Tensor, fill: int):
+    """A batch `(B, ...)`, or each tensor of a tuple, with `fill` where `rows` `(B,)` is True."""
+    if isinstance(value, tuple):
+        return tuple(_fill_rows(item, rows, fill) for item in value)
+    return value if value is None else value.masked_fill(rows.reshape(-1, *[1] * (value.dim() - 1)), fill)
 
 
 def _put_rows(value: torch.Tensor | int | None, rows: torch.Tensor, batch_size: int):
@@ -1352,7 +1507,7 @@ def join_masks(masks: list[torch.Tensor | None], states: list[torch.Tensor]) -> 
         return None
     return torch.cat(
         [
-            torch.ones(part.shape[:2], dtype=torch.long, device=part.device) if mask is None else mask.long()
+            torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) if mask is None else mask.bool()
             for mask, part in zip(masks, states, strict=True)
         ],
         dim=1,
@@ -1374,6 +1529,93 @@ def cut_padding(
     length = length or read.shape[1]  # a mask without any token hides nothing that could be told from padding
     cut = [value if value is None else value[:, :length] for value in (attention_mask, input_ids, mlm_labels)]
     return cut[0], cut[1], cut[2]
+
+
+def count_targets(
+    batch_size: int,
+    present: tuple[torch.Tensor | None, torch.Tensor | None],
+    pixel_values: torch.Tensor | None,
+    input_ids: torch.Tensor | None,
+    input_ids_masked: torch.Tensor | None,
+    bool_masked_pos: torch.Tensor | None,
+    mlm_labels: torch.Tensor | None,
+    itm_labels: torch.Tensor | None,
+    **others: torch.Tensor | None,
+) -> dict[str, torch.Tensor | int]:
+    """How many pairs, masked positions and known pairs the losses of this batch have, and how many views at most."""
+    paired = pixel_values is not None and (input_ids is not None or input_ids_masked is not None)
+    masks = [mask.bool() for mask in present if mask is not None]
+    some = next(value for value in (pixel_values, input_ids, input_ids_masked) if value is not None)
+    both = torch.stack(masks).all(dim=0) if masks else some.new_ones(batch_size, dtype=torch.bool)
+    read = both & (itm_labels == 1) if paired and itm_labels is not None else both
+    counts = {"pairs": both.sum() if paired else 0, "masked_patches": 0, "masked_tokens": 0, "known_pairs": 0}
+    if bool_masked_pos is not None:
+        counts["masked_patches"] = (bool_masked_pos.bool() & read[:, None]).sum()
+    if mlm_labels is not None:
+        counts["masked_tokens"] = ((mlm_labels != IGNORE_INDEX) & read[:, None]).sum()
+    if itm_labels is not None:
+        counts["known_pairs"] = (both & (itm_labels != IGNORE_INDEX)).sum()
+    return counts | {"views": batch_size + counts["pairs"]}
+
+
+def check_targets(
+    config: MMETConfig,
+    pixel_values: torch.Tensor | None,
+    bool_masked_pos: torch.Tensor | None,
+    mim_labels: torch.Tensor | None,
+    input_ids_masked: torch.Tensor | None,
+    mlm_labels: torch.Tensor | None,
+    batch_size: int,
+    itm_labels: torch.Tensor | None,
+    person_labels: torch.Tensor | None,
+    person_ids: torch.Tensor | None,
+):
+    """Raise `ValueError` unless masks and labels fit what they belong to, and hold classes that exist."""
+    if pixel_values is None:
+        bool_masked_pos = mim_labels = None
+    else:
+        rows, columns = config.image_config.grid_of(*pixel_values.shape[-2:])
+        check_shape("bool_masked_pos", bool_masked_pos, batch_size, rows * columns)
+        check_shape("mim_labels", mim_labels, batch_size, rows * columns)
+    if input_ids_masked is None:
+        mlm_labels = None
+    else:
+        check_shape("mlm_labels", mlm_labels, *input_ids_masked.shape)
+    check_integers(mim_labels=mim_labels, mlm_labels=mlm_labels)
+    check_sample_labels(batch_size, itm_labels=itm_labels, person_labels=person_labels, person_ids=person_ids)
+    given = [
+        value for value in (bool_masked_pos, mim_labels, mlm_labels, itm_labels, person_labels) if value is not None
+    ]
+    if not given or not can_read_values(given[0]):
+        return
+    wrong = not_masks(bool_masked_pos=bool_masked_pos)
+    wrong += not_classes("mlm_labels", mlm_labels, config.text_config.vocab_size)
+    wrong += not_classes("itm_labels", itm_labels, 2)
+    wrong += not_classes("person_labels", person_labels, config.num_identities)
+    if mim_labels is not None and bool_masked_pos is not None:
+        expected = f"in [0, {config.codebook_size}) where masked"
+        wrong.append(
+            ("mim_labels", expected, mim_labels, outside(mim_labels, config.codebook_size) & bool_masked_pos.bool())
+        )
+    check_values(*wrong)
+
+
+def check_sample_labels(batch_size: int, **labels: torch.Tensor | None):
+    """Raise `ValueError` unless labels, where given, are integers `(B,)`."""
+    check_integers(**labels)
+    for name, value in labels.items():
+        check_shape(name, value, batch_size)
+
+
+def not_classes(
+    name: str, labels: torch.Tensor | None, num_classes: int
+) -> list[tuple[str, str, torch.Tensor, torch.Tensor]]:
+    """What [`check_values`] is to look for in labels: neither classes (0: of any number) nor `IGNORE_INDEX`."""
+    if labels is None:
+        return []
+    wrong = (labels < 0) if num_classes == 0 else outside(labels, num_classes)
+    expected = "of at least 0" if num_classes == 0 else f"in [0, {num_classes})"
+    return [(name, f"{expected}, or {IGNORE_INDEX} for unknown", labels, wrong & (labels != IGNORE_INDEX))]
 
 
 def check_pooled_modality(pooling: str, name: str, given: torch.Tensor | None, present: torch.Tensor | None):
@@ -1526,28 +1768,42 @@ def losses_span_processes(module: nn.Module) -> bool:
     return module.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def gather_integers(values: list[int], device: torch.device) -> list[list[int]]:
-    """The `values` of each process, in the order of their ranks; every process must give equally many."""
-    own = torch.tensor(values, device=device)
+def exchange_counts(
+    inputs: dict[str, torch.Tensor | None], counts: dict[str, torch.Tensor | int], device: torch.device
+) -> dict[str, list[int]]:
+    """
+    The `counts` of each process, in the order of their ranks: the one exchange of a step whose result is looked at.
+
+    Raises:
+        ValueError: on every process, where some processes have an input that others lack. They would compute other
+            losses and wait for each other for ever.
+    """
+    own = [int(value is not None) for value in inputs.values()] + list(counts.values())
+    own = torch.stack([torch.as_tensor(value, dtype=torch.long, device=device).reshape(()) for value in own])
     gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, own)
-    return torch.stack(gathered).tolist()
+    rows = torch.stack(gathered).tolist()
+    given = [row[: len(inputs)] for row in rows]
+    if any(row != given[0] for row in given):
+        held = "; ".join(
+            f"process {rank} has {', '.join(name for name, there in zip(inputs, row, strict=True) if there) or 'none'}"
+            for rank, row in enumerate(given)
+        )
+        raise ValueError(f"expected batches of one kind on all processes, received different inputs: {held}")
+    return {name: [row[len(inputs) + place] for row in rows] for place, name in enumerate(counts)}
 
 
-def count_per_process(count: int, device: torch.device) -> list[int]:
-    """The `count` of each process, in the order of their ranks."""
-    return [received for (received,) in gather_integers([count], device)]
-
-
-def mean_count(count: int, device: torch.device) -> float:
+def mean_count(counts: dict[str, list[int]] | None, name: str, own: int) -> float:
     """
-    What each process divides its sum over `count` items by: the mean of all processes' counts (1 where all are 0).
+    What a process divides its sum over `own` items by: the mean of all processes' counts (1 where all are 0).
 
     The mean of the quotients over the processes, which is what data-parallel training makes of their gradients, is
-    then the mean over all items of all processes, however unevenly these are spread.
+    then the mean over all items of all processes, however unevenly these are spread. `counts` are those of
+    [`exchange_counts`], `None` where losses do not span processes.
     """
-    counts = count_per_process(count, device)
-    return sum(counts) / len(counts) or 1
+    if counts is None:
+        return max(own, 1)
+    return sum(counts[name]) / len(counts[name]) or 1
 
 
 def own_rows(counts: list[int]) -> slice:
@@ -1584,25 +1840,27 @@ def gather_rows(rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
 
     Args:
         rows: `(counts[rank], ...)`, own rows; the number may differ between processes, the other dimensions may not.
-        counts: the number of rows of each process ([`count_per_process`]).
+        counts: the number of rows of each process ([`exchange_counts`]).
     """
     return _GatherRows.apply(rows, counts) if any(counts) else rows
 
 
-def check_same_inputs(device: torch.device, **inputs: torch.Tensor | None):
+def gather_views(
+    features: torch.Tensor, labels: torch.Tensor, max_views: list[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Raise `ValueError`, on every process, where some processes have an input that others lack.
+    As [`gather_rows`], where other processes only know that this one has at most `max_views[rank]` rows.
 
-    They would compute other losses and wait for each other for ever.
+    Returns:
+        Features and labels of all processes, and which of these rows are this process's own `(num_rows,)`.
     """
-    names = list(inputs)
-    given = gather_integers([int(value is not None) for value in inputs.values()], device)
-    if any(row != given[0] for row in given):
-        held = "; ".join(
-            f"process {rank} has {', '.join(name for name, there in zip(names, row, strict=True) if there) or 'none'}"
-            for rank, row in enumerate(given)
-        )
-        raise ValueError(f"expected batches of one kind on all processes, received different inputs: {held}")
+    missing = max_views[dist.get_rank()] - len(labels)
+    features = gather_rows(F.pad(features, (0, 0, 0, missing)), max_views)
+    labels = gather_rows(F.pad(labels, (0, missing), value=_NO_VIEW), max_views)
+    own = torch.zeros_like(labels, dtype=torch.bool)
+    own[own_rows(max_views)] = True
+    there = labels != _NO_VIEW
+    return features[there], labels[there], own[there]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1705,13 +1963,8 @@ def batch_hard_triplet_loss(
     return torch.where(anchor, terms, 0.0).sum() / anchor.sum().clamp(min=1)
 
 
-def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, span_processes: bool = False) -> torch.Tensor:
-    """
-    Mean cross-entropy over `(M, C)` logits; 0 that still has a gradient when M is 0 (no masked position).
-
-    With `span_processes`, M may differ between processes and the mean of their results is the mean over all positions.
-    """
-    count = mean_count(len(labels), labels.device) if span_processes else max(len(labels), 1)
+def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, count: float) -> torch.Tensor:
+    """Cross-entropy of `(M, C)` logits summed and divided by `count`; 0 that still has a gradient when M is 0."""
     return F.cross_entropy(logits.float(), labels, reduction="sum") / count
 
 
@@ -1785,6 +2038,7 @@ class MMETForPreTraining(MMETCompositeModel):
         person_ids: torch.LongTensor | None = None,
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
+        interpolate_pos_encoding: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForPreTrainingOutput:
         r"""
@@ -1814,43 +2068,62 @@ class MMETForPreTraining(MMETCompositeModel):
             image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): Which samples have
                 an image, a caption; all of them when not given. L_MMM, L_ITM and L_GC are of the samples with both,
                 L_ID and L_triplet of all (with `identity_pooling` of image or text: of those that have it).
+            interpolate_pos_encoding: Whether images of another size than configured are accepted.
 
         Raises:
-            ValueError: when there is no sample, a sample has no modality, the inputs are not of one batch, or L_MIM
-                or L_MMM lacks codes (`mim_labels` or a fitted codebook).
+            ValueError: when there is no sample, a sample has no modality, an input has another shape, dtype or values
+                than it says above, or L_MIM or L_MMM lacks codes (`mim_labels` or a fitted codebook).
         """
-        captions = input_ids if input_ids is not None else input_ids_masked
-        check_modalities(pixel_values, captions, image_present, text_present)
-        present = (image_present, text_present)
-        if losses_span_processes(self):
-            check_same_inputs(
-                self.device,
-                pixel_values=pixel_values,
-                input_ids=input_ids,
-                input_ids_masked=input_ids_masked,
-                bool_masked_pos=bool_masked_pos,
-                mlm_labels=mlm_labels,
-                itm_labels=itm_labels,
-                person_labels=person_labels,
-                person_ids=person_ids,
-            )
-        output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
+        batch_size = check_modalities(
+            self.config,
+            pixel_values,
+            ((input_ids, attention_mask, ""), (input_ids_masked, masked_mask, "_masked")),
+            image_present,
+            text_present,
+            interpolate_pos_encoding,
+        )
+        labels = {"itm_labels": itm_labels, "person_labels": person_labels, "person_ids": person_ids}
+        check_targets(
+            self.config, pixel_values, bool_masked_pos, mim_labels, input_ids_masked, mlm_labels, batch_size, **labels
+        )
+        present = (image_present, text_present)
+        counts = None
+        if losses_span_processes(self):
+            inputs = {
+                "pixel_values": pixel_values,
+                "input_ids": input_ids,
+                "input_ids_masked": input_ids_masked,
+                "bool_masked_pos": bool_masked_pos,
+                "mlm_labels": mlm_labels,
+                **labels,
+            }
+            counts = exchange_counts(inputs, count_targets(batch_size, present, **inputs), self.device)
+        output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         if not self._records_states(**kwargs):
             masked_mask, input_ids_masked, mlm_labels = cut_padding(masked_mask, input_ids_masked, mlm_labels)
             attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
+        image_kwargs = {**kwargs, "interpolate_pos_encoding": interpolate_pos_encoding}
         if pixel_values is None:
-            self._masked_language_modeling(output, input_ids_masked, masked_mask, mlm_labels, **kwargs)
+            self._masked_language_modeling(output, counts, input_ids_masked, masked_mask, mlm_labels, **kwargs)
         elif input_ids is None and input_ids_masked is None:
-            self._masked_image_modeling(output, pixel_values, bool_masked_pos, mim_labels, **kwargs)
+            self._masked_image_modeling(output, counts, pixel_values, bool_masked_pos, mim_labels, **image_kwargs)
         else:
             captions = (input_ids_masked, mlm_labels, masked_mask)
             captions = captions if input_ids_masked is not None else (input_ids, None, attention_mask)
             inputs = (pixel_values, bool_masked_pos, mim_labels, *captions, itm_labels)
-            self._masked_multimodal_modeling(output, present, *inputs, **kwargs)
+            self._masked_multimodal_modeling(output, counts, present, *inputs, **image_kwargs)
         person_ids = person_ids if person_ids is not None else person_labels
         self._clean_objectives(
-            output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
+            output,
+            counts,
+            pixel_values,
+            input_ids,
+            attention_mask,
+            person_labels,
+            person_ids,
+            present,
+            **image_kwargs,
         )
         # Built anew: the fields of a ModelOutput come in the order of assignment, and the loss is to be the first.
         return replace(output, loss=weighted_sum(self.config, output.losses))
@@ -1859,7 +2132,7 @@ class MMETForPreTraining(MMETCompositeModel):
         """Whether any of the losses has a weight."""
         return any(getattr(self.config, f"{name}_weight") > 0 for name in names)
 
-    def _masked_image_modeling(self, output, pixel_values, bool_masked_pos, mim_labels, **kwargs):
+    def _masked_image_modeling(self, output, counts, pixel_values, bool_masked_pos, mim_labels, **kwargs):
         """L_MIM: the image encoder classifies the masked patches of unpaired images."""
         if bool_masked_pos is None or not self._wants("mim"):
             return
@@ -1868,10 +2141,10 @@ class MMETForPreTraining(MMETCompositeModel):
         image_output = self.mmet.encode_images(pixel_values, masked, read_positions=read, **kwargs)
         keep_recorded(output, image_masked_output=image_output)
         output.mim_logits, output.mim_codes, output.losses["mim"] = self._predict_codes(
-            self.mim_head, image_output.last_hidden_state, pixel_values, masked, mim_labels
+            self.mim_head, image_output.last_hidden_state, pixel_values, masked, mim_labels, counts
         )
 
-    def _masked_language_modeling(self, output, input_ids_masked, attention_mask, mlm_labels, **kwargs):
+    def _masked_language_modeling(self, output, counts, input_ids_masked, attention_mask, mlm_labels, **kwargs):
         """L_MLM: the text encoder predicts the masked tokens of unpaired captions."""
         if input_ids_masked is None or mlm_labels is None or not self._wants("mlm"):
             return
@@ -1879,12 +2152,13 @@ class MMETForPreTraining(MMETCompositeModel):
         text_output = self.mmet.encode_texts(input_ids_masked, attention_mask, read_positions=masked, **kwargs)
         keep_recorded(output, text_masked_output=text_output)
         output.mlm_logits, output.losses["mlm"] = self._predict_tokens(
-            self.mlm_head, text_output.last_hidden_state, mlm_labels[masked]
+            self.mlm_head, text_output.last_hidden_state, mlm_labels[masked], counts
         )
 
     def _masked_multimodal_modeling(
         self,
         output,
+        counts,
         present,
         pixel_values,
         bool_masked_pos,
@@ -1913,8 +2187,9 @@ class MMETForPreTraining(MMETCompositeModel):
         )
         # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
         matching = itm_labels == 1 if itm_labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
-        shape = (len(captions), self.config.image_config.num_patches)
-        patches = bool_masked_pos.bool() & matching[:, None] if wants_image else matching.new_zeros(shape)
+        rows, columns = self.config.image_config.grid_of(*pixel_values.shape[-2:])
+        no_patches = matching.new_zeros(len(captions), rows * columns)
+        patches = bool_masked_pos.bool() & matching[:, None] if wants_image else no_patches
         tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else captions.new_zeros(captions.shape)
         class_token = matching.new_full((len(captions), 1), wants_itm)
         # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
@@ -1925,18 +2200,17 @@ class MMETForPreTraining(MMETCompositeModel):
         reader = reader[reader > 0]
         if wants_image:
             output.mmm_image_logits, output.mmm_image_codes, output.losses["mmm_image"] = self._predict_codes(
-                self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels
+                self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels, counts
             )
         if wants_text:
             output.mmm_text_logits, output.losses["mmm_text"] = self._predict_tokens(
-                self.mmm_text_head, states[reader == 3], mlm_labels[tokens]
+                self.mmm_text_head, states[reader == 3], mlm_labels[tokens], counts
             )
         if wants_itm:
             output.itm_logits = self.itm_head(states[reader == 1])
             known = itm_labels != IGNORE_INDEX
-            output.losses["itm"] = masked_cross_entropy(
-                output.itm_logits[known], itm_labels[known].long(), losses_span_processes(self)
-            )
+            logits, labels = output.itm_logits[known], itm_labels[known].long()
+            output.losses["itm"] = masked_cross_entropy(logits, labels, mean_count(counts, "known_pairs", len(labels)))
 
     def _masked_states(
         self, output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions, **kwargs
@@ -1958,19 +2232,19 @@ class MMETForPreTraining(MMETCompositeModel):
         )
         return fused.last_hidden_state
 
-    def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels):
+    def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels, counts):
         """Logits, codes and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
         labels = mim_labels[masked] if mim_labels is not None else self.image_codebook(pixel_values, masked)
-        logits = head(patch_states)
-        return logits, labels, masked_cross_entropy(logits, labels, losses_span_processes(self))
+        logits, count = head(patch_states), mean_count(counts, "masked_patches", len(labels))
+        return logits, labels, masked_cross_entropy(logits, labels, count)
 
-    def _predict_tokens(self, head, token_states, labels):
+    def _predict_tokens(self, head, token_states, labels, counts):
         """Logits and loss of the masked tokens: `token_states` `(num_masked, D)`, `labels` `(num_masked,)`."""
-        logits = head(token_states)
-        return logits, masked_cross_entropy(logits, labels, losses_span_processes(self))
+        logits, count = head(token_states), mean_count(counts, "masked_tokens", len(labels))
+        return logits, masked_cross_entropy(logits, labels, count)
 
     def _clean_objectives(
-        self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
+        self, output, counts, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
     ):
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
         contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
@@ -1991,29 +2265,30 @@ class MMETForPreTraining(MMETCompositeModel):
                 project_rows(self.mmet.image_projection, image_output, pairs),
                 project_rows(self.mmet.text_projection, text_output, pairs),
                 person_ids,
+                counts,
             )
         if identifies:
             paired = pixel_values is not None and input_ids is not None
             features, rows = self._identity_views(
-                output, image_output, text_output, attention_mask, present, paired, **kwargs
+                output, counts, image_output, text_output, attention_mask, present, paired, **kwargs
             )
-            identity_losses(self, output, features, person_labels[rows])
+            identity_losses(self, output, features, person_labels[rows], counts and counts["views"])
 
-    def _contrast(self, image_features, text_features, person_ids) -> tuple[torch.Tensor, torch.Tensor]:
+    def _contrast(self, image_features, text_features, person_ids, counts) -> tuple[torch.Tensor, torch.Tensor]:
         """L_GC of the pairs `(B, D)` of all processes, and the logits of the own images."""
         if self.training:  # so that no step leads far out of bounds, and no value from outside stays there
             with torch.no_grad():
                 self.mmet.logit_scale.clamp_(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
-        if not losses_span_processes(self):
+        if counts is None:
             return identity_contrastive_loss(image_features, text_features, self.mmet.logit_scale, person_ids)
-        counts = count_per_process(len(image_features), image_features.device)
-        features = gather_rows(torch.stack([image_features, text_features], dim=1), counts)
-        person_ids = gather_rows(person_ids, counts) if person_ids is not None else None
+        pairs = counts["pairs"]
+        features = gather_rows(torch.stack([image_features, text_features], dim=1), pairs)
+        person_ids = gather_rows(person_ids, pairs) if person_ids is not None else None
         loss, logits = identity_contrastive_loss(*features.unbind(dim=1), self.mmet.logit_scale, person_ids)
-        return loss, logits[own_rows(counts)]
+        return loss, logits[own_rows(pairs)]
 
     def _identity_views(
-        self, output, image_output, text_output, attention_mask, present, paired, **kwargs
+        self, output, counts, image_output, text_output, attention_mask, present, paired, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
@@ -2040,7 +2315,7 @@ class MMETForPreTraining(MMETCompositeModel):
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
         if self.training and self.config.modality_dropout > 0 and paired:
-            image_rows, text_rows = self._draw_dropped(*take_rows(rows_with_both(present), rows[0]))
+            image_rows, text_rows = self._draw_dropped(*take_rows(rows_with_both(present), rows[0]), counts)
             if len(image_rows):
                 fused = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)
                 views.append(fused.pooler_output)
@@ -2054,20 +2329,20 @@ class MMETForPreTraining(MMETCompositeModel):
                 rows.append(text_rows)
         return torch.cat(views), torch.cat(rows)
 
-    def _draw_dropped(self, pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw_dropped(self, pairs: torch.Tensor, counts) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Which of the pairs `(num_pairs,)` are seen again as the image alone, and which as the text alone.
 
         On several processes one draw is made among the pairs of all: processes with the same random state, as training
         starts them, drop what one process would.
         """
-        if not losses_span_processes(self):
-            shuffled = pairs[torch.randperm(len(pairs), device=pairs.device)]
-            return shuffled[: round(self.config.modality_dropout * len(pairs))].tensor_split(2)
-        counts = count_per_process(len(pairs), pairs.device)
-        own, total = own_rows(counts), sum(counts)
-        shuffled = torch.randperm(total, device=pairs.device)
+        total = pairs.shape[0] if counts is None else sum(counts["pairs"])
+        # Not randperm: inductor (torch 2.13) fails on a slice of one as an index.
+        shuffled = torch.rand(total, device=pairs.device).argsort()
         halves = shuffled[: round(self.config.modality_dropout * total)].tensor_split(2)
+        own = slice(0, total) if counts is None else own_rows(counts["pairs"])
+        if counts is None:
+            return tuple(pairs[half] for half in halves)
         return tuple(pairs[half[(half >= own.start) & (half < own.stop)] - own.start] for half in halves)
 
 
@@ -2102,20 +2377,27 @@ def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
     return MMETIdentityHead(pooled_config.hidden_size, config.num_identities)
 
 
-def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, labels: torch.Tensor):
+def identity_losses(
+    model: MMETPreTrainedModel,
+    output,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    max_views: list[int] | None = None,
+):
     """
     Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and their inputs.
 
     Where losses span processes, all of it is computed from the views of all processes, on each of them: batch norm
-    makes every embedding depend on every view. `output` has the embeddings and logits of the own views.
+    makes every embedding depend on every view. `max_views` says how many views each may have; `output` has the
+    embeddings and logits of the own ones.
     """
     config = model.config
-    own = slice(None)
-    if losses_span_processes(model):
-        counts = count_per_process(len(features), features.device)
-        features, labels, own = gather_rows(features, counts), gather_rows(labels, counts), own_rows(counts)
-    embeddings, logits = model.identity_head(features)
-    output.identity_embeds, output.identity_logits = embeddings[own], logits[own] if logits is not None else None
+    if max_views is None:
+        embeddings, logits = output.identity_embeds, output.identity_logits = model.identity_head(features)
+    else:
+        features, labels, own = gather_views(features, labels, max_views)
+        embeddings, logits = model.identity_head(features)
+        output.identity_embeds, output.identity_logits = embeddings[own], logits[own] if logits is not None else None
     known = labels >= 0
     if config.identity_weight > 0 and logits is not None:
         smoothing = float(config.label_smoothing)
@@ -2186,6 +2468,19 @@ class MMETForReID(MMETCompositeModel):
         Raises:
             ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads.
         """
+        batch_size = check_modalities(
+            self.config,
+            pixel_values,
+            ((input_ids, attention_mask, ""),),
+            image_present,
+            text_present,
+            interpolate_pos_encoding,
+        )
+        check_sample_labels(batch_size, labels=labels)
+        if labels is not None and can_read_values(labels):
+            check_values(*not_classes("labels", labels, self.config.num_identities))
+        if not self._records_states(**kwargs):
+            attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
         encoded = self._encode(
             pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
         )
@@ -2194,7 +2489,10 @@ class MMETForReID(MMETCompositeModel):
         if labels is None:
             scored.identity_embeds, scored.identity_logits = self.identity_head(features)
         else:
-            identity_losses(self, scored, features, labels)
+            num_rows = None
+            if losses_span_processes(self):
+                num_rows = exchange_counts({"labels": labels}, {"rows": batch_size}, labels.device)["rows"]
+            identity_losses(self, scored, features, labels, num_rows)
         embeddings = F.normalize(scored.identity_embeds.float())
         output = MMETForReIDOutput(
             loss=weighted_sum(self.config, scored.losses),
@@ -2209,32 +2507,30 @@ class MMETForReID(MMETCompositeModel):
         self, pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
     ) -> dict[str, MMETEncoderOutput | None]:
         """Outputs of the encoders that `config.identity_pooling` needs, by their names in [`MMETForReIDOutput`]."""
-        if not self._records_states(**kwargs):
-            attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
-        pooling = self.config.identity_pooling
-        if pooling != "multimodal":
-            check_modalities(pixel_values, input_ids, image_present, text_present)
+        pooling, image_kwargs = (
+            self.config.identity_pooling,
+            {**kwargs, "interpolate_pos_encoding": interpolate_pos_encoding},
+        )
         if pooling == "image":
             check_pooled_modality(pooling, "pixel_values", pixel_values, image_present)
-            kwargs["interpolate_pos_encoding"] = interpolate_pos_encoding
-            return {"image_output": self.mmet.encode_images(pixel_values, read_positions=CLASS_TOKEN, **kwargs)}
+            return {"image_output": self.mmet.encode_images(pixel_values, read_positions=CLASS_TOKEN, **image_kwargs)}
         if pooling == "text":
             check_pooled_modality(pooling, "input_ids", input_ids, text_present)
             return {
                 "text_output": self.mmet.encode_texts(input_ids, attention_mask, read_positions=CLASS_TOKEN, **kwargs)
             }
-        output = self.mmet(
-            pixel_values=pixel_values,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            image_present=image_present,
-            text_present=text_present,
-            interpolate_pos_encoding=interpolate_pos_encoding,
+        image_output = self.mmet.encode_images(pixel_values, image_present=image_present, **image_kwargs)
+        text_output = self.mmet.encode_texts(input_ids, attention_mask, text_present, **kwargs)
+        fused = self.mmet.fuse(
+            states_of(image_output),
+            states_of(text_output),
+            attention_mask,
+            image_present,
+            text_present,
             read_positions=CLASS_TOKEN,
-            return_dict=True,
             **kwargs,
         )
-        return {name: output[name] for name in output if name.endswith("_output")}
+        return {"image_output": image_output, "text_output": text_output, "multimodal_output": fused}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

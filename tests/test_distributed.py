@@ -26,7 +26,7 @@ from mmet.data.synthetic import write_world
 from mmet.distributed import compute_on_all, compute_once
 from mmet.pretraining import run_pretraining
 from mmet.trainer import NonFiniteLossError
-from modeling_mmet import MMETForPreTraining, MMETForReID, count_per_process, gather_rows
+from modeling_mmet import MMETForPreTraining, MMETForReID, exchange_counts, gather_rows
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -35,7 +35,9 @@ def gather_in_process(rank, all_rows, counts, weights):
     """Values and gradient of a gather of `counts[rank]` rows, weighed to tell every row's gradient apart."""
     first = sum(counts[:rank])
     rows = all_rows[first : first + counts[rank]].clone().requires_grad_()
-    gathered = gather_rows(rows, count_per_process(len(rows), rows.device))
+    received = exchange_counts({}, {"rows": len(rows)}, rows.device)["rows"]
+    assert received == counts
+    gathered = gather_rows(rows, received)
     (gathered**2 * weights).sum().backward()
     return gathered.detach(), rows.grad
 

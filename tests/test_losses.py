@@ -69,7 +69,7 @@ def test_logit_scale__comes_back_from_out_of_bounds(make_config, make_pretrainin
     texts = -images if start > 0 else images
     before = []
     for _ in range(3):
-        loss, _ = model._contrast(images, texts, None)
+        loss, _ = model._contrast(images, texts, None, None)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

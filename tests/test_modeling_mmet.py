@@ -594,8 +594,13 @@ def test_padding__a_label_on_padding_is_still_read(config, make_pretraining_batc
 
 
 def test_padding__a_mask_without_any_token(config, make_batch):
+    """Fine for samples without a text, an error for the others."""
+    model, nothing = MMETForReID(config).eval(), torch.zeros(4, dtype=torch.bool)
     batch = make_batch() | {"attention_mask": torch.zeros(4, 7, dtype=torch.long)}
-    assert MMETForReID(config).eval()(**batch).embeddings.isfinite().all()
+    received = model(**batch, text_present=nothing).embeddings
+    torch.testing.assert_close(received, model(pixel_values=batch["pixel_values"]).embeddings, **CLOSE)
+    with pytest.raises(ValueError, match="expected attention_mask with a 1 in each row"):
+        model(**batch)
 
 
 @pytest.mark.parametrize(("inputs", "name"), [(IMAGE_ONLY, "mim"), (("input_ids_masked", "mlm_labels"), "mlm")])
