@@ -308,25 +308,39 @@ def check_images(config: MMETImageConfig, pixel_values: torch.Tensor, interpolat
         raise ValueError(f"expected pixel_values of at least patch_size={config.patch_size} a side, received {size}")
 
 
-def check_captions(
-    config: MMETTextConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, suffix: str = ""
-):
-    """Raise `ValueError` unless tokens and mask have shapes that the text encoder reads; `suffix` ends their names."""
-    check_shape(f"input_ids{suffix}", input_ids, None, None)
-    check_integers(**{f"input_ids{suffix}": input_ids})
-    if input_ids.shape[1] > config.max_position_embeddings:
+def choose_words(
+    input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None
+) -> tuple[torch.Tensor | None, str]:
+    """Token ids or the embeddings in their place, and the argument's name; `ValueError` for both."""
+    if input_ids is not None and inputs_embeds is not None:
+        raise ValueError("expected input_ids or inputs_embeds, received both")
+    return (input_ids, "input_ids") if inputs_embeds is None else (inputs_embeds, "inputs_embeds")
+
+
+def check_captions(config: MMETTextConfig, words: torch.Tensor, attention_mask: torch.Tensor | None, name: str):
+    """Raise `ValueError` unless words (of the argument `name`) and mask are what the text encoder reads."""
+    if name == "inputs_embeds":
+        check_shape(name, words, None, None, config.hidden_size)
+        if not words.is_floating_point():
+            raise ValueError(f"expected inputs_embeds of floats, received {words.dtype}")
+    else:
+        check_shape(name, words, None, None)
+        check_integers(**{name: words})
+    if words.shape[1] > config.max_position_embeddings:
         raise ValueError(
             f"expected at most max_position_embeddings={config.max_position_embeddings} tokens, "
-            f"received {input_ids.shape[1]}; ask the processor for truncation=True"
+            f"received {words.shape[1]}; ask the processor for truncation=True"
         )
-    check_shape(f"the attention mask of input_ids{suffix}", attention_mask, *input_ids.shape)
+    check_shape(f"the attention mask of {name}", attention_mask, *words.shape[:2])
 
 
-def check_tokens(config: MMETTextConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor | None):
-    """Raise `ValueError` unless the tokens are of the vocabulary, and each caption has one that is no padding."""
-    if not can_read_values(input_ids):
+def check_tokens(config: MMETTextConfig, words: torch.Tensor, attention_mask: torch.Tensor | None):
+    """Raise `ValueError` unless token ids are of the vocabulary, and each caption has one that is no padding."""
+    if not can_read_values(words):
         return
-    wrong = [("input_ids", f"in [0, {config.vocab_size})", input_ids, outside(input_ids, config.vocab_size))]
+    wrong = []
+    if not words.is_floating_point():
+        wrong.append(("input_ids", f"in [0, {config.vocab_size})", words, outside(words, config.vocab_size)))
     if attention_mask is not None:
         wrong += not_masks(attention_mask=attention_mask)
         empty = ~attention_mask.bool().any(dim=1, keepdim=True).expand_as(attention_mask)
@@ -404,8 +418,10 @@ class MMETTextEmbeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.token_embedding(input_ids) + self.position_embeddings[:, : input_ids.shape[1]]
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
+        embedded = words if words.is_floating_point() else self.token_embedding(words)
+        hidden_states = embedded + self.position_embeddings[:, : words.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
 
 
@@ -1044,21 +1060,28 @@ class MMETTextModel(MMETPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         read_positions: torch.Tensor | int | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`): Tokens; [CLS_T] is the first.
+            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Tokens; [CLS_T] is the
+                first.
             attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
                 padding.
             read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`, *optional*): Word
+                embeddings in the place of `input_ids`, as `get_input_embeddings()` gives them: without positions.
         """
-        check_captions(self.config, input_ids, attention_mask)
-        check_tokens(self.config, input_ids, attention_mask)
-        return self.encoder(self.embeddings(input_ids), attention_mask, read_positions, **kwargs)
+        words, name = choose_words(input_ids, inputs_embeds)
+        if words is None:
+            raise ValueError("expected input_ids or inputs_embeds, received neither")
+        check_captions(self.config, words, attention_mask, name)
+        check_tokens(self.config, words, attention_mask)
+        return self.encoder(self.embeddings(words), attention_mask, read_positions, **kwargs)
 
 
 class MMETMultimodalModel(MMETPreTrainedModel):
@@ -1189,8 +1212,9 @@ class MMETCompositeModel(MMETPreTrainedModel):
     @can_return_tuple
     def get_text_features(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
@@ -1198,11 +1222,10 @@ class MMETCompositeModel(MMETPreTrainedModel):
         normalised; the rest is the text encoder's.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`): Caption tokens.
-            attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
-                padding.
+            input_ids, attention_mask, inputs_embeds: As in [`MMETTextModel`].
         """
-        output = self.base_model.text_model(input_ids, attention_mask, **kwargs, return_dict=True)
+        kwargs |= {"inputs_embeds": inputs_embeds, "return_dict": True}
+        output = self.base_model.text_model(input_ids, attention_mask, **kwargs)
         return with_pooler_output(output, self.base_model.text_projection(output.pooler_output))
 
     @can_return_tuple
@@ -1214,6 +1237,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         """
@@ -1227,6 +1251,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
             image_present=image_present,
             text_present=text_present,
             interpolate_pos_encoding=interpolate_pos_encoding,
+            inputs_embeds=inputs_embeds,
             **kwargs,
             return_dict=True,
         ).multimodal_output
@@ -1284,13 +1309,22 @@ class MMETModel(MMETCompositeModel):
 
     def encode_texts(
         self,
-        input_ids: torch.LongTensor | None,
+        words: torch.Tensor | None,
         attention_mask: torch.LongTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput | None:
-        """The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none."""
-        return encode_present(self.text_model, text_present, input_ids, attention_mask, **kwargs)
+        """
+        The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none.
+
+        `words` are token ids `(B, L)` or embeddings in their place `(B, L, D)`.
+        """
+
+        def encoder(words, attention_mask, **kwargs):
+            name = "inputs_embeds" if words.is_floating_point() else "input_ids"
+            return self.text_model(**{name: words}, attention_mask=attention_mask, **kwargs)
+
+        return encode_present(encoder, text_present, words, attention_mask, **kwargs)
 
     def fuse(
         self,
@@ -1337,6 +1371,7 @@ class MMETModel(MMETCompositeModel):
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
         read_positions: torch.Tensor | int | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETModelOutput:
         r"""
@@ -1352,16 +1387,18 @@ class MMETModel(MMETCompositeModel):
                 Which samples have an image, a text; all of them when not given.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
             read_positions: Which of `multimodal_embeds` are wanted, as in [`MMETMultimodalModel`]; all when not given.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
             ValueError: when there is no modality at all, for the batch or for a sample.
         """
-        captions = ((input_ids, attention_mask, ""),)
+        words, name = choose_words(input_ids, inputs_embeds)
+        captions = ((words, attention_mask, name),)
         check_modalities(self.config, pixel_values, captions, image_present, text_present, interpolate_pos_encoding)
         image_output = self.encode_images(
             pixel_values, bool_masked_pos, image_present, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
         )
-        text_output = self.encode_texts(input_ids, attention_mask, text_present, **kwargs)
+        text_output = self.encode_texts(words, attention_mask, text_present, **kwargs)
         multimodal_output = self.fuse(
             states_of(image_output),
             states_of(text_output),
@@ -1403,13 +1440,13 @@ def check_modalities(
     The number of samples of a batch.
 
     Args:
-        captions: Token ids, attention mask and suffix of the names of both, for each kind of captions.
+        captions: Token ids or embeddings, their attention mask and their argument's name, for each kind of captions.
 
     Raises:
         ValueError: for inputs of other shapes than the encoders read, no sample, inputs of several batches, or a
             sample with neither image nor text.
     """
-    inputs = {"pixel_values": pixel_values} | {f"input_ids{suffix}": input_ids for input_ids, _, suffix in captions}
+    inputs = {"pixel_values": pixel_values} | {name: words for words, _, name in captions}
     inputs = {name: value for name, value in inputs.items() if value is not None}
     if not inputs:
         raise ValueError("no modality at all: give pixel_values, input_ids or both")
@@ -1418,9 +1455,9 @@ def check_modalities(
         raise ValueError(f"expected at least one sample, received an empty batch: {shapes}")
     if pixel_values is not None:
         check_images(config.image_config, pixel_values, interpolate_pos_encoding)
-    for input_ids, attention_mask, suffix in captions:
-        if input_ids is not None:
-            check_captions(config.text_config, input_ids, attention_mask, suffix)
+    for words, attention_mask, name in captions:
+        if words is not None:
+            check_captions(config.text_config, words, attention_mask, name)
     batch_size = next(iter(inputs.values())).shape[0]
     if any(value.shape[0] != batch_size for value in inputs.values()):
         sizes = {name: value.shape[0] for name, value in inputs.items()}
@@ -2039,6 +2076,7 @@ class MMETForPreTraining(MMETCompositeModel):
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForPreTrainingOutput:
         r"""
@@ -2069,16 +2107,18 @@ class MMETForPreTraining(MMETCompositeModel):
                 an image, a caption; all of them when not given. L_MMM, L_ITM and L_GC are of the samples with both,
                 L_ID and L_triplet of all (with `identity_pooling` of image or text: of those that have it).
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
             ValueError: when there is no sample, a sample has no modality, an input has another shape, dtype or values
                 than it says above, or L_MIM or L_MMM lacks codes (`mim_labels` or a fitted codebook).
         """
+        input_ids, name = choose_words(input_ids, inputs_embeds)
         masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
         batch_size = check_modalities(
             self.config,
             pixel_values,
-            ((input_ids, attention_mask, ""), (input_ids_masked, masked_mask, "_masked")),
+            ((input_ids, attention_mask, name), (input_ids_masked, masked_mask, "input_ids_masked")),
             image_present,
             text_present,
             interpolate_pos_encoding,
@@ -2190,7 +2230,9 @@ class MMETForPreTraining(MMETCompositeModel):
         rows, columns = self.config.image_config.grid_of(*pixel_values.shape[-2:])
         no_patches = matching.new_zeros(len(captions), rows * columns)
         patches = bool_masked_pos.bool() & matching[:, None] if wants_image else no_patches
-        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else captions.new_zeros(captions.shape)
+        tokens = (
+            (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else matching.new_zeros(captions.shape[:2])
+        )
         class_token = matching.new_full((len(captions), 1), wants_itm)
         # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
         reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)
@@ -2455,6 +2497,7 @@ class MMETForReID(MMETCompositeModel):
         text_present: torch.BoolTensor | None = None,
         labels: torch.LongTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForReIDOutput:
         r"""
@@ -2464,14 +2507,16 @@ class MMETForReID(MMETCompositeModel):
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100
                 for unknown.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
             ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads.
         """
+        input_ids, name = choose_words(input_ids, inputs_embeds)
         batch_size = check_modalities(
             self.config,
             pixel_values,
-            ((input_ids, attention_mask, ""),),
+            ((input_ids, attention_mask, name),),
             image_present,
             text_present,
             interpolate_pos_encoding,

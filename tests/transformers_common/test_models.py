@@ -144,7 +144,9 @@ class ImageModelTest(ModelTest, unittest.TestCase):
         self.model_tester = EncoderTester(MMETImageConfig, ("pixel_values",), 1 + NUM_PATCHES, image_size=IMAGE_SIZE)
 
     def test_config(self):
-        ConfigTester(self, MMETImageConfig, has_text_modality=False, hidden_size=32, num_attention_heads=4).run_common_tests()
+        ConfigTester(
+            self, MMETImageConfig, has_text_modality=False, hidden_size=32, num_attention_heads=4
+        ).run_common_tests()
 
 
 class TextModelTest(ModelTest, unittest.TestCase):
@@ -168,7 +170,9 @@ class MultimodalModelTest(ModelTest, unittest.TestCase):
         self.model_tester = EncoderTester(MMETMultimodalConfig, ("hidden_states", "attention_mask"), 8)
 
     def test_config(self):
-        ConfigTester(self, MMETMultimodalConfig, has_text_modality=False, hidden_size=32, num_attention_heads=4).run_common_tests()
+        ConfigTester(
+            self, MMETMultimodalConfig, has_text_modality=False, hidden_size=32, num_attention_heads=4
+        ).run_common_tests()
 
 
 class WholeModelTest(ModelTest, unittest.TestCase):
