@@ -169,9 +169,10 @@ class MMETConfig(PreTrainedConfig):
             checkpoint holds them, so this is read only where there are none yet.
         codebook_config: Of `dalle`: sizes of the network where they are not DALL-E's, fields of
             `FlavaImageCodebookConfig`.
-        codebook_image_mean, codebook_image_std: Of `dalle`: mean and standard deviation of each channel with which the
-            image processor normalises; the network wants pixels from 0 to 1.
-        num_identities: Number of training identities; 0 builds no classifier.
+        codebook_image_mean, codebook_image_deviation: Of `dalle`: mean and standard deviation of each channel with
+            which the image processor normalises; the network wants pixels from 0 to 1.
+        num_identities: Number of training identities; 0 builds no classifier. transformers' `num_labels` is another
+            name for it, and `id2label` and `label2id` follow it.
         identity_pooling: Which class token is the identity embedding: `multimodal` (h_CLS,M), `image` (h_CLS,I) or
             `text` (h_CLS,T).
         modality_dropout: Share of the pairs of a training batch that L_ID and L_triplet also see with one modality
@@ -190,6 +191,11 @@ class MMETConfig(PreTrainedConfig):
     """
 
     model_type = "mmet"
+    keys_to_ignore_at_inference = (  # noqa: RUF012
+        "losses",
+        *(f"{encoder}_output" for encoder in ("image", "text", "multimodal")),
+        *(f"{encoder}_masked_output" for encoder in ("image", "text", "multimodal")),
+    )
     sub_configs_defaults = {  # noqa: RUF012 (transformers reads it un-annotated: an annotation would make it a field)
         "image_config": MMETImageConfig,
         "text_config": MMETTextConfig,
@@ -207,7 +213,7 @@ class MMETConfig(PreTrainedConfig):
     codebook_name_or_path: str | None = "facebook/flava-image-codebook"
     codebook_config: dict | None = None
     codebook_image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
-    codebook_image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    codebook_image_deviation: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     num_identities: int = 0
     identity_pooling: str = "multimodal"
     modality_dropout: float | int = 1.0
@@ -229,10 +235,49 @@ class MMETConfig(PreTrainedConfig):
         if self.codebook_size is None:
             self.codebook_size = self.dalle_sizes["vocab_size"] if self.codebook_type == "dalle" else KMEANS_CODES
         self.codebook_image_mean = list(self.codebook_image_mean)
-        self.codebook_image_std = list(self.codebook_image_std)
+        self.codebook_image_deviation = list(self.codebook_image_deviation)
+        if kwargs.get("num_labels") is not None:
+            self.num_identities = kwargs.pop("num_labels")
+        elif not self.num_identities:
+            self.num_identities = len(self.__dict__["id2label"] or {})
         super().__post_init__(**kwargs)
         # AutoModel looks through these names to choose among the models of one configuration; None cannot be iterated.
         self.architectures = self.architectures or []
+
+    @property
+    def num_labels(self) -> int:
+        """transformers' name for `num_identities`."""
+        return self.num_identities
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int):
+        self.num_identities = num_labels
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Names of the identities by class. Only names somebody gave are stored, as long as there is one for each."""
+        names = self.__dict__.get("id2label") or {}
+        if len(names) != self.num_identities:
+            return {number: f"LABEL_{number}" for number in range(self.num_identities)}
+        return names
+
+    @id2label.setter
+    def id2label(self, names: dict[int | str, str] | None):
+        names = {int(number): name for number, name in (names or {}).items()}
+        given = any(name != f"LABEL_{number}" for number, name in names.items())
+        self.__dict__["id2label"] = names if given else None
+        if names:
+            self.num_identities = len(names)
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Classes of the identities by name, always those of `id2label`."""
+        return {name: number for number, name in self.id2label.items()}
+
+    @label2id.setter
+    def label2id(self, classes: dict[str, int | str] | None):
+        if classes and set(classes) != set(self.id2label.values()):
+            self.id2label = {int(number): name for name, number in classes.items()}
 
     @property
     def dalle_sizes(self) -> dict[str, int]:
@@ -270,12 +315,12 @@ class MMETConfig(PreTrainedConfig):
                 f"codebook_size must be the network's {sizes['vocab_size']} for codebook_type='dalle' (or None); "
                 f"got {self.codebook_size}"
             )
-        channels = {image.num_channels, len(self.codebook_image_mean), len(self.codebook_image_std)}
+        channels = {image.num_channels, len(self.codebook_image_mean), len(self.codebook_image_deviation)}
         if channels != {sizes["input_channels"]}:
             raise ValueError(
-                f"num_channels, codebook_image_mean and codebook_image_std must have the {sizes['input_channels']} "
-                f"channels of the codebook's network; got {image.num_channels}, {len(self.codebook_image_mean)} and "
-                f"{len(self.codebook_image_std)}"
+                "num_channels, codebook_image_mean and codebook_image_deviation must have the "
+                f"{sizes['input_channels']} channels of the codebook's network; got {image.num_channels}, "
+                f"{len(self.codebook_image_mean)} and {len(self.codebook_image_deviation)}"
             )
         if image.patch_stride > image.patch_size:
             raise ValueError(

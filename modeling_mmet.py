@@ -18,6 +18,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -32,10 +33,10 @@ from transformers.activations import ACT2FN
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -57,6 +58,8 @@ except ImportError:
         MMETMultimodalConfig,
         MMETTextConfig,
     )
+
+logger = logging.get_logger(__name__)
 
 LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive", "identity", "triplet")
 """Keys of `MMETForPreTrainingOutput.losses`; the weight of `name` is `config.<name>_weight`."""
@@ -82,6 +85,9 @@ _SCORES_AT_ONCE = 2**22
 _DALLE_IMAGES_AT_ONCE = 16
 """Images that DALL-E's encoder reads at a time; 256 channels of one of 168x80 pixels are 13 MiB."""
 
+_BNNECK = tuple(f"bnneck.{name}" for name in ("weight", "running_mean", "running_var"))
+"""Statistics that half precision would round away."""
+
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
 """What a pretraining checkpoint holds beyond the encoders and the identity head."""
 
@@ -92,7 +98,16 @@ _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|
 
 
 @dataclass
-class MMETEncoderOutput(ModelOutput):
+class MMETOutput(ModelOutput):
+    """What the outputs of all models have in common."""
+
+    def to_tuple(self) -> tuple:
+        """The values that are there, with the encoders' own outputs as tuples too."""
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
+@dataclass
+class MMETEncoderOutput(MMETOutput):
     """
     Output of one of the three encoders.
 
@@ -114,7 +129,7 @@ class MMETEncoderOutput(ModelOutput):
 
 
 @dataclass
-class MMETModelOutput(ModelOutput):
+class MMETModelOutput(MMETOutput):
     """
     Output of [`MMETModel`]; what belongs to an absent modality is `None`.
 
@@ -136,7 +151,7 @@ class MMETModelOutput(ModelOutput):
 
 
 @dataclass
-class MMETForPreTrainingOutput(ModelOutput):
+class MMETForPreTrainingOutput(MMETOutput):
     """
     Output of [`MMETForPreTraining`].
 
@@ -187,7 +202,7 @@ class MMETForPreTrainingOutput(ModelOutput):
 
 
 @dataclass
-class MMETForReIDOutput(ModelOutput):
+class MMETForReIDOutput(MMETOutput):
     """
     Output of [`MMETForReID`].
 
@@ -195,6 +210,8 @@ class MMETForReIDOutput(ModelOutput):
         loss (`torch.FloatTensor` of shape `(1,)`): L_ID + L_triplet (Eq. 3), with labels.
         embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Identity embeddings of unit norm;
             compare by inner product.
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): `embeddings` under the name that
+            transformers' pipelines read.
         logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores where the model has a
             classifier.
         image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The outputs of the encoders that ran,
@@ -203,6 +220,7 @@ class MMETForReIDOutput(ModelOutput):
 
     loss: torch.FloatTensor | None = None
     embeddings: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     image_output: MMETEncoderOutput | None = None
     text_output: MMETEncoderOutput | None = None
@@ -290,25 +308,39 @@ def check_images(config: MMETImageConfig, pixel_values: torch.Tensor, interpolat
         raise ValueError(f"expected pixel_values of at least patch_size={config.patch_size} a side, received {size}")
 
 
-def check_captions(
-    config: MMETTextConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, suffix: str = ""
-):
-    """Raise `ValueError` unless tokens and mask have shapes that the text encoder reads; `suffix` ends their names."""
-    check_shape(f"input_ids{suffix}", input_ids, None, None)
-    check_integers(**{f"input_ids{suffix}": input_ids})
-    if input_ids.shape[1] > config.max_position_embeddings:
+def choose_words(
+    input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None
+) -> tuple[torch.Tensor | None, str]:
+    """Token ids or the embeddings in their place, and the argument's name; `ValueError` for both."""
+    if input_ids is not None and inputs_embeds is not None:
+        raise ValueError("expected input_ids or inputs_embeds, received both")
+    return (input_ids, "input_ids") if inputs_embeds is None else (inputs_embeds, "inputs_embeds")
+
+
+def check_captions(config: MMETTextConfig, words: torch.Tensor, attention_mask: torch.Tensor | None, name: str):
+    """Raise `ValueError` unless words (of the argument `name`) and mask are what the text encoder reads."""
+    if name == "inputs_embeds":
+        check_shape(name, words, None, None, config.hidden_size)
+        if not words.is_floating_point():
+            raise ValueError(f"expected inputs_embeds of floats, received {words.dtype}")
+    else:
+        check_shape(name, words, None, None)
+        check_integers(**{name: words})
+    if words.shape[1] > config.max_position_embeddings:
         raise ValueError(
             f"expected at most max_position_embeddings={config.max_position_embeddings} tokens, "
-            f"received {input_ids.shape[1]}; ask the processor for truncation=True"
+            f"received {words.shape[1]}; ask the processor for truncation=True"
         )
-    check_shape(f"the attention mask of input_ids{suffix}", attention_mask, *input_ids.shape)
+    check_shape(f"the attention mask of {name}", attention_mask, *words.shape[:2])
 
 
-def check_tokens(config: MMETTextConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor | None):
-    """Raise `ValueError` unless the tokens are of the vocabulary, and each caption has one that is no padding."""
-    if not can_read_values(input_ids):
+def check_tokens(config: MMETTextConfig, words: torch.Tensor, attention_mask: torch.Tensor | None):
+    """Raise `ValueError` unless token ids are of the vocabulary, and each caption has one that is no padding."""
+    if not can_read_values(words):
         return
-    wrong = [("input_ids", f"in [0, {config.vocab_size})", input_ids, outside(input_ids, config.vocab_size))]
+    wrong = []
+    if not words.is_floating_point():
+        wrong.append(("input_ids", f"in [0, {config.vocab_size})", words, outside(words, config.vocab_size)))
     if attention_mask is not None:
         wrong += not_masks(attention_mask=attention_mask)
         empty = ~attention_mask.bool().any(dim=1, keepdim=True).expand_as(attention_mask)
@@ -386,8 +418,10 @@ class MMETTextEmbeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.token_embedding(input_ids) + self.position_embeddings[:, : input_ids.shape[1]]
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
+        embedded = words if words.is_floating_point() else self.token_embedding(words)
+        hidden_states = embedded + self.position_embeddings[:, : words.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
 
 
@@ -669,7 +703,7 @@ class MMETDalleCodebook(nn.Module):
     def __init__(self, config: MMETConfig):
         super().__init__()
         self.sizes = config.dalle_sizes
-        self.image_mean, self.image_std = config.codebook_image_mean, config.codebook_image_std
+        self.image_mean, self.image_std = config.codebook_image_mean, config.codebook_image_deviation
         self.set_patches(config.image_config)
         # The network without its wrapper: inside a model there is one PreTrainedModel that initialises and loads.
         self.blocks = transformers.FlavaImageCodebook(transformers.FlavaImageCodebookConfig(**self.sizes)).blocks
@@ -793,11 +827,6 @@ class MMETPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
-    # Statistics that half precision would round away, and a codebook whose codes must stay what they are.
-    _keep_in_fp32_modules_strict = [  # noqa: RUF012
-        *(f"bnneck.{name}" for name in ("weight", "running_mean", "running_var")),
-        "image_codebook",
-    ]
     _auto_classes = {"AutoModel": None}  # noqa: RUF012
     """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
 
@@ -847,6 +876,17 @@ class MMETPreTrainedModel(PreTrainedModel):
         }
         return super().save_pretrained(save_directory, *args, **kwargs)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, use_safetensors: bool | None = None, **kwargs):
+        """
+        As in the base class, from safetensors alone: reading a pickle may run code of whoever wrote it.
+
+        Raises:
+            ValueError: for a folder with other weights alone, or `use_safetensors=False`.
+        """
+        check_safe_weights(pretrained_model_name_or_path, use_safetensors)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
+
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
@@ -877,6 +917,22 @@ class MMETPreTrainedModel(PreTrainedModel):
         """
         resize_image_geometry(self, image_size, patch_stride)
         return self
+
+
+def check_safe_weights(name_or_path: str | os.PathLike | None, use_safetensors: bool | None):
+    """Raise `ValueError` where weights would have to be read from something else than safetensors."""
+    expected = "weights are read as safetensors alone, for other formats can run code"
+    if use_safetensors is False:
+        raise ValueError(f"{expected}: leave out use_safetensors=False")
+    folder = Path(name_or_path) if name_or_path is not None else None
+    if folder is None or not folder.is_dir() or any(folder.rglob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+    if pickles:
+        raise ValueError(
+            f"{expected}: expected model.safetensors in {folder}, received {', '.join(pickles)}; save the model again "
+            "with save_pretrained where you trust these files"
+        )
 
 
 class MMETImageModel(MMETPreTrainedModel):
@@ -1004,21 +1060,28 @@ class MMETTextModel(MMETPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         read_positions: torch.Tensor | int | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`): Tokens; [CLS_T] is the first.
+            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Tokens; [CLS_T] is the
+                first.
             attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
                 padding.
             read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`, *optional*): Word
+                embeddings in the place of `input_ids`, as `get_input_embeddings()` gives them: without positions.
         """
-        check_captions(self.config, input_ids, attention_mask)
-        check_tokens(self.config, input_ids, attention_mask)
-        return self.encoder(self.embeddings(input_ids), attention_mask, read_positions, **kwargs)
+        words, name = choose_words(input_ids, inputs_embeds)
+        if words is None:
+            raise ValueError("expected input_ids or inputs_embeds, received neither")
+        check_captions(self.config, words, attention_mask, name)
+        check_tokens(self.config, words, attention_mask)
+        return self.encoder(self.embeddings(words), attention_mask, read_positions, **kwargs)
 
 
 class MMETMultimodalModel(MMETPreTrainedModel):
@@ -1127,6 +1190,73 @@ class MMETCompositeModel(MMETPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.base_model.text_model.set_input_embeddings(value)
 
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Images for contrastive use: `pooler_output` is the projected [CLS_I] `(batch_size, projection_dim)`, not
+        normalised; the rest is the image encoder's.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): Normalised images.
+            interpolate_pos_encoding: Whether images of another size than configured are accepted.
+        """
+        kwargs |= {"interpolate_pos_encoding": interpolate_pos_encoding, "return_dict": True}
+        output = self.base_model.image_model(pixel_values, **kwargs)
+        return with_pooler_output(output, self.base_model.image_projection(output.pooler_output))
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Captions for contrastive use: `pooler_output` is the projected [CLS_T] `(batch_size, projection_dim)`, not
+        normalised; the rest is the text encoder's.
+
+        Args:
+            input_ids, attention_mask, inputs_embeds: As in [`MMETTextModel`].
+        """
+        kwargs |= {"inputs_embeds": inputs_embeds, "return_dict": True}
+        output = self.base_model.text_model(input_ids, attention_mask, **kwargs)
+        return with_pooler_output(output, self.base_model.text_projection(output.pooler_output))
+
+    @can_return_tuple
+    def get_multimodal_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        """
+        Whatever modalities are there: `pooler_output` is h_CLS,M `(batch_size, hidden_size)`, the rest is the
+        multimodal encoder's. Arguments as in [`MMETModel`].
+        """
+        output = self.base_model(
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            image_present=image_present,
+            text_present=text_present,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+            return_dict=True,
+        ).multimodal_output
+        return with_pooler_output(output, output.pooler_output)
+
     def _records_states(self, **kwargs) -> bool:
         """Whether hidden states or attentions are asked for, by an argument or the configuration of an encoder."""
         encoders = (self.base_model.image_model, self.base_model.text_model, self.base_model.multimodal_model)
@@ -1146,6 +1276,7 @@ class MMETModel(MMETCompositeModel):
     """
 
     base_model_prefix = "mmet"
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012
 
     def __init__(self, config: MMETConfig):
@@ -1178,33 +1309,22 @@ class MMETModel(MMETCompositeModel):
 
     def encode_texts(
         self,
-        input_ids: torch.LongTensor | None,
+        words: torch.Tensor | None,
         attention_mask: torch.LongTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput | None:
-        """The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none."""
-        return encode_present(self.text_model, text_present, input_ids, attention_mask, **kwargs)
+        """
+        The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none.
 
-    def get_image_features(
-        self, pixel_values: torch.FloatTensor, interpolate_pos_encoding: bool = False
-    ) -> torch.FloatTensor:
-        """Projected [CLS_I] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
-        output = self.image_model(
-            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, read_positions=CLASS_TOKEN
-        )
-        return self.image_projection(output.pooler_output)
+        `words` are token ids `(B, L)` or embeddings in their place `(B, L, D)`.
+        """
 
-    def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
-    ) -> torch.FloatTensor:
-        """Projected [CLS_T] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
-        output = self.text_model(input_ids, attention_mask, read_positions=CLASS_TOKEN)
-        return self.text_projection(output.pooler_output)
+        def encoder(words, attention_mask, **kwargs):
+            name = "inputs_embeds" if words.is_floating_point() else "input_ids"
+            return self.text_model(**{name: words}, attention_mask=attention_mask, **kwargs)
 
-    def get_multimodal_features(self, **inputs) -> torch.FloatTensor:
-        """h_CLS,M `(batch_size, hidden_size)` of whatever modalities are there; arguments as in `forward`."""
-        return self(**inputs, read_positions=CLASS_TOKEN, return_dict=True).multimodal_embeds
+        return encode_present(encoder, text_present, words, attention_mask, **kwargs)
 
     def fuse(
         self,
@@ -1251,6 +1371,7 @@ class MMETModel(MMETCompositeModel):
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
         read_positions: torch.Tensor | int | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETModelOutput:
         r"""
@@ -1266,16 +1387,18 @@ class MMETModel(MMETCompositeModel):
                 Which samples have an image, a text; all of them when not given.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
             read_positions: Which of `multimodal_embeds` are wanted, as in [`MMETMultimodalModel`]; all when not given.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
             ValueError: when there is no modality at all, for the batch or for a sample.
         """
-        captions = ((input_ids, attention_mask, ""),)
+        words, name = choose_words(input_ids, inputs_embeds)
+        captions = ((words, attention_mask, name),)
         check_modalities(self.config, pixel_values, captions, image_present, text_present, interpolate_pos_encoding)
         image_output = self.encode_images(
             pixel_values, bool_masked_pos, image_present, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
         )
-        text_output = self.encode_texts(input_ids, attention_mask, text_present, **kwargs)
+        text_output = self.encode_texts(words, attention_mask, text_present, **kwargs)
         multimodal_output = self.fuse(
             states_of(image_output),
             states_of(text_output),
@@ -1295,6 +1418,16 @@ class MMETModel(MMETCompositeModel):
         )
 
 
+def with_pooler_output(output: MMETEncoderOutput, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
+    """An encoder's output as transformers' `get_..._features` return it."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=output.last_hidden_state,
+        pooler_output=pooler_output,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+    )
+
+
 def check_modalities(
     config: MMETConfig,
     pixel_values: torch.Tensor | None,
@@ -1307,13 +1440,13 @@ def check_modalities(
     The number of samples of a batch.
 
     Args:
-        captions: Token ids, attention mask and suffix of the names of both, for each kind of captions.
+        captions: Token ids or embeddings, their attention mask and their argument's name, for each kind of captions.
 
     Raises:
         ValueError: for inputs of other shapes than the encoders read, no sample, inputs of several batches, or a
             sample with neither image nor text.
     """
-    inputs = {"pixel_values": pixel_values} | {f"input_ids{suffix}": input_ids for input_ids, _, suffix in captions}
+    inputs = {"pixel_values": pixel_values} | {name: words for words, _, name in captions}
     inputs = {name: value for name, value in inputs.items() if value is not None}
     if not inputs:
         raise ValueError("no modality at all: give pixel_values, input_ids or both")
@@ -1322,9 +1455,9 @@ def check_modalities(
         raise ValueError(f"expected at least one sample, received an empty batch: {shapes}")
     if pixel_values is not None:
         check_images(config.image_config, pixel_values, interpolate_pos_encoding)
-    for input_ids, attention_mask, suffix in captions:
-        if input_ids is not None:
-            check_captions(config.text_config, input_ids, attention_mask, suffix)
+    for words, attention_mask, name in captions:
+        if words is not None:
+            check_captions(config.text_config, words, attention_mask, name)
     batch_size = next(iter(inputs.values())).shape[0]
     if any(value.shape[0] != batch_size for value in inputs.values()):
         sizes = {name: value.shape[0] for name, value in inputs.items()}
@@ -1650,6 +1783,12 @@ class MMETIdentityHead(nn.Module):
         self.bnneck = MMETBNNeck(hidden_size)
         self.classifier = MMETIdentityClassifier(hidden_size, num_identities) if num_identities else None
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether batch norm has seen a batch. A new one only scales: normalised, an embedding is the feature."""
+        batches = self.bnneck.num_batches_tracked
+        return batches.is_meta or bool(batches)
+
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`, in float32."""
         embeddings = self.bnneck(features)
@@ -1889,7 +2028,9 @@ class MMETForPreTraining(MMETCompositeModel):
     losses and gradients is that of one process with the whole batch. All processes must have the same inputs.
     """
 
-    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETModel"}  # noqa: RUF012
+    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETForReID"}  # noqa: RUF012
+    # Besides the BNNeck: a codebook whose codes must stay what they are.
+    _keep_in_fp32_modules_strict = [*_BNNECK, "image_codebook"]  # noqa: RUF012
     _tied_weights_keys = {  # noqa: RUF012
         "mlm_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
         "mmm_text_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
@@ -1935,6 +2076,7 @@ class MMETForPreTraining(MMETCompositeModel):
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForPreTrainingOutput:
         r"""
@@ -1965,16 +2107,18 @@ class MMETForPreTraining(MMETCompositeModel):
                 an image, a caption; all of them when not given. L_MMM, L_ITM and L_GC are of the samples with both,
                 L_ID and L_triplet of all (with `identity_pooling` of image or text: of those that have it).
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
             ValueError: when there is no sample, a sample has no modality, an input has another shape, dtype or values
                 than it says above, or L_MIM or L_MMM lacks codes (`mim_labels` or a fitted codebook).
         """
+        input_ids, name = choose_words(input_ids, inputs_embeds)
         masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
         batch_size = check_modalities(
             self.config,
             pixel_values,
-            ((input_ids, attention_mask, ""), (input_ids_masked, masked_mask, "_masked")),
+            ((input_ids, attention_mask, name), (input_ids_masked, masked_mask, "input_ids_masked")),
             image_present,
             text_present,
             interpolate_pos_encoding,
@@ -2086,7 +2230,9 @@ class MMETForPreTraining(MMETCompositeModel):
         rows, columns = self.config.image_config.grid_of(*pixel_values.shape[-2:])
         no_patches = matching.new_zeros(len(captions), rows * columns)
         patches = bool_masked_pos.bool() & matching[:, None] if wants_image else no_patches
-        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else captions.new_zeros(captions.shape)
+        tokens = (
+            (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else matching.new_zeros(captions.shape[:2])
+        )
         class_token = matching.new_full((len(captions), 1), wants_itm)
         # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
         reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)
@@ -2316,6 +2462,8 @@ def identity_losses(
 class MMETForReID(MMETCompositeModel):
     """MMET as a person embedder: image, text or both in, one comparable embedding of unit norm out."""
 
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
+    _keep_in_fp32_modules_strict = [*_BNNECK]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS]  # noqa: RUF012
 
     def __init__(self, config: MMETConfig):
@@ -2323,6 +2471,21 @@ class MMETForReID(MMETCompositeModel):
         self.mmet = MMETModel._from_config(config)
         self.identity_head = build_identity_head(config)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in the base class, with a warning where the identity head was never trained: see `embeddings` there."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        if not model.identity_head.is_trained:
+            logger.warning(
+                "the identity head of %s was never trained: embeddings are the normalised class token of the %s "
+                "encoder as pretraining left it. Train identity_weight and triplet_weight on labelled persons, or "
+                "compare images with sentences by get_image_features and get_text_features.",
+                pretrained_model_name_or_path,
+                model.config.identity_pooling,
+            )
+        return loaded
 
     @can_return_tuple
     def forward(
@@ -2334,6 +2497,7 @@ class MMETForReID(MMETCompositeModel):
         text_present: torch.BoolTensor | None = None,
         labels: torch.LongTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForReIDOutput:
         r"""
@@ -2343,14 +2507,16 @@ class MMETForReID(MMETCompositeModel):
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100
                 for unknown.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
             ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads.
         """
+        input_ids, name = choose_words(input_ids, inputs_embeds)
         batch_size = check_modalities(
             self.config,
             pixel_values,
-            ((input_ids, attention_mask, ""),),
+            ((input_ids, attention_mask, name),),
             image_present,
             text_present,
             interpolate_pos_encoding,
@@ -2372,9 +2538,11 @@ class MMETForReID(MMETCompositeModel):
             if losses_span_processes(self):
                 num_rows = exchange_counts({"labels": labels}, {"rows": batch_size}, labels.device)["rows"]
             identity_losses(self, scored, features, labels, num_rows)
+        embeddings = F.normalize(scored.identity_embeds.float())
         output = MMETForReIDOutput(
             loss=weighted_sum(self.config, scored.losses),
-            embeddings=F.normalize(scored.identity_embeds.float()),
+            embeddings=embeddings,
+            pooler_output=embeddings,
             logits=scored.identity_logits,
         )
         keep_recorded(output, **encoded)
@@ -2526,7 +2694,7 @@ def convert_flava_config(config: PreTrainedConfig) -> MMETConfig:
         codebook_cell=largest_codebook_cell(image_config),
         codebook_config=codebook if has_codes and reads_images else None,
         codebook_image_mean=OPENAI_CLIP_MEAN,  # what FLAVA's image processor normalises with
-        codebook_image_std=OPENAI_CLIP_STD,
+        codebook_image_deviation=OPENAI_CLIP_STD,
         num_identities=0,
         tie_word_embeddings=False,
         **{name: getattr(config, name) for name in shared},

@@ -316,7 +316,7 @@ def test_dalle__plain_grid_is_as_flava_does_it(make_dalle_config, network, netwo
         make_dalle_config(
             image={"image_size": 32, "patch_size": 8, "patch_stride": 8},
             codebook_image_mean=(0.4, 0.5, 0.6),
-            codebook_image_std=(0.2, 0.3, 0.4),
+            codebook_image_deviation=(0.2, 0.3, 0.4),
         )
     )
     codebook.load(network_folder)

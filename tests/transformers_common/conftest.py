@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-KNOWN_FAILURES: dict[str, str] = {}
+_NO_EMBEDDING_TABLE = "a word embedding is expected of every model; this encoder reads no words"
+_THREE_ENCODERS = (
+    "hidden states and attentions are expected in the output itself; here they are in those of the three encoders, "
+    "image_output, text_output and multimodal_output (tests/test_model_promises.py)"
+)
+KNOWN_FAILURES = {
+    "ImageModelTest::test_model_get_set_embeddings": _NO_EMBEDDING_TABLE,
+    "MultimodalModelTest::test_model_get_set_embeddings": _NO_EMBEDDING_TABLE,
+} | {
+    f"{model}::test_{name}": _THREE_ENCODERS
+    for model in ("WholeModelTest", "PreTrainingModelTest")
+    for name in (
+        "attention_outputs",
+        "hidden_states_output",
+        "retain_grad_hidden_states_attentions",
+        "eager_matches_sdpa_inference",
+    )
+}
 """Test class and name (without the suffix of a parameter) -> why it fails. What passes in spite of it is an error."""
 
 MARKS = (
