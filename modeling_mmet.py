@@ -73,6 +73,9 @@ MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.0, math.log(100)
 _SMALLEST_NORM = 1e-6
 """Shorter vectors are not stretched to unit norm: the gradient of doing so grows as the norm shrinks."""
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""Dtypes that ids and labels may have."""
+
 _NO_VIEW = -101
 """Label of a row that only fills up what processes send each other."""
 
@@ -239,7 +242,7 @@ def keep_recorded(output: ModelOutput, **encoder_outputs: MMETEncoderOutput | No
 # ---------------------------------------------------------------------------------------------------------------------
 
 # Shapes and dtypes are compared everywhere. Values are looked at where that is possible: not in a compiled or exported
-# graph, which would break at the look, nor on the meta device. One look serves all values of a call.
+# graph, which would break at the look, nor on the meta device. One look serves all inputs of an encoder, one all labels.
 
 
 def check_shape(name: str, value: torch.Tensor | None, *shape: int | None):
@@ -258,7 +261,7 @@ def check_shape(name: str, value: torch.Tensor | None, *shape: int | None):
 def check_integers(**values: torch.Tensor | None):
     """Raise `ValueError` where a given tensor is not of integers."""
     for name, value in values.items():
-        if value is not None and (value.is_floating_point() or value.is_complex()):
+        if value is not None and value.dtype not in _INTEGERS:
             raise ValueError(f"expected {name} of integers, received {value.dtype}")
 
 
@@ -420,7 +423,7 @@ class MMETTextEmbeddings(nn.Module):
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
-        embedded = words if words.is_floating_point() else self.token_embedding(words)
+        embedded = words if words.is_floating_point() else self.token_embedding(words.long())
         hidden_states = embedded + self.position_embeddings[:, : words.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
 
@@ -1390,7 +1393,8 @@ class MMETModel(MMETCompositeModel):
             inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
-            ValueError: when there is no modality at all, for the batch or for a sample.
+            ValueError: when there is no modality at all, for the batch or for a sample, or an input has another shape,
+                dtype or values than it says above.
         """
         words, name = choose_words(input_ids, inputs_embeds)
         captions = ((words, attention_mask, name),)
@@ -2002,7 +2006,7 @@ def batch_hard_triplet_loss(
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, count: float) -> torch.Tensor:
     """Cross-entropy of `(M, C)` logits summed and divided by `count`; 0 that still has a gradient when M is 0."""
-    return F.cross_entropy(logits.float(), labels, reduction="sum") / count
+    return F.cross_entropy(logits.float(), labels.long(), reduction="sum") / count
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2251,7 +2255,7 @@ class MMETForPreTraining(MMETCompositeModel):
         if wants_itm:
             output.itm_logits = self.itm_head(states[reader == 1])
             known = itm_labels != IGNORE_INDEX
-            logits, labels = output.itm_logits[known], itm_labels[known].long()
+            logits, labels = output.itm_logits[known], itm_labels[known]
             output.losses["itm"] = masked_cross_entropy(logits, labels, mean_count(counts, "known_pairs", len(labels)))
 
     def _masked_states(
@@ -2443,7 +2447,7 @@ def identity_losses(
     known = labels >= 0
     if config.identity_weight > 0 and logits is not None:
         smoothing = float(config.label_smoothing)
-        targets = labels.masked_fill(~known, IGNORE_INDEX)
+        targets = labels.long().masked_fill(~known, IGNORE_INDEX)
         summed = F.cross_entropy(
             logits, targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
         )
@@ -2510,7 +2514,8 @@ class MMETForReID(MMETCompositeModel):
             inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
-            ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads.
+            ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads, or an input
+                has another shape, dtype or values than it says above.
         """
         input_ids, name = choose_words(input_ids, inputs_embeds)
         batch_size = check_modalities(

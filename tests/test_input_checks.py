@@ -172,6 +172,15 @@ def test_masks__numbers_and_booleans_are_the_same(config, make_pretraining_batch
         assert torch.equal(model(**batch | masks).loss, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16])
+def test_ids_and_labels__of_any_integer_dtype(dtype, config, make_pretraining_batch):
+    model, batch = MMETForPreTraining(config).eval(), make_pretraining_batch(4)
+    expected = model(**batch).loss
+    small = {name: value.to(dtype) if value.dtype == torch.long else value for name, value in batch.items()}
+    assert torch.equal(model(**small).loss, expected)
+    _refuses(model, batch, {"itm_labels": batch["itm_labels"].bool()}, "itm_labels of integers, received torch.bool")
+
+
 class _CountLooks(TorchFunctionMode):
     """Counts the times that Python looks at the values of a tensor as a list."""
 
