@@ -371,6 +371,16 @@ def test_dalle__checkpoint_holds_the_network_and_needs_nothing_else(
     assert loaded.image_codebook.is_fitted
 
 
+def test_dalle__keeps_its_codes_in_half_precision(make_dalle_config, network, make_patchwork, tmp_path):
+    model = MMETForPreTraining(make_dalle_config())
+    model.image_codebook.load(network)
+    model.save_pretrained(tmp_path)
+    half = MMETForPreTraining.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    images = make_patchwork(8, 52, 28)
+    assert torch.equal(half.image_codebook(images), model.image_codebook(images))
+
+
 def test_dalle__is_never_trained(make_dalle_config, network, make_pretraining_batch, tmp_path):
     model = MMETForPreTraining(make_dalle_config())
     model.image_codebook.load(network)

@@ -280,6 +280,71 @@ def test_bool_masked_pos__hides_the_patches(make_config):
     assert not torch.allclose(model(pixel_values).last_hidden_state, model(pixel_values, masked).last_hidden_state)
 
 
+def _pixels_of(patches: list[int], size: tuple[int, int], columns: int, patch: int, stride: int) -> torch.Tensor:
+    """True `(H, W)` at the pixels of these patches."""
+    covered = torch.zeros(size, dtype=torch.bool)
+    for index in patches:
+        top, left = index // columns * stride, index % columns * stride
+        covered[top : top + patch, left : left + patch] = True
+    return covered
+
+
+@pytest.mark.parametrize("size", [(52, 28), (55, 33), (70, 52)], ids=["as configured", "with a rest", "interpolated"])
+@pytest.mark.parametrize("hide", [False, True])
+def test_hide_masked_pixels__no_output_depends_on_them(make_config, hide, size):
+    image_size = size if size[0] < 70 else (52, 28)
+    config = make_config(image={"hide_masked_pixels": hide, "image_size": image_size}).image_config
+    model, masked = MMETImageModel(config).eval(), [1, 5]
+    rows, columns = config.grid_of(*size)
+    bool_masked_pos = torch.zeros(2, rows * columns, dtype=torch.bool)
+    bool_masked_pos[0, masked] = True
+    pixel_values = torch.randn(2, 3, *size, requires_grad=True)
+    output = model(pixel_values, bool_masked_pos, interpolate_pos_encoding=True).last_hidden_state
+    (output * torch.randn_like(output)).sum().backward()
+    covered = _pixels_of(masked, size, columns, patch=16, stride=12)
+    assert (pixel_values.grad[0][:, covered] == 0).all() == hide  # neighbours read the pixels that they share
+    read = _pixels_of(range(rows * columns), size, columns, patch=16, stride=12)
+    assert (pixel_values.grad[0][:, read & ~covered] != 0).any()
+    assert (pixel_values.grad[1][:, read] != 0).all()  # nothing is masked there
+    other = torch.where(covered, 9.0, pixel_values[0]).detach()[None]
+    same = torch.equal(model(other, bool_masked_pos[:1], interpolate_pos_encoding=True).last_hidden_state, output[:1])
+    assert not hide or same
+
+
+def test_hide_masked_pixels__codes_are_those_of_the_whole_image(make_config, make_pretraining_batch):
+    batch = _select(make_pretraining_batch(), "pixel_values", "bool_masked_pos")
+    codes = []
+    for hide in (False, True):
+        torch.manual_seed(0)
+        model = MMETForPreTraining(make_config(image={"hide_masked_pixels": hide})).eval()
+        nn.init.normal_(model.image_codebook.centroids)
+        codes.append(model(**batch).mim_codes)
+    assert torch.equal(*codes)
+    assert len(codes[0].unique()) > 1
+
+
+@pytest.mark.parametrize("wanted", LOSS_NAMES)
+def test_interpolate_pos_encoding__each_loss_by_itself(make_config, make_pretraining_batch, wanted):
+    """Images of another size than configured, here with a grid of 5 x 3 patches."""
+    model = MMETForPreTraining(make_config(**{f"{name}_weight": float(name == wanted) for name in LOSS_NAMES}))
+    masked = torch.rand(4, 15) < 0.4
+    batch = make_pretraining_batch() | {
+        "pixel_values": torch.randn(4, 3, 64, 40),
+        "bool_masked_pos": masked,
+        "mim_labels": torch.randint(0, 6, (4, 15)),
+    }
+    if wanted == "mim":
+        batch = _select(batch, "pixel_values", "bool_masked_pos", "mim_labels")
+    if wanted == "mlm":
+        batch = _select(batch, "input_ids_masked", "mlm_labels", "attention_mask")
+    output = model(**batch, interpolate_pos_encoding=True)
+    assert {name for name, loss in output.losses.items() if loss is not None} == {wanted}
+    output.loss.backward()
+    if wanted != "mlm":
+        with pytest.raises(ValueError, match="interpolate_pos_encoding=True"):
+            model(**batch)
+
+
 def test_bool_masked_pos__none_masked_is_no_mask(config):
     model = MMETImageModel(config.image_config).eval()
     pixel_values = torch.randn(2, 3, 52, 28)

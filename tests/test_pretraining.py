@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from safetensors.torch import load_file
 from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
 
 from mmet import pretraining
-from mmet.arguments import parse_arguments
+from mmet.arguments import ModelArguments, ObjectiveArguments, parse_arguments
 from mmet.data import DatasetError
 from mmet.data.synthetic import write_world
-from mmet.pretraining import find_checkpoint, run_pretraining
+from mmet.pretraining import build_model, find_checkpoint, run_pretraining
 from mmet.trainer import MMETTrainer, NonFiniteLossError
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining, MMETForReID
 from processing_mmet import MMETImageProcessor, MMETProcessor
@@ -122,6 +123,15 @@ def test_run_pretraining__second_stage_from_the_first(recipe, tmp_path):
     )
     assert logged_losses(second) == {"identity", "triplet", "global_contrastive"}
     assert MMETForReID.from_pretrained(second).config.num_identities == 8
+
+
+def test_build_model__half_precision_checkpoint_is_trained_in_float32(make_config, processor, tmp_path):
+    MMETForPreTraining(make_config()).to(torch.bfloat16).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert MMETForPreTraining.from_pretrained(tmp_path).dtype == torch.bfloat16
+    arguments = ModelArguments(model_name_or_path=str(tmp_path))
+    _, model = build_model(arguments, ObjectiveArguments(), None, SimpleNamespace(num_identities=4))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_run_pretraining__weight_zero_switches_a_loss_off(recipe):
