@@ -97,6 +97,7 @@ def training_result(
         "validation": {"identities": data.validation_identities, "seed": data.validation_seed},
         "skipped_images": trainer.skipped.to_json(),
         "num_parameters": model.num_parameters(),
+        "identity_head_trained": model.identity_head.is_trained,
         "embedding_size": config.multimodal_config.hidden_size,
         "versions": installed_versions(),
     }
@@ -228,12 +229,12 @@ Made with {", ".join(f"{package} {version}" for package, version in result["vers
 
 
 def _identity_note(result: Mapping[str, Any]) -> str:
-    """What is to be known of embeddings where no identity loss was trained."""
-    if any(result["last_logged"].get(f"{name}_loss") is not None for name in ("identity", "triplet")):
+    """What is to be known of embeddings where no identity loss was ever trained."""
+    if result["identity_head_trained"]:
         return ""
     return (
-        "This run trained no identity loss: unless the run it started from did, embeddings are the class token of "
-        "masked pretraining, which was not taught to tell persons apart. "
+        "No identity loss was trained: embeddings are the class token of masked pretraining, which was not taught to "
+        "tell persons apart. "
     )
 
 
