@@ -191,11 +191,11 @@ class MMETConfig(PreTrainedConfig):
     """
 
     model_type = "mmet"
-    keys_to_ignore_at_inference = (  # noqa: RUF012
+    keys_to_ignore_at_inference = [  # noqa: RUF012
         "losses",
         *(f"{encoder}_output" for encoder in ("image", "text", "multimodal")),
         *(f"{encoder}_masked_output" for encoder in ("image", "text", "multimodal")),
-    )
+    ]
     sub_configs_defaults = {  # noqa: RUF012 (transformers reads it un-annotated: an annotation would make it a field)
         "image_config": MMETImageConfig,
         "text_config": MMETTextConfig,

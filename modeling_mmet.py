@@ -14,9 +14,12 @@ else.
 """
 
 import copy
+import functools
+import inspect
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -2014,6 +2017,31 @@ def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, count: floa
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+class OptionalLabels:
+    """
+    A `forward` whose labels are all optional, for `Trainer` too.
+
+    `Trainer` looks at the `forward` of a model's class: each argument with "label" in its name counts as one that all
+    batches have, and where one lacks there is no `eval_loss`. Seen from the class there are no such arguments here, so
+    that the loss of whatever labels a batch has is the one; seen from a model the signature is complete.
+    """
+
+    def __init__(self, forward: Callable):
+        self.forward = forward
+
+        @functools.wraps(forward)
+        def without_labels(model, *args, **kwargs):
+            return forward(model, *args, **kwargs)
+
+        signature = inspect.signature(forward)
+        parameters = [parameter for name, parameter in signature.parameters.items() if "label" not in name]
+        without_labels.__signature__ = signature.replace(parameters=parameters)
+        self.forward_of_class = without_labels
+
+    def __get__(self, model, owner=None):
+        return self.forward_of_class if model is None else self.forward.__get__(model, owner)
+
+
 class MMETForPreTraining(MMETCompositeModel):
     """
     MMET with its eight losses. A loss is computed exactly when its inputs are there and its weight is not 0.
@@ -2063,6 +2091,7 @@ class MMETForPreTraining(MMETCompositeModel):
             )
         return embeddings
 
+    @OptionalLabels
     @can_return_tuple
     def forward(
         self,
@@ -2081,6 +2110,7 @@ class MMETForPreTraining(MMETCompositeModel):
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
         inputs_embeds: torch.FloatTensor | None = None,
+        return_loss: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForPreTrainingOutput:
         r"""
@@ -2112,6 +2142,7 @@ class MMETForPreTraining(MMETCompositeModel):
                 L_ID and L_triplet of all (with `identity_pooling` of image or text: of those that have it).
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
             inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
+            return_loss: Whether the losses that were computed are summed to `loss`.
 
         Raises:
             ValueError: when there is no sample, a sample has no modality, an input has another shape, dtype or values
@@ -2170,7 +2201,7 @@ class MMETForPreTraining(MMETCompositeModel):
             **image_kwargs,
         )
         # Built anew: the fields of a ModelOutput come in the order of assignment, and the loss is to be the first.
-        return replace(output, loss=weighted_sum(self.config, output.losses))
+        return replace(output, loss=weighted_sum(self.config, output.losses) if return_loss else None)
 
     def _wants(self, *names: str) -> bool:
         """Whether any of the losses has a weight."""
@@ -2232,11 +2263,10 @@ class MMETForPreTraining(MMETCompositeModel):
         # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
         matching = itm_labels == 1 if itm_labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
         rows, columns = self.config.image_config.grid_of(*pixel_values.shape[-2:])
+        no_tokens = matching.new_zeros(captions.shape[:2])
         no_patches = matching.new_zeros(len(captions), rows * columns)
         patches = bool_masked_pos.bool() & matching[:, None] if wants_image else no_patches
-        tokens = (
-            (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else matching.new_zeros(captions.shape[:2])
-        )
+        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else no_tokens
         class_token = matching.new_full((len(captions), 1), wants_itm)
         # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
         reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)

@@ -428,11 +428,11 @@ def prepare_codebook(
 
 def check_normalisation(config: MMETConfig, image_processor: MMETImageProcessor) -> None:
     """Raise `ValueError` unless the codebook undoes the normalisation that the image processor does."""
-    for name in ("image_mean", "image_std"):
-        expected, received = getattr(config, f"codebook_{name}"), list(getattr(image_processor, name))
+    for field, name in (("codebook_image_mean", "image_mean"), ("codebook_image_deviation", "image_std")):
+        expected, received = getattr(config, field), list(getattr(image_processor, name))
         if not np.allclose(expected, received):
             raise ValueError(
-                f"codebook_{name}={expected} of the model must be the image processor's {name}, received {received}; "
+                f"{field}={expected} of the model must be the image processor's {name}, received {received}; "
                 "set one as the other"
             )
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, AutoModelForPreTraining, BertConfig, ViTConfig, ViTModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 import mmet  # noqa: F401 (registers the Auto classes)
@@ -381,9 +382,37 @@ def test_model__features(config, make_batch):
     output = model(**batch)
     image = model.image_projection(output.image_embeds[:, 0])
     text = model.text_projection(output.text_embeds[:, 0])
-    torch.testing.assert_close(model.get_image_features(batch["pixel_values"]), image)
-    torch.testing.assert_close(model.get_text_features(batch["input_ids"], batch["attention_mask"]), text)
-    torch.testing.assert_close(model.get_multimodal_features(**batch), output.multimodal_embeds[:, 0])
+    image_features = model.get_image_features(batch["pixel_values"])
+    text_features = model.get_text_features(batch["input_ids"], batch["attention_mask"])
+    multimodal_features = model.get_multimodal_features(**batch)
+    torch.testing.assert_close(image_features.pooler_output, image)
+    torch.testing.assert_close(text_features.pooler_output, text)
+    torch.testing.assert_close(multimodal_features.pooler_output, output.multimodal_embeds[:, 0])
+    torch.testing.assert_close(image_features.last_hidden_state, output.image_embeds)
+    torch.testing.assert_close(text_features.last_hidden_state, output.text_embeds)
+    torch.testing.assert_close(multimodal_features.last_hidden_state, output.multimodal_embeds)
+
+
+@pytest.mark.parametrize("model_class", [MMETModel, MMETForReID, MMETForPreTraining])
+def test_features__states_on_request_and_tuples(model_class, config, make_batch):
+    model, batch = model_class(config).eval(), make_batch(2)
+    model.set_attn_implementation("eager")
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    for features, inputs, length in (
+        (model.get_image_features, {"pixel_values": batch["pixel_values"]}, 9),
+        (model.get_text_features, {name: batch[name] for name in ("input_ids", "attention_mask")}, 7),
+        (model.get_multimodal_features, batch, 17),
+    ):
+        output = features(**inputs)
+        assert isinstance(output, BaseModelOutputWithPooling)
+        assert output.hidden_states is None
+        assert output.attentions is None
+        recorded = features(**inputs, **asked)
+        assert [tuple(states.shape) for states in recorded.hidden_states] == [(2, length, 32)] * 3
+        assert [tuple(weights.shape) for weights in recorded.attentions] == [(2, 4, length, length)] * 2
+        states, pooled = features(**inputs, return_dict=False)
+        assert torch.equal(states, output.last_hidden_state)
+        assert torch.equal(pooled, output.pooler_output)
 
 
 def test_model__tuple_on_request(config, make_batch):
@@ -394,10 +423,10 @@ def test_model__tuple_on_request(config, make_batch):
 def test_return_dict__switched_off_in_the_configuration(make_config, make_batch):
     config, batch = make_config(), make_batch(2)
     model = MMETForReID(config).eval()
-    expected, features = model(**batch).embeddings, model.mmet.get_multimodal_features(**batch)
+    expected, features = model(**batch).embeddings, model.get_multimodal_features(**batch)
     config.return_dict = False
     assert torch.equal(model(**batch)[0], expected)
-    assert torch.equal(model.mmet.get_multimodal_features(**batch), features)
+    assert torch.equal(model.mmet.get_multimodal_features(**batch)[1], features.pooler_output)
 
 
 @pytest.mark.parametrize("model_class", [MMETModel, MMETForReID, MMETForPreTraining])
@@ -779,8 +808,8 @@ def test_mmm__masked_captions_have_their_own_padding(config, make_pretraining_ba
 def test_global_contrastive__of_projected_class_tokens(config, make_pretraining_batch):
     model, batch = MMETForPreTraining(config).eval(), make_pretraining_batch()
     features = (
-        model.mmet.get_image_features(batch["pixel_values"]),
-        model.mmet.get_text_features(batch["input_ids"], batch["attention_mask"]),
+        model.get_image_features(batch["pixel_values"]).pooler_output,
+        model.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output,
     )
     for ids, names in (
         (None, CLEAN),
@@ -1083,8 +1112,9 @@ def test_checkpoint__reid_to_pretraining_keeps_the_identity_head(config, tmp_pat
     [
         (MMETModel, AutoModel, MMETModel),
         (MMETForReID, AutoModel, MMETForReID),
-        (MMETForPreTraining, AutoModel, MMETModel),
+        (MMETForPreTraining, AutoModel, MMETForReID),
         (MMETForPreTraining, AutoModelForPreTraining, MMETForPreTraining),
+        (MMETForReID, AutoModelForPreTraining, MMETForPreTraining),
     ],
 )
 def test_auto_classes__where_the_package_is_installed(source, auto_class, expected, config, tmp_path):

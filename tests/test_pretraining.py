@@ -9,7 +9,14 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
+from transformers import (
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoProcessor,
+    FlavaImageCodebook,
+    FlavaImageCodebookConfig,
+    pipeline,
+)
 
 from mmet import pretraining
 from mmet.arguments import ModelArguments, ObjectiveArguments, parse_arguments
@@ -86,6 +93,25 @@ def test_run_pretraining__all_eight_losses_and_a_model_that_loads(recipe):
     assert {"modeling_mmet.py", "configuration_mmet.py", "processing_mmet.py"} <= {
         path.name for path in folder.iterdir()
     }
+
+
+@pytest.mark.parametrize("mix", [{"identity": 1}, {"paired": 1, "image": 1, "text": 1}], ids=["identity", "mask-only"])
+def test_run_pretraining__what_is_saved_is_an_embedder(recipe, mix, crop):
+    folder = pretrain(recipe, "--batch_mix", json.dumps(mix), "--max_steps", 2, "--save_steps", 2)
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    assert type(model) is MMETForReID
+    assert type(AutoModelForPreTraining.from_pretrained(folder)) is MMETForPreTraining
+    sentence = "a man in a red coat"
+    images = pipeline("image-feature-extraction", model=str(folder), pool=True)
+    texts = pipeline("feature-extraction", model=str(folder))
+    for received, inputs in ((images(crop), {"images": [crop]}), (texts(sentence), {"text": [sentence]})):
+        with torch.no_grad():
+            expected = model(**processor(**inputs, return_tensors="pt")).embeddings
+        torch.testing.assert_close(expected.norm(dim=1), torch.ones(1))
+        torch.testing.assert_close(torch.tensor(received), expected, atol=1e-5, rtol=1e-5)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "torch.no_grad" in card
+    assert ("No identity loss was trained" in card) == ("identity" not in mix)
 
 
 def test_run_pretraining__resumed_run_equals_uninterrupted_run(recipe, tmp_path):
