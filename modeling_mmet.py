@@ -244,8 +244,8 @@ def keep_recorded(output: ModelOutput, **encoder_outputs: MMETEncoderOutput | No
 # Checks of inputs
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Shapes and dtypes are compared everywhere. Values are looked at where that is possible: not in a compiled or exported
-# graph, which would break at the look, nor on the meta device. One look serves all inputs of an encoder, one all labels.
+# Shapes and dtypes are always compared. Values are read where that is possible: not in a compiled or exported graph,
+# which would break there, nor on the meta device. One read serves all inputs of an encoder, and one all labels.
 
 
 def check_shape(name: str, value: torch.Tensor | None, *shape: int | None):
