@@ -19,6 +19,7 @@ import inspect
 import math
 import os
 import re
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -2039,7 +2040,8 @@ class OptionalLabels:
         self.forward_of_class = without_labels
 
     def __get__(self, model, owner=None):
-        return self.forward_of_class if model is None else self.forward.__get__(model, owner)
+        # MethodType: torch.compile does not trace a function's own `__get__`.
+        return self.forward_of_class if model is None else types.MethodType(self.forward, model)
 
 
 class MMETForPreTraining(MMETCompositeModel):
