@@ -605,7 +605,7 @@ def test_tied_weights__none_without_text_heads(key, make_config):
     assert not CASES[key].build(make_config).all_tied_weights_keys
 
 
-# --- what pipelines, trainers and adapters expect ---------------------------------------------------------------------
+# --- what pipelines, trainers and adapters expect --------------------------------------------------------------------
 
 
 def test_tuples__have_no_named_outputs_inside(case, make_config, batch):
