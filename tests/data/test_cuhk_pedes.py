@@ -167,5 +167,5 @@ def test_read__annotation_file_that_is_no_list(tmp_path: Path, content: str, pro
 
 
 def test_read__no_entries_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="CUHK-PEDES has no usable picture"):
+    with pytest.raises(DatasetError, match=r"reid_raw\.json: the list has no entries"):
         read_reid_folder("cuhk_pedes", make_cuhk_pedes(tmp_path, [], ["a.jpg"]))

@@ -74,15 +74,20 @@ def test_table_of_another_name(home: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("a/1.jpg,anna,,train", "field 'person_id' must be a whole number, not 'anna'"),
+        ("a/1.jpg,,,train", "field 'person_id' must be a whole number or a word, not ''"),
+        ("a/1.jpg,NaN,,train", "field 'person_id' must be a whole number or a word, not 'NaN'"),
+        ("a/1.jpg,18446744073709551615,,train", "field 'person_id' must fit into 64 bits, '18446744073709551615'"),
         ("a/1.jpg,-2,,train", "field 'person_id' must be 0 or more, or -1 for junk, -2 is not"),
         ("a/1.jpg,1.0,,train", "field 'person_id' must be a whole number"),
-        ("a/1.jpg,1,north,train", "field 'camera_id' must be a whole number, not 'north'"),
+        ("a/1.jpg,1,1e3,train", "field 'camera_id' must be a whole number or a word, not '1e3'"),
+        ("a/1.jpg,1,-2,train", "field 'camera_id' must be 0 or more, -2 is not"),
         (
             "a/1.jpg,1,,training",
             "field 'split' must be one of train, validation, test, query, gallery, not 'training'",
         ),
-        ("a/1.jpg", "has no field 'person_id'"),
+        ("a/1.jpg", "has no field 'person_id': expected 4 values, as the header has, received 1"),
+        ("a/1.jpg,12", "has no field 'camera_id': expected 4 values, as the header has, received 2"),
+        ("a/1.jpg,12,1,train,", "more values than the header has"),
     ],
 )
 def test_csv__malformed_row_names_line_and_field(home: Path, row: str, problem: str) -> None:
@@ -94,7 +99,7 @@ def test_csv__malformed_row_names_line_and_field(home: Path, row: str, problem: 
 def test_jsonl__numbers_written_as_text_are_numbers(home: Path) -> None:
     _lines(home, {"image": "a/1.jpg", "person_id": "0012", "camera_id": "3"})
     assert load_reid_dataset("folder", home)["train"]["person_id"][:] == [12]
-    _lines(home, {"image": "a/1.jpg", "person_id": "12b"})
+    _lines(home, {"image": "a/1.jpg", "person_id": "1.5"})
     with pytest.raises(DatasetError, match=r"annotations\.jsonl: line 1: field 'person_id' must be a whole number"):
         load_reid_dataset("folder", home)
 
@@ -113,7 +118,7 @@ def test_rows_that_cannot_be_used_are_skips(home: Path) -> None:
     assert [(skip.path, skip.reason) for skip in folder.skipped] == [
         ("../other.jpg (line 2)", "path leaves the dataset folder"),
         ("a/1.jpg (line 3)", "row says something else of its picture than an earlier row"),
-        ("a/2.png (line 4)", "absolute path"),
+        ("a/2.png (line 4)", "mask: absolute path"),
         ("gone.jpg", "missing"),
     ]
     assert folder.set_aside == {"junk detections (person -1)": 1}
