@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmet.data.data_argument import DataArgument, parse_data_argument
-from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden
+from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import NO_CAMERA, DatasetError, ReidFolder
@@ -152,7 +152,7 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
 
 
 def _first(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(display(name) for name in names[:_EXAMPLES])
+    return tuple(display(shorten(name)) for name in names[:_EXAMPLES])
 
 
 def _unreadable(error: DatasetError) -> Finding:

@@ -56,8 +56,15 @@ def list_images(folder: Path) -> list[Path]:
 def list_folders(folder: Path) -> list[Path]:
     """Sub-folders of `folder` that are not hidden, sorted by name; without links to itself or to a folder above."""
     with os.scandir(folder) as entries:
-        names = [entry for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
+        names = [entry for entry in entries if not is_hidden(entry.name) and _is_folder(entry)]
     return sorted(Path(entry.path) for entry in names if not (entry.is_symlink() and _leads_back(Path(entry.path))))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round and round
+        return False
 
 
 def _leads_back(link: Path) -> bool:
@@ -80,7 +87,7 @@ def list_tree(folder: Path) -> tuple[list[Path], list[Path]]:
         except OSError:  # without permission, or too deep to be named
             unreadable.append(place)
             continue
-        waiting += reversed([one for one in below if place == folder or not one.is_symlink()])
+        waiting += reversed([one for one in below if place == folder or not os.path.islink(one)])  # noqa: PTH114
     return pictures, unreadable
 
 
@@ -166,6 +173,11 @@ def display(name: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in name
     )
+
+
+def shorten(name: str, limit: int = 200) -> str:
+    """A name as it can be shown among others: its beginning and its end."""
+    return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-limit // 2 :]}"
 
 
 def find_defects(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from datasets import Dataset, DatasetDict, NamedSplit, Value
 
 from mmet.data.data_argument import DataArgument
-from mmet.data.files import display, find_defects, is_hidden, is_text, layout_error
+from mmet.data.files import display, find_defects, is_hidden, is_text, layout_error, shorten
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import (
     NAME_COLUMNS,
@@ -374,7 +374,7 @@ def _skip_lines(skipped: Sequence[SkippedFile]) -> list[str]:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED_SKIPS]) + (", …" if len(names) > _NAMED_SKIPS else "")
+    return ", ".join(map(shorten, names[:_NAMED_SKIPS])) + (", …" if len(names) > _NAMED_SKIPS else "")
 
 
 def to_dataset_dict(folder: ReidFolder, domain: str) -> DatasetDict:
