@@ -24,6 +24,7 @@ COMMON_OPTIONS = (ReidOption("allow_partial", False, "use what is there of an in
 """Options of every dataset."""
 
 _ALIAS = re.compile(r"[^=?&|\s](?:[^=?&|]{0,200}[^=?&|\s])?")
+_MAX_PARTS = 64
 _NAMED_AFTER_FOLDER = "folder"  # the dataset whose rows have the folder's name as their domain
 
 
@@ -111,11 +112,20 @@ def parse_data_arguments(*lists: Iterable[str]) -> list[list[DataArgument]]:
 
 
 def distinct_labels(arguments: Sequence[DataArgument]) -> list[str]:
-    """The label of each argument; with its options where others of another choice have the same."""
-    labels = [argument.label for argument in arguments]
-    texts: dict[str, set[str]] = {}
+    """The label of each argument; with the end of its path, or its options, where others would have the same."""
+    folders: dict[str, set[str]] = {}
     for argument in arguments:
-        texts.setdefault(argument.label, set()).add(_options_of(argument))
+        folders.setdefault(argument.label, set()).add(argument.folder)
+    labels = []
+    for argument in arguments:
+        label = argument.label
+        if len(folders[label]) > 1:
+            end = _path_ends(folders[label])[argument.folder]
+            label = end if label == _NAMED_AFTER_FOLDER else f"{label}@{end}"
+        labels.append(label)
+    texts: dict[str, set[str]] = {}
+    for label, argument in zip(labels, arguments, strict=True):
+        texts.setdefault(label, set()).add(_options_of(argument))
     return [
         label if len(texts[label]) == 1 else "?".join(filter(None, [label, _options_of(argument)]))
         for label, argument in zip(labels, arguments, strict=True)
@@ -139,17 +149,28 @@ def _named(argument: DataArgument, names: dict[tuple[str, str], str]) -> DataArg
 
 
 def _tell_apart(places: Iterable[tuple[str, str]], taken: Set[str]) -> dict[tuple[str, str], str]:
-    """A name for each (dataset, folder): as many last parts of the folder's path as it takes, behind the dataset."""
+    """A name for each (dataset, folder): the dataset's own and the end of the path, or that alone for `folder`."""
     chosen = sorted(places)
-    parts = {place: PurePath(place[1]).parts[1:] or ("root",) for place in chosen}
-    for count in range(1, max(map(len, parts.values())) + 1):
+    for at_least in range(1, _MAX_PARTS):
+        ends = _path_ends({folder for _, folder in chosen}, at_least)
         names = {
-            place: ("" if place[0] == _NAMED_AFTER_FOLDER else f"{place[0]}@") + "/".join(parts[place][-count:])
-            for place in chosen
+            (name, folder): ends[folder] if name == _NAMED_AFTER_FOLDER else f"{name}@{ends[folder]}"
+            for name, folder in chosen
         }
-        if len(set(names.values())) == len(names) and not taken & set(names.values()):
+        if not taken & set(names.values()):
             return names
-    return {place: f"{place[0]}@{place[1]}" for place in chosen}
+    raise ValueError(
+        f"names for {', '.join(folder for _, folder in chosen)} are taken; name them as name@alias=folder"
+    )
+
+
+def _path_ends(folders: Iterable[str], at_least: int = 1) -> dict[str, str]:
+    """As many last parts of each folder's path as it takes to tell them apart."""
+    parts = {folder: PurePath(folder).parts[1:] or ("root",) for folder in folders}
+    count = at_least
+    while len({part[-count:] for part in parts.values()}) < len(parts):
+        count += 1
+    return {folder: "/".join(part[-count:]) for folder, part in parts.items()}
 
 
 def _parse_options(written: str, known: Sequence[ReidOption]) -> dict[str, OptionValue]:
