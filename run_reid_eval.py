@@ -17,7 +17,7 @@ from typing import Any, cast
 from accelerate import Accelerator
 
 from mmet.command_line import ArgumentParser, report_error
-from mmet.data import DataArgument, distinct_labels, load_reid_dataset, parse_data_argument, parse_data_arguments
+from mmet.data import DataArgument, distinct_labels, load_reid_dataset, name_sources, parse_data_argument
 from mmet.distributed import ErrorChannel, close_process_group, compute_on_all, compute_once
 from mmet.evaluation import (
     PROTOCOLS,
@@ -266,7 +266,7 @@ def prepare_lineup(args: EvaluationArguments, accelerator: Accelerator) -> Lineu
 def load_all_data(args: EvaluationArguments) -> list[EvaluationData]:
     """The data sets of `--data` with their tasks."""
     query, gallery = cast(Modality | None, args.query), cast(Modality | None, args.gallery)  # argparse checked them
-    (arguments,) = parse_data_arguments(args.data)
+    (arguments,) = name_sources([parse_data_argument(argument) for argument in args.data])
     return [
         load_data(argument, label, query, gallery, args.protocol)
         for argument, label in zip(arguments, distinct_labels(arguments), strict=True)

@@ -20,7 +20,13 @@ from mmet.data import (  # importing a reader registers it
     randperson,
     rstpreid,
 )
-from mmet.data.data_argument import DataArgument, distinct_labels, parse_data_argument, parse_data_arguments
+from mmet.data.data_argument import (
+    DataArgument,
+    distinct_labels,
+    name_sources,
+    parse_data_argument,
+    parse_data_arguments,
+)
 from mmet.data.loading import (
     SplitTotals,
     count_split,
@@ -73,6 +79,7 @@ __all__ = [
     "load_sources",
     "market1501",
     "msmt17",
+    "name_sources",
     "parquet_folder",
     "parse_data_argument",
     "parse_data_arguments",

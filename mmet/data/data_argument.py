@@ -86,17 +86,23 @@ def parse_data_argument(argument: str) -> DataArgument:
 
 
 def parse_data_arguments(*lists: Iterable[str]) -> list[list[DataArgument]]:
-    """Read some lists of arguments that are used together, and see to it that their sources can be told apart.
+    """Read some lists of arguments that are used together and name their sources, as `name_sources` does.
+
+    Raises:
+        ValueError: as `parse_data_argument` does.
+    """
+    return name_sources(*([parse_data_argument(argument) for argument in arguments] for arguments in lists))
+
+
+def name_sources(*lists: Sequence[tuple[str, Path, dict[str, Any]]]) -> list[list[DataArgument]]:
+    """See to it that the sources of some lists, which are used together, can be told apart.
 
     Sources of one name in different folders get the shortest ends of their paths that differ: `folder=A/crops
     folder=B/crops` are called `A/crops` and `B/crops`, `market1501=A market1501=B` are `market1501@A` and
     `market1501@B`. A folder that is named twice stays one source. Names that were given (`name@alias=folder`) stay;
     sources to which the same one was given are one.
-
-    Raises:
-        ValueError: as `parse_data_argument` does.
     """
-    parsed = [[parse_data_argument(argument) for argument in arguments] for arguments in lists]
+    parsed = [[DataArgument(*argument) for argument in arguments] for arguments in lists]
     places: dict[str, set[tuple[str, str]]] = {}
     for argument in (argument for arguments in parsed for argument in arguments):
         if "domain" not in argument.options:

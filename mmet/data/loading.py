@@ -210,7 +210,28 @@ def load_sources(arguments: Sequence[DataArgument]) -> list[DatasetDict]:
                 *(argument, ", ".join(sorted(shared)), domain, argument.name),
             )
             loaded[key] = DatasetDict({split: _in_domain(rows, domain) for split, rows in loaded[key].items()})
+    _check_names(loaded.values())
     return [loaded[key] for key in keys]
+
+
+def _check_names(sources: Iterable[DatasetDict]) -> None:
+    """Raise `DatasetError` where two sources of one domain mean different persons, called by words, by one number."""
+    known: dict[tuple[str, int], str | None] = {}
+    parts = [rows for splits in sources for rows in splits.values()]
+    if not any("person_name" in rows.column_names for rows in parts):
+        return
+    for rows in parts:
+        columns = [name for name in ("domain", "person_id", "person_name") if name in rows.column_names]
+        table = rows.select_columns(columns).with_format("arrow")[:].group_by(columns).aggregate([])
+        for row in table.to_pylist():
+            name, key = row.get("person_name"), (row["domain"], row["person_id"])
+            if key[1] >= 0 and known.setdefault(key, name) != name:
+                names = " in one source and ".join(str(value or "a number") for value in (known[key], name))
+                raise DatasetError(
+                    f"person {key[1]} of {key[0]} is {names} in another; "
+                    "words are numbered anew in each table: put the persons into one, or give the sources "
+                    "names of their own (name@alias=folder)"
+                )
 
 
 def _domains(splits: DatasetDict) -> set[str]:

@@ -256,7 +256,7 @@ def world_command(root: Path) -> str | None:
     """The command that draws the synthetic world in a folder; None for other data and for styles without a name."""
     try:
         options = command_options(json.loads((root / PROVENANCE_FILE).read_text(encoding="utf-8"))["arguments"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     words = ["python", "-m", "mmet.data.synthetic", "--output", str(root)]
     for name, value in options.items():

@@ -13,6 +13,7 @@ from reid_trees import add_picture
 
 from mmet.data import (
     DataArgument,
+    DatasetError,
     ReidOption,
     distinct_labels,
     get_spec,
@@ -191,3 +192,15 @@ def test_sources__parquet_beside_another_source_of_its_domain(
     assert "If one is a copy of the other, give both the same name" in caplog.text
     (one,) = parse_data_arguments([f"parquet@shop={tmp_path / 'shards'}", f"folder@shop={shop}{PATTERN}"])
     assert [splits["train"].unique("domain") for splits in load_sources(one)] == [["shop"], ["shop"]]
+
+
+def test_sources__words_that_are_numbered_anew_in_another_table_are_refused(tmp_path: Path) -> None:
+    for number, who in enumerate(("alice", "bob")):
+        add_picture(tmp_path / "shop" / f"{number}.jpg")
+        (tmp_path / "shop" / f"{number}.csv").write_text(f"image,person_id\n{number}.jpg,{who}\n")
+    written = [f"folder={tmp_path / 'shop'}?annotations={number}.csv" for number in (0, 1)]
+    (arguments,) = parse_data_arguments(written)
+    with pytest.raises(DatasetError, match=r"person 0 of shop is alice in one source and bob in another"):
+        load_sources(arguments)
+    (arguments,) = parse_data_arguments([written[0], written[1].replace("folder=", "folder@other=")])
+    assert [splits["train"]["domain"][0] for splits in load_sources(arguments)] == ["shop", "other"]
