@@ -12,6 +12,8 @@ picture whose bytes are not in the shards is never looked for, wherever its path
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from mmet.data.schema import (
 )
 
 TITLE = "Parquet shards"
+_SHARD_NAME = re.compile(r"(?P<split>\w+(?:\.\w+)*?)(?:-[0-9]+(?:-of-[0-9]+)?)?\.parquet")
 
 EXPECTED_TREE = """\
 finegpr-parquet/
@@ -56,8 +59,9 @@ def load(root: Path) -> DatasetDict:
     if (root / MANIFEST).exists() and (problems := verify_once(root)):
         listed = "\n".join(f"  {problem}" for problem in problems[:5])
         raise DatasetError(f"{TITLE}: {root} is not as it was written:\n{listed}\nRestore it, or convert again.")
+    files = {split: [glob.escape(str(path)) for path in paths] for split, paths in _files_by_split(root).items()}
     try:
-        splits = datasets.load_dataset(str(root))
+        splits = datasets.load_dataset("parquet", data_files=files)
     except Exception as error:  # a reader of foreign files fails in many ways; each means the same to the user
         raise DatasetError(f"{TITLE}: {root} cannot be read ({error})") from error
     for split, rows in splits.items():
@@ -68,6 +72,19 @@ def load(root: Path) -> DatasetDict:
                 f"expected {', '.join(REID_FEATURES)}"
             )
     return _in_schema(DatasetDict({split: splits[split] for split in splits}), root)
+
+
+def _files_by_split(root: Path) -> dict[str, list[Path]]:
+    """The shards below `data/`, told by their names alone: a README.md could send `datasets` anywhere."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("data/*.parquet")):
+        match = _SHARD_NAME.fullmatch(path.name)
+        if match is None:
+            raise DatasetError(
+                f"{TITLE}: {path}: expected a name such as train-00000-of-00012.parquet or train.parquet"
+            )
+        files.setdefault(match["split"], []).append(path)
+    return files
 
 
 # -- rows of others -------------------------------------------------------------------------------------------------

@@ -402,3 +402,14 @@ def test_read_manifest__nested_without_end(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text("[" * 100_000)
     with pytest.raises(DatasetError, match=r"manifest\.json: line 1: JSON that cannot be parsed"):
         verify_parquet(tmp_path)
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_load__a_readme_leads_nowhere(tmp_path: Path) -> None:
+    """`datasets` itself would load what it names."""
+    elsewhere = _shards(tmp_path / "elsewhere [1]", image_path=["c.jpg", "d.jpg"])
+    shards = _shards(tmp_path / "shards")
+    pattern = str(tmp_path / "elsewhere*" / "data" / "*.parquet")
+    (shards / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{pattern}'\n---\n")
+    assert load_reid_dataset("parquet", shards)["train"]["image_path"][:] == ["a.jpg", "b.jpg"]
+    assert load_reid_dataset("parquet", elsewhere)["train"]["image_path"][:] == ["c.jpg", "d.jpg"]
