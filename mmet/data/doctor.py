@@ -27,7 +27,7 @@ from mmet.data.data_argument import DataArgument, parse_data_argument
 from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
-from mmet.data.schema import NO_CAMERA, DatasetError, ReidFolder
+from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError, ReidFolder
 
 FIT, UNFIT, USAGE_ERROR = 0, 1, 2
 """Exit codes."""
@@ -207,7 +207,7 @@ def _count_findings(folder: ReidFolder, spec: ReidDatasetSpec, severity: Severit
 def _person_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Finding]:
     persons = {split: {image.person_id for image in images} for split, images in folder.splits.items()}
     tested = set().union(*(persons.get(split, set()) for split in _TEST_SPLITS))
-    shared = sorted(persons.get("train", set()) & tested - {spec.distractor_id})
+    shared = sorted(persons.get("train", set()) & tested - {spec.distractor_id, JUNK_PERSON_ID})
     if shared:
         published = spec.counts_of(folder.variant)
         as_published = bool(published) and all(
@@ -221,7 +221,8 @@ def _person_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Find
             tuple(display(folder.person_names.get(person, str(person))) for person in shared[:_EXAMPLES]),
         )
     yield from _gallery_findings(folder, spec)
-    single = sum(count == 1 for count in Counter(image.person_id for image in folder.splits.get("train", ())).values())
+    known = [image.person_id for image in folder.splits.get("train", ()) if image.person_id != JUNK_PERSON_ID]
+    single = sum(count == 1 for count in Counter(known).values())
     if single:
         yield Finding("note", "persons in train have one image alone: no positive pair of images", count=single)
 

@@ -159,7 +159,7 @@ def _read_table(folder: ReidFolder, table: Path, default_split: str) -> None:
         ]
     _add_people(folder, people, junk)
     masks = {picture.person_mask for picture in pictures.values()}
-    folder.find_unlisted(_walk(folder), pictures.keys() | masks)
+    folder.find_unlisted(_walk(folder), {*pictures, *masks})
 
 
 def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Entry]) -> None:

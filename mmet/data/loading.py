@@ -20,6 +20,7 @@ from mmet.data.data_argument import DataArgument
 from mmet.data.files import display, find_defects, is_hidden, is_text, layout_error, shorten
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import (
+    JUNK_PERSON_ID,
     NAME_COLUMNS,
     NO_CAMERA,
     REID_FEATURES,
@@ -61,10 +62,10 @@ class SplitTotals:
 
 
 def count_split(images: Sequence[PersonImage]) -> SplitTotals:
-    """Count one split. Distractors count as one person, as in published figures."""
+    """Count one split. Distractors count as one person, as in published figures; unknown persons do not."""
     return SplitTotals(
         images=len(images),
-        persons=len({image.person_id for image in images}),
+        persons=len({image.person_id for image in images} - {JUNK_PERSON_ID}),
         cameras=len({image.camera_id for image in images} - {NO_CAMERA}),
         captions=sum(len(image.captions) for image in images),
         masks=sum(image.person_mask is not None for image in images),
@@ -405,7 +406,7 @@ def to_dataset_dict(folder: ReidFolder, domain: str) -> DatasetDict:
 
 def _to_dataset(folder: ReidFolder, split: str, domain: str) -> Dataset:
     images = folder.splits[split]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "image": [str(image.image_path) for image in images],
         "person_id": [image.person_id for image in images],
         "camera_id": [image.camera_id for image in images],
@@ -417,6 +418,6 @@ def _to_dataset(folder: ReidFolder, split: str, domain: str) -> Dataset:
     features = REID_FEATURES.copy()
     for column, names in (("person_id", folder.person_names), ("camera_id", folder.camera_names)):
         if names:
-            columns[NAME_COLUMNS[column]] = [names.get(number) for number in columns[column]]  # type: ignore[call-overload]
+            columns[NAME_COLUMNS[column]] = [names.get(number) for number in columns[column]]
             features[NAME_COLUMNS[column]] = Value("string")
     return Dataset.from_dict(columns, features=features, split=NamedSplit(split))

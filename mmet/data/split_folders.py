@@ -61,9 +61,10 @@ class SplitFolders:
     def _add_pictures(self, folder: ReidFolder, split: str, paths: Iterable[Path]) -> None:
         """Add the pictures whose names are as they should be; skip the others.
 
-        Person -1 is junk, which the protocol leaves out. Distractors are wrong candidates of a gallery; they are no
-        person to learn or to ask for. Both are counted apart.
+        Person -1 is junk, which the protocol leaves out. Distractors are wrong candidates of a gallery: no query asks
+        for them, and as training pictures they show unknown persons. Both are counted apart.
         """
+        distractors = 0
         for path in paths:
             match = self.pattern.match(path.name)
             if match is None:
@@ -72,7 +73,14 @@ class SplitFolders:
             person_id = int(match["person"])
             if person_id == JUNK_PERSON_ID:
                 folder.set_aside["junk detections (person -1)"] += 1
-            elif person_id == self.distractor_id and split != "gallery":
-                folder.set_aside[f"distractors (person {person_id}) outside of the gallery"] += 1
-            else:
-                folder.splits[split].append(PersonImage(path, person_id, camera_id=int(match["camera"])))
+                continue
+            if person_id == self.distractor_id and split == "query":
+                folder.set_aside[f"distractors (person {person_id}) among the queries"] += 1
+                continue
+            if person_id == self.distractor_id and split == "train":
+                distractors, person_id = distractors + 1, JUNK_PERSON_ID
+            folder.splits[split].append(PersonImage(path, person_id, camera_id=int(match["camera"])))
+        if distractors:
+            folder.notes.append(
+                f"split {split}: {distractors:,} distractors (person {self.distractor_id}) count as unknown persons"
+            )

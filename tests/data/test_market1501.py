@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from reid_trees import add_picture, make_market
 
-from mmet.data import DatasetError, load_reid_dataset, read_reid_folder
+from mmet.data import DatasetError, count_split, load_reid_dataset, read_reid_folder
+from mmet.data.training import TrainingDataset
 
 
 @pytest.fixture
@@ -105,6 +106,10 @@ def test_read__distractors_are_nobody_outside_of_the_gallery(home: Path) -> None
     for split in ("bounding_box_train", "query"):
         add_picture(home / split / "0000_c1s1_000000_00.jpg")
     folder = read_reid_folder("market1501", home)
-    assert folder.set_aside["distractors (person 0) outside of the gallery"] == 2
+    assert folder.set_aside["distractors (person 0) among the queries"] == 1
+    assert "split train: 1 distractors (person 0) count as unknown persons" in folder.notes
     people = {split: {image.person_id for image in images} for split, images in folder.splits.items()}
-    assert people == {"train": {2, 7}, "query": {1}, "gallery": {0, 1}}
+    assert people == {"train": {-1, 2, 7}, "query": {1}, "gallery": {0, 1}}
+    assert count_split(folder.splits["train"]).persons == 2
+    dataset = TrainingDataset(paired=[load_reid_dataset("market1501", home)["train"]])
+    assert (dataset.num_identities, dataset.person_labels.tolist()) == (2, [-100, 0, 0, 1])
