@@ -72,6 +72,8 @@ def parse_data_argument(argument: str) -> DataArgument:
     if not separator or not name.strip() or not folder.strip():
         known = ", ".join(dataset_names())
         raise ValueError(f"expected name=folder, such as market1501=/data/market, got {argument!r}; names: {known}")
+    if "\0" in folder:
+        raise ValueError(f"{argument!r}: expected the name of a folder, received one that holds a NUL")
     spec = get_spec(name.strip())
     try:
         options = _parse_options(written, (*spec.options, *COMMON_OPTIONS))

@@ -54,6 +54,7 @@ def test_parse__options(argument: str, expected: tuple[str, Path, dict[str, Any]
         ("cuhk03=/d?split=" + "9" * 5000, "option split must be a whole number"),
         ("market1501=/d?allow_partial=yes", "option allow_partial must be true or false, got 'yes'"),
         ("market1501=?allow_partial=true", "expected name=folder"),
+        ("market1501=/d\0x", "received one that holds a NUL"),
         ("market1501@=/d", "expected name@alias=folder"),
         ("market1501@a|b=/d", "expected name@alias=folder"),
         ("market1501@ =/d", "expected name@alias=folder"),

@@ -191,6 +191,12 @@ def test_pictures_that_no_list_names_are_told(tmp_path: Path) -> None:
     assert (finding.severity, finding.examples) == ("warning", ("imgs/b.jpg",))
 
 
+@pytest.mark.parametrize("root", ["/" + "x" * 300, "/" + "x/" * 3_000, "/dev/null"])
+def test_folders_that_cannot_be_are_unfit(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"market1501={root}"]) == UNFIT
+    assert "NOT FIT to use: 1 error" in capsys.readouterr().out
+
+
 def test_withdrawal_is_told(tmp_path: Path) -> None:
     name = "0005_c2_f0046985.jpg"
     make_market(tmp_path, train=[name], query=[name], gallery=[name])
