@@ -17,7 +17,7 @@ from typing import Any, cast
 from accelerate import Accelerator
 
 from mmet.command_line import ArgumentParser, report_error
-from mmet.data import load_reid_dataset, parse_data_argument
+from mmet.data import DataArgument, distinct_labels, load_reid_dataset, name_sources, parse_data_argument
 from mmet.distributed import ErrorChannel, close_process_group, compute_on_all, compute_once
 from mmet.evaluation import (
     PROTOCOLS,
@@ -266,15 +266,21 @@ def prepare_lineup(args: EvaluationArguments, accelerator: Accelerator) -> Lineu
 def load_all_data(args: EvaluationArguments) -> list[EvaluationData]:
     """The data sets of `--data` with their tasks."""
     query, gallery = cast(Modality | None, args.query), cast(Modality | None, args.gallery)  # argparse checked them
-    return [load_data(argument, query, gallery, args.protocol) for argument in args.data]
+    (arguments,) = name_sources([parse_data_argument(argument) for argument in args.data])
+    return [
+        load_data(argument, label, query, gallery, args.protocol)
+        for argument, label in zip(arguments, distinct_labels(arguments), strict=True)
+    ]
 
 
-def load_data(argument: str, query: Modality | None, gallery: Modality | None, protocol: str | None) -> EvaluationData:
-    """The data set of one `name=folder` with the tasks to run on it."""
-    name, root, options = parse_data_argument(argument)
+def load_data(
+    argument: DataArgument, label: str, query: Modality | None, gallery: Modality | None, protocol: str | None
+) -> EvaluationData:
+    """The data set of one `name=folder` with the tasks to run on it; `label` is its name in tables and results."""
+    name, root, options = argument
     dataset = load_reid_dataset(name, root, **options)
     try:
-        return EvaluationData(name, root, prepare_tasks(dataset, query, gallery, protocol))
+        return EvaluationData(label, root, prepare_tasks(dataset, query, gallery, protocol))
     except ValueError as error:
         raise ValueError(f"{name} in {root}: {error}") from error
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +37,14 @@ from mmet.callbacks import StopSignal
 from mmet.checkpoints import check_space, check_writable, checkpoint_bytes, last_checkpoint, write_text
 from mmet.codebook import CodebookFit, fit_codebook, num_images_needed
 from mmet.collator import MMETDataCollator
-from mmet.data import get_spec, load_reid_dataset, parse_data_argument
+from mmet.data import (
+    DataArgument,
+    distinct_labels,
+    get_spec,
+    load_reid_dataset,
+    load_sources,
+    parse_data_arguments,
+)
 from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.data.training import TrainingDataset
 from mmet.distributed import compute_on_all, compute_once
@@ -76,13 +82,9 @@ class TrainingSources:
     @classmethod
     def load(cls, arguments: DataArguments) -> TrainingSources:
         """Load every `name=folder` once, however often it is used. Raises `DatasetError` for an unusable folder."""
-        wanted = (arguments.paired_data, arguments.image_data, arguments.text_data)
-        splits = {}
-        for argument in chain(*wanted):
-            if argument not in splits:
-                name, root, options = parse_data_argument(argument)
-                splits[argument] = load_reid_dataset(name, root, **options)["train"]
-        return cls(*([splits[argument] for argument in arguments] for arguments in wanted))
+        wanted = parse_data_arguments(arguments.paired_data, arguments.image_data, arguments.text_data)
+        loaded = iter([splits["train"] for splits in load_sources(list(chain(*wanted)))])
+        return cls(*(list(islice(loaded, len(sources))) for sources in wanted))
 
     def distinct(self) -> list[datasets.Dataset]:
         """Every source once, however often it is used."""
@@ -214,43 +216,41 @@ def load_data(arguments: DataArguments) -> LoadedData:
         images_per_person=arguments.validation_images_per_identity,
         seed=arguments.validation_seed,
     )
-    named = Counter[str]()
-    for argument in arguments.eval_data:
-        name, folder, options = parse_data_argument(argument)
-        named[name] += 1
-        unique = name if named[name] == 1 else f"{name}_{named[name]}"
+    (evaluated,) = parse_data_arguments(arguments.eval_data)
+    for label, (name, folder, options) in zip(distinct_labels(evaluated), evaluated, strict=True):
         dataset = load_reid_dataset(name, folder, **options)
-        sets.append(evaluation_set(unique, dataset, split=arguments.eval_split))
+        sets.append(evaluation_set(label, dataset, split=arguments.eval_split))
     return LoadedData(sources.without(held_out), sets, summarize_sources(arguments, sources, held_out))
 
 
 def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_out: Persons) -> list[DataSummary]:
     """One summary for each `name=folder`, in the order in which they are used first."""
     uses: dict[str, list[str]] = {}
-    splits: dict[str, datasets.Dataset] = {}
-    for use in ("paired", "image", "text"):
-        for argument, split in zip(getattr(arguments, f"{use}_data"), getattr(sources, use), strict=True):
-            uses.setdefault(argument, []).append(use)
-            splits[argument] = split
+    splits: dict[str, tuple[DataArgument, datasets.Dataset]] = {}
+    kinds = ("paired", "image", "text")
+    parsed = parse_data_arguments(*(getattr(arguments, f"{use}_data") for use in kinds))
+    for use, named in zip(kinds, parsed, strict=True):
+        for argument, split in zip(named, getattr(sources, use), strict=True):
+            uses.setdefault(str(argument), []).append(use)
+            splits[str(argument)] = argument, split
     summaries = []
-    for argument, split in splits.items():
-        name, folder, _ = parse_data_argument(argument)
-        spec = get_spec(name)
+    for written, (argument, split) in splits.items():
+        spec = get_spec(argument.name)
         columns = split.select_columns(["person_id", "captions"]).with_format("arrow")[:]
         person_ids = np.unique(columns["person_id"].to_numpy())
         held = np.concatenate([np.asarray(held_out.get(domain, ()), np.int64) for domain in split.unique("domain")])
         captions = int(pc.sum(pc.list_value_length(columns["captions"])).as_py() or 0)
         summaries.append(
             DataSummary(
-                name=name,
+                name=argument.label,
                 title=spec.title,
-                uses=tuple(uses[argument]),
+                uses=tuple(uses[written]),
                 images=len(split),
                 persons=int((person_ids >= 0).sum()),
                 captions=captions,
                 held_out_persons=int(np.isin(person_ids, held).sum()),
                 licence=spec.licence,
-                synthetic=any(folder.glob(PROVENANCE_FILE)),
+                synthetic=any(argument.root.glob(PROVENANCE_FILE)),
             )
         )
     return summaries

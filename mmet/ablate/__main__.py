@@ -159,6 +159,8 @@ def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
     else:
         size = None
         data = {parse_data_argument(argument).name: argument for argument in options.data}
+        if len(data) < len(options.data):
+            raise ValueError(f"--data: expected one folder of each dataset, received {', '.join(options.data)}")
     settings = {} if options.max_steps is None else {"max_steps": options.max_steps}
     settings |= parse_settings(options.set)
     runner = Runner(

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Literal
 
 from mmet.data.data_argument import DataArgument, parse_data_argument
-from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden
+from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
-from mmet.data.schema import DISTRACTOR_PERSON_ID, DatasetError, ReidFolder
+from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError, ReidFolder
 
 FIT, UNFIT, USAGE_ERROR = 0, 1, 2
 """Exit codes."""
@@ -51,6 +51,10 @@ _FIXES: Sequence[tuple[str, str]] = (
     ("file name is not valid UTF-8", "rename the file, for instance with convmv -f latin1 -t utf8"),
     ("name ", "rename the file as the layout has it, or remove it"),
     ("link leads out", "copy the pictures into the folder, or link a whole folder directly below it"),
+    ("the pattern ", "correct the pattern, or rename the file"),
+    ("folder cannot", "give yourself the right to read it, or move its pictures up to where their paths are shorter"),
+    ("path holds a name", "give the file a shorter name, in the annotation as well"),
+    ("path has more", "move the folder to where paths are shorter"),
     ("path ", "correct the path in the annotation; it must lie below the folder"),
     ("absolute path", "write the path below the folder in the annotation"),
     ("empty path", "write the path in the annotation"),
@@ -121,6 +125,7 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
     """
     spec, options = get_spec(argument.name), dict(argument.options)
     allow_partial = bool(options.pop("allow_partial", False)) or allow_partial
+    options.pop("domain", None)
     root = argument.root.expanduser().absolute()
     findings: list[Finding] = []
     folder = ReidFolder(root, splits={})
@@ -147,7 +152,7 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
 
 
 def _first(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(display(name) for name in names[:_EXAMPLES])
+    return tuple(display(shorten(name)) for name in names[:_EXAMPLES])
 
 
 def _unreadable(error: DatasetError) -> Finding:
@@ -168,6 +173,14 @@ def _folder_findings(folder: ReidFolder, spec: ReidDatasetSpec, allow_partial: b
     for what, count in folder.set_aside.items():
         yield Finding("note", f"{what}, left out as the protocol or an option has it", count=count)
     yield from _skip_findings(folder)
+    if folder.unlisted:
+        yield Finding(
+            "warning",
+            "pictures that no table or list names are not used",
+            "add them to it, if they belong there",
+            len(folder.unlisted),
+            _first(folder.unlisted),
+        )
     yield from _caption_findings(folder)
 
 
@@ -194,7 +207,7 @@ def _count_findings(folder: ReidFolder, spec: ReidDatasetSpec, severity: Severit
 def _person_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Finding]:
     persons = {split: {image.person_id for image in images} for split, images in folder.splits.items()}
     tested = set().union(*(persons.get(split, set()) for split in _TEST_SPLITS))
-    shared = sorted(persons.get("train", set()) & tested - {DISTRACTOR_PERSON_ID})
+    shared = sorted(persons.get("train", set()) & tested - {spec.distractor_id, JUNK_PERSON_ID})
     if shared:
         published = spec.counts_of(folder.variant)
         as_published = bool(published) and all(
@@ -205,36 +218,55 @@ def _person_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Find
             "persons stand in train and in a test split: figures on it would say nothing of unseen persons",
             "give every person to one split, or number the persons of the test split differently if they are others",
             len(shared),
-            tuple(map(str, shared[:_EXAMPLES])),
+            tuple(display(folder.person_names.get(person, str(person))) for person in shared[:_EXAMPLES]),
         )
-    yield from _gallery_findings(folder, persons)
-    single = sum(count == 1 for count in Counter(image.person_id for image in folder.splits.get("train", ())).values())
+    yield from _gallery_findings(folder, spec)
+    known = [image.person_id for image in folder.splits.get("train", ()) if image.person_id != JUNK_PERSON_ID]
+    single = sum(count == 1 for count in Counter(known).values())
     if single:
         yield Finding("note", "persons in train have one image alone: no positive pair of images", count=single)
 
 
-def _gallery_findings(folder: ReidFolder, persons: Mapping[str, set[int]]) -> Iterator[Finding]:
-    """Distractors, and queries that nothing in the gallery answers."""
-    if "gallery" not in persons:
-        return
-    distractors = sum(image.person_id == DISTRACTOR_PERSON_ID for image in folder.splits["gallery"])
+def _gallery_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Finding]:
+    """Distractors, copies of queries, and queries that nothing in the gallery answers."""
+    gallery = folder.splits.get("gallery", ())
+    distractors = sum(image.person_id == spec.distractor_id for image in gallery)
     if distractors:
-        yield Finding("note", "distractors (person 0) stay in the gallery", count=distractors)
-    cameras: dict[int, set[int]] = defaultdict(set)
-    for image in folder.splits["gallery"]:
-        cameras[image.person_id].add(image.camera_id)
-    lost = [
-        folder.name_of(image.image_path)
-        for image in folder.splits.get("query", ())
-        if not cameras.get(image.person_id, set()) - {image.camera_id}
-    ]
-    if lost:
+        yield Finding("note", f"distractors (person {spec.distractor_id}) stay in the gallery", count=distractors)
+    if folder.twins:
         yield Finding(
             "warning",
-            "queries have no picture of their person in another camera in the gallery; they are not evaluated",
+            "queries of unknown cameras have a copy of themselves in the gallery, byte by byte, and will find it",
+            "remove the copies from one of the two, or say which camera took them",
+            len(folder.twins),
+            _first([f"{query} = {copy}" for query, copy in folder.twins.items()]),
+        )
+    if gallery:
+        yield from _unanswered_queries(folder)
+
+
+def _unanswered_queries(folder: ReidFolder) -> Iterator[Finding]:
+    """Queries without a true match, by the rules of evaluation: other cameras or, for want of them, other pictures."""
+    seen: dict[int, set[tuple[int, Path]]] = defaultdict(set)
+    for image in folder.splits["gallery"]:
+        seen[image.person_id].add((image.camera_id, image.image_path))
+    lost: dict[str, list[str]] = defaultdict(list)
+    for image in folder.splits.get("query", ()):
+        known = image.camera_id != NO_CAMERA
+        others = (
+            camera != image.camera_id if known else path != image.image_path for camera, path in seen[image.person_id]
+        )
+        if not any(others):
+            lost["picture of their person in another camera" if known else "other picture of their person"].append(
+                folder.name_of(image.image_path)
+            )
+    for what, names in lost.items():
+        yield Finding(
+            "warning",
+            f"queries have no {what} in the gallery; they are not evaluated",
             "add such pictures to the gallery, or remove the queries",
-            len(lost),
-            _first(lost),
+            len(names),
+            _first(names),
         )
 
 
@@ -311,7 +343,7 @@ def _terms(spec: ReidDatasetSpec) -> Iterator[Finding]:
 
 def _tree(root: Path) -> Iterator[str]:
     """Folders down to two levels, with what is in each; sub-folders of a name that are many are counted."""
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 (false, too, for what no file system can name)
         return
     yield f"{display(root.name)}/{_contents(root)}"
     for first in _folders(root)[:_TREE_FOLDERS]:
@@ -417,7 +449,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         diagnoses = [
             diagnose(argument, allow_partial=options.allow_partial, decode=options.decode) for argument in data
         ]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return USAGE_ERROR
     if options.json:

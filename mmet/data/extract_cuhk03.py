@@ -54,6 +54,8 @@ def _open(mat: Path) -> Any:
         import h5py
     except ImportError as error:
         raise DatasetError("reading cuhk-03.mat needs h5py: pip install 'mmet[cuhk03]'") from error
+    if mat.exists() and not mat.is_file():
+        raise DatasetError(f"{mat}: not a regular file; name the file {mat.name} itself")
     try:
         file = h5py.File(mat, "r")
     except OSError as error:

@@ -31,6 +31,12 @@ _PNG_LAST_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # neither can occur within a scan's compressed data
 
 
+MAX_TEXT_BYTES = 2**31
+"""Largest annotation file accepted; the captions of two million pictures have some 0.6 GB."""
+
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4_095  # of Linux, the most that common file systems take
+
+
 class UnsafePathError(ValueError):
     """A path written in an annotation is not a plain relative path; the message is the reason in a few words."""
 
@@ -48,9 +54,60 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Sub-folders of `folder` that are not hidden, sorted by name."""
+    """Sub-folders of `folder` that are not hidden, sorted by name; without links to itself or to a folder above."""
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+        names = [entry for entry in entries if not is_hidden(entry.name) and _is_folder(entry)]
+    return sorted(Path(entry.path) for entry in names if not (entry.is_symlink() and _leads_back(Path(entry.path))))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round and round
+        return False
+
+
+def _leads_back(link: Path) -> bool:
+    return Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link))
+
+
+def list_tree(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All pictures in and below a folder, sorted within each; and the folders that could not be looked into.
+
+    Linked folders are entered directly in `folder` alone.
+    """
+    pictures: list[Path] = []
+    unreadable: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            pictures += list_images(place)
+            below = list_folders(place)
+        except OSError:  # without permission, or too deep to be named
+            unreadable.append(place)
+            continue
+        waiting += reversed([one for one in below if place == folder or not os.path.islink(one)])  # noqa: PTH114
+    return pictures, unreadable
+
+
+def read_bytes(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of a regular file. Pipes and devices, which may never end, are not read.
+
+    Raises:
+        DatasetError: it is no regular file, or holds more than `max_bytes`.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path}: not a regular file; put the file itself in this place")
+        if status.st_size > max_bytes:
+            raise DatasetError(
+                f"{path}: expected at most {max_bytes:,} bytes of annotations, received {status.st_size:,}"
+            )
+        return file.read(max_bytes + 1)
 
 
 def join_inside(base: Path, relative: str) -> Path:
@@ -60,7 +117,8 @@ def join_inside(base: Path, relative: str) -> Path:
     `find_defects`, together with the picture itself.
 
     Raises:
-        UnsafePathError: the path is empty, absolute, climbs with `..`, or cannot be a file name.
+        UnsafePathError: the path is empty, absolute, climbs with `..`, or cannot be a file name, such as a longer one
+            than a file system takes.
     """
     path = PurePosixPath(relative.replace("\\", "/"))
     if not path.parts:
@@ -71,7 +129,12 @@ def join_inside(base: Path, relative: str) -> Path:
         raise UnsafePathError("path leaves the dataset folder")
     if "\0" in relative or not is_text(relative):
         raise UnsafePathError("path is no valid file name")
-    return base.joinpath(*path.parts)
+    joined = base.joinpath(*path.parts)
+    if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in path.parts):
+        raise UnsafePathError(f"path holds a name of more than {_MAX_NAME_BYTES} bytes")
+    if len(os.fsencode(joined)) > _MAX_PATH_BYTES:
+        raise UnsafePathError(f"path has more than {_MAX_PATH_BYTES:,} bytes")
+    return joined
 
 
 def is_text(value: str) -> bool:
@@ -110,6 +173,11 @@ def display(name: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in name
     )
+
+
+def shorten(name: str, limit: int = 200) -> str:
+    """A name as it can be shown among others: its beginning and its end."""
+    return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-limit // 2 :]}"
 
 
 def find_defects(

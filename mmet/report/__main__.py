@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmet.data import parse_data_argument
+from mmet.data import parse_data_arguments
 from mmet.report.builder import ReportRequest, build_report
 
 USER_ERROR_EXIT_CODE = 2
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     try:
         for name in ("data", "training_data"):
-            options[name] = [parse_data_argument(argument) for argument in options[name]]
+            (options[name],) = parse_data_arguments(options[name])
         index = build_report(ReportRequest(**options))
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)

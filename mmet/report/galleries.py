@@ -25,12 +25,16 @@ STRATA = ("best", "typical", "hard")
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One gallery entry of a ranked list. `camera_id` is -1 where the data set names no cameras."""
+    """One gallery entry of a ranked list. `camera_id` is -1 where the data set names no cameras.
+
+    `camera_name` is the word for the camera, empty where it has none.
+    """
 
     image: Image.Image
     camera_id: int
     score: float
     is_match: bool
+    camera_name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,7 @@ class RankedList:
         caption: the query's sentence; None for a picture.
         camera_id: the query's camera, -1 where unknown.
         candidates: the first of the list.
+        camera_name: the word for the query's camera, empty where it has none.
     """
 
     stratum: str
@@ -54,6 +59,7 @@ class RankedList:
     caption: str | None
     camera_id: int
     candidates: Sequence[Candidate]
+    camera_name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,9 +229,10 @@ def _ranked_list(
             _candidate(task.gallery.dataset, int(task.gallery.image_index[entry]), score, is_match)
             for entry, score, is_match in top_candidates(task, position, query[position], gallery, count)
         ],
+        camera_name=row.get("camera_name") or "",
     )
 
 
 def _candidate(dataset: Dataset, index: int, score: float, is_match: bool) -> Candidate:
     row = dataset[index]
-    return Candidate(row["image"].convert("RGB"), int(row["camera_id"]), score, is_match)
+    return Candidate(row["image"].convert("RGB"), int(row["camera_id"]), score, is_match, row.get("camera_name") or "")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from reid_trees import add_picture, make_cuhk_pedes, make_market, make_msmt17, pedes_entry, picture_bytes
 
-from mmet.data import SplitCount, get_spec, parse_data_argument, registry
+from mmet.data import SplitCount, get_spec, load_reid_dataset, parse_data_argument, registry
 from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, Diagnosis, Finding, diagnose, main
 
 TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
@@ -139,6 +139,62 @@ def test_findings_of_a_market_tree(market: Path) -> None:
     assert shadows.fix == f"find {market} -name '._*' -delete"
     assert _finding(diagnosis, "pictures of other formats").examples == ("bounding_box_train/0001.webp",)
     assert _finding(diagnosis, "have one image alone").count == 1
+
+
+@pytest.mark.parametrize("cameras", [True, False])
+def test_person_0_is_a_person_where_it_is_no_distractor(tmp_path: Path, cameras: bool) -> None:
+    rows = ["0.jpg,0,1,train", "1.jpg,1,1,train", "2.jpg,0,1,query", "3.jpg,0,2,gallery"]
+    if not cameras:
+        rows = [",".join([*row.split(",")[:2], "", row.split(",")[3]]) for row in rows]
+    for number in range(4):
+        add_picture(tmp_path / f"{number}.jpg", picture_bytes(seed=number))
+    (tmp_path / "annotations.csv").write_text("image,person_id,camera_id,split\n" + "\n".join(rows))
+    diagnosis = _diagnose("folder", tmp_path)
+    finding = _finding(diagnosis, "persons stand in train and in a test split")
+    assert (finding.severity, finding.count, finding.examples) == ("error", 1, ("0",))
+    assert not any("distractors" in finding.what for finding in diagnosis.findings)
+
+
+def _without_cameras(root: Path, *pictures: tuple[str, int, bytes]) -> Path:
+    """Pictures as `query/a.jpg`, person and content, read without a camera."""
+    for name, _, content in pictures:
+        add_picture(root / name, content)
+    table = "".join(f"{name},{person},{Path(name).parent}\n" for name, person, _ in pictures)
+    (root / "annotations.csv").write_text("image,person_id,split\n" + table)
+    return root
+
+
+def test_without_cameras_queries_are_as_evaluation_has_them(tmp_path: Path) -> None:
+    one, two = picture_bytes(seed=1), picture_bytes(seed=2)
+    root = _without_cameras(tmp_path, ("query/a.jpg", 1, one), ("gallery/b.jpg", 1, two), ("query/c.jpg", 2, two))
+    diagnosis = _diagnose("folder", root)
+    assert diagnosis.fit
+    assert not any("another camera" in finding.what for finding in diagnosis.findings)
+    assert _finding(diagnosis, "no other picture of their person in the gallery").examples == ("query/c.jpg",)
+    assert _finding(diagnosis, "2 queries are of unknown cameras: all of the gallery but their own picture counts")
+
+
+def test_copies_of_queries_are_told_where_cameras_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    same, other = picture_bytes(seed=1), picture_bytes(seed=2)
+    root = _without_cameras(
+        tmp_path, ("query/a.jpg", 1, same), ("gallery/b.jpg", 1, same), ("gallery/c.jpg", 1, other)
+    )
+    finding = _finding(_diagnose("folder", root), "have a copy of themselves in the gallery")
+    assert (finding.severity, finding.examples) == ("warning", ("query/a.jpg = gallery/b.jpg",))
+    load_reid_dataset("folder", root)
+    assert "copies of a query in the gallery, which it will find: 1 (query/a.jpg = gallery/b.jpg)" in caplog.text
+
+
+def test_pictures_that_no_list_names_are_told(tmp_path: Path) -> None:
+    home = make_cuhk_pedes(tmp_path, [pedes_entry("a.jpg")], ["a.jpg", "b.jpg"])
+    finding = _finding(_diagnose("cuhk_pedes", home), "pictures that no table or list names are not used")
+    assert (finding.severity, finding.examples) == ("warning", ("imgs/b.jpg",))
+
+
+@pytest.mark.parametrize("root", ["/" + "x" * 300, "/" + "x/" * 3_000, "/dev/null"])
+def test_folders_that_cannot_be_are_unfit(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"market1501={root}"]) == UNFIT
+    assert "NOT FIT to use: 1 error" in capsys.readouterr().out
 
 
 def test_withdrawal_is_told(tmp_path: Path) -> None:
