@@ -36,7 +36,9 @@ Severity = Literal["error", "warning", "note"]
 
 _EXAMPLES = 3
 _TREE_FOLDERS, _SUB_FOLDERS = 24, 8
-_OTHER_PICTURES = frozenset({".bmp", ".gif", ".jfif", ".tif", ".tiff", ".webp"})
+_OTHER_PICTURES = frozenset(
+    {".avif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm", ".pcx", ".pgm", ".ppm", ".psd", ".tga"}
+)
 _TEST_SPLITS = ("query", "gallery", "test")
 
 _FIXES: Sequence[tuple[str, str]] = (
@@ -46,7 +48,7 @@ _FIXES: Sequence[tuple[str, str]] = (
     ("not a readable", "copy the file again from the archive, or save it as JPEG or PNG"),
     ("damaged inside", "copy the file again from the archive"),
     ("more than", "replace it by the picture at the size of a crop"),
-    ("grey picture of more", "save it with 8 bits"),
+    ("its pixels cannot", "save it with 8 or 16 bits"),
     ("not a regular file", "put the picture itself in this place"),
     ("file name is not valid UTF-8", "rename the file, for instance with convmv -f latin1 -t utf8"),
     ("name ", "rename the file as the layout has it, or remove it"),

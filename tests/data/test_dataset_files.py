@@ -66,9 +66,9 @@ def _gif() -> bytes:
         (PNG + b"trailing notes", None),
         (picture_bytes("JPEG", (800, 800)), None),  # longer than what is read at once
         (b"", "empty file"),
-        (b"<html>Please log in</html>", "not a readable JPEG or PNG picture"),
-        (_gif(), "not a readable JPEG or PNG picture"),
-        (JPEG[:10], "not a readable JPEG or PNG picture"),
+        (b"<html>Please log in</html>", "not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"),
+        (_gif(), "not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"),
+        (JPEG[:10], "not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"),
         (JPEG[: len(JPEG) // 2], "truncated or damaged picture"),
         (JPEG[:-2], "truncated or damaged picture"),
         (JPEG[: len(JPEG) // 2] + b"\0" * (len(JPEG) // 2), "truncated or damaged picture"),
