@@ -173,6 +173,13 @@ def _num_inflated(inflate: Any, compressed: bytes, limit: int) -> int:
     return count
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image once its orientation tag is applied, without decoding it."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    is_turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # whose size Pillow turns on opening
+    return (image.height, image.width) if is_turned else image.size
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """The image loaded and, where its orientation tag says so, turned."""
     image.load()  # first: a TIFF is turned in loading
@@ -243,6 +250,8 @@ def _channels_last(array: np.ndarray, input_data_format: str | ChannelDimension 
     if input_data_format is not None:
         is_first = ChannelDimension(input_data_format) == ChannelDimension.FIRST
         first, last = first and is_first, last and not is_first
+    if first and last and 1 in (array.shape[0], array.shape[-1]):  # colours with one row or one column
+        first, last = array.shape[0] >= array.shape[-1], array.shape[-1] >= array.shape[0]
     if not (first or last):
         layout = f" as {ChannelDimension(input_data_format).value}" if input_data_format is not None else ""
         raise ValueError(f"expected 1, 3 or 4 channels{layout}, received shape {array.shape}")
@@ -472,6 +481,12 @@ class MMETImageProcessor(PilBackend):
         """The images as they are given: `process_image` reads files, and keeps their transparency."""
         return image_url_or_urls
 
+    def preprocess(self, images: ImageInput, *args, **kwargs: Unpack[MMETImageProcessorKwargs]) -> BatchFeature:
+        """As in the base class; `ValueError` for a size that no image can have and for images that cannot be read."""
+        if isinstance(kwargs.get("size"), dict):  # before the base class, whose error is no ValueError
+            _check_size(kwargs["size"])
+        return super().preprocess(images, *args, **kwargs)
+
     def process_image(
         self, image: PictureInput, do_convert_rgb=None, input_data_format=None, do_rescale=True, **kwargs
     ) -> np.ndarray:
@@ -500,7 +515,7 @@ class MMETImageProcessor(PilBackend):
         return prepared
 
     def _validate_preprocess_kwargs(self, size=None, do_resize=None, **kwargs) -> None:
-        """As in the base class; `ValueError` for a size that no image can have."""
+        """As in the base class, and the size, in whichever form it was given."""
         super()._validate_preprocess_kwargs(size=size, do_resize=do_resize, **kwargs)
         if do_resize:
             _check_size(size)
@@ -581,7 +596,7 @@ def _check_size(size: Any) -> None:
 
 
 def _check_side(name: str, length: Any) -> None:
-    if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MAX_IMAGE_SIDE:
+    if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or not 1 <= length <= MAX_IMAGE_SIDE:
         raise ValueError(f"expected {name} to be a whole number in 1–{MAX_IMAGE_SIDE:,}, received {length!r}")
 
 
@@ -678,7 +693,7 @@ class MMETProcessor(ProcessorMixin):
                 )
         if person_masks is None:
             return super().__call__(images=images, text=text, **kwargs)
-        masks = _list_masks(person_masks)
+        masks = _list_masks(person_masks, len(images or ()))
         images = [_open_if_file(image) for image in images or ()]
         if len(masks) != len(images):
             raise ValueError(f"expected one person mask an image, received {len(masks)} for {len(images)} images")
@@ -693,6 +708,8 @@ class MMETProcessor(ProcessorMixin):
 
     def _check_text(self, text: Any, options: dict[str, Any]) -> str | list[str]:
         """One or several sentences that can be tokenised; an error names the one that cannot."""
+        if not hasattr(text, "__iter__"):
+            raise ValueError(f"expected a sentence or a list of sentences, received {type(text).__name__}")
         sentences = [text] if isinstance(text, str) else list(text)
         if not sentences:
             raise ValueError("expected at least one sentence, received none")
@@ -745,14 +762,12 @@ def _open_if_file(image: Any) -> Any:
     return open_picture(image) if isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)) else image
 
 
-def _list_masks(masks: Any) -> list[Any]:
-    """The single masks of a list or of a batch `(batch_size, height, width)`, also with an axis of one channel."""
+def _list_masks(masks: Any, num_images: int) -> list[Any]:
+    """The single masks of a list or of a batch `(batch_size, height, width)`, also with an axis of channels."""
     if isinstance(masks, (list, tuple)):
         return list(masks)
-    is_batch = isinstance(masks, (np.ndarray, torch.Tensor)) and (
-        masks.ndim == 4 or (masks.ndim == 3 and masks.shape[-1] not in _CHANNELS)
-    )
-    return list(masks) if is_batch else [masks]
+    is_array = isinstance(masks, (np.ndarray, torch.Tensor))
+    return list(masks) if is_array and masks.ndim >= (3 if num_images > 1 else 4) else [masks]
 
 
 def _read_masks(masks: list[Any]) -> list[Image.Image | None]:
@@ -789,7 +804,7 @@ def has_proportions(size: tuple[int, int], of: tuple[int, int]) -> bool:
 def _image_size(image: Any, input_data_format: Any) -> tuple[int, int]:
     """Height and width of an upright image."""
     if isinstance(image, Image.Image):
-        width, height = _upright(image).size
+        width, height = upright_size(image)
         return height, width
     return _channels_last(_to_array(image), input_data_format).shape[:2]
 

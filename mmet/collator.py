@@ -193,14 +193,12 @@ class MMETDataCollator:
 
     def _captions(self, samples: Sequence[TrainingSample]) -> Batch:
         """Token ids and attention mask, both `(B, L)`; a missing caption is an empty one, which processors refuse."""
-        encoded = self.processor.tokenizer(
-            [sample.caption or "" for sample in samples],
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors="pt",
-        )
+        options = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
+        captions = [sample.caption or "" for sample in samples]
+        if all(captions):
+            encoded = self.processor(text=captions, **options)
+        else:
+            encoded = self.processor.tokenizer(captions, padding_side="right", **options)
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def _noisy_captions(self, captions: Batch, rng: np.random.Generator) -> Batch:

@@ -23,9 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from mmet.data.data_argument import DataArgument, parse_data_argument
 from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
+from mmet.data.masks import MaskSummary, measure_masks
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import DISTRACTOR_PERSON_ID, DatasetError, ReidFolder
 
@@ -35,6 +38,7 @@ FIT, UNFIT, USAGE_ERROR = 0, 1, 2
 Severity = Literal["error", "warning", "note"]
 
 _EXAMPLES = 3
+_MASK_SAMPLE = 2_000  # masks that are read to say what masks mean, spread over all
 _TREE_FOLDERS, _SUB_FOLDERS = 24, 8
 _OTHER_PICTURES = frozenset(
     {".avif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm", ".pcx", ".pgm", ".ppm", ".psd", ".tga"}
@@ -129,6 +133,7 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
     try:
         folder = read_reid_folder(spec.name, root, allow_partial=True, **options)
         findings += _folder_findings(folder, spec, allow_partial)
+        findings += _mask_findings(folder, None if decode else _MASK_SAMPLE)
         if decode:
             findings += _decode_findings(folder)
     except DatasetError as error:
@@ -260,6 +265,47 @@ def _caption_findings(folder: ReidFolder) -> Iterator[Finding]:
             len(silent),
             _first(silent),
         )
+
+
+def _mask_findings(folder: ReidFolder, limit: int | None) -> Iterator[Finding]:
+    """What the masks show, of at most `limit` of them, spread evenly over all."""
+    images = [image for images in folder.splits.values() for image in images]
+    masks = {image.person_mask: image.image_path for image in images if image.person_mask is not None}
+    if not masks:
+        return
+    chosen = list(masks.items())[:: -(-len(masks) // limit) if limit else 1]
+    summary = measure_masks(chosen)
+    looked_at = f"{summary.num_masks:,} of {len(masks):,} masks looked at" if len(chosen) < len(masks) else "all masks"
+    if len(summary.covered):
+        low, middle, high = np.quantile(summary.covered, [0.05, 0.5, 0.95])
+        yield Finding(
+            "note",
+            f"masks cover {summary.covered.mean():.0%} of their pictures on average, {middle:.0%} in the middle, "
+            f"{low:.0%} to {high:.0%} in nine of ten ({looked_at})",
+        )
+    yield from _unclear_masks(folder, summary, looked_at)
+
+
+def _unclear_masks(folder: ReidFolder, summary: MaskSummary, looked_at: str) -> Iterator[Finding]:
+    def finding(severity: Severity, what: str, fix: str, paths: Sequence[Path]) -> Finding:
+        return Finding(severity, f"{what} ({looked_at})", fix, len(paths), _first(list(map(folder.name_of, paths))))
+
+    if summary.ambiguous:
+        paths, reasons = zip(*summary.ambiguous, strict=True)
+        what = f"masks do not say who is the person; training would stop at them. The first {reasons[0].split(':')[0]}"
+        fix = "save the person as 255 and the rest as 0"
+        yield finding("error", what, fix, paths)
+    if summary.nobody:
+        useless: Severity = "error" if len(summary.nobody) == summary.num_masks else "warning"
+        fix = "draw these masks anew, or remove them: pictures without a mask are masked by the prior"
+        yield finding(useless, "masks show nobody", fix, summary.nobody)
+    if summary.everybody:
+        useless = "error" if len(summary.everybody) == summary.num_masks else "warning"
+        fix = "are these masks of the whole picture meant? Else remove them"
+        yield finding(useless, "masks cover the whole picture", fix, summary.everybody)
+    if summary.misshapen:
+        what, fix = "masks have other proportions than their pictures", "do these masks belong to other pictures?"
+        yield finding("warning", what, fix, summary.misshapen)
 
 
 def _decode_findings(folder: ReidFolder) -> Iterator[Finding]:
