@@ -91,6 +91,28 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskTotals:
+    """What person masks show.
+
+    Attributes:
+        masks: how many there are.
+        looked_at: how many of them, spread evenly, were read.
+        covered: mean share of its picture that a readable mask covers; None where none is readable.
+        covered_range: the shares that nine of ten masks lie between.
+        nobody, everybody: masks of the ground alone, and of the person alone.
+        ambiguous: masks that do not say who is the person.
+    """
+
+    masks: int
+    looked_at: int
+    covered: float | None
+    covered_range: tuple[float, float] | None
+    nobody: int
+    everybody: int
+    ambiguous: int
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """All that the doctor says of one folder.
 
@@ -104,6 +126,7 @@ class Diagnosis:
         findings: errors first.
         found_tree: the folders there, with the numbers of pictures and other files in them.
         expected_tree: the folders that should be there.
+        masks: what the masks show; None where there are none.
     """
 
     argument: str
@@ -115,6 +138,7 @@ class Diagnosis:
     findings: Sequence[Finding]
     found_tree: Sequence[str]
     expected_tree: str
+    masks: MaskTotals | None = None
 
 
 def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: bool = False) -> Diagnosis:
@@ -129,11 +153,12 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
     allow_partial = bool(options.pop("allow_partial", False)) or allow_partial
     root = argument.root.expanduser().absolute()
     findings: list[Finding] = []
-    folder = ReidFolder(root, splits={})
+    folder, masks = ReidFolder(root, splits={}), None
     try:
         folder = read_reid_folder(spec.name, root, allow_partial=True, **options)
         findings += _folder_findings(folder, spec, allow_partial)
-        findings += _mask_findings(folder, None if decode else _MASK_SAMPLE)
+        masks = _look_at_masks(folder, None if decode else _MASK_SAMPLE)
+        findings += _mask_findings(folder, masks)
         if decode:
             findings += _decode_findings(folder)
     except DatasetError as error:
@@ -150,6 +175,7 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
         findings=sorted(findings, key=lambda finding: order.index(finding.severity)),
         found_tree=list(_tree(folder.root)),
         expected_tree=spec.expected_tree.rstrip(),
+        masks=None if masks is None else _mask_totals(folder, masks),
     )
 
 
@@ -267,45 +293,56 @@ def _caption_findings(folder: ReidFolder) -> Iterator[Finding]:
         )
 
 
-def _mask_findings(folder: ReidFolder, limit: int | None) -> Iterator[Finding]:
-    """What the masks show, of at most `limit` of them, spread evenly over all."""
+def _masks(folder: ReidFolder) -> dict[Path, Path]:
+    """Every mask and the picture that it belongs to."""
     images = [image for images in folder.splits.values() for image in images]
-    masks = {image.person_mask: image.image_path for image in images if image.person_mask is not None}
-    if not masks:
+    return {image.person_mask: image.image_path for image in images if image.person_mask is not None}
+
+
+def _look_at_masks(folder: ReidFolder, limit: int | None) -> MaskSummary | None:
+    """Read at most `limit` masks, spread evenly over all. None where there are none."""
+    masks = list(_masks(folder).items())
+    return measure_masks(masks[:: -(-len(masks) // limit) if limit else 1]) if masks else None
+
+
+def _mask_totals(folder: ReidFolder, summary: MaskSummary) -> MaskTotals:
+    low, high = np.quantile(summary.covered, [0.05, 0.95]).tolist() if len(summary.covered) else (None, None)
+    return MaskTotals(
+        masks=len(_masks(folder)),
+        looked_at=summary.num_masks,
+        covered=float(summary.covered.mean()) if len(summary.covered) else None,
+        covered_range=None if low is None else (low, high),
+        nobody=len(summary.nobody),
+        everybody=len(summary.everybody),
+        ambiguous=len(summary.ambiguous),
+    )
+
+
+def _mask_findings(folder: ReidFolder, summary: MaskSummary | None) -> Iterator[Finding]:
+    """Masks that are of no use. Where all show nobody or all everybody, that is an error; single ones may be meant."""
+    if summary is None:
         return
-    chosen = list(masks.items())[:: -(-len(masks) // limit) if limit else 1]
-    summary = measure_masks(chosen)
-    looked_at = f"{summary.num_masks:,} of {len(masks):,} masks looked at" if len(chosen) < len(masks) else "all masks"
-    if len(summary.covered):
-        low, middle, high = np.quantile(summary.covered, [0.05, 0.5, 0.95])
-        yield Finding(
-            "note",
-            f"masks cover {summary.covered.mean():.0%} of their pictures on average, {middle:.0%} in the middle, "
-            f"{low:.0%} to {high:.0%} in nine of ten ({looked_at})",
-        )
-    yield from _unclear_masks(folder, summary, looked_at)
-
-
-def _unclear_masks(folder: ReidFolder, summary: MaskSummary, looked_at: str) -> Iterator[Finding]:
-    def finding(severity: Severity, what: str, fix: str, paths: Sequence[Path]) -> Finding:
-        return Finding(severity, f"{what} ({looked_at})", fix, len(paths), _first(list(map(folder.name_of, paths))))
-
+    by_problem: Sequence[tuple[str, str, Sequence[Path]]] = (
+        (
+            "masks show nobody",
+            "draw them anew, or remove them: their pictures are then masked by the prior",
+            summary.nobody,
+        ),
+        ("masks cover the whole picture", "draw them anew or remove them, unless this is meant", summary.everybody),
+        ("masks have other proportions than their pictures", "do they belong to other pictures?", summary.misshapen),
+    )
     if summary.ambiguous:
         paths, reasons = zip(*summary.ambiguous, strict=True)
         what = f"masks do not say who is the person; training would stop at them. The first {reasons[0].split(':')[0]}"
-        fix = "save the person as 255 and the rest as 0"
-        yield finding("error", what, fix, paths)
-    if summary.nobody:
-        useless: Severity = "error" if len(summary.nobody) == summary.num_masks else "warning"
-        fix = "draw these masks anew, or remove them: pictures without a mask are masked by the prior"
-        yield finding(useless, "masks show nobody", fix, summary.nobody)
-    if summary.everybody:
-        useless = "error" if len(summary.everybody) == summary.num_masks else "warning"
-        fix = "are these masks of the whole picture meant? Else remove them"
-        yield finding(useless, "masks cover the whole picture", fix, summary.everybody)
-    if summary.misshapen:
-        what, fix = "masks have other proportions than their pictures", "do these masks belong to other pictures?"
-        yield finding("warning", what, fix, summary.misshapen)
+        yield _mask_finding(folder, "error", what, "save the person as 255 and the rest as 0", paths)
+    for what, fix, paths in by_problem:
+        if paths:
+            severity: Severity = "error" if len(paths) == summary.num_masks else "warning"
+            yield _mask_finding(folder, severity, what, fix, paths)
+
+
+def _mask_finding(folder: ReidFolder, severity: Severity, what: str, fix: str, paths: Sequence[Path]) -> Finding:
+    return Finding(severity, what, fix, len(paths), _first([folder.name_of(path) for path in paths]))
 
 
 def _decode_findings(folder: ReidFolder) -> Iterator[Finding]:
@@ -345,7 +382,7 @@ def _stray_files(root: Path) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "pictures of other formats are ignored",
-            "save them as JPEG or PNG",
+            "save them as PNG or JPEG",
             len(others),
             _first(others),
         )
@@ -400,7 +437,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     lines += [f"    {line}" for line in diagnosis.found_tree or ["nothing"]]
     if not diagnosis.fit or not diagnosis.splits:
         lines += ["  expected:", *(f"    {line}" for line in diagnosis.expected_tree.splitlines())]
-    lines += ["", *_format_splits(diagnosis)]
+    lines += ["", *_format_splits(diagnosis), *_format_masks(diagnosis.masks)]
     for finding in diagnosis.findings:
         lines += _format_finding(finding)
     lines += ["", f"  {'FIT to use' if diagnosis.fit else 'NOT FIT to use'}: {_tally(diagnosis.findings)}"]
@@ -426,6 +463,18 @@ def _format_splits(diagnosis: Diagnosis) -> list[str]:
         "  " + "  ".join(f"{cell:<{width}}" if not column else f"{cell:>{width}}" for column, (cell, width) in line)
         for line in (enumerate(zip(row, widths, strict=True)) for row in rows)
     ] + [""]
+
+
+def _format_masks(masks: MaskTotals | None) -> list[str]:
+    if masks is None:
+        return []
+    looked_at = "masks" if masks.looked_at == masks.masks else f"{masks.looked_at:,} of {masks.masks:,} masks, read,"
+    shares = ""
+    if masks.covered is not None and masks.covered_range is not None:
+        low, high = masks.covered_range
+        shares = f"cover {masks.covered:.0%} of their pictures (nine of ten {low:.0%} to {high:.0%}); "
+    counts = f"{masks.nobody:,} show nobody, {masks.everybody:,} everybody, {masks.ambiguous:,} are unclear"
+    return [f"  {looked_at} {shares}{counts}", ""]
 
 
 def _format_finding(finding: Finding) -> list[str]:

@@ -25,6 +25,8 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".
 
 _CHUNK = 512  # pictures a thread takes at once, so that queueing costs nothing beside the check itself
 _READ_AT_ONCE_BYTES = 2**18
+_SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
+_DAMAGED = "truncated or damaged picture"
 _PNG_LAST_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # neither can occur within a scan's compressed data
 
@@ -207,13 +209,16 @@ def _content_defect(file: BinaryIO, max_pixels: int) -> str | None:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"more than {max_pixels:,} pixels"
     except Exception:  # decoders meet hostile bytes with errors of many kinds; each means the same to the user
+        file.seek(0)
+        if file.read(12).startswith(_SIGNATURES):
+            return _DAMAGED
         return "not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"
     if width * height > max_pixels:
         return f"more than {max_pixels:,} pixels"
     if image.format not in ("JPEG", "MPO", "PNG"):
         return _decoding_defect(file)
     if not (_ends_properly(file, image.format) or _is_whole(file, image.format)):
-        return "truncated or damaged picture"
+        return _DAMAGED
     if image.format == "PNG":
         return _png_defect(file, image)
     return None if _can_be_decoded(image) else "damaged inside"
@@ -246,7 +251,7 @@ def _decoding_defect(file: BinaryIO) -> str | None:
     except ValueError as error:
         return f"its pixels cannot be read: {error}"
     except Exception:  # as above
-        return "truncated or damaged picture"
+        return _DAMAGED
     return None
 
 
