@@ -342,7 +342,14 @@ def read_person_mask(mask: MaskInput) -> Image.Image:
         if values.shape[-1] == 1:
             return Image.fromarray(_person_levels(values[..., 0]))
         mask = Image.fromarray(np.ascontiguousarray(_to_bytes(values)))
-    return Image.fromarray(_person_levels(_mask_values(_upright(mask))))
+    mask = _upright(mask)
+    return mask if _is_read(mask) else Image.fromarray(_person_levels(_mask_values(mask)))
+
+
+def _is_read(image: Image.Image) -> bool:
+    """Whether a mask is as `read_person_mask` gives it, as most are."""
+    colors = image.getcolors(2) if image.mode == "L" else None
+    return colors is not None and all(level in (0, 255) for _, level in colors)
 
 
 def _mask_values(image: Image.Image) -> np.ndarray:
