@@ -71,7 +71,7 @@ def read_rgb(picture: PictureInput, input_data_format: str | ChannelDimension | 
 
     - Files (a path, or the bytes of one) are of `IMAGE_FORMATS`; of several frames the first is read.
     - The orientation tag is applied. Transparency of any kind is composited on white.
-    - 16-bit values are scaled to 8 bits, whether in a file or in an array of uint16.
+    - 16-bit values are scaled to 8 bits, in files as in arrays of uint16, unless all of them lie in 0–255.
     - Arrays and tensors are grey `(height, width)` or have 1, 3 or 4 (transparency) channels, first or last. Whole
       numbers lie in 0–255; floats in 0–1 or in 0–255; booleans are black and white.
 
@@ -268,10 +268,10 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
         return values
     if values.dtype.kind == "b":
         return values * np.uint8(255)
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return (values >> 8).astype(np.uint8)
     if values.dtype.kind in "iu":
         low, high = int(values.min()), int(values.max())
+        if values.dtype.kind == "u" and values.dtype.itemsize == 2 and high > 255:
+            return (values >> 8).astype(np.uint8)
         if low < 0 or high > 255:
             raise ValueError(f"expected whole numbers in 0–255 (or 16 bits as uint16), received {low} to {high}")
         return values.astype(np.uint8)
@@ -453,8 +453,8 @@ class MMETImageProcessor(PilBackend):
     r"""
     Resizes crops to one size (bicubic, aspect ratio not kept, as is usual in Re-ID), rescales and normalises them.
 
-    Accepts PIL images of any mode, numpy arrays and torch tensors (channels first, last or, for grey, none), and
-    returns `pixel_values` `(batch_size, 3, height, width)` in float32.
+    Accepts images in any form that `read_rgb` reads (files, Pillow images, arrays, tensors), one, a list of them or a
+    batch, and returns `pixel_values` `(batch_size, 3, height, width)` in float32. `ValueError`s name the image.
     """
 
     valid_kwargs = MMETImageProcessorKwargs

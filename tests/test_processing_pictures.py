@@ -20,7 +20,9 @@ from PIL import Image
 from mmet.data.decoding import DECODE_ERRORS, decode_rgb
 from mmet.data.training import TrainingDataset
 from mmet.evaluation.embedding import ItemReader
+from mmet.evaluation.figures import _entry
 from mmet.evaluation.protocols import select_items
+from mmet.report.galleries import _candidate
 from mmet.sampling import Draw
 from processing_mmet import MMETImageProcessor, MMETProcessor, png_has_all_rows, read_rgb
 
@@ -158,6 +160,8 @@ def test_read_rgb__one_file_one_picture_by_every_way(name: str, tmp_path: Path) 
             "decode_rgb of a path": decode_rgb(stored),
             "training": TrainingDataset(image=[dataset])[Draw("image", 0, 0)].image,
             "evaluation": np.asarray(items.read(np.array([0])).images[0]),
+            "report": np.asarray(_candidate(dataset, 0, 0.5, True).image),
+            "figure": np.asarray(_entry(select_items(dataset, "test", "image"), 0).image),
             "array": read_rgb(pixels, "channels_last"),
             "tensor": read_rgb(torch.tensor(pixels.copy()).permute(2, 0, 1)),
             "floats": read_rgb(pixels / 255),
@@ -188,7 +192,7 @@ def test_read_rgb__modes_that_no_file_has(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype", [np.int8, np.int16, np.int32, np.int64, np.uint32, np.float16, np.float32, np.float64]
+    "dtype", [np.int8, np.int16, np.uint16, np.int32, np.int64, np.uint32, np.float16, np.float32, np.float64]
 )
 def test_read_rgb__arrays_of_bytes_in_any_type(dtype: type) -> None:
     pixels = PIXELS // 2 if dtype == np.int8 else PIXELS

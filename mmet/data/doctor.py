@@ -306,12 +306,13 @@ def _look_at_masks(folder: ReidFolder, limit: int | None) -> MaskSummary | None:
 
 
 def _mask_totals(folder: ReidFolder, summary: MaskSummary) -> MaskTotals:
-    low, high = np.quantile(summary.covered, [0.05, 0.95]).tolist() if len(summary.covered) else (None, None)
+    is_any_readable = len(summary.covered) > 0
+    low, high = (float(np.quantile(summary.covered, share)) if is_any_readable else 0.0 for share in (0.05, 0.95))
     return MaskTotals(
         masks=len(_masks(folder)),
         looked_at=summary.num_masks,
-        covered=float(summary.covered.mean()) if len(summary.covered) else None,
-        covered_range=None if low is None else (low, high),
+        covered=float(summary.covered.mean()) if is_any_readable else None,
+        covered_range=(low, high) if is_any_readable else None,
         nobody=len(summary.nobody),
         everybody=len(summary.everybody),
         ambiguous=len(summary.ambiguous),
@@ -332,9 +333,10 @@ def _mask_findings(folder: ReidFolder, summary: MaskSummary | None) -> Iterator[
         ("masks have other proportions than their pictures", "do they belong to other pictures?", summary.misshapen),
     )
     if summary.ambiguous:
-        paths, reasons = zip(*summary.ambiguous, strict=True)
-        what = f"masks do not say who is the person; training would stop at them. The first {reasons[0].split(':')[0]}"
-        yield _mask_finding(folder, "error", what, "save the person as 255 and the rest as 0", paths)
+        reason = summary.ambiguous[0][1].partition(":")[0]
+        what = f"masks do not say who is the person; training would stop at them. The first {reason}"
+        unclear = [path for path, _ in summary.ambiguous]
+        yield _mask_finding(folder, "error", what, "save the person as 255 and the rest as 0", unclear)
     for what, fix, paths in by_problem:
         if paths:
             severity: Severity = "error" if len(paths) == summary.num_masks else "warning"

@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".
 
 _CHUNK = 512  # pictures a thread takes at once, so that queueing costs nothing beside the check itself
 _READ_AT_ONCE_BYTES = 2**18
-_SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")
+_SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")
 _DAMAGED = "truncated or damaged picture"
 _PNG_LAST_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # neither can occur within a scan's compressed data
@@ -210,7 +210,9 @@ def _content_defect(file: BinaryIO, max_pixels: int) -> str | None:
         return f"more than {max_pixels:,} pixels"
     except Exception:  # decoders meet hostile bytes with errors of many kinds; each means the same to the user
         file.seek(0)
-        if file.read(12).startswith(_SIGNATURES):
+        head = file.read(12)
+        is_webp = head.startswith(b"RIFF") and b"WEBP".startswith(head[8:])
+        if is_webp or head.startswith(_SIGNATURES):
             return _DAMAGED
         return "not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"
     if width * height > max_pixels:

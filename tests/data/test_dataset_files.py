@@ -85,6 +85,8 @@ def _jpeg_2000() -> bytes:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", UNREADABLE),
         (_jpeg_2000(), UNREADABLE),
         (b"P6 4 4 255\n" + bytes(48), UNREADABLE),
+        (b"RIFF\x24\0\0\0WAVEfmt " + bytes(60), UNREADABLE),
+        (b"RIFF\x24\0\0\0WE", "truncated or damaged picture"),
         (_without_rows((24, 48), 48), None),
         (_without_rows((24, 48), 47), "damaged inside: rows are missing"),
         (_without_rows((24, 48), 0), "damaged inside: rows are missing"),
