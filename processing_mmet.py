@@ -194,7 +194,7 @@ def _pillow_to_rgb(image: Image.Image) -> np.ndarray:
         return _deep_gray_to_rgb(image)
     if image.has_transparency_data:
         return _on_white(_to_rgba(image))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
 
 
 def _deep_gray_to_rgb(image: Image.Image) -> np.ndarray:
