@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import (
@@ -118,6 +118,9 @@ def _decode(stream: BinaryIO) -> Image.Image:
         if image.width * image.height > MAX_IMAGE_PIXELS:
             raise ValueError(f"expected at most {MAX_IMAGE_PIXELS:,} pixels, received {image.width} x {image.height}")
         image.load()
+    except UnidentifiedImageError as error:
+        formats = "BMP, GIF, JPEG, PNG, TIFF or WebP"
+        raise UnidentifiedImageError(f"cannot identify the picture: expected a whole file of {formats}") from error
     except READ_ERRORS:
         raise
     except Exception as error:  # decoders meet hostile bytes with errors of many kinds
@@ -225,7 +228,7 @@ def _on_white(rgba: Image.Image) -> np.ndarray:
 
 def _to_array(picture: Any) -> np.ndarray:
     if isinstance(picture, torch.Tensor):
-        picture = picture.detach().cpu()
+        picture = picture.detach().to_dense().cpu()
         return (picture.float() if picture.dtype == torch.bfloat16 else picture).numpy()
     if isinstance(picture, np.ndarray):
         return picture
@@ -474,6 +477,7 @@ class MMETImageProcessor(PilBackend):
     def __init__(self, **kwargs: Unpack[MMETImageProcessorKwargs]):
         super().__init__(**kwargs)
         _check_size(self.size)
+        _check_arithmetic(self.rescale_factor, self.image_mean, self.image_std)
         for name in ("patch_size", "patch_stride"):
             _check_side(name, getattr(self, name))
 
@@ -490,8 +494,7 @@ class MMETImageProcessor(PilBackend):
 
     def preprocess(self, images: ImageInput, *args, **kwargs: Unpack[MMETImageProcessorKwargs]) -> BatchFeature:
         """As in the base class; `ValueError` for a size that no image can have and for images that cannot be read."""
-        if isinstance(kwargs.get("size"), dict):  # before the base class, whose error is no ValueError
-            _check_size(kwargs["size"])
+        _check_size_argument(kwargs.get("size"))
         return super().preprocess(images, *args, **kwargs)
 
     def process_image(
@@ -524,6 +527,7 @@ class MMETImageProcessor(PilBackend):
     def _validate_preprocess_kwargs(self, size=None, do_resize=None, **kwargs) -> None:
         """As in the base class, and the size, in whichever form it was given."""
         super()._validate_preprocess_kwargs(size=size, do_resize=do_resize, **kwargs)
+        _check_arithmetic(kwargs.get("rescale_factor"), kwargs.get("image_mean"), kwargs.get("image_std"))
         if do_resize:
             _check_size(size)
 
@@ -593,6 +597,26 @@ def _read_floats(values: np.ndarray, do_convert_rgb: bool | None) -> np.ndarray:
     return color * alpha + (1 - alpha)
 
 
+def _check_size_argument(size: Any) -> None:
+    """As `_check_size`, of what a caller gave, before the base classes see it: their errors are no `ValueError`s."""
+    if isinstance(size, dict):
+        _check_size(size)
+    elif isinstance(size, (bool, float, str, bytes)):
+        raise ValueError(f"expected a size of height and width, received {size!r}")
+
+
+def _check_arithmetic(rescale_factor: Any, image_mean: Any, image_std: Any) -> None:
+    """Raise `ValueError` for settings that make every pixel NaN or infinite."""
+    for name, values in (("rescale_factor", rescale_factor), ("image_mean", image_mean), ("image_std", image_std)):
+        if values is None:
+            continue
+        numbers = np.atleast_1d(np.asarray(values))
+        is_finite = numbers.dtype.kind in "iuf" and np.isfinite(numbers).all() and len(numbers) in _CHANNELS
+        if not is_finite or (name != "image_mean" and (numbers <= 0).any()):
+            above = "" if name == "image_mean" else " above 0"
+            raise ValueError(f"expected {name} to be a finite number{above}, or one a channel, received {values!r}")
+
+
 def _check_size(size: Any) -> None:
     """Raise `ValueError` unless `size` is a height and a width that images can have."""
     sides = dict(size) if size is not None else {}
@@ -640,6 +664,9 @@ def _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_
         )
         scale, offset = scale / std, -mean / std
     return scale.astype(np.float32), offset.astype(np.float32)
+
+
+_SHORTEST_TEXT = 3
 
 
 class MMETProcessorKwargs(ProcessingKwargs, total=False):
@@ -690,6 +717,7 @@ class MMETProcessor(ProcessorMixin):
         if images is None and text is None:
             raise ValueError("nothing to process: give images, text or both")
         images = None if images is None else list_images(images)
+        _check_size_argument({**kwargs, **kwargs.get("images_kwargs", {})}.get("size"))
         if text is not None:
             text = self._check_text(text, kwargs)
             num_sentences = 1 if isinstance(text, str) else len(text)
@@ -715,7 +743,7 @@ class MMETProcessor(ProcessorMixin):
 
     def _check_text(self, text: Any, options: dict[str, Any]) -> str | list[str]:
         """One or several sentences that can be tokenised; an error names the one that cannot."""
-        if not hasattr(text, "__iter__"):
+        if not hasattr(text, "__iter__") or isinstance(text, (dict, set)):
             raise ValueError(f"expected a sentence or a list of sentences, received {type(text).__name__}")
         sentences = [text] if isinstance(text, str) else list(text)
         if not sentences:
@@ -731,6 +759,12 @@ class MMETProcessor(ProcessorMixin):
         if options.get("padding_side", self.tokenizer.padding_side) != "right":
             raise ValueError(
                 "expected padding_side 'right', received 'left': the model reads a sentence at its first token, [CLS]"
+            )
+        max_length = options.get("max_length")
+        if max_length is not None and (not isinstance(max_length, int) or max_length < _SHORTEST_TEXT):
+            raise ValueError(
+                f"expected max_length to be a whole number of at least {_SHORTEST_TEXT} ([CLS], a word and [SEP]), "
+                f"received {max_length!r}"
             )
         return text if isinstance(text, str) else sentences
 
@@ -753,6 +787,12 @@ class MMETProcessor(ProcessorMixin):
         height, width = size if size is not None else (dict(processor.size)[side] for side in ("height", "width"))
         patch_size = patch_size if patch_size is not None else processor.patch_size
         patch_stride = patch_stride if patch_stride is not None else processor.patch_stride
+        for name, length in (("patch_size", patch_size), ("patch_stride", patch_stride)):
+            _check_side(name, length)
+        if patch_size > min(height, width):
+            raise ValueError(
+                f"expected patches that fit into {height} x {width} pixels, received patch_size {patch_size}"
+            )
         num_patches = _num_patches(height, patch_size, patch_stride) * _num_patches(width, patch_size, patch_stride)
         shares = torch.full((len(person_masks), num_patches), torch.nan)
         for row, mask in zip(shares, _read_masks(person_masks), strict=True):

@@ -454,6 +454,43 @@ def test_image_processor__sizes_that_no_picture_has(side: str, length: object) -
         MMETImageProcessor()(RGB, size=size, return_tensors="pt")
 
 
+@pytest.mark.parametrize("size", ["64", 1.5, True, {"height": "5", "width": 4}, {"shortest_edge": 4}, [0, 3], -5])
+def test_processor__sizes_are_refused_by_a_value_error(processor: MMETProcessor, size: object) -> None:
+    for options in ({"size": size}, {"images_kwargs": {"size": size}}):
+        with pytest.raises(ValueError, match=r"expected (a )?size"):
+            processor(images=PIXELS, return_tensors="pt", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_std": 0.0}, {"image_std": [0.5, 0.0, 0.5]}, {"image_std": [0.5, np.nan, 0.5]},
+        {"image_mean": [np.inf] * 3},
+        {"image_mean": [0.5, 0.5]}, {"rescale_factor": np.nan}, {"rescale_factor": -1.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_image_processor__arithmetic_that_ruins_every_pixel(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        MMETImageProcessor(**options)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        MMETImageProcessor()(PIXELS, return_tensors="pt", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"patch_size": 0}, {"patch_size": 100}, {"patch_stride": -1}, {"patch_stride": 1.5}]
+)
+def test_processor__patches_of_one_call(processor: MMETProcessor, options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="patch"):
+        processor.person_patch_coverage([LEFT], **options)
+
+
+@pytest.mark.parametrize("max_length", [0, 2, -5, 7.0])
+def test_processor__texts_have_room_for_a_word(processor: MMETProcessor, max_length: object) -> None:
+    with pytest.raises(ValueError, match="max_length"):
+        processor(text="a man", max_length=max_length, return_tensors="pt")
+
+
 @pytest.mark.parametrize("name", ["patch_size", "patch_stride"])
 @pytest.mark.parametrize("length", [0, -4, 10**6, 2.5])
 def test_image_processor__patches_that_no_picture_has(name: str, length: object) -> None:
