@@ -23,9 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from mmet.data.data_argument import DataArgument, parse_data_argument
 from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
+from mmet.data.masks import MaskSummary, measure_masks
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError, ReidFolder
 
@@ -35,8 +38,11 @@ FIT, UNFIT, USAGE_ERROR = 0, 1, 2
 Severity = Literal["error", "warning", "note"]
 
 _EXAMPLES = 3
+_MASK_SAMPLE = 2_000  # masks that are read to say what masks mean, spread over all
 _TREE_FOLDERS, _SUB_FOLDERS = 24, 8
-_OTHER_PICTURES = frozenset({".bmp", ".gif", ".jfif", ".tif", ".tiff", ".webp"})
+_OTHER_PICTURES = frozenset(
+    {".avif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm", ".pcx", ".pgm", ".ppm", ".psd", ".tga"}
+)
 _TEST_SPLITS = ("query", "gallery", "test")
 
 _FIXES: Sequence[tuple[str, str]] = (
@@ -46,7 +52,7 @@ _FIXES: Sequence[tuple[str, str]] = (
     ("not a readable", "copy the file again from the archive, or save it as JPEG or PNG"),
     ("damaged inside", "copy the file again from the archive"),
     ("more than", "replace it by the picture at the size of a crop"),
-    ("grey picture of more", "save it with 8 bits"),
+    ("its pixels cannot", "save it with 8 or 16 bits"),
     ("not a regular file", "put the picture itself in this place"),
     ("file name is not valid UTF-8", "rename the file, for instance with convmv -f latin1 -t utf8"),
     ("name ", "rename the file as the layout has it, or remove it"),
@@ -89,6 +95,28 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskTotals:
+    """What person masks show.
+
+    Attributes:
+        masks: how many there are.
+        looked_at: how many of them, spread evenly, were read.
+        covered: mean share of its picture that a readable mask covers; None where none is readable.
+        covered_range: the shares that nine of ten masks lie between.
+        nobody, everybody: masks of the ground alone, and of the person alone.
+        ambiguous: masks that do not say who is the person.
+    """
+
+    masks: int
+    looked_at: int
+    covered: float | None
+    covered_range: tuple[float, float] | None
+    nobody: int
+    everybody: int
+    ambiguous: int
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """All that the doctor says of one folder.
 
@@ -102,6 +130,7 @@ class Diagnosis:
         findings: errors first.
         found_tree: the folders there, with the numbers of pictures and other files in them.
         expected_tree: the folders that should be there.
+        masks: what the masks show; None where there are none.
     """
 
     argument: str
@@ -113,6 +142,7 @@ class Diagnosis:
     findings: Sequence[Finding]
     found_tree: Sequence[str]
     expected_tree: str
+    masks: MaskTotals | None = None
 
 
 def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: bool = False) -> Diagnosis:
@@ -128,10 +158,12 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
     options.pop("domain", None)
     root = argument.root.expanduser().absolute()
     findings: list[Finding] = []
-    folder = ReidFolder(root, splits={})
+    folder, masks = ReidFolder(root, splits={}), None
     try:
         folder = read_reid_folder(spec.name, root, allow_partial=True, **options)
         findings += _folder_findings(folder, spec, allow_partial)
+        masks = _look_at_masks(folder, None if decode else _MASK_SAMPLE)
+        findings += _mask_findings(folder, masks)
         if decode:
             findings += _decode_findings(folder)
     except DatasetError as error:
@@ -148,6 +180,7 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
         findings=sorted(findings, key=lambda finding: order.index(finding.severity)),
         found_tree=list(_tree(folder.root)),
         expected_tree=spec.expected_tree.rstrip(),
+        masks=None if masks is None else _mask_totals(folder, masks),
     )
 
 
@@ -292,6 +325,60 @@ def _caption_findings(folder: ReidFolder) -> Iterator[Finding]:
         )
 
 
+def _masks(folder: ReidFolder) -> dict[Path, Path]:
+    """Every mask and the picture that it belongs to."""
+    images = [image for images in folder.splits.values() for image in images]
+    return {image.person_mask: image.image_path for image in images if image.person_mask is not None}
+
+
+def _look_at_masks(folder: ReidFolder, limit: int | None) -> MaskSummary | None:
+    """Read at most `limit` masks, spread evenly over all. None where there are none."""
+    masks = list(_masks(folder).items())
+    return measure_masks(masks[:: -(-len(masks) // limit) if limit else 1]) if masks else None
+
+
+def _mask_totals(folder: ReidFolder, summary: MaskSummary) -> MaskTotals:
+    is_any_readable = len(summary.covered) > 0
+    low, high = (float(np.quantile(summary.covered, share)) if is_any_readable else 0.0 for share in (0.05, 0.95))
+    return MaskTotals(
+        masks=len(_masks(folder)),
+        looked_at=summary.num_masks,
+        covered=float(summary.covered.mean()) if is_any_readable else None,
+        covered_range=(low, high) if is_any_readable else None,
+        nobody=len(summary.nobody),
+        everybody=len(summary.everybody),
+        ambiguous=len(summary.ambiguous),
+    )
+
+
+def _mask_findings(folder: ReidFolder, summary: MaskSummary | None) -> Iterator[Finding]:
+    """Masks that are of no use. Where all show nobody or all everybody, that is an error; single ones may be meant."""
+    if summary is None:
+        return
+    by_problem: Sequence[tuple[str, str, Sequence[Path]]] = (
+        (
+            "masks show nobody",
+            "draw them anew, or remove them: their pictures are then masked by the prior",
+            summary.nobody,
+        ),
+        ("masks cover the whole picture", "draw them anew or remove them, unless this is meant", summary.everybody),
+        ("masks have other proportions than their pictures", "do they belong to other pictures?", summary.misshapen),
+    )
+    if summary.ambiguous:
+        reason = summary.ambiguous[0][1].partition(":")[0]
+        what = f"masks do not say who is the person; training would stop at them. The first {reason}"
+        unclear = [path for path, _ in summary.ambiguous]
+        yield _mask_finding(folder, "error", what, "save the person as 255 and the rest as 0", unclear)
+    for what, fix, paths in by_problem:
+        if paths:
+            severity: Severity = "error" if len(paths) == summary.num_masks else "warning"
+            yield _mask_finding(folder, severity, what, fix, paths)
+
+
+def _mask_finding(folder: ReidFolder, severity: Severity, what: str, fix: str, paths: Sequence[Path]) -> Finding:
+    return Finding(severity, what, fix, len(paths), _first([folder.name_of(path) for path in paths]))
+
+
 def _decode_findings(folder: ReidFolder) -> Iterator[Finding]:
     paths = dict.fromkeys(image.image_path for images in folder.splits.values() for image in images)
     defects = find_undecodable(list(paths))
@@ -329,7 +416,7 @@ def _stray_files(root: Path) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "pictures of other formats are ignored",
-            "save them as JPEG or PNG",
+            "save them as PNG or JPEG",
             len(others),
             _first(others),
         )
@@ -384,7 +471,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     lines += [f"    {line}" for line in diagnosis.found_tree or ["nothing"]]
     if not diagnosis.fit or not diagnosis.splits:
         lines += ["  expected:", *(f"    {line}" for line in diagnosis.expected_tree.splitlines())]
-    lines += ["", *_format_splits(diagnosis)]
+    lines += ["", *_format_splits(diagnosis), *_format_masks(diagnosis.masks)]
     for finding in diagnosis.findings:
         lines += _format_finding(finding)
     lines += ["", f"  {'FIT to use' if diagnosis.fit else 'NOT FIT to use'}: {_tally(diagnosis.findings)}"]
@@ -410,6 +497,18 @@ def _format_splits(diagnosis: Diagnosis) -> list[str]:
         "  " + "  ".join(f"{cell:<{width}}" if not column else f"{cell:>{width}}" for column, (cell, width) in line)
         for line in (enumerate(zip(row, widths, strict=True)) for row in rows)
     ] + [""]
+
+
+def _format_masks(masks: MaskTotals | None) -> list[str]:
+    if masks is None:
+        return []
+    looked_at = "masks" if masks.looked_at == masks.masks else f"{masks.looked_at:,} of {masks.masks:,} masks, read,"
+    shares = ""
+    if masks.covered is not None and masks.covered_range is not None:
+        low, high = masks.covered_range
+        shares = f"cover {masks.covered:.0%} of their pictures (nine of ten {low:.0%} to {high:.0%}); "
+    counts = f"{masks.nobody:,} show nobody, {masks.everybody:,} everybody, {masks.ambiguous:,} are unclear"
+    return [f"  {looked_at} {shares}{counts}", ""]
 
 
 def _format_finding(finding: Finding) -> list[str]:

@@ -18,15 +18,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmet.data.schema import DatasetError
+from processing_mmet import IMAGE_FORMATS, MAX_IMAGE_PIXELS, open_picture, png_has_all_rows, read_rgb
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-IMAGE_FORMATS = ("JPEG", "PNG")
-
-MAX_IMAGE_PIXELS = 50_000_000
-"""Largest picture accepted (width times height). A person crop has some 10,000, an 8K video frame 33 million."""
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Suffixes of the files that are taken for pictures; what is in them may be any of `IMAGE_FORMATS`."""
 
 _CHUNK = 512  # pictures a thread takes at once, so that queueing costs nothing beside the check itself
 _READ_AT_ONCE_BYTES = 2**18
+_SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")
+_DAMAGED = "truncated or damaged picture"
 _PNG_LAST_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # neither can occur within a scan's compressed data
 
@@ -47,7 +47,7 @@ def is_hidden(name: str) -> bool:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Entries of `folder` with a JPEG or PNG suffix, sorted by name; hidden files and other suffixes are ignored."""
+    """Entries of `folder` with a suffix of `IMAGE_SUFFIXES`, sorted by name; hidden files and others are ignored."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not is_hidden(entry.name)]
     return [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH122
@@ -209,8 +209,7 @@ def find_undecodable(paths: Sequence[Path], *, workers: int = 4) -> dict[Path, s
 def _undecodable(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
     for path in paths:
         try:
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                image.convert("RGB")
+            read_rgb(path)
         except Exception as error:  # as in `_content_defect`
             yield path, f"damaged inside ({type(error).__name__})"
 
@@ -250,9 +249,10 @@ def _leads_out(path: Path, anchor: Path) -> bool:
 def image_defect(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> str | None:
     """Why a picture cannot be used, or None.
 
-    Reads the header and the last bytes. A file that ends as its format prescribes is taken to be whole; any other is
-    decoded. Then a JPEG is decoded coarsely and a PNG's checksums are compared, so that training can decode what is
-    accepted; a JPEG with wrong colours from some place on is accepted, as decoders accept it.
+    Reads the header and the last bytes. A JPEG or PNG that ends as its format prescribes is taken to be whole; any
+    other is decoded. Then a JPEG is decoded at an eighth of its size; of a PNG, checksums are compared and the bytes
+    that its data inflates to are counted. Of the other formats, which are rare, each file is decoded. So training can
+    decode what is accepted; a JPEG with wrong colours from some place on is accepted, as decoders accept it.
     """
     try:
         status = path.stat()
@@ -277,27 +277,52 @@ def _content_defect(file: BinaryIO, max_pixels: int) -> str | None:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"more than {max_pixels:,} pixels"
     except Exception:  # decoders meet hostile bytes with errors of many kinds; each means the same to the user
-        return "not a readable JPEG or PNG picture"
+        file.seek(0)
+        head = file.read(12)
+        is_webp = head.startswith(b"RIFF") and b"WEBP".startswith(head[8:])
+        if is_webp or head.startswith(_SIGNATURES):
+            return _DAMAGED
+        return "not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"
     if width * height > max_pixels:
         return f"more than {max_pixels:,} pixels"
-    if image.mode.startswith(("I", "F")):  # Pillow would clip it to white
-        return "grey picture of more than 8 bits"
+    if image.format not in ("JPEG", "MPO", "PNG"):
+        return _decoding_defect(file)
     if not (_ends_properly(file, image.format) or _is_whole(file, image.format)):
-        return "truncated or damaged picture"
+        return _DAMAGED
+    if image.format == "PNG":
+        return _png_defect(file, image)
     return None if _can_be_decoded(image) else "damaged inside"
 
 
 def _can_be_decoded(image: Image.Image) -> bool:
-    """Decode a JPEG at an eighth of its size, which meets whatever stops a decoder, and compare a PNG's checksums."""
+    """Decode a JPEG at an eighth of its size, which meets whatever stops a decoder."""
     try:
-        if image.format == "PNG":
-            image.verify()
-        else:
-            image.draft("L", (1, 1))
-            image.load()
+        image.draft("L", (1, 1))
+        image.load()
     except Exception:  # as above
         return False
     return True
+
+
+def _png_defect(file: BinaryIO, image: Image.Image) -> str | None:
+    """Compare the checksums and count the rows, which decoders show black where they are missing."""
+    try:
+        image.verify()
+    except Exception:  # as above
+        return "damaged inside"
+    return None if png_has_all_rows(file) else "damaged inside: rows are missing"
+
+
+def _decoding_defect(file: BinaryIO) -> str | None:
+    """Decode a picture whole."""
+    file.seek(0)
+    try:
+        read_rgb(open_picture(file))
+    except ValueError as error:
+        return f"its pixels cannot be read: {error}"
+    except Exception:  # as above
+        return _DAMAGED
+    return None
 
 
 def _ends_properly(file: BinaryIO, image_format: str | None) -> bool:

@@ -22,6 +22,7 @@ from PIL import Image
 from mmet.data.schema import NAME_COLUMNS, NO_CAMERA
 from mmet.evaluation.protocols import Items
 from mmet.evaluation.search import SearchResult
+from processing_mmet import read_rgb
 
 if TYPE_CHECKING:  # results are saved with these figures
     from mmet.evaluation.results import ResultRecord
@@ -214,7 +215,7 @@ def _entry(items: Items, position: int, score: float | None = None, is_match: bo
     columns = ["camera_id"] + ["image"] * (items.modality != "text") + ["captions"] * (items.modality != "image")
     row: Mapping[str, Any] = items.dataset.select_columns(columns)[int(items.image_index[position])]
     return ListEntry(
-        image=row["image"].convert("RGB") if "image" in row else None,
+        image=Image.fromarray(read_rgb(row["image"])) if "image" in row else None,
         caption=row["captions"][int(items.caption_index[position])] if "captions" in row else None,
         camera_id=int(row["camera_id"]),
         score=score,

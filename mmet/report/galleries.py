@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmet.evaluation import EmbeddingSystem, Items, RankMetrics, RetrievalTask, rank_metrics
+from processing_mmet import read_rgb
 
 STRATA = ("best", "typical", "hard")
 """Tenths of the queries by average precision, from which one query each is drawn: top, middle, bottom."""
@@ -222,7 +223,7 @@ def _ranked_list(
         stratum=stratum,
         average_precision=float(precision),
         num_matches=int(task.matches().of_query(position).size),
-        image=row["image"].convert("RGB") if items.modality != "text" else None,
+        image=Image.fromarray(read_rgb(row["image"])) if items.modality != "text" else None,
         caption=caption,
         camera_id=int(row["camera_id"]),
         candidates=[
@@ -235,4 +236,5 @@ def _ranked_list(
 
 def _candidate(dataset: Dataset, index: int, score: float, is_match: bool) -> Candidate:
     row = dataset[index]
-    return Candidate(row["image"].convert("RGB"), int(row["camera_id"]), score, is_match, row.get("camera_name") or "")
+    picture = Image.fromarray(read_rgb(row["image"]))
+    return Candidate(picture, int(row["camera_id"]), score, is_match, row.get("camera_name") or "")
