@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tables", type=int, nargs="+", default=[1, 2], choices=sorted(TABLES), help="which tables")
     parser.add_argument(
         "--seeds",
-        type=number_type(int, Range(at_least=1, at_most=1000)),
+        type=number_type(int, Range(at_most=1000)),
         default=3,
         metavar="N",
         help="seeds 1 to N (default: %(default)s)",
