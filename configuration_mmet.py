@@ -6,8 +6,11 @@ overlapping 16-pixel patches every 12 pixels (21x10 = 210 patches), 15 % masking
 eight losses switched on. This module travels with every checkpoint, so it imports nothing but transformers.
 """
 
+import math
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 IDENTITY_POOLINGS = ("multimodal", "image", "text")
 CODEBOOK_TYPES = ("kmeans", "dalle")
@@ -20,6 +23,22 @@ DALLE_CODEBOOK = {
     "vocab_size": 8192,
 }
 """Sizes of DALL-E's encoder, the defaults of transformers' `FlavaImageCodebookConfig`."""
+
+
+MAX_WIDTH = 2**16
+MAX_LAYERS = 2**10
+MAX_POSITIONS = 2**16
+MAX_WORDS = 2**24
+"""Sizes beyond which no model is meant; a slip in a configuration would ask for more memory than there is."""
+
+
+def _check_number(name, value, at_least=-math.inf, at_most=math.inf, below=math.inf):
+    """Raise `ValueError` for a number outside its range; `None` is in every one."""
+    if value is None or (math.isfinite(value) and at_least <= value <= at_most and value < below):
+        return
+    bounds = {"at least": at_least, "at most": at_most, "below": below}
+    expected = " and ".join(f"{words} {bound}" for words, bound in bounds.items() if math.isfinite(bound))
+    raise ValueError(f"{name} must be {expected or 'finite'}; got {value}")
 
 
 class MMETEncoderConfig(PreTrainedConfig):
@@ -55,6 +74,19 @@ class MMETEncoderConfig(PreTrainedConfig):
     initializer_range: float | int | None = 0.02
     position_initializer_range: float | int | None = None
     class_token_initializer_range: float | int | None = None
+
+    def validate_sizes(self):
+        """Sizes are positive and not beyond all machines, shares are shares, and the activation exists."""
+        for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
+            _check_number(name, getattr(self, name), at_least=1, at_most=MAX_WIDTH)
+        _check_number("num_hidden_layers", self.num_hidden_layers, at_least=1, at_most=MAX_LAYERS)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            _check_number(name, getattr(self, name), at_least=0, below=1)
+        _check_number("layer_norm_eps", self.layer_norm_eps, at_least=0, below=1)
+        for name in ("initializer_range", "position_initializer_range", "class_token_initializer_range"):
+            _check_number(name, getattr(self, name), at_least=0)
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must be one of {', '.join(ACT2FN)}; got {self.hidden_act!r}")
 
     def validate_heads(self):
         """The heads share the hidden states evenly."""
@@ -97,9 +129,18 @@ class MMETImageConfig(MMETEncoderConfig):
 
     def validate_patches(self):
         """At least one whole patch fits in the image."""
+        for name in ("patch_size", "patch_stride", "num_channels"):
+            _check_number(name, getattr(self, name), at_least=1, at_most=MAX_WIDTH)
+        for side in self.image_size:
+            _check_number("a side of image_size", side, at_least=1, at_most=MAX_WIDTH)
         if len(self.image_size) != 2 or min(self.image_size) < self.patch_size or self.patch_stride < 1:
             raise ValueError(
                 "image_size must be (height, width), each at least patch_size, and patch_stride at least 1; got "
+                f"image_size={self.image_size}, patch_size={self.patch_size}, patch_stride={self.patch_stride}"
+            )
+        if self.num_patches > MAX_POSITIONS:
+            raise ValueError(
+                f"an image must have at most {MAX_POSITIONS} patches; got {self.num_patches} of "
                 f"image_size={self.image_size}, patch_size={self.patch_size}, patch_stride={self.patch_stride}"
             )
 
@@ -137,6 +178,12 @@ class MMETTextConfig(MMETEncoderConfig):
     vocab_size: int = 30522
     max_position_embeddings: int = 512
     pad_token_id: int | None = 0
+
+    def validate_vocabulary(self):
+        """There are words and places for them, and padding is one of the words."""
+        _check_number("vocab_size", self.vocab_size, at_least=1, at_most=MAX_WORDS)
+        _check_number("max_position_embeddings", self.max_position_embeddings, at_least=1, at_most=MAX_POSITIONS)
+        _check_number("pad_token_id", self.pad_token_id, at_least=0, below=self.vocab_size)
 
 
 @strict
@@ -337,12 +384,26 @@ class MMETConfig(PreTrainedConfig):
         if self.num_identities < 0:
             raise ValueError(f"num_identities must not be negative; got {self.num_identities}")
 
+    def validate_numbers(self):
+        """Sizes are positive, shares are shares, and nothing is infinite."""
+        _check_number("projection_dim", self.projection_dim, at_least=1, at_most=MAX_WIDTH)
+        _check_number("num_identities", self.num_identities, at_least=0, at_most=MAX_WORDS)
+        _check_number("codebook_size", self.codebook_size, at_least=2, at_most=MAX_WORDS)
+        _check_number("logit_scale_init_value", self.logit_scale_init_value)
+        _check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
+        _check_number("triplet_margin", self.triplet_margin, at_least=0)
+        _check_number("initializer_range", self.initializer_range, at_least=0)
+        for value in self.codebook_image_mean:
+            _check_number("codebook_image_mean", value)
+        if not all(math.isfinite(value) and value > 0 for value in self.codebook_image_std):
+            raise ValueError(f"codebook_image_std must be above 0; got {self.codebook_image_std}")
+
     def validate_weights(self):
-        """Loss weights are not negative."""
+        """Loss weights are finite and not negative."""
         weights = {name: getattr(self, name) for name in vars(type(self)) if name.endswith("_weight")}
-        negative = {name: weight for name, weight in weights.items() if weight < 0}
-        if negative:
-            raise ValueError(f"loss weights must not be negative; got {negative}")
+        wrong = {name: weight for name, weight in weights.items() if not 0 <= weight < math.inf}
+        if wrong:
+            raise ValueError(f"loss weights must be finite and not negative; got {wrong}")
 
 
 MMETImageConfig.register_for_auto_class()

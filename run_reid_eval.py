@@ -50,10 +50,28 @@ from mmet.evaluation.runner import (
     saved_calibrations,
 )
 from mmet.evaluation.search import REPORTED_RANKS, RerankParameters
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields
 
 logger = logging.getLogger("mmet.run_reid_eval")
 
 USER_ERROR_EXIT_CODE = 2
+
+
+RANGES = {
+    "query_expansion": Range(at_least=0, at_most=10**6),
+    "rerank_k1": Range(at_least=1, at_most=10**6),
+    "rerank_k2": Range(at_least=1, at_most=10**6),
+    "rerank_lambda": SHARE_RANGE,
+    "itm_top_k": Range(at_least=0, at_most=10**6),
+    "absent_share": Range(above=0, below=1),
+    "ranked_lists": Range(at_least=0, at_most=10**4),
+    "bootstrap": Range(at_least=0, at_most=10**6),
+    "confidence": Range(above=0, below=1),
+    "batch_size": Range(at_least=1, at_most=2**16),
+    "num_workers": Range(at_least=0, at_most=1024),
+    "seed": SEED_RANGE,
+}
+"""What numbers the arguments may have."""
 
 
 @dataclass
@@ -179,13 +197,9 @@ class EvaluationArguments:
     )
 
     def __post_init__(self) -> None:
+        check_fields(self, RANGES)
         if self.max_rank < max(REPORTED_RANKS):
             raise ValueError(f"expected --max_rank of at least {max(REPORTED_RANKS)}, received {self.max_rank}")
-        for name, least in (("batch_size", 1), ("num_workers", 0), ("ranked_lists", 0), ("bootstrap", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"expected --{name} of at least {least}, received {getattr(self, name)}")
-        if not 0 < self.absent_share < 1:
-            raise ValueError(f"expected --absent_share between 0 and 1, received {self.absent_share}")
         self.search_options()
         self.bootstrap_options()
 

@@ -21,10 +21,12 @@ import pyarrow.compute as pc
 import torch
 from tqdm.auto import tqdm
 from transformers import BertTokenizer
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType, set_seed
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.arguments import (
+    MIN_TEXT_LENGTH,
+    TRAINING_STREAMS,
     DataArguments,
     ModelArguments,
     ObjectiveArguments,
@@ -48,7 +50,9 @@ from mmet.data import (
 from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.data.training import TrainingDataset
 from mmet.distributed import compute_on_all, compute_once
+from mmet.hub import check_hub
 from mmet.loss_schedule import LossSchedule
+from mmet.masking import num_masked_patches
 from mmet.model_card import DataSummary, build_model_card, read_result, training_result, write_result
 from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
 from mmet.skipping import SkippedImages
@@ -63,7 +67,7 @@ from mmet.validation import (
     split_persons,
     validation_sets,
 )
-from modeling_mmet import MMETDalleCodebook, MMETForPreTraining
+from modeling_mmet import LOSS_NAMES, MMETDalleCodebook, MMETForPreTraining
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
 logger = logging.getLogger(__name__)
@@ -124,6 +128,9 @@ def run_pretraining(
         TrainingStopped: after a SIGTERM, once a checkpoint is saved.
     """
     output = Path(training_arguments.output_dir)
+    log_training_data(data_arguments)
+    if training_arguments.push_to_hub:
+        compute_once(lambda: check_hub(training_arguments))
     compute_once(lambda: check_writable(output))
     checkpoint = compute_once(lambda: find_checkpoint(training_arguments))
     if compute_once(lambda: _finished(training_arguments)):
@@ -141,6 +148,7 @@ def run_pretraining(
             skip_bad_images=data_arguments.skip_bad_images,
         )
         processor, model = build_model(model_arguments, objective_arguments, data.sources, dataset)
+        check_objectives(model.config, data_arguments, objective_arguments)
         compute_once(lambda: _check_room(model, training_arguments))
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
         if kinds and checkpoint is None:  # a checkpoint to resume brings its own
@@ -277,6 +285,11 @@ def plan_selection(
     if not sets:
         arguments.eval_strategy, arguments.do_eval = IntervalStrategy.NO, False
     if data.select_on == "last":
+        if arguments.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
+            raise ValueError(
+                f"lr_scheduler_type: {arguments.lr_scheduler_type.value} follows the metric that chooses the "
+                "checkpoint, and select_on=last has none; set select_on to validation or eval_data"
+            )
         return
     saved, evaluated = (arguments.save_strategy, arguments.save_steps), (arguments.eval_strategy, arguments.eval_steps)
     if saved != evaluated:
@@ -373,6 +386,73 @@ def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> Ber
 
 def _trains_identities(objectives: ObjectiveArguments) -> bool:
     return any(kind in objectives.mix for kind in IDENTITY_KINDS)
+
+
+_LOSSES_OF_KINDS = {
+    "paired": ("mmm_image", "mmm_text", "itm", "global_contrastive"),
+    "image": ("mim",),
+    "text": ("mlm",),
+    "identity": ("identity", "triplet", "global_contrastive"),
+    "identity_image": ("identity", "triplet"),
+}
+"""What a batch of each kind can train."""
+
+
+def check_objectives(config: MMETConfig, data: DataArguments, objectives: ObjectiveArguments) -> None:
+    """Raise `ValueError` for settings with which a kind of batch in the mix, or one of its losses, teaches nothing."""
+    schedule = LossSchedule(objectives.schedule_points)
+    trained = {
+        name
+        for name in LOSS_NAMES
+        if getattr(config, f"{name}_weight") > 0
+        and any(factor > 0 for _, factor in schedule.points.get(name, ((0.0, 1.0),)))
+    }
+    if data.image_masking == "none":
+        trained -= {"mim", "mmm_image"}
+    for kind in objectives.mix:
+        if not trained & set(_LOSSES_OF_KINDS[kind]):
+            raise ValueError(
+                f"batch_mix: {kind} batches would teach nothing, for the weights of all their losses "
+                f"({', '.join(_LOSSES_OF_KINDS[kind])}) are 0; raise one, or leave {kind} out of the mix"
+            )
+    losses = trained & {loss for kind in objectives.mix for loss in _LOSSES_OF_KINDS[kind]}
+    patches = config.image_config.num_patches
+    if losses & {"mim", "mmm_image"} and not num_masked_patches(data.mask_ratio, patches):
+        raise ValueError(
+            f"mask_ratio: {data.mask_ratio} masks none of the {patches} patches, so "
+            f"{_named(losses, 'mim', 'mmm_image')} would teach nothing; raise it, or set image_masking none"
+        )
+    if losses & {"mlm", "mmm_text"} and not data.mlm_probability:
+        raise ValueError(
+            f"mlm_probability: 0 masks no word, so {_named(losses, 'mlm', 'mmm_text')} would teach nothing; raise it, "
+            "or set the weight 0"
+        )
+    if "itm" in losses and data.itm_mismatch_probability in (0, 1):
+        raise ValueError(
+            f"itm_mismatch_probability: with {data.itm_mismatch_probability} all pairs have the same answer, so itm "
+            "would teach nothing; choose a share between 0 and 1, or set itm_weight 0"
+        )
+    longest = config.text_config.max_position_embeddings
+    if set(objectives.mix) - {"image", "identity_image"} and longest < MIN_TEXT_LENGTH:
+        raise ValueError(
+            f"max_position_embeddings: the model reads captions of {longest} tokens, which hold no word beside [CLS] "
+            f"and [SEP]; at least {MIN_TEXT_LENGTH} are needed"
+        )
+
+
+def _named(losses: set[str], *names: str) -> str:
+    return " and ".join(name for name in names if name in losses)
+
+
+def log_training_data(arguments: DataArguments) -> None:
+    """Say what is trained on, and where that was set."""
+    for stream in TRAINING_STREAMS:
+        sources = getattr(arguments, stream)
+        place = arguments.data_places.get(stream)
+        logger.info("%s: %s%s", stream, " ".join(sources) or "none", f" ({place})" if place and sources else "")
+    places = {arguments.data_places.get(stream) for stream in TRAINING_STREAMS if getattr(arguments, stream)}
+    if len(places) > 1:
+        logger.warning("training data of the recipe and of the command line are mixed; --data replaces all of it")
 
 
 def kinds_that_need_codes(
@@ -483,7 +563,7 @@ def build_trainer(
         identity_shape=IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person),
         num_processes=arguments.world_size,
         domains=dataset.domains() if objectives.balance_domains else None,
-        seed=arguments.seed,
+        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
     )
     collator = MMETDataCollator(
         processor,

@@ -25,6 +25,7 @@ from typing import Literal
 
 import numpy as np
 
+from mmet.argument_parser import OptionParser
 from mmet.data.data_argument import DataArgument, parse_data_argument
 from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
@@ -527,7 +528,7 @@ def _tally(findings: Sequence[Finding]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m mmet.data.doctor",
         description="Say whether dataset folders are fit to use, and how to put right what is wrong.",
         epilog="Exit code: 0 all fit, 1 some not, 2 wrong arguments.",
