@@ -6,8 +6,11 @@ overlapping 16-pixel patches every 12 pixels (21x10 = 210 patches), 15 % masking
 eight losses switched on. This module travels with every checkpoint, so it imports nothing but transformers.
 """
 
+import math
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 IDENTITY_POOLINGS = ("multimodal", "image", "text")
 CODEBOOK_TYPES = ("kmeans", "dalle")
@@ -20,6 +23,22 @@ DALLE_CODEBOOK = {
     "vocab_size": 8192,
 }
 """Sizes of DALL-E's encoder, the defaults of transformers' `FlavaImageCodebookConfig`."""
+
+
+MAX_WIDTH = 2**16
+MAX_LAYERS = 2**10
+MAX_POSITIONS = 2**16
+MAX_WORDS = 2**24
+"""Sizes beyond which no model is meant; a slip in a configuration would ask for more memory than there is."""
+
+
+def _check_number(name, value, at_least=-math.inf, at_most=math.inf, below=math.inf):
+    """Raise `ValueError` for a number outside its range; `None` is in every one."""
+    if value is None or (math.isfinite(value) and at_least <= value <= at_most and value < below):
+        return
+    bounds = {"at least": at_least, "at most": at_most, "below": below}
+    expected = " and ".join(f"{words} {bound}" for words, bound in bounds.items() if math.isfinite(bound))
+    raise ValueError(f"{name} must be {expected or 'finite'}; got {value}")
 
 
 class MMETEncoderConfig(PreTrainedConfig):
@@ -56,6 +75,19 @@ class MMETEncoderConfig(PreTrainedConfig):
     position_initializer_range: float | int | None = None
     class_token_initializer_range: float | int | None = None
 
+    def validate_sizes(self):
+        """Sizes are positive and not beyond all machines, shares are shares, and the activation exists."""
+        for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
+            _check_number(name, getattr(self, name), at_least=1, at_most=MAX_WIDTH)
+        _check_number("num_hidden_layers", self.num_hidden_layers, at_least=1, at_most=MAX_LAYERS)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            _check_number(name, getattr(self, name), at_least=0, below=1)
+        _check_number("layer_norm_eps", self.layer_norm_eps, at_least=0, below=1)
+        for name in ("initializer_range", "position_initializer_range", "class_token_initializer_range"):
+            _check_number(name, getattr(self, name), at_least=0)
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must be one of {', '.join(ACT2FN)}; got {self.hidden_act!r}")
+
     def validate_heads(self):
         """The heads share the hidden states evenly."""
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
@@ -76,6 +108,8 @@ class MMETImageConfig(MMETEncoderConfig):
         patch_stride: Distance between neighbouring patches in pixels. Smaller than `patch_size` means overlapping
             patches (the paper's "12x12", as in TransReID); equal to it means a plain ViT.
         num_channels: Number of image channels.
+        hide_masked_pixels: Whether the pixels of masked patches are replaced by the mean colour (0) before patches are
+            cut. Overlapping neighbours else show them: with the default geometry, more than half of a masked patch.
     """
 
     model_type = "mmet_image_model"
@@ -85,6 +119,7 @@ class MMETImageConfig(MMETEncoderConfig):
     patch_size: int = 16
     patch_stride: int = 12
     num_channels: int = 3
+    hide_masked_pixels: bool = False
 
     def __post_init__(self, **kwargs):
         size = self.image_size
@@ -94,17 +129,30 @@ class MMETImageConfig(MMETEncoderConfig):
 
     def validate_patches(self):
         """At least one whole patch fits in the image."""
+        for name in ("patch_size", "patch_stride", "num_channels"):
+            _check_number(name, getattr(self, name), at_least=1, at_most=MAX_WIDTH)
+        for side in self.image_size:
+            _check_number("a side of image_size", side, at_least=1, at_most=MAX_WIDTH)
         if len(self.image_size) != 2 or min(self.image_size) < self.patch_size or self.patch_stride < 1:
             raise ValueError(
                 "image_size must be (height, width), each at least patch_size, and patch_stride at least 1; got "
                 f"image_size={self.image_size}, patch_size={self.patch_size}, patch_stride={self.patch_stride}"
             )
+        if self.num_patches > MAX_POSITIONS:
+            raise ValueError(
+                f"an image must have at most {MAX_POSITIONS} patches; got {self.num_patches} of "
+                f"image_size={self.image_size}, patch_size={self.patch_size}, patch_stride={self.patch_stride}"
+            )
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the patch grid of an image of another size."""
+        rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in (height, width))
+        return rows, columns
 
     @property
     def patch_grid(self) -> tuple[int, int]:
         """Rows and columns of the patch grid."""
-        rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in self.image_size)
-        return rows, columns
+        return self.grid_of(*self.image_size)
 
     @property
     def num_patches(self) -> int:
@@ -130,6 +178,12 @@ class MMETTextConfig(MMETEncoderConfig):
     vocab_size: int = 30522
     max_position_embeddings: int = 512
     pad_token_id: int | None = 0
+
+    def validate_vocabulary(self):
+        """There are words and places for them, and padding is one of the words."""
+        _check_number("vocab_size", self.vocab_size, at_least=1, at_most=MAX_WORDS)
+        _check_number("max_position_embeddings", self.max_position_embeddings, at_least=1, at_most=MAX_POSITIONS)
+        _check_number("pad_token_id", self.pad_token_id, at_least=0, below=self.vocab_size)
 
 
 @strict
@@ -162,9 +216,10 @@ class MMETConfig(PreTrainedConfig):
             checkpoint holds them, so this is read only where there are none yet.
         codebook_config: Of `dalle`: sizes of the network where they are not DALL-E's, fields of
             `FlavaImageCodebookConfig`.
-        codebook_image_mean, codebook_image_std: Of `dalle`: mean and standard deviation of each channel with which the
-            image processor normalises; the network wants pixels from 0 to 1.
-        num_identities: Number of training identities; 0 builds no classifier.
+        codebook_image_mean, codebook_image_deviation: Of `dalle`: mean and standard deviation of each channel with
+            which the image processor normalises; the network wants pixels from 0 to 1.
+        num_identities: Number of training identities; 0 builds no classifier. transformers' `num_labels` is another
+            name for it, and `id2label` and `label2id` follow it.
         identity_pooling: Which class token is the identity embedding: `multimodal` (h_CLS,M), `image` (h_CLS,I) or
             `text` (h_CLS,T).
         modality_dropout: Share of the pairs of a training batch that L_ID and L_triplet also see with one modality
@@ -183,6 +238,11 @@ class MMETConfig(PreTrainedConfig):
     """
 
     model_type = "mmet"
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        "losses",
+        *(f"{encoder}_output" for encoder in ("image", "text", "multimodal")),
+        *(f"{encoder}_masked_output" for encoder in ("image", "text", "multimodal")),
+    ]
     sub_configs_defaults = {  # noqa: RUF012 (transformers reads it un-annotated: an annotation would make it a field)
         "image_config": MMETImageConfig,
         "text_config": MMETTextConfig,
@@ -200,7 +260,7 @@ class MMETConfig(PreTrainedConfig):
     codebook_name_or_path: str | None = "facebook/flava-image-codebook"
     codebook_config: dict | None = None
     codebook_image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
-    codebook_image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    codebook_image_deviation: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     num_identities: int = 0
     identity_pooling: str = "multimodal"
     modality_dropout: float | int = 1.0
@@ -222,10 +282,49 @@ class MMETConfig(PreTrainedConfig):
         if self.codebook_size is None:
             self.codebook_size = self.dalle_sizes["vocab_size"] if self.codebook_type == "dalle" else KMEANS_CODES
         self.codebook_image_mean = list(self.codebook_image_mean)
-        self.codebook_image_std = list(self.codebook_image_std)
+        self.codebook_image_deviation = list(self.codebook_image_deviation)
+        if kwargs.get("num_labels") is not None:
+            self.num_identities = kwargs.pop("num_labels")
+        elif not self.num_identities:
+            self.num_identities = len(self.__dict__["id2label"] or {})
         super().__post_init__(**kwargs)
         # AutoModel looks through these names to choose among the models of one configuration; None cannot be iterated.
         self.architectures = self.architectures or []
+
+    @property
+    def num_labels(self) -> int:
+        """transformers' name for `num_identities`."""
+        return self.num_identities
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int):
+        self.num_identities = num_labels
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Names of the identities by class. Only names somebody gave are stored, as long as there is one for each."""
+        names = self.__dict__.get("id2label") or {}
+        if len(names) != self.num_identities:
+            return {number: f"LABEL_{number}" for number in range(self.num_identities)}
+        return names
+
+    @id2label.setter
+    def id2label(self, names: dict[int | str, str] | None):
+        names = {int(number): name for number, name in (names or {}).items()}
+        given = any(name != f"LABEL_{number}" for number, name in names.items())
+        self.__dict__["id2label"] = names if given else None
+        if names:
+            self.num_identities = len(names)
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Classes of the identities by name, always those of `id2label`."""
+        return {name: number for number, name in self.id2label.items()}
+
+    @label2id.setter
+    def label2id(self, classes: dict[str, int | str] | None):
+        if classes and set(classes) != set(self.id2label.values()):
+            self.id2label = {int(number): name for name, number in classes.items()}
 
     @property
     def dalle_sizes(self) -> dict[str, int]:
@@ -263,12 +362,12 @@ class MMETConfig(PreTrainedConfig):
                 f"codebook_size must be the network's {sizes['vocab_size']} for codebook_type='dalle' (or None); "
                 f"got {self.codebook_size}"
             )
-        channels = {image.num_channels, len(self.codebook_image_mean), len(self.codebook_image_std)}
+        channels = {image.num_channels, len(self.codebook_image_mean), len(self.codebook_image_deviation)}
         if channels != {sizes["input_channels"]}:
             raise ValueError(
-                f"num_channels, codebook_image_mean and codebook_image_std must have the {sizes['input_channels']} "
-                f"channels of the codebook's network; got {image.num_channels}, {len(self.codebook_image_mean)} and "
-                f"{len(self.codebook_image_std)}"
+                "num_channels, codebook_image_mean and codebook_image_deviation must have the "
+                f"{sizes['input_channels']} channels of the codebook's network; got {image.num_channels}, "
+                f"{len(self.codebook_image_mean)} and {len(self.codebook_image_deviation)}"
             )
         if image.patch_stride > image.patch_size:
             raise ValueError(
@@ -285,12 +384,26 @@ class MMETConfig(PreTrainedConfig):
         if self.num_identities < 0:
             raise ValueError(f"num_identities must not be negative; got {self.num_identities}")
 
+    def validate_numbers(self):
+        """Sizes are positive, shares are shares, and nothing is infinite."""
+        _check_number("projection_dim", self.projection_dim, at_least=1, at_most=MAX_WIDTH)
+        _check_number("num_identities", self.num_identities, at_least=0, at_most=MAX_WORDS)
+        _check_number("codebook_size", self.codebook_size, at_least=2, at_most=MAX_WORDS)
+        _check_number("logit_scale_init_value", self.logit_scale_init_value)
+        _check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
+        _check_number("triplet_margin", self.triplet_margin, at_least=0)
+        _check_number("initializer_range", self.initializer_range, at_least=0)
+        for value in self.codebook_image_mean:
+            _check_number("codebook_image_mean", value)
+        if not all(math.isfinite(value) and value > 0 for value in self.codebook_image_std):
+            raise ValueError(f"codebook_image_std must be above 0; got {self.codebook_image_std}")
+
     def validate_weights(self):
-        """Loss weights are not negative."""
+        """Loss weights are finite and not negative."""
         weights = {name: getattr(self, name) for name in vars(type(self)) if name.endswith("_weight")}
-        negative = {name: weight for name, weight in weights.items() if weight < 0}
-        if negative:
-            raise ValueError(f"loss weights must not be negative; got {negative}")
+        wrong = {name: weight for name, weight in weights.items() if not 0 <= weight < math.inf}
+        if wrong:
+            raise ValueError(f"loss weights must be finite and not negative; got {wrong}")
 
 
 MMETImageConfig.register_for_auto_class()

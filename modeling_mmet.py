@@ -14,10 +14,15 @@ else.
 """
 
 import copy
+import functools
+import inspect
 import math
 import os
 import re
+import types
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -32,11 +37,11 @@ from transformers.activations import ACT2FN
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils import TransformersKwargs, can_return_tuple, logging
+from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 try:
@@ -58,11 +63,25 @@ except ImportError:
         MMETTextConfig,
     )
 
+logger = logging.get_logger(__name__)
+
 LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive", "identity", "triplet")
 """Keys of `MMETForPreTrainingOutput.losses`; the weight of `name` is `config.<name>_weight`."""
 
 IGNORE_INDEX = -100
 """Label of a position, pair or person that takes no part in a loss."""
+
+MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.0, math.log(100)
+"""Bounds of the logarithm of L_GC's inverse temperature, as in FLAVA."""
+
+_SMALLEST_NORM = 1e-6
+"""Shorter vectors are not stretched to unit norm: the gradient of doing so grows as the norm shrinks."""
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""Dtypes that ids and labels may have."""
+
+_NO_VIEW = -101
+"""Label of a row that only fills up what processes send each other."""
 
 CLASS_TOKEN = 0
 """Place of the class token in every sequence; as `read_positions`: it alone is wanted."""
@@ -72,6 +91,9 @@ _SCORES_AT_ONCE = 2**22
 
 _DALLE_IMAGES_AT_ONCE = 16
 """Images that DALL-E's encoder reads at a time; 256 channels of one of 168x80 pixels are 13 MiB."""
+
+_BNNECK = tuple(f"bnneck.{name}" for name in ("weight", "running_mean", "running_var"))
+"""Statistics that half precision would round away."""
 
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
 """What a pretraining checkpoint holds beyond the encoders and the identity head."""
@@ -83,7 +105,16 @@ _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|
 
 
 @dataclass
-class MMETEncoderOutput(ModelOutput):
+class MMETOutput(ModelOutput):
+    """What the outputs of all models have in common."""
+
+    def to_tuple(self) -> tuple:
+        """The values that are there, with the encoders' own outputs as tuples too."""
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
+@dataclass
+class MMETEncoderOutput(MMETOutput):
     """
     Output of one of the three encoders.
 
@@ -105,7 +136,7 @@ class MMETEncoderOutput(ModelOutput):
 
 
 @dataclass
-class MMETModelOutput(ModelOutput):
+class MMETModelOutput(MMETOutput):
     """
     Output of [`MMETModel`]; what belongs to an absent modality is `None`.
 
@@ -127,7 +158,7 @@ class MMETModelOutput(ModelOutput):
 
 
 @dataclass
-class MMETForPreTrainingOutput(ModelOutput):
+class MMETForPreTrainingOutput(MMETOutput):
     """
     Output of [`MMETForPreTraining`].
 
@@ -178,7 +209,7 @@ class MMETForPreTrainingOutput(ModelOutput):
 
 
 @dataclass
-class MMETForReIDOutput(ModelOutput):
+class MMETForReIDOutput(MMETOutput):
     """
     Output of [`MMETForReID`].
 
@@ -186,6 +217,8 @@ class MMETForReIDOutput(ModelOutput):
         loss (`torch.FloatTensor` of shape `(1,)`): L_ID + L_triplet (Eq. 3), with labels.
         embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Identity embeddings of unit norm;
             compare by inner product.
+        pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): `embeddings` under the name that
+            transformers' pipelines read.
         logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores where the model has a
             classifier.
         image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The outputs of the encoders that ran,
@@ -194,6 +227,7 @@ class MMETForReIDOutput(ModelOutput):
 
     loss: torch.FloatTensor | None = None
     embeddings: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     image_output: MMETEncoderOutput | None = None
     text_output: MMETEncoderOutput | None = None
@@ -205,6 +239,120 @@ def keep_recorded(output: ModelOutput, **encoder_outputs: MMETEncoderOutput | No
     for name, encoder_output in encoder_outputs.items():
         if encoder_output is not None and (encoder_output.hidden_states or encoder_output.attentions):
             setattr(output, name, encoder_output)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks of inputs
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Shapes and dtypes are always compared. Values are read where that is possible: not in a compiled or exported graph,
+# which would break there, nor on the meta device. One read serves all inputs of an encoder, and one all labels.
+
+
+def check_shape(name: str, value: torch.Tensor | None, *shape: int | None):
+    """Raise `ValueError` unless `value`, where given, has this shape; `None` stands for any size but 0."""
+    if value is None:
+        return
+    fits = value.dim() == len(shape) and all(
+        received != 0 if expected is None else received == expected
+        for received, expected in zip(value.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"expected {name} of shape ({expected}), received {tuple(value.shape)}")
+
+
+def check_integers(**values: torch.Tensor | None):
+    """Raise `ValueError` where a given tensor is not of integers."""
+    for name, value in values.items():
+        if value is not None and value.dtype not in _INTEGERS:
+            raise ValueError(f"expected {name} of integers, received {value.dtype}")
+
+
+def check_values(*wrong: tuple[str, str, torch.Tensor, torch.Tensor]):
+    """Raise `ValueError` for the first `(name, what is expected, values, where they are not that)` that applies."""
+    if not wrong:
+        return
+    for (name, expected, values, places), applies in zip(
+        wrong, torch.stack([places.any() for *_, places in wrong]).tolist(), strict=True
+    ):
+        if applies:
+            received = values[places].unique()[:5].tolist()
+            raise ValueError(f"expected {name} {expected}, received {received} among them")
+
+
+def can_read_values(tensor: torch.Tensor) -> bool:
+    """Whether values of this tensor can be looked at here."""
+    return not torch.compiler.is_compiling() and not tensor.is_meta
+
+
+def outside(values: torch.Tensor, size: int) -> torch.Tensor:
+    """Where integers are not in `range(size)`."""
+    return (values < 0) | (values >= size)
+
+
+def not_masks(**masks: torch.Tensor | None) -> list[tuple[str, str, torch.Tensor, torch.Tensor]]:
+    """What [`check_values`] is to look for in masks: values other than 0 and 1, which booleans cannot hold."""
+    return [
+        (name, "of 0 and 1", mask, (mask != 0) & (mask != 1))
+        for name, mask in masks.items()
+        if mask is not None and mask.dtype != torch.bool
+    ]
+
+
+def check_images(config: MMETImageConfig, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False):
+    """Raise `ValueError` unless `pixel_values` are images that the encoder reads."""
+    check_shape("pixel_values", pixel_values, None, config.num_channels, None, None)
+    if not pixel_values.is_floating_point():
+        raise ValueError(f"expected normalised pixel_values, received {pixel_values.dtype}; use the image processor")
+    size = list(pixel_values.shape[-2:])
+    if size != config.image_size and not interpolate_pos_encoding:
+        raise ValueError(
+            f"expected pixel_values of size {config.image_size}, received {size}; "
+            "pass interpolate_pos_encoding=True to interpolate the position embeddings"
+        )
+    if min(size) < config.patch_size:
+        raise ValueError(f"expected pixel_values of at least patch_size={config.patch_size} a side, received {size}")
+
+
+def choose_words(
+    input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None
+) -> tuple[torch.Tensor | None, str]:
+    """Token ids or the embeddings in their place, and the argument's name; `ValueError` for both."""
+    if input_ids is not None and inputs_embeds is not None:
+        raise ValueError("expected input_ids or inputs_embeds, received both")
+    return (input_ids, "input_ids") if inputs_embeds is None else (inputs_embeds, "inputs_embeds")
+
+
+def check_captions(config: MMETTextConfig, words: torch.Tensor, attention_mask: torch.Tensor | None, name: str):
+    """Raise `ValueError` unless words (of the argument `name`) and mask are what the text encoder reads."""
+    if name == "inputs_embeds":
+        check_shape(name, words, None, None, config.hidden_size)
+        if not words.is_floating_point():
+            raise ValueError(f"expected inputs_embeds of floats, received {words.dtype}")
+    else:
+        check_shape(name, words, None, None)
+        check_integers(**{name: words})
+    if words.shape[1] > config.max_position_embeddings:
+        raise ValueError(
+            f"expected at most max_position_embeddings={config.max_position_embeddings} tokens, "
+            f"received {words.shape[1]}; ask the processor for truncation=True"
+        )
+    check_shape(f"the attention mask of {name}", attention_mask, *words.shape[:2])
+
+
+def check_tokens(config: MMETTextConfig, words: torch.Tensor, attention_mask: torch.Tensor | None):
+    """Raise `ValueError` unless token ids are of the vocabulary, and each caption has one that is no padding."""
+    if not can_read_values(words):
+        return
+    wrong = []
+    if not words.is_floating_point():
+        wrong.append(("input_ids", f"in [0, {config.vocab_size})", words, outside(words, config.vocab_size)))
+    if attention_mask is not None:
+        wrong += not_masks(attention_mask=attention_mask)
+        empty = ~attention_mask.bool().any(dim=1, keepdim=True).expand_as(attention_mask)
+        wrong.append(("attention_mask", "with a 1 in each row (text_present: no text)", attention_mask, empty))
+    check_values(*wrong)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -233,32 +381,34 @@ class MMETImageEmbeddings(nn.Module):
         grid = F.interpolate(grid.float(), size=(rows, columns), mode="bicubic", align_corners=False)
         return torch.cat([cls_position, grid.to(cls_position.dtype).flatten(2).transpose(1, 2)], dim=1)
 
+    def hide_pixels(self, pixel_values: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        """Images with 0, the mean, under masked patches `(B, N)`: overlapping neighbours cannot read these pixels."""
+        height, width = pixel_values.shape[-2:]
+        masked = masked.float().unflatten(1, self.config.grid_of(height, width)).unsqueeze(1)
+        patch = masked.new_ones(1, 1, self.config.patch_size, self.config.patch_size)
+        covered = F.conv_transpose2d(masked, patch, stride=self.config.patch_stride) > 0
+        covered = F.pad(covered, (0, width - covered.shape[-1], 0, height - covered.shape[-2]))
+        return pixel_values.masked_fill(covered, 0)
+
     def forward(
         self,
         pixel_values: torch.Tensor,
         bool_masked_pos: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
     ) -> torch.Tensor:
-        size = list(pixel_values.shape[-2:])
-        if size != self.config.image_size and not interpolate_pos_encoding:
-            raise ValueError(
-                f"expected pixel_values of size {self.config.image_size}, received {size}; "
-                "pass interpolate_pos_encoding=True to interpolate the position embeddings"
-            )
+        check_images(self.config, pixel_values, interpolate_pos_encoding)
+        rows, columns = grid = self.config.grid_of(*pixel_values.shape[-2:])
+        check_shape("bool_masked_pos", bool_masked_pos, pixel_values.shape[0], rows * columns)
+        if bool_masked_pos is not None and self.config.hide_masked_pixels:
+            pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
         patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, D, rows, columns)
-        rows, columns = patches.shape[-2:]
         hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
-            if bool_masked_pos.shape != hidden_states.shape[:2]:
-                raise ValueError(
-                    f"expected bool_masked_pos of shape {tuple(hidden_states.shape[:2])}, "
-                    f"received {tuple(bool_masked_pos.shape)}"
-                )
             mask_token = self.mask_token.to(hidden_states.dtype)
             hidden_states = torch.where(bool_masked_pos.bool().unsqueeze(-1), mask_token, hidden_states)
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
-        if (rows, columns) == self.config.patch_grid:
+        if grid == self.config.patch_grid:
             hidden_states = hidden_states + self.position_embeddings
         else:
             hidden_states = hidden_states + self.interpolate_position_embeddings(rows, columns)
@@ -275,14 +425,10 @@ class MMETTextEmbeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        length = input_ids.shape[1]
-        if length > self.position_embeddings.shape[1]:
-            raise ValueError(
-                f"expected at most max_position_embeddings={self.position_embeddings.shape[1]} tokens, "
-                f"received {length}; ask the processor for truncation=True"
-            )
-        hidden_states = self.token_embedding(input_ids) + self.position_embeddings[:, :length]
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
+        embedded = words if words.is_floating_point() else self.token_embedding(words.long())
+        hidden_states = embedded + self.position_embeddings[:, : words.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
 
 
@@ -564,7 +710,7 @@ class MMETDalleCodebook(nn.Module):
     def __init__(self, config: MMETConfig):
         super().__init__()
         self.sizes = config.dalle_sizes
-        self.image_mean, self.image_std = config.codebook_image_mean, config.codebook_image_std
+        self.image_mean, self.image_std = config.codebook_image_mean, config.codebook_image_deviation
         self.set_patches(config.image_config)
         # The network without its wrapper: inside a model there is one PreTrainedModel that initialises and loads.
         self.blocks = transformers.FlavaImageCodebook(transformers.FlavaImageCodebookConfig(**self.sizes)).blocks
@@ -688,11 +834,6 @@ class MMETPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
-    # Statistics that half precision would round away, and centroids that must stay where they were fitted.
-    _keep_in_fp32_modules_strict = [  # noqa: RUF012
-        *(f"bnneck.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
-        "image_codebook.centroids",
-    ]
     _auto_classes = {"AutoModel": None}  # noqa: RUF012
     """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
 
@@ -743,14 +884,15 @@ class MMETPreTrainedModel(PreTrainedModel):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As in the base class, which lets every weight require a gradient: the BNNeck's bias is frozen again."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
-        for module in model.modules():
-            if isinstance(module, MMETIdentityHead):
-                module.freeze_bias()
-        return loaded
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, use_safetensors: bool | None = None, **kwargs):
+        """
+        As in the base class, from safetensors alone: reading a pickle may run code of whoever wrote it.
+
+        Raises:
+            ValueError: for a folder with other weights alone, or `use_safetensors=False`.
+        """
+        check_safe_weights(pretrained_model_name_or_path, use_safetensors)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
 
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -782,6 +924,22 @@ class MMETPreTrainedModel(PreTrainedModel):
         """
         resize_image_geometry(self, image_size, patch_stride)
         return self
+
+
+def check_safe_weights(name_or_path: str | os.PathLike | None, use_safetensors: bool | None):
+    """Raise `ValueError` where weights would have to be read from something else than safetensors."""
+    expected = "weights are read as safetensors alone, for other formats can run code"
+    if use_safetensors is False:
+        raise ValueError(f"{expected}: leave out use_safetensors=False")
+    folder = Path(name_or_path) if name_or_path is not None else None
+    if folder is None or not folder.is_dir() or any(folder.rglob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+    if pickles:
+        raise ValueError(
+            f"{expected}: expected model.safetensors in {folder}, received {', '.join(pickles)}; save the model again "
+            "with save_pretrained where you trust these files"
+        )
 
 
 class MMETImageModel(MMETPreTrainedModel):
@@ -847,6 +1005,8 @@ class MMETImageModel(MMETPreTrainedModel):
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
             read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
         """
+        if bool_masked_pos is not None and can_read_values(bool_masked_pos):
+            check_values(*not_masks(bool_masked_pos=bool_masked_pos))
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
         return self.encoder(hidden_states, read_positions=read_positions, **kwargs)
 
@@ -907,19 +1067,28 @@ class MMETTextModel(MMETPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         read_positions: torch.Tensor | int | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`): Tokens; [CLS_T] is the first.
+            input_ids (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Tokens; [CLS_T] is the
+                first.
             attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
                 padding.
             read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`, *optional*): Word
+                embeddings in the place of `input_ids`, as `get_input_embeddings()` gives them: without positions.
         """
-        return self.encoder(self.embeddings(input_ids), attention_mask, read_positions, **kwargs)
+        words, name = choose_words(input_ids, inputs_embeds)
+        if words is None:
+            raise ValueError("expected input_ids or inputs_embeds, received neither")
+        check_captions(self.config, words, attention_mask, name)
+        check_tokens(self.config, words, attention_mask)
+        return self.encoder(self.embeddings(words), attention_mask, read_positions, **kwargs)
 
 
 class MMETMultimodalModel(MMETPreTrainedModel):
@@ -953,6 +1122,10 @@ class MMETMultimodalModel(MMETPreTrainedModel):
             read_positions: Which final states are wanted, as in [`MMETTransformer`] ([CLS_M] is position 0); all when
                 not given.
         """
+        check_shape("hidden_states", hidden_states, None, None, self.config.hidden_size)
+        check_shape("attention_mask", attention_mask, *hidden_states.shape[:2])
+        if attention_mask is not None and can_read_values(attention_mask):
+            check_values(*not_masks(attention_mask=attention_mask))
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if attention_mask is not None:
@@ -1024,6 +1197,73 @@ class MMETCompositeModel(MMETPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.base_model.text_model.set_input_embeddings(value)
 
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Images for contrastive use: `pooler_output` is the projected [CLS_I] `(batch_size, projection_dim)`, not
+        normalised; the rest is the image encoder's.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): Normalised images.
+            interpolate_pos_encoding: Whether images of another size than configured are accepted.
+        """
+        kwargs |= {"interpolate_pos_encoding": interpolate_pos_encoding, "return_dict": True}
+        output = self.base_model.image_model(pixel_values, **kwargs)
+        return with_pooler_output(output, self.base_model.image_projection(output.pooler_output))
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Captions for contrastive use: `pooler_output` is the projected [CLS_T] `(batch_size, projection_dim)`, not
+        normalised; the rest is the text encoder's.
+
+        Args:
+            input_ids, attention_mask, inputs_embeds: As in [`MMETTextModel`].
+        """
+        kwargs |= {"inputs_embeds": inputs_embeds, "return_dict": True}
+        output = self.base_model.text_model(input_ids, attention_mask, **kwargs)
+        return with_pooler_output(output, self.base_model.text_projection(output.pooler_output))
+
+    @can_return_tuple
+    def get_multimodal_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        text_present: torch.BoolTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        """
+        Whatever modalities are there: `pooler_output` is h_CLS,M `(batch_size, hidden_size)`, the rest is the
+        multimodal encoder's. Arguments as in [`MMETModel`].
+        """
+        output = self.base_model(
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            image_present=image_present,
+            text_present=text_present,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+            return_dict=True,
+        ).multimodal_output
+        return with_pooler_output(output, output.pooler_output)
+
     def _records_states(self, **kwargs) -> bool:
         """Whether hidden states or attentions are asked for, by an argument or the configuration of an encoder."""
         encoders = (self.base_model.image_model, self.base_model.text_model, self.base_model.multimodal_model)
@@ -1043,6 +1283,7 @@ class MMETModel(MMETCompositeModel):
     """
 
     base_model_prefix = "mmet"
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012
 
     def __init__(self, config: MMETConfig):
@@ -1075,33 +1316,22 @@ class MMETModel(MMETCompositeModel):
 
     def encode_texts(
         self,
-        input_ids: torch.LongTensor | None,
+        words: torch.Tensor | None,
         attention_mask: torch.LongTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput | None:
-        """The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none."""
-        return encode_present(self.text_model, text_present, input_ids, attention_mask, **kwargs)
+        """
+        The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none.
 
-    def get_image_features(
-        self, pixel_values: torch.FloatTensor, interpolate_pos_encoding: bool = False
-    ) -> torch.FloatTensor:
-        """Projected [CLS_I] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
-        output = self.image_model(
-            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, read_positions=CLASS_TOKEN
-        )
-        return self.image_projection(output.pooler_output)
+        `words` are token ids `(B, L)` or embeddings in their place `(B, L, D)`.
+        """
 
-    def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
-    ) -> torch.FloatTensor:
-        """Projected [CLS_T] `(batch_size, projection_dim)`, for contrastive use; not normalised."""
-        output = self.text_model(input_ids, attention_mask, read_positions=CLASS_TOKEN)
-        return self.text_projection(output.pooler_output)
+        def encoder(words, attention_mask, **kwargs):
+            name = "inputs_embeds" if words.is_floating_point() else "input_ids"
+            return self.text_model(**{name: words}, attention_mask=attention_mask, **kwargs)
 
-    def get_multimodal_features(self, **inputs) -> torch.FloatTensor:
-        """h_CLS,M `(batch_size, hidden_size)` of whatever modalities are there; arguments as in `forward`."""
-        return self(**inputs, read_positions=CLASS_TOKEN, return_dict=True).multimodal_embeds
+        return encode_present(encoder, text_present, words, attention_mask, **kwargs)
 
     def fuse(
         self,
@@ -1148,6 +1378,7 @@ class MMETModel(MMETCompositeModel):
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
         read_positions: torch.Tensor | int | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETModelOutput:
         r"""
@@ -1163,15 +1394,19 @@ class MMETModel(MMETCompositeModel):
                 Which samples have an image, a text; all of them when not given.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
             read_positions: Which of `multimodal_embeds` are wanted, as in [`MMETMultimodalModel`]; all when not given.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
-            ValueError: when there is no modality at all, for the batch or for a sample.
+            ValueError: when there is no modality at all, for the batch or for a sample, or an input has another shape,
+                dtype or values than it says above.
         """
-        check_modalities(pixel_values, input_ids, image_present, text_present)
+        words, name = choose_words(input_ids, inputs_embeds)
+        captions = ((words, attention_mask, name),)
+        check_modalities(self.config, pixel_values, captions, image_present, text_present, interpolate_pos_encoding)
         image_output = self.encode_images(
             pixel_values, bool_masked_pos, image_present, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
         )
-        text_output = self.encode_texts(input_ids, attention_mask, text_present, **kwargs)
+        text_output = self.encode_texts(words, attention_mask, text_present, **kwargs)
         multimodal_output = self.fuse(
             states_of(image_output),
             states_of(text_output),
@@ -1191,28 +1426,67 @@ class MMETModel(MMETCompositeModel):
         )
 
 
+def with_pooler_output(output: MMETEncoderOutput, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
+    """An encoder's output as transformers' `get_..._features` return it."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=output.last_hidden_state,
+        pooler_output=pooler_output,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+    )
+
+
 def check_modalities(
-    image: torch.Tensor | None,
-    text: torch.Tensor | None,
+    config: MMETConfig,
+    pixel_values: torch.Tensor | None,
+    captions: tuple[tuple[torch.Tensor | None, torch.Tensor | None, str], ...],
     image_present: torch.Tensor | None,
     text_present: torch.Tensor | None,
-):
-    """Raise `ValueError` unless there is a sample, the inputs are of one batch and each sample has image or text."""
-    if image is None and text is None:
+    interpolate_pos_encoding: bool = False,
+) -> int:
+    """
+    The number of samples of a batch.
+
+    Args:
+        captions: Token ids or embeddings, their attention mask and their argument's name, for each kind of captions.
+
+    Raises:
+        ValueError: for inputs of other shapes than the encoders read, no sample, inputs of several batches, or a
+            sample with neither image nor text.
+    """
+    inputs = {"pixel_values": pixel_values} | {name: words for words, _, name in captions}
+    inputs = {name: value for name, value in inputs.items() if value is not None}
+    if not inputs:
         raise ValueError("no modality at all: give pixel_values, input_ids or both")
-    inputs = {"pixel_values": image, "input_ids": text, "image_present": image_present, "text_present": text_present}
-    sizes = {name: len(value) for name, value in inputs.items() if value is not None}
-    if len(set(sizes.values())) > 1:
+    if any(value.numel() == 0 for value in inputs.values()):
+        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+        raise ValueError(f"expected at least one sample, received an empty batch: {shapes}")
+    if pixel_values is not None:
+        check_images(config.image_config, pixel_values, interpolate_pos_encoding)
+    for words, attention_mask, name in captions:
+        if words is not None:
+            check_captions(config.text_config, words, attention_mask, name)
+    batch_size = next(iter(inputs.values())).shape[0]
+    if any(value.shape[0] != batch_size for value in inputs.values()):
+        sizes = {name: value.shape[0] for name, value in inputs.items()}
         raise ValueError(f"expected inputs of one batch, received {sizes} samples")
-    if 0 in sizes.values():
-        raise ValueError("expected at least one sample, received an empty batch")
-    # A modality that was not given, or given without a mask, needs no look at values.
-    if torch.compiler.is_compiling() or any(
-        given is not None and present is None for given, present in ((image, image_present), (text, text_present))
-    ):
+    check_shape("image_present", image_present, batch_size)
+    check_shape("text_present", text_present, batch_size)
+    given = {"image_present": image_present} if pixel_values is not None else {}
+    given |= {"text_present": text_present} if len(inputs) > len(given) else {}
+    check_presence(**given)
+    return batch_size
+
+
+def check_presence(**present: torch.Tensor | None):
+    """Raise `ValueError` unless each sample has one of the modalities given, by their `(B,)` masks (`None`: all)."""
+    masks = [mask for mask in present.values() if mask is not None]
+    if not masks or not can_read_values(masks[0]):
         return
-    masks = [present.bool() for given, present in ((image, image_present), (text, text_present)) if given is not None]
-    neither = (~torch.stack(masks).any(dim=0)).nonzero().flatten().tolist()
+    check_values(*not_masks(**present))
+    if len(masks) < len(present):
+        return
+    neither = (~torch.stack([mask.bool() for mask in masks]).any(dim=0)).nonzero().flatten().tolist()
     if neither:
         raise ValueError(f"samples {neither} have neither an image nor a text (image_present, text_present)")
 
@@ -1222,6 +1496,9 @@ def encode_present(
 ) -> MMETEncoderOutput | None:
     """
     `encoder(*inputs, **kwargs)`, run on the samples that are present alone.
+
+    A compiled or exported graph cannot depend on how many these are: there the encoder reads all samples, with
+    neutral inputs for the absent ones.
 
     Args:
         encoder: Image or text encoder.
@@ -1233,13 +1510,28 @@ def encode_present(
     """
     if inputs[0] is None:
         return None
-    rows = None if present is None else present.bool().nonzero().flatten()
-    if rows is None or len(rows) == len(present):
+    if present is None:
+        return encoder(*inputs, **kwargs, return_dict=True)
+    present = present.bool()
+    if torch.compiler.is_compiling():
+        # Ones in the masks: attention must have something to look at.
+        neutral = [_fill_rows(value, ~present, 0 if place == 0 else 1) for place, value in enumerate(inputs)]
+        output = encoder(*neutral, **kwargs, return_dict=True)
+        return MMETEncoderOutput(**{name: _fill_rows(value, ~present, 0) for name, value in output.items()})
+    rows = present.nonzero().flatten()
+    if len(rows) == len(present):
         return encoder(*inputs, **kwargs, return_dict=True)
     if not len(rows):
         return None
     output = encoder(*(given if given is None else given[rows] for given in inputs), **kwargs, return_dict=True)
     return MMETEncoderOutput(**{name: _put_rows(value, rows, len(present)) for name, value in output.items()})
+
+
+def _fill_rows(value: torch.Tensor | tuple | None, rows: torch.Tensor, fill: int):
+    """A batch `(B, ...)`, or each tensor of a tuple, with `fill` where `rows` `(B,)` is True."""
+    if isinstance(value, tuple):
+        return tuple(_fill_rows(item, rows, fill) for item in value)
+    return value if value is None else value.masked_fill(rows.reshape(-1, *[1] * (value.dim() - 1)), fill)
 
 
 def _put_rows(value: torch.Tensor | int | None, rows: torch.Tensor, batch_size: int):
@@ -1260,7 +1552,7 @@ def join_masks(masks: list[torch.Tensor | None], states: list[torch.Tensor]) -> 
         return None
     return torch.cat(
         [
-            torch.ones(part.shape[:2], dtype=torch.long, device=part.device) if mask is None else mask.long()
+            torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) if mask is None else mask.bool()
             for mask, part in zip(masks, states, strict=True)
         ],
         dim=1,
@@ -1282,6 +1574,93 @@ def cut_padding(
     length = length or read.shape[1]  # a mask without any token hides nothing that could be told from padding
     cut = [value if value is None else value[:, :length] for value in (attention_mask, input_ids, mlm_labels)]
     return cut[0], cut[1], cut[2]
+
+
+def count_targets(
+    batch_size: int,
+    present: tuple[torch.Tensor | None, torch.Tensor | None],
+    pixel_values: torch.Tensor | None,
+    input_ids: torch.Tensor | None,
+    input_ids_masked: torch.Tensor | None,
+    bool_masked_pos: torch.Tensor | None,
+    mlm_labels: torch.Tensor | None,
+    itm_labels: torch.Tensor | None,
+    **others: torch.Tensor | None,
+) -> dict[str, torch.Tensor | int]:
+    """How many pairs, masked positions and known pairs the losses of this batch have, and how many views at most."""
+    paired = pixel_values is not None and (input_ids is not None or input_ids_masked is not None)
+    masks = [mask.bool() for mask in present if mask is not None]
+    some = next(value for value in (pixel_values, input_ids, input_ids_masked) if value is not None)
+    both = torch.stack(masks).all(dim=0) if masks else some.new_ones(batch_size, dtype=torch.bool)
+    read = both & (itm_labels == 1) if paired and itm_labels is not None else both
+    counts = {"pairs": both.sum() if paired else 0, "masked_patches": 0, "masked_tokens": 0, "known_pairs": 0}
+    if bool_masked_pos is not None:
+        counts["masked_patches"] = (bool_masked_pos.bool() & read[:, None]).sum()
+    if mlm_labels is not None:
+        counts["masked_tokens"] = ((mlm_labels != IGNORE_INDEX) & read[:, None]).sum()
+    if itm_labels is not None:
+        counts["known_pairs"] = (both & (itm_labels != IGNORE_INDEX)).sum()
+    return counts | {"views": batch_size + counts["pairs"]}
+
+
+def check_targets(
+    config: MMETConfig,
+    pixel_values: torch.Tensor | None,
+    bool_masked_pos: torch.Tensor | None,
+    mim_labels: torch.Tensor | None,
+    input_ids_masked: torch.Tensor | None,
+    mlm_labels: torch.Tensor | None,
+    batch_size: int,
+    itm_labels: torch.Tensor | None,
+    person_labels: torch.Tensor | None,
+    person_ids: torch.Tensor | None,
+):
+    """Raise `ValueError` unless masks and labels fit what they belong to, and hold classes that exist."""
+    if pixel_values is None:
+        bool_masked_pos = mim_labels = None
+    else:
+        rows, columns = config.image_config.grid_of(*pixel_values.shape[-2:])
+        check_shape("bool_masked_pos", bool_masked_pos, batch_size, rows * columns)
+        check_shape("mim_labels", mim_labels, batch_size, rows * columns)
+    if input_ids_masked is None:
+        mlm_labels = None
+    else:
+        check_shape("mlm_labels", mlm_labels, *input_ids_masked.shape)
+    check_integers(mim_labels=mim_labels, mlm_labels=mlm_labels)
+    check_sample_labels(batch_size, itm_labels=itm_labels, person_labels=person_labels, person_ids=person_ids)
+    given = [
+        value for value in (bool_masked_pos, mim_labels, mlm_labels, itm_labels, person_labels) if value is not None
+    ]
+    if not given or not can_read_values(given[0]):
+        return
+    wrong = not_masks(bool_masked_pos=bool_masked_pos)
+    wrong += not_classes("mlm_labels", mlm_labels, config.text_config.vocab_size)
+    wrong += not_classes("itm_labels", itm_labels, 2)
+    wrong += not_classes("person_labels", person_labels, config.num_identities)
+    if mim_labels is not None and bool_masked_pos is not None:
+        expected = f"in [0, {config.codebook_size}) where masked"
+        wrong.append(
+            ("mim_labels", expected, mim_labels, outside(mim_labels, config.codebook_size) & bool_masked_pos.bool())
+        )
+    check_values(*wrong)
+
+
+def check_sample_labels(batch_size: int, **labels: torch.Tensor | None):
+    """Raise `ValueError` unless labels, where given, are integers `(B,)`."""
+    check_integers(**labels)
+    for name, value in labels.items():
+        check_shape(name, value, batch_size)
+
+
+def not_classes(
+    name: str, labels: torch.Tensor | None, num_classes: int
+) -> list[tuple[str, str, torch.Tensor, torch.Tensor]]:
+    """What [`check_values`] is to look for in labels: neither classes (0: of any number) nor `IGNORE_INDEX`."""
+    if labels is None:
+        return []
+    wrong = (labels < 0) if num_classes == 0 else outside(labels, num_classes)
+    expected = "of at least 0" if num_classes == 0 else f"in [0, {num_classes})"
+    return [(name, f"{expected}, or {IGNORE_INDEX} for unknown", labels, wrong & (labels != IGNORE_INDEX))]
 
 
 def check_pooled_modality(pooling: str, name: str, given: torch.Tensor | None, present: torch.Tensor | None):
@@ -1362,26 +1741,64 @@ class MMETMatchingHead(nn.Module):
         return self.classifier(torch.tanh(self.dense(cls_state)))
 
 
+class MMETBNNeck(nn.BatchNorm1d):
+    """
+    Batch norm without a bias, in float32 (Luo et al., "Bag of Tricks", 2019).
+
+    A neck whose weight is frozen, as PEFT freezes it, keeps its statistics too and normalises with them in training:
+    an adapter saves weights alone, and would come back to other statistics than it was trained with.
+    """
+
+    def __init__(self, num_features: int):
+        super().__init__(num_features)
+        self.register_parameter("bias", None)
+
+    def reset_parameters(self):
+        """As in the base class, with or without a bias."""
+        self.reset_running_stats()
+        init.ones_(self.weight)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features `(B, D)` of any dtype to float32 `(B, D)`."""
+        features = features.to(self.weight.dtype)
+        if self.training and not self.weight.requires_grad:
+            return F.batch_norm(features, self.running_mean, self.running_var, self.weight, eps=self.eps).float()
+        return super().forward(features).float()
+
+
+class MMETIdentityClassifier(nn.Linear):
+    """Scores of the training identities, without a bias and in float32 whatever the weights are stored in."""
+
+    def __init__(self, hidden_size: int, num_identities: int):
+        super().__init__(hidden_size, num_identities, bias=False)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings `(B, D)` to float32 `(B, num_identities)`."""
+        with maybe_autocast(embeddings.device.type, enabled=False):
+            return F.linear(embeddings.float(), self.weight.float())
+
+
 class MMETIdentityHead(nn.Module):
     """
-    BNNeck (Luo et al., "Bag of Tricks", 2019) and a bias-free classifier.
+    BNNeck and classifier.
 
-    The embedding is the feature after batch norm, whose bias stays at 0. Classifier, triplet and retrieval all use
-    it, as the paper's released code does.
+    The embedding is the feature after batch norm. Classifier, triplet and retrieval all use it, as the paper's
+    released code does.
     """
 
     def __init__(self, hidden_size: int, num_identities: int):
         super().__init__()
-        self.bnneck = nn.BatchNorm1d(hidden_size)
-        self.freeze_bias()
-        self.classifier = nn.Linear(hidden_size, num_identities, bias=False) if num_identities else None
+        self.bnneck = MMETBNNeck(hidden_size)
+        self.classifier = MMETIdentityClassifier(hidden_size, num_identities) if num_identities else None
 
-    def freeze_bias(self):
-        """Keep the bias of the batch norm where it is, at 0."""
-        self.bnneck.bias.requires_grad_(False)
+    @property
+    def is_trained(self) -> bool:
+        """Whether batch norm has seen a batch. A new one only scales: normalised, an embedding is the feature."""
+        batches = self.bnneck.num_batches_tracked
+        return batches.is_meta or bool(batches)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`."""
+        """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`, in float32."""
         embeddings = self.bnneck(features)
         return embeddings, self.classifier(embeddings) if self.classifier is not None else None
 
@@ -1396,28 +1813,42 @@ def losses_span_processes(module: nn.Module) -> bool:
     return module.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def gather_integers(values: list[int], device: torch.device) -> list[list[int]]:
-    """The `values` of each process, in the order of their ranks; every process must give equally many."""
-    own = torch.tensor(values, device=device)
+def exchange_counts(
+    inputs: dict[str, torch.Tensor | None], counts: dict[str, torch.Tensor | int], device: torch.device
+) -> dict[str, list[int]]:
+    """
+    The `counts` of each process, in the order of their ranks: the one exchange of a step whose result is looked at.
+
+    Raises:
+        ValueError: on every process, where some processes have an input that others lack. They would compute other
+            losses and wait for each other for ever.
+    """
+    own = [int(value is not None) for value in inputs.values()] + list(counts.values())
+    own = torch.stack([torch.as_tensor(value, dtype=torch.long, device=device).reshape(()) for value in own])
     gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, own)
-    return torch.stack(gathered).tolist()
+    rows = torch.stack(gathered).tolist()
+    given = [row[: len(inputs)] for row in rows]
+    if any(row != given[0] for row in given):
+        held = "; ".join(
+            f"process {rank} has {', '.join(name for name, there in zip(inputs, row, strict=True) if there) or 'none'}"
+            for rank, row in enumerate(given)
+        )
+        raise ValueError(f"expected batches of one kind on all processes, received different inputs: {held}")
+    return {name: [row[len(inputs) + place] for row in rows] for place, name in enumerate(counts)}
 
 
-def count_per_process(count: int, device: torch.device) -> list[int]:
-    """The `count` of each process, in the order of their ranks."""
-    return [received for (received,) in gather_integers([count], device)]
-
-
-def mean_count(count: int, device: torch.device) -> float:
+def mean_count(counts: dict[str, list[int]] | None, name: str, own: int) -> float:
     """
-    What each process divides its sum over `count` items by: the mean of all processes' counts (1 where all are 0).
+    What a process divides its sum over `own` items by: the mean of all processes' counts (1 where all are 0).
 
     The mean of the quotients over the processes, which is what data-parallel training makes of their gradients, is
-    then the mean over all items of all processes, however unevenly these are spread.
+    then the mean over all items of all processes, however unevenly these are spread. `counts` are those of
+    [`exchange_counts`], `None` where losses do not span processes.
     """
-    counts = count_per_process(count, device)
-    return sum(counts) / len(counts) or 1
+    if counts is None:
+        return max(own, 1)
+    return sum(counts[name]) / len(counts[name]) or 1
 
 
 def own_rows(counts: list[int]) -> slice:
@@ -1454,30 +1885,51 @@ def gather_rows(rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
 
     Args:
         rows: `(counts[rank], ...)`, own rows; the number may differ between processes, the other dimensions may not.
-        counts: the number of rows of each process ([`count_per_process`]).
+        counts: the number of rows of each process ([`exchange_counts`]).
     """
     return _GatherRows.apply(rows, counts) if any(counts) else rows
 
 
-def check_same_inputs(device: torch.device, **inputs: torch.Tensor | None):
+def gather_views(
+    features: torch.Tensor, labels: torch.Tensor, max_views: list[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Raise `ValueError`, on every process, where some processes have an input that others lack.
+    As [`gather_rows`], where other processes only know that this one has at most `max_views[rank]` rows.
 
-    They would compute other losses and wait for each other for ever.
+    Returns:
+        Features and labels of all processes, and which of these rows are this process's own `(num_rows,)`.
     """
-    names = list(inputs)
-    given = gather_integers([int(value is not None) for value in inputs.values()], device)
-    if any(row != given[0] for row in given):
-        held = "; ".join(
-            f"process {rank} has {', '.join(name for name, there in zip(names, row, strict=True) if there) or 'none'}"
-            for rank, row in enumerate(given)
-        )
-        raise ValueError(f"expected batches of one kind on all processes, received different inputs: {held}")
+    missing = max_views[dist.get_rank()] - len(labels)
+    features = gather_rows(F.pad(features, (0, 0, 0, missing)), max_views)
+    labels = gather_rows(F.pad(labels, (0, missing), value=_NO_VIEW), max_views)
+    own = torch.zeros_like(labels, dtype=torch.bool)
+    own[own_rows(max_views)] = True
+    there = labels != _NO_VIEW
+    return features[there], labels[there], own[there]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Losses
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+class _ClampLogitScale(torch.autograd.Function):
+    """
+    `logit_scale` within its bounds. Outside of them a gradient passes where it leads back.
+
+    With the gradient of `clamp`, which is 0 there, a temperature out of bounds would never move again.
+    """
+
+    @staticmethod
+    def forward(ctx, logit_scale: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(logit_scale < MIN_LOGIT_SCALE, logit_scale > MAX_LOGIT_SCALE)
+        return logit_scale.clamp(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        below, above = ctx.saved_tensors
+        leads_away = (below & (gradient > 0)) | (above & (gradient < 0))  # a step goes against the gradient
+        return gradient.masked_fill(leads_away, 0)
 
 
 def identity_contrastive_loss(
@@ -1490,26 +1942,29 @@ def identity_contrastive_loss(
     L_GC: symmetric cross-entropy between images and texts, where all of one person's are positives.
 
     With `person_ids` the target of a row is uniform over the columns of the same person, so that no pair of one
-    person ever is a negative; without, only the diagonal is positive (CLIP, FLAVA).
+    person ever is a negative; without, only the diagonal is positive (CLIP, FLAVA). Computed in float32, under
+    autocast too.
 
     Args:
         image_features, text_features: `(B, D)`, normalised here.
-        logit_scale: `(1,)`, logarithm of the inverse temperature; clamped to ln(100), as CLIP does.
+        logit_scale: `(1,)`, logarithm of the inverse temperature; read within 0 and ln(100), as FLAVA does.
         person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
 
     Returns:
         The loss (0 for no pair at all) and `(B, B)` logits, images in rows.
     """
-    image_features, text_features = F.normalize(image_features.float()), F.normalize(text_features.float())
-    logits = logit_scale.float().clamp(max=math.log(100)).exp() * image_features @ text_features.T
-    if not len(logits):
-        return logits.sum(), logits  # a mean over nothing would be NaN
-    positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    if person_ids is not None:
-        same_person = person_ids[:, None] == person_ids[None, :]
-        positive = positive | (same_person & (person_ids >= 0)[:, None])
-    targets = positive.float() / positive.sum(dim=1, keepdim=True)
-    loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    with maybe_autocast(image_features.device.type, enabled=False):
+        image_features = F.normalize(image_features.float(), eps=_SMALLEST_NORM)
+        text_features = F.normalize(text_features.float(), eps=_SMALLEST_NORM)
+        logits = _ClampLogitScale.apply(logit_scale.float()).exp() * image_features @ text_features.T
+        if not len(logits):
+            return logits.sum(), logits  # a mean over nothing would be NaN
+        positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        if person_ids is not None:
+            same_person = person_ids[:, None] == person_ids[None, :]
+            positive = positive | (same_person & (person_ids >= 0)[:, None])
+        targets = positive.float() / positive.sum(dim=1, keepdim=True)
+        loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
     return loss, logits
 
 
@@ -1519,48 +1974,74 @@ def batch_hard_triplet_loss(
     """
     L_triplet (Eq. 2) with the hardest positive and negative of the batch (Hermans et al., 2017).
 
+    Distances are taken between float32 differences, under autocast too: |a|^2 + |b|^2 - 2 a.b would round away the
+    distance of two images of one person that lie close together.
+
     Args:
         embeddings: `(B, D)`.
-        labels: `(B,)` person labels.
+        labels: `(B,)` person labels; negative ones are unknown persons, who take no part.
         margin: m of Eq. 2; `None` is the soft margin log(1 + exp(d_ap - d_an)).
         normalize: Whether distances are taken between L2-normalised embeddings.
 
     Returns:
         The mean over anchors that have both a positive and a negative; 0 when there is none.
     """
-    embeddings = embeddings.float()
     if not len(embeddings):
-        return embeddings.sum()  # no anchor at all: amax below knows no maximum of nothing
-    if normalize:
-        embeddings = F.normalize(embeddings)
-    squared_norms = embeddings.square().sum(dim=1)
-    squared = squared_norms[:, None] + squared_norms[None, :] - 2 * embeddings @ embeddings.T
-    distances = squared.clamp(min=1e-12).sqrt()  # the gradient of sqrt at 0 is infinite
+        return embeddings.float().sum()  # argmax needs a column
+    known = labels >= 0
     same_person = labels[:, None] == labels[None, :]
-    positive = same_person & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    anchor = positive.any(dim=1) & (~same_person).any(dim=1)
-    hardest_positive = distances.masked_fill(~positive, -math.inf).amax(dim=1)
-    hardest_negative = distances.masked_fill(same_person, math.inf).amin(dim=1)
-    # where, not indexing: shapes stay fixed, and a batch without anchors gives a zero that still has a gradient.
-    gap = torch.where(anchor, hardest_positive - hardest_negative, 0.0)
+    positive = same_person & known & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    negative = ~same_person & known[:, None] & known
+    anchor = positive.any(dim=1) & negative.any(dim=1)
+    with maybe_autocast(embeddings.device.type, enabled=False):
+        embeddings = embeddings.float()
+        if normalize:
+            embeddings = F.normalize(embeddings, eps=_SMALLEST_NORM)
+        distances = torch.cdist(embeddings.detach(), embeddings.detach(), compute_mode="donot_use_mm_for_euclid_dist")
+        hardest_positive = distances.masked_fill(~positive, -math.inf).argmax(dim=1)
+        hardest_negative = distances.masked_fill(~negative, math.inf).argmin(dim=1)
+        # The gradient of the norm is 0 for two equal embeddings.
+        gap = torch.linalg.vector_norm(embeddings - embeddings[hardest_positive], dim=1)
+        gap = gap - torch.linalg.vector_norm(embeddings - embeddings[hardest_negative], dim=1)
     terms = F.softplus(gap) if margin is None else F.relu(gap + margin)
-    terms = torch.where(anchor, terms, 0.0)
-    return terms.sum() / anchor.sum().clamp(min=1)
+    # where, not indexing: shapes stay fixed, and a batch without anchors gives a zero that still has a gradient.
+    return torch.where(anchor, terms, 0.0).sum() / anchor.sum().clamp(min=1)
 
 
-def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, span_processes: bool = False) -> torch.Tensor:
-    """
-    Mean cross-entropy over `(M, C)` logits; 0 that still has a gradient when M is 0 (no masked position).
-
-    With `span_processes`, M may differ between processes and the mean of their results is the mean over all positions.
-    """
-    count = mean_count(len(labels), labels.device) if span_processes else max(len(labels), 1)
-    return F.cross_entropy(logits.float(), labels, reduction="sum") / count
+def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, count: float) -> torch.Tensor:
+    """Cross-entropy of `(M, C)` logits summed and divided by `count`; 0 that still has a gradient when M is 0."""
+    return F.cross_entropy(logits.float(), labels.long(), reduction="sum") / count
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Pretraining
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+class OptionalLabels:
+    """
+    A `forward` whose labels are all optional, for `Trainer` too.
+
+    `Trainer` looks at the `forward` of a model's class: each argument with "label" in its name counts as one that all
+    batches have, and where one lacks there is no `eval_loss`. Seen from the class there are no such arguments here, so
+    that the loss of whatever labels a batch has is the one; seen from a model the signature is complete.
+    """
+
+    def __init__(self, forward: Callable):
+        self.forward = forward
+
+        @functools.wraps(forward)
+        def without_labels(model, *args, **kwargs):
+            return forward(model, *args, **kwargs)
+
+        signature = inspect.signature(forward)
+        parameters = [parameter for name, parameter in signature.parameters.items() if "label" not in name]
+        without_labels.__signature__ = signature.replace(parameters=parameters)
+        self.forward_of_class = without_labels
+
+    def __get__(self, model, owner=None):
+        # MethodType: torch.compile does not trace a function's own `__get__`.
+        return self.forward_of_class if model is None else types.MethodType(self.forward, model)
 
 
 class MMETForPreTraining(MMETCompositeModel):
@@ -1581,7 +2062,9 @@ class MMETForPreTraining(MMETCompositeModel):
     losses and gradients is that of one process with the whole batch. All processes must have the same inputs.
     """
 
-    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETModel"}  # noqa: RUF012
+    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETForReID"}  # noqa: RUF012
+    # Besides the BNNeck: a codebook whose codes must stay what they are.
+    _keep_in_fp32_modules_strict = [*_BNNECK, "image_codebook"]  # noqa: RUF012
     _tied_weights_keys = {  # noqa: RUF012
         "mlm_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
         "mmm_text_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
@@ -1610,6 +2093,7 @@ class MMETForPreTraining(MMETCompositeModel):
             )
         return embeddings
 
+    @OptionalLabels
     @can_return_tuple
     def forward(
         self,
@@ -1626,6 +2110,9 @@ class MMETForPreTraining(MMETCompositeModel):
         person_ids: torch.LongTensor | None = None,
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
+        return_loss: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForPreTrainingOutput:
         r"""
@@ -1655,52 +2142,74 @@ class MMETForPreTraining(MMETCompositeModel):
             image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): Which samples have
                 an image, a caption; all of them when not given. L_MMM, L_ITM and L_GC are of the samples with both,
                 L_ID and L_triplet of all (with `identity_pooling` of image or text: of those that have it).
+            interpolate_pos_encoding: Whether images of another size than configured are accepted.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
+            return_loss: Whether the losses that were computed are summed to `loss`.
 
         Raises:
-            ValueError: when there is no sample, a sample has no modality, the inputs are not of one batch, or L_MIM
-                or L_MMM lacks codes (`mim_labels` or a fitted codebook).
+            ValueError: when there is no sample, a sample has no modality, an input has another shape, dtype or values
+                than it says above, or L_MIM or L_MMM lacks codes (`mim_labels` or a fitted codebook).
         """
-        captions = input_ids if input_ids is not None else input_ids_masked
-        check_modalities(pixel_values, captions, image_present, text_present)
-        present = (image_present, text_present)
-        if losses_span_processes(self):
-            check_same_inputs(
-                self.device,
-                pixel_values=pixel_values,
-                input_ids=input_ids,
-                input_ids_masked=input_ids_masked,
-                bool_masked_pos=bool_masked_pos,
-                mlm_labels=mlm_labels,
-                itm_labels=itm_labels,
-                person_labels=person_labels,
-                person_ids=person_ids,
-            )
-        output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
+        input_ids, name = choose_words(input_ids, inputs_embeds)
         masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
+        batch_size = check_modalities(
+            self.config,
+            pixel_values,
+            ((input_ids, attention_mask, name), (input_ids_masked, masked_mask, "input_ids_masked")),
+            image_present,
+            text_present,
+            interpolate_pos_encoding,
+        )
+        labels = {"itm_labels": itm_labels, "person_labels": person_labels, "person_ids": person_ids}
+        check_targets(
+            self.config, pixel_values, bool_masked_pos, mim_labels, input_ids_masked, mlm_labels, batch_size, **labels
+        )
+        present = (image_present, text_present)
+        counts = None
+        if losses_span_processes(self):
+            inputs = {
+                "pixel_values": pixel_values,
+                "input_ids": input_ids,
+                "input_ids_masked": input_ids_masked,
+                "bool_masked_pos": bool_masked_pos,
+                "mlm_labels": mlm_labels,
+                **labels,
+            }
+            counts = exchange_counts(inputs, count_targets(batch_size, present, **inputs), self.device)
+        output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         if not self._records_states(**kwargs):
             masked_mask, input_ids_masked, mlm_labels = cut_padding(masked_mask, input_ids_masked, mlm_labels)
             attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
+        image_kwargs = {**kwargs, "interpolate_pos_encoding": interpolate_pos_encoding}
         if pixel_values is None:
-            self._masked_language_modeling(output, input_ids_masked, masked_mask, mlm_labels, **kwargs)
+            self._masked_language_modeling(output, counts, input_ids_masked, masked_mask, mlm_labels, **kwargs)
         elif input_ids is None and input_ids_masked is None:
-            self._masked_image_modeling(output, pixel_values, bool_masked_pos, mim_labels, **kwargs)
+            self._masked_image_modeling(output, counts, pixel_values, bool_masked_pos, mim_labels, **image_kwargs)
         else:
             captions = (input_ids_masked, mlm_labels, masked_mask)
             captions = captions if input_ids_masked is not None else (input_ids, None, attention_mask)
             inputs = (pixel_values, bool_masked_pos, mim_labels, *captions, itm_labels)
-            self._masked_multimodal_modeling(output, present, *inputs, **kwargs)
+            self._masked_multimodal_modeling(output, counts, present, *inputs, **image_kwargs)
         person_ids = person_ids if person_ids is not None else person_labels
         self._clean_objectives(
-            output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
+            output,
+            counts,
+            pixel_values,
+            input_ids,
+            attention_mask,
+            person_labels,
+            person_ids,
+            present,
+            **image_kwargs,
         )
         # Built anew: the fields of a ModelOutput come in the order of assignment, and the loss is to be the first.
-        return replace(output, loss=weighted_sum(self.config, output.losses))
+        return replace(output, loss=weighted_sum(self.config, output.losses) if return_loss else None)
 
     def _wants(self, *names: str) -> bool:
         """Whether any of the losses has a weight."""
         return any(getattr(self.config, f"{name}_weight") > 0 for name in names)
 
-    def _masked_image_modeling(self, output, pixel_values, bool_masked_pos, mim_labels, **kwargs):
+    def _masked_image_modeling(self, output, counts, pixel_values, bool_masked_pos, mim_labels, **kwargs):
         """L_MIM: the image encoder classifies the masked patches of unpaired images."""
         if bool_masked_pos is None or not self._wants("mim"):
             return
@@ -1709,10 +2218,10 @@ class MMETForPreTraining(MMETCompositeModel):
         image_output = self.mmet.encode_images(pixel_values, masked, read_positions=read, **kwargs)
         keep_recorded(output, image_masked_output=image_output)
         output.mim_logits, output.mim_codes, output.losses["mim"] = self._predict_codes(
-            self.mim_head, image_output.last_hidden_state, pixel_values, masked, mim_labels
+            self.mim_head, image_output.last_hidden_state, pixel_values, masked, mim_labels, counts
         )
 
-    def _masked_language_modeling(self, output, input_ids_masked, attention_mask, mlm_labels, **kwargs):
+    def _masked_language_modeling(self, output, counts, input_ids_masked, attention_mask, mlm_labels, **kwargs):
         """L_MLM: the text encoder predicts the masked tokens of unpaired captions."""
         if input_ids_masked is None or mlm_labels is None or not self._wants("mlm"):
             return
@@ -1720,12 +2229,13 @@ class MMETForPreTraining(MMETCompositeModel):
         text_output = self.mmet.encode_texts(input_ids_masked, attention_mask, read_positions=masked, **kwargs)
         keep_recorded(output, text_masked_output=text_output)
         output.mlm_logits, output.losses["mlm"] = self._predict_tokens(
-            self.mlm_head, text_output.last_hidden_state, mlm_labels[masked]
+            self.mlm_head, text_output.last_hidden_state, mlm_labels[masked], counts
         )
 
     def _masked_multimodal_modeling(
         self,
         output,
+        counts,
         present,
         pixel_values,
         bool_masked_pos,
@@ -1754,9 +2264,11 @@ class MMETForPreTraining(MMETCompositeModel):
         )
         # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
         matching = itm_labels == 1 if itm_labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
-        shape = (len(captions), self.config.image_config.num_patches)
-        patches = bool_masked_pos.bool() & matching[:, None] if wants_image else matching.new_zeros(shape)
-        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else captions.new_zeros(captions.shape)
+        rows, columns = self.config.image_config.grid_of(*pixel_values.shape[-2:])
+        no_tokens = matching.new_zeros(captions.shape[:2])
+        no_patches = matching.new_zeros(len(captions), rows * columns)
+        patches = bool_masked_pos.bool() & matching[:, None] if wants_image else no_patches
+        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else no_tokens
         class_token = matching.new_full((len(captions), 1), wants_itm)
         # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
         reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)
@@ -1766,18 +2278,17 @@ class MMETForPreTraining(MMETCompositeModel):
         reader = reader[reader > 0]
         if wants_image:
             output.mmm_image_logits, output.mmm_image_codes, output.losses["mmm_image"] = self._predict_codes(
-                self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels
+                self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels, counts
             )
         if wants_text:
             output.mmm_text_logits, output.losses["mmm_text"] = self._predict_tokens(
-                self.mmm_text_head, states[reader == 3], mlm_labels[tokens]
+                self.mmm_text_head, states[reader == 3], mlm_labels[tokens], counts
             )
         if wants_itm:
             output.itm_logits = self.itm_head(states[reader == 1])
             known = itm_labels != IGNORE_INDEX
-            output.losses["itm"] = masked_cross_entropy(
-                output.itm_logits[known], itm_labels[known].long(), losses_span_processes(self)
-            )
+            logits, labels = output.itm_logits[known], itm_labels[known]
+            output.losses["itm"] = masked_cross_entropy(logits, labels, mean_count(counts, "known_pairs", len(labels)))
 
     def _masked_states(
         self, output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions, **kwargs
@@ -1799,19 +2310,19 @@ class MMETForPreTraining(MMETCompositeModel):
         )
         return fused.last_hidden_state
 
-    def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels):
+    def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels, counts):
         """Logits, codes and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
         labels = mim_labels[masked] if mim_labels is not None else self.image_codebook(pixel_values, masked)
-        logits = head(patch_states)
-        return logits, labels, masked_cross_entropy(logits, labels, losses_span_processes(self))
+        logits, count = head(patch_states), mean_count(counts, "masked_patches", len(labels))
+        return logits, labels, masked_cross_entropy(logits, labels, count)
 
-    def _predict_tokens(self, head, token_states, labels):
+    def _predict_tokens(self, head, token_states, labels, counts):
         """Logits and loss of the masked tokens: `token_states` `(num_masked, D)`, `labels` `(num_masked,)`."""
-        logits = head(token_states)
-        return logits, masked_cross_entropy(logits, labels, losses_span_processes(self))
+        logits, count = head(token_states), mean_count(counts, "masked_tokens", len(labels))
+        return logits, masked_cross_entropy(logits, labels, count)
 
     def _clean_objectives(
-        self, output, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
+        self, output, counts, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
     ):
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
         contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
@@ -1832,26 +2343,30 @@ class MMETForPreTraining(MMETCompositeModel):
                 project_rows(self.mmet.image_projection, image_output, pairs),
                 project_rows(self.mmet.text_projection, text_output, pairs),
                 person_ids,
+                counts,
             )
         if identifies:
             paired = pixel_values is not None and input_ids is not None
             features, rows = self._identity_views(
-                output, image_output, text_output, attention_mask, present, paired, **kwargs
+                output, counts, image_output, text_output, attention_mask, present, paired, **kwargs
             )
-            identity_losses(self, output, features, person_labels[rows])
+            identity_losses(self, output, features, person_labels[rows], counts and counts["views"])
 
-    def _contrast(self, image_features, text_features, person_ids) -> tuple[torch.Tensor, torch.Tensor]:
+    def _contrast(self, image_features, text_features, person_ids, counts) -> tuple[torch.Tensor, torch.Tensor]:
         """L_GC of the pairs `(B, D)` of all processes, and the logits of the own images."""
-        if not losses_span_processes(self):
+        if self.training:  # so that no step leads far out of bounds, and no value from outside stays there
+            with torch.no_grad():
+                self.mmet.logit_scale.clamp_(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
+        if counts is None:
             return identity_contrastive_loss(image_features, text_features, self.mmet.logit_scale, person_ids)
-        counts = count_per_process(len(image_features), image_features.device)
-        features = gather_rows(torch.stack([image_features, text_features], dim=1), counts)
-        person_ids = gather_rows(person_ids, counts) if person_ids is not None else None
+        pairs = counts["pairs"]
+        features = gather_rows(torch.stack([image_features, text_features], dim=1), pairs)
+        person_ids = gather_rows(person_ids, pairs) if person_ids is not None else None
         loss, logits = identity_contrastive_loss(*features.unbind(dim=1), self.mmet.logit_scale, person_ids)
-        return loss, logits[own_rows(counts)]
+        return loss, logits[own_rows(pairs)]
 
     def _identity_views(
-        self, output, image_output, text_output, attention_mask, present, paired, **kwargs
+        self, output, counts, image_output, text_output, attention_mask, present, paired, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
@@ -1878,7 +2393,7 @@ class MMETForPreTraining(MMETCompositeModel):
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
         if self.training and self.config.modality_dropout > 0 and paired:
-            image_rows, text_rows = self._draw_dropped(*take_rows(rows_with_both(present), rows[0]))
+            image_rows, text_rows = self._draw_dropped(*take_rows(rows_with_both(present), rows[0]), counts)
             if len(image_rows):
                 fused = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)
                 views.append(fused.pooler_output)
@@ -1892,20 +2407,20 @@ class MMETForPreTraining(MMETCompositeModel):
                 rows.append(text_rows)
         return torch.cat(views), torch.cat(rows)
 
-    def _draw_dropped(self, pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw_dropped(self, pairs: torch.Tensor, counts) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Which of the pairs `(num_pairs,)` are seen again as the image alone, and which as the text alone.
 
         On several processes one draw is made among the pairs of all: processes with the same random state, as training
         starts them, drop what one process would.
         """
-        if not losses_span_processes(self):
-            shuffled = pairs[torch.randperm(len(pairs), device=pairs.device)]
-            return shuffled[: round(self.config.modality_dropout * len(pairs))].tensor_split(2)
-        counts = count_per_process(len(pairs), pairs.device)
-        own, total = own_rows(counts), sum(counts)
-        shuffled = torch.randperm(total, device=pairs.device)
+        total = pairs.shape[0] if counts is None else sum(counts["pairs"])
+        # Not randperm: inductor (torch 2.13) fails on a slice of one as an index.
+        shuffled = torch.rand(total, device=pairs.device).argsort()
         halves = shuffled[: round(self.config.modality_dropout * total)].tensor_split(2)
+        own = slice(0, total) if counts is None else own_rows(counts["pairs"])
+        if counts is None:
+            return tuple(pairs[half] for half in halves)
         return tuple(pairs[half[(half >= own.start) & (half < own.stop)] - own.start] for half in halves)
 
 
@@ -1940,31 +2455,38 @@ def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
     return MMETIdentityHead(pooled_config.hidden_size, config.num_identities)
 
 
-def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, labels: torch.Tensor):
+def identity_losses(
+    model: MMETPreTrainedModel,
+    output,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    max_views: list[int] | None = None,
+):
     """
     Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and their inputs.
 
     Where losses span processes, all of it is computed from the views of all processes, on each of them: batch norm
-    makes every embedding depend on every view. `output` has the embeddings and logits of the own views.
+    makes every embedding depend on every view. `max_views` says how many views each may have; `output` has the
+    embeddings and logits of the own ones.
     """
     config = model.config
-    own = slice(None)
-    if losses_span_processes(model):
-        counts = count_per_process(len(features), features.device)
-        features, labels, own = gather_rows(features, counts), gather_rows(labels, counts), own_rows(counts)
-    embeddings, logits = model.identity_head(features)
-    output.identity_embeds, output.identity_logits = embeddings[own], logits[own] if logits is not None else None
+    if max_views is None:
+        embeddings, logits = output.identity_embeds, output.identity_logits = model.identity_head(features)
+    else:
+        features, labels, own = gather_views(features, labels, max_views)
+        embeddings, logits = model.identity_head(features)
+        output.identity_embeds, output.identity_logits = embeddings[own], logits[own] if logits is not None else None
     known = labels >= 0
     if config.identity_weight > 0 and logits is not None:
         smoothing = float(config.label_smoothing)
-        targets = labels.masked_fill(~known, IGNORE_INDEX)
+        targets = labels.long().masked_fill(~known, IGNORE_INDEX)
         summed = F.cross_entropy(
-            logits.float(), targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
+            logits, targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
         )
         output.losses["identity"] = summed / known.sum().clamp(min=1)
     if config.triplet_weight > 0:
         output.losses["triplet"] = batch_hard_triplet_loss(
-            embeddings[known], labels[known], config.triplet_margin, config.triplet_normalize
+            embeddings, labels, config.triplet_margin, config.triplet_normalize
         )
 
 
@@ -1976,6 +2498,8 @@ def identity_losses(model: MMETPreTrainedModel, output, features: torch.Tensor, 
 class MMETForReID(MMETCompositeModel):
     """MMET as a person embedder: image, text or both in, one comparable embedding of unit norm out."""
 
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
+    _keep_in_fp32_modules_strict = [*_BNNECK]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS]  # noqa: RUF012
 
     def __init__(self, config: MMETConfig):
@@ -1983,6 +2507,21 @@ class MMETForReID(MMETCompositeModel):
         self.mmet = MMETModel._from_config(config)
         self.identity_head = build_identity_head(config)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in the base class, with a warning where the identity head was never trained: see `embeddings` there."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        if not model.identity_head.is_trained:
+            logger.warning(
+                "the identity head of %s was never trained: embeddings are the normalised class token of the %s "
+                "encoder as pretraining left it. Train identity_weight and triplet_weight on labelled persons, or "
+                "compare images with sentences by get_image_features and get_text_features.",
+                pretrained_model_name_or_path,
+                model.config.identity_pooling,
+            )
+        return loaded
 
     @can_return_tuple
     def forward(
@@ -1994,6 +2533,7 @@ class MMETForReID(MMETCompositeModel):
         text_present: torch.BoolTensor | None = None,
         labels: torch.LongTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETForReIDOutput:
         r"""
@@ -2003,10 +2543,26 @@ class MMETForReID(MMETCompositeModel):
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100
                 for unknown.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
+            inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
-            ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads.
+            ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads, or an input
+                has another shape, dtype or values than it says above.
         """
+        input_ids, name = choose_words(input_ids, inputs_embeds)
+        batch_size = check_modalities(
+            self.config,
+            pixel_values,
+            ((input_ids, attention_mask, name),),
+            image_present,
+            text_present,
+            interpolate_pos_encoding,
+        )
+        check_sample_labels(batch_size, labels=labels)
+        if labels is not None and can_read_values(labels):
+            check_values(*not_classes("labels", labels, self.config.num_identities))
+        if not self._records_states(**kwargs):
+            attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
         encoded = self._encode(
             pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
         )
@@ -2015,10 +2571,15 @@ class MMETForReID(MMETCompositeModel):
         if labels is None:
             scored.identity_embeds, scored.identity_logits = self.identity_head(features)
         else:
-            identity_losses(self, scored, features, labels)
+            num_rows = None
+            if losses_span_processes(self):
+                num_rows = exchange_counts({"labels": labels}, {"rows": batch_size}, labels.device)["rows"]
+            identity_losses(self, scored, features, labels, num_rows)
+        embeddings = F.normalize(scored.identity_embeds.float())
         output = MMETForReIDOutput(
             loss=weighted_sum(self.config, scored.losses),
-            embeddings=F.normalize(scored.identity_embeds.float()),
+            embeddings=embeddings,
+            pooler_output=embeddings,
             logits=scored.identity_logits,
         )
         keep_recorded(output, **encoded)
@@ -2028,32 +2589,30 @@ class MMETForReID(MMETCompositeModel):
         self, pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
     ) -> dict[str, MMETEncoderOutput | None]:
         """Outputs of the encoders that `config.identity_pooling` needs, by their names in [`MMETForReIDOutput`]."""
-        if not self._records_states(**kwargs):
-            attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
-        pooling = self.config.identity_pooling
-        if pooling != "multimodal":
-            check_modalities(pixel_values, input_ids, image_present, text_present)
+        pooling, image_kwargs = (
+            self.config.identity_pooling,
+            {**kwargs, "interpolate_pos_encoding": interpolate_pos_encoding},
+        )
         if pooling == "image":
             check_pooled_modality(pooling, "pixel_values", pixel_values, image_present)
-            kwargs["interpolate_pos_encoding"] = interpolate_pos_encoding
-            return {"image_output": self.mmet.encode_images(pixel_values, read_positions=CLASS_TOKEN, **kwargs)}
+            return {"image_output": self.mmet.encode_images(pixel_values, read_positions=CLASS_TOKEN, **image_kwargs)}
         if pooling == "text":
             check_pooled_modality(pooling, "input_ids", input_ids, text_present)
             return {
                 "text_output": self.mmet.encode_texts(input_ids, attention_mask, read_positions=CLASS_TOKEN, **kwargs)
             }
-        output = self.mmet(
-            pixel_values=pixel_values,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            image_present=image_present,
-            text_present=text_present,
-            interpolate_pos_encoding=interpolate_pos_encoding,
+        image_output = self.mmet.encode_images(pixel_values, image_present=image_present, **image_kwargs)
+        text_output = self.mmet.encode_texts(input_ids, attention_mask, text_present, **kwargs)
+        fused = self.mmet.fuse(
+            states_of(image_output),
+            states_of(text_output),
+            attention_mask,
+            image_present,
+            text_present,
             read_positions=CLASS_TOKEN,
-            return_dict=True,
             **kwargs,
         )
-        return {name: output[name] for name in output if name.endswith("_output")}
+        return {"image_output": image_output, "text_output": text_output, "multimodal_output": fused}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2172,7 +2731,7 @@ def convert_flava_config(config: PreTrainedConfig) -> MMETConfig:
         codebook_cell=largest_codebook_cell(image_config),
         codebook_config=codebook if has_codes and reads_images else None,
         codebook_image_mean=OPENAI_CLIP_MEAN,  # what FLAVA's image processor normalises with
-        codebook_image_std=OPENAI_CLIP_STD,
+        codebook_image_deviation=OPENAI_CLIP_STD,
         num_identities=0,
         tie_word_embeddings=False,
         **{name: getattr(config, name) for name in shared},

@@ -17,7 +17,7 @@ from typing import Any, cast
 from accelerate import Accelerator
 
 from mmet.command_line import ArgumentParser, report_error
-from mmet.data import load_reid_dataset, parse_data_argument
+from mmet.data import DataArgument, distinct_labels, load_reid_dataset, name_sources, parse_data_argument
 from mmet.distributed import ErrorChannel, close_process_group, compute_on_all, compute_once
 from mmet.evaluation import (
     PROTOCOLS,
@@ -50,10 +50,28 @@ from mmet.evaluation.runner import (
     saved_calibrations,
 )
 from mmet.evaluation.search import REPORTED_RANKS, RerankParameters
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields
 
 logger = logging.getLogger("mmet.run_reid_eval")
 
 USER_ERROR_EXIT_CODE = 2
+
+
+RANGES = {
+    "query_expansion": Range(at_least=0, at_most=10**6),
+    "rerank_k1": Range(at_least=1, at_most=10**6),
+    "rerank_k2": Range(at_least=1, at_most=10**6),
+    "rerank_lambda": SHARE_RANGE,
+    "itm_top_k": Range(at_least=0, at_most=10**6),
+    "absent_share": Range(above=0, below=1),
+    "ranked_lists": Range(at_least=0, at_most=10**4),
+    "bootstrap": Range(at_least=0, at_most=10**6),
+    "confidence": Range(above=0, below=1),
+    "batch_size": Range(at_least=1, at_most=2**16),
+    "num_workers": Range(at_least=0, at_most=1024),
+    "seed": SEED_RANGE,
+}
+"""What numbers the arguments may have."""
 
 
 @dataclass
@@ -179,13 +197,9 @@ class EvaluationArguments:
     )
 
     def __post_init__(self) -> None:
+        check_fields(self, RANGES)
         if self.max_rank < max(REPORTED_RANKS):
             raise ValueError(f"expected --max_rank of at least {max(REPORTED_RANKS)}, received {self.max_rank}")
-        for name, least in (("batch_size", 1), ("num_workers", 0), ("ranked_lists", 0), ("bootstrap", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"expected --{name} of at least {least}, received {getattr(self, name)}")
-        if not 0 < self.absent_share < 1:
-            raise ValueError(f"expected --absent_share between 0 and 1, received {self.absent_share}")
         self.search_options()
         self.bootstrap_options()
 
@@ -266,15 +280,21 @@ def prepare_lineup(args: EvaluationArguments, accelerator: Accelerator) -> Lineu
 def load_all_data(args: EvaluationArguments) -> list[EvaluationData]:
     """The data sets of `--data` with their tasks."""
     query, gallery = cast(Modality | None, args.query), cast(Modality | None, args.gallery)  # argparse checked them
-    return [load_data(argument, query, gallery, args.protocol) for argument in args.data]
+    (arguments,) = name_sources([parse_data_argument(argument) for argument in args.data])
+    return [
+        load_data(argument, label, query, gallery, args.protocol)
+        for argument, label in zip(arguments, distinct_labels(arguments), strict=True)
+    ]
 
 
-def load_data(argument: str, query: Modality | None, gallery: Modality | None, protocol: str | None) -> EvaluationData:
-    """The data set of one `name=folder` with the tasks to run on it."""
-    name, root, options = parse_data_argument(argument)
+def load_data(
+    argument: DataArgument, label: str, query: Modality | None, gallery: Modality | None, protocol: str | None
+) -> EvaluationData:
+    """The data set of one `name=folder` with the tasks to run on it; `label` is its name in tables and results."""
+    name, root, options = argument
     dataset = load_reid_dataset(name, root, **options)
     try:
-        return EvaluationData(name, root, prepare_tasks(dataset, query, gallery, protocol))
+        return EvaluationData(label, root, prepare_tasks(dataset, query, gallery, protocol))
     except ValueError as error:
         raise ValueError(f"{name} in {root}: {error}") from error
 

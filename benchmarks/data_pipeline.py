@@ -47,7 +47,7 @@ from mmet.data.training import TrainingDataset
 from mmet.masking import PatchRegion, num_masked_patches, pedestrian_masking, pedestrian_prior
 from mmet.sampling import Draw
 from mmet.tokenization import train_wordpiece_tokenizer
-from processing_mmet import MMETImageProcessor, MMETProcessor
+from processing_mmet import MMETImageProcessor, MMETProcessor, read_person_mask
 
 HEIGHT, WIDTH = 256, 128
 PEER = "transformers FLAVA processor, Pillow backend"
@@ -88,6 +88,10 @@ def decode(files: list[bytes], mode: str) -> list[Image.Image]:
     return [Image.open(io.BytesIO(file)).convert(mode) for file in files]
 
 
+def decode_masks(files: list[bytes]) -> list[Image.Image]:
+    return [read_person_mask(file) for file in files]
+
+
 def decode_own(files: list[bytes]) -> list[NDArray[np.uint8]]:
     return [decode_rgb({"bytes": file, "path": None}) for file in files]
 
@@ -114,7 +118,7 @@ class OwnPipeline:
         return features, torch.from_numpy(self.mask(nothing))
 
     def with_silhouettes(self, rows: Rows) -> Any:
-        images, masks = decode_own(rows.pictures), decode(rows.silhouettes, "L")
+        images, masks = decode_own(rows.pictures), decode_masks(rows.silhouettes)
         features = self.processor(images=images, text=rows.captions, person_masks=masks, **self.options)
         return features, torch.from_numpy(self.mask(features["person_patch_coverage"].numpy()))
 
@@ -172,7 +176,7 @@ def build_systems(rows: Rows, tokenizer: BertTokenizer) -> dict[str, Work]:
 def build_stages(rows: Rows, tokenizer: BertTokenizer) -> dict[str, Work]:
     """Each stage alone, on the results of the one before."""
     own, exact = OwnPipeline(tokenizer, exact=False), OwnPipeline(tokenizer, exact=True)
-    images, masks = decode(rows.pictures, "RGB"), decode(rows.silhouettes, "L")
+    images, masks = decode(rows.pictures, "RGB"), decode_masks(rows.silhouettes)
     resized = [image.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC) for image in images]
     coverage = own.processor.person_patch_coverage(masks).numpy()
     augment, rng = PersonAugmentation(), np.random.default_rng(0)
@@ -180,7 +184,7 @@ def build_stages(rows: Rows, tokenizer: BertTokenizer) -> dict[str, Work]:
     return {
         "decode the JPEG": lambda: decode_own(rows.pictures),
         "… with Pillow": lambda: decode(rows.pictures, "RGB"),
-        "decode the PNG silhouette": lambda: decode(rows.silhouettes, "L"),
+        "decode the PNG silhouette": lambda: decode_masks(rows.silhouettes),
         "augment both": lambda: [augment(*pair, rng) for pair in zip(images, masks, strict=True)],
         "image processor, exact resize": lambda: exact.processor.image_processor(images, return_tensors="pt"),
         "image processor, integer resize": lambda: own.processor.image_processor(images, return_tensors="pt"),

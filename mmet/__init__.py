@@ -27,9 +27,9 @@ __version__ = "0.1.0"
 
 
 def _register_auto_classes() -> None:
-    """Offer the classes to the Auto classes; of several models for one configuration, `architectures` picks."""
+    """Offer the classes to the Auto classes; `architectures` picks `MMETModel`, what else was saved is an embedder."""
     for config_class, model_class in (
-        (MMETConfig, (MMETModel, MMETForReID)),
+        (MMETConfig, (MMETForReID, MMETModel)),
         (MMETImageConfig, MMETImageModel),
         (MMETTextConfig, MMETTextModel),
         (MMETMultimodalConfig, MMETMultimodalModel),

@@ -9,20 +9,30 @@ line wins:
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
 
 from configuration_mmet import MMETConfig
-from mmet.command_line import ArgumentParser
+from mmet.argument_parser import ArgumentParser
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, suggestion
 from mmet.loss_schedule import LossSchedule
+from mmet.recipe_files import read_mapping_file
+from mmet.sampling import MAX_BATCH_SIZE, check_mix
+from mmet.training_options import OPTION_RANGES, check_prepared_options, refuse_options_without_effect
 from modeling_mmet import LOSS_NAMES
+
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+
+TRAINING_STREAMS = ("paired_data", "image_data", "text_data")
+"""The fields that name training data by its use; `data` stands for all of them."""
+
+MIN_TEXT_LENGTH = 3
+"""Tokens of the shortest caption that can teach anything: [CLS], a word, [SEP]."""
 
 
 @dataclass
@@ -32,10 +42,10 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Checkpoint to continue from (folder or Hub name). None starts from scratch."}
     )
-    model_config: dict | str | None = field(
+    model_config: dict[str, Any] | None = field(
         default=None,
         metadata={
-            "help": "Fields of MMETConfig, nested, as a mapping (recipe) or JSON (command line). Beside "
+            "help": "Fields of MMETConfig, nested, as a mapping (YAML or JSON), merged over the recipe's. Beside "
             "--model_name_or_path: those that leave the encoders' sizes as they are, such as triplet_margin."
         },
     )
@@ -43,40 +53,65 @@ class ModelArguments:
         default=None,
         metadata={"help": "BERT tokenizer (folder or Hub name). None trains a WordPiece vocabulary on the captions."},
     )
-    vocab_size: int = field(default=2000, metadata={"help": "Size of a vocabulary trained on the captions."})
+    vocab_size: int = field(
+        default=2000,
+        metadata={"help": "Size of a vocabulary trained on the captions.", "range": Range(at_least=6, at_most=10**6)},
+    )
     codebook_images: int = field(
-        default=2048, metadata={"help": "Training images that a k-means image codebook is fitted on, at most."}
+        default=2048,
+        metadata={
+            "help": "Training images that a k-means image codebook is fitted on, at most.",
+            "range": Range(at_least=1),
+        },
     )
 
     def __post_init__(self):
-        if self.codebook_images < 1:
-            raise ValueError(f"codebook_images must be at least 1, received {self.codebook_images}")
-        if isinstance(self.model_config, str):
-            self.model_config = json.loads(self.model_config)
+        check_fields(self)
+        if self.model_name_or_path is None:  # else the checkpoint's configuration is changed
+            build_config(self.model_config, vocab_size=self.vocab_size, num_identities=0, loss_weights={})
+        else:
+            _check_fields(self.model_config or {})
 
 
 @dataclass
 class DataArguments:
     """What it is trained on and how examples are masked and augmented."""
 
-    paired_data: list[str] = field(
-        default_factory=list, metadata={"help": "name=folder of datasets with images, captions and person ids."}
+    data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "name=folder of all training data: pairs, images and captions alike. On the command line it "
+            "replaces all training data of the recipe."
+        },
     )
-    image_data: list[str] = field(default_factory=list, metadata={"help": "name=folder, used for images alone."})
-    text_data: list[str] = field(default_factory=list, metadata={"help": "name=folder, used for captions alone."})
+    paired_data: list[str] = field(
+        default_factory=list,
+        metadata={"help": "name=folder of datasets with images, captions and person ids, where not those of data."},
+    )
+    image_data: list[str] = field(
+        default_factory=list, metadata={"help": "name=folder, used for images alone, where not those of data."}
+    )
+    text_data: list[str] = field(
+        default_factory=list, metadata={"help": "name=folder, used for captions alone, where not those of data."}
+    )
     validation_identities: float = field(
         default=0.1,
         metadata={
             "help": "Training persons of each domain that are held out of all training data for validation: a share "
-            "below 1, or a number. 0 holds out none."
+            "below 1, or a number. 0 holds out none.",
+            "range": Range(at_least=0),
         },
     )
     validation_images_per_identity: int = field(
-        default=16, metadata={"help": "Images of a validation person that are evaluated on, at most."}
+        default=16,
+        metadata={"help": "Images of a validation person that are evaluated on, at most.", "range": Range(at_least=2)},
     )
     validation_seed: int = field(
         default=0,
-        metadata={"help": "Which persons are held out. Keep it over the stages and seeds of one experiment."},
+        metadata={
+            "help": "Which persons are held out. Keep it over the stages and seeds of one experiment.",
+            "range": SEED_RANGE,
+        },
     )
     eval_data: list[str] = field(
         default_factory=list,
@@ -104,36 +139,52 @@ class DataArguments:
         default=False,
         metadata={"help": "Replace pictures that cannot be decoded by others, count and list them; else stop."},
     )
-    max_text_length: int = field(default=64, metadata={"help": "Longest caption in tokens; longer ones are cut."})
+    max_text_length: int = field(
+        default=64,
+        metadata={
+            "help": "Longest caption in tokens, [CLS] and [SEP] among them; longer ones are cut.",
+            "range": Range(at_least=MIN_TEXT_LENGTH),
+        },
+    )
     image_masking: str = field(
         default="pedestrian",
         metadata={"help": "Which patches are masked.", "choices": ["pedestrian", "random", "block", "none"]},
     )
-    mask_ratio: float = field(default=0.15, metadata={"help": "Share of an image's patches that is masked."})
-    mlm_probability: float = field(default=0.15, metadata={"help": "Share of a caption's tokens that is masked."})
+    mask_ratio: float = field(
+        default=0.15, metadata={"help": "Share of an image's patches that is masked.", "range": SHARE_RANGE}
+    )
+    mlm_probability: float = field(
+        default=0.15, metadata={"help": "Share of a caption's tokens that is masked.", "range": SHARE_RANGE}
+    )
     itm_mismatch_probability: float = field(
-        default=0.5, metadata={"help": "Share of the pairs that get another person's caption for L_ITM."}
+        default=0.5,
+        metadata={"help": "Share of the pairs that get another person's caption for L_ITM.", "range": SHARE_RANGE},
     )
     caption_noise: float = field(
         default=0.0,
-        metadata={"help": "Share of tokens in identity batches that become random, against another domain's words."},
+        metadata={
+            "help": "Share of tokens in identity batches that become random, against another domain's words.",
+            "range": SHARE_RANGE,
+        },
     )
-    augmentation: dict | str | None = field(
+    augmentation: dict[str, Any] | None = field(
         default=None,
         metadata={
-            "help": "Fields of mmet.augmentation.PersonAugmentation, as a mapping or JSON; None for its defaults."
+            "help": "Fields of mmet.augmentation.PersonAugmentation, as a mapping (YAML or JSON), merged over the "
+            "recipe's; None for its defaults."
         },
     )
 
+    data_places: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """Where each training stream was set, for the first lines of a run's output."""
+
     def __post_init__(self):
-        if isinstance(self.augmentation, str):
-            self.augmentation = json.loads(self.augmentation)
-        if not (self.paired_data or self.image_data or self.text_data):
-            raise ValueError("no training data: give --paired_data, --image_data or --text_data as name=folder")
-        if self.validation_identities < 0 or self.validation_images_per_identity < 2:
+        check_fields(self)
+        for stream in TRAINING_STREAMS:
+            setattr(self, stream, getattr(self, stream) or list(self.data))
+        if not any(getattr(self, stream) for stream in TRAINING_STREAMS):
             raise ValueError(
-                "expected validation_identities of at least 0 and validation_images_per_identity of at least 2, "
-                f"received {self.validation_identities} and {self.validation_images_per_identity}"
+                "no training data: give --data, or --paired_data, --image_data and --text_data, as name=folder"
             )
         if self.select_on == "validation" and not self.validation_identities:
             raise ValueError("select_on=validation needs validation_identities above 0")
@@ -145,15 +196,23 @@ class DataArguments:
 class ObjectiveArguments:
     """Which losses are trained, how much each counts, and how batches are mixed."""
 
-    batch_mix: dict | str | None = field(
+    batch_mix: dict[str, float] | None = field(
         default=None,
         metadata={
+            "range": Range(at_least=0),
+            "replaced_whole": True,
             "help": "Proportions of batch kinds: paired (masked), identity (P x K), identity_image (P x K without "
-            "captions), image, text. None: paired alone."
+            "captions), image, text. None: paired alone.",
         },
     )
-    persons_per_batch: int = field(default=16, metadata={"help": "P of identity batches (paper: 16)."})
-    images_per_person: int = field(default=4, metadata={"help": "K of identity batches (paper: 4)."})
+    persons_per_batch: int = field(
+        default=16,
+        metadata={"help": "P of identity batches (paper: 16).", "range": Range(at_least=2, at_most=MAX_BATCH_SIZE)},
+    )
+    images_per_person: int = field(
+        default=4,
+        metadata={"help": "K of identity batches (paper: 4).", "range": Range(at_least=1, at_most=MAX_BATCH_SIZE)},
+    )
     balance_domains: bool = field(
         default=False,
         metadata={
@@ -161,15 +220,27 @@ class ObjectiveArguments:
             "proportion to their sizes."
         },
     )
-    mim_weight: float | None = field(default=None, metadata={"help": "Weight of L_MIM; None keeps the model's."})
-    mlm_weight: float | None = field(default=None, metadata={"help": "Weight of L_MLM."})
-    mmm_image_weight: float | None = field(default=None, metadata={"help": "Weight of L_MMM's image part."})
-    mmm_text_weight: float | None = field(default=None, metadata={"help": "Weight of L_MMM's text part."})
-    itm_weight: float | None = field(default=None, metadata={"help": "Weight of L_ITM."})
-    global_contrastive_weight: float | None = field(default=None, metadata={"help": "Weight of L_GC."})
-    identity_weight: float | None = field(default=None, metadata={"help": "Weight of L_ID."})
-    triplet_weight: float | None = field(default=None, metadata={"help": "Weight of L_triplet."})
-    loss_schedule: dict | str | None = field(
+    mim_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_MIM; None keeps the model's.", "range": Range(at_least=0)}
+    )
+    mlm_weight: float | None = field(default=None, metadata={"help": "Weight of L_MLM.", "range": Range(at_least=0)})
+    mmm_image_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_MMM's image part.", "range": Range(at_least=0)}
+    )
+    mmm_text_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_MMM's text part.", "range": Range(at_least=0)}
+    )
+    itm_weight: float | None = field(default=None, metadata={"help": "Weight of L_ITM.", "range": Range(at_least=0)})
+    global_contrastive_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_GC.", "range": Range(at_least=0)}
+    )
+    identity_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_ID.", "range": Range(at_least=0)}
+    )
+    triplet_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_triplet.", "range": Range(at_least=0)}
+    )
+    loss_schedule: dict[str, Any] | None = field(
         default=None,
         metadata={
             "help": "Factors of loss weights that change, by loss (mim, identity, ...): [share of the steps, factor] "
@@ -178,22 +249,21 @@ class ObjectiveArguments:
     )
 
     def __post_init__(self):
-        if isinstance(self.batch_mix, str):
-            self.batch_mix = json.loads(self.batch_mix)
-        if isinstance(self.loss_schedule, str):
-            self.loss_schedule = json.loads(self.loss_schedule)
+        check_fields(self)
+        if self.batch_mix is not None:
+            check_mix(self.batch_mix)
         LossSchedule(self.schedule_points)  # raises for points that make no schedule
 
     @property
     def schedule_points(self) -> dict[str, Any]:
         """The points of `loss_schedule`; none where weights stay as they are."""
-        return self.loss_schedule if isinstance(self.loss_schedule, dict) else {}
+        return {name: points for name, points in (self.loss_schedule or {}).items() if points is not None}
 
     @property
     def mix(self) -> dict[str, float]:
         """The kinds of batch that are trained on, with their proportions."""
-        given = self.batch_mix if isinstance(self.batch_mix, dict) else {"paired": 1.0}
-        return {kind: share for kind, share in given.items() if share}
+        mix = {"paired": 1.0} if self.batch_mix is None else self.batch_mix
+        return {kind: share for kind, share in mix.items() if share}
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -213,7 +283,11 @@ class PretrainingArguments(TrainingArguments):
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Only whole batches; keep True for P x K."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
     hub_strategy: str = field(
-        default="end", metadata={"help": "When push_to_hub pushes: end, every_save, checkpoint or all_checkpoints."}
+        default="end",
+        metadata={
+            "help": "When push_to_hub pushes: end, every_save, checkpoint or all_checkpoints.",
+            "choices": ["end", "every_save", "checkpoint", "all_checkpoints"],
+        },
     )
     ddp_find_unused_parameters: bool | None = field(
         default=True,
@@ -224,14 +298,23 @@ class PretrainingArguments(TrainingArguments):
     )
     eval_strategy: str = field(
         default="auto",
-        metadata={"help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch."},
+        metadata={
+            "help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch.",
+            "choices": ["auto", "no", "steps", "epoch"],
+        },
     )
 
     def __post_init__(self):
+        check_fields(self, OPTION_RANGES)
+        refuse_options_without_effect(self)
         if self.eval_strategy == "auto":
             self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
             self.eval_steps = self.eval_steps or self.save_steps
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except (TypeError, KeyError, AttributeError) as error:  # of mappings that it hands on
+            raise ValueError(f"an option of TrainingArguments cannot be used: {error}") from error
+        check_prepared_options(self)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # pinned memory is for copies to an accelerator
 
@@ -245,32 +328,51 @@ def parse_arguments(
     Raises:
         ValueError: for a recipe that cannot be read, and for fields or values that do not exist.
     """
-    dataclass_types: list[Any] = [ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments]
-    parser = ArgumentParser(dataclass_types)
+    parser = build_parser()
     argv = list(argv)
-    if argv and argv[0].endswith((".yaml", ".yml")):
-        parser.set_defaults(**read_recipe(Path(argv.pop(0)), {action.dest for action in parser._actions}))
-    parsed: Any = parser.parse_args_into_dataclasses(args=argv)
+    recipe: dict[str, Any] = {}
+    place = "default"
+    if argv and argv[0].endswith(RECIPE_SUFFIXES):
+        path = Path(argv.pop(0))
+        place = f"recipe {path}"
+        recipe = _read_recipe(parser, path)
+    given = parser.given(argv)
+    if "data" in given:  # a run's data is one thing: nothing of the recipe's trains along
+        recipe = {name: value for name, value in recipe.items() if name not in TRAINING_STREAMS}
+    fields = parser.merge(recipe, given)
+    try:
+        parsed: Any = tuple(
+            kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
+            for kind in parser.dataclass_types
+        )
+    except ValueError as error:
+        name = str(error).partition(":")[0].partition("[")[0].partition(".")[0]
+        raise ValueError(f"{place}: {error}" if name in recipe and name not in given else str(error)) from error
+    parsed[1].data_places = {
+        stream: "command line" if stream in given or (stream not in recipe and "data" in given) else place
+        for stream in TRAINING_STREAMS
+    }
     return parsed
 
 
-def read_recipe(path: Path, known_fields: set[str]) -> dict[str, Any]:
-    """The fields of a recipe. Raises `ValueError` naming the file, and the field with the nearest existing name."""
+def build_parser() -> ArgumentParser:
+    """The parser of `run_pretrain.py`: the project's own options first, then those of transformers."""
+    return ArgumentParser(
+        [ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments],
+        prog="run_pretrain.py",
+        usage="run_pretrain.py [recipe.yaml] [--option value ...]",
+        description="Pretrain MMET. A recipe is a YAML or JSON file of these options (recipes/ has examples); the "
+        "command line overrides it. Options that are mappings take YAML or JSON.",
+    )
+
+
+def _read_recipe(parser: ArgumentParser, path: Path) -> dict[str, Any]:
+    """The converted fields of a recipe. Raises `ValueError` naming the file, and what is wrong in it."""
+    recipe = read_mapping_file(path)
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"recipe {path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe {path} is not YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"recipe {path} must be a mapping of fields, received {type(recipe).__name__}")
-    for name in recipe:
-        if name not in known_fields:
-            near = difflib.get_close_matches(str(name), known_fields, n=1)
-            raise ValueError(
-                f"recipe {path} has an unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-    return recipe
+        return parser.convert(recipe)
+    except ValueError as error:
+        raise ValueError(f"recipe {path}: {error}") from error
 
 
 def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]) -> MMETConfig:
@@ -284,7 +386,15 @@ def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weig
     fields = dict(fields or {})
     _check_fields(fields)
     fields["text_config"] = {**(fields.get("text_config") or {}), "vocab_size": vocab_size}
-    return MMETConfig(**{**fields, "num_identities": num_identities, **loss_weights})
+    return _make_config({**fields, "num_identities": num_identities, **loss_weights})
+
+
+def _make_config(fields: dict[str, Any]) -> MMETConfig:
+    try:
+        return MMETConfig.from_dict(fields)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = str(error.__cause__ or error)  # the validator's own words
+        raise ValueError(f"model_config: {' '.join(reason.split())}") from error
 
 
 FIELDS_OF_A_STAGE = (
@@ -314,7 +424,7 @@ def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
             f"model_config beside model_name_or_path: only {', '.join(FIELDS_OF_A_STAGE)} and loss weights may differ "
             f"from the checkpoint, received another {', '.join(sorted(changed))}"
         )
-    return MMETConfig.from_dict({**stored, **chosen})
+    return _make_config({**stored, **chosen})
 
 
 def _agrees(given: Any, stored: Any) -> bool:
@@ -330,6 +440,12 @@ def _check_fields(fields: dict[str, Any]) -> None:
     known = {name: {f.name for f in dataclasses.fields(config)} for name, config in MMETConfig.sub_configs.items()}
     known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
     for prefix, names in known.items():
-        given = set(fields.get(prefix) or {}) if prefix else set(fields)
-        if given - names:
-            raise ValueError(f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {sorted(given - names)}")
+        own = fields.get(prefix) if prefix else fields
+        if own is not None and not isinstance(own, dict):
+            raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {own!r}")
+        unknown = sorted(set(own or {}) - names)
+        if unknown:
+            raise ValueError(
+                f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {unknown}"
+                f"{suggestion(unknown[0], names)}"
+            )

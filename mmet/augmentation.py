@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmet.field_checks import check_fields
+
 _PROBABILITIES = ("flip_probability", "colour_probability", "low_resolution_probability", "erasing_probability")
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts RGB to L
 
@@ -56,6 +58,7 @@ class PersonAugmentation:
     fill: tuple[int, int, int] = (124, 116, 104)  # the mean colour of ImageNet
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in _PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in [0, 1], received {getattr(self, name)}")

@@ -26,6 +26,7 @@ from mmet.masking import (
     num_masked_patches,
     pedestrian_prior,
 )
+from processing_mmet import read_person_mask
 
 Segmenter = Callable[[list[Image.Image]], list[Image.Image | None]]
 """Finds the person in each of some pictures: a mask of the picture's size, above 127 on the person, or None."""
@@ -187,18 +188,17 @@ class MMETDataCollator:
                 raise ValueError(
                     f"expected masks of the picture's size {picture.size}, the segmenter gave {mask.size}"
                 )
-            masks[i] = None if mask is None else mask.convert("L")
+            masks[i] = None if mask is None else read_person_mask(mask)
         return masks
 
     def _captions(self, samples: Sequence[TrainingSample]) -> Batch:
-        """Token ids and attention mask, both `(B, L)`; a missing caption is an empty one."""
-        encoded = self.processor(
-            text=[sample.caption or "" for sample in samples],
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors="pt",
-        )
+        """Token ids and attention mask, both `(B, L)`; a missing caption is an empty one, which processors refuse."""
+        options = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
+        captions = [sample.caption or "" for sample in samples]
+        if all(captions):
+            encoded = self.processor(text=captions, **options)
+        else:
+            encoded = self.processor.tokenizer(captions, padding_side="right", **options)
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def _noisy_captions(self, captions: Batch, rng: np.random.Generator) -> Batch:

@@ -9,20 +9,12 @@ except ValueError as error:
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 from accelerate import PartialState
 from accelerate.utils import get_int_from_env
-from transformers import HfArgumentParser
 
+from mmet.argument_parser import ArgumentParser as ArgumentParser
 from mmet.distributed import ErrorChannel
-
-
-class ArgumentParser(HfArgumentParser):
-    """transformers' parser, which raises `ValueError` where it would print its whole usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (--help lists all arguments)")
 
 
 def report_error(program: str, error: Exception, channel: ErrorChannel | None) -> None:

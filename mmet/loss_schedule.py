@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mmet.field_checks import check_number, suggestion
 from modeling_mmet import LOSS_NAMES
 
 
@@ -46,10 +47,15 @@ class LossSchedule:
 
 def _checked_points(name: str, given: Any) -> tuple[tuple[float, float], ...]:
     if name not in LOSS_NAMES:
-        raise ValueError(f"loss_schedule: expected losses among {', '.join(LOSS_NAMES)}, received {name!r}")
+        raise ValueError(
+            f"loss_schedule: expected losses among {', '.join(LOSS_NAMES)}, received {name!r}"
+            f"{suggestion(name, LOSS_NAMES)}"
+        )
     expected = f"loss_schedule: expected [share of the steps, factor] pairs for {name}, such as [[0, 1], [1, 0]]"
     try:
-        points = tuple((float(share), float(factor)) for share, factor in given)
+        if isinstance(given, str):  # text of two letters is no pair
+            raise TypeError
+        points = tuple((check_number("", share, float), check_number("", factor, float)) for share, factor in given)
     except (TypeError, ValueError):
         raise ValueError(f"{expected}, received {given!r}") from None
     shares = [share for share, _ in points]

@@ -97,6 +97,7 @@ def training_result(
         "validation": {"identities": data.validation_identities, "seed": data.validation_seed},
         "skipped_images": trainer.skipped.to_json(),
         "num_parameters": model.num_parameters(),
+        "identity_head_trained": model.identity_head.is_trained,
         "embedding_size": config.multimodal_config.hidden_size,
         "versions": installed_versions(),
     }
@@ -176,15 +177,22 @@ Visual-Semantic Embedding for Generalizable Person Re-identification" (Xiang et 
 ## Use
 
 ```python
+import torch
+from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained("{name}", trust_remote_code=True).eval()
 processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
+with torch.no_grad():
+    by_image = model(**processor(images=[Image.open("crop.jpg")], return_tensors="pt")).embeddings
+    by_text = model(**processor(text=["a woman in a red jacket"], return_tensors="pt")).embeddings
 ```
 
-With the `mmet` package installed, `MMETForReID.from_pretrained("{name}")` gives embeddings of
-{result["embedding_size"]} numbers and unit length; compare them by inner product. The pretraining model has
-{result["num_parameters"] / 1e6:,.1f} million parameters.
+Embeddings of images, sentences or both have {result["embedding_size"]} numbers and unit length; compare them by inner
+product. {_identity_note(result)}`AutoModelForPreTraining` gives the model with its pretraining heads
+({result["num_parameters"] / 1e6:,.1f} million parameters); with the `mmet` package installed,
+`trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True, trust_remote_code=True)` and
+`pipeline("feature-extraction", ...)` (sentences) return the same embeddings.
 
 ## Training data
 
@@ -218,6 +226,16 @@ research only.
 
 Made with {", ".join(f"{package} {version}" for package, version in result["versions"].items())}.
 """
+
+
+def _identity_note(result: Mapping[str, Any]) -> str:
+    """What is to be known of embeddings where no identity loss was ever trained."""
+    if result["identity_head_trained"]:
+        return ""
+    return (
+        "No identity loss was trained: embeddings are the class token of masked pretraining, which was not taught to "
+        "tell persons apart. "
+    )
 
 
 def _data_table(data: Sequence[Mapping[str, Any]]) -> str:

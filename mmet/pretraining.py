@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,10 +21,12 @@ import pyarrow.compute as pc
 import torch
 from tqdm.auto import tqdm
 from transformers import BertTokenizer
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, set_seed
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType, set_seed
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.arguments import (
+    MIN_TEXT_LENGTH,
+    TRAINING_STREAMS,
     DataArguments,
     ModelArguments,
     ObjectiveArguments,
@@ -38,11 +39,20 @@ from mmet.callbacks import StopSignal
 from mmet.checkpoints import check_space, check_writable, checkpoint_bytes, last_checkpoint, write_text
 from mmet.codebook import CodebookFit, fit_codebook, num_images_needed
 from mmet.collator import MMETDataCollator
-from mmet.data import get_spec, load_reid_dataset, parse_data_argument
+from mmet.data import (
+    DataArgument,
+    distinct_labels,
+    get_spec,
+    load_reid_dataset,
+    load_sources,
+    parse_data_arguments,
+)
 from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.data.training import TrainingDataset
 from mmet.distributed import compute_on_all, compute_once
+from mmet.hub import check_hub
 from mmet.loss_schedule import LossSchedule
+from mmet.masking import num_masked_patches
 from mmet.model_card import DataSummary, build_model_card, read_result, training_result, write_result
 from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
 from mmet.skipping import SkippedImages
@@ -57,7 +67,7 @@ from mmet.validation import (
     split_persons,
     validation_sets,
 )
-from modeling_mmet import MMETDalleCodebook, MMETForPreTraining
+from modeling_mmet import LOSS_NAMES, MMETDalleCodebook, MMETForPreTraining
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
 logger = logging.getLogger(__name__)
@@ -76,13 +86,9 @@ class TrainingSources:
     @classmethod
     def load(cls, arguments: DataArguments) -> TrainingSources:
         """Load every `name=folder` once, however often it is used. Raises `DatasetError` for an unusable folder."""
-        wanted = (arguments.paired_data, arguments.image_data, arguments.text_data)
-        splits = {}
-        for argument in chain(*wanted):
-            if argument not in splits:
-                name, root, options = parse_data_argument(argument)
-                splits[argument] = load_reid_dataset(name, root, **options)["train"]
-        return cls(*([splits[argument] for argument in arguments] for arguments in wanted))
+        wanted = parse_data_arguments(arguments.paired_data, arguments.image_data, arguments.text_data)
+        loaded = iter([splits["train"] for splits in load_sources(list(chain(*wanted)))])
+        return cls(*(list(islice(loaded, len(sources))) for sources in wanted))
 
     def distinct(self) -> list[datasets.Dataset]:
         """Every source once, however often it is used."""
@@ -122,6 +128,9 @@ def run_pretraining(
         TrainingStopped: after a SIGTERM, once a checkpoint is saved.
     """
     output = Path(training_arguments.output_dir)
+    log_training_data(data_arguments)
+    if training_arguments.push_to_hub:
+        compute_once(lambda: check_hub(training_arguments))
     compute_once(lambda: check_writable(output))
     checkpoint = compute_once(lambda: find_checkpoint(training_arguments))
     if compute_once(lambda: _finished(training_arguments)):
@@ -139,6 +148,7 @@ def run_pretraining(
             skip_bad_images=data_arguments.skip_bad_images,
         )
         processor, model = build_model(model_arguments, objective_arguments, data.sources, dataset)
+        check_objectives(model.config, data_arguments, objective_arguments)
         compute_once(lambda: _check_room(model, training_arguments))
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
         if kinds and checkpoint is None:  # a checkpoint to resume brings its own
@@ -214,43 +224,41 @@ def load_data(arguments: DataArguments) -> LoadedData:
         images_per_person=arguments.validation_images_per_identity,
         seed=arguments.validation_seed,
     )
-    named = Counter[str]()
-    for argument in arguments.eval_data:
-        name, folder, options = parse_data_argument(argument)
-        named[name] += 1
-        unique = name if named[name] == 1 else f"{name}_{named[name]}"
+    (evaluated,) = parse_data_arguments(arguments.eval_data)
+    for label, (name, folder, options) in zip(distinct_labels(evaluated), evaluated, strict=True):
         dataset = load_reid_dataset(name, folder, **options)
-        sets.append(evaluation_set(unique, dataset, split=arguments.eval_split))
+        sets.append(evaluation_set(label, dataset, split=arguments.eval_split))
     return LoadedData(sources.without(held_out), sets, summarize_sources(arguments, sources, held_out))
 
 
 def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_out: Persons) -> list[DataSummary]:
     """One summary for each `name=folder`, in the order in which they are used first."""
     uses: dict[str, list[str]] = {}
-    splits: dict[str, datasets.Dataset] = {}
-    for use in ("paired", "image", "text"):
-        for argument, split in zip(getattr(arguments, f"{use}_data"), getattr(sources, use), strict=True):
-            uses.setdefault(argument, []).append(use)
-            splits[argument] = split
+    splits: dict[str, tuple[DataArgument, datasets.Dataset]] = {}
+    kinds = ("paired", "image", "text")
+    parsed = parse_data_arguments(*(getattr(arguments, f"{use}_data") for use in kinds))
+    for use, named in zip(kinds, parsed, strict=True):
+        for argument, split in zip(named, getattr(sources, use), strict=True):
+            uses.setdefault(str(argument), []).append(use)
+            splits[str(argument)] = argument, split
     summaries = []
-    for argument, split in splits.items():
-        name, folder, _ = parse_data_argument(argument)
-        spec = get_spec(name)
+    for written, (argument, split) in splits.items():
+        spec = get_spec(argument.name)
         columns = split.select_columns(["person_id", "captions"]).with_format("arrow")[:]
         person_ids = np.unique(columns["person_id"].to_numpy())
         held = np.concatenate([np.asarray(held_out.get(domain, ()), np.int64) for domain in split.unique("domain")])
         captions = int(pc.sum(pc.list_value_length(columns["captions"])).as_py() or 0)
         summaries.append(
             DataSummary(
-                name=name,
+                name=argument.label,
                 title=spec.title,
-                uses=tuple(uses[argument]),
+                uses=tuple(uses[written]),
                 images=len(split),
                 persons=int((person_ids >= 0).sum()),
                 captions=captions,
                 held_out_persons=int(np.isin(person_ids, held).sum()),
                 licence=spec.licence,
-                synthetic=any(folder.glob(PROVENANCE_FILE)),
+                synthetic=any(argument.root.glob(PROVENANCE_FILE)),
             )
         )
     return summaries
@@ -277,6 +285,11 @@ def plan_selection(
     if not sets:
         arguments.eval_strategy, arguments.do_eval = IntervalStrategy.NO, False
     if data.select_on == "last":
+        if arguments.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
+            raise ValueError(
+                f"lr_scheduler_type: {arguments.lr_scheduler_type.value} follows the metric that chooses the "
+                "checkpoint, and select_on=last has none; set select_on to validation or eval_data"
+            )
         return
     saved, evaluated = (arguments.save_strategy, arguments.save_steps), (arguments.eval_strategy, arguments.eval_steps)
     if saved != evaluated:
@@ -334,8 +347,9 @@ def build_model(
         config = MMETConfig.from_pretrained(arguments.model_name_or_path)
         config = override_config(config, arguments.model_config)
         config.update({**objectives.loss_weights, "num_identities": num_identities or config.num_identities})
+        # In float32 whatever the checkpoint was stored in: `--bf16` computes in half precision, the weights do not.
         model = MMETForPreTraining.from_pretrained(
-            arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True
+            arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True, dtype=torch.float32
         )
         return processor, model
     tokenizer = _build_tokenizer(arguments, sources)
@@ -372,6 +386,73 @@ def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> Ber
 
 def _trains_identities(objectives: ObjectiveArguments) -> bool:
     return any(kind in objectives.mix for kind in IDENTITY_KINDS)
+
+
+_LOSSES_OF_KINDS = {
+    "paired": ("mmm_image", "mmm_text", "itm", "global_contrastive"),
+    "image": ("mim",),
+    "text": ("mlm",),
+    "identity": ("identity", "triplet", "global_contrastive"),
+    "identity_image": ("identity", "triplet"),
+}
+"""What a batch of each kind can train."""
+
+
+def check_objectives(config: MMETConfig, data: DataArguments, objectives: ObjectiveArguments) -> None:
+    """Raise `ValueError` for settings with which a kind of batch in the mix, or one of its losses, teaches nothing."""
+    schedule = LossSchedule(objectives.schedule_points)
+    trained = {
+        name
+        for name in LOSS_NAMES
+        if getattr(config, f"{name}_weight") > 0
+        and any(factor > 0 for _, factor in schedule.points.get(name, ((0.0, 1.0),)))
+    }
+    if data.image_masking == "none":
+        trained -= {"mim", "mmm_image"}
+    for kind in objectives.mix:
+        if not trained & set(_LOSSES_OF_KINDS[kind]):
+            raise ValueError(
+                f"batch_mix: {kind} batches would teach nothing, for the weights of all their losses "
+                f"({', '.join(_LOSSES_OF_KINDS[kind])}) are 0; raise one, or leave {kind} out of the mix"
+            )
+    losses = trained & {loss for kind in objectives.mix for loss in _LOSSES_OF_KINDS[kind]}
+    patches = config.image_config.num_patches
+    if losses & {"mim", "mmm_image"} and not num_masked_patches(data.mask_ratio, patches):
+        raise ValueError(
+            f"mask_ratio: {data.mask_ratio} masks none of the {patches} patches, so "
+            f"{_named(losses, 'mim', 'mmm_image')} would teach nothing; raise it, or set image_masking none"
+        )
+    if losses & {"mlm", "mmm_text"} and not data.mlm_probability:
+        raise ValueError(
+            f"mlm_probability: 0 masks no word, so {_named(losses, 'mlm', 'mmm_text')} would teach nothing; raise it, "
+            "or set the weight 0"
+        )
+    if "itm" in losses and data.itm_mismatch_probability in (0, 1):
+        raise ValueError(
+            f"itm_mismatch_probability: with {data.itm_mismatch_probability} all pairs have the same answer, so itm "
+            "would teach nothing; choose a share between 0 and 1, or set itm_weight 0"
+        )
+    longest = config.text_config.max_position_embeddings
+    if set(objectives.mix) - {"image", "identity_image"} and longest < MIN_TEXT_LENGTH:
+        raise ValueError(
+            f"max_position_embeddings: the model reads captions of {longest} tokens, which hold no word beside [CLS] "
+            f"and [SEP]; at least {MIN_TEXT_LENGTH} are needed"
+        )
+
+
+def _named(losses: set[str], *names: str) -> str:
+    return " and ".join(name for name in names if name in losses)
+
+
+def log_training_data(arguments: DataArguments) -> None:
+    """Say what is trained on, and where that was set."""
+    for stream in TRAINING_STREAMS:
+        sources = getattr(arguments, stream)
+        place = arguments.data_places.get(stream)
+        logger.info("%s: %s%s", stream, " ".join(sources) or "none", f" ({place})" if place and sources else "")
+    places = {arguments.data_places.get(stream) for stream in TRAINING_STREAMS if getattr(arguments, stream)}
+    if len(places) > 1:
+        logger.warning("training data of the recipe and of the command line are mixed; --data replaces all of it")
 
 
 def kinds_that_need_codes(
@@ -427,11 +508,11 @@ def prepare_codebook(
 
 def check_normalisation(config: MMETConfig, image_processor: MMETImageProcessor) -> None:
     """Raise `ValueError` unless the codebook undoes the normalisation that the image processor does."""
-    for name in ("image_mean", "image_std"):
-        expected, received = getattr(config, f"codebook_{name}"), list(getattr(image_processor, name))
+    for field, name in (("codebook_image_mean", "image_mean"), ("codebook_image_deviation", "image_std")):
+        expected, received = getattr(config, field), list(getattr(image_processor, name))
         if not np.allclose(expected, received):
             raise ValueError(
-                f"codebook_{name}={expected} of the model must be the image processor's {name}, received {received}; "
+                f"{field}={expected} of the model must be the image processor's {name}, received {received}; "
                 "set one as the other"
             )
 
@@ -482,7 +563,7 @@ def build_trainer(
         identity_shape=IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person),
         num_processes=arguments.world_size,
         domains=dataset.domains() if objectives.balance_domains else None,
-        seed=arguments.seed,
+        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
     )
     collator = MMETDataCollator(
         processor,

@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Sampler
 
+from mmet.field_checks import Range, check_number, suggestion
+
 BATCH_KINDS = ("paired", "identity", "image", "text", "identity_image")
 """The kinds of batch. The position of a name seeds its shuffling: append new ones at the end."""
 
@@ -33,6 +35,12 @@ IDENTITY_KINDS = ("identity", "identity_image")
 """The kinds whose batches show P persons with K images each."""
 
 MAX_SEED = 2**63
+
+MAX_BATCH_SIZE = 2**16
+"""Examples of one process's batch, at most."""
+
+MAX_BATCHES_PER_EPOCH = 2**24
+"""Batches of an epoch, at most: their kinds are planned in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ class MixedBatchSampler(Sampler[Draw]):
             raise ValueError(
                 f"expected batch_size and num_processes of at least 1, received {batch_size}, {num_processes}"
             )
-        proportions = _checked_mix(mix)
+        proportions = check_mix(mix)
         self.batch_size = batch_size
         self.num_processes = num_processes
         self.seed = seed
@@ -120,8 +128,8 @@ class MixedBatchSampler(Sampler[Draw]):
                     kind, sizes.get(kind, 0), batch_size * num_processes, kind_seed
                 )
         if batches_per_epoch is None:
-            batches_per_epoch = max(
-                math.ceil(stream.steps_per_pass / proportions[kind] - 1e-9) for kind, stream in self._streams.items()
+            batches_per_epoch = _batches_that_show_all(
+                {kind: stream.steps_per_pass for kind, stream in self._streams.items()}, proportions
             )
         self.batches_per_epoch = batches_per_epoch
         self.batch_counts = apportion(batches_per_epoch, proportions)
@@ -175,15 +183,37 @@ def apportion(total: int, proportions: Mapping[str, float]) -> dict[str, int]:
     return counts
 
 
-def _checked_mix(mix: Mapping[str, float]) -> dict[str, float]:
-    """The positive proportions, summing to one, in the order of `BATCH_KINDS`."""
+def check_mix(mix: Mapping[str, float]) -> dict[str, float]:
+    """
+    The positive proportions, summing to one, in the order of `BATCH_KINDS`.
+
+    Raises:
+        ValueError: for an unknown kind, a proportion that is no number of at least 0, and where all are 0.
+    """
     unknown = sorted(set(mix) - set(BATCH_KINDS))
     if unknown:
-        raise ValueError(f"expected batch kinds among {', '.join(BATCH_KINDS)}, received {', '.join(unknown)}")
-    if any(not math.isfinite(proportion) or proportion < 0 for proportion in mix.values()) or not sum(mix.values()):
-        raise ValueError(f"expected proportions of at least 0 and one above it, received {dict(mix)}")
-    whole = sum(mix.values())
-    return {kind: mix[kind] / whole for kind in BATCH_KINDS if mix.get(kind)}
+        raise ValueError(
+            f"batch_mix: expected batch kinds among {', '.join(BATCH_KINDS)}, received {', '.join(map(str, unknown))}"
+            f"{suggestion(unknown[0], BATCH_KINDS)}"
+        )
+    shares = {kind: check_number(f"batch_mix.{kind}", share, float, Range(at_least=0)) for kind, share in mix.items()}
+    largest = max(shares.values(), default=0.0)
+    if not largest:
+        raise ValueError(f"batch_mix: expected proportions of at least 0 and one above it, received {dict(mix)}")
+    scaled = {kind: share / largest for kind, share in shares.items()}  # the sum of huge ones is finite, too
+    return {kind: scaled[kind] / sum(scaled.values()) for kind in BATCH_KINDS if scaled.get(kind)}
+
+
+def _batches_that_show_all(steps_per_pass: Mapping[str, int], proportions: Mapping[str, float]) -> int:
+    """The fewest batches, in these proportions, that hold a whole pass of every kind."""
+    needed = {kind: steps / proportions[kind] for kind, steps in steps_per_pass.items()}
+    kind = max(needed, key=needed.__getitem__)
+    if needed[kind] > MAX_BATCHES_PER_EPOCH:
+        raise ValueError(
+            f"batch_mix: an epoch that shows every example of kind {kind} once would have {needed[kind]:.3g} batches, "
+            f"more than {MAX_BATCHES_PER_EPOCH:,}; raise the share of {kind}, received {proportions[kind]:.3g} of all"
+        )
+    return math.ceil(needed[kind] - 1e-9)
 
 
 def _checked_shape(shape: IdentityBatchShape | None, batch_size: int) -> IdentityBatchShape:

@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from mmet.callbacks import EvaluateAtTheEnd, SamplerEpoch, StopSignal
+from mmet.callbacks import EvaluateAtTheEnd, SamplerEpoch, StopSignal, use_readable_lines
 from mmet.checkpoints import (
     UNFINISHED,
     CheckpointError,
@@ -86,6 +86,7 @@ class MMETTrainer(Trainer):
         self.skipped = skipped or SkippedImages()
         self._embedder = embedder_of(self.accelerator.unwrap_model(self.model)) if evaluator is not None else None
         self._measures = TrainingMeasures(self.args.device)
+        use_readable_lines(self)
         self.add_callback(SamplerEpoch(train_sampler))
         self.add_callback(EvaluateAtTheEnd())
         self.add_callback(_SaveAndStop(self))

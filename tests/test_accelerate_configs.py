@@ -1,5 +1,8 @@
 """The shipped accelerate configurations are what accelerate reads, and name classes that exist."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ CONFIGS = sorted((Path(__file__).parents[1] / "recipes" / "accelerate").glob("*.
 def test_accelerate_config__is_read_and_says_what_its_name_says(path):
     config = load_config_from_file(str(path))  # raises for a field that accelerate does not know
     assert config.use_cpu == path.stem.startswith("cpu")
-    expected = {"cpu_2_processes": 2, "gpu_8_ddp": 8, "gpu_8_fsdp": 8}.get(path.stem, 1)
+    expected = {"gpu_8_ddp": 8, "gpu_8_fsdp": 8}.get(path.stem, 1)
     assert config.num_processes == expected
     if path.stem.startswith("gpu"):
         assert config.mixed_precision == "bf16"
@@ -25,3 +28,24 @@ def test_accelerate_config__fsdp_wraps_the_models_layers():
     config = load_config_from_file(str(path)).fsdp_config
     assert hasattr(modeling_mmet, config["fsdp_transformer_layer_cls_to_wrap"])
     assert config["fsdp_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("launcher", "processes"),
+    [
+        (["accelerate.commands.launch", "--config_file", str(CONFIGS[0].with_name("cpu.yaml"))], 1),
+        (["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
+    ],
+)
+def test_documented_launchers__start_as_many_processes_as_they_say(tmp_path, launcher, processes):
+    script = tmp_path / "show.py"
+    script.write_text("from accelerate import Accelerator\nprint('processes:', Accelerator().num_processes)\n")
+    run = subprocess.run(
+        [sys.executable, "-m", *launcher, str(script)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert run.stdout.count(f"processes: {processes}") == processes

@@ -44,7 +44,7 @@ def test_parse_arguments__nested_values_as_json(tmp_path):
     ("text", "message"),
     [
         ("learning_rte: 1\npaired_data: [a=b]", "learning_rte.*did you mean 'learning_rate'"),
-        ("- a\n- b", "must be a mapping"),
+        ("- a\n- b", "expected a mapping"),
         ("a: [1", "not YAML"),
     ],
 )
@@ -66,7 +66,7 @@ def test_parse_arguments__no_data():
 
 
 def test_parse_arguments__a_codebook_needs_an_image():
-    with pytest.raises(ValueError, match="codebook_images must be at least 1, received 0"):
+    with pytest.raises(ValueError, match="codebook_images: expected a whole number of at least 1, received 0"):
         parse_arguments(["--image_data", "a=b", "--codebook_images", "0"])
 
 
@@ -91,3 +91,67 @@ def test_build_config__fields_and_sizes():
 def test_build_config__misspelt_fields_are_refused(fields):
     with pytest.raises(ValueError, match=r"unknown fields: .*(codebok_size|hidden)"):
         build_config(fields, vocab_size=10, num_identities=0, loss_weights={})
+
+
+def test_parse_arguments__mappings_merge_and_the_mix_is_replaced(tmp_path):
+    recipe = write_recipe(
+        tmp_path / "r.yaml",
+        "paired_data: [finegpr=/a]\nmodel_config: {image_config: {hidden_size: 96, num_attention_heads: 3}}\n"
+        "batch_mix: {paired: 1, identity: 1}\n",
+    )
+    changes = ["--model_config", "{image_config: {image_size: [128, 64]}}", "--batch_mix", "{identity: 1}"]
+    model, _, objectives, _ = parse_arguments([recipe, *changes])
+    assert model.model_config["image_config"] == {
+        "hidden_size": 96,
+        "num_attention_heads": 3,
+        "image_size": [128, 64],
+    }
+    assert objectives.mix == {"identity": 1}
+
+
+def test_parse_arguments__data_replaces_all_streams_and_others_their_own(tmp_path):
+    streams = "".join(f"{name}: [finegpr=/old]\n" for name in ("paired_data", "image_data", "text_data"))
+    recipe = write_recipe(tmp_path / "r.yaml", streams)
+    data = parse_arguments([recipe, "--data", "finegpr=/new", "--text_data", "finegpr=/words"])[1]
+    assert (data.paired_data, data.image_data, data.text_data) == (["finegpr=/new"],) * 2 + (["finegpr=/words"],)
+    assert set(data.data_places.values()) == {"command line"}
+    data = parse_arguments([recipe, "--paired_data", "finegpr=/new"])[1]
+    assert (data.paired_data, data.image_data) == (["finegpr=/new"], ["finegpr=/old"])
+    assert data.data_places["image_data"] == f"recipe {recipe}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "batch_mix: [paired]",
+        "batch_mix: true",
+        "loss_schedule: [mim, 0]",
+        "eval_split: validaton",
+        "select_on: vaildation",
+        "image_data: finegpr=x",
+        "seed: 1.5",
+        "learning_rate: [1, 2]",
+        "mim_weight: .nan",
+        "max_steps: 0",
+        "gradient_accumulation_steps: 0",
+        "max_text_length: 2",
+        "metric_for_best_model: loss",
+        "load_best_model_at_end: true",
+        "label_smoothing_factor: 0.1",
+        "report_to: tensorbord",
+        "lr_scheduler_kwargs: {nothing: 1}",
+        "model_config: {image_config: {num_hidden_layers: 0}}",
+        "model_config: {text_config: {hidden_act: gelo}}",
+    ],
+)
+def test_parse_arguments__what_a_recipe_may_not_say_names_the_field(tmp_path, line):
+    recipe = write_recipe(tmp_path / "r.yaml", f"paired_data: [finegpr=/a]\n{line}\n")
+    with pytest.raises(ValueError, match=line.partition(":")[0]) as error:
+        parse_arguments([recipe])
+    assert "\n" not in str(error.value)
+
+
+def test_parse_arguments__slips_get_a_suggestion():
+    for arguments, near in ((["--max_step", "3"], "--max_steps"), (["--image_masking", "pedestrain"], "pedestrian")):
+        with pytest.raises(ValueError, match=f"did you mean '{near}'"):
+            parse_arguments(["--data", "finegpr=/a", *arguments])

@@ -316,7 +316,7 @@ def test_dalle__plain_grid_is_as_flava_does_it(make_dalle_config, network, netwo
         make_dalle_config(
             image={"image_size": 32, "patch_size": 8, "patch_stride": 8},
             codebook_image_mean=(0.4, 0.5, 0.6),
-            codebook_image_std=(0.2, 0.3, 0.4),
+            codebook_image_deviation=(0.2, 0.3, 0.4),
         )
     )
     codebook.load(network_folder)
@@ -369,6 +369,16 @@ def test_dalle__checkpoint_holds_the_network_and_needs_nothing_else(
     inputs = {name: batch[name] for name in ("pixel_values", "bool_masked_pos")}
     assert torch.equal(loaded(**inputs).loss, model(**inputs).loss)
     assert loaded.image_codebook.is_fitted
+
+
+def test_dalle__keeps_its_codes_in_half_precision(make_dalle_config, network, make_patchwork, tmp_path):
+    model = MMETForPreTraining(make_dalle_config())
+    model.image_codebook.load(network)
+    model.save_pretrained(tmp_path)
+    half = MMETForPreTraining.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    images = make_patchwork(8, 52, 28)
+    assert torch.equal(half.image_codebook(images), model.image_codebook(images))
 
 
 def test_dalle__is_never_trained(make_dalle_config, network, make_pretraining_batch, tmp_path):

@@ -86,7 +86,7 @@ def test_heads__must_divide_the_width(config_class, heads):
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_size": (15, 128)}, {"image_size": (256, 8)}, {"image_size": [256, 128, 3]}, {"patch_stride": 0}],
+    [{"image_size": (15, 128)}, {"image_size": (256, 8)}, {"image_size": [256, 128, 3]}],
 )
 def test_patches__must_fit(options):
     with pytest.raises(Exception, match="image_size must be") as error:
@@ -110,7 +110,7 @@ def test_patches__must_fit(options):
         ({"modality_dropout": 1.5}, r"modality_dropout must lie in \[0, 1\]; got 1.5"),
         ({"modality_dropout": -0.1}, r"modality_dropout must lie in \[0, 1\]; got -0.1"),
         ({"num_identities": -1}, "num_identities must not be negative; got -1"),
-        ({"itm_weight": -1.0}, "loss weights must not be negative; got .*'itm_weight': -1.0"),
+        ({"itm_weight": -1.0}, "loss weights must be finite and not negative; got .*'itm_weight': -1.0"),
         ({"triplet_weight": -0.5, "mim_weight": -2}, "'mim_weight': -2.*'triplet_weight': -0.5"),
     ],
 )
@@ -143,3 +143,20 @@ def _options(config: PreTrainedConfig) -> dict:
 def _is_value_error(error: BaseException) -> bool:
     """Whether a `ValueError` is what was raised, or the cause that the strict dataclass wraps."""
     return isinstance(error, ValueError) or isinstance(error.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"patch_stride": 0},
+        {"hidden_size": -4},
+        {"num_hidden_layers": 0},
+        {"hidden_act": "gelo"},
+        {"image_size": 10**7},
+    ],
+)
+def test_image_config__absurd_sizes_name_the_field(options):
+    (name,) = options
+    with pytest.raises(Exception, match=name) as error:
+        MMETImageConfig(**options)
+    assert _is_value_error(error.value)

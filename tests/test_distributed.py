@@ -26,7 +26,7 @@ from mmet.data.synthetic import write_world
 from mmet.distributed import compute_on_all, compute_once
 from mmet.pretraining import run_pretraining
 from mmet.trainer import NonFiniteLossError
-from modeling_mmet import MMETForPreTraining, MMETForReID, count_per_process, gather_rows
+from modeling_mmet import MMETForPreTraining, MMETForReID, exchange_counts, gather_rows
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -35,7 +35,9 @@ def gather_in_process(rank, all_rows, counts, weights):
     """Values and gradient of a gather of `counts[rank]` rows, weighed to tell every row's gradient apart."""
     first = sum(counts[:rank])
     rows = all_rows[first : first + counts[rank]].clone().requires_grad_()
-    gathered = gather_rows(rows, count_per_process(len(rows), rows.device))
+    received = exchange_counts({}, {"rows": len(rows)}, rows.device)["rows"]
+    assert received == counts
+    gathered = gather_rows(rows, received)
     (gathered**2 * weights).sum().backward()
     return gathered.detach(), rows.grad
 
@@ -201,6 +203,43 @@ def test_pretraining_step__unpaired_batches_equal_one_process(two_processes_and_
     results, expected = two_processes_and_one[f"{loss}-{change.__name__}"]
     assert expected["losses"][loss] > 0
     assert_equal_to_one_process(results, expected)
+
+
+def collectives_in_process(rank, config, batches):
+    """How often each kind of exchange was made in a forward pass, and how many of them were read by Python."""
+    model = MMETForPreTraining(config).train()
+    gathers, all_gather = [], dist.all_gather
+
+    def counted(gathered, rows, *arguments, **kwargs):
+        gathers.append(rows.dtype)
+        return all_gather(gathered, rows, *arguments, **kwargs)
+
+    dist.all_gather = counted
+    try:
+        model(**batches[rank])
+    finally:
+        dist.all_gather = all_gather
+    return gathers
+
+
+def test_pretraining_step__one_exchange_of_counts(make_config, make_pretraining_batch, tmp_path):
+    """Beside it, contrasted features with their persons, and views with theirs, are sent."""
+    batches = split(make_pretraining_batch(6), (3, 3))
+    gathers, same = run_processes(collectives_in_process, tmp_path, make_config(), batches)
+    assert gathers == same
+    assert gathers[0] == torch.long
+    assert sorted(map(str, gathers[1:])) == ["torch.float32"] * 2 + ["torch.int64"] * 2
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_pretraining_step__fewer_views_than_there_may_be(make_config, make_pretraining_batch, tmp_path, share):
+    """Only some pairs are seen again, unevenly many on each process."""
+    batch, config = make_pretraining_batch(6), make_config(modality_dropout=share, triplet_margin=0.3)
+    results = run_processes(steps_in_process, tmp_path, {"": (config, split(batch, (1, 5)))})
+    torch.manual_seed(0)
+    expected = step(MMETForPreTraining(config).train(), batch)
+    assert_equal_to_one_process([result[""] for result in results], expected)
+    assert sum(len(result[""]["embeddings"]) for result in results) == len(expected["embeddings"])
 
 
 def sharded_steps_in_process(rank, cases):

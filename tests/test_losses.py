@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_mmet import MMETForReID, batch_hard_triplet_loss, identity_contrastive_loss
+from modeling_mmet import MMETForPreTraining, MMETForReID, batch_hard_triplet_loss, identity_contrastive_loss
 
 
 def _contrastive_by_loops(images, texts, scale, person_ids=None) -> float:
@@ -57,6 +57,127 @@ def test_identity_contrastive_loss__temperature_is_bounded():
     images, texts = torch.randn(3, 8), torch.randn(3, 8)
     _, logits = identity_contrastive_loss(images, texts, torch.tensor(50.0))
     assert logits.abs().max() <= 100.001
+
+
+@pytest.mark.parametrize("start", [4.61, 4.7, 1e30, math.inf, -0.01, -50.0, -math.inf])
+def test_logit_scale__comes_back_from_out_of_bounds(make_config, make_pretraining_batch, start):
+    """Features that match nothing want a low scale, features that match their own caption a high one."""
+    model, batch = MMETForPreTraining(make_config(modality_dropout=0.0)).train(), make_pretraining_batch()
+    torch.nn.init.constant_(model.mmet.logit_scale, start)
+    optimizer = torch.optim.SGD([model.mmet.logit_scale], lr=0.01)
+    images = torch.eye(4, 24)
+    texts = -images if start > 0 else images
+    before = []
+    for _ in range(3):
+        loss, _ = model._contrast(images, texts, None, None)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        before.append(model.mmet.logit_scale.item())
+    assert 0 < before[2] < math.log(100)
+    assert abs(before[2] - before[0]) > 1e-4
+    assert model(**batch).losses["global_contrastive"].isfinite()
+
+
+@pytest.mark.parametrize(("start", "inwards"), [(5.0, 1), (math.inf, 1), (-3.0, -1), (-math.inf, -1)])
+def test_identity_contrastive_loss__gradient_leads_back_into_the_bounds(start, inwards):
+    gradients = []
+    for sign in (1, -1):
+        scale = torch.tensor([start], requires_grad=True)
+        images = torch.eye(3, 8)
+        loss, _ = identity_contrastive_loss(images, sign * images, scale)
+        loss.backward()
+        gradients.append(scale.grad.item())
+    assert sum(gradient != 0 for gradient in gradients) == 1, gradients  # the other would lead further away
+    assert inwards * sum(gradients) > 0
+
+
+def test_identity_contrastive_loss__zero_vectors_have_moderate_gradients():
+    images, texts = torch.zeros(3, 8, requires_grad=True), torch.randn(3, 8, requires_grad=True)
+    loss, _ = identity_contrastive_loss(images, texts, torch.tensor([4.0]))
+    loss.backward()
+    for features in (images, texts):
+        assert features.grad.isfinite().all()
+        assert features.grad.abs().max() < 1e9
+
+
+def _gradient_cosine(first: torch.Tensor, second: torch.Tensor) -> float:
+    return F.cosine_similarity(first.double().flatten(), second.double().flatten(), dim=0).item()
+
+
+HARD_TO_ROUND = {
+    "tight positives": lambda persons, noise: persons.repeat_interleave(4, 0) + 1e-3 * noise,
+    "uncentred": lambda persons, noise: 10 + 0.1 * persons.repeat_interleave(4, 0) + 0.01 * noise,
+    "tight and uncentred": lambda persons, noise: 3 + persons.repeat_interleave(4, 0) + 1e-3 * noise,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("features", HARD_TO_ROUND)
+def test_batch_hard_triplet_loss__under_autocast_equals_float64(features, normalize, dtype):
+    embeddings = HARD_TO_ROUND[features](torch.randn(5, 32), torch.randn(20, 32))
+    labels = torch.arange(5).repeat_interleave(4)
+    received = embeddings.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=dtype):
+        loss = batch_hard_triplet_loss(received, labels, margin=None, normalize=normalize)
+    loss.backward()
+    expected = embeddings.double().requires_grad_()
+    rows = F.normalize(expected) if normalize else expected
+    distances = (rows[:, None] - rows[None]).square().sum(-1).clamp(min=1e-30).sqrt()
+    same = labels[:, None] == labels
+    gap = distances.masked_fill(~same, 0).amax(1) - distances.masked_fill(same, math.inf).amin(1)
+    F.softplus(gap).mean().backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), F.softplus(gap).mean(), atol=1e-5, rtol=1e-5)
+    assert _gradient_cosine(received.grad, expected.grad) > 0.999
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_identity_contrastive_loss__under_autocast_equals_float64(dtype):
+    """Features that share a large mean: what tells them apart is what half precision rounds away."""
+    images = 10 + 0.1 * torch.randn(6, 32)
+    texts = images + 0.02 * torch.randn(6, 32)
+    received = [images.clone().requires_grad_(), texts.clone().requires_grad_()]
+    with torch.autocast("cpu", dtype=dtype):
+        loss, logits = identity_contrastive_loss(*received, torch.tensor([4.6]))
+    loss.backward()
+    expected = [images.double().requires_grad_(), texts.double().requires_grad_()]
+    scores = math.exp(4.6) * F.normalize(expected[0]) @ F.normalize(expected[1]).T
+    reference = (F.cross_entropy(scores, torch.arange(6)) + F.cross_entropy(scores.T, torch.arange(6))) / 2
+    reference.backward()
+    assert logits.dtype == loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-4)
+    for own, other in zip(received, expected, strict=True):
+        assert _gradient_cosine(own.grad, other.grad) > 0.999
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_identity_head__is_float32_under_autocast(make_config, dtype):
+    head = MMETForReID(make_config()).identity_head.eval()
+    head.bnneck.running_mean.fill_(50.0)
+    features = 50 + torch.randn(4, 32)
+    with torch.autocast("cpu", dtype=dtype):
+        embeddings, logits = head(features)
+    expected, scores = head.double()(features.double())
+    torch.testing.assert_close(embeddings, expected.float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits, scores.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_batch_hard_triplet_loss__unknown_persons_take_no_part():
+    embeddings, labels = torch.randn(6, 8), torch.tensor([0, 0, -100, 1, -1, -1])
+    known = labels >= 0
+    loss = batch_hard_triplet_loss(embeddings, labels, margin=2.0)
+    torch.testing.assert_close(loss, batch_hard_triplet_loss(embeddings[known], labels[known], margin=2.0))
+
+
+def test_batch_hard_triplet_loss__far_apart_is_finite():
+    embeddings = (1e15 * torch.randn(4, 8)).requires_grad_()
+    loss = batch_hard_triplet_loss(embeddings, torch.tensor([0, 0, 1, 1]), margin=None, normalize=False)
+    loss.backward()
+    assert loss.isfinite()
+    assert embeddings.grad.isfinite().all()
+    assert embeddings.grad.any()
 
 
 def test_identity_contrastive_loss__one_pair_has_nothing_to_tell_apart():
@@ -140,7 +261,7 @@ def _smoothed_cross_entropy(logits, labels, smoothing) -> float:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("labels", [[0, 0, 3, 1], [2, -100, 2, -1]])
+@pytest.mark.parametrize("labels", [[0, 0, 3, 1], [2, -100, 2, -100]])
 def test_identity_loss__equals_formula(make_config, make_batch, labels, smoothing):
     model = MMETForReID(make_config(label_smoothing=smoothing, triplet_weight=0.0)).eval()
     output = model(**make_batch(4), labels=torch.tensor(labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForPreTraining, PreTrainedModel
+from transformers import AutoModel, AutoModelForPreTraining, PreTrainedModel, Trainer, TrainingArguments
+from transformers.modeling_outputs import ModelOutput
 
 import mmet  # noqa: F401 (registers the Auto classes)
+import modeling_mmet
 from configuration_mmet import MMETConfig
 from modeling_mmet import (
     MMETForPreTraining,
@@ -75,7 +78,7 @@ CASES = {
     "pretraining": Case(MMETForPreTraining, None, EVERYTHING, HEADS),
     "reid": Case(MMETForReID, None, (*CLEAN, "labels"), ("embeddings", "logits")),
 }
-BNNECK = re.compile(r"identity_head\.bnneck\.(weight|bias|running_mean|running_var)$")
+BNNECK = re.compile(r"identity_head\.bnneck\.(weight|running_mean|running_var)$")
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES)
@@ -175,7 +178,7 @@ def test_load__other_number_of_identities(make_config, batch, tmp_path):
 def test_auto_class__from_config(case, auto_class, make_config):
     expected = {AutoModel: case.model_class, AutoModelForPreTraining: MMETForPreTraining}[auto_class]
     if auto_class is AutoModel and case.part is None:
-        expected = MMETModel
+        expected = MMETForReID
     if auto_class is AutoModelForPreTraining and case.part is not None:
         pytest.skip("an encoder alone has no pretraining model")
     torch.manual_seed(3)
@@ -251,7 +254,9 @@ def test_initialisation__as_configured(case, origin, make_config, tmp_path):
 
 def _encoder_outputs(case: Case, output) -> dict[str, object]:
     """Outputs of the encoders in the answer of any model, by name."""
-    return {"": output} if case.part else {name: output[name] for name in output if name.endswith("_output")}
+    if case.part:
+        return {"": output}
+    return {name: output[name] for name in output if name.endswith("_output") and name != "pooler_output"}
 
 
 RECORDED = {
@@ -442,7 +447,7 @@ def test_half_precision__loads_close_and_keeps_its_fp32_parts(case, dtype, make_
             kept.add(name)
         elif value.is_floating_point():
             assert value.dtype == dtype, name
-    assert len(kept) == {MMETForReID: 4, MMETForPreTraining: 5}.get(case.model_class, 0)
+    assert len(kept) == {MMETForReID: 3, MMETForPreTraining: 4}.get(case.model_class, 0)
     if "hidden_states" in inputs:
         inputs["hidden_states"] = inputs["hidden_states"].to(dtype)
     received, expected = (
@@ -508,23 +513,6 @@ def test_device_map__parts_of_the_model(make_config, batch, tmp_path):
     with torch.no_grad():
         received, expected = loaded.eval()(**batch), model(**batch)
     assert torch.equal(received.loss, expected.loss)
-
-
-# --- the BNNeck's bias -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", ["pretraining", "reid"])
-@pytest.mark.parametrize("with_info", [False, True])
-def test_bnneck__bias_is_frozen_after_loading(key, with_info, make_config, batch, tmp_path):
-    case = CASES[key]
-    case.build(make_config).save_pretrained(tmp_path)
-    loaded = case.model_class.from_pretrained(tmp_path, output_loading_info=with_info)
-    model = (loaded[0] if with_info else loaded).train()
-    assert {name for name, p in model.named_parameters() if not p.requires_grad} == {"identity_head.bnneck.bias"}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
-    case.loss(model, case.select(batch)).backward()
-    optimizer.step()
-    assert not model.identity_head.bnneck.bias.any()
 
 
 # --- vocabulary ------------------------------------------------------------------------------------------------------
@@ -615,3 +603,133 @@ def test_tied_weights__stored_once_and_trained_together(make_config, batch, tmp_
 @pytest.mark.parametrize("key", ["image", "text", "multimodal", "model", "reid"])
 def test_tied_weights__none_without_text_heads(key, make_config):
     assert not CASES[key].build(make_config).all_tied_weights_keys
+
+
+# --- what pipelines, trainers and adapters expect --------------------------------------------------------------------
+
+
+def test_tuples__have_no_named_outputs_inside(case, make_config, batch):
+    model = case.build(make_config)
+    output = model(**case.select(batch), output_hidden_states=True, return_dict=False)
+    assert isinstance(output, tuple)
+    assert not any(isinstance(value, ModelOutput) for value in output)
+
+
+@pytest.mark.parametrize("key", ["text", "model", "reid", "pretraining"])
+def test_inputs_embeds__in_the_place_of_tokens(key, make_config, batch):
+    case = CASES[key]
+    model = case.build(make_config)
+    inputs = case.select(batch)
+    expected = model(**inputs)
+    embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
+    received = model(**inputs, inputs_embeds=embeds)
+    for name in case.answers:
+        torch.testing.assert_close(received[name], expected[name], **CLOSE)
+    with pytest.raises(ValueError, match="expected input_ids or inputs_embeds, received both"):
+        model(**inputs, input_ids=batch["input_ids"], inputs_embeds=embeds)
+    with pytest.raises(ValueError, match=r"inputs_embeds of shape \(any, any, 32\), received \(4, 7, 30\)"):
+        model(**inputs, inputs_embeds=embeds[..., :30])
+
+
+def test_inputs_embeds__of_absent_texts(make_config, batch):
+    model = CASES["reid"].build(make_config)
+    inputs = {name: batch[name] for name in CLEAN} | {"text_present": torch.tensor([True, False, True, False])}
+    expected = model(**inputs).embeddings
+    embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
+    torch.testing.assert_close(model(**inputs, inputs_embeds=embeds).embeddings, expected, **CLOSE)
+
+
+def test_text_encoder__neither_tokens_nor_embeddings(make_config):
+    with pytest.raises(ValueError, match="expected input_ids or inputs_embeds, received neither"):
+        CASES["text"].build(make_config)()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [CLEAN, ("pixel_values", "bool_masked_pos", "mim_labels"), ("input_ids_masked", "mlm_labels"), EVERYTHING],
+    ids=["contrastive", "image", "text", "everything"],
+)
+def test_plain_trainer__evaluates_the_loss_of_any_batch(kind, make_config, batch, tmp_path):
+    model = CASES["pretraining"].build(make_config)
+    samples = [{name: batch[name][row] for name in kind} for row in range(4)]
+    arguments = TrainingArguments(tmp_path, per_device_eval_batch_size=4, use_cpu=True, disable_tqdm=True)
+    trainer = Trainer(model, arguments, eval_dataset=samples)
+    with torch.no_grad():
+        expected = model(**{name: batch[name] for name in kind}).loss.item()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    assert trainer.predict(samples).metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_identities__have_transformers_names(make_config):
+    config = make_config(num_identities=3)
+    assert config.num_labels == 3
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+    config.num_labels = 2
+    assert config.num_identities == len(config.id2label) == len(config.label2id) == 2
+    config.id2label = {"0": "alice", "1": "bob", "2": "eve"}
+    assert config.num_identities == config.num_labels == 3
+    assert config.label2id == {"alice": 0, "bob": 1, "eve": 2}
+    loaded = MMETConfig.from_dict(json.loads(config.to_json_string()))
+    assert loaded.id2label == {0: "alice", 1: "bob", 2: "eve"}
+    config.num_identities = 5
+    assert config.id2label[4] == "LABEL_4"  # names of others are not kept
+    assert MMETConfig(label2id={"alice": 0, "bob": 1}).id2label == {0: "alice", 1: "bob"}
+
+
+def test_identities__many_do_not_fill_the_configuration(make_config):
+    assert "LABEL_" not in make_config(num_identities=1000).to_json_string()
+
+
+@pytest.mark.parametrize(
+    "names", [{"num_labels": 7}, {"id2label": {number: f"person {number}" for number in range(7)}}], ids=str
+)
+def test_load__other_number_of_labels(names, make_config, tmp_path):
+    CASES["reid"].build(make_config).save_pretrained(tmp_path)
+    loaded = MMETForReID.from_pretrained(tmp_path, ignore_mismatched_sizes=True, **names)
+    assert loaded.identity_head.classifier.weight.shape == (7, 32)
+    assert loaded.config.num_identities == len(loaded.config.id2label) == 7
+    assert loaded.config.id2label == names.get("id2label", loaded.config.id2label)
+
+
+def test_load__safetensors_alone(case, make_config, tmp_path):
+    model = case.build(make_config)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="leave out use_safetensors=False"):
+        case.model_class.from_pretrained(tmp_path, use_safetensors=False)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"safetensors alone.*expected model.safetensors in .*pytorch_model.bin"):
+        case.model_class.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_identity_head__says_when_it_was_never_trained(trained, make_config, batch, tmp_path, caplog):
+    model = CASES["pretraining"].build(make_config, num_identities=4 if trained else 0)
+    if trained:
+        model.train()(**{name: batch[name] for name in (*CLEAN, "person_labels")})
+    model.eval().save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        modeling_mmet.logger.parent.propagate, before = True, modeling_mmet.logger.parent.propagate
+        loaded = AutoModel.from_pretrained(tmp_path)
+        modeling_mmet.logger.parent.propagate = before
+    assert type(loaded) is MMETForReID
+    assert ("was never trained" in caplog.text) != trained
+    inputs = {name: batch[name] for name in CLEAN}
+    with torch.no_grad():
+        received = loaded(**inputs)
+        features = model.get_multimodal_features(**inputs).pooler_output
+    assert torch.equal(received.embeddings, received.pooler_output)
+    if not trained:
+        torch.testing.assert_close(received.embeddings, torch.nn.functional.normalize(features), **CLOSE)
+
+
+def test_adapters__documented_names_are_all_linear_layers_of_the_encoders(make_config):
+    model = CASES["reid"].build(make_config)
+    documented = ("qkv_proj", "out_proj", "fc1", "fc2")
+    encoders = [model.mmet.image_model, model.mmet.text_model, model.mmet.multimodal_model]
+    for encoder in encoders:
+        linear = [name for name, module in encoder.named_modules() if isinstance(module, torch.nn.Linear)]
+        assert {name.rsplit(".", 1)[-1] for name in linear} == set(documented)
+    card = Path(__file__).parents[1] / "docs" / "architecture.md"
+    assert f"`target_modules={list(documented)}`".replace("'", '"') in card.read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, AutoModelForPreTraining, BertConfig, ViTConfig, ViTModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 import mmet  # noqa: F401 (registers the Auto classes)
@@ -279,6 +280,71 @@ def test_bool_masked_pos__hides_the_patches(make_config):
     assert not torch.allclose(model(pixel_values).last_hidden_state, model(pixel_values, masked).last_hidden_state)
 
 
+def _pixels_of(patches: list[int], size: tuple[int, int], columns: int, patch: int, stride: int) -> torch.Tensor:
+    """True `(H, W)` at the pixels of these patches."""
+    covered = torch.zeros(size, dtype=torch.bool)
+    for index in patches:
+        top, left = index // columns * stride, index % columns * stride
+        covered[top : top + patch, left : left + patch] = True
+    return covered
+
+
+@pytest.mark.parametrize("size", [(52, 28), (55, 33), (70, 52)], ids=["as configured", "with a rest", "interpolated"])
+@pytest.mark.parametrize("hide", [False, True])
+def test_hide_masked_pixels__no_output_depends_on_them(make_config, hide, size):
+    image_size = size if size[0] < 70 else (52, 28)
+    config = make_config(image={"hide_masked_pixels": hide, "image_size": image_size}).image_config
+    model, masked = MMETImageModel(config).eval(), [1, 5]
+    rows, columns = config.grid_of(*size)
+    bool_masked_pos = torch.zeros(2, rows * columns, dtype=torch.bool)
+    bool_masked_pos[0, masked] = True
+    pixel_values = torch.randn(2, 3, *size, requires_grad=True)
+    output = model(pixel_values, bool_masked_pos, interpolate_pos_encoding=True).last_hidden_state
+    (output * torch.randn_like(output)).sum().backward()
+    covered = _pixels_of(masked, size, columns, patch=16, stride=12)
+    assert (pixel_values.grad[0][:, covered] == 0).all() == hide  # neighbours read the pixels that they share
+    read = _pixels_of(range(rows * columns), size, columns, patch=16, stride=12)
+    assert (pixel_values.grad[0][:, read & ~covered] != 0).any()
+    assert (pixel_values.grad[1][:, read] != 0).all()  # nothing is masked there
+    other = torch.where(covered, 9.0, pixel_values[0]).detach()[None]
+    same = torch.equal(model(other, bool_masked_pos[:1], interpolate_pos_encoding=True).last_hidden_state, output[:1])
+    assert not hide or same
+
+
+def test_hide_masked_pixels__codes_are_those_of_the_whole_image(make_config, make_pretraining_batch):
+    batch = _select(make_pretraining_batch(), "pixel_values", "bool_masked_pos")
+    codes = []
+    for hide in (False, True):
+        torch.manual_seed(0)
+        model = MMETForPreTraining(make_config(image={"hide_masked_pixels": hide})).eval()
+        nn.init.normal_(model.image_codebook.centroids)
+        codes.append(model(**batch).mim_codes)
+    assert torch.equal(*codes)
+    assert len(codes[0].unique()) > 1
+
+
+@pytest.mark.parametrize("wanted", LOSS_NAMES)
+def test_interpolate_pos_encoding__each_loss_by_itself(make_config, make_pretraining_batch, wanted):
+    """Images of another size than configured, here with a grid of 5 x 3 patches."""
+    model = MMETForPreTraining(make_config(**{f"{name}_weight": float(name == wanted) for name in LOSS_NAMES}))
+    masked = torch.rand(4, 15) < 0.4
+    batch = make_pretraining_batch() | {
+        "pixel_values": torch.randn(4, 3, 64, 40),
+        "bool_masked_pos": masked,
+        "mim_labels": torch.randint(0, 6, (4, 15)),
+    }
+    if wanted == "mim":
+        batch = _select(batch, "pixel_values", "bool_masked_pos", "mim_labels")
+    if wanted == "mlm":
+        batch = _select(batch, "input_ids_masked", "mlm_labels", "attention_mask")
+    output = model(**batch, interpolate_pos_encoding=True)
+    assert {name for name, loss in output.losses.items() if loss is not None} == {wanted}
+    output.loss.backward()
+    if wanted != "mlm":
+        with pytest.raises(ValueError, match="interpolate_pos_encoding=True"):
+            model(**batch)
+
+
 def test_bool_masked_pos__none_masked_is_no_mask(config):
     model = MMETImageModel(config.image_config).eval()
     pixel_values = torch.randn(2, 3, 52, 28)
@@ -316,9 +382,37 @@ def test_model__features(config, make_batch):
     output = model(**batch)
     image = model.image_projection(output.image_embeds[:, 0])
     text = model.text_projection(output.text_embeds[:, 0])
-    torch.testing.assert_close(model.get_image_features(batch["pixel_values"]), image)
-    torch.testing.assert_close(model.get_text_features(batch["input_ids"], batch["attention_mask"]), text)
-    torch.testing.assert_close(model.get_multimodal_features(**batch), output.multimodal_embeds[:, 0])
+    image_features = model.get_image_features(batch["pixel_values"])
+    text_features = model.get_text_features(batch["input_ids"], batch["attention_mask"])
+    multimodal_features = model.get_multimodal_features(**batch)
+    torch.testing.assert_close(image_features.pooler_output, image)
+    torch.testing.assert_close(text_features.pooler_output, text)
+    torch.testing.assert_close(multimodal_features.pooler_output, output.multimodal_embeds[:, 0])
+    torch.testing.assert_close(image_features.last_hidden_state, output.image_embeds)
+    torch.testing.assert_close(text_features.last_hidden_state, output.text_embeds)
+    torch.testing.assert_close(multimodal_features.last_hidden_state, output.multimodal_embeds)
+
+
+@pytest.mark.parametrize("model_class", [MMETModel, MMETForReID, MMETForPreTraining])
+def test_features__states_on_request_and_tuples(model_class, config, make_batch):
+    model, batch = model_class(config).eval(), make_batch(2)
+    model.set_attn_implementation("eager")
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    for features, inputs, length in (
+        (model.get_image_features, {"pixel_values": batch["pixel_values"]}, 9),
+        (model.get_text_features, {name: batch[name] for name in ("input_ids", "attention_mask")}, 7),
+        (model.get_multimodal_features, batch, 17),
+    ):
+        output = features(**inputs)
+        assert isinstance(output, BaseModelOutputWithPooling)
+        assert output.hidden_states is None
+        assert output.attentions is None
+        recorded = features(**inputs, **asked)
+        assert [tuple(states.shape) for states in recorded.hidden_states] == [(2, length, 32)] * 3
+        assert [tuple(weights.shape) for weights in recorded.attentions] == [(2, 4, length, length)] * 2
+        states, pooled = features(**inputs, return_dict=False)
+        assert torch.equal(states, output.last_hidden_state)
+        assert torch.equal(pooled, output.pooler_output)
 
 
 def test_model__tuple_on_request(config, make_batch):
@@ -329,10 +423,10 @@ def test_model__tuple_on_request(config, make_batch):
 def test_return_dict__switched_off_in_the_configuration(make_config, make_batch):
     config, batch = make_config(), make_batch(2)
     model = MMETForReID(config).eval()
-    expected, features = model(**batch).embeddings, model.mmet.get_multimodal_features(**batch)
+    expected, features = model(**batch).embeddings, model.get_multimodal_features(**batch)
     config.return_dict = False
     assert torch.equal(model(**batch)[0], expected)
-    assert torch.equal(model.mmet.get_multimodal_features(**batch), features)
+    assert torch.equal(model.mmet.get_multimodal_features(**batch)[1], features.pooler_output)
 
 
 @pytest.mark.parametrize("model_class", [MMETModel, MMETForReID, MMETForPreTraining])
@@ -594,8 +688,13 @@ def test_padding__a_label_on_padding_is_still_read(config, make_pretraining_batc
 
 
 def test_padding__a_mask_without_any_token(config, make_batch):
+    """Fine for samples without a text, an error for the others."""
+    model, nothing = MMETForReID(config).eval(), torch.zeros(4, dtype=torch.bool)
     batch = make_batch() | {"attention_mask": torch.zeros(4, 7, dtype=torch.long)}
-    assert MMETForReID(config).eval()(**batch).embeddings.isfinite().all()
+    received = model(**batch, text_present=nothing).embeddings
+    torch.testing.assert_close(received, model(pixel_values=batch["pixel_values"]).embeddings, **CLOSE)
+    with pytest.raises(ValueError, match="expected attention_mask with a 1 in each row"):
+        model(**batch)
 
 
 @pytest.mark.parametrize(("inputs", "name"), [(IMAGE_ONLY, "mim"), (("input_ids_masked", "mlm_labels"), "mlm")])
@@ -709,8 +808,8 @@ def test_mmm__masked_captions_have_their_own_padding(config, make_pretraining_ba
 def test_global_contrastive__of_projected_class_tokens(config, make_pretraining_batch):
     model, batch = MMETForPreTraining(config).eval(), make_pretraining_batch()
     features = (
-        model.mmet.get_image_features(batch["pixel_values"]),
-        model.mmet.get_text_features(batch["input_ids"], batch["attention_mask"]),
+        model.get_image_features(batch["pixel_values"]).pooler_output,
+        model.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output,
     )
     for ids, names in (
         (None, CLEAN),
@@ -785,16 +884,28 @@ def test_identity__pooled_class_token(make_config, make_batch, pooling):
     torch.testing.assert_close(output.losses["triplet"], triplet, **CLOSE)
 
 
-def test_bnneck__bias_stays_at_zero(config, make_pretraining_batch):
-    model = MMETForPreTraining(config)
+def test_bnneck__has_no_bias_to_train(config, make_pretraining_batch):
+    model = MMETForPreTraining(config).requires_grad_(True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model(**make_pretraining_batch()).loss.backward()
     optimizer.step()
     neck = model.identity_head.bnneck
-    assert not neck.bias.requires_grad
-    assert torch.equal(neck.bias, torch.zeros(32))
+    assert neck.bias is None
+    assert set(neck.state_dict()) == {"weight", "running_mean", "running_var", "num_batches_tracked"}
     assert not torch.equal(neck.weight, torch.ones(32))
     assert not torch.equal(neck.running_mean, torch.zeros(32))  # training gathers statistics
+
+
+def test_bnneck__frozen_keeps_its_statistics_and_uses_them(make_config, make_batch):
+    model = MMETForReID(make_config()).train()
+    neck = model.identity_head.bnneck
+    neck.weight.requires_grad_(False)
+    neck.running_mean.normal_()
+    before, features = copy.deepcopy(neck.state_dict()), torch.randn(5, 32)
+    expected = (features - neck.running_mean) / (neck.running_var + neck.eps).sqrt()
+    torch.testing.assert_close(neck(features), expected)
+    model(**make_batch())
+    assert all(torch.equal(value, before[name]) for name, value in neck.state_dict().items())
 
 
 @pytest.mark.parametrize(("share", "image_views", "text_views"), [(1.0, 3, 2), (0.5, 1, 1), (0.2, 1, 0), (0.0, 0, 0)])
@@ -883,8 +994,7 @@ def test_training__every_weight_has_a_gradient(config, make_pretraining_batch):
         model(**_select(batch, *inputs)).loss.backward()
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    assert frozen == {"identity_head.bnneck.bias"}
-    assert without == frozen
+    assert frozen == without == set()
 
 
 def test_gradient_checkpointing__same_gradients(config, make_pretraining_batch):
@@ -1002,8 +1112,9 @@ def test_checkpoint__reid_to_pretraining_keeps_the_identity_head(config, tmp_pat
     [
         (MMETModel, AutoModel, MMETModel),
         (MMETForReID, AutoModel, MMETForReID),
-        (MMETForPreTraining, AutoModel, MMETModel),
+        (MMETForPreTraining, AutoModel, MMETForReID),
         (MMETForPreTraining, AutoModelForPreTraining, MMETForPreTraining),
+        (MMETForReID, AutoModelForPreTraining, MMETForPreTraining),
     ],
 )
 def test_auto_classes__where_the_package_is_installed(source, auto_class, expected, config, tmp_path):
@@ -1059,7 +1170,7 @@ def test_bfloat16(model_class, config, make_pretraining_batch, tmp_path):
     reference, batch = model_class(config).eval(), make_pretraining_batch()
     reference.save_pretrained(tmp_path)
     model = model_class.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
-    kept = {"identity_head.bnneck.weight", "identity_head.bnneck.bias"}
+    kept = {"identity_head.bnneck.weight"}
     for name, parameter in model.named_parameters():
         assert parameter.dtype == (torch.float32 if name in kept else torch.bfloat16), name
     if model_class is MMETForReID:

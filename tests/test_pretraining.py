@@ -3,18 +3,26 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
+from transformers import (
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoProcessor,
+    FlavaImageCodebook,
+    FlavaImageCodebookConfig,
+    pipeline,
+)
 
 from mmet import pretraining
-from mmet.arguments import parse_arguments
+from mmet.arguments import ModelArguments, ObjectiveArguments, parse_arguments
 from mmet.data import DatasetError
 from mmet.data.synthetic import write_world
-from mmet.pretraining import find_checkpoint, run_pretraining
+from mmet.pretraining import build_model, find_checkpoint, run_pretraining
 from mmet.trainer import MMETTrainer, NonFiniteLossError
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining, MMETForReID
 from processing_mmet import MMETImageProcessor, MMETProcessor
@@ -87,6 +95,25 @@ def test_run_pretraining__all_eight_losses_and_a_model_that_loads(recipe):
     }
 
 
+@pytest.mark.parametrize("mix", [{"identity": 1}, {"paired": 1, "image": 1, "text": 1}], ids=["identity", "mask-only"])
+def test_run_pretraining__what_is_saved_is_an_embedder(recipe, mix, crop):
+    folder = pretrain(recipe, "--batch_mix", json.dumps(mix), "--max_steps", 2, "--save_steps", 2)
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    assert type(model) is MMETForReID
+    assert type(AutoModelForPreTraining.from_pretrained(folder)) is MMETForPreTraining
+    sentence = "a man in a red coat"
+    images = pipeline("image-feature-extraction", model=str(folder), pool=True)
+    texts = pipeline("feature-extraction", model=str(folder))
+    for received, inputs in ((images(crop), {"images": [crop]}), (texts(sentence), {"text": [sentence]})):
+        with torch.no_grad():
+            expected = model(**processor(**inputs, return_tensors="pt")).embeddings
+        torch.testing.assert_close(expected.norm(dim=1), torch.ones(1))
+        torch.testing.assert_close(torch.tensor(received), expected, atol=1e-5, rtol=1e-5)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "torch.no_grad" in card
+    assert ("No identity loss was trained" in card) == ("identity" not in mix)
+
+
 def test_run_pretraining__resumed_run_equals_uninterrupted_run(recipe, tmp_path):
     whole = pretrain(recipe, "--output_dir", tmp_path / "whole")
     # The run that was interrupted after its first checkpoint has that checkpoint and nothing later.
@@ -122,6 +149,15 @@ def test_run_pretraining__second_stage_from_the_first(recipe, tmp_path):
     )
     assert logged_losses(second) == {"identity", "triplet", "global_contrastive"}
     assert MMETForReID.from_pretrained(second).config.num_identities == 8
+
+
+def test_build_model__half_precision_checkpoint_is_trained_in_float32(make_config, processor, tmp_path):
+    MMETForPreTraining(make_config()).to(torch.bfloat16).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert MMETForPreTraining.from_pretrained(tmp_path).dtype == torch.bfloat16
+    arguments = ModelArguments(model_name_or_path=str(tmp_path))
+    _, model = build_model(arguments, ObjectiveArguments(), None, SimpleNamespace(num_identities=4))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_run_pretraining__weight_zero_switches_a_loss_off(recipe):

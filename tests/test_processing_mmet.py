@@ -235,7 +235,7 @@ def test_person_patch_coverage__equals_loops_over_the_resized_mask(tokenizer, ta
     image_processor = MMETImageProcessor(
         size={"height": target[0], "width": target[1]}, patch_size=8, patch_stride=stride
     )
-    mask = Image.fromarray(np.random.default_rng(seed).integers(0, 256, source, dtype=np.uint8))
+    mask = Image.fromarray(np.random.default_rng(seed).random(source) < 0.5).convert("L")
     resized = np.asarray(mask.resize((target[1], target[0]), Image.Resampling.BOX))
     (coverage,) = MMETProcessor(image_processor, tokenizer).person_patch_coverage([mask])
     assert coverage.tolist() == _coverage_by_loops(resized, 8, stride)  # to the last bit: shares are whole 64ths

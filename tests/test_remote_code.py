@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 from processing_mmet import MMETImageProcessor, MMETProcessor
@@ -27,7 +28,8 @@ sys.meta_path.insert(0, Blocker())
 folder, output, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
+from PIL import Image
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor, pipeline
 
 torch.set_num_threads(threads)
 batch = torch.load(folder / "batch.pt")
@@ -44,7 +46,8 @@ def run(key, auto_class, path, inputs, fields):
 run("model", AutoModel, folder / "model", clean, ["image_embeds", "text_embeds", "multimodal_embeds"])
 reid = run("reid", AutoModel, folder / "reid", clean, ["embeddings", "logits"])
 run("pretraining", AutoModelForPreTraining, folder / "pretraining", batch, ["loss", "losses", "itm_logits"])
-run("base of pretraining", AutoModel, folder / "pretraining", clean, ["multimodal_embeds"])
+run("embedder of pretraining", AutoModel, folder / "pretraining", clean, ["embeddings", "pooler_output", "logits"])
+run("embedder of mask-only", AutoModel, folder / "mask-only", clean, ["embeddings"])
 reid.save_pretrained(output / "again")
 run("saved again", AutoModel, output / "again", clean, ["embeddings", "logits"])
 
@@ -52,6 +55,12 @@ processor = AutoProcessor.from_pretrained(folder / "reid", trust_remote_code=Tru
 crop = torch.load(folder / "crop.pt").numpy()
 features = processor(images=[crop], text=["a man in red"], return_tensors="pt")
 results["processor"] = (type(processor).__name__, dict(features))
+for key in ("reid", "pretraining"):
+    images = pipeline("image-feature-extraction", model=str(folder / key), pool=True, trust_remote_code=True)
+    texts = pipeline("feature-extraction", model=str(folder / key), trust_remote_code=True)
+    results[f"pipelines of {key}"] = (
+        images(Image.fromarray(crop), return_tensors=True), texts("a man in red", return_tensors=True)
+    )
 config = AutoConfig.from_pretrained(folder / "reid", trust_remote_code=True)
 results["config"] = (type(config).__name__, config.image_config.num_patches)
 assert not {"mmet", "modeling_mmet", "configuration_mmet", "processing_mmet"} & set(sys.modules)
@@ -75,6 +84,8 @@ def models(make_config) -> dict[str, MMETModel | MMETForReID | MMETForPreTrainin
     for key in ("reid", "pretraining"):
         built[key].identity_head.bnneck.running_mean.normal_()
         built[key].identity_head.bnneck.running_var.uniform_(0.5, 2.0)
+        built[key].identity_head.bnneck.num_batches_tracked.fill_(9)
+    built["mask-only"] = MMETForPreTraining(make_config(num_identities=0)).eval()
     return built
 
 
@@ -89,7 +100,8 @@ def remote(models, batch, crop_array, tokenizer, tmp_path_factory) -> dict:
     saved, elsewhere = tmp_path_factory.mktemp("saved"), tmp_path_factory.mktemp("elsewhere")
     for key, model in models.items():
         model.save_pretrained(saved / key)
-    MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer).save_pretrained(saved / "reid")
+    for key in ("reid", "pretraining"):
+        MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer).save_pretrained(saved / key)
     torch.save(batch, saved / "batch.pt")
     torch.save(crop_array, saved / "crop.pt")
     shutil.move(saved, elsewhere / "folders")
@@ -142,12 +154,27 @@ def test_remote_model__bit_identical(remote, models, batch, key, source, class_n
     _assert_same(received, expected)
 
 
-def test_remote_model__base_of_a_pretraining_checkpoint(remote, models, batch):
-    received_class, received = remote["base of pretraining"]
-    assert received_class == "MMETModel"
+@pytest.mark.parametrize("key", ["pretraining", "mask-only"])
+def test_remote_model__embedder_of_a_pretraining_checkpoint(remote, models, batch, key):
+    received_class, received = remote[f"embedder of {key}"]
+    assert received_class == "MMETForReID"
     inputs = {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
     with torch.no_grad():
-        _assert_same(received, models["pretraining"].mmet(**inputs))
+        features = models[key].get_multimodal_features(**inputs).pooler_output
+        expected, _ = models[key].identity_head(features)
+    torch.testing.assert_close(received["embeddings"], F.normalize(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["reid", "pretraining"])
+def test_remote_pipelines__return_embeddings(remote, models, tokenizer, crop_array, key):
+    by_image, by_text = remote[f"pipelines of {key}"]
+    processor = MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer)
+    for received, inputs in ((by_image, {"images": [crop_array.numpy()]}), (by_text, {"text": ["a man in red"]})):
+        with torch.no_grad():
+            inputs = processor(**inputs, return_tensors="pt")
+            features = models[key].get_multimodal_features(**inputs).pooler_output
+            expected, _ = models[key].identity_head(features)
+        torch.testing.assert_close(received, F.normalize(expected), atol=1e-5, rtol=1e-5)
 
 
 def test_remote_processor__same_features(remote, tokenizer, crop_array):

@@ -16,31 +16,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmet.ablate.experiments import TABLES, Row, Table
 from mmet.ablate.runs import RECIPES, WITHOUT_EFFECT, MissingDataError, NotTrainedError, Runner
 from mmet.ablate.tables import TableResult, collect_table, format_tables, save_tables
 from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
+from mmet.argument_parser import OptionParser
 from mmet.data import parse_data_argument
 from mmet.evaluation.results import installed_versions
+from mmet.field_checks import Range, number_type
+from mmet.recipe_files import parse_yaml
 from mmet.trainer import NonFiniteLossError, TrainingStopped
 
 logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
 USER_ERROR_EXIT_CODE = 2
+_COUNT = number_type(int, Range(at_least=1, at_most=10**6))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m mmet.ablate",
         description="Train and evaluate the rows of the paper's tables with several seeds, and print means and "
         "standard deviations beside the paper's figures. Run it again to continue: what is finished is not repeated.",
     )
     parser.add_argument("--tables", type=int, nargs="+", default=[1, 2], choices=sorted(TABLES), help="which tables")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N (default: %(default)s)")
+    parser.add_argument(
+        "--seeds",
+        type=number_type(int, Range(at_most=1000)),
+        default=3,
+        metavar="N",
+        help="seeds 1 to N (default: %(default)s)",
+    )
     parser.add_argument(
         "--data",
         nargs="+",
@@ -52,7 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size", choices=["paper", "small"], help="recipes of the paper's size or small ones (default: by the data)"
     )
-    parser.add_argument("--max_steps", type=int, metavar="N", help="steps of every stage, to try things out")
+    parser.add_argument(
+        "--max_steps",
+        type=number_type(int, Range(at_least=1)),
+        metavar="N",
+        help="steps of every stage, to try things out",
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -73,14 +86,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     size = WorldSize()
     worlds = parser.add_argument_group("synthetic data")
-    worlds.add_argument("--world_persons", type=int, default=size.persons, metavar="N", help="people to train on")
+    worlds.add_argument("--world_persons", type=_COUNT, default=size.persons, metavar="N", help="people to train on")
     worlds.add_argument(
-        "--world_images", type=int, default=size.images_per_person, metavar="N", help="pictures of each"
+        "--world_images", type=_COUNT, default=size.images_per_person, metavar="N", help="pictures of each"
     )
     worlds.add_argument(
-        "--world_test_persons", type=int, default=size.test_persons, metavar="N", help="people in each target"
+        "--world_test_persons", type=_COUNT, default=size.test_persons, metavar="N", help="people in each target"
     )
-    worlds.add_argument("--num_workers", type=int, default=1, metavar="N", help="processes that draw")
+    worlds.add_argument(
+        "--num_workers",
+        type=number_type(int, Range(at_least=1, at_most=1024)),
+        default=1,
+        metavar="N",
+        help="processes that draw",
+    )
     return parser
 
 
@@ -91,7 +110,12 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
         name, separator, value = assignment.partition("=")
         if not separator or not name:
             raise ValueError(f"--set: expected FIELD=VALUE, received {assignment!r}")
-        settings[name] = yaml.safe_load(value)
+        if name in settings:
+            raise ValueError(f"--set: {name} is given twice")
+        try:
+            settings[name] = parse_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"--set {name}: {error}") from error
     return settings
 
 
@@ -159,6 +183,8 @@ def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
     else:
         size = None
         data = {parse_data_argument(argument).name: argument for argument in options.data}
+        if len(data) < len(options.data):
+            raise ValueError(f"--data: expected one folder of each dataset, received {', '.join(options.data)}")
     settings = {} if options.max_steps is None else {"max_steps": options.max_steps}
     settings |= parse_settings(options.set)
     runner = Runner(

@@ -26,13 +26,14 @@ import yaml
 from datasets import DatasetDict
 
 from mmet.ablate.experiments import Row, Stage
-from mmet.arguments import parse_arguments
+from mmet.arguments import build_parser, parse_arguments
 from mmet.checkpoints import write_text
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.evaluation import EvaluationData, ModelSystem, evaluate_systems, prepare_tasks
 from mmet.evaluation.protocols import Modality
 from mmet.model_card import read_result
 from mmet.pretraining import run_pretraining
+from mmet.recipe_files import read_mapping_file
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -129,7 +130,7 @@ class Runner:
         path = self.recipes / f"{stage.recipe}.yaml"
         if not path.is_file():
             raise ValueError(f"recipe {path} does not exist; name their folder with --recipes")
-        fields = merge_fields(yaml.safe_load(path.read_text(encoding="utf-8")), stage.settings)
+        fields = merge_fields(read_mapping_file(path), stage.settings)
         fields = merge_fields(fields, settings_for(self.settings, stage.kind))
         for name in DATA_FIELDS:
             if name in fields:
@@ -189,11 +190,8 @@ def load_once(argument: str) -> DatasetDict:
 
 
 def merge_fields(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` with `changes`; those of `model_config` are merged into it, level by level, all others replace."""
-    merged = {**fields, **changes}
-    if "model_config" in fields and "model_config" in changes:
-        merged["model_config"] = _merge_deep(fields["model_config"], changes["model_config"])
-    return merged
+    """`fields` with `changes`, merged as the command line is over a recipe: `batch_mix` is replaced as a whole."""
+    return build_parser().merge(fields, changes)
 
 
 def settings_for(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -207,11 +205,3 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
     """Eight hex digits of all fields that have an effect on the trained weights; the order of fields has none."""
     counted = {name: value for name, value in fields.items() if name not in WITHOUT_EFFECT}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _merge_deep(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _merge_deep(merged[name], value) if both else value
-    return merged

@@ -20,11 +20,18 @@ from mmet.data import (  # importing a reader registers it
     randperson,
     rstpreid,
 )
-from mmet.data.data_argument import DataArgument, parse_data_argument
+from mmet.data.data_argument import (
+    DataArgument,
+    distinct_labels,
+    name_sources,
+    parse_data_argument,
+    parse_data_arguments,
+)
 from mmet.data.loading import (
     SplitTotals,
     count_split,
     load_reid_dataset,
+    load_sources,
     read_reid_folder,
     summarize,
     to_dataset_dict,
@@ -34,6 +41,7 @@ from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, dataset_
 from mmet.data.schema import (
     DISTRACTOR_PERSON_ID,
     JUNK_PERSON_ID,
+    NAME_COLUMNS,
     NO_CAMERA,
     REID_FEATURES,
     DatasetError,
@@ -45,6 +53,7 @@ from mmet.data.schema import (
 __all__ = [
     "DISTRACTOR_PERSON_ID",
     "JUNK_PERSON_ID",
+    "NAME_COLUMNS",
     "NO_CAMERA",
     "REID_FEATURES",
     "DataArgument",
@@ -60,16 +69,20 @@ __all__ = [
     "cuhk03",
     "cuhk_pedes",
     "dataset_names",
+    "distinct_labels",
     "dukemtmc",
     "finegpr",
     "folder",
     "get_spec",
     "icfg_pedes",
     "load_reid_dataset",
+    "load_sources",
     "market1501",
     "msmt17",
+    "name_sources",
     "parquet_folder",
     "parse_data_argument",
+    "parse_data_arguments",
     "randperson",
     "read_reid_folder",
     "register",

@@ -6,16 +6,18 @@ because the captions of FineGPR-C are handed out without a published description
 
 from __future__ import annotations
 
+import codecs
 import csv
+import difflib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmet.data.files import is_text
+from mmet.data.files import is_text, read_bytes
 from mmet.data.schema import DatasetError
 
 IMAGE_FIELDS = ("image", "image_name", "file_path", "file_name", "img_path")
@@ -23,15 +25,25 @@ CAPTION_FIELDS = ("caption", "captions", "text", "sentence", "sentences")
 
 T = TypeVar("T")
 
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,4000}")
+_NO_VALUES = frozenset({"nan", "none", "null", "n/a", "inf", "infinity"})
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, a leading byte order mark dropped. Raises `DatasetError` on anything else."""
+    """The text of a UTF-8 file, or of a UTF-16 file that says so in its first two bytes; that mark is dropped.
+
+    Raises:
+        DatasetError: other content, a file that `read_bytes` refuses, or one that cannot be read.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = read_bytes(path)
+        return content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text (byte {error.start:,}: {error.reason})") from error
+        line = 1 + content.count(b"\n", 0, error.start)
+        raise DatasetError(
+            f"{path}: not UTF-8 text (byte {error.start:,} on line {line}: {error.reason}); save the file as UTF-8"
+        ) from error
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -103,14 +115,49 @@ class Entry:
 
     def get_number(self, name: str) -> int:
         """Field `name`, a whole number, or text that writes one (all that CSV has)."""
+        value = self.get_id(name)
+        return value if isinstance(value, int) else self.get(name, int)
+
+    def get_id(self, name: str) -> int | str:
+        """Field `name`, a whole number or text that writes one, or a word that stands for somebody or something."""
         value = self.fields.get(name)
-        if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-            return int(value)
-        return self.get(name, int)
+        if not isinstance(value, str):
+            return self.get(name, int)
+        try:
+            return parse_id(value)
+        except ValueError as error:
+            raise self.error(f"field {name!r} {error}") from error
 
     def error(self, problem: str) -> DatasetError:
         """A `DatasetError` that begins with file and place."""
         return DatasetError(f"{self.path}: {self.place}: {problem}")
+
+
+def parse_id(text: str) -> int | str:
+    """The number that `text` writes, or the word that it is, stripped of surrounding whitespace.
+
+    Raises:
+        ValueError: it is neither: empty, a number that is not whole or has more than 64 bits, or a mark such as `nan`
+            that tools write where a value is missing. The message goes on after "field 'person_id'".
+    """
+    word = text.strip()
+    if _NUMBER.fullmatch(word):
+        number = int(word)
+        if not -(2**63) <= number < 2**63:
+            raise ValueError(f"must fit into 64 bits, {_shorten(word)} does not")
+        return number
+    is_word = any(map(str.isalpha, word)) and not _is_float(word) and is_text(word)
+    if not is_word or word.lower() in _NO_VALUES:
+        raise ValueError(f"must be a whole number or a word, not {_shorten(word)}")
+    return word
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 _KIND_NAMES: dict[type, str] = {int: "a whole number", str: "text", list: "a list", dict: "an object"}
@@ -162,8 +209,9 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     """
     captions: dict[str, list[str]] = {}
     for entry in _caption_entries(path):
-        image = entry.get(_first_field(entry, IMAGE_FIELDS), str)
-        captions.setdefault(image, []).extend(entry.get_sentences(_first_field(entry, CAPTION_FIELDS)))
+        image = entry.get(_fields_of(entry, IMAGE_FIELDS)[0], str)
+        for field in _fields_of(entry, CAPTION_FIELDS):
+            captions.setdefault(image, []).extend(entry.get_sentences(field))
     if not captions:
         raise DatasetError(f"{path}: holds no captions")
     return captions
@@ -192,19 +240,61 @@ def read_json_lines(path: Path) -> Iterator[Entry]:
 
 def read_csv_entries(path: Path) -> Iterator[Entry]:
     """The rows of a CSV file with a header; all fields are text. Raises `DatasetError` with file and line."""
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
+        header = _read_header(path, next(rows, []))
         for row in rows:
-            if None in row:
+            if not row:
+                continue
+            if len(row) > len(header):
                 raise DatasetError(f"{path}: line {rows.line_num}: more values than the header has; quote commas")
-            fields = {name: value for name, value in row.items() if value is not None}
-            yield Entry(path, f"line {rows.line_num}", fields)
+            if len(row) < len(header):
+                raise DatasetError(
+                    f"{path}: line {rows.line_num}: has no field {header[len(row)]!r}: expected {len(header)} values, "
+                    f"as the header has, received {len(row)}; leave a value empty, not out"
+                )
+            yield Entry(path, f"line {rows.line_num}", dict(zip(header, row, strict=True)))
     except csv.Error as error:
         raise DatasetError(f"{path}: line {rows.line_num}: not valid CSV ({error})") from error
 
 
-def _first_field(entry: Entry, names: tuple[str, ...]) -> str:
+def _read_header(path: Path, header: list[str]) -> list[str]:
+    """The names of the columns, stripped. Raises `DatasetError` for one that stands twice."""
+    names = [name.strip() for name in header]
     for name in names:
-        if name in entry.fields:
-            return name
+        if name and names.count(name) > 1:
+            raise DatasetError(
+                f"{path}: line 1: column {_shorten(name)} stands twice; rename or remove one of the two"
+            )
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and separator in names[0]:
+            raise DatasetError(f"{path}: line 1: columns are separated by {word}; expected commas")
+    return names
+
+
+def _fields_of(entry: Entry, names: tuple[str, ...]) -> list[str]:
+    """Those of the fields that the entry has. Raises `DatasetError` when it has none."""
+    if found := [name for name in names if name in entry.fields]:
+        return found
     raise entry.error(f"needs one of the fields {', '.join(names)}; it has: {', '.join(entry.fields) or 'none'}")
+
+
+def find_misspelt(found: Iterable[str], known: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Names that are most likely meant to be a known one, which is not there: name -> the known one.
+
+    Args:
+        found: the columns or fields of a file.
+        known: names that are read -> other words for them.
+    """
+    names = list(found)
+    absent = {_plain(name): name for name in known if name not in names}
+    absent |= {_plain(word): name for name in absent.values() for word in known[name]}
+    likely = {}
+    for name in names:
+        if name not in known and (near := difflib.get_close_matches(_plain(name), absent, n=1, cutoff=0.8)):
+            likely[name] = absent[near[0]]
+    return likely
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))

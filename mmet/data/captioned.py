@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmet.data.annotations import Entry, clean_captions, read_entries
-from mmet.data.files import UnsafePathError, join_inside, layout_error
-from mmet.data.schema import PersonImage, ReidFolder, SkippedFile
+from mmet.data.files import UnsafePathError, join_inside, layout_error, list_tree
+from mmet.data.schema import DatasetError, PersonImage, ReidFolder, SkippedFile
 from mmet.data.split_folders import find_home
 
 IMAGE_FOLDER = "imgs"
@@ -51,11 +51,15 @@ class CaptionedLayout:
         annotations = self._require_files(home)
         folder = ReidFolder(home, splits={})
         merged: dict[Path, tuple[str, PersonImage]] = {}
-        for entry in read_entries(annotations):
+        entries = read_entries(annotations)
+        if not entries:
+            raise DatasetError(f"{annotations}: the list has no entries")
+        for entry in entries:
             self._read_entry(folder, entry, merged)
         folder.splits = {split: [] for split in SPLITS.values() if split in folder.splits}
         for split, image in merged.values():
             folder.splits[split].append(image)
+        folder.find_unlisted(list_tree(home / IMAGE_FOLDER)[0], merged)
         self._note_missing(folder)
         return folder
 

@@ -49,8 +49,8 @@ NEW_PROTOCOL = SplitFolders(
     title="CUHK03-NP",
     folder_names=(),
     splits=MARKET_SPLITS,
-    pattern=re.compile(r"(?P<person>[0-9]{1,9})_c(?P<camera>[0-9])"),
-    example="0001_c1_1.png (<person>_c<camera>)",
+    pattern=re.compile(r"(?P<person>[0-9]{1,9})_c(?P<camera>[0-9]{1,9})_[0-9]+\."),
+    example="0001_c1_1.png (<person>_c<camera>_<picture>)",
     expected_tree=EXPECTED_TREE,
 )
 

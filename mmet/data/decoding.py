@@ -1,8 +1,8 @@
-"""Picture files to RGB arrays: what Pillow makes of them, JPEGs in less than half of Pillow's time.
+"""Picture files to RGB arrays: what `read_rgb` makes of them, JPEGs in less than half of Pillow's time.
 
 Pillow reads a JPEG's header in Python, decodes into four bytes a pixel and copies these out to three. simplejpeg hands
 the whole file to the same decoder, libjpeg-turbo, which writes straight into an array; the pixels are equal. Whatever
-is not a plain JPEG (another format, CMYK, Exif, a damaged or an enormous file) is left to `datasets` and Pillow, whose
+is not a plain JPEG (another format, CMYK, Exif, a damaged or an enormous file) is left to `read_rgb` and Pillow, whose
 results and errors therefore are the ones to expect.
 """
 
@@ -11,11 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import PIL.Image
 import simplejpeg
 from numpy.typing import NDArray
+
+from processing_mmet import READ_ERRORS, read_person_mask, read_rgb
 
 _JPEG_START = b"\xff\xd8"
 _APP1 = b"\xff\xe1"
@@ -24,7 +25,7 @@ _APP1 = b"\xff\xe1"
 _MAX_PIXELS = 1 << 24
 """Larger pictures are Pillow's, which guards against decompression bombs."""
 
-DECODE_ERRORS = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
+DECODE_ERRORS = READ_ERRORS
 """What is raised for damaged, truncated, oversized and absent files."""
 
 
@@ -33,11 +34,27 @@ def decode_rgb(stored: dict[str, Any]) -> NDArray[np.uint8]:
 
     Raises one of `DECODE_ERRORS` when it cannot be read or decoded.
     """
+    file = _content(stored)
+    pixels = _decode_plain_jpeg(file) if isinstance(file, bytes) else None
+    return read_rgb(file) if pixels is None else pixels
+
+
+def decode_person_mask(stored: dict[str, Any]) -> PIL.Image.Image:
+    """The upright silhouette, in mode L and 255 on the person, of `{"bytes", "path"}`.
+
+    Raises one of `DECODE_ERRORS` when it cannot be read, or does not say who is the person.
+    """
+    return read_person_mask(_content(stored))
+
+
+def _content(stored: dict[str, Any]) -> bytes | str:
+    """The file's bytes; its path where there is no such file, which whoever reads it will name."""
     file, path = stored["bytes"], stored["path"]
-    if file is None and path is not None and Path(path).is_file():
-        file = Path(path).read_bytes()
-    pixels = None if file is None else _decode_plain_jpeg(file)
-    return np.asarray(datasets.Image().decode_example(stored).convert("RGB")) if pixels is None else pixels
+    if file is not None:
+        return bytes(file)
+    if path is None:
+        raise ValueError("expected the bytes or the path of a picture, received neither")
+    return Path(path).read_bytes() if Path(path).is_file() else path
 
 
 def _decode_plain_jpeg(file: bytes) -> NDArray[np.uint8] | None:

@@ -23,11 +23,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from mmet.argument_parser import OptionParser
 from mmet.data.data_argument import DataArgument, parse_data_argument
-from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden
+from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
+from mmet.data.masks import MaskSummary, measure_masks
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
-from mmet.data.schema import DISTRACTOR_PERSON_ID, DatasetError, ReidFolder
+from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError, ReidFolder
 
 FIT, UNFIT, USAGE_ERROR = 0, 1, 2
 """Exit codes."""
@@ -35,8 +39,11 @@ FIT, UNFIT, USAGE_ERROR = 0, 1, 2
 Severity = Literal["error", "warning", "note"]
 
 _EXAMPLES = 3
+_MASK_SAMPLE = 2_000  # masks that are read to say what masks mean, spread over all
 _TREE_FOLDERS, _SUB_FOLDERS = 24, 8
-_OTHER_PICTURES = frozenset({".bmp", ".gif", ".jfif", ".tif", ".tiff", ".webp"})
+_OTHER_PICTURES = frozenset(
+    {".avif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm", ".pcx", ".pgm", ".ppm", ".psd", ".tga"}
+)
 _TEST_SPLITS = ("query", "gallery", "test")
 
 _FIXES: Sequence[tuple[str, str]] = (
@@ -46,11 +53,15 @@ _FIXES: Sequence[tuple[str, str]] = (
     ("not a readable", "copy the file again from the archive, or save it as JPEG or PNG"),
     ("damaged inside", "copy the file again from the archive"),
     ("more than", "replace it by the picture at the size of a crop"),
-    ("grey picture of more", "save it with 8 bits"),
+    ("its pixels cannot", "save it with 8 or 16 bits"),
     ("not a regular file", "put the picture itself in this place"),
     ("file name is not valid UTF-8", "rename the file, for instance with convmv -f latin1 -t utf8"),
     ("name ", "rename the file as the layout has it, or remove it"),
     ("link leads out", "copy the pictures into the folder, or link a whole folder directly below it"),
+    ("the pattern ", "correct the pattern, or rename the file"),
+    ("folder cannot", "give yourself the right to read it, or move its pictures up to where their paths are shorter"),
+    ("path holds a name", "give the file a shorter name, in the annotation as well"),
+    ("path has more", "move the folder to where paths are shorter"),
     ("path ", "correct the path in the annotation; it must lie below the folder"),
     ("absolute path", "write the path below the folder in the annotation"),
     ("empty path", "write the path in the annotation"),
@@ -85,6 +96,28 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskTotals:
+    """What person masks show.
+
+    Attributes:
+        masks: how many there are.
+        looked_at: how many of them, spread evenly, were read.
+        covered: mean share of its picture that a readable mask covers; None where none is readable.
+        covered_range: the shares that nine of ten masks lie between.
+        nobody, everybody: masks of the ground alone, and of the person alone.
+        ambiguous: masks that do not say who is the person.
+    """
+
+    masks: int
+    looked_at: int
+    covered: float | None
+    covered_range: tuple[float, float] | None
+    nobody: int
+    everybody: int
+    ambiguous: int
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """All that the doctor says of one folder.
 
@@ -98,6 +131,7 @@ class Diagnosis:
         findings: errors first.
         found_tree: the folders there, with the numbers of pictures and other files in them.
         expected_tree: the folders that should be there.
+        masks: what the masks show; None where there are none.
     """
 
     argument: str
@@ -109,6 +143,7 @@ class Diagnosis:
     findings: Sequence[Finding]
     found_tree: Sequence[str]
     expected_tree: str
+    masks: MaskTotals | None = None
 
 
 def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: bool = False) -> Diagnosis:
@@ -121,12 +156,15 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
     """
     spec, options = get_spec(argument.name), dict(argument.options)
     allow_partial = bool(options.pop("allow_partial", False)) or allow_partial
+    options.pop("domain", None)
     root = argument.root.expanduser().absolute()
     findings: list[Finding] = []
-    folder = ReidFolder(root, splits={})
+    folder, masks = ReidFolder(root, splits={}), None
     try:
         folder = read_reid_folder(spec.name, root, allow_partial=True, **options)
         findings += _folder_findings(folder, spec, allow_partial)
+        masks = _look_at_masks(folder, None if decode else _MASK_SAMPLE)
+        findings += _mask_findings(folder, masks)
         if decode:
             findings += _decode_findings(folder)
     except DatasetError as error:
@@ -143,11 +181,12 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
         findings=sorted(findings, key=lambda finding: order.index(finding.severity)),
         found_tree=list(_tree(folder.root)),
         expected_tree=spec.expected_tree.rstrip(),
+        masks=None if masks is None else _mask_totals(folder, masks),
     )
 
 
 def _first(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(display(name) for name in names[:_EXAMPLES])
+    return tuple(display(shorten(name)) for name in names[:_EXAMPLES])
 
 
 def _unreadable(error: DatasetError) -> Finding:
@@ -168,6 +207,14 @@ def _folder_findings(folder: ReidFolder, spec: ReidDatasetSpec, allow_partial: b
     for what, count in folder.set_aside.items():
         yield Finding("note", f"{what}, left out as the protocol or an option has it", count=count)
     yield from _skip_findings(folder)
+    if folder.unlisted:
+        yield Finding(
+            "warning",
+            "pictures that no table or list names are not used",
+            "add them to it, if they belong there",
+            len(folder.unlisted),
+            _first(folder.unlisted),
+        )
     yield from _caption_findings(folder)
 
 
@@ -194,7 +241,7 @@ def _count_findings(folder: ReidFolder, spec: ReidDatasetSpec, severity: Severit
 def _person_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Finding]:
     persons = {split: {image.person_id for image in images} for split, images in folder.splits.items()}
     tested = set().union(*(persons.get(split, set()) for split in _TEST_SPLITS))
-    shared = sorted(persons.get("train", set()) & tested - {DISTRACTOR_PERSON_ID})
+    shared = sorted(persons.get("train", set()) & tested - {spec.distractor_id, JUNK_PERSON_ID})
     if shared:
         published = spec.counts_of(folder.variant)
         as_published = bool(published) and all(
@@ -205,36 +252,55 @@ def _person_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Find
             "persons stand in train and in a test split: figures on it would say nothing of unseen persons",
             "give every person to one split, or number the persons of the test split differently if they are others",
             len(shared),
-            tuple(map(str, shared[:_EXAMPLES])),
+            tuple(display(folder.person_names.get(person, str(person))) for person in shared[:_EXAMPLES]),
         )
-    yield from _gallery_findings(folder, persons)
-    single = sum(count == 1 for count in Counter(image.person_id for image in folder.splits.get("train", ())).values())
+    yield from _gallery_findings(folder, spec)
+    known = [image.person_id for image in folder.splits.get("train", ()) if image.person_id != JUNK_PERSON_ID]
+    single = sum(count == 1 for count in Counter(known).values())
     if single:
         yield Finding("note", "persons in train have one image alone: no positive pair of images", count=single)
 
 
-def _gallery_findings(folder: ReidFolder, persons: Mapping[str, set[int]]) -> Iterator[Finding]:
-    """Distractors, and queries that nothing in the gallery answers."""
-    if "gallery" not in persons:
-        return
-    distractors = sum(image.person_id == DISTRACTOR_PERSON_ID for image in folder.splits["gallery"])
+def _gallery_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Finding]:
+    """Distractors, copies of queries, and queries that nothing in the gallery answers."""
+    gallery = folder.splits.get("gallery", ())
+    distractors = sum(image.person_id == spec.distractor_id for image in gallery)
     if distractors:
-        yield Finding("note", "distractors (person 0) stay in the gallery", count=distractors)
-    cameras: dict[int, set[int]] = defaultdict(set)
-    for image in folder.splits["gallery"]:
-        cameras[image.person_id].add(image.camera_id)
-    lost = [
-        folder.name_of(image.image_path)
-        for image in folder.splits.get("query", ())
-        if not cameras.get(image.person_id, set()) - {image.camera_id}
-    ]
-    if lost:
+        yield Finding("note", f"distractors (person {spec.distractor_id}) stay in the gallery", count=distractors)
+    if folder.twins:
         yield Finding(
             "warning",
-            "queries have no picture of their person in another camera in the gallery; they are not evaluated",
+            "queries of unknown cameras have a copy of themselves in the gallery, byte by byte, and will find it",
+            "remove the copies from one of the two, or say which camera took them",
+            len(folder.twins),
+            _first([f"{query} = {copy}" for query, copy in folder.twins.items()]),
+        )
+    if gallery:
+        yield from _unanswered_queries(folder)
+
+
+def _unanswered_queries(folder: ReidFolder) -> Iterator[Finding]:
+    """Queries without a true match, by the rules of evaluation: other cameras or, for want of them, other pictures."""
+    seen: dict[int, set[tuple[int, Path]]] = defaultdict(set)
+    for image in folder.splits["gallery"]:
+        seen[image.person_id].add((image.camera_id, image.image_path))
+    lost: dict[str, list[str]] = defaultdict(list)
+    for image in folder.splits.get("query", ()):
+        known = image.camera_id != NO_CAMERA
+        others = (
+            camera != image.camera_id if known else path != image.image_path for camera, path in seen[image.person_id]
+        )
+        if not any(others):
+            lost["picture of their person in another camera" if known else "other picture of their person"].append(
+                folder.name_of(image.image_path)
+            )
+    for what, names in lost.items():
+        yield Finding(
+            "warning",
+            f"queries have no {what} in the gallery; they are not evaluated",
             "add such pictures to the gallery, or remove the queries",
-            len(lost),
-            _first(lost),
+            len(names),
+            _first(names),
         )
 
 
@@ -258,6 +324,60 @@ def _caption_findings(folder: ReidFolder) -> Iterator[Finding]:
             len(silent),
             _first(silent),
         )
+
+
+def _masks(folder: ReidFolder) -> dict[Path, Path]:
+    """Every mask and the picture that it belongs to."""
+    images = [image for images in folder.splits.values() for image in images]
+    return {image.person_mask: image.image_path for image in images if image.person_mask is not None}
+
+
+def _look_at_masks(folder: ReidFolder, limit: int | None) -> MaskSummary | None:
+    """Read at most `limit` masks, spread evenly over all. None where there are none."""
+    masks = list(_masks(folder).items())
+    return measure_masks(masks[:: -(-len(masks) // limit) if limit else 1]) if masks else None
+
+
+def _mask_totals(folder: ReidFolder, summary: MaskSummary) -> MaskTotals:
+    is_any_readable = len(summary.covered) > 0
+    low, high = (float(np.quantile(summary.covered, share)) if is_any_readable else 0.0 for share in (0.05, 0.95))
+    return MaskTotals(
+        masks=len(_masks(folder)),
+        looked_at=summary.num_masks,
+        covered=float(summary.covered.mean()) if is_any_readable else None,
+        covered_range=(low, high) if is_any_readable else None,
+        nobody=len(summary.nobody),
+        everybody=len(summary.everybody),
+        ambiguous=len(summary.ambiguous),
+    )
+
+
+def _mask_findings(folder: ReidFolder, summary: MaskSummary | None) -> Iterator[Finding]:
+    """Masks that are of no use. Where all show nobody or all everybody, that is an error; single ones may be meant."""
+    if summary is None:
+        return
+    by_problem: Sequence[tuple[str, str, Sequence[Path]]] = (
+        (
+            "masks show nobody",
+            "draw them anew, or remove them: their pictures are then masked by the prior",
+            summary.nobody,
+        ),
+        ("masks cover the whole picture", "draw them anew or remove them, unless this is meant", summary.everybody),
+        ("masks have other proportions than their pictures", "do they belong to other pictures?", summary.misshapen),
+    )
+    if summary.ambiguous:
+        reason = summary.ambiguous[0][1].partition(":")[0]
+        what = f"masks do not say who is the person; training would stop at them. The first {reason}"
+        unclear = [path for path, _ in summary.ambiguous]
+        yield _mask_finding(folder, "error", what, "save the person as 255 and the rest as 0", unclear)
+    for what, fix, paths in by_problem:
+        if paths:
+            severity: Severity = "error" if len(paths) == summary.num_masks else "warning"
+            yield _mask_finding(folder, severity, what, fix, paths)
+
+
+def _mask_finding(folder: ReidFolder, severity: Severity, what: str, fix: str, paths: Sequence[Path]) -> Finding:
+    return Finding(severity, what, fix, len(paths), _first([folder.name_of(path) for path in paths]))
 
 
 def _decode_findings(folder: ReidFolder) -> Iterator[Finding]:
@@ -297,7 +417,7 @@ def _stray_files(root: Path) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "pictures of other formats are ignored",
-            "save them as JPEG or PNG",
+            "save them as PNG or JPEG",
             len(others),
             _first(others),
         )
@@ -311,7 +431,7 @@ def _terms(spec: ReidDatasetSpec) -> Iterator[Finding]:
 
 def _tree(root: Path) -> Iterator[str]:
     """Folders down to two levels, with what is in each; sub-folders of a name that are many are counted."""
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 (false, too, for what no file system can name)
         return
     yield f"{display(root.name)}/{_contents(root)}"
     for first in _folders(root)[:_TREE_FOLDERS]:
@@ -352,7 +472,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     lines += [f"    {line}" for line in diagnosis.found_tree or ["nothing"]]
     if not diagnosis.fit or not diagnosis.splits:
         lines += ["  expected:", *(f"    {line}" for line in diagnosis.expected_tree.splitlines())]
-    lines += ["", *_format_splits(diagnosis)]
+    lines += ["", *_format_splits(diagnosis), *_format_masks(diagnosis.masks)]
     for finding in diagnosis.findings:
         lines += _format_finding(finding)
     lines += ["", f"  {'FIT to use' if diagnosis.fit else 'NOT FIT to use'}: {_tally(diagnosis.findings)}"]
@@ -380,6 +500,18 @@ def _format_splits(diagnosis: Diagnosis) -> list[str]:
     ] + [""]
 
 
+def _format_masks(masks: MaskTotals | None) -> list[str]:
+    if masks is None:
+        return []
+    looked_at = "masks" if masks.looked_at == masks.masks else f"{masks.looked_at:,} of {masks.masks:,} masks, read,"
+    shares = ""
+    if masks.covered is not None and masks.covered_range is not None:
+        low, high = masks.covered_range
+        shares = f"cover {masks.covered:.0%} of their pictures (nine of ten {low:.0%} to {high:.0%}); "
+    counts = f"{masks.nobody:,} show nobody, {masks.everybody:,} everybody, {masks.ambiguous:,} are unclear"
+    return [f"  {looked_at} {shares}{counts}", ""]
+
+
 def _format_finding(finding: Finding) -> list[str]:
     number = f"{finding.count:,} × " if finding.count > 1 else ""
     examples = f" ({', '.join(finding.examples)}{', …' if finding.count > len(finding.examples) else ''})"
@@ -396,7 +528,7 @@ def _tally(findings: Sequence[Finding]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m mmet.data.doctor",
         description="Say whether dataset folders are fit to use, and how to put right what is wrong.",
         epilog="Exit code: 0 all fit, 1 some not, 2 wrong arguments.",
@@ -417,7 +549,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         diagnoses = [
             diagnose(argument, allow_partial=options.allow_partial, decode=options.decode) for argument in data
         ]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return USAGE_ERROR
     if options.json:

@@ -10,7 +10,6 @@ holds, for each of 20 splits, the camera pair and number of 100 test persons.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mmet.argument_parser import OptionParser
 from mmet.data.cuhk03 import BOXES, CLASSIC_SPLITS_FILE
 from mmet.data.schema import DatasetError
 
@@ -54,6 +54,8 @@ def _open(mat: Path) -> Any:
         import h5py
     except ImportError as error:
         raise DatasetError("reading cuhk-03.mat needs h5py: pip install 'mmet[cuhk03]'") from error
+    if mat.exists() and not mat.is_file():
+        raise DatasetError(f"{mat}: not a regular file; name the file {mat.name} itself")
     try:
         file = h5py.File(mat, "r")
     except OSError as error:
@@ -96,7 +98,7 @@ def _write_pictures(file: Any, boxes: str, folder: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Extract; returns the exit code, 2 for anything the user has to put right."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m mmet.data.extract_cuhk03", description="Make a folder of pictures from cuhk-03.mat."
     )
     parser.add_argument("--mat", required=True, type=Path, help="the file of the original release")

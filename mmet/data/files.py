@@ -18,17 +18,23 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmet.data.schema import DatasetError
+from processing_mmet import IMAGE_FORMATS, MAX_IMAGE_PIXELS, open_picture, png_has_all_rows, read_rgb
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-IMAGE_FORMATS = ("JPEG", "PNG")
-
-MAX_IMAGE_PIXELS = 50_000_000
-"""Largest picture accepted (width times height). A person crop has some 10,000, an 8K video frame 33 million."""
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Suffixes of the files that are taken for pictures; what is in them may be any of `IMAGE_FORMATS`."""
 
 _CHUNK = 512  # pictures a thread takes at once, so that queueing costs nothing beside the check itself
 _READ_AT_ONCE_BYTES = 2**18
+_SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")
+_DAMAGED = "truncated or damaged picture"
 _PNG_LAST_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"  # neither can occur within a scan's compressed data
+
+
+MAX_TEXT_BYTES = 2**31
+"""Largest annotation file accepted; the captions of two million pictures have some 0.6 GB."""
+
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4_095  # of Linux, the most that common file systems take
 
 
 class UnsafePathError(ValueError):
@@ -41,16 +47,67 @@ def is_hidden(name: str) -> bool:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Entries of `folder` with a JPEG or PNG suffix, sorted by name; hidden files and other suffixes are ignored."""
+    """Entries of `folder` with a suffix of `IMAGE_SUFFIXES`, sorted by name; hidden files and others are ignored."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not is_hidden(entry.name)]
     return [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH122
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Sub-folders of `folder` that are not hidden, sorted by name."""
+    """Sub-folders of `folder` that are not hidden, sorted by name; without links to itself or to a folder above."""
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+        names = [entry for entry in entries if not is_hidden(entry.name) and _is_folder(entry)]
+    return sorted(Path(entry.path) for entry in names if not (entry.is_symlink() and _leads_back(Path(entry.path))))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round and round
+        return False
+
+
+def _leads_back(link: Path) -> bool:
+    return Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link))
+
+
+def list_tree(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All pictures in and below a folder, sorted within each; and the folders that could not be looked into.
+
+    Linked folders are entered directly in `folder` alone.
+    """
+    pictures: list[Path] = []
+    unreadable: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            pictures += list_images(place)
+            below = list_folders(place)
+        except OSError:  # without permission, or too deep to be named
+            unreadable.append(place)
+            continue
+        waiting += reversed([one for one in below if place == folder or not os.path.islink(one)])  # noqa: PTH114
+    return pictures, unreadable
+
+
+def read_bytes(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of a regular file. Pipes and devices, which may never end, are not read.
+
+    Raises:
+        DatasetError: it is no regular file, or holds more than `max_bytes`.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path}: not a regular file; put the file itself in this place")
+        if status.st_size > max_bytes:
+            raise DatasetError(
+                f"{path}: expected at most {max_bytes:,} bytes of annotations, received {status.st_size:,}"
+            )
+        return file.read(max_bytes + 1)
 
 
 def join_inside(base: Path, relative: str) -> Path:
@@ -60,7 +117,8 @@ def join_inside(base: Path, relative: str) -> Path:
     `find_defects`, together with the picture itself.
 
     Raises:
-        UnsafePathError: the path is empty, absolute, climbs with `..`, or cannot be a file name.
+        UnsafePathError: the path is empty, absolute, climbs with `..`, or cannot be a file name, such as a longer one
+            than a file system takes.
     """
     path = PurePosixPath(relative.replace("\\", "/"))
     if not path.parts:
@@ -71,7 +129,12 @@ def join_inside(base: Path, relative: str) -> Path:
         raise UnsafePathError("path leaves the dataset folder")
     if "\0" in relative or not is_text(relative):
         raise UnsafePathError("path is no valid file name")
-    return base.joinpath(*path.parts)
+    joined = base.joinpath(*path.parts)
+    if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in path.parts):
+        raise UnsafePathError(f"path holds a name of more than {_MAX_NAME_BYTES} bytes")
+    if len(os.fsencode(joined)) > _MAX_PATH_BYTES:
+        raise UnsafePathError(f"path has more than {_MAX_PATH_BYTES:,} bytes")
+    return joined
 
 
 def is_text(value: str) -> bool:
@@ -112,6 +175,11 @@ def display(name: str) -> str:
     )
 
 
+def shorten(name: str, limit: int = 200) -> str:
+    """A name as it can be shown among others: its beginning and its end."""
+    return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-limit // 2 :]}"
+
+
 def find_defects(
     root: Path, paths: Sequence[Path], *, max_pixels: int = MAX_IMAGE_PIXELS, workers: int = 4
 ) -> dict[Path, str]:
@@ -141,8 +209,7 @@ def find_undecodable(paths: Sequence[Path], *, workers: int = 4) -> dict[Path, s
 def _undecodable(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
     for path in paths:
         try:
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                image.convert("RGB")
+            read_rgb(path)
         except Exception as error:  # as in `_content_defect`
             yield path, f"damaged inside ({type(error).__name__})"
 
@@ -182,9 +249,10 @@ def _leads_out(path: Path, anchor: Path) -> bool:
 def image_defect(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> str | None:
     """Why a picture cannot be used, or None.
 
-    Reads the header and the last bytes. A file that ends as its format prescribes is taken to be whole; any other is
-    decoded. Then a JPEG is decoded coarsely and a PNG's checksums are compared, so that training can decode what is
-    accepted; a JPEG with wrong colours from some place on is accepted, as decoders accept it.
+    Reads the header and the last bytes. A JPEG or PNG that ends as its format prescribes is taken to be whole; any
+    other is decoded. Then a JPEG is decoded at an eighth of its size; of a PNG, checksums are compared and the bytes
+    that its data inflates to are counted. Of the other formats, which are rare, each file is decoded. So training can
+    decode what is accepted; a JPEG with wrong colours from some place on is accepted, as decoders accept it.
     """
     try:
         status = path.stat()
@@ -209,27 +277,52 @@ def _content_defect(file: BinaryIO, max_pixels: int) -> str | None:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"more than {max_pixels:,} pixels"
     except Exception:  # decoders meet hostile bytes with errors of many kinds; each means the same to the user
-        return "not a readable JPEG or PNG picture"
+        file.seek(0)
+        head = file.read(12)
+        is_webp = head.startswith(b"RIFF") and b"WEBP".startswith(head[8:])
+        if is_webp or head.startswith(_SIGNATURES):
+            return _DAMAGED
+        return "not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"
     if width * height > max_pixels:
         return f"more than {max_pixels:,} pixels"
-    if image.mode.startswith(("I", "F")):  # Pillow would clip it to white
-        return "grey picture of more than 8 bits"
+    if image.format not in ("JPEG", "MPO", "PNG"):
+        return _decoding_defect(file)
     if not (_ends_properly(file, image.format) or _is_whole(file, image.format)):
-        return "truncated or damaged picture"
+        return _DAMAGED
+    if image.format == "PNG":
+        return _png_defect(file, image)
     return None if _can_be_decoded(image) else "damaged inside"
 
 
 def _can_be_decoded(image: Image.Image) -> bool:
-    """Decode a JPEG at an eighth of its size, which meets whatever stops a decoder, and compare a PNG's checksums."""
+    """Decode a JPEG at an eighth of its size, which meets whatever stops a decoder."""
     try:
-        if image.format == "PNG":
-            image.verify()
-        else:
-            image.draft("L", (1, 1))
-            image.load()
+        image.draft("L", (1, 1))
+        image.load()
     except Exception:  # as above
         return False
     return True
+
+
+def _png_defect(file: BinaryIO, image: Image.Image) -> str | None:
+    """Compare the checksums and count the rows, which decoders show black where they are missing."""
+    try:
+        image.verify()
+    except Exception:  # as above
+        return "damaged inside"
+    return None if png_has_all_rows(file) else "damaged inside: rows are missing"
+
+
+def _decoding_defect(file: BinaryIO) -> str | None:
+    """Decode a picture whole."""
+    file.seek(0)
+    try:
+        read_rgb(open_picture(file))
+    except ValueError as error:
+        return f"its pixels cannot be read: {error}"
+    except Exception:  # as above
+        return _DAMAGED
+    return None
 
 
 def _ends_properly(file: BinaryIO, image_format: str | None) -> bool:

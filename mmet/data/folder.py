@@ -5,39 +5,56 @@ r"""A folder of your own: crops described by a table, or by their file names.
 | column | meaning |
 | --- | --- |
 | `image` | picture, as a path below the folder |
-| `person_id` | whole number, from 0; -1 for a junk detection, which is left out |
-| `camera_id` | optional whole number |
+| `person_id` | whole number, from 0, or a word; -1 for a junk detection, which is left out |
+| `camera_id` | optional whole number or word |
 | `split` | optional: `train`, `validation`, `test`, `query` or `gallery` |
 | `caption` | optional sentence; rows that repeat a picture add theirs. In JSON lines also a list |
 | `person_mask` | optional silhouette, as a path below the folder |
 
 Without a table, `pattern` is a regular expression with the groups `person_id` and, optionally, `camera_id` and
-`split`. It must match the beginning of the file name or, when it holds a slash, of the path below the folder:
+`split`. It must match the beginning of the file name or, when it holds a slash, of the path below the folder, and
+must not end or begin inside of a number:
 
     load_reid_dataset("folder", root, pattern=r"(?P<person_id>\d+)_c(?P<camera_id>\d+)")
     load_reid_dataset("folder", root, pattern=r"(?P<split>train|query|gallery)/(?P<person_id>\d+)/")
 
 `masks` then names a folder with a mask of the same path (of any picture suffix), `captions` a caption file.
+
+Persons and cameras that are words are numbered in alphabetical order, behind the largest number there is; the words
+stand in the columns `person_name` and `camera_name`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import regex
 
 from mmet.data.annotations import (
     CAPTION_FIELDS,
     Entry,
     clean_captions,
+    find_misspelt,
+    parse_id,
     read_captions,
     read_csv_entries,
     read_json_lines,
 )
-from mmet.data.files import UnsafePathError, join_inside, layout_error, list_folders, list_images
+from mmet.data.files import UnsafePathError, display, join_inside, layout_error, list_tree
 from mmet.data.registry import ReidDatasetSpec, ReidOption, register
-from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError, PersonImage, ReidFolder, SkippedFile
+from mmet.data.schema import (
+    JUNK_PERSON_ID,
+    NO_CAMERA,
+    DatasetError,
+    PersonImage,
+    ReidFolder,
+    SkippedFile,
+    number_words,
+)
 
 TITLE = "a folder of your own"
 TABLES = ("annotations.csv", "annotations.jsonl")
@@ -55,7 +72,18 @@ _ADVICE = (
     r"pattern=(?P<person_id>\d+)_c(?P<camera_id>\d+)"
 )
 _JUNK = "junk detections (person -1)"
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "image": ("images", "picture", "path", "file", "filename"),
+    "person_id": ("person", "persons", "pid"),
+    "camera_id": ("camera", "cameras", "cam", "camid", "camera no", "camera number", "camera name"),
+    "split": ("subset", "partition"),
+    "caption": CAPTION_FIELDS,
+    "person_mask": ("mask", "masks", "mask path", "silhouette"),
+}
+"""Columns that are read -> other words for them, which are refused rather than left unread."""
+
+_MAX_PATTERN = 1_000
+_PATTERN_SECONDS = 2
 
 
 def read(root: Path, *, annotations: str, pattern: str, split: str, masks: str, captions: str) -> ReidFolder:
@@ -102,50 +130,80 @@ def _find_table(root: Path, name: str) -> Path | None:
 
 
 @dataclass(slots=True)
-class _Row:
-    """A picture as its rows describe it so far."""
+class _Picture:
+    """A picture as its rows describe it: whose it is, and the captions of each split that it stands in."""
 
-    person_id: int
-    camera_id: int
-    split: str
+    person_id: int | str
+    camera_id: int | str
     person_mask: Path | None
-    captions: list[str] = field(default_factory=list)
+    captions: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _read_table(folder: ReidFolder, table: Path, default_split: str) -> None:
     folder.notes.append(f"described by {table.name}")
-    rows: dict[Path, _Row] = {}
-    for entry in read_json_lines(table) if table.suffix == ".jsonl" else read_csv_entries(table):
-        _read_row(folder, entry, rows, default_split)
-    for path, row in rows.items():
-        if row.person_id == JUNK_PERSON_ID:
-            folder.set_aside[_JUNK] += 1
+    entries = list(read_json_lines(table) if table.suffix == ".jsonl" else read_csv_entries(table))
+    if not entries:
+        raise DatasetError(f"{table}: the table has no rows")
+    _check_columns(folder, table, entries)
+    pictures: dict[Path, _Picture] = {}
+    for entry in entries:
+        _read_row(folder, entry, pictures, default_split)
+    people, junk = [], 0
+    for path, picture in pictures.items():
+        if picture.person_id == JUNK_PERSON_ID:
+            junk += 1
             continue
-        image = PersonImage(path, row.person_id, row.camera_id, tuple(row.captions), row.person_mask)
-        folder.splits[row.split].append(image)
+        people += [
+            (split, path, picture.person_id, picture.camera_id, captions, picture.person_mask)
+            for split, captions in picture.captions.items()
+        ]
+    _add_people(folder, people, junk)
+    masks = {picture.person_mask for picture in pictures.values()}
+    folder.find_unlisted(_walk(folder), {*pictures, *masks})
 
 
-def _read_row(folder: ReidFolder, entry: Entry, rows: dict[Path, _Row], default_split: str) -> None:
-    name = entry.get("image", str)
-    row = _Row(_person(entry), _camera(entry), _split(entry, default_split), None, [])
-    row.captions, reasons = clean_captions(_captions(entry))
+def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Entry]) -> None:
+    """Raise `DatasetError` for a column that most likely should have another name; note those that are not read."""
+    names = dict.fromkeys(name for entry in entries for name in entry.fields)
+    has_captions = any(name in names for name in CAPTION_FIELDS)
+    wanted = {name: words for name, words in _COLUMNS.items() if not (has_captions and name == "caption")}
+    for name, meant in find_misspelt(names, wanted).items():
+        raise DatasetError(
+            f"{table}: column {name!r} is none of {', '.join(_COLUMNS)}; is {meant!r} meant? Rename or remove it"
+        )
+    unread = [name for name in names if name and name not in (*_COLUMNS, *CAPTION_FIELDS)]
+    if unread:
+        folder.notes.append(f"columns that are not read: {', '.join(unread)}")
+
+
+def _read_row(folder: ReidFolder, entry: Entry, pictures: dict[Path, _Picture], default_split: str) -> None:
+    name, split = entry.get("image", str), _split(entry, default_split)
+    row = _Picture(_person(entry), _camera(entry), None)
+    captions, reasons = clean_captions(_captions(entry))
     folder.skipped.extend(SkippedFile(f"{name} ({entry.place})", reason) for reason in reasons)
-    folder.splits.setdefault(row.split, [])
+    folder.splits.setdefault(split, [])
     try:
         path = join_inside(folder.root, name)
-        if mask := _optional(entry, "person_mask"):
-            row.person_mask = join_inside(folder.root, mask)
     except UnsafePathError as error:
         folder.skipped.append(SkippedFile(f"{name} ({entry.place})", str(error)))
         return
-    known = rows.setdefault(path, row)
-    if known is row:
-        return
-    if replace(known, captions=[]) != replace(row, captions=[]):
+    try:
+        if mask := _optional(entry, "person_mask"):
+            row.person_mask = join_inside(folder.root, mask)
+    except UnsafePathError as error:
+        folder.skipped.append(SkippedFile(f"{name} ({entry.place})", f"mask: {error}"))
+    known = pictures.setdefault(path, row)
+    if replace(known, captions={}) != replace(row, captions={}) or not _may_be_both({*known.captions, split}):
         reason = "row says something else of its picture than an earlier row"
         folder.skipped.append(SkippedFile(f"{name} ({entry.place})", reason))
         return
-    known.captions.extend(caption for caption in row.captions if caption not in known.captions)
+    kept = known.captions.setdefault(split, [])
+    kept.extend(caption for caption in captions if caption not in kept)
+
+
+def _may_be_both(splits: set[str]) -> bool:
+    """Whether one picture may stand in all of the splits: a query may be searched for as well."""
+    return len(splits) == 1 or splits == {"query", "gallery"}
 
 
 def _optional(entry: Entry, name: str) -> str | None:
@@ -155,18 +213,19 @@ def _optional(entry: Entry, name: str) -> str | None:
     return entry.get(name, str).strip() or None
 
 
-def _person(entry: Entry) -> int:
-    person_id = entry.get_number("person_id")
-    if person_id < JUNK_PERSON_ID:
+def _person(entry: Entry) -> int | str:
+    person_id = entry.get_id("person_id")
+    if isinstance(person_id, int) and person_id < JUNK_PERSON_ID:
         raise entry.error(f"field 'person_id' must be 0 or more, or -1 for junk, {person_id} is not")
     return person_id
 
 
-def _camera(entry: Entry) -> int:
-    if entry.fields.get("camera_id") in (None, ""):
+def _camera(entry: Entry) -> int | str:
+    value = entry.fields.get("camera_id")
+    if value is None or (isinstance(value, str) and not value.strip()):
         return NO_CAMERA
-    camera_id = entry.get_number("camera_id")
-    if camera_id < NO_CAMERA:
+    camera_id = entry.get_id("camera_id")
+    if isinstance(camera_id, int) and camera_id < NO_CAMERA:
         raise entry.error(f"field 'camera_id' must be 0 or more, {camera_id} is not")
     return camera_id
 
@@ -183,14 +242,44 @@ def _captions(entry: Entry) -> list[str]:
     return [text for name in names for text in entry.get_sentences(name)]
 
 
+_Person = tuple[str, Path, int | str, int | str, Sequence[str], Path | None]
+"""Split, picture, person, camera, captions and mask."""
+
+
+def _add_people(folder: ReidFolder, people: Sequence[_Person], junk: int) -> None:
+    """Add the pictures, with numbers for the persons and cameras that are words."""
+    if junk:
+        folder.set_aside[_JUNK] += junk
+    persons = number_words(person for _, _, person, _, _, _ in people)
+    cameras = number_words(camera for _, _, _, camera, _, _ in people)
+    for split, path, person, camera, captions, mask in people:
+        person_id, camera_id = _number(person, persons), _number(camera, cameras)
+        image = PersonImage(path, person_id, camera_id, tuple(captions), mask)
+        folder.splits.setdefault(split, []).append(image)
+    for kind, numbers in (("person", persons), ("camera", cameras)):
+        if numbers:
+            first = min(numbers.values())
+            folder.notes.append(
+                f"{kind}s called by words: {len(numbers):,}, numbered from {first} in alphabetical order"
+            )
+    folder.person_names = {number: word for word, number in persons.items()}
+    folder.camera_names = {number: word for word, number in cameras.items()}
+
+
+def _number(value: int | str, numbers: Mapping[str, int]) -> int:
+    return value if isinstance(value, int) else numbers[value]
+
+
 # -- file names -----------------------------------------------------------------------------------------------------
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> regex.Pattern[str]:
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise DatasetError(f"option pattern: {pattern!r} is no regular expression ({error})") from error
+        if len(pattern) > _MAX_PATTERN:
+            raise regex.error(f"longer than {_MAX_PATTERN:,} characters")
+        compiled = regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
+        raise DatasetError(f"option pattern: {pattern[:80]!r} is no regular expression ({error})") from error
     unknown = sorted(set(compiled.groupindex) - {"person_id", "camera_id", "split"})
     if "person_id" not in compiled.groupindex or unknown:
         groups = ", ".join(compiled.groupindex) or "none"
@@ -201,39 +290,73 @@ def _compile(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _read_names(folder: ReidFolder, pattern: re.Pattern[str], default_split: str) -> None:
+def _read_names(folder: ReidFolder, pattern: regex.Pattern[str], default_split: str) -> None:
     folder.notes.append(f"file names read by {pattern.pattern}")
-    for path in _walk(folder.root):
-        match = pattern.match(folder.name_of(path) if "/" in pattern.pattern else path.name)
-        if match is None:
-            folder.skip(path, "name does not begin as the pattern says")
+    people: list[_Person] = []
+    junk = 0
+    seen: set[tuple[str, str]] = set()
+    for path in _walk(folder):
+        groups, problem = _read_name(pattern, folder.name_of(path) if "/" in pattern.pattern else path.name)
+        if problem:
+            folder.skip(path, problem)
             continue
-        groups = match.groupdict()
-        person, camera, split = groups["person_id"], groups.get("camera_id"), groups.get("split") or default_split
-        numbers = [text for text in (person, camera) if text is not None]
-        if person is None or not all(_NUMBER.fullmatch(text) and int(text) >= -1 for text in numbers):
-            folder.skip(path, "the pattern finds no whole number for person or camera")
-        elif split not in SPLITS:
-            folder.skip(path, f"the pattern finds a split that is none of {', '.join(SPLITS)}")
-        elif int(person) == JUNK_PERSON_ID:
-            folder.set_aside[_JUNK] += 1
+        split = groups.get("split") or default_split
+        file = (split, os.path.realpath(path))
+        if file in seen:
+            folder.set_aside["pictures that a linked folder shows again"] += 1
+            continue
+        seen.add(file)
+        if groups["person_id"] == JUNK_PERSON_ID:
+            junk += 1
         else:
-            camera_id = NO_CAMERA if camera is None else int(camera)
-            folder.splits.setdefault(split, []).append(PersonImage(path, int(person), camera_id))
+            camera_id = groups.get("camera_id", NO_CAMERA)
+            people.append((split, path, groups["person_id"], camera_id, (), None))
+    _add_people(folder, people, junk)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """All pictures, sorted within each folder. Linked folders are entered directly below the root alone."""
-    yield from list_images(folder)
-    for sub_folder in list_folders(folder):
-        yield from _walk_below(sub_folder)
+def _read_name(pattern: regex.Pattern[str], name: str) -> tuple[dict[str, Any], str]:
+    """Person, camera (absent where it is not told) and split by a name; or why they cannot be told."""
+    try:
+        match = pattern.match(name, timeout=_PATTERN_SECONDS)
+    except TimeoutError as error:
+        raise DatasetError(
+            f"option pattern: {pattern.pattern[:80]!r} takes more than {_PATTERN_SECONDS} seconds for the name "
+            f"{display(name)[:80]!r}; simplify it, above all repetitions inside of repetitions"
+        ) from error
+    if match is None:
+        return {}, "name does not begin as the pattern says"
+    groups: dict[str, Any] = {group: text for group, text in match.groupdict().items() if text is not None}
+    for group in ("person_id", "camera_id"):
+        if group in groups and _is_cut(match, group):
+            return {}, f"the pattern reads a part of a number as {group}"
+        try:
+            groups |= {group: parse_id(groups[group])} if group in groups else {}
+        except ValueError:
+            return {}, f"the pattern finds neither a whole number nor a word as {group}"
+        if isinstance(groups.get(group), int) and groups[group] < -1:
+            return {}, f"the pattern finds a {group} below -1"
+    if "person_id" not in groups:
+        return {}, "the pattern finds no person_id"
+    if groups.get("split") not in (None, "", *SPLITS):
+        return {}, f"the pattern finds a split that is none of {', '.join(SPLITS)}"
+    return groups, ""
 
 
-def _walk_below(folder: Path) -> Iterator[Path]:
-    yield from list_images(folder)
-    for sub_folder in list_folders(folder):
-        if not sub_folder.is_symlink():
-            yield from _walk_below(sub_folder)
+def _is_cut(match: regex.Match[str], group: str) -> bool:
+    """Whether digits stand right before or behind the group's own, and no other group has read them."""
+    name, (start, end) = match.string, match.span(group)
+    spans = [match.span(number) for number in range(1, match.re.groups + 1)]
+    cut_before = start > 0 and name[start - 1 : start + 1].isdigit() and all(stop != start for _, stop in spans)
+    cut_behind = end > start and name[end - 1 : end + 1].isdigit() and end < len(name)
+    return cut_before or (cut_behind and all(begin != end for begin, _ in spans))
+
+
+def _walk(folder: ReidFolder) -> list[Path]:
+    """All pictures; folders that cannot be looked into are skipped. Linked ones are entered below the root alone."""
+    pictures, unreadable = list_tree(folder.root)
+    for place in unreadable:
+        folder.skip(place, "folder cannot be looked into")
+    return pictures
 
 
 # -- masks and captions beside them ---------------------------------------------------------------------------------
@@ -243,8 +366,9 @@ def _attach_masks(folder: ReidFolder, mask_folder: Path) -> None:
     """Masks lie below `mask_folder` as their pictures lie below the root; they are no pictures of their own."""
     if not mask_folder.is_dir():
         raise DatasetError(f"{folder.root}: option masks: {mask_folder} is not a folder")
-    masks = {path.relative_to(mask_folder).with_suffix(""): path for path in _walk(mask_folder)}
+    masks = {path.relative_to(mask_folder).with_suffix(""): path for path in list_tree(mask_folder)[0]}
     folder.skipped = [skip for skip in folder.skipped if mask_folder not in (folder.root / skip.path).parents]
+    folder.unlisted = [name for name in folder.unlisted if mask_folder not in (folder.root / name).parents]
     for split, images in folder.splits.items():
         folder.splits[split] = [
             replace(image, person_mask=masks.get(image.image_path.relative_to(folder.root).with_suffix("")))

@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, DatasetDict, NamedSplit
+from datasets import Dataset, DatasetDict, NamedSplit, Value
 
-from mmet.data.files import display, find_defects, is_hidden, is_text, layout_error
+from mmet.data.data_argument import DataArgument
+from mmet.data.files import display, find_defects, is_hidden, is_text, layout_error, shorten
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
-from mmet.data.schema import NO_CAMERA, REID_FEATURES, DatasetError, PersonImage, ReidFolder, SkippedFile
+from mmet.data.schema import (
+    JUNK_PERSON_ID,
+    NAME_COLUMNS,
+    NO_CAMERA,
+    REID_FEATURES,
+    DatasetError,
+    PersonImage,
+    ReidFolder,
+    SkippedFile,
+)
+from mmet.data.twins import find_twins
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +62,10 @@ class SplitTotals:
 
 
 def count_split(images: Sequence[PersonImage]) -> SplitTotals:
-    """Count one split. Distractors count as one person, as in published figures."""
+    """Count one split. Distractors count as one person, as in published figures; unknown persons do not."""
     return SplitTotals(
         images=len(images),
-        persons=len({image.person_id for image in images}),
+        persons=len({image.person_id for image in images} - {JUNK_PERSON_ID}),
         cameras=len({image.camera_id for image in images} - {NO_CAMERA}),
         captions=sum(len(image.captions) for image in images),
         masks=sum(image.person_mask is not None for image in images),
@@ -67,6 +79,7 @@ def load_reid_dataset(
     on_skip: Literal["report", "error"] = "report",
     check_images: bool = True,
     allow_partial: bool = False,
+    domain: str = "",
     **options: Any,
 ) -> DatasetDict:
     """Load a dataset folder into the one schema and log what was found.
@@ -77,11 +90,14 @@ def load_reid_dataset(
         on_skip: what to do about files and annotations that cannot be used: leave them out and report them, or raise.
         check_images: look at every picture file (about 0.3 ms each). Without it broken pictures fail when decoded.
         allow_partial: take a folder that lacks splits as what is there of it. Without it that is an error.
+        domain: goes into the column of that name, so that persons of two folders are told apart; empty for the name
+            of the dataset, or of the folder for `folder`.
         options: choices that this dataset offers, see `ReidDatasetSpec.options` and docs/data_formats.md.
 
     Returns:
         One `Dataset` a split with `REID_FEATURES`. Pictures stay where they are: `image` holds the absolute path and
-        is decoded on access, `image_path` is the path relative to the dataset's folder, with forward slashes.
+        is decoded on access, `image_path` is the path relative to the dataset's folder, with forward slashes. Where
+        persons or cameras are words, these stand in the columns of `mmet.data.schema.NAME_COLUMNS`.
 
     Raises:
         ValueError: unknown `name` or `on_skip`, or an option that the dataset does not have or allow.
@@ -92,34 +108,37 @@ def load_reid_dataset(
         raise ValueError(f"on_skip must be 'report' or 'error', got {on_skip!r}")
     spec = get_spec(name)
     if spec.load is not None:
-        return _load_rows(spec, root, options)
+        return _load_rows(spec, root, domain, options)
     folder = read_reid_folder(name, root, check_images=check_images, allow_partial=allow_partial, **options)
     report = summarize(folder, spec)
     if folder.skipped and on_skip == "error":
         raise DatasetError(f"files were skipped, which on_skip='error' forbids\n{report}")
     logger.log(logging.INFO if is_complete(folder, spec) else logging.WARNING, "%s", report)
-    return to_dataset_dict(folder, domain=folder.domain or spec.name)
+    return to_dataset_dict(folder, domain=domain or folder.domain or spec.name)
 
 
-def _load_rows(spec: ReidDatasetSpec, root: str | Path, options: Mapping[str, Any]) -> DatasetDict:
-    """The splits of a dataset that holds rows and no picture files."""
+def _load_rows(spec: ReidDatasetSpec, root: str | Path, domain: str, options: Mapping[str, Any]) -> DatasetDict:
+    """The splits of a dataset that holds rows and no picture files; their own domains unless one is given."""
     assert spec.load is not None
     spec.complete_options(options)
-    path = Path(root).expanduser().absolute()
-    _require_folder(path, spec)
-    splits = spec.load(path)
+    with _named_errors(spec, root):
+        path = Path(root).expanduser().absolute()
+        _require_folder(path, spec)
+        splits = spec.load(path)
+    if domain:
+        splits = DatasetDict({split: _in_domain(rows, domain) for split, rows in splits.items()})
     sizes = ", ".join(f"{split} {len(rows):,} rows" for split, rows in splits.items())
     logger.info("%s in %s: %s", spec.title, path, sizes)
     return splits
 
 
 def is_complete(folder: ReidFolder, spec: ReidDatasetSpec) -> bool:
-    """Whether nothing is missing, nothing was skipped and all counts are the published ones."""
+    """Whether nothing is missing, left unnamed, skipped or doubtful, and all counts are the published ones."""
     expected = spec.counts_of(folder.variant)
     counts_agree = all(
         is_as_published(count_split(images), expected.get(split)) for split, images in folder.splits.items()
     )
-    return counts_agree and not folder.skipped and not folder.missing
+    return counts_agree and not (folder.skipped or folder.missing or folder.unlisted or folder.twins)
 
 
 def read_reid_folder(
@@ -131,13 +150,10 @@ def read_reid_folder(
     """
     spec = get_spec(name)
     chosen = spec.complete_options(options)
-    path = Path(root).expanduser().absolute()
-    try:
+    with _named_errors(spec, root):
+        path = Path(root).expanduser().absolute()
         _require_folder(path, spec)
         folder = spec.read(path, **chosen)
-    except OSError as error:
-        place, reason = error.filename or path, error.strerror or error
-        raise DatasetError(f"{spec.title}: {place} cannot be read ({reason})") from error
     if folder.missing and not allow_partial:
         raise layout_error(spec.title, folder.root, folder.missing, spec.expected_tree, PARTIAL_ADVICE)
     _drop_unprintable(folder)
@@ -146,7 +162,94 @@ def read_reid_folder(
     if allow_partial:
         _drop_empty_splits(folder)
     _require_images(folder, spec)
+    _note_cameras(folder, check_images)
     return folder
+
+
+@contextmanager
+def _named_errors(spec: ReidDatasetSpec, root: str | Path) -> Iterator[None]:
+    """Say whose folder could not be read."""
+    if "\0" in str(root):
+        raise DatasetError(f"{spec.title}: {str(root)!r} cannot be a folder: its name holds a NUL")
+    try:
+        yield
+    except OSError as error:
+        place, reason = error.filename or root, error.strerror or error
+        raise DatasetError(f"{spec.title}: {place} cannot be read ({reason})") from error
+
+
+def _in_domain(rows: Dataset, domain: str) -> Dataset:
+    """The rows in a domain of that name, or in one for each domain that they are of, so that these stay apart."""
+    own = rows.select_columns("domain")[:]["domain"]
+    named = [domain] * len(own) if len(set(own)) < 2 else [f"{domain}/{name}" for name in own]
+    renamed = rows.remove_columns("domain").add_column("domain", named, feature=Value("string"))  # type: ignore[call-arg]
+    return renamed.select_columns(rows.column_names)
+
+
+def load_sources(arguments: Sequence[DataArgument]) -> list[DatasetDict]:
+    """Load datasets that are trained on together, each folder once; a person is a domain and an id in it.
+
+    Rows of Parquet keep the domain of the dataset they were. Where another source is of this domain, they get one of
+    their own, since they may show other people; to make sources one, give them the same name (`name@alias=folder`).
+
+    Raises:
+        ValueError: as `load_reid_dataset` does.
+    """
+    keys = [(argument.name, argument.folder, str(sorted(argument.options.items()))) for argument in arguments]
+    named = dict(zip(keys, arguments, strict=True))
+    loaded = {key: load_reid_dataset(one.name, one.root, **one.options) for key, one in named.items()}
+    for key, argument in named.items():
+        if get_spec(argument.name).load is None or "domain" in argument.options:
+            continue
+        others = [splits for other, splits in loaded.items() if other[1] != argument.folder]
+        shared = _domains(loaded[key]) & {domain for splits in others for domain in _domains(splits)}
+        if shared:
+            domain = f"{argument.name}@{Path(argument.folder).name}"
+            logger.warning(
+                "%s holds %s, as another source does: its persons count as others, of the domain %s. If one is a copy "
+                "of the other, give both the same name, as in %s@NAME=…",
+                *(argument, ", ".join(sorted(shared)), domain, argument.name),
+            )
+            loaded[key] = DatasetDict({split: _in_domain(rows, domain) for split, rows in loaded[key].items()})
+    _check_names(loaded.values())
+    return [loaded[key] for key in keys]
+
+
+def _check_names(sources: Iterable[DatasetDict]) -> None:
+    """Raise `DatasetError` where two sources of one domain mean different persons, called by words, by one number."""
+    known: dict[tuple[str, int], str | None] = {}
+    parts = [rows for splits in sources for rows in splits.values()]
+    if not any("person_name" in rows.column_names for rows in parts):
+        return
+    for rows in parts:
+        columns = [name for name in ("domain", "person_id", "person_name") if name in rows.column_names]
+        table = rows.select_columns(columns).with_format("arrow")[:].group_by(columns).aggregate([])
+        for row in table.to_pylist():
+            name, key = row.get("person_name"), (row["domain"], row["person_id"])
+            if key[1] >= 0 and known.setdefault(key, name) != name:
+                names = " in one source and ".join(str(value or "a number") for value in (known[key], name))
+                raise DatasetError(
+                    f"person {key[1]} of {key[0]} is {names} in another; "
+                    "words are numbered anew in each table: put the persons into one, or give the sources "
+                    "names of their own (name@alias=folder)"
+                )
+
+
+def _domains(splits: DatasetDict) -> set[str]:
+    return {domain for rows in splits.values() for domain in rows.unique("domain")}
+
+
+def _note_cameras(folder: ReidFolder, check_images: bool) -> None:
+    """Say what evaluation does about queries whose camera is unknown, where it cannot tell copies of a picture."""
+    unknown = [image for image in folder.splits.get("query", ()) if image.camera_id == NO_CAMERA]
+    if not unknown or not folder.splits.get("gallery"):
+        return
+    folder.notes.append(
+        f"{len(unknown):,} queries are of unknown cameras: all of the gallery but their own picture counts for them"
+    )
+    gallery = [image.image_path for image in folder.splits["gallery"]]
+    twins = find_twins([image.image_path for image in unknown], gallery) if check_images else {}
+    folder.twins = {folder.name_of(query): folder.name_of(copy) for query, copy in twins.items()}
 
 
 def _drop_empty_splits(folder: ReidFolder) -> None:
@@ -213,7 +316,7 @@ def _require_images(folder: ReidFolder, spec: ReidDatasetSpec) -> None:
     empty = [split for split, images in folder.splits.items() if not images]
     if not folder.splits or empty:
         what = f"split {' and split '.join(empty)} of {spec.title} has" if empty else f"{spec.title} has"
-        report = "\n".join(_skip_lines(folder.skipped)) or "No picture was found there."
+        report = "\n".join([*_skip_lines(folder.skipped), *_unlisted_lines(folder)]) or "No picture was found there."
         raise DatasetError(
             f"{what} no usable picture in {folder.root}.\n{report}\nExpected:\n{spec.expected_tree.rstrip()}"
         )
@@ -229,7 +332,7 @@ def summarize(folder: ReidFolder, spec: ReidDatasetSpec) -> str:
     lines += [f"  incomplete: no {name}" for name in folder.missing]
     lines += [f"  {line}" for line in _count_lines(folder, spec)]
     lines += [f"  left out by the protocol: {count:,} {what}" for what, count in folder.set_aside.items()]
-    lines += [f"  {line}" for line in [*_uncaptioned_lines(folder), *_skip_lines(folder.skipped)]]
+    lines += [f"  {line}" for line in _defect_lines(folder)]
     return "\n".join(display(line) for line in lines)
 
 
@@ -258,6 +361,20 @@ def is_as_published(found: SplitTotals, expected: SplitCount | None) -> bool:
     return (found.images, found.persons) == (expected.images, expected.persons) and same_captions
 
 
+def _defect_lines(folder: ReidFolder) -> list[str]:
+    twins = [f"{query} = {copy}" for query, copy in folder.twins.items()]
+    lines = (
+        [f"copies of a query in the gallery, which it will find: {len(twins):,} ({_first(twins)})"] if twins else []
+    )
+    return [*_uncaptioned_lines(folder), *lines, *_unlisted_lines(folder), *_skip_lines(folder.skipped)]
+
+
+def _unlisted_lines(folder: ReidFolder) -> list[str]:
+    """Pictures that are there and that no table or list names."""
+    names = folder.unlisted
+    return [f"not used, since no table or list names them: {len(names):,} pictures ({_first(names)})"] if names else []
+
+
 def _uncaptioned_lines(folder: ReidFolder) -> list[str]:
     """Where a dataset has captions, the pictures that have none; they are kept."""
     if not any(image.captions for image in _images(folder)):
@@ -279,7 +396,7 @@ def _skip_lines(skipped: Sequence[SkippedFile]) -> list[str]:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED_SKIPS]) + (", …" if len(names) > _NAMED_SKIPS else "")
+    return ", ".join(map(shorten, names[:_NAMED_SKIPS])) + (", …" if len(names) > _NAMED_SKIPS else "")
 
 
 def to_dataset_dict(folder: ReidFolder, domain: str) -> DatasetDict:
@@ -289,7 +406,7 @@ def to_dataset_dict(folder: ReidFolder, domain: str) -> DatasetDict:
 
 def _to_dataset(folder: ReidFolder, split: str, domain: str) -> Dataset:
     images = folder.splits[split]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "image": [str(image.image_path) for image in images],
         "person_id": [image.person_id for image in images],
         "camera_id": [image.camera_id for image in images],
@@ -298,4 +415,9 @@ def _to_dataset(folder: ReidFolder, split: str, domain: str) -> Dataset:
         "image_path": [folder.name_of(image.image_path) for image in images],
         "domain": [domain] * len(images),
     }
-    return Dataset.from_dict(columns, features=REID_FEATURES, split=NamedSplit(split))
+    features = REID_FEATURES.copy()
+    for column, names in (("person_id", folder.person_names), ("camera_id", folder.camera_names)):
+        if names:
+            columns[NAME_COLUMNS[column]] = [names.get(number) for number in columns[column]]
+            features[NAME_COLUMNS[column]] = Value("string")
+    return Dataset.from_dict(columns, features=features, split=NamedSplit(split))

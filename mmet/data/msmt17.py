@@ -10,11 +10,12 @@ belong to the training set: the published 32,621 count them, so they do here, un
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mmet.data.annotations import read_text
-from mmet.data.files import UnsafePathError, join_inside, layout_error
+from mmet.data.files import UnsafePathError, join_inside, layout_error, list_tree
 from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, register
 from mmet.data.schema import DatasetError, PersonImage, ReidFolder, SkippedFile
 from mmet.data.split_folders import find_home
@@ -46,15 +47,31 @@ def read(root: Path, *, train: str) -> ReidFolder:
     train_folder, test_folder = PICTURE_FOLDERS[version]
     folder = ReidFolder(home, splits={"train": []}, variant=train)
     folder.notes.append(f"MSMT17 {version}" + (" (faces blurred)" if version == "V2" else ""))
+    named: set[Path] = set()
     _read_list(folder, "train", TRAIN_LIST, train_folder)
     if train == WITH_VAL:
         _read_list(folder, "train", VAL_LIST, train_folder)
     elif (home / VAL_LIST).is_file():
-        folder.set_aside[f"pictures of {VAL_LIST} (train={train})"] += len(list(_lines(home / VAL_LIST)))
+        unused = [name for _, name, _ in _lines(home / VAL_LIST)]
+        folder.set_aside[f"pictures of {VAL_LIST} (train={train})"] += len(unused)
+        named |= _joined(home / train_folder, unused)
     for split, list_name in TEST_LISTS.items():
         folder.splits[split] = []
         _read_list(folder, split, list_name, test_folder, first_person=TRAIN_PERSONS)
+    if not folder.missing:
+        named.update(image.image_path for images in folder.splits.values() for image in images)
+        named.update(home / skip.path for skip in folder.skipped)
+        folder.find_unlisted([*list_tree(home / train_folder)[0], *list_tree(home / test_folder)[0]], named)
     return folder
+
+
+def _joined(base: Path, names: Iterable[str]) -> set[Path]:
+    """The paths of those names that lie below `base`."""
+    found = set()
+    for name in names:
+        with suppress(UnsafePathError):
+            found.add(join_inside(base, name))
+    return found
 
 
 def _version(home: Path) -> str:

@@ -4,22 +4,41 @@
 
 `datasets` copies the shards once into its cache as Arrow files, which are mapped into memory: any row is read at once,
 and none stays. The rows keep the `domain` of the dataset they come from. Splits, persons and cameras are what was
-converted; pictures were checked then, and `--verify` compares the files' checksums.
+converted; pictures were checked then, and the files' checksums are compared whenever the files have changed.
+
+Shards of others are read as well: `person_id` and `camera_id` may be words, which are numbered as in `folder`. A
+picture whose bytes are not in the shards is never looked for, wherever its path leads.
 """
 
 from __future__ import annotations
 
+import glob
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
-from datasets import DatasetDict
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, DatasetDict, Value
 
-from mmet.data.files import layout_error
-from mmet.data.parquet import MANIFEST, verify_parquet
+from mmet.data.annotations import parse_id
+from mmet.data.files import display, layout_error
+from mmet.data.parquet import MANIFEST, verify_once
 from mmet.data.registry import ReidDatasetSpec, register
-from mmet.data.schema import REID_FEATURES, DatasetError, ReidFolder
+from mmet.data.schema import (
+    JUNK_PERSON_ID,
+    NAME_COLUMNS,
+    NO_CAMERA,
+    REID_FEATURES,
+    DatasetError,
+    ReidFolder,
+    number_words,
+)
 
 TITLE = "Parquet shards"
+_SHARD_NAME = re.compile(r"(?P<split>\w+(?:\.\w+)*?)(?:-[0-9]+(?:-of-[0-9]+)?)?\.parquet")
 
 EXPECTED_TREE = """\
 finegpr-parquet/
@@ -29,14 +48,20 @@ finegpr-parquet/
 
 
 def load(root: Path) -> DatasetDict:
-    """Every split of the folder. Raises `DatasetError` for shards that are not those that were written."""
+    """Every split of the folder.
+
+    Raises:
+        DatasetError: shards that are not those that were written, or rows that are not as `REID_FEATURES` has them:
+            columns that lack, ids that are neither whole numbers nor words, pictures that are not in the shards.
+    """
     if not any(root.glob("data/*.parquet")):
         raise layout_error(TITLE, root, ["data/*.parquet"], EXPECTED_TREE)
-    if (root / MANIFEST).exists() and (problems := verify_parquet(root, checksums=False)):
+    if (root / MANIFEST).exists() and (problems := verify_once(root)):
         listed = "\n".join(f"  {problem}" for problem in problems[:5])
         raise DatasetError(f"{TITLE}: {root} is not as it was written:\n{listed}\nRestore it, or convert again.")
+    files = {split: [glob.escape(str(path)) for path in paths] for split, paths in _files_by_split(root).items()}
     try:
-        splits = datasets.load_dataset(str(root))
+        splits = datasets.load_dataset("parquet", data_files=files)
     except Exception as error:  # a reader of foreign files fails in many ways; each means the same to the user
         raise DatasetError(f"{TITLE}: {root} cannot be read ({error})") from error
     for split, rows in splits.items():
@@ -46,7 +71,129 @@ def load(root: Path) -> DatasetDict:
                 f"{TITLE}: split {split} of {root} has the columns {', '.join(rows.column_names)}; "
                 f"expected {', '.join(REID_FEATURES)}"
             )
-    return splits
+    return _in_schema(DatasetDict({split: splits[split] for split in splits}), root)
+
+
+def _files_by_split(root: Path) -> dict[str, list[Path]]:
+    """The shards below `data/`, told by their names alone: a README.md could send `datasets` anywhere."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("data/*.parquet")):
+        match = _SHARD_NAME.fullmatch(path.name)
+        if match is None:
+            raise DatasetError(
+                f"{TITLE}: {path}: expected a name such as train-00000-of-00012.parquet or train.parquet"
+            )
+        files.setdefault(match["split"], []).append(path)
+    return files
+
+
+# -- rows of others -------------------------------------------------------------------------------------------------
+
+
+def _in_schema(splits: DatasetDict, root: Path) -> DatasetDict:
+    """The rows with the types of `REID_FEATURES`; words become numbers, over all splits alike."""
+    for split, rows in splits.items():
+        for column in ("image", "person_mask"):
+            _check_pictures(rows, column, f"{TITLE}: split {split} of {root}", optional=column == "person_mask")
+    for column, lowest in (("person_id", JUNK_PERSON_ID), ("camera_id", NO_CAMERA)):
+        splits = _number_column(splits, column, lowest, root)
+    return DatasetDict({split: _cast(rows, f"{TITLE}: split {split} of {root}") for split, rows in splits.items()})
+
+
+def _check_pictures(rows: Dataset, column: str, place: str, *, optional: bool) -> None:
+    """Raise `DatasetError` for a row whose picture is not in the shards. Reads no picture."""
+    stored = rows.select_columns(column).data.column(column)
+    first = 0
+    for chunk in stored.chunks:
+        if pa.types.is_null(chunk.type) and optional:
+            continue
+        if not pa.types.is_struct(chunk.type) or {field.name for field in chunk.type} < {"bytes", "path"}:
+            raise DatasetError(f"{place}: column {column} holds {chunk.type}; expected pictures with bytes and path")
+        lacking = pc.is_null(pc.struct_field(chunk, "bytes"))
+        if optional:
+            named = pc.is_valid(pc.struct_field(chunk, "path"))
+            lacking = pc.and_(lacking, pc.and_(pc.is_valid(chunk), named))
+        if (number := pc.index(lacking, True).as_py()) >= 0:
+            path = (chunk[number].as_py() or {}).get("path")
+            told = "no picture" if path is None else f"a path alone, {display(path[:200])!r}"
+            raise DatasetError(
+                f"{place}: row {first + number}: column {column} holds {told}; expected the picture's bytes: paths "
+                "are not followed. Write the shards with python -m mmet.data.to_parquet"
+            )
+        first += len(chunk)
+
+
+def _number_column(splits: DatasetDict, column: str, lowest: int, root: Path) -> DatasetDict:
+    """The splits with whole numbers in a column of ids, and its words in another one where it has some."""
+    if all(_are_numbers(rows, column, lowest) for rows in splits.values()):
+        return splits
+    values = {split: _ids(rows, column, lowest, f"{TITLE}: split {split} of {root}") for split, rows in splits.items()}
+    numbers = number_words(value for ids in values.values() for value in ids)
+    return DatasetDict({split: _with_numbers(rows, column, values[split], numbers) for split, rows in splits.items()})
+
+
+def _are_numbers(rows: Dataset, column: str, lowest: int) -> bool:
+    """Whether a column of ids is as it should be, found out without a Python object for each row."""
+    stored = rows.data.column(column)
+    if not pa.types.is_integer(stored.type) or stored.null_count:
+        return False
+    least, most = pc.min_max(stored).as_py().values()
+    return least is None or (least >= lowest and most < 2**63)
+
+
+def _ids(rows: Dataset, column: str, lowest: int, place: str) -> list[int | str]:
+    """The ids of a column. Raises `DatasetError` for the first that is none."""
+    stored = rows.data.column(column)
+    kind = stored.type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DatasetError(f"{place}: column {column} holds {kind}; expected whole numbers, or words")
+    ids: list[int | str] = []
+    for number, value in enumerate(stored.to_pylist()):
+        known = NO_CAMERA if value is None and column == "camera_id" else value
+        try:
+            identifier = parse_id("" if known is None else str(known))
+        except ValueError as error:
+            raise DatasetError(f"{place}: row {number}: column {column} {error}") from error
+        if isinstance(identifier, int) and identifier < lowest:
+            raise DatasetError(f"{place}: row {number}: column {column} must be {lowest} or more, {identifier} is not")
+        ids.append(identifier)
+    return ids
+
+
+def _with_numbers(rows: Dataset, column: str, ids: list[int | str], numbers: Mapping[str, int]) -> Dataset:
+    """The rows with numbers in a column of ids and, where there are words anywhere, the row's word in another one."""
+    values: dict[str, list[Any]] = {column: [value if isinstance(value, int) else numbers[value] for value in ids]}
+    if numbers:
+        values[NAME_COLUMNS[column]] = [value if isinstance(value, str) else None for value in ids]
+    for name, column_values in values.items():
+        rows = _with_column(rows, name, column_values, Value("int64" if name == column else "string"))
+    return rows
+
+
+def _with_column(rows: Dataset, name: str, values: list[Any], feature: Any) -> Dataset:
+    """The rows with a column replaced, in its place, or added at the end."""
+    names = list(dict.fromkeys([*rows.column_names, name]))
+    if name in rows.column_names:
+        rows = rows.remove_columns(name)
+    return rows.add_column(name, values, feature=feature).select_columns(names)  # type: ignore[call-arg]
+
+
+def _cast(rows: Dataset, place: str) -> Dataset:
+    """Rows with the types of `REID_FEATURES`. Raises `DatasetError` where that is not possible."""
+    for column in ("image_path", "domain"):
+        if rows.data.column(column).null_count:
+            raise DatasetError(f"{place}: column {column} has rows without a value; expected text in each")
+    if rows.data.column("captions").null_count:
+        sentences = [captions or [] for captions in rows.data.column("captions").to_pylist()]
+        rows = _with_column(rows, "captions", sentences, REID_FEATURES["captions"])
+    for column, feature in REID_FEATURES.items():
+        if rows.features[column] == feature:
+            continue
+        try:
+            rows = rows.cast_column(column, feature)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise DatasetError(f"{place}: column {column} cannot be read as {feature} ({error})") from error
+    return rows
 
 
 def read(root: Path) -> ReidFolder:

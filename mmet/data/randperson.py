@@ -8,8 +8,8 @@ in https://github.com/ShengcaiLiao/QAConv.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def read(root: Path) -> ReidFolder:
     if is_subset:
         folder.variant = SUBSET
         folder.notes.append("the published subset of RandPerson, on which its authors train")
-    paths = list(_walk(pictures))
+    paths = _walk(pictures)
     if not any(_NAME.match(path.name) for path in paths):
         raise layout_error(TITLE, root, ["picture named like 000000_s00_c00_f000264.jpg"], EXPECTED_TREE)
     for path in paths:
@@ -60,13 +60,13 @@ def _find_pictures(root: Path) -> tuple[Path, bool]:
     return root, bool(list_images(root))  # the full set has no pictures outside its scenes
 
 
-def _walk(folder: Path, depth: int = 2) -> Iterator[Path]:
-    """Pictures in `folder` and down to `depth` levels below."""
-    yield from list_images(folder)
-    if depth:
-        for sub_folder in list_folders(folder):
-            if sub_folder.name not in SUBSET_FOLDERS:
-                yield from _walk(sub_folder, depth - 1)
+def _walk(folder: Path, depth: int = 2) -> list[Path]:
+    """Pictures in `folder` and down to `depth` levels below, those that a linked folder shows again left out."""
+    paths = list_images(folder)
+    for sub_folder in list_folders(folder) if depth else ():
+        if sub_folder.name not in SUBSET_FOLDERS:
+            paths += _walk(sub_folder, depth - 1)
+    return list({os.path.realpath(path): path for path in reversed(paths)}.values())[::-1]
 
 
 def _add(folder: ReidFolder, path: Path) -> None:

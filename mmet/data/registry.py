@@ -83,6 +83,8 @@ class ReidDatasetSpec:
         published_counts: split -> published size; a mismatch is reported, not fatal.
         variant_counts: the same for each `ReidFolder.variant` that has other counts; none known is an empty mapping.
         options: what `read` takes beside the folder.
+        distractor_id: the person id of wrong candidates whom nobody queries, who are no person; None where every id
+            from 0 is a person.
         protocol: how it is evaluated, a name of `mmet.evaluation.protocols`; None for training sets.
         licence: terms in one line, shown in model cards.
         notice: what else its users should know, such as a withdrawal by its authors; empty for nothing.
@@ -96,6 +98,7 @@ class ReidDatasetSpec:
     published_counts: Mapping[str, SplitCount] = field(default_factory=dict)
     variant_counts: Mapping[str, Mapping[str, SplitCount]] = field(default_factory=dict)
     options: Sequence[ReidOption] = ()
+    distractor_id: int | None = None
     protocol: str | None = None
     licence: str = "see the dataset's own terms"
     notice: str = ""

@@ -8,6 +8,7 @@ that into a `datasets.DatasetDict` with the columns of `REID_FEATURES`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,11 +27,16 @@ REID_FEATURES = Features(
 )
 """Columns of every split. `captions` may be empty, `person_mask` null; `camera_id` is -1 where a dataset has none."""
 
+NAME_COLUMNS = {"person_id": "person_name", "camera_id": "camera_name"}
+"""Columns of text that stand beside the numbers where a dataset calls persons or cameras by words; null in rows whose
+number is the dataset's own."""
+
 JUNK_PERSON_ID = -1
 """A detection that is no clean person: dropped before evaluation (Market-1501's `-1`)."""
 
 DISTRACTOR_PERSON_ID = 0
-"""A person nobody queries: stays in the gallery as a wrong candidate (Market-1501's `0000`)."""
+"""Market-1501's `0000`, a person nobody queries who stays in the gallery as a wrong candidate. In other datasets 0 is
+a person like any other; see `ReidDatasetSpec.distractor_id`."""
 
 NO_CAMERA = -1
 
@@ -69,6 +75,10 @@ class ReidFolder:
             partial copy can do without, and raise for the rest.
         skipped: defects, one entry a file or annotation that was left out.
         set_aside: what the protocol or an option leaves out (reason -> how many). No defect.
+        twins: queries of unknown cameras -> a picture of the gallery that is the same, byte by byte.
+        unlisted: pictures that are there and that no table or list names, below `root`.
+        person_names, camera_names: the words that stand for persons and cameras, by number; empty where all are
+            numbers of the dataset's own. See `number_words`.
         notes: sentences for the report, such as which caption file was read.
         variant: which of the dataset's published forms this is, a key of `ReidDatasetSpec.variant_counts`.
         domain: goes into the column of that name; empty for the dataset's name.
@@ -79,6 +89,10 @@ class ReidFolder:
     missing: list[str] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
     set_aside: Counter[str] = field(default_factory=Counter)
+    twins: dict[str, str] = field(default_factory=dict)
+    unlisted: list[str] = field(default_factory=list)
+    person_names: dict[int, str] = field(default_factory=dict)
+    camera_names: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     variant: str = ""
     domain: str = ""
@@ -90,3 +104,18 @@ class ReidFolder:
     def skip(self, path: Path, reason: str) -> None:
         """Note that a file was left out."""
         self.skipped.append(SkippedFile(self.name_of(path), reason))
+
+    def find_unlisted(self, pictures: Iterable[Path], named: Container[Path]) -> None:
+        """Note the pictures that are there and that nothing names."""
+        self.unlisted += [self.name_of(path) for path in pictures if path not in named]
+
+
+def number_words(ids: Iterable[int | str]) -> dict[str, int]:
+    """A number for each word among the ids of persons or cameras, in the order of the alphabet.
+
+    Numbers stay what they are; words are numbered from 0, or from the number after the largest.
+    """
+    values = set(ids)
+    words = sorted(value for value in values if isinstance(value, str))
+    first = max((value for value in values if isinstance(value, int)), default=-1) + 1
+    return {word: max(0, first) + place for place, word in enumerate(words)}

@@ -22,24 +22,6 @@ def find_home(root: Path, names: Sequence[str]) -> Path:
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
-def add_named_pictures(
-    folder: ReidFolder, split: str, paths: Iterable[Path], pattern: re.Pattern[str], example: str
-) -> None:
-    """Add pictures whose names begin with `pattern`, which has the groups `person` and `camera`; skip the others.
-
-    Person -1 is junk, which the protocol leaves out; it is counted apart.
-    """
-    images = folder.splits[split]
-    for path in paths:
-        match = pattern.match(path.name)
-        if match is None:
-            folder.skip(path, f"name is not like {example}")
-        elif (person_id := int(match["person"])) == JUNK_PERSON_ID:
-            folder.set_aside["junk detections (person -1)"] += 1
-        else:
-            images.append(PersonImage(path, person_id, camera_id=int(match["camera"])))
-
-
 @dataclass(frozen=True)
 class SplitFolders:
     """A layout of one folder a split.
@@ -48,9 +30,10 @@ class SplitFolders:
         title: the dataset in prose.
         folder_names: names under which the dataset's folder is published.
         splits: split -> its folder.
-        pattern: beginning of a file name, with the groups `person` and `camera`.
+        pattern: beginning of a file name, with the groups `person` and `camera`; it goes on to what must stand behind
+            them, so that no number is read in part.
         example: a file name, for messages.
-        expected_tree: see `ReidDatasetSpec`.
+        expected_tree, distractor_id: see `ReidDatasetSpec`.
     """
 
     title: str
@@ -59,9 +42,10 @@ class SplitFolders:
     pattern: re.Pattern[str]
     example: str
     expected_tree: str
+    distractor_id: int | None = None
 
     def read(self, root: Path) -> ReidFolder:
-        """Read the folder. Raises `DatasetError` when none of its split folders is there."""
+        """Read the folder. Raises `DatasetError` when none of its split folders is there, or all names are others'."""
         home = find_home(root, self.folder_names)
         missing = [f"{name}/" for name in self.splits.values() if not (home / name).is_dir()]
         if len(missing) == len(self.splits):
@@ -69,5 +53,34 @@ class SplitFolders:
         folder = ReidFolder(home, splits={split: [] for split in self.splits}, missing=missing)
         for split, name in self.splits.items():
             if (home / name).is_dir():
-                add_named_pictures(folder, split, list_images(home / name), self.pattern, self.example)
+                self._add_pictures(folder, split, list_images(home / name))
+        if folder.skipped and not folder.set_aside and not any(folder.splits.values()):
+            raise layout_error(self.title, home, [f"picture named like {self.example}"], self.expected_tree)
         return folder
+
+    def _add_pictures(self, folder: ReidFolder, split: str, paths: Iterable[Path]) -> None:
+        """Add the pictures whose names are as they should be; skip the others.
+
+        Person -1 is junk, which the protocol leaves out. Distractors are wrong candidates of a gallery: no query asks
+        for them, and as training pictures they show unknown persons. Both are counted apart.
+        """
+        distractors = 0
+        for path in paths:
+            match = self.pattern.match(path.name)
+            if match is None:
+                folder.skip(path, f"name is not like {self.example}")
+                continue
+            person_id = int(match["person"])
+            if person_id == JUNK_PERSON_ID:
+                folder.set_aside["junk detections (person -1)"] += 1
+                continue
+            if person_id == self.distractor_id and split == "query":
+                folder.set_aside[f"distractors (person {person_id}) among the queries"] += 1
+                continue
+            if person_id == self.distractor_id and split == "train":
+                distractors, person_id = distractors + 1, JUNK_PERSON_ID
+            folder.splits[split].append(PersonImage(path, person_id, camera_id=int(match["camera"])))
+        if distractors:
+            folder.notes.append(
+                f"split {split}: {distractors:,} distractors (person {self.distractor_id}) count as unknown persons"
+            )

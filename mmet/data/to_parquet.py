@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmet.argument_parser import OptionParser
 from mmet.data.data_argument import parse_data_argument
 from mmet.data.loading import load_reid_dataset
 from mmet.data.parquet import save_parquet, shards_of, verify_parquet
@@ -35,7 +36,7 @@ def parse_size(text: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mmet.data.to_parquet", description=__doc__.partition("\n")[0])
+    parser = OptionParser(prog="python -m mmet.data.to_parquet", description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="?", help="name=folder or name=folder?option=value, as everywhere")
     parser.add_argument("--output", required=True, type=Path, help="folder to create, or to verify")
     parser.add_argument("--shard_size", default="500MB", help="about how large a file becomes (default: %(default)s)")

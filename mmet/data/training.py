@@ -22,9 +22,10 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from mmet.augmentation import PersonAugmentation
-from mmet.data.decoding import DECODE_ERRORS, decode_rgb
+from mmet.data.decoding import DECODE_ERRORS, decode_person_mask, decode_rgb
 from mmet.data.schema import REID_FEATURES, DatasetError
 from mmet.sampling import IDENTITY_KINDS, Draw
+from processing_mmet import AmbiguousMaskError
 
 UNKNOWN_PERSON = -100
 """Label of a person whom the training set does not number (`ignore_index` of the losses)."""
@@ -45,7 +46,7 @@ class TrainingSample:
         kind: kind of batch it is for, one of `mmet.sampling.BATCH_KINDS`.
         seed: seed of the draw, from which the collator derives its masks.
         image: RGB picture, uint8 `(height, width, 3)`; None in text batches.
-        person_mask: mode L, above 127 on the person, of the picture's size; None where there is none or no need.
+        person_mask: mode L, 255 on the person, else 0, of the picture's size; None where there is none or no need.
         caption: one of the picture's sentences; None where there is none or none is needed.
         person_label: number of the person in `range(num_identities)`, or -100.
         image_path: names the picture in messages; empty in text batches of unpaired sentences.
@@ -180,7 +181,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         size = (image.shape[1], image.shape[0])
         person_mask = None
         if row.get("person_mask") is not None:
-            person_mask = _decode(row, "person_mask", datasets.Image().decode_example).convert("L")
+            person_mask = _decode(row, "person_mask", decode_person_mask)
             if person_mask.size != size:
                 person_mask = person_mask.resize(size, PIL.Image.Resampling.NEAREST)
         if self._augmentation is None:
@@ -315,8 +316,9 @@ def _decode(row: dict[str, Any], column: str, decode: Callable[[dict[str, Any]],
         return decode(row[column])
     except DECODE_ERRORS as error:
         stored = row[column].get("path") or row["image_path"]
+        problem = "is ambiguous: it" if isinstance(error, AmbiguousMaskError) else "cannot be decoded:"
         raise DatasetError(
-            f"{stored}: the {column} of {row['image_path']} cannot be decoded ({error}); restore or remove the file"
+            f"{stored}: the {column} of {row['image_path']} {problem} {error}; correct, restore or remove the file"
         ) from error
 
 

@@ -7,6 +7,7 @@ records = evaluate_systems(data, systems, max_rank=50, analyses=analyses)
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmet.evaluation.calibration import MatchCalibration, measure_reliability
-from mmet.evaluation.figures import list_rows, plot_ranked_lists, save_figure
+from mmet.evaluation.figures import list_rows, name_of, plot_ranked_lists, save_figure
 from mmet.evaluation.open_set import (
     IDENTIFICATION_RATES,
     MAX_FALSE_POSITIVE_RATE,
@@ -113,12 +114,13 @@ class RankedLists:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         precisions = result.metrics.per_query.ap
         kind = f"{result.task.query.modality}→{result.task.gallery.modality}"
+        place = re.sub(r"[^-.@\w]+", "_", data)  # sources may be called by paths
         names = []
         for name, queries in choose_queries(precisions, self.count, self.seed).items():
             labels = [self._label(result, query, precisions[query]) for query in queries]
             chosen = "random queries" if name == "random" else f"{name} queries by average precision"
             figure = plot_ranked_lists(list_rows(result, queries, self.length), labels, f"{data}, {kind}: {chosen}")
-            stem = f"ranked_{data}_{kind.replace('→', '-to-')}_{result.task.protocol}_{name}"
+            stem = f"ranked_{place}_{kind.replace('→', '-to-')}_{result.task.protocol}_{name}"
             names.append(self._unused(stem))
             save_figure(figure, self.output_dir / names[-1])
         return {"ranked_lists": names}
@@ -134,7 +136,8 @@ class RankedLists:
     @staticmethod
     def _label(result: SearchResult, query: int, precision: float) -> str:
         num_matches = result.task.matches().of_query(query).size
-        return f"person {result.task.query.person_ids[query]} · AP {100 * precision:.1f} % · {num_matches} matches"
+        person = name_of(result.task.query, query, "person_id")
+        return f"person {person} · AP {100 * precision:.1f} % · {num_matches} matches"
 
 
 def choose_queries(precisions: NDArray[np.float64], count: int, seed: int) -> dict[str, list[int]]:

@@ -239,6 +239,13 @@ class ItemReader:
             ]
         return RawBatch(images, captions)
 
+    def describe(self, positions: NDArray[np.int64]) -> str:
+        """Some items in words: the rows that they are of."""
+        rows = self._items.image_index[positions]
+        return (
+            f"split {self._items.split!r}, rows {rows.min()} to {rows.max()}: {len(rows)} {self._items.modality} items"
+        )
+
     def _read_row(self, index: int) -> dict[str, Any]:
         """One row, its image in RGB."""
         row = self._rows[index]
@@ -272,6 +279,8 @@ class _Batches(torch.utils.data.Dataset):
             return self.preprocess(self.reader.read(self.batches[number]))
         except DatasetError as error:
             return error
+        except ValueError as error:  # of a processor, which numbers the items of its batch
+            return DatasetError(f"{self.reader.describe(self.batches[number])} cannot be processed: {error}")
 
 
 def _cached_rows(cache: EmbeddingCache | None, count: int) -> list[Rows]:

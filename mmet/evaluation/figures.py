@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from mmet.data.schema import NO_CAMERA
+from mmet.data.schema import NAME_COLUMNS, NO_CAMERA
 from mmet.evaluation.protocols import Items
 from mmet.evaluation.search import SearchResult
+from processing_mmet import read_rgb
 
 if TYPE_CHECKING:  # results are saved with these figures
     from mmet.evaluation.results import ResultRecord
@@ -103,13 +104,17 @@ def plot_reliability(records: Sequence[ResultRecord]) -> Figure:
 
 @dataclass(frozen=True, eq=False)
 class ListEntry:
-    """One cell of a ranked list: a picture, a sentence or both; `is_match` is None for the query itself."""
+    """One cell of a ranked list: a picture, a sentence or both; `is_match` is None for the query itself.
+
+    `camera_name` is the word for the camera, empty where it has none.
+    """
 
     image: Image.Image | None
     caption: str | None
     camera_id: int
     score: float | None = None
     is_match: bool | None = None
+    camera_name: str = ""
 
 
 def list_rows(result: SearchResult, queries: Sequence[int], count: int) -> list[list[ListEntry]]:
@@ -210,12 +215,20 @@ def _entry(items: Items, position: int, score: float | None = None, is_match: bo
     columns = ["camera_id"] + ["image"] * (items.modality != "text") + ["captions"] * (items.modality != "image")
     row: Mapping[str, Any] = items.dataset.select_columns(columns)[int(items.image_index[position])]
     return ListEntry(
-        image=row["image"].convert("RGB") if "image" in row else None,
+        image=Image.fromarray(read_rgb(row["image"])) if "image" in row else None,
         caption=row["captions"][int(items.caption_index[position])] if "captions" in row else None,
         camera_id=int(row["camera_id"]),
         score=score,
         is_match=is_match,
+        camera_name=name_of(items, position, "camera_id") if "camera_name" in items.dataset.column_names else "",
     )
+
+
+def name_of(items: Items, position: int, column: str) -> str:
+    """What an item's person (`person_id`) or camera (`camera_id`) is called: a word, where it has one, or a number."""
+    names = [name for name in (NAME_COLUMNS[column], column) if name in items.dataset.column_names]
+    row = items.dataset.select_columns(names)[int(items.image_index[position])]
+    return str(next(value for value in map(row.get, names) if value is not None))
 
 
 def _draw_entry(ax: Axes, entry: ListEntry, place: int) -> None:
@@ -237,7 +250,7 @@ def _draw_entry(ax: Axes, entry: ListEntry, place: int) -> None:
         mark = "✓" if entry.is_match else "✗"
         style = {"boxstyle": "round,pad=0.15", "facecolor": color, "edgecolor": "none"}
         ax.text(0.04, 0.97, f"{place} {mark}", transform=ax.transAxes, va="top", fontsize=7, color="white", bbox=style)
-    parts = [] if entry.camera_id == NO_CAMERA else [f"cam {entry.camera_id}"]
+    parts = [] if entry.camera_id == NO_CAMERA else [entry.camera_name or f"cam {entry.camera_id}"]
     parts += [] if entry.score is None else [f"{entry.score:.3f}"]
     ax.set_xlabel("query" if entry.is_match is None and not parts else " · ".join(parts), fontsize=7, labelpad=2)
 

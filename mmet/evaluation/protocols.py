@@ -30,7 +30,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
-from mmet.data.schema import JUNK_PERSON_ID, DatasetError
+from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError
 from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.ranking import AveragePrecision, Denominator
 
@@ -90,7 +90,7 @@ class Protocol:
             "gallery_split": self.gallery_split,
             "removed_from_gallery": _EXCLUSION_WORDS[self.exclusion],
             "junk": "person -1 is dropped",
-            "distractors": "persons that no query asks for, 0 among them, stay as wrong candidates",
+            "distractors": "persons that no query asks for stay as wrong candidates",
             "similarity": "cosine, float32",
             "ties": "the entry with the smaller index ranks first",
             "ap": self.ap,
@@ -100,7 +100,7 @@ class Protocol:
 
 
 _EXCLUSION_WORDS = {
-    Exclusion.SAME_CAMERA: "same person and same camera; camera -1 removes nothing",
+    Exclusion.SAME_CAMERA: "same person and same camera; where the camera is unknown (-1), same person and same image",
     Exclusion.SAME_IMAGE: "same person and same image",
     Exclusion.NOTHING: "nothing",
 }
@@ -229,11 +229,7 @@ def build_task(dataset: DatasetDict, query: Modality, gallery: Modality, protoco
     query_items = select_items(dataset[rules.query_split], rules.query_split, query)
     gallery_items = select_items(dataset[rules.gallery_split], rules.gallery_split, gallery)
     task = RetrievalTask(
-        rules.name,
-        query_items,
-        gallery_items,
-        _exclusion_ids(query_items, rules.exclusion),
-        _exclusion_ids(gallery_items, rules.exclusion),
+        rules.name, query_items, gallery_items, *_exclusion_ids(query_items, gallery_items, rules.exclusion)
     )
     _check_task(task)  # now, not after hours of embedding
     return task
@@ -282,7 +278,13 @@ def default_protocol(dataset: Mapping[str, Dataset], query: Modality, gallery: M
 
 def standard_pairs(dataset: Mapping[str, Dataset]) -> tuple[tuple[Modality, Modality], ...]:
     """The (query, gallery) modalities that a dataset is evaluated on unless told otherwise."""
-    return (("image", "image"),) if PROTOCOLS["market"].fits(dataset) else STANDARD_TEXT_PAIRS
+    if PROTOCOLS["market"].fits(dataset) or ("test" in dataset and not _has_captions(dataset["test"])):
+        return (("image", "image"),)
+    return STANDARD_TEXT_PAIRS
+
+
+def _has_captions(dataset: Dataset) -> bool:
+    return any(dataset.select_columns("captions")[:]["captions"])
 
 
 def select_items(dataset: Dataset, split: str, modality: Modality) -> Items:
@@ -313,21 +315,38 @@ def _get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def _exclusion_ids(items: Items, exclusion: Exclusion) -> NDArray[np.int64] | None:
-    """The numbers of which an entry must not share the query's, `(n,)`; None where there is no rule."""
+_Ids = NDArray[np.int64]
+
+
+def _exclusion_ids(query: Items, gallery: Items, exclusion: Exclusion) -> tuple[_Ids, _Ids] | tuple[None, None]:
+    """The numbers `(Q,)` and `(G,)` of which an entry must not share the query's; None where there is no rule."""
+    if exclusion is Exclusion.NOTHING:
+        return None, None
     if exclusion is Exclusion.SAME_CAMERA:
-        return _column(items.dataset, "camera_id")[items.image_index]
-    if exclusion is Exclusion.SAME_IMAGE:
-        return _image_numbers(items.dataset)[items.image_index]
-    return None
+        by_query, by_gallery = (_column(items.dataset, "camera_id") for items in (query, gallery))
+        if (by_query == NO_CAMERA).any():
+            by_query, by_gallery = _pictures_as_cameras(query.dataset, gallery.dataset, by_query, by_gallery)
+    else:
+        by_query, by_gallery = _image_numbers(query.dataset, gallery.dataset)
+    return by_query[query.image_index], by_gallery[gallery.image_index]
 
 
-def _image_numbers(dataset: Dataset) -> NDArray[np.int64]:
+def _pictures_as_cameras(query: Dataset, gallery: Dataset, by_query: _Ids, by_gallery: _Ids) -> tuple[_Ids, _Ids]:
+    """Camera numbers, in which a picture that is query and gallery has one of its own where its camera is unknown."""
+    images, others = _image_numbers(query, gallery)
+    of_query = (by_query == NO_CAMERA) & np.isin(images, others)
+    of_gallery = (by_gallery == NO_CAMERA) & np.isin(others, images[of_query])
+    first = NO_CAMERA - 1
+    return np.where(of_query, first - images, by_query), np.where(of_gallery, first - others, by_gallery)
+
+
+def _image_numbers(query: Dataset, gallery: Dataset) -> tuple[_Ids, _Ids]:
     """A number for each row that rows of one picture share: published splits list some files twice."""
-    paths = dataset.select_columns("image_path")[:]["image_path"]
-    if not all(paths):
-        return np.arange(len(paths))
-    return np.unique(np.array(paths), return_inverse=True)[1].astype(np.int64)
+    names = [dataset.select_columns("image_path")[:]["image_path"] for dataset in (query, gallery)]
+    if not all(map(all, names)):  # rows without a name are pictures of their own, or the same split's
+        return np.arange(len(names[0])), np.arange(len(names[1])) + (0 if query is gallery else len(names[0]))
+    numbers = np.unique(np.array([*names[0], *names[1]]), return_inverse=True)[1].astype(np.int64)
+    return numbers[: len(names[0])], numbers[len(names[0]) :]
 
 
 def _column(dataset: Dataset, name: str) -> NDArray[np.int64]:

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmet.data import parse_data_argument
+from mmet.argument_parser import OptionParser
+from mmet.data import parse_data_arguments
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, number_type
 from mmet.report.builder import ReportRequest, build_report
 
 USER_ERROR_EXIT_CODE = 2
@@ -19,7 +21,7 @@ USER_ERROR_EXIT_CODE = 2
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; defaults are those of `ReportRequest`."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m mmet.report",
         description="Write index.html (one self-contained page), report.png (an overview) and the single figures.",
     )
@@ -34,13 +36,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder of the report")
     parser.add_argument("--recipe", type=Path, help="recipe of the run, to show the command that trains it")
     parser.add_argument(
-        "--mask_ratio", type=float, default=ReportRequest.mask_ratio, help="share of patches to hide (%(default)s)"
+        "--mask_ratio",
+        type=number_type(float, SHARE_RANGE),
+        default=ReportRequest.mask_ratio,
+        help="share of patches to hide (%(default)s)",
     )
     parser.add_argument(
-        "--batch_size", type=int, default=ReportRequest.batch_size, help="items embedded at a time (%(default)s)"
+        "--batch_size",
+        type=number_type(int, Range(at_least=1, at_most=2**16)),
+        default=ReportRequest.batch_size,
+        help="items embedded at a time (%(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=ReportRequest.seed, help="chooses queries, crops and patches (%(default)s)"
+        "--seed",
+        type=number_type(int, SEED_RANGE),
+        default=ReportRequest.seed,
+        help="chooses queries, crops and patches (%(default)s)",
     )
     return parser
 
@@ -51,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     try:
         for name in ("data", "training_data"):
-            options[name] = [parse_data_argument(argument) for argument in options[name]]
+            (options[name],) = parse_data_arguments(options[name])
         index = build_report(ReportRequest(**options))
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)

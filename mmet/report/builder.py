@@ -77,14 +77,13 @@ class ReportRequest:
 class LoadedData:
     """A data set and where it came from."""
 
-    name: str
-    root: Path
+    argument: DataArgument
     dataset: DatasetDict
 
     def summary(self, *, training: bool) -> DataSummary:
         """Its figures: of the training split, or of the splits that are searched."""
         searched = [split for split in ("query", "gallery", "test") if split in self.dataset]
-        return summarize_data(self.name, self.root, self.dataset, ["train"] if training else searched)
+        return summarize_data(self.argument, self.dataset, ["train"] if training else searched)
 
 
 def build_report(request: ReportRequest) -> Path:
@@ -109,11 +108,12 @@ def collect_page(request: ReportRequest) -> Page:
     evaluation, history = read_evaluation(request.results), read_history(request.run)
     model, processor = load_model(request.run)
     targets = [
-        LoadedData(name, root, load_reid_dataset(name, root, **options)) for name, root, options in request.data
+        LoadedData(argument, load_reid_dataset(argument.name, argument.root, **argument.options))
+        for argument in request.data
     ]
     training = [
-        LoadedData(name, root, load_reid_dataset(name, root, check_images=False, **options))
-        for name, root, options in request.training_data
+        LoadedData(argument, load_reid_dataset(argument.name, argument.root, check_images=False, **argument.options))
+        for argument in request.training_data
     ]
     return Page(
         model=describe_model(model),
@@ -256,7 +256,7 @@ def world_command(root: Path) -> str | None:
     """The command that draws the synthetic world in a folder; None for other data and for styles without a name."""
     try:
         options = command_options(json.loads((root / PROVENANCE_FILE).read_text(encoding="utf-8"))["arguments"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     words = ["python", "-m", "mmet.data.synthetic", "--output", str(root)]
     for name, value in options.items():

@@ -402,7 +402,7 @@ def _draw_candidate(
     else:
         for direction in (1, -1):
             ax.plot([x - 2.8, x + 2.8], [y - 2.8 * direction, y + 2.8 * direction], color="white", linewidth=1.5)
-    camera = f"c{candidate.camera_id} · " if candidate.camera_id >= 0 else ""
+    camera = f"{candidate.camera_name or f'c{candidate.camera_id}'} · " if candidate.camera_id >= 0 else ""
     canvas.text(
         left + width / 2,
         top + height + 4,

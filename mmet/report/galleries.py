@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmet.evaluation import EmbeddingSystem, Items, RankMetrics, RetrievalTask, rank_metrics
+from processing_mmet import read_rgb
 
 STRATA = ("best", "typical", "hard")
 """Tenths of the queries by average precision, from which one query each is drawn: top, middle, bottom."""
@@ -25,12 +26,16 @@ STRATA = ("best", "typical", "hard")
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One gallery entry of a ranked list. `camera_id` is -1 where the data set names no cameras."""
+    """One gallery entry of a ranked list. `camera_id` is -1 where the data set names no cameras.
+
+    `camera_name` is the word for the camera, empty where it has none.
+    """
 
     image: Image.Image
     camera_id: int
     score: float
     is_match: bool
+    camera_name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,7 @@ class RankedList:
         caption: the query's sentence; None for a picture.
         camera_id: the query's camera, -1 where unknown.
         candidates: the first of the list.
+        camera_name: the word for the query's camera, empty where it has none.
     """
 
     stratum: str
@@ -54,6 +60,7 @@ class RankedList:
     caption: str | None
     camera_id: int
     candidates: Sequence[Candidate]
+    camera_name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,16 +223,18 @@ def _ranked_list(
         stratum=stratum,
         average_precision=float(precision),
         num_matches=int(task.matches().of_query(position).size),
-        image=row["image"].convert("RGB") if items.modality != "text" else None,
+        image=Image.fromarray(read_rgb(row["image"])) if items.modality != "text" else None,
         caption=caption,
         camera_id=int(row["camera_id"]),
         candidates=[
             _candidate(task.gallery.dataset, int(task.gallery.image_index[entry]), score, is_match)
             for entry, score, is_match in top_candidates(task, position, query[position], gallery, count)
         ],
+        camera_name=row.get("camera_name") or "",
     )
 
 
 def _candidate(dataset: Dataset, index: int, score: float, is_match: bool) -> Candidate:
     row = dataset[index]
-    return Candidate(row["image"].convert("RGB"), int(row["camera_id"]), score, is_match)
+    picture = Image.fromarray(read_rgb(row["image"]))
+    return Candidate(picture, int(row["camera_id"]), score, is_match, row.get("camera_name") or "")

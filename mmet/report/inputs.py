@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 
-from mmet.data import DISTRACTOR_PERSON_ID, JUNK_PERSON_ID, NO_CAMERA, get_spec
+from mmet.data import JUNK_PERSON_ID, NO_CAMERA, DataArgument, get_spec
 from mmet.data.synthetic import PROVENANCE_FILE
 from modeling_mmet import LOSS_NAMES
 
@@ -181,20 +181,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def summarize_data(name: str, root: Path, dataset: DatasetDict, splits: Sequence[str]) -> DataSummary:
+def summarize_data(argument: DataArgument, dataset: DatasetDict, splits: Sequence[str]) -> DataSummary:
     """Count the given splits; junk crops and distractors are images, but nobody. No picture is decoded."""
     parts = [dataset[split] for split in splits]
     persons, cameras = (
         np.concatenate([_integers(part, column) for part in parts]) for column in ("person_id", "camera_id")
     )
-    title, is_synthetic = get_spec(name).title, (root / PROVENANCE_FILE).is_file()
+    spec, root = get_spec(argument.name), argument.root
+    is_synthetic = (root / PROVENANCE_FILE).is_file()
     return DataSummary(
-        name=name,
+        name=argument.label,
         root=root,
-        title=f"synthetic, {title} layout" if is_synthetic else title,
+        title=f"synthetic, {spec.title} layout" if is_synthetic else spec.title,
         is_synthetic=is_synthetic,
         num_images=len(persons),
-        num_persons=len(set(persons.tolist()) - {JUNK_PERSON_ID, DISTRACTOR_PERSON_ID}),
+        num_persons=len(set(persons.tolist()) - {JUNK_PERSON_ID, spec.distractor_id}),
         num_cameras=len(set(cameras.tolist()) - {NO_CAMERA}),
         num_captions=sum(
             len(captions) for part in parts for captions in part.select_columns("captions")[:]["captions"]

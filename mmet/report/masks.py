@@ -22,7 +22,7 @@ from mmet.masking import (
     pedestrian_prior,
     random_masking,
 )
-from processing_mmet import MMETProcessor
+from processing_mmet import MMETProcessor, read_person_mask, read_rgb
 
 STRATEGIES = ("pedestrian", "prior", "random", "block")
 """Pedestrian masking by the picture's own silhouette, the same without any silhouette, and the two ablations."""
@@ -128,10 +128,9 @@ def person_share(coverage: NDArray[np.floating], hidden: NDArray[np.bool_]) -> f
 def _example(row, hidden: Mapping[str, NDArray[np.bool_]], processor: MMETProcessor, scale: int) -> MaskingExample:
     size = processor.image_processor.size
     shown = (size["width"] * scale, size["height"] * scale)
-    image = row["image"].convert("RGB").resize(shown, Image.Resampling.BICUBIC)
-    on_person = (
-        row["person_mask"].convert("L").resize(shown, Image.Resampling.BOX).point(lambda value: 255 * (value > 127))
-    )
+    image = Image.fromarray(read_rgb(row["image"])).resize(shown, Image.Resampling.BICUBIC)
+    on_person = read_person_mask(row["person_mask"]).resize(shown, Image.Resampling.BOX)
+    on_person = on_person.point(lambda value: 255 * (value > 127))
     silhouette = Image.new("RGB", shown, SILHOUETTE_GROUND)
     silhouette.paste(SILHOUETTE_FILL, mask=on_person)
     return MaskingExample(

@@ -186,13 +186,13 @@ def describe_duration(seconds: float) -> str:
 
 def describe_query(search: Search, ranked: RankedList) -> str:
     """Alternative text of a query's picture."""
-    camera = f" in camera {ranked.camera_id}" if ranked.camera_id >= 0 else ""
+    camera = f" in camera {ranked.camera_name or ranked.camera_id}" if ranked.camera_id >= 0 else ""
     return f"Query picture{camera}: {ranked.stratum} case, {QUERY_LABELS[search.task.query.modality].lower()}"
 
 
 def describe_candidate(rank: int, candidate: Candidate) -> str:
     """Alternative text of a ranked crop."""
-    camera = f", camera {candidate.camera_id}" if candidate.camera_id >= 0 else ""
+    camera = f", camera {candidate.camera_name or candidate.camera_id}" if candidate.camera_id >= 0 else ""
     verdict = "the same person" if candidate.is_match else "another person"
     return f"Rank {rank}: {verdict}{camera}, score {candidate.score:.2f}"
 

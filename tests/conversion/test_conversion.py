@@ -123,8 +123,8 @@ def assert_same_encoders(model: MMETModel, flava: FlavaModel, batch: dict[str, t
         )
         image_features = flava.get_image_features(batch["pixel_values"]).pooler_output[:, 0]
         text_features = flava.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output[:, 0]
-        close(model.get_image_features(batch["pixel_values"]), image_features)
-        close(model.get_text_features(batch["input_ids"], batch["attention_mask"]), text_features)
+        close(model.get_image_features(batch["pixel_values"]).pooler_output, image_features)
+        close(model.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output, text_features)
     for own, theirs in (
         (actual.image_output, expected.image_output),
         (actual.text_output, expected.text_output),
@@ -607,7 +607,7 @@ def test_from_encoders__multimodal_encoder_is_configurable():
         identity_pooling="text",
         model_class=MMETModel,
     )
-    assert model.get_multimodal_features(pixel_values=torch.randn(2, 3, 32, 32)).shape == (2, 16)
+    assert model.get_multimodal_features(torch.randn(2, 3, 32, 32)).pooler_output.shape == (2, 16)
     assert model.config.identity_pooling == "text"
 
 

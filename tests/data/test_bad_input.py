@@ -6,8 +6,8 @@ import csv
 import io
 import json
 import os
+import re
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ from mmet.data.annotations import read_captions, read_entries
 from mmet.data.files import display, image_defect
 from mmet.data.training import TrainingDataset
 from mmet.sampling import Draw
-from processing_mmet import MMETImageProcessor
+from processing_mmet import MMETImageProcessor, read_rgb
 
 T = TypeVar("T")
 
@@ -39,7 +39,9 @@ def _bytes(image: Image.Image, picture_format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-GREY_16_BITS = _bytes(Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), "PNG")
+SIXTEEN_BITS = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
+SILHOUETTE = np.zeros((48, 24), dtype=np.uint8)
+SILHOUETTE[10:40, 6:18] = 1
 
 ODD_PICTURES = {
     "cmyk.jpg": _bytes(RGB.convert("CMYK"), "JPEG"),
@@ -56,6 +58,30 @@ ODD_PICTURES = {
     "one_column.png": _bytes(RGB.resize((1, 2000)), "PNG"),
     "one_row.jpg": _bytes(RGB.resize((2000, 1)), "JPEG"),
     "png_called.jpg": _bytes(RGB, "PNG"),
+    "sixteen_bits.png": _bytes(SIXTEEN_BITS, "PNG"),
+    "sixteen_bits.tiff": _bytes(SIXTEEN_BITS, "TIFF"),
+    "windows.bmp": _bytes(RGB, "BMP"),
+    "palette.gif": _bytes(RGB.convert("P"), "GIF"),
+    "animated.gif": _bytes(RGB.convert("P"), "GIF", save_all=True, append_images=[RGB.rotate(90).convert("P")]),
+    "transparent.webp": _bytes(RGB.convert("RGBA"), "WEBP"),
+    "pages.tif": _bytes(RGB, "TIFF", save_all=True, append_images=[RGB.rotate(90)]),
+    "lzw.tiff": _bytes(RGB, "TIFF", compression="tiff_lzw"),
+    "camera.jfif": _bytes(RGB, "JPEG"),
+    "camera.jpe": _bytes(RGB, "JPEG"),
+}
+
+ODD_MASKS = {
+    "one.png": _bytes(Image.fromarray(SILHOUETTE), "PNG"),
+    "label.png": _bytes(Image.fromarray(SILHOUETTE * 15), "PNG"),
+    "white.png": _bytes(Image.fromarray(SILHOUETTE * 255), "PNG"),
+    "white.jpg": _bytes(Image.fromarray(SILHOUETTE * 255), "JPEG", quality=95),
+    "white.bmp": _bytes(Image.fromarray(SILHOUETTE * 255), "BMP"),
+    "one_bit.png": _bytes(Image.fromarray(SILHOUETTE > 0), "PNG"),
+    "palette.png": _bytes(Image.fromarray(SILHOUETTE).convert("P"), "PNG"),
+    "sixteen.png": _bytes(Image.fromarray(SILHOUETTE.astype(np.uint16) * 65_535), "PNG"),
+    "shares.tiff": _bytes(Image.fromarray(SILHOUETTE.astype(np.float32)), "TIFF"),
+    "cutout.png": _bytes(Image.fromarray(np.dstack([PIXELS, SILHOUETTE * 255])), "PNG"),
+    "larger.gif": _bytes(Image.fromarray(SILHOUETTE.repeat(2, 0).repeat(2, 1)), "GIF"),
 }
 
 
@@ -72,37 +98,47 @@ def test_odd_pictures_are_accepted_and_train(tmp_path: Path) -> None:
     assert len(train) == len(ODD_PICTURES)
     dataset = TrainingDataset(image=[train], augmentation=PersonAugmentation())
     processor = MMETImageProcessor()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Palette images with Transparency")
-        samples = dataset.__getitems__([Draw("image", index, index) for index in range(len(train))])
+    samples = dataset.__getitems__([Draw("image", index, index) for index in range(len(train))])
     pixels = processor(images=[sample.image for sample in samples], return_tensors="pt")["pixel_values"]
     assert pixels.shape[0] == len(ODD_PICTURES)
     assert pixels.isfinite().all()
 
 
-def test_odd_pictures_as_masks_train(tmp_path: Path) -> None:
-    stems = [f"{number:04d}_c01_w01_l01_p01" for number in range(len(ODD_PICTURES))]
-    home = make_finegpr(tmp_path / "FineGPR_Dataset", [f"{stem}.jpg" for stem in stems])
-    for stem, (name, content) in zip(stems, ODD_PICTURES.items(), strict=True):
+def _finegpr_with_masks(root: Path, masks: dict[str, bytes]) -> TrainingDataset:
+    stems = [f"{number:04d}_c01_w01_l01_p01" for number in range(len(masks))]
+    home = make_finegpr(root / "FineGPR_Dataset", [f"{stem}.jpg" for stem in stems])
+    for stem, (name, content) in zip(stems, masks.items(), strict=True):
         add_picture(home / "FineGPR_masks" / stem[:4] / f"{stem}{Path(name).suffix}", content)
-    dataset = TrainingDataset(image=[load_reid_dataset("finegpr", home, on_skip="error")["train"]])
-    for index in range(len(stems)):
-        sample = dataset[Draw("image", index, 0)]
-        assert sample.image is not None
-        assert sample.person_mask is not None
-        assert sample.person_mask.size == sample.image.shape[1::-1]
+    return TrainingDataset(image=[load_reid_dataset("finegpr", home, on_skip="error")["train"]])
 
 
-def test_grey_of_16_bits_is_refused_since_it_would_turn_white(tmp_path: Path) -> None:
-    path = add_picture(tmp_path / "a.png", GREY_16_BITS)
-    with Image.open(path) as image:
-        assert np.asarray(image.convert("RGB")).mean() > 250  # what training would see
-    assert image_defect(path) == "grey picture of more than 8 bits"
+def test_masks_of_every_kind_show_the_same_person(tmp_path: Path) -> None:
+    dataset = _finegpr_with_masks(tmp_path, ODD_MASKS)
+    for index, name in enumerate(ODD_MASKS):
+        mask = dataset[Draw("image", index, 0)].person_mask
+        assert mask is not None
+        np.testing.assert_array_equal(np.asarray(mask), SILHOUETTE * 255, err_msg=name)
 
 
-@settings(max_examples=150, deadline=None)
+def test_masks_that_do_not_say_who_is_the_person_are_named(tmp_path: Path) -> None:
+    parts = np.resize(np.arange(5, dtype=np.uint8), (48, 24))
+    masks = {"photo.jpg": _bytes(RGB, "JPEG"), "parts.png": _bytes(Image.fromarray(parts), "PNG")}
+    dataset = _finegpr_with_masks(tmp_path, masks)
+    for index, what in enumerate((r"0_c01.*is ambiguous: it shows \d+ colours", r"1_c01.*shows 5 values from 0 to 4")):
+        with pytest.raises(DatasetError, match=rf"FineGPR_masks.*000{what}"):
+            dataset[Draw("image", index, 0)]
+
+
+@pytest.mark.parametrize("picture_format", ["PNG", "TIFF"])
+def test_grey_of_16_bits_is_scaled_not_clipped(tmp_path: Path, picture_format: str) -> None:
+    path = add_picture(tmp_path / "a.png", _bytes(SIXTEEN_BITS, picture_format))
+    assert image_defect(path) is None
+    np.testing.assert_array_equal(read_rgb(path), np.repeat(PIXELS[..., :1], 3, axis=-1))
+
+
+@settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from(["JPEG", "PNG"]),
+    st.sampled_from(["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=6),
 )
 def test_damaged_pictures_are_refused_or_can_be_decoded(picture_format: str, flips: list[tuple[float, int]]) -> None:
@@ -125,8 +161,7 @@ def _assert_refused_or_decodable(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = add_picture(Path(folder, "a.jpg"), content)
         if image_defect(path) is None:
-            with Image.open(path) as image:
-                image.convert("RGB")
+            read_rgb(path)
 
 
 # -- names ----------------------------------------------------------------------------------------------------------
@@ -152,6 +187,7 @@ def _names_of(splits: str = "") -> st.SearchStrategy[str]:
 @example("٣_c1")
 @example("line\nbreak")
 @example("\U0001f6b6_c1")
+@example("0000_c1s1_000451_03")
 def test_file_names__each_is_used_ignored_or_counted(name: str) -> None:
     with tempfile.TemporaryDirectory() as root:
         home = make_market(Path(root), train=["0001_c1_a.jpg"], query=["0001_c1_a.jpg"], gallery=["0001_c2_a.jpg"])
@@ -160,7 +196,8 @@ def test_file_names__each_is_used_ignored_or_counted(name: str) -> None:
         used = [image for image in folder.splits["train"] if image.image_path.name == f"{name}.jpg"]
         fates = [name.startswith("."), bool(used), bool(folder.skipped), bool(folder.set_aside)]
         assert sum(fates) == 1 or name == "0001_c1_a"
-        assert all(image.person_id >= 0 and image.camera_id >= 0 for image in used)
+        unknown = re.match("0+_c", name) is not None  # a distractor is nobody to learn
+        assert all((image.person_id == -1) == unknown and image.camera_id >= 0 for image in used)
         report = summarize(folder, get_spec("market1501"))
         assert all(line.isprintable() for line in report.splitlines())
         load_reid_dataset("market1501", home)  # Arrow takes it

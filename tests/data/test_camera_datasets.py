@@ -188,6 +188,22 @@ def test_extract_cuhk03__wrong_file(
     assert not (tmp_path / "out").exists()
 
 
+def test_cuhk03__folder_of_another_dataset_is_refused(tmp_path: Path) -> None:
+    """Market-1501's names begin as those of CUHK03 do."""
+    names = ["0002_c1s1_000451_03.jpg"]
+    home = make_market(tmp_path / "market", train=names, query=names, gallery=names)
+    for options in ({"boxes": "labeled"}, {}):
+        with pytest.raises(DatasetError, match=r"does not hold CUHK03-NP: found no picture named like 0001_c1_1\.png"):
+            read_reid_folder("cuhk03", home, **options)
+
+
+@pytest.mark.parametrize("name", ["0002_c14.png", "0002_c1x_1.png", "0002_c1s1_1.png", "0002_c1_1x.png"])
+def test_cuhk03__names_that_almost_match_are_skips(cuhk03: Path, name: str) -> None:
+    add_picture(cuhk03 / "detected" / "query" / name)
+    (skipped,) = read_reid_folder("cuhk03", cuhk03).skipped
+    assert skipped.path == f"query/{name}"
+
+
 # -- MSMT17 ---------------------------------------------------------------------------------------------------------
 
 MSMT_NAME = "{person:04d}/{person:04d}_{number:03d}_{camera:02d}_0303morning_0008_0.jpg"
@@ -261,6 +277,14 @@ def test_msmt17__odd_entries_are_skips(tmp_path: Path) -> None:
     ]
 
 
+def test_msmt17__pictures_that_no_list_names_are_told(tmp_path: Path) -> None:
+    home = _make_msmt17(tmp_path)
+    add_picture(home / "train" / "0009" / "0009_000_01_0303morning_0008_0.jpg")
+    name = "train/0009/0009_000_01_0303morning_0008_0.jpg"
+    assert read_reid_folder("msmt17", home).unlisted == [name]
+    assert read_reid_folder("msmt17", home, train="train").unlisted == [name]  # list_val.txt names the others
+
+
 def test_msmt17__missing_lists_and_folders_are_named(tmp_path: Path) -> None:
     home = _make_msmt17(tmp_path)
     (home / "list_val.txt").unlink()
@@ -299,6 +323,13 @@ def test_randperson__full_set_below_its_scenes(tmp_path: Path) -> None:
         folder = read_reid_folder("randperson", root)
         assert [row[1:] for row in _rows(folder, "train")] == [(1, 2)]
         assert "published: 1,801,816 images of 8,000 persons" in summarize(folder, get_spec("randperson"))
+
+
+def test_randperson__linked_folders_are_counted_once(tmp_path: Path) -> None:
+    add_picture(tmp_path / "images" / "scene01" / "camera0_1" / "000001_s01_c00_f000264.jpg")
+    (tmp_path / "images" / "scene02").symlink_to(tmp_path / "images" / "scene01")
+    (tmp_path / "images" / "scene01" / "round").symlink_to(tmp_path / "images")
+    assert len(read_reid_folder("randperson", tmp_path).splits["train"]) == 1
 
 
 def test_randperson__cameras_that_do_not_exist_are_skips(tmp_path: Path) -> None:

@@ -166,6 +166,13 @@ def test_read__annotation_file_that_is_no_list(tmp_path: Path, content: str, pro
         read_reid_folder("cuhk_pedes", home)
 
 
+def test_read__pictures_that_no_entry_names_are_told(tmp_path: Path) -> None:
+    home = make_cuhk_pedes(tmp_path, [pedes_entry("a.jpg")], ["a.jpg", "CUHK01/b.jpg"])
+    folder = read_reid_folder("cuhk_pedes", home)
+    assert folder.unlisted == ["imgs/CUHK01/b.jpg"]
+    assert "no table or list names them: 1 pictures (imgs/CUHK01/b.jpg)" in summarize(folder, CUHK_PEDES)
+
+
 def test_read__no_entries_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="CUHK-PEDES has no usable picture"):
+    with pytest.raises(DatasetError, match=r"reid_raw\.json: the list has no entries"):
         read_reid_folder("cuhk_pedes", make_cuhk_pedes(tmp_path, [], ["a.jpg"]))

@@ -9,11 +9,13 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from reid_trees import add_picture, make_cuhk_pedes, make_market, make_msmt17, pedes_entry, picture_bytes
 
-from mmet.data import SplitCount, get_spec, parse_data_argument, registry
-from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, Diagnosis, Finding, diagnose, main
+from mmet.data import SplitCount, doctor, get_spec, load_reid_dataset, parse_data_argument, registry
+from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, Diagnosis, Finding, MaskTotals, diagnose, format_diagnosis, main
 
 TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
 
@@ -125,7 +127,7 @@ def test_findings_of_a_market_tree(market: Path) -> None:
     add_picture(market / "query" / "person.jpg")
     for name in ("._a.jpg", "._b.jpg"):
         (market / "bounding_box_train" / name).write_bytes(b"\0")
-    (market / "bounding_box_train" / "0001.webp").write_bytes(b"RIFF")
+    (market / "bounding_box_train" / "0001.avif").write_bytes(b"")
     diagnosis = _diagnose("market1501", market, allow_partial=True)
     assert _finding(diagnosis, "junk detections").count == 1
     assert _finding(diagnosis, "distractors (person 0)").count == 1
@@ -137,8 +139,64 @@ def test_findings_of_a_market_tree(market: Path) -> None:
     shadows = _finding(diagnosis, "macOS shadow files")
     assert (shadows.severity, shadows.count) == ("note", 2)
     assert shadows.fix == f"find {market} -name '._*' -delete"
-    assert _finding(diagnosis, "pictures of other formats").examples == ("bounding_box_train/0001.webp",)
+    assert _finding(diagnosis, "pictures of other formats").examples == ("bounding_box_train/0001.avif",)
     assert _finding(diagnosis, "have one image alone").count == 1
+
+
+@pytest.mark.parametrize("cameras", [True, False])
+def test_person_0_is_a_person_where_it_is_no_distractor(tmp_path: Path, cameras: bool) -> None:
+    rows = ["0.jpg,0,1,train", "1.jpg,1,1,train", "2.jpg,0,1,query", "3.jpg,0,2,gallery"]
+    if not cameras:
+        rows = [",".join([*row.split(",")[:2], "", row.split(",")[3]]) for row in rows]
+    for number in range(4):
+        add_picture(tmp_path / f"{number}.jpg", picture_bytes(seed=number))
+    (tmp_path / "annotations.csv").write_text("image,person_id,camera_id,split\n" + "\n".join(rows))
+    diagnosis = _diagnose("folder", tmp_path)
+    finding = _finding(diagnosis, "persons stand in train and in a test split")
+    assert (finding.severity, finding.count, finding.examples) == ("error", 1, ("0",))
+    assert not any("distractors" in finding.what for finding in diagnosis.findings)
+
+
+def _without_cameras(root: Path, *pictures: tuple[str, int, bytes]) -> Path:
+    """Pictures as `query/a.jpg`, person and content, read without a camera."""
+    for name, _, content in pictures:
+        add_picture(root / name, content)
+    table = "".join(f"{name},{person},{Path(name).parent}\n" for name, person, _ in pictures)
+    (root / "annotations.csv").write_text("image,person_id,split\n" + table)
+    return root
+
+
+def test_without_cameras_queries_are_as_evaluation_has_them(tmp_path: Path) -> None:
+    one, two = picture_bytes(seed=1), picture_bytes(seed=2)
+    root = _without_cameras(tmp_path, ("query/a.jpg", 1, one), ("gallery/b.jpg", 1, two), ("query/c.jpg", 2, two))
+    diagnosis = _diagnose("folder", root)
+    assert diagnosis.fit
+    assert not any("another camera" in finding.what for finding in diagnosis.findings)
+    assert _finding(diagnosis, "no other picture of their person in the gallery").examples == ("query/c.jpg",)
+    assert _finding(diagnosis, "2 queries are of unknown cameras: all of the gallery but their own picture counts")
+
+
+def test_copies_of_queries_are_told_where_cameras_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    same, other = picture_bytes(seed=1), picture_bytes(seed=2)
+    root = _without_cameras(
+        tmp_path, ("query/a.jpg", 1, same), ("gallery/b.jpg", 1, same), ("gallery/c.jpg", 1, other)
+    )
+    finding = _finding(_diagnose("folder", root), "have a copy of themselves in the gallery")
+    assert (finding.severity, finding.examples) == ("warning", ("query/a.jpg = gallery/b.jpg",))
+    load_reid_dataset("folder", root)
+    assert "copies of a query in the gallery, which it will find: 1 (query/a.jpg = gallery/b.jpg)" in caplog.text
+
+
+def test_pictures_that_no_list_names_are_told(tmp_path: Path) -> None:
+    home = make_cuhk_pedes(tmp_path, [pedes_entry("a.jpg")], ["a.jpg", "b.jpg"])
+    finding = _finding(_diagnose("cuhk_pedes", home), "pictures that no table or list names are not used")
+    assert (finding.severity, finding.examples) == ("warning", ("imgs/b.jpg",))
+
+
+@pytest.mark.parametrize("root", ["/" + "x" * 300, "/" + "x/" * 3_000, "/dev/null"])
+def test_folders_that_cannot_be_are_unfit(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"market1501={root}"]) == UNFIT
+    assert "NOT FIT to use: 1 error" in capsys.readouterr().out
 
 
 def test_withdrawal_is_told(tmp_path: Path) -> None:
@@ -176,21 +234,87 @@ def test_old_annotation_file_is_answered_with_what_to_do(tmp_path: Path, capsys:
 @pytest.mark.usefixtures("tiny_market")
 def test_decode_finds_damage_inside(market: Path) -> None:
     (market / "bounding_box_train" / TRAIN).unlink()
-    add_picture(market / "bounding_box_train" / "0002_c1s1_000451_03.jpg", _hollow_png())
+    add_picture(market / "bounding_box_train" / TRAIN, _png(zlib.compress(b"\x63" * 48 * 73)))  # 0x63 is no filter
     assert _diagnose("market1501", market).fit
     diagnosis = _diagnose("market1501", market, decode=True)
     assert not diagnosis.fit
     assert _finding(diagnosis, "cannot be decoded").examples == (f"bounding_box_train/{TRAIN}",)
 
 
-def _hollow_png() -> bytes:
-    """A PNG whose checksums are right and whose data is no picture."""
+def test_missing_rows_are_found_without_decoding(market: Path) -> None:
+    for name, data in (("0002_c1_a.jpg", b"hollow"), ("0002_c1_b.jpg", zlib.compress(bytes(20 * 73)))):
+        add_picture(market / "bounding_box_train" / name, _png(data))
+    finding = _finding(_diagnose("market1501", market), "damaged inside: rows are missing")
+    assert finding.examples == ("bounding_box_train/0002_c1_a.jpg", "bounding_box_train/0002_c1_b.jpg")
+    assert finding.fix == "copy the file again from the archive"
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+def _masked(home: Path, masks: dict[str, np.ndarray]) -> Path:
+    """A folder of 48 x 24 pictures with the masks of these names."""
+    lines = ["image,person_id,person_mask"]
+    for number, (name, mask) in enumerate(masks.items()):
+        add_picture(home / f"{number}.jpg")
+        (home / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(home / "masks" / f"{name}.png")
+        lines.append(f"{number}.jpg,{number},masks/{name}.png")
+    (home / "annotations.csv").write_text("\n".join(lines))
+    return home
+
+
+def test_masks__what_they_mean(tmp_path: Path) -> None:
+    half, nobody, parts = np.zeros((3, 48, 24), dtype=np.uint8)
+    half[:24] = 1
+    parts[:] = np.arange(24) // 8
+    masks = {"half": half, "left": half * 255, "nobody": nobody, "all": half | 1, "parts": parts, "wide": half.T}
+    diagnosis = _diagnose("folder", _masked(tmp_path, masks))
+    assert diagnosis.masks == MaskTotals(
+        masks=6, looked_at=6, covered=0.5, covered_range=pytest.approx((0.1, 0.9)), nobody=1, everybody=1, ambiguous=1
+    )
+    line = "  masks cover 50% of their pictures (nine of ten 10% to 90%); 1 show nobody, 1 everybody, 1 are unclear"
+    assert line in format_diagnosis(diagnosis).splitlines()
+    for part, severity, name in (
+        ("masks do not say who is the person", "error", "parts"),
+        ("masks show nobody", "warning", "nobody"),
+        ("masks cover the whole picture", "warning", "all"),
+        ("masks have other proportions than their pictures", "warning", "wide"),
+    ):
+        finding = _finding(diagnosis, part)
+        assert (finding.severity, finding.count, finding.examples) == (severity, 1, (f"masks/{name}.png",))
+    assert "The first shows 3 values from 0 to 2, as class labels do" in _finding(diagnosis, "do not say").what
+    assert not diagnosis.fit
+
+
+@pytest.mark.parametrize(("value", "part"), [(0, "masks show nobody"), (255, "masks cover the whole picture")])
+def test_masks__that_are_all_useless_are_an_error(tmp_path: Path, value: int, part: str) -> None:
+    mask = np.full((48, 24), value, dtype=np.uint8)
+    finding = _finding(_diagnose("folder", _masked(tmp_path, {"a": mask, "b": mask})), part)
+    assert (finding.severity, finding.count) == ("error", 2)
+
+
+def test_masks__a_sample_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.eye(48, 24, dtype=np.uint8)
+    home = _masked(tmp_path, {f"{number}": mask for number in range(7)})
+    monkeypatch.setattr(doctor, "_MASK_SAMPLE", 3)
+    diagnosis = _diagnose("folder", home)
+    assert (diagnosis.masks.masks, diagnosis.masks.looked_at) == (7, 3)
+    assert "  3 of 7 masks, read, cover 2% of their pictures" in format_diagnosis(diagnosis)
+    assert _diagnose("folder", home, decode=True).masks.looked_at == 7
+
+
+def test_masks__none(tmp_path: Path) -> None:
+    home = _masked(tmp_path, {"a": np.eye(48, 24, dtype=np.uint8)})
+    (home / "annotations.csv").write_text("image,person_id\n0.jpg,1")
+    assert _diagnose("folder", home).masks is None
+
+
+def _png(data: bytes) -> bytes:
+    """A PNG of 48 x 24 pixels whose checksums are right, whatever its compressed data is."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", 24, 48, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"hollow") + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def test_several_folders_and_json(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

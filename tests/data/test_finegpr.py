@@ -81,7 +81,9 @@ def test_read__broken_mask_is_forgotten_and_its_picture_kept(home: Path) -> None
     add_picture(home / "FineGPR_masks" / "0001" / "0001_c36_w07_l07_p09.png", b"no picture")
     folder = read_reid_folder("finegpr", home)
     assert [image.person_mask for image in _train(folder)] == [None, None, None]
-    assert [skip.reason for skip in folder.skipped] == ["mask: not a readable JPEG or PNG picture"]
+    assert [skip.reason for skip in folder.skipped] == [
+        "mask: not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"
+    ]
 
 
 @pytest.mark.parametrize(

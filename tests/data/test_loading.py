@@ -102,7 +102,10 @@ def test_load__broken_pictures_are_left_out_counted_and_named(market: Path, capl
     names = ", ".join(f"bounding_box_train/0009_c1_{number}.jpg" for number in range(3))
     assert "  skipped 7:" in lines
     assert f"    5 × empty file ({names}, …)" in lines
-    assert "    1 × not a readable JPEG or PNG picture (bounding_box_train/0008_c1_0.jpg)" in lines
+    assert (
+        "    1 × not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP) (bounding_box_train/0008_c1_0.jpg)"
+        in lines
+    )
     assert "    1 × truncated or damaged picture (bounding_box_train/0007_c1_0.jpg)" in lines
     with pytest.raises(DatasetError, match=r"(?s)on_skip='error'.*5 × empty file"):
         load_reid_dataset("market1501", market, on_skip="error")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from reid_trees import add_picture, make_market
 
-from mmet.data import DatasetError, load_reid_dataset, read_reid_folder
+from mmet.data import DatasetError, count_split, load_reid_dataset, read_reid_folder
+from mmet.data.training import TrainingDataset
 
 
 @pytest.fixture
@@ -81,3 +82,34 @@ def test_read__split_without_usable_picture_is_an_error(home: Path) -> None:
     (home / "query" / "0001_c1s1_001051_00.jpg").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"split query of Market-1501 has no usable picture(.|\n)*1 × empty file"):
         load_reid_dataset("market1501", home)
+
+
+@pytest.mark.parametrize(
+    ("name", "camera"),
+    [("0002_c14_0001.jpg", 14), ("0002_c1s1_000451_03.jpg", 1), ("0002_c015s2_000451_03.jpg", 15), ("0002_c3.jpg", 3)],
+)
+def test_read__all_digits_of_the_camera(home: Path, name: str, camera: int) -> None:
+    add_picture(home / "query" / name)
+    folder = read_reid_folder("market1501", home)
+    (found,) = [image.camera_id for image in folder.splits["query"] if image.image_path.name == name]
+    assert found == camera
+
+
+@pytest.mark.parametrize("name", ["0002_c1x_0001.jpg", "0002_c14 copy.jpg", "0002_c1s_1.jpg", "0002_c1s1x_1.jpg"])
+def test_read__numbers_that_go_on_as_something_else_are_skipped(home: Path, name: str) -> None:
+    add_picture(home / "query" / name)
+    (skipped,) = read_reid_folder("market1501", home).skipped
+    assert (skipped.path, "<person>_c<camera>" in skipped.reason) == (f"query/{name}", True)
+
+
+def test_read__distractors_are_nobody_outside_of_the_gallery(home: Path) -> None:
+    for split in ("bounding_box_train", "query"):
+        add_picture(home / split / "0000_c1s1_000000_00.jpg")
+    folder = read_reid_folder("market1501", home)
+    assert folder.set_aside["distractors (person 0) among the queries"] == 1
+    assert "split train: 1 distractors (person 0) count as unknown persons" in folder.notes
+    people = {split: {image.person_id for image in images} for split, images in folder.splits.items()}
+    assert people == {"train": {-1, 2, 7}, "query": {1}, "gallery": {0, 1}}
+    assert count_split(folder.splits["train"]).persons == 2
+    dataset = TrainingDataset(paired=[load_reid_dataset("market1501", home)["train"]])
+    assert (dataset.num_identities, dataset.person_labels.tolist()) == (2, [-100, 0, 0, 1])

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ from mmet.data.parquet import MANIFEST, shards_of, verify_parquet
 from mmet.data.to_parquet import main, parse_size
 from mmet.data.training import TrainingDataset
 from mmet.sampling import Draw, IdentityBatchShape, MixedBatchSampler
-from tests.data.reid_trees import make_market
+from tests.data.reid_trees import add_picture, make_market, picture_bytes
 
 NAMES = [f"{person:04d}_c{camera}s1_000{camera}51_00.jpg" for person in range(1, 6) for camera in (1, 2)]
 
@@ -291,3 +292,124 @@ def test_person_numbers__and_sampler_open_no_picture(tmp_path: Path) -> None:
     )
     batch = [draw.index for draw, _ in zip(sampler, range(8), strict=False)]
     assert sorted({index // 4 for index in batch}) == sorted({batch[0] // 4, batch[4] // 4})
+
+
+# -- shards of others -------------------------------------------------------------------------------------------------
+
+
+def _shards(folder: Path, **columns: list | pa.Array) -> Path:
+    """Two rows as somebody else may have written them."""
+    picture = {"bytes": picture_bytes(), "path": None}
+    rows = {
+        "image": [picture, picture],
+        "person_id": [1, 2],
+        "camera_id": [1, 2],
+        "captions": [["A man."], []],
+        "person_mask": pa.array([None, None], pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        "image_path": ["a.jpg", "b.jpg"],
+        "domain": ["shop", "shop"],
+    }
+    (folder / "data").mkdir(parents=True)
+    pq.write_table(pa.table(rows | columns), folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"person_id": [1.0, 2.0]}, "column person_id holds double; expected whole numbers, or words"),
+        ({"person_id": [1, None]}, "row 1: column person_id must be a whole number or a word, not ''"),
+        ({"person_id": ["1", None]}, "row 1: column person_id must be a whole number or a word, not ''"),
+        ({"person_id": ["1", "2.5"]}, "row 1: column person_id must be a whole number or a word, not '2.5'"),
+        ({"person_id": [1, -2]}, "row 1: column person_id must be -1 or more, -2 is not"),
+        ({"person_id": pa.array([1, 2**64 - 1], pa.uint64())}, "row 1: column person_id must fit into 64 bits"),
+        ({"camera_id": [1, -5]}, "row 1: column camera_id must be -1 or more, -5 is not"),
+        ({"camera_id": [True, False]}, "column camera_id holds bool"),
+        ({"domain": ["shop", None]}, "column domain has rows without a value"),
+        ({"image": ["a.jpg", "b.jpg"]}, "column image holds string; expected pictures with bytes and path"),
+        ({"captions": [1, 2]}, "column captions cannot be read as"),
+    ],
+)
+def test_load__rows_that_are_not_in_the_schema(tmp_path: Path, columns: dict, problem: str) -> None:
+    with pytest.raises(DatasetError, match=problem):
+        load_reid_dataset("parquet", _shards(tmp_path / "shards", **columns))
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_load__numbers_of_other_types_words_and_nulls(tmp_path: Path) -> None:
+    columns = {"person_id": ["bob", "alice"], "camera_id": pa.array([3, None], pa.int32()), "captions": [None, ["A."]]}
+    rows = load_reid_dataset("parquet", _shards(tmp_path / "shards", **columns))["train"]
+    assert {name: rows.features[name] for name in REID_FEATURES} == REID_FEATURES
+    assert (rows["person_id"][:], rows["person_name"][:]) == ([1, 0], ["bob", "alice"])
+    assert (rows["camera_id"][:], rows["captions"][:]) == ([3, -1], [[], ["A."]])
+    assert rows[0]["image"].size == (24, 48)
+    numbers = load_reid_dataset("parquet", _shards(tmp_path / "numbers", person_id=["007", "12"]))["train"]
+    assert (numbers["person_id"][:], "person_name" in numbers.column_names) == ([7, 12], False)
+
+
+@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.parametrize("column", ["image", "person_mask"])
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize(
+    "path", ["secret.jpg", "../secret.jpg", "http://localhost:1/a.jpg", "zip://a.jpg::{0}", "file://{0}", "hf://a/b"]
+)
+def test_load__paths_in_shards_are_never_opened(tmp_path: Path, column: str, absolute: bool, path: str) -> None:
+    secret = add_picture(tmp_path / "secret.jpg")
+    path = str(secret) if absolute and path == "secret.jpg" else path.format(secret)
+    inside = {"bytes": picture_bytes(), "path": path}  # its bytes are there, so the path is a name alone
+    shards = _shards(tmp_path / "shards", **{column: [inside, {"bytes": None, "path": path}]})
+    with pytest.raises(DatasetError, match=rf"row 1: column {column} holds a path alone, .* paths are not followed"):
+        load_reid_dataset("parquet", shards)
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_load__changed_bytes_under_the_same_size(market: Path, tmp_path: Path) -> None:
+    """Also when the time of the change is set back, and after the folder was loaded once."""
+    (file, *_) = save_parquet(load_reid_dataset("market1501", market), tmp_path / "out")
+    load_reid_dataset("parquet", tmp_path / "out")
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DatasetError, match=r"is not as it was written(.|\n)*SHA-256 is not"):
+        load_reid_dataset("parquet", tmp_path / "out")
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_load__checksums_are_compared_once(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_parquet(load_reid_dataset("market1501", market), tmp_path / "out")
+    load_reid_dataset("parquet", tmp_path / "out")
+    monkeypatch.setattr(parquet_module, "sha256_of", lambda path: pytest.fail("read again"))
+    load_reid_dataset("parquet", tmp_path / "out")
+
+
+def test_load__words_of_a_folder_survive_the_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    add_picture(tmp_path / "shop" / "1.jpg")
+    (tmp_path / "shop" / "annotations.csv").write_text("image,person_id\n1.jpg,alice\n")
+    save_parquet(load_reid_dataset("folder", tmp_path / "shop"), tmp_path / "out")
+    assert load_reid_dataset("parquet", tmp_path / "out")["train"]["person_name"][:] == ["alice"]
+
+
+def test_read_manifest__nested_without_end(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(DatasetError, match=r"manifest\.json: line 1: JSON that cannot be parsed"):
+        verify_parquet(tmp_path)
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_load__a_readme_leads_nowhere(tmp_path: Path) -> None:
+    """`datasets` itself would load what it names."""
+    elsewhere = _shards(tmp_path / "elsewhere [1]", image_path=["c.jpg", "d.jpg"])
+    shards = _shards(tmp_path / "shards")
+    pattern = str(tmp_path / "elsewhere*" / "data" / "*.parquet")
+    (shards / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{pattern}'\n---\n")
+    assert load_reid_dataset("parquet", shards)["train"]["image_path"][:] == ["a.jpg", "b.jpg"]
+    assert load_reid_dataset("parquet", elsewhere)["train"]["image_path"][:] == ["c.jpg", "d.jpg"]

@@ -71,6 +71,15 @@ def test_embed_items__names_an_unreadable_image(
     assert "Traceback" not in str(error.value)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_embed_items__names_what_the_processor_refuses(text_dataset, colour_model, processor, num_workers):
+    blank = text_dataset["test"].map(lambda row, number: {"captions": ["a man", " "][number:][:1]}, with_indices=True)
+    dataset = {"test": blank}
+    message = r"^split 'test', rows 0 to 1: 2 text items cannot be processed: text\[1\]: .* an empty one$"
+    with pytest.raises(DatasetError, match=message):
+        embed(dataset, "text", colour_model, processor, num_workers=num_workers)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_embed_items__restores_training_mode(text_dataset, colour_model, colour_processor, training):
     colour_model.train(training)

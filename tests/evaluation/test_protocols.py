@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from datasets import DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from mmet.data.schema import DatasetError
-from mmet.evaluation import PROTOCOLS, build_task, select_items, standard_pairs
+from mmet.data.schema import REID_FEATURES, DatasetError
+from mmet.evaluation import PROTOCOLS, build_task, prepare_tasks, select_items, standard_pairs
 
 
 def matched_images(task, query):
@@ -153,3 +153,44 @@ def test_select_items__only_junk(market_dataset):
     junk = market_dataset["gallery"].select([4])
     with pytest.raises(DatasetError, match="'gallery' has no image of a person"):
         select_items(junk, "gallery", "image")
+
+
+def rows_without_cameras(*rows, cameras=None):
+    """Rows of (picture, person), of unknown cameras unless some are given."""
+    count = len(rows)
+    columns = {
+        "image": [None] * count,
+        "person_id": [person for _, person in rows],
+        "camera_id": cameras or [-1] * count,
+        "captions": [[]] * count,
+        "person_mask": [None] * count,
+        "image_path": [path for path, _ in rows],
+        "domain": ["test"] * count,
+    }
+    return Dataset.from_dict(columns, features=REID_FEATURES)
+
+
+def test_build_task__own_picture_is_no_match_where_cameras_are_unknown():
+    query = rows_without_cameras(("a", 1), ("b", 1), ("x", 2))
+    gallery = rows_without_cameras(("y", 2), ("a", 1), ("c", 1))
+    task = build_task(DatasetDict(query=query, gallery=gallery), "image", "image")
+    assert [matched_images(task, number) for number in range(3)] == [[2], [1, 2], [0]]
+    order = [2, 0, 1]
+    task = build_task(DatasetDict(query=query, gallery=gallery.select(order)), "image", "image")
+    assert [[order[place] for place in matched_images(task, number)] for number in range(3)] == [[2], [2, 1], [0]]
+
+
+def test_build_task__known_cameras_are_not_changed_by_pictures_of_unknown_ones():
+    query = rows_without_cameras(("a", 1), ("b", 1), cameras=[-1, 3])
+    gallery = rows_without_cameras(("a", 1), ("b", 1), ("c", 1), ("d", 1), cameras=[-1, 3, 3, -1])
+    task = build_task(DatasetDict(query=query, gallery=gallery), "image", "image")
+    assert [matched_images(task, number) for number in range(2)] == [[1, 2, 3], [0, 3]]
+
+
+def test_standard_pairs__test_split_without_captions_is_searched_by_pictures():
+    """As VIPeR is: each picture is query and gallery."""
+    dataset = DatasetDict(test=rows_without_cameras(("a", 1), ("b", 1), ("c", 2), ("d", 2)))
+    assert standard_pairs(dataset) == (("image", "image"),)
+    (task,) = prepare_tasks(dataset)
+    assert task.protocol == "leave-one-image-out"
+    assert [matched_images(task, number) for number in range(4)] == [[1], [0], [3], [2]]

@@ -12,16 +12,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmet.argument_parser import OptionParser
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.tables import CAPTION_FORMATS
 from mmet.data.synthetic.style import STYLES
 from mmet.data.synthetic.world import RATE_OPTIONS, write_world
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, number_type
+
+_PERSONS_OR_PICTURES = Range(at_least=0, at_most=10**7)
+_RANGES = {
+    "seed": SEED_RANGE,
+    "image_height": Range(at_least=1, at_most=4096),
+    "image_width": Range(at_least=1, at_most=4096),
+    "num_workers": Range(at_least=1, at_most=1024),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; defaults are those of `write_world`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(write_world).parameters.items()}
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m mmet.data.synthetic",
         description="Draw a synthetic pedestrian data set in the folder layout of a published one. For demos, tests "
         "and method checks: no real person is shown, and figures measured on it are no results on the real data set.",
@@ -46,10 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
     }
     for name, text in counts.items():
         shown = "" if defaults[name] is None else " (default: %(default)s)"
-        parser.add_argument(f"--{name}", type=int, default=defaults[name], metavar="N", help=text + shown)
+        allowed = _RANGES.get(name, _PERSONS_OR_PICTURES)
+        parser.add_argument(
+            f"--{name}", type=number_type(int, allowed), default=defaults[name], metavar="N", help=text + shown
+        )
     parser.add_argument(
         "--test_fraction",
-        type=float,
+        type=number_type(float, SHARE_RANGE),
         default=defaults["test_fraction"],
         metavar="F",
         help="share of --num_ids for testing (default: %(default)s)",
@@ -78,7 +91,7 @@ def _add_traits(parser: argparse.ArgumentParser) -> None:
         "lookalike_rate": f"people who look like another one (default: {defaults['lookalike_rate']})",
     }
     for name, text in rates.items():
-        parser.add_argument(f"--{name}", type=float, metavar="F", help=f"share of {text}")
+        parser.add_argument(f"--{name}", type=number_type(float, SHARE_RANGE), metavar="F", help=f"share of {text}")
     parser.add_argument("--shadow_files", action="store_true", help="add the ._* files of archives made on macOS")
     parser.add_argument("--keypoints", action="store_true", help="add a file of keypoints for each picture (finegpr)")
 

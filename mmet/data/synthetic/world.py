@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmet.data.annotations import parse_json, read_text
 from mmet.data.schema import DatasetError
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, write_json
@@ -273,9 +274,9 @@ def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
             f"{output}: not empty and not a synthetic world (no {PROVENANCE_FILE}); choose another folder"
         )
     try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetError(f"{marker}: not readable as JSON ({error}); choose another folder") from error
+        found = parse_json(read_text(marker), marker)
+    except DatasetError as error:
+        raise DatasetError(f"{error}: not the mark of a synthetic world; choose another folder") from error
     files = found.pop("files", None) if isinstance(found, dict) else None
     if found != provenance:
         raise DatasetError(

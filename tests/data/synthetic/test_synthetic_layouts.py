@@ -92,7 +92,7 @@ def images_of(folder: ReidFolder) -> list[PersonImage]:
 
 def pictures_of(root: Path) -> set[str]:
     """Pictures on disk that are no masks, hidden files or hand-drawn boxes."""
-    paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix in (".jpg", ".png"))
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix in (".bmp", ".jpg", ".png"))
     aside = ("FineGPR_masks", "masks", "gt_bbox")
     return {path.as_posix() for path in paths if not path.name.startswith("._") and path.parts[0] not in aside}
 

@@ -125,7 +125,12 @@ def test_cuhk_pedes__has_the_published_fields_and_disjoint_people(worlds: dict[s
             for text, tokens in zip(record["captions"], record["processed_tokens"], strict=True)
             for token in tokens
         )
-        assert Image.open(root / "imgs" / record["file_path"]).size == (52, 100)
+        with Image.open(root / "imgs" / record["file_path"]) as picture:
+            assert picture.size == (52, 100)
+            assert (picture.format == "BMP") == record["file_path"].startswith("cam_")
+    viper = [record["file_path"] for record in records if record["file_path"].startswith("cam_")]
+    assert viper  # named like the original's imgs/cam_a/000_45.bmp
+    assert all(re.fullmatch(r"cam_[ab]/\d{3}_\d+\.bmp", name) for name in viper)
     assert len({record["file_path"] for record in records}) == len(records)
 
 

@@ -14,11 +14,11 @@ from shutil import rmtree
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
 from mmet.data.synthetic.layouts.takes import encode, gallery_queries, split_folder, takes
 from mmet.data.synthetic.style import TARGET, plan_shots, style_rng
+from processing_mmet import read_rgb
 
 _NP, _MAT = "np", "mat"
 _BOXES = ("detected", "labeled")
@@ -125,7 +125,7 @@ def _write_pair(store: _Cells, pictures: dict[tuple[str, int, int], Path], boxes
         for cell in range(2 * _OF_A_VIEW):
             path = pictures.get((boxes, number, cell))
             if path is not None:
-                table[cell, column] = store.add(np.asarray(Image.open(path).convert("RGB")).T)
+                table[cell, column] = store.add(read_rgb(path).T)
     return store.add(table.astype(store.ref_dtype))
 
 

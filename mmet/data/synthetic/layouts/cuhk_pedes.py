@@ -31,8 +31,8 @@ class _Origin:
 
 
 _ORIGINS = (
-    _Origin("cam_a", "{person:04d}_{index:02d}.jpg"),
-    _Origin("cam_b", "{person:04d}_{index:02d}.jpg"),
+    _Origin("cam_a", "{person:03d}_{angle}.bmp"),  # VIPeR, whose names tell the direction a person is seen from
+    _Origin("cam_b", "{person:03d}_{angle}.bmp"),
     _Origin("CUHK01", "{person:04d}{index:03d}.png"),
     _Origin("CUHK03", "{person:04d}_{camera}_{index:02d}.jpg"),
     _Origin("Market", "{person:04d}_c{camera}s1_{index:06d}_00.jpg"),
@@ -49,7 +49,7 @@ def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
     records = []
     for take in takes(request, job):
         file_path = f"{origin.folder}/" + origin.pattern.format(
-            person=job.number, camera=take.shot.camera, index=take.index + 1
+            person=job.number, camera=take.shot.camera, index=take.index + 1, angle=45 * take.index
         )
         save(take.picture, root / "imgs" / file_path)
         captions = [*take.captions, take.captions[0]] if job.repeated else take.captions
@@ -64,7 +64,7 @@ def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> Non
 CUHK_PEDES = Layout(
     name="cuhk_pedes",
     title="CUHK-PEDES",
-    version=1,
+    version=2,
     default_style=TARGET,
     folders=tuple(f"imgs/{origin.folder}" for origin in (*_ORIGINS, *_QUERIES.values())),
     plan=train_test_and_validation,

@@ -95,7 +95,10 @@ def encode(picture: Picture, suffix: str) -> bytes:
     if suffix == ".jpg":
         return jpeg.getvalue()
     lossless = io.BytesIO()
-    Image.open(jpeg).save(lossless, "PNG", compress_level=1)
+    if suffix == ".bmp":
+        Image.open(jpeg).save(lossless, "BMP")
+    else:
+        Image.open(jpeg).save(lossless, "PNG", compress_level=1)
     return lossless.getvalue()
 
 

@@ -1,0 +1,198 @@
+"""The parsers of the command lines: options of dataclasses or of argparse, and mistakes that are one line.
+
+    parser = ArgumentParser([ModelArguments, TrainingArguments])
+    model, training = parser.parse(["--learning_rate", "1e-3"], recipe={"seed": 3})
+
+Values of a recipe are converted as those of the command line are, and the dataclasses check them by type and range
+(`mmet.field_checks.check_fields`). An unknown option or value is answered with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, get_args, get_origin
+
+from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
+
+from mmet.field_checks import shown, suggestion
+from mmet.recipe_files import merge_deeply, parse_mapping
+
+_FOR_CHECKS = ("range", "replaced_whole")
+"""Metadata of fields that argparse does not know."""
+
+_ABSENT = object()
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Every option once, with what it takes; its default behind the help."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        values = self._format_args(action, action.metavar or _metavar(action)) if action.nargs != 0 else ""
+        return f"{action.option_strings[0]} {values}".rstrip()
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if "%(default)" in text or action.default in (None, argparse.SUPPRESS, []) or action.nargs == 0:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+def _metavar(action: argparse.Action) -> str:
+    if action.choices is not None:
+        return f"{{{','.join(map(str, action.choices))}}}"
+    return {int: "N", float: "X", string_to_bool: "true|false"}.get(action.type, "VALUE")  # type: ignore[call-overload]
+
+
+class _OneLineErrors(argparse.ArgumentParser):
+    """Adds to argparse's messages the known option or value that is nearest."""
+
+    def describe(self, message: str) -> str:
+        """One line for argparse's `message`."""
+        unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, flags=re.DOTALL)
+        if unknown:
+            return self.describe_unknown(unknown[1].split())
+        choice = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)$", message, flags=re.DOTALL)
+        near = suggestion(choice[1], [text.strip(" '") for text in choice[2].split(",")]) if choice else ""
+        message = re.sub(r"^argument (--\w+)(/--[\w-]+)+", r"argument \1", " ".join(message.split()))
+        return message + near
+
+    def describe_unknown(self, arguments: Sequence[str]) -> str:
+        """One line for arguments that no option takes."""
+        name = next((argument for argument in arguments if argument.startswith("-")), arguments[0])
+        known = [option for option in self._option_string_actions if not option.startswith("--no_")]
+        what = "unknown option" if name.startswith("-") else "unexpected argument"
+        return f"{what} {shown(name)[1:-1]}{suggestion(name.partition('=')[0], known)}"
+
+
+class OptionParser(_OneLineErrors):
+    """argparse's parser for scripts without dataclasses: a mistake ends it with one line and exit code 2."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {self.describe(message)} (--help lists all options)\n")
+
+
+class ArgumentParser(_OneLineErrors, HfArgumentParser):
+    """
+    transformers' parser for dataclasses; mistakes are `ValueError`s.
+
+    Each dataclass has a heading of its own in `--help`: the first line of its docstring. A field that holds a mapping
+    takes YAML or JSON. Metadata of fields, beside argparse's: `range`, see `check_fields`, and `replaced_whole` for a
+    mapping that replaces a recipe's instead of being merged into it.
+    """
+
+    def __init__(self, dataclass_types: Any, **kwargs: Any) -> None:
+        super().__init__(dataclass_types, **{"allow_abbrev": False, "formatter_class": _HelpFormatter, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{self.describe(message)} (--help lists all arguments)")
+
+    def _add_dataclass_arguments(self, dtype: Any) -> None:
+        dtype._argument_group_name = (dtype.__doc__ or dtype.__name__).strip().partition("\n")[0].rstrip(".")
+        super()._add_dataclass_arguments(dtype)
+
+    @staticmethod
+    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+        metadata = {name: value for name, value in field.metadata.items() if name not in _FOR_CHECKS}
+        if isinstance(metadata.get("help"), str):
+            metadata["help"] = " ".join(metadata["help"].split())
+        plain = dataclasses.field(
+            **({"default": field.default} if field.default is not dataclasses.MISSING else {}),
+            **({"default_factory": field.default_factory} if field.default_factory is not dataclasses.MISSING else {}),
+            metadata=metadata,
+        )
+        plain.name, plain.type = field.name, field.type
+        takes_mapping = _takes_mapping(field.type)
+        if takes_mapping:
+            plain.type = str | None
+        HfArgumentParser._parse_dataclass_field(parser, plain)
+        if takes_mapping:
+            action = parser._option_string_actions[f"--{field.name}"]
+            action.type = _text_or_mapping if str in get_args(field.type) else _mapping
+
+    def parse(self, argv: Sequence[str], recipe: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """
+        The dataclasses, filled from `recipe` and, over it, from the command line.
+
+        Raises:
+            ValueError: for unknown names, and values that cannot be converted or that a dataclass refuses.
+        """
+        fields = self.merge(self.convert(recipe or {}), self.given(argv))
+        return tuple(
+            kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
+            for kind in self.dataclass_types
+        )
+
+    def parse_args_into_dataclasses(self, args: Sequence[str] | None = None, **_: Any) -> tuple[Any, ...]:
+        """As `parse`, of the process's own arguments by default."""
+        return self.parse(sys.argv[1:] if args is None else args)
+
+    def given(self, argv: Sequence[str]) -> dict[str, Any]:
+        """The values of the options that a command line names, and of no others."""
+        names = {action.dest for action in self._actions}
+        namespace = argparse.Namespace(**dict.fromkeys(names, _ABSENT))
+        values, unknown = self.parse_known_args(list(argv), namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return {name: value for name, value in vars(values).items() if value is not _ABSENT and name in names}
+
+    def convert(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        A recipe's values, text as the command line would read it.
+
+        Raises:
+            ValueError: for a field that does not exist, naming the nearest, and for text that cannot be converted.
+        """
+        actions = {action.dest: action for action in self._actions if action.dest != "help"}
+        values = {}
+        for name, value in recipe.items():
+            if name not in actions:
+                raise ValueError(f"unknown field {shown(name)}{suggestion(name, actions)}")
+            values[name] = self._convert_text(actions[name], value) if isinstance(value, str) else value
+        return values
+
+    def _convert_text(self, action: argparse.Action, text: str) -> Any:
+        if action.nargs in ("+", "*"):
+            return text  # the dataclass says that it wants a list
+        try:
+            value = self._get_value(action, text)
+            self._check_value(action, value)
+        except argparse.ArgumentError as error:
+            raise ValueError(f"{action.dest}: {self.describe(error.message)}") from None
+        return value
+
+    def merge(self, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe's fields under those of the command line; mappings are merged level by level."""
+        whole = {
+            field.name
+            for kind in self.dataclass_types
+            for field in dataclasses.fields(kind)
+            if field.metadata.get("replaced_whole")
+        }
+        merged = merge_deeply(recipe, {name: value for name, value in given.items() if name not in whole})
+        return merged | {name: value for name, value in given.items() if name in whole}
+
+
+def _takes_mapping(hint: Any) -> bool:
+    return any((get_origin(member) or member) is dict for member in (hint, *get_args(hint)))
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        return parse_mapping(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error  # of other errors argparse drops the message
+
+
+def _text_or_mapping(text: str) -> Any:
+    """A mapping where one is written, else the text: the name of a file or preset."""
+    return _mapping(text) if text.lstrip().startswith("{") else text
