@@ -191,8 +191,8 @@ with torch.no_grad():
 Embeddings of images, sentences or both have {result["embedding_size"]} numbers and unit length; compare them by inner
 product. {_identity_note(result)}`AutoModelForPreTraining` gives the model with its pretraining heads
 ({result["num_parameters"] / 1e6:,.1f} million parameters); with the `mmet` package installed,
-`trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True, trust_remote_code=True)` and
-`pipeline("feature-extraction", ...)` (sentences) return the same embeddings.
+`trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True,
+trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences) return the same embeddings.
 
 ## Training data
 
