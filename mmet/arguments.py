@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from configuration_mmet import MMETConfig
 from mmet.command_line import ArgumentParser
+from mmet.distributed import wait_for_processes
 from mmet.loss_schedule import LossSchedule
 from modeling_mmet import LOSS_NAMES
 
@@ -222,6 +224,12 @@ class PretrainingArguments(TrainingArguments):
             "(Trainer's own choice is False with activation checkpointing) unless all batches are paired."
         },
     )
+    allow_changed_resume: bool = field(
+        default=False,
+        metadata={
+            "help": "Resume although recipe or data are no longer those of the checkpoint; else say what differs."
+        },
+    )
     eval_strategy: str = field(
         default="auto",
         metadata={"help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch."},
@@ -231,6 +239,7 @@ class PretrainingArguments(TrainingArguments):
         if self.eval_strategy == "auto":
             self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
             self.eval_steps = self.eval_steps or self.save_steps
+        wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # pinned memory is for copies to an accelerator

@@ -18,11 +18,12 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from mmet.distributed import compute_once
 from mmet.whole_files import clear_leftovers
 
 try:
@@ -32,8 +33,10 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
-LOCK_FILE = ".mmet-lock"
-"""The file inside a folder that is in use."""
+LOCK_FILE = "_in_use.json"
+"""The file inside a folder that is in use. Trainer pushes no file whose name begins so to the Hub."""
+
+_SECRETS = ("--hub_token",)
 
 _HELD = (errno.EACCES, errno.EAGAIN)
 _depths: dict[Path, int] = {}
@@ -53,9 +56,27 @@ def locked(folder: Path) -> Iterator[None]:
         FolderInUseError: another process holds it.
         OSError: the folder cannot be made or written.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder / LOCK_FILE, folder):
-        clear_leftovers(folder)
+    try:
+        with _held(folder / LOCK_FILE, folder):
+            clear_leftovers(folder)
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # nothing was written to it
+                folder.rmdir()
+
+
+@contextmanager
+def locked_by_main_process(folder: Path) -> Iterator[None]:
+    """`locked` for all processes of a run: the main process holds the lock. Raises on all of them."""
+    with ExitStack() as held:
+
+        def hold() -> None:
+            held.enter_context(locked(folder))
+
+        compute_once(hold)
         yield
 
 
@@ -97,7 +118,7 @@ def _acquire(path: Path, folder: Path) -> int:
         try:
             _lock(descriptor, folder)
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
                     _describe_holder(descriptor)
                     return descriptor
         except BaseException:
@@ -125,10 +146,22 @@ def _describe_holder(descriptor: int) -> None:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join(sys.orig_argv),
+        "command": shlex.join(_without_secrets(sys.orig_argv)),
     }
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
+
+
+def _without_secrets(command: Sequence[str]) -> list[str]:
+    """A command line whose tokens are replaced by dots."""
+    shown = list(command)
+    for number, word in enumerate(shown):
+        name, separator, _ = word.partition("=")
+        if name in _SECRETS and separator:
+            shown[number] = f"{name}=…"
+        elif number and shown[number - 1] in _SECRETS:
+            shown[number] = "…"
+    return shown
 
 
 def _holder(descriptor: int) -> str:

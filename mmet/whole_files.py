@@ -47,9 +47,7 @@ def write_all_whole(contents: Mapping[Path, str | bytes]) -> None:
         for path, content in contents.items():
             with _named_errors(path):
                 drafts[path] = _draft_of(path)
-                data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-                drafts[path].write_bytes(data)
-                _check_size(drafts[path], len(data))
+                _check_size(drafts[path], _write(drafts[path], content))
                 sync(drafts[path])
         for path, draft in drafts.items():
             with _named_errors(path):
@@ -187,6 +185,14 @@ def sync(path: Path) -> None:
 def _draft_of(path: Path) -> Path:
     clear_leftovers(path.parent, path.name)
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def _write(path: Path, content: str | bytes) -> int:
+    """Write text or bytes; how many bytes there must be on the disk."""
+    if isinstance(content, bytes):
+        return path.write_bytes(content)
+    path.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
+    return len(content.encode("utf-8", "backslashreplace"))
 
 
 def _check_size(path: Path, expected: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,14 +21,14 @@ from mmet.ablate.experiments import TABLES, Row, Table
 from mmet.ablate.runs import RECIPES, WITHOUT_EFFECT, MissingDataError, NotTrainedError, Runner
 from mmet.ablate.tables import TableResult, collect_table, format_tables, save_tables
 from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
+from mmet.command_line import run_command, show_results
 from mmet.data import parse_data_argument
 from mmet.evaluation.results import installed_versions
-from mmet.trainer import NonFiniteLossError, TrainingStopped
+from mmet.folder_lock import locked
 
 logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
-USER_ERROR_EXIT_CODE = 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,19 +95,20 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tables; exit code 2 for what the user has to put right, 143 after a SIGTERM that saved a checkpoint."""
+    """Run the tables; exit code 2 for what the user has to put right, 130 or 143 after Ctrl-C or SIGTERM."""
     parser = build_parser()
-    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        print(run_tables(options))
-    except (ValueError, OSError, NonFiniteLossError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    except TrainingStopped as stopped:
-        print(f"{parser.prog}: {stopped}; the same command continues", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    return 0
+    return run_command(
+        parser.prog, lambda command: measure_tables(parser, arguments), after_stop="the same command continues"
+    )
+
+
+def measure_tables(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Parse the arguments, run the tables and print them."""
+    options = parser.parse_args(arguments)
+    with locked(options.output):
+        tables = run_tables(options)
+    show_results(tables, f"Saved to {options.output}")
 
 
 def run_tables(options: argparse.Namespace) -> str:
