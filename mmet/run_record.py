@@ -80,6 +80,7 @@ WITHOUT_EFFECT = (
     "enable_jit_checkpoint",
     "restore_callback_states_from_checkpoint",
     "load_best_model_at_end",
+    "greater_is_better",
     "remove_unused_columns",
     "label_names",
     "length_column_name",
