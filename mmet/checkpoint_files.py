@@ -130,8 +130,8 @@ def check_weights(folder: Path, config: MMETConfig, model_class: type[PreTrained
     missing = sorted(name for name in expected if name.startswith(prefix) and name not in stored.keys() | tied)
     if missing:
         raise ValueError(
-            f"{folder}: {len(missing)} weights of the encoders are missing ({', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}), and would be random: expected the weights of an MMET model"
+            f"{folder}: {len(missing)} of its weights are missing and would be random ({', '.join(missing[:3])}"
+            f"{', …' if len(missing) > 3 else ''}): expected all weights of the encoders"
         )
 
 

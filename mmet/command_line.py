@@ -81,11 +81,11 @@ def run_command(program: str, work: Callable[[Command], int | None], *, after_st
             return code
     except BrokenPipeError as error:
         if not _reader_left():
-            report_error(program, error, command.channel)
+            report_error(f"{program}: error", error, command.channel)
             return USER_ERROR_EXIT_CODE
         return 0
     except (ValueError, OSError, RunError) as error:
-        report_error(program, error, command.channel)
+        report_error(f"{program}: error", error, command.channel)
         return USER_ERROR_EXIT_CODE
     except (TrainingStopped, StopRequested) as stopped:
         if command.is_main:
@@ -101,7 +101,7 @@ def report_error(program: str, error: Exception, channel: ErrorChannel | None) -
     Print an error to standard error: once where all processes have it, by the process itself where it is alone.
 
     Args:
-        program: whose error it is.
+        program: what the line begins with.
         error: of this process.
         channel: None as long as processes do not know of each other. What is wrong with arguments and recipes is the
             same for all processes of a machine: the first one there prints it.

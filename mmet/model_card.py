@@ -119,14 +119,19 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("steps", "max_steps", "num_train_epochs"):
-            float(result["training"][name])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not the result of a training run ({error!r}); remove it, and the run goes on from its last "
-            "checkpoint"
-        ) from error
+        if not isinstance(result, dict):
+            raise ValueError(f"expected a JSON object, received {type(result).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise not_a_result(path, error) from error
     return result
+
+
+def not_a_result(path: Path, error: Exception) -> ValueError:
+    """What to say of a result file that cannot be read, because of `error`."""
+    return ValueError(
+        f"{path} is not the result of a training run ({error}); remove it, and the run goes on from its last "
+        "checkpoint"
+    )
 
 
 def build_model_card(result: Mapping[str, Any], *, name: str) -> ModelCard:

@@ -44,7 +44,15 @@ from mmet.data.training import TrainingDataset
 from mmet.distributed import compute_on_all, compute_once
 from mmet.folder_lock import locked_by_main_process
 from mmet.loss_schedule import LossSchedule
-from mmet.model_card import DataSummary, build_model_card, read_result, training_result, write_result
+from mmet.model_card import (
+    RESULT_FILE,
+    DataSummary,
+    build_model_card,
+    not_a_result,
+    read_result,
+    training_result,
+    write_result,
+)
 from mmet.run_record import DataRecord, RunRecord, check_resume
 from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
 from mmet.skipping import SkippedImages
@@ -592,7 +600,10 @@ def _finished(arguments: PretrainingArguments) -> bool:
     result = read_result(Path(arguments.output_dir))
     if result is None:
         return False
-    done = result["training"]
-    if arguments.max_steps > 0:
-        return done["steps"] >= arguments.max_steps
-    return done["steps"] >= done["max_steps"] and done["num_train_epochs"] >= arguments.num_train_epochs
+    try:
+        done = result["training"]
+        if arguments.max_steps > 0:
+            return done["steps"] >= arguments.max_steps
+        return done["steps"] >= done["max_steps"] and done["num_train_epochs"] >= arguments.num_train_epochs
+    except (KeyError, TypeError) as error:
+        raise not_a_result(Path(arguments.output_dir, RESULT_FILE), error) from error

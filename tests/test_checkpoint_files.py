@@ -102,7 +102,7 @@ BROKEN_WEIGHTS = {
         lambda path: change_weights(
             path, lambda weights: [weights.pop(name) for name in list(weights) if name.startswith("mmet.text_model")]
         ),
-        r"weights of the encoders are missing \(mmet.text_model",
+        r"weights are missing and would be random \(mmet.text_model",
     ),
     "missing shard": (
         lambda path: index_that_names(

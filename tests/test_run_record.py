@@ -85,7 +85,10 @@ CHANGED = {
     ),
     "schedule": (["--lr_scheduler_type", "cosine"], "lr_scheduler_type: linear → cosine"),
     "learning rate": (["--learning_rate", "0.01"], r"learning_rate: 0.001 → 0.01"),
-    "mix": (["--batch_mix", '{"paired": 1, "identity": 1}'], r'batch_mix: .*"image": 1.* → \{"paired": 1, "identity": 1\}'),
+    "mix": (
+        ["--batch_mix", '{"paired": 1, "identity": 1}'],
+        r'batch_mix: .*"image": 1.* → \{"paired": 1, "identity": 1\}',
+    ),
     "augmentation": (["--augmentation", '{"padding": 0.2}'], r'augmentation: null → \{"padding": 0.2\}'),
     "a loss weight": (["--itm_weight", "0.5"], "itm_weight: null → 0.5"),
     "loss schedule": (["--loss_schedule", '{"mim": [[0, 1], [1, 0]]}'], "loss_schedule: null → "),

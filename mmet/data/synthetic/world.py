@@ -9,6 +9,7 @@ says what it is, and lets the same request find it already done.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -309,12 +310,15 @@ def _write_jobs(
     )
     if num_workers == 1:
         return [record for records in progress(map(write, jobs)) for record in records]
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(num_workers) as pool:
         results = pool.map(write, jobs, chunksize=max(1, len(jobs) // (num_workers * 8)))
         try:
             return [record for records in progress(results) for record in records]
-        except BaseException:  # a stop does not wait for all the jobs that are left
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # a stop does not wait for the jobs that are left
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
             raise
 
 
