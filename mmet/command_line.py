@@ -9,6 +9,7 @@ def main(argv=None) -> int:
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import get_int_from_env
 from transformers import HfArgumentParser
 
-from mmet.distributed import ErrorChannel, check_place, close_process_group
+from mmet.distributed import ErrorChannel, PlaceError, check_place, close_process_group
 from mmet.stopping import RunError, StopRequested, TrainingStopped, stop_by_exception
 
 USER_ERROR_EXIT_CODE = 2
@@ -107,7 +108,7 @@ def report_error(program: str, error: Exception, channel: ErrorChannel | None) -
             same for all processes of a machine: the first one there prints it.
     """
     if channel is None:
-        if _is_first_here():
+        if isinstance(error, PlaceError) or _is_first_here():
             _tell(f"{program}: {error}")
         return
     state, messages = PartialState(), channel.exchange(str(error))
@@ -164,11 +165,14 @@ def _flush_output() -> None:
 def _reader_left() -> bool:
     """Whether standard output is a pipe that nobody reads any more; what is left to write then goes nowhere."""
     try:
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
+        watch = select.poll()
+        watch.register(sys.stdout.fileno(), 0)  # errors alone
+        left = bool(watch.poll(0))
+    except (OSError, ValueError, AttributeError):
+        return False
+    if left:
         _discard_output()
-        return True
-    return False
+    return left
 
 
 def _discard_output() -> None:

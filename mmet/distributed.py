@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,12 +41,16 @@ _SIZES = {"WORLD_SIZE": "RANK", "LOCAL_WORLD_SIZE": "LOCAL_RANK"}
 _RANK_NAMES = ("MPI_LOCALRANKID", "PMI_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
 
 
+class PlaceError(ValueError):
+    """What the environment says is no place of a process; the message names the variable."""
+
+
 def check_place() -> None:
     """
     Check the numbers by which a launcher tells a process its place.
 
     Raises:
-        ValueError: a variable is no number, or a rank does not fit its size.
+        PlaceError: a variable is no number, or a rank does not fit its size.
     """
     names = (*_SIZES, *_SIZES.values(), *_RANK_NAMES, "OMPI_COMM_WORLD_LOCAL_RANK", "MASTER_PORT")
     numbers = {name: _whole_number(name) for name in names if os.environ.get(name)}
@@ -73,7 +78,7 @@ def wait_for_processes(
         limit_seconds: when to give up.
 
     Raises:
-        ValueError: the environment is no process's place.
+        PlaceError: as `check_place` does.
         TimeoutError: some processes did not come; the message names address, port, rank and how many.
     """
     check_place()
@@ -118,6 +123,8 @@ def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store 
     """The store at which processes meet, with this one entered; None where nobody answers there yet."""
     hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
+        if not hosts:  # a store's client says at length that nobody answers
+            socket.create_connection((address, port), timeout=2).close()
         store = dist.TCPStore(
             address,
             port,
@@ -130,7 +137,7 @@ def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store 
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         meeting = dist.PrefixStore(f"attempt_{attempt}", store)
         meeting.set(f"mmet/here/{rank}", "yes")
-    except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
+    except (OSError, RuntimeError, ValueError) as error:  # torch's own are RuntimeErrors
         if hosts:
             raise OSError(
                 f"rank 0 cannot listen at {address}, port {port} (MASTER_ADDR, MASTER_PORT): {error}"
@@ -154,8 +161,8 @@ def _whole_number(name: str) -> int:
     return number
 
 
-def _bad_place(name: str, expected: str) -> ValueError:
-    return ValueError(
+def _bad_place(name: str, expected: str) -> PlaceError:
+    return PlaceError(
         f"the environment variable {name}: expected {expected}, received {os.environ.get(name, '')!r}; launchers "
         "(accelerate launch, torchrun) set it, unset it to run one process"
     )
