@@ -11,7 +11,7 @@ TARGETS := market1501=$(DEMO)/data/target_market1501 cuhk_pedes=$(DEMO)/data/tar
 # Said aloud, these are accelerate's own defaults for one process; unsaid, it warns about each of them.
 LAUNCH  := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes test test-slow lint format clean
+.PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes test test-slow fuzz lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test: $(READY) ## the test suite (under ten minutes on two cores)
 
 test-slow: $(READY) ## the long tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+fuzz: $(READY) ## a thousand wrong arguments, recipes, tables and files (FUZZ=100 in each area)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/fuzz --fuzz-inputs $(or $(FUZZ),100)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check $(SOURCES)

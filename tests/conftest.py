@@ -18,6 +18,10 @@ IMAGE_SIZE = (52, 28)  # rows of patches start at 0, 12, 24, 36 and columns at 0
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-inputs", type=int, default=4, help="attempts in each area of tests/fuzz (make fuzz: 100)")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state."""

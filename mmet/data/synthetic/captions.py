@@ -15,8 +15,8 @@ from functools import partial
 
 import numpy as np
 
+from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.dialects import DIALECTS, describe
-from mmet.data.synthetic.figure import Part
 from mmet.data.synthetic.identity import Cloth
 from mmet.data.synthetic.sighting import (
     NEAR_COLORS,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmet.data.synthetic.figure import Part
+from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.identity import Cloth
 from mmet.data.synthetic.sighting import NEAR_COLORS, Sighting, article, capital, join, keep, shade_name, shorten, side
 

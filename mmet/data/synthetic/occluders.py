@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmet.data.synthetic.figure import draw_figure, draw_pose
+from mmet.data.synthetic.figure import draw_figure
 from mmet.data.synthetic.identity import draw_identity
+from mmet.data.synthetic.skeleton import draw_pose
 
 _PASSER_BY_SHARE = 0.4
 _CAR_COLORS = ((150, 42, 40), (48, 74, 124), (198, 200, 202), (44, 46, 50), (118, 120, 124), (84, 108, 90))

@@ -13,11 +13,13 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from mmet.data.synthetic.figure import Figure, Part, draw_figure, draw_pose
+from mmet.data.synthetic.canvas import Part
+from mmet.data.synthetic.figure import Figure, draw_figure
 from mmet.data.synthetic.identity import Identity
 from mmet.data.synthetic.keypoints import Keypoint, seen_keypoints
 from mmet.data.synthetic.occluders import draw_occluder
 from mmet.data.synthetic.scene import backdrop
+from mmet.data.synthetic.skeleton import draw_pose
 from mmet.data.synthetic.style import Camera, Shot, WorldStyle, style_rng
 
 MIN_SIZE = (48, 24)

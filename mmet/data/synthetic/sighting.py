@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmet.data.synthetic.figure import Part
+from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.identity import RGB, Identity
 from mmet.data.synthetic.style import Shot
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mmet.data.synthetic import SOURCE, TARGET, Identity, WorldStyle, person, plan_shots, render_shot
+from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.captions import Sighting, tokenize, write_captions
-from mmet.data.synthetic.figure import Part
 from mmet.data.synthetic.identity import COLOR_NAMES
 
 

@@ -19,8 +19,10 @@ from mmet.data.synthetic import (
     render_shot,
     view_degrees,
 )
-from mmet.data.synthetic.figure import Part, Pose, draw_figure
+from mmet.data.synthetic.canvas import Part
+from mmet.data.synthetic.figure import draw_figure
 from mmet.data.synthetic.identity import ATTRIBUTE_VALUES, draw_attributes
+from mmet.data.synthetic.skeleton import Pose
 
 WALK = Pose(stride=0.4, phase=1.2)
 

@@ -25,8 +25,8 @@ from mmet.data.synthetic import (
 )
 from mmet.data.synthetic import person as person_of
 from mmet.data.synthetic.__main__ import main
+from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.captions import tokenize, write_captions
-from mmet.data.synthetic.figure import Part
 from mmet.data.synthetic.layouts.takes import FAMILY
 from mmet.data.synthetic.occluders import OCCLUDERS, draw_occluder
 from mmet.data.synthetic.renderer import Picture

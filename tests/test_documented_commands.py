@@ -1,0 +1,189 @@
+"""Every command that README, documents and docstrings show does what they say: each is run, on data small enough.
+
+Folders of published datasets become drawn ones in the same layout, models become one that two steps trained, and runs
+are cut to a step. Commands that take minutes whatever their input (`LONG`) are held against their `--help` alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmet.data.synthetic import write_world
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"])
+MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("mmet/**/*.py"), *ROOT.glob("benchmarks/*.py")])
+COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:python|accelerate launch|torchrun) .*")
+LAYOUTS = {
+    "finegpr": {"num_ids": 4},
+    "market1501": {"num_train_ids": 2, "num_test_ids": 4},
+    "cuhk_pedes": {"num_train_ids": 2, "num_test_ids": 3, "num_val_ids": 2},
+    "msmt17": {"num_train_ids": 3, "num_test_ids": 3},
+    "dukemtmc": {"num_train_ids": 2, "num_test_ids": 4},
+    "randperson": {"num_ids": 4},
+}
+LONG = ("mmet.ablate", "benchmarks/")
+ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+TINY = {
+    "model_config": {
+        "image_config": {**ENCODER, "image_size": [52, 28]},
+        "text_config": {**ENCODER, "max_position_embeddings": 48},
+        "multimodal_config": ENCODER,
+        "projection_dim": 8,
+        "codebook_size": 8,
+    },
+    **{"vocab_size": 1000, "max_text_length": 24, "persons_per_batch": 2, "images_per_person": 2},
+    **{"per_device_train_batch_size": 4, "max_steps": 1, "warmup_steps": 0, "save_strategy": "no", "logging_steps": 1},
+    **{
+        "validation_identities": 0,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "batch_mix": {"paired": 1, "identity": 1},
+    },
+}
+
+
+def documented_commands() -> Iterator[tuple[str, str]]:
+    """Each distinct command with the place where it stands first; lines that end in a backslash are joined."""
+    seen = set()
+    for path in (*DOCUMENTS, *MODULES):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            text = ast.get_docstring(ast.parse(text)) or ""
+        text = re.sub(r"\s*\\\\?\n\s*", " ", text)
+        spans = [line.strip() for line in text.splitlines()] + re.findall(r"`([^`\n]+)`", text)
+        for span in spans:
+            command = re.sub(r"\s+#.*", "", span).strip()
+            names_a_program = len(command.split()) < 4 and "benchmarks/" not in command  # and no example of its use
+            if (
+                COMMAND.match(command)
+                and not names_a_program
+                and not re.search("…|DIR", command + span)
+                and command not in seen
+            ):
+                seen.add(command)
+                yield f"{path.relative_to(ROOT)}: {command}", command
+
+
+COMMANDS = dict(documented_commands())
+
+
+def test_commands_are_found():
+    programs = " ".join(COMMANDS.values())
+    for program in ("run_pretrain.py", "run_reid_eval.py", "mmet.data.doctor", "mmet.data.synthetic", "benchmarks/"):
+        assert program in programs
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> Path:
+    """A folder like a user's: drawn datasets by layout, a tiny recipe, and the model that it trains."""
+    root = tmp_path_factory.mktemp("documented")
+    for layout, counts in LAYOUTS.items():
+        write_world(layout, root / layout, images_per_id=4, seed=3, image_height=60, image_width=30, **counts)
+    write_world("cuhk03", root / "cuhk03", form="mat", num_train_ids=2, num_test_ids=4, images_per_id=4, seed=3)
+    to_parquet = importlib.import_module("mmet.data.to_parquet").main
+    assert to_parquet([f"finegpr={root / 'finegpr'}", "--output", str(root / "parquet")]) == 0
+    source = [f"finegpr={root / 'finegpr'}"]
+    fields = {**TINY, "output_dir": str(root / "model"), "paired_data": source}
+    (root / "tiny.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    assert importlib.import_module("run_pretrain").main([str(root / "tiny.yaml")]) == 0
+    evaluation = ["--model_name_or_path", str(root / "model"), "--data", f"market1501={root / 'market1501'}"]
+    arguments = [*evaluation, "--bootstrap", "10", "--output_dir", str(root / "eval")]
+    assert importlib.import_module("run_reid_eval").main(arguments) == 0
+    return root
+
+
+@pytest.mark.parametrize("place", [pytest.param(place, id=place) for place in COMMANDS])
+def test_documented_command(place, house, tmp_path, monkeypatch, capsys):
+    words = [word for word in shlex.split(COMMANDS[place]) if not re.match(r"^[A-Z_]+=", word)]
+    program, arguments = split_program(words)
+    if program.startswith(LONG):
+        check_options(program, arguments, monkeypatch, capsys)
+        return
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(house / "model", tmp_path / "trained")
+    codes = (0, 1) if program == "mmet.data.doctor" else (0,)  # a drawn world is an incomplete copy: not fit
+    assert run_in_process(program, adapt(program, arguments, house, tmp_path)) in codes
+
+
+def split_program(words: list[str]) -> tuple[str, list[str]]:
+    """The module or script that a command runs, without the launcher before it, and what follows."""
+    if words[:2] == ["python", "-m"]:
+        return words[2], words[3:]
+    script = next(place for place, word in enumerate(words) if word.endswith(".py"))
+    return words[script], words[script + 1 :]
+
+
+def check_options(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Every option of the command is one that its `--help` shows."""
+    monkeypatch.setattr(sys, "argv", [program, "--help"])
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    start = runpy.run_path if program.endswith(".py") else runpy.run_module
+    with pytest.raises(SystemExit) as ended:
+        start(str(ROOT / program) if program.endswith(".py") else program, run_name="__main__")
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert [word for word in arguments if word.startswith("--") and word not in shown] == []
+
+
+def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list[str]:
+    """The arguments with data, model and results of `house` in place of the reader's."""
+    adapted = [adapt_word(word, house) for word in arguments]
+    adapted = [str(folder / Path(word).name) if word.startswith(("outputs/", "/data/")) else word for word in adapted]
+    if program == "run_pretrain.py":
+        return [str(house / "tiny.yaml"), *drop_recipe(adapted), *outputs(adapted, folder), "--max_steps", "1"]
+    for option in ("--model_name_or_path", "--run"):
+        if option in adapted:
+            adapted[adapted.index(option) + 1] = str(house / "model")
+    if program == "mmet.data.to_parquet" and "--verify" in adapted and len(adapted) == 3:
+        shutil.copytree(house / "parquet", adapted[1])
+    if program == "run_reid_eval.py":
+        adapted += ["--bootstrap", "10", *outputs(adapted, folder)]
+    if program == "mmet.data.synthetic":
+        adapted += ["--images_per_id", "2", "--image_height", "60", "--image_width", "30"]
+        for option in ("--num_ids", "--num_train_ids", "--num_test_ids"):
+            if option in adapted:
+                adapted[adapted.index(option) + 1] = "3"
+        adapted += [] if "--output" in adapted else ["--output", str(folder / "drawn")]
+    return adapted
+
+
+def adapt_word(word: str, house: Path) -> str:
+    """`name=folder` with the drawn folder of that layout, and other files of the reader's."""
+    if word.endswith("cuhk-03.mat"):
+        return str(house / "cuhk03" / "cuhk03_release" / "cuhk-03.mat")
+    if word.endswith("results.json"):
+        return str(house / "eval" / "results.json")
+    name, separator, place = word.partition("=")
+    options = place.partition("?")[1:]
+    return f"{name}={house / name}{''.join(options)}" if separator and name in ("parquet", *LAYOUTS) else word
+
+
+def drop_recipe(arguments: list[str]) -> list[str]:
+    return arguments[1:] if arguments and arguments[0].endswith(".yaml") else arguments
+
+
+def outputs(arguments: list[str], folder: Path) -> list[str]:
+    return [] if "--output_dir" in arguments else ["--output_dir", str(folder / "out")]
+
+
+def run_in_process(program: str, arguments: list[str]) -> int:
+    """Run a `main(arguments)`; the exit code."""
+    module = importlib.import_module(program.removesuffix(".py"))
+    if program == "mmet.data.synthetic":
+        module = importlib.import_module("mmet.data.synthetic.__main__")
+    with contextlib.suppress(AttributeError):
+        module = importlib.import_module(f"{program}.__main__") if not hasattr(module, "main") else module
+    return module.main(arguments) or 0
