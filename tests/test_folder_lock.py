@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
+import run_pretrain
+import run_reid_eval
+from mmet.ablate.__main__ import main as ablate
+from mmet.data.extract_cuhk03 import main as extract
+from mmet.data.synthetic.__main__ import main as draw
+from mmet.data.to_parquet import main as convert
 from mmet.folder_lock import LOCK_FILE, FolderInUseError, locked, locked_target
+from mmet.report.__main__ import main as report
 
 
 class Holder:
@@ -121,3 +128,30 @@ def _count(folder: Path, times: int) -> int:
         except FolderInUseError:
             time.sleep(0.001)
     return 0
+
+
+COMMANDS = {
+    "train": (run_pretrain.main, ["--paired_data", "finegpr=x", "--report_to", "none", "--output_dir"], locked),
+    "evaluate": (run_reid_eval.main, ["--model_name_or_path", "x", "--data", "market1501=x", "--output_dir"], locked),
+    "report": (report, ["--run", "x", "--results", "x", "--data", "market1501=x", "--output"], locked),
+    "ablate": (ablate, ["--tables", "1", "--output"], locked),
+    "draw": (draw, ["--layout", "finegpr", "--num_ids", "1", "--images_per_id", "1", "--output"], locked_target),
+    "convert": (convert, ["finegpr=x", "--output"], locked_target),
+    "extract": (extract, ["--mat", "x", "--output"], locked_target),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands__a_second_one_in_the_same_folder_is_one_message(tmp_path, capsys, name):
+    command, arguments, lock = COMMANDS[name]
+    folder = tmp_path / "out"
+    holder = Holder(lock, folder)
+    before = sorted(tmp_path.rglob("*"))
+    try:
+        assert command([*arguments, str(folder)]) == 2
+    finally:
+        holder.kill()
+    said = capsys.readouterr().err
+    assert f"{folder} is in use by process {holder.pid} on" in said
+    assert said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before

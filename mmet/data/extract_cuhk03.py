@@ -39,7 +39,7 @@ def extract(mat: Path, output: Path) -> int:
     """
     if output.exists():
         raise FileExistsError(f"{output} exists; name a folder to be created")
-    with _open(mat) as file, locked_target(output), whole_folder(output) as partial:
+    with locked_target(output), _open(mat) as file, whole_folder(output) as partial:
         splits = list(_splits(file))
         for boxes in BOXES:
             (partial / boxes).mkdir(parents=True)
