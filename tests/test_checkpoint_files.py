@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
+import run_pretrain
+import run_reid_eval
 from mmet.checkpoint_files import check_checkpoint_folder, check_model, check_tokenizer
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 from processing_mmet import MMETImageProcessor, MMETProcessor
@@ -247,3 +249,33 @@ def test_check_tokenizer__folder_without_one(tmp_path, tokenizer):
     (tmp_path / "tokenizer.json").write_text('{"model": 3}', encoding="utf-8")
     with pytest.raises(ValueError, match="holds a tokenizer that cannot be loaded"):
         check_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_scripts__say_so_before_anything_else_is_read(model, tmp_path, capsys, file):
+    replace(model / file, "")
+    trained = ["--paired_data", "finegpr=/nowhere", "--report_to", "none", "--output_dir", str(tmp_path / "run")]
+    assert run_pretrain.main([*trained, "--model_name_or_path", str(model)]) == 2
+    said = capsys.readouterr().err
+    assert f"{model / file} is empty" in said
+    assert said.count("\n") == 1
+    evaluated = ["--data", "market1501=/nowhere", "--output_dir", str(tmp_path / "eval")]
+    assert run_reid_eval.main([*evaluated, "--model_name_or_path", str(model)]) == 2
+    said = capsys.readouterr().err
+    assert f"{model / file} is empty" in said
+    assert said.count("\n") == 1
+
+
+def test_script__a_checkpoint_that_cannot_be_resumed_is_said_before_data_are_read(checkpoint, capsys):
+    replace(checkpoint / "optimizer.pt", "")
+    output = ["--output_dir", str(checkpoint.parent), "--resume_from_checkpoint", "true"]
+    assert run_pretrain.main(["--paired_data", "finegpr=/nowhere", "--report_to", "none", *output]) == 2
+    assert f"cannot resume from {checkpoint}: {checkpoint / 'optimizer.pt'} is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
+def test_script__a_result_that_is_none_is_said(tmp_path, capsys, content):
+    (tmp_path / "training_result.json").write_text(content, encoding="utf-8")
+    output = ["--output_dir", str(tmp_path), "--resume_from_checkpoint", "true"]
+    assert run_pretrain.main(["--paired_data", "finegpr=/nowhere", "--report_to", "none", *output]) == 2
+    assert f"{tmp_path / 'training_result.json'} is not the result of a training run" in capsys.readouterr().err
