@@ -285,9 +285,7 @@ def verify_once(folder: str | Path) -> list[str]:
     if not problems and not is_known:
         with suppress(OSError):
             seal.parent.mkdir(parents=True, exist_ok=True)
-            temporary = seal.with_name(f"{seal.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(state), encoding="utf-8")
-            temporary.replace(seal)
+            write_whole(seal, json.dumps(state))
     return problems
 
 
