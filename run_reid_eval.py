@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
+from accelerate.utils import parse_flag_from_env
 
-from mmet.command_line import ArgumentParser, report_error
+from mmet.command_line import ArgumentParser, Command, run_command, show_results
 from mmet.data import DataArgument, distinct_labels, load_reid_dataset, name_sources, parse_data_argument
-from mmet.distributed import ErrorChannel, close_process_group, compute_on_all, compute_once
+from mmet.distributed import compute_on_all, compute_once, wait_for_processes
 from mmet.evaluation import (
     PROTOCOLS,
     BootstrapOptions,
@@ -51,10 +52,9 @@ from mmet.evaluation.runner import (
 )
 from mmet.evaluation.search import REPORTED_RANKS, RerankParameters
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields
+from mmet.folder_lock import locked_by_main_process
 
 logger = logging.getLogger("mmet.run_reid_eval")
-
-USER_ERROR_EXIT_CODE = 2
 
 
 RANGES = {
@@ -222,18 +222,29 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit code, 2 for anything the user has to put right."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mmet").setLevel(logging.INFO)
-    channel = None
-    try:
-        dataclass_types: list[Any] = [EvaluationArguments]
-        (args,) = ArgumentParser(dataclass_types, description=__doc__).parse_args_into_dataclasses(arguments)
-        accelerator = Accelerator()
-        channel = ErrorChannel()
+    return run_command(
+        "run_reid_eval.py",
+        lambda command: parse_and_evaluate(command, arguments),
+        after_stop="the same command goes on with the embeddings that are cached",
+    )
+
+
+def parse_and_evaluate(command: Command, arguments: list[str] | None) -> None:
+    """Parse the arguments, find the other processes and evaluate; one evaluation at a time in an output folder."""
+    dataclass_types: list[Any] = [EvaluationArguments]
+    (args,) = ArgumentParser(dataclass_types, description=__doc__).parse_args_into_dataclasses(arguments)
+    wait_for_processes(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    accelerator = Accelerator()
+    command.connect()
+    output = Path(args.output_dir)
+    compute_once(lambda: check_output(output))
+    with locked_by_main_process(output):
         evaluate(args, accelerator)
-    except (ValueError, OSError) as error:  # bad arguments, `DatasetError`, and what loading a model raises
-        report_error("run_reid_eval.py", error, channel)
-        return USER_ERROR_EXIT_CODE
-    close_process_group()
-    return 0
+
+
+def check_output(folder: Path) -> None:
+    """Raise `ValueError` where results cannot be written."""
+    check_writable(folder, "results", "Choose another --output_dir")
 
 
 def evaluate(args: EvaluationArguments, accelerator: Accelerator) -> None:
@@ -252,13 +263,11 @@ def evaluate(args: EvaluationArguments, accelerator: Accelerator) -> None:
         report = make_report(args, records, lineup)
         names = save_report(report, Path(args.output_dir))
         tables = format_table(records), format_intervals(records), format_comparisons(report.comparisons)
-        print("\n".join(filter(None, tables)))
-        print(f"Saved to {args.output_dir}: {', '.join(names)}")
+        show_results("\n".join(filter(None, tables)), f"Saved to {args.output_dir}: {', '.join(names)}")
 
 
 def prepare_lineup(args: EvaluationArguments, accelerator: Accelerator) -> Lineup:
-    """All systems, checked and not loaded yet; the folder of results is there and can be written."""
-    check_writable(Path(args.output_dir), "results", "Choose another --output_dir")
+    """All systems, checked and not loaded yet."""
     return Lineup.of(
         args.model_name_or_path,
         baselines=args.baselines,

@@ -29,11 +29,11 @@ from mmet.ablate.experiments import METRICS, Row, Stage
 from mmet.ablate.runs import NotTrainedError, Runner
 from mmet.ablate.tables import Cell
 from mmet.ablate.worlds import SOURCE, SOURCE_SEED, TARGET_SEED, WIDE_SOURCE, WIDE_SOURCE_SEED, WorldSize
-from mmet.checkpoints import write_text
 from mmet.data import parse_data_argument
 from mmet.data.finegpr import MASK_FOLDER
 from mmet.data.synthetic import write_world
 from mmet.evaluation.results import align_table
+from mmet.whole_files import write_whole
 
 UNSEEN_LOOK, TRAINING_LOOK = "unseen_look", "training_look"
 TARGETS = {UNSEEN_LOOK: "unseen cameras", TRAINING_LOOK: "training's look"}
@@ -343,8 +343,8 @@ def save(measured: Measured, factors: Sequence[str], seeds: Sequence[int], folde
         }
         for name in factors
     }
-    write_text(folder / "masking_study.md", format_study(measured, factors, seeds))
-    write_text(folder / "masking_study.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "masking_study.md", format_study(measured, factors, seeds))
+    write_whole(folder / "masking_study.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

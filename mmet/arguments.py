@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import parse_flag_from_env
 from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
 
 from configuration_mmet import MMETConfig
 from mmet.argument_parser import ArgumentParser
+from mmet.distributed import wait_for_processes
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, suggestion
 from mmet.loss_schedule import LossSchedule
 from mmet.recipe_files import read_mapping_file
@@ -296,6 +298,12 @@ class PretrainingArguments(TrainingArguments):
             "(Trainer's own choice is False with activation checkpointing) unless all batches are paired."
         },
     )
+    allow_changed_resume: bool = field(
+        default=False,
+        metadata={
+            "help": "Resume although recipe or data are no longer those of the checkpoint; else say what differs."
+        },
+    )
     eval_strategy: str = field(
         default="auto",
         metadata={
@@ -310,6 +318,7 @@ class PretrainingArguments(TrainingArguments):
         if self.eval_strategy == "auto":
             self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
             self.eval_steps = self.eval_steps or self.save_steps
+        wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
         try:
             super().__post_init__()
         except (TypeError, KeyError, AttributeError) as error:  # of mappings that it hands on

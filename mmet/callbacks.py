@@ -1,15 +1,8 @@
-"""Small callbacks of `MMETTrainer`, and the wish to stop that a SIGTERM expresses.
-
-with StopSignal() as stop:
-    trainer = MMETTrainer(stop=stop, ...)
-    trainer.train()       # after SIGTERM: the step is finished, a checkpoint is saved, TrainingStopped is raised
-"""
+"""Small callbacks of `MMETTrainer`."""
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,26 +10,6 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_utils import IntervalStrategy
 
 from mmet.sampling import MixedBatchSampler
-
-
-class StopSignal:
-    """Notes a SIGTERM instead of dying from it, between entering and leaving; `requested` tells."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
-
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            self._previous = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.requested = True
 
 
 class SamplerEpoch(TrainerCallback):

@@ -10,12 +10,14 @@ A run that is killed at any moment leaves `checkpoint-<step>` folders that can b
 from __future__ import annotations
 
 import logging
+import re
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from transformers.trainer_utils import get_last_checkpoint
+
+from mmet import whole_files
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ UNFINISHED = ".unfinished"
 _STATES_PER_PARAMETER = {"sgd": 1, "adafactor": 0, "lion": 1}
 """Tensors of a parameter's size that an optimizer keeps, by the beginning of its name; two for the Adam family."""
 
-_WEIGHTS_FIRST_LETTERS = "model"
+_WEIGHT_FILE = re.compile(r"(model|pytorch_model|adapter_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 
 
 class CheckpointError(OSError):
@@ -35,9 +37,7 @@ class CheckpointError(OSError):
 def check_writable(folder: Path) -> None:
     """Make `folder` and write a file in it. Raises `CheckpointError` where that fails."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable"):
-            pass
+        whole_files.check_writable(folder)
     except OSError as error:
         raise CheckpointError(
             f"output_dir {folder} cannot be written to ({error.strerror or error}); choose another --output_dir"
@@ -96,24 +96,36 @@ def clear_unfinished(output: Path) -> Path:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Rename a complete folder; an older one of that name (from before a resume) steps aside first, and whole."""
+    """
+    Rename a complete folder; an older one of that name (from before a resume) steps aside first, and whole.
+
+    Raises:
+        OSError: a file in it is not as it was written, as on a full disk.
+    """
+    whole_files.check_folder(source)
     if target.exists():
         target.replace(source.with_name(f"{source.name}.old"))
     source.replace(target)
+    whole_files.sync(target.parent)
 
 
 def publish_files(source: Path, target: Path) -> None:
-    """Move the files of a complete folder into another one, each at once, and the weights last."""
-    for file in sorted(source.iterdir(), key=lambda file: file.name.startswith(_WEIGHTS_FIRST_LETTERS)):
+    """
+    Move the files of a complete folder into another one, each at once, and the weights last.
+
+    Raises:
+        OSError: a file is not as it was written, as on a full disk; then none is moved.
+    """
+    whole_files.check_folder(source)
+    for file in sorted(source.iterdir(), key=lambda file: (is_weight_file(file.name), file.name)):
         file.replace(target / file.name)
     source.rmdir()
+    whole_files.sync(target)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that nobody ever reads half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def is_weight_file(name: str) -> bool:
+    """Whether a file of this name holds weights, or says which files do; `modeling_mmet.py` does not."""
+    return _WEIGHT_FILE.fullmatch(name) is not None
 
 
 def _gigabytes(size: int) -> str:

@@ -5,21 +5,167 @@ only therefore goes through these functions; with one process they are plain cal
 
     tokenizer = compute_once(lambda: train_wordpiece_tokenizer(captions, vocab_size=2000))
     sources = compute_on_all(lambda: load_reid_dataset("market1501", folder))
+
+Before that, processes have to find each other: `check_place` reads what a launcher says in the environment, and
+`wait_for_processes` says what it waits for.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
+import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+NOTICE_SECONDS = 30.0
+"""How long a process waits for the others before it says so."""
+
+LIMIT_SECONDS = 600.0
+"""How long a process waits for the others before it gives up."""
+
+_SIZES = {"WORLD_SIZE": "RANK", "LOCAL_WORLD_SIZE": "LOCAL_RANK"}
+_RANK_NAMES = ("MPI_LOCALRANKID", "PMI_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
+
+
+class PlaceError(ValueError):
+    """What the environment says is no place of a process; the message names the variable."""
+
+
+def check_place() -> None:
+    """
+    Check the numbers by which a launcher tells a process its place.
+
+    Raises:
+        PlaceError: a variable is no number, or a rank does not fit its size.
+    """
+    names = (*_SIZES, *_SIZES.values(), *_RANK_NAMES, "OMPI_COMM_WORLD_LOCAL_RANK", "MASTER_PORT")
+    numbers = {name: _whole_number(name) for name in names if os.environ.get(name)}
+    for size, rank in _SIZES.items():
+        if numbers.get(size, 1) < 1:
+            raise _bad_place(size, "a number of processes from 1 up")
+        if size in numbers and numbers.get(rank, 0) >= numbers[size]:
+            raise _bad_place(rank, f"less than {size}={numbers[size]}")
+    if not 0 < numbers.get("MASTER_PORT", 1) < 2**16:
+        raise _bad_place("MASTER_PORT", "a port from 1 to 65535")
+
+
+def wait_for_processes(
+    cpu: bool = False, *, notice_seconds: float = NOTICE_SECONDS, limit_seconds: float = LIMIT_SECONDS
+) -> None:
+    """
+    Wait until all processes that a launcher announces are there; after a while, say which are missing.
+
+    Nothing to wait for is no error: one process, a group that exists, or a launcher without an address. After it, the
+    group is made at the same address without waiting.
+
+    Args:
+        cpu: whether the processes were told to use the CPU.
+        notice_seconds: when to say that something is missing.
+        limit_seconds: when to give up.
+
+    Raises:
+        PlaceError: as `check_place` does.
+        TimeoutError: some processes did not come; the message names address, port, rank and how many.
+    """
+    check_place()
+    world_size, rank = int(os.environ.get("WORLD_SIZE") or 1), int(os.environ.get("RANK") or 0)
+    address, port = os.environ.get("MASTER_ADDR"), int(os.environ.get("MASTER_PORT") or 29_500)
+    expected = cpu or (int(os.environ.get("LOCAL_RANK") or -1) >= 0 and torch.cuda.is_available())
+    if world_size <= 1 or not address or not expected or dist.is_initialized():
+        return
+    begin = time.monotonic()
+    store: dist.Store | None = None
+    noticed = False
+    while True:
+        if store is None:
+            store = _connect(address, port, rank, world_size)
+        missing = _missing(store, world_size)
+        if not missing:
+            return
+        waited = time.monotonic() - begin
+        ranks = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
+        lacking = f"{len(missing)} of {world_size} missing (rank {ranks})" if store else "rank 0 does not answer"
+        state = f"rank {rank} waits for the other processes at {address}, port {port}: {lacking}"
+        if waited >= limit_seconds:
+            raise TimeoutError(
+                f"{state} after {waited:.0f} s. Start all processes by one launcher (accelerate launch, torchrun), or "
+                "unset WORLD_SIZE to run one process"
+            )
+        if waited >= notice_seconds and not noticed:
+            noticed = True
+            logger.warning("%s; giving up after %.0f s", state, limit_seconds)
+        time.sleep(0.05 if waited < 1 else 0.5)
+
+
+def _missing(store: dist.Store | None, world_size: int) -> list[int]:
+    """The ranks that have not entered themselves."""
+    try:
+        return [rank for rank in range(world_size) if store is None or not store.check([f"mmet/here/{rank}"])]
+    except RuntimeError as error:
+        raise OSError(f"the process of rank 0 ended while others were waited for ({error})") from error
+
+
+def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store | None:
+    """The store at which processes meet, with this one entered; None where nobody answers there yet."""
+    hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        if not hosts:  # a store's client says at length that nobody answers
+            socket.create_connection((address, port), timeout=2).close()
+        store = dist.TCPStore(
+            address,
+            port,
+            world_size,
+            is_master=hosts,
+            timeout=timedelta(seconds=5),
+            wait_for_workers=False,
+            multi_tenant=True,  # the group that is made next uses the same server
+        )
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        meeting = dist.PrefixStore(f"attempt_{attempt}", store)
+        meeting.set(f"mmet/here/{rank}", "yes")
+    except (OSError, RuntimeError, ValueError) as error:  # torch's own are RuntimeErrors
+        if hosts:
+            raise OSError(
+                f"rank 0 cannot listen at {address}, port {port} (MASTER_ADDR, MASTER_PORT): {error}"
+            ) from error
+        return None
+    _stores.append(store)
+    return meeting
+
+
+_stores: list[dist.TCPStore] = []
+"""The server lives as long as its first store: others may still read while this process goes on."""
+
+
+def _whole_number(name: str) -> int:
+    try:
+        number = int(os.environ[name])
+    except ValueError:
+        raise _bad_place(name, "a whole number") from None
+    if number < -1:  # -1 is what several launchers write for none
+        raise _bad_place(name, "a whole number from 0 up")
+    return number
+
+
+def _bad_place(name: str, expected: str) -> PlaceError:
+    return PlaceError(
+        f"the environment variable {name}: expected {expected}, received {os.environ.get(name, '')!r}; launchers "
+        "(accelerate launch, torchrun) set it, unset it to run one process"
+    )
 
 
 def compute_once(function: Callable[[], Result]) -> Result:

@@ -16,10 +16,10 @@ from typing import Any, cast
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mmet.arguments import DataArguments, ObjectiveArguments, PretrainingArguments
-from mmet.checkpoints import write_text
 from mmet.evaluation.results import installed_versions
 from mmet.measures import MEASURE_NAMES
 from mmet.trainer import MMETTrainer
+from mmet.whole_files import write_whole
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining
 
 RESULT_FILE = "training_result.json"
@@ -105,13 +105,34 @@ def training_result(
 
 def write_result(result: Mapping[str, Any], folder: Path) -> None:
     """Write `training_result.json`, whole or not at all."""
-    write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    write_whole(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a finished run; None where the run has not finished."""
+    """
+    The result of a finished run; None where the run has not finished.
+
+    Raises:
+        ValueError: the file is no result.
+    """
     path = folder / RESULT_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(result, dict):
+            raise ValueError(f"expected a JSON object, received {type(result).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise not_a_result(path, error) from error
+    return result
+
+
+def not_a_result(path: Path, error: Exception) -> ValueError:
+    """What to say of a result file that cannot be read, because of `error`."""
+    return ValueError(
+        f"{path} is not the result of a training run ({error}); remove it, and the run goes on from its last "
+        "checkpoint"
+    )
 
 
 def build_model_card(result: Mapping[str, Any], *, name: str) -> ModelCard:
@@ -191,8 +212,8 @@ with torch.no_grad():
 Embeddings of images, sentences or both have {result["embedding_size"]} numbers and unit length; compare them by inner
 product. {_identity_note(result)}`AutoModelForPreTraining` gives the model with its pretraining heads
 ({result["num_parameters"] / 1e6:,.1f} million parameters); with the `mmet` package installed,
-`trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True, trust_remote_code=True)` and
-`pipeline("feature-extraction", ...)` (sentences) return the same embeddings.
+`trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True,
+trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences) return the same embeddings.
 
 ## Training data
 

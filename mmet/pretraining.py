@@ -35,8 +35,8 @@ from mmet.arguments import (
     override_config,
 )
 from mmet.augmentation import PersonAugmentation
-from mmet.callbacks import StopSignal
-from mmet.checkpoints import check_space, check_writable, checkpoint_bytes, last_checkpoint, write_text
+from mmet.checkpoint_files import check_checkpoint_folder, check_model, check_tokenizer
+from mmet.checkpoints import check_space, check_writable, checkpoint_bytes, last_checkpoint
 from mmet.codebook import CodebookFit, fit_codebook, num_images_needed
 from mmet.collator import MMETDataCollator
 from mmet.data import (
@@ -50,12 +50,23 @@ from mmet.data import (
 from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.data.training import TrainingDataset
 from mmet.distributed import compute_on_all, compute_once
+from mmet.folder_lock import locked_by_main_process
 from mmet.hub import check_hub
 from mmet.loss_schedule import LossSchedule
 from mmet.masking import num_masked_patches
-from mmet.model_card import DataSummary, build_model_card, read_result, training_result, write_result
+from mmet.model_card import (
+    RESULT_FILE,
+    DataSummary,
+    build_model_card,
+    not_a_result,
+    read_result,
+    training_result,
+    write_result,
+)
+from mmet.run_record import DataRecord, RunRecord, check_resume
 from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
 from mmet.skipping import SkippedImages
+from mmet.stopping import StopSignal
 from mmet.tokenization import train_wordpiece_tokenizer
 from mmet.trainer import MMETTrainer
 from mmet.validation import (
@@ -67,6 +78,7 @@ from mmet.validation import (
     split_persons,
     validation_sets,
 )
+from mmet.whole_files import write_whole
 from modeling_mmet import LOSS_NAMES, MMETDalleCodebook, MMETForPreTraining
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
@@ -124,41 +136,81 @@ def run_pretraining(
     Raises:
         ValueError: for arguments that contradict each other or the data (`DatasetError` for a folder).
         NonFiniteLossError: when a loss stops being finite.
+        FolderInUseError: when another run writes to the output folder.
         CheckpointError: when the output folder cannot take what is to be written there.
-        TrainingStopped: after a SIGTERM, once a checkpoint is saved.
+        TrainingStopped: after a Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
     output = Path(training_arguments.output_dir)
     log_training_data(data_arguments)
     if training_arguments.push_to_hub:
         compute_once(lambda: check_hub(training_arguments))
     compute_once(lambda: check_writable(output))
-    checkpoint = compute_once(lambda: find_checkpoint(training_arguments))
-    if compute_once(lambda: _finished(training_arguments)):
-        logger.warning("%s has been trained to its last step already: nothing to do", output)
-        return output
+    with locked_by_main_process(output):
+        checkpoint = compute_once(lambda: find_checkpoint(training_arguments))
+        if compute_once(lambda: _finished(training_arguments)):
+            logger.warning("%s has been trained to its last step already: nothing to do", output)
+            return output
+        compute_on_all(lambda: check_sources_of_weights(model_arguments, checkpoint))
+        _train(model_arguments, data_arguments, objective_arguments, training_arguments, checkpoint)
+    return output
+
+
+def _train(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    objective_arguments: ObjectiveArguments,
+    training_arguments: PretrainingArguments,
+    checkpoint: str | None,
+) -> None:
+    """Load the data, build the model, train from the beginning or a checkpoint, and save the model."""
+    set_seed(training_arguments.seed)
+    data = compute_on_all(lambda: load_data(data_arguments))
+    plan_selection(data_arguments, objective_arguments, training_arguments, data.evaluation_sets)
+    dataset = TrainingDataset(
+        paired=data.sources.paired,
+        image=data.sources.image,
+        text=data.sources.text,
+        augmentation=build_augmentation(data_arguments.augmentation),
+        skip_bad_images=data_arguments.skip_bad_images,
+    )
+    processor, model = build_model(model_arguments, objective_arguments, data.sources, dataset)
+    check_objectives(model.config, data_arguments, objective_arguments)
+    compute_once(lambda: _check_room(model, training_arguments))
+    record = RunRecord.of(
+        (model_arguments, data_arguments, objective_arguments, training_arguments),
+        model.config,
+        processor.tokenizer.get_vocab(),
+        data.records,
+        num_processes=training_arguments.world_size,
+        start=model_arguments.model_name_or_path,
+    )
+    if checkpoint is not None:
+        compute_once(lambda: compare_records(Path(checkpoint), record, training_arguments))
     with StopSignal() as stop:
-        set_seed(training_arguments.seed)
-        data = compute_on_all(lambda: load_data(data_arguments))
-        plan_selection(data_arguments, objective_arguments, training_arguments, data.evaluation_sets)
-        dataset = TrainingDataset(
-            paired=data.sources.paired,
-            image=data.sources.image,
-            text=data.sources.text,
-            augmentation=build_augmentation(data_arguments.augmentation),
-            skip_bad_images=data_arguments.skip_bad_images,
-        )
-        processor, model = build_model(model_arguments, objective_arguments, data.sources, dataset)
-        check_objectives(model.config, data_arguments, objective_arguments)
-        compute_once(lambda: _check_room(model, training_arguments))
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
         if kinds and checkpoint is None:  # a checkpoint to resume brings its own
             prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
         trainer = build_trainer(
-            model, processor, dataset, data, data_arguments, objective_arguments, training_arguments, stop
+            model, processor, dataset, data, data_arguments, objective_arguments, training_arguments, stop, record
         )
         trainer.train(resume_from_checkpoint=checkpoint)
     finish(trainer, data, data_arguments, objective_arguments, training_arguments)
-    return output
+
+
+def compare_records(checkpoint: Path, record: RunRecord, arguments: PretrainingArguments) -> None:
+    """Raise `ValueError` where a run differs from its checkpoint and was not meant to; log what is allowed."""
+    for change in check_resume(checkpoint, record, allow_changes=arguments.allow_changed_resume):
+        logger.warning("%s is continued although %s", checkpoint, change)
+
+
+def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) -> None:
+    """Raise `ValueError` where the model or checkpoint to go on from cannot be read, before anything is loaded."""
+    if arguments.model_name_or_path is not None:
+        check_model(arguments.model_name_or_path)
+    if arguments.tokenizer_name is not None:
+        check_tokenizer(arguments.tokenizer_name)
+    if checkpoint is not None:
+        check_checkpoint_folder(Path(checkpoint))
 
 
 def finish(
@@ -178,7 +230,7 @@ def finish(
         name = arguments.hub_model_id or output.name
         trainer.save_state()
         trainer.skipped.save(output)
-        write_text(output / "README.md", str(build_model_card(result, name=name)))
+        write_whole(output / "README.md", str(build_model_card(result, name=name)))
         write_result(result, output)
     trainer.accelerator.wait_for_everyone()
     if arguments.push_to_hub:
@@ -199,11 +251,15 @@ def _check_room(model: MMETForPreTraining, arguments: PretrainingArguments) -> N
 
 @dataclass(frozen=True)
 class LoadedData:
-    """What a run trains and evaluates on; `summaries` tell the result file and the model card about it."""
+    """
+    What a run trains and evaluates on; `summaries` tell the result file and the model card about it, `records` a
+    resume.
+    """
 
     sources: TrainingSources
     evaluation_sets: list[RetrievalSet]
     summaries: list[DataSummary]
+    records: dict[str, DataRecord]
 
 
 def load_data(arguments: DataArguments) -> LoadedData:
@@ -228,21 +284,40 @@ def load_data(arguments: DataArguments) -> LoadedData:
     for label, (name, folder, options) in zip(distinct_labels(evaluated), evaluated, strict=True):
         dataset = load_reid_dataset(name, folder, **options)
         sets.append(evaluation_set(label, dataset, split=arguments.eval_split))
-    return LoadedData(sources.without(held_out), sets, summarize_sources(arguments, sources, held_out))
+    summaries = summarize_sources(arguments, sources, held_out)
+    return LoadedData(
+        sources.without(held_out), sets, summaries, compute_once(lambda: record_data(arguments, sources))
+    )
 
 
-def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_out: Persons) -> list[DataSummary]:
-    """One summary for each `name=folder`, in the order in which they are used first."""
+def record_data(arguments: DataArguments, sources: TrainingSources) -> dict[str, DataRecord]:
+    """What each source holds, by a name that does not depend on where it lies, in the order of their first use."""
+    records: dict[str, DataRecord] = {}
+    for argument, split, uses in _sources_in_use(arguments, sources):
+        number = sum(known.partition(" ")[0] == argument.name for known in records)
+        records[f"{argument.name} {number + 1}" if number else argument.name] = DataRecord.of(split, uses)
+    return records
+
+
+def _sources_in_use(
+    arguments: DataArguments, sources: TrainingSources
+) -> Iterator[tuple[DataArgument, datasets.Dataset, list[str]]]:
+    """Each source once, with its training split and its uses, in the order in which they are used first."""
+    kinds = ("paired", "image", "text")
     uses: dict[str, list[str]] = {}
     splits: dict[str, tuple[DataArgument, datasets.Dataset]] = {}
-    kinds = ("paired", "image", "text")
     parsed = parse_data_arguments(*(getattr(arguments, f"{use}_data") for use in kinds))
     for use, named in zip(kinds, parsed, strict=True):
         for argument, split in zip(named, getattr(sources, use), strict=True):
             uses.setdefault(str(argument), []).append(use)
             splits[str(argument)] = argument, split
+    yield from ((argument, split, uses[written]) for written, (argument, split) in splits.items())
+
+
+def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_out: Persons) -> list[DataSummary]:
+    """One summary for each `name=folder`, in the order in which they are used first."""
     summaries = []
-    for written, (argument, split) in splits.items():
+    for argument, split, uses in _sources_in_use(arguments, sources):
         spec = get_spec(argument.name)
         columns = split.select_columns(["person_id", "captions"]).with_format("arrow")[:]
         person_ids = np.unique(columns["person_id"].to_numpy())
@@ -252,7 +327,7 @@ def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_o
             DataSummary(
                 name=argument.label,
                 title=spec.title,
-                uses=tuple(uses[written]),
+                uses=tuple(uses),
                 images=len(split),
                 persons=int((person_ids >= 0).sum()),
                 captions=captions,
@@ -349,7 +424,11 @@ def build_model(
         config.update({**objectives.loss_weights, "num_identities": num_identities or config.num_identities})
         # In float32 whatever the checkpoint was stored in: `--bf16` computes in half precision, the weights do not.
         model = MMETForPreTraining.from_pretrained(
-            arguments.model_name_or_path, config=config, ignore_mismatched_sizes=True, dtype=torch.float32
+            arguments.model_name_or_path,
+            config=config,
+            ignore_mismatched_sizes=True,  # of the identity head; `check_model` has compared the others
+            use_safetensors=True,
+            dtype=torch.float32,
         )
         return processor, model
     tokenizer = _build_tokenizer(arguments, sources)
@@ -553,6 +632,7 @@ def build_trainer(
     objectives: ObjectiveArguments,
     arguments: PretrainingArguments,
     stop: StopSignal | None = None,
+    record: RunRecord | None = None,
 ) -> MMETTrainer:
     """Sampler, collator, evaluator and trainer."""
     sampler = MixedBatchSampler(
@@ -590,6 +670,7 @@ def build_trainer(
         loss_schedule=LossSchedule(objectives.schedule_points),
         evaluator=evaluator if loaded.evaluation_sets else None,
         stop=stop,
+        record=record,
         skipped=SkippedImages.load(Path(arguments.output_dir)) if arguments.resume_from_checkpoint else None,
     )
 
@@ -601,7 +682,10 @@ def _finished(arguments: PretrainingArguments) -> bool:
     result = read_result(Path(arguments.output_dir))
     if result is None:
         return False
-    done = result["training"]
-    if arguments.max_steps > 0:
-        return done["steps"] >= arguments.max_steps
-    return done["steps"] >= done["max_steps"] and done["num_train_epochs"] >= arguments.num_train_epochs
+    try:
+        done = result["training"]
+        if arguments.max_steps > 0:
+            return done["steps"] >= arguments.max_steps
+        return done["steps"] >= done["max_steps"] and done["num_train_epochs"] >= arguments.num_train_epochs
+    except (KeyError, TypeError) as error:
+        raise not_a_result(Path(arguments.output_dir, RESULT_FILE), error) from error

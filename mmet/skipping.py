@@ -17,7 +17,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from mmet.checkpoints import write_text
+from mmet.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,16 @@ class SkippedImages:
 
     @classmethod
     def load(cls, folder: Path) -> SkippedImages:
-        """What an interrupted run wrote to `folder`; empty without one."""
-        skipped = cls()
-        if (folder / FILE_NAME).is_file():
-            for entry in json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["images"]:
-                skipped.reasons[entry["image_path"]] = entry["reason"]
-                skipped.counts[entry["image_path"]] = entry["times"]
+        """What an interrupted run wrote to `folder`; empty without one. Raises `ValueError` for another file."""
+        skipped, path = cls(), folder / FILE_NAME
+        if not path.is_file():
+            return skipped
+        try:
+            for entry in json.loads(path.read_text(encoding="utf-8"))["images"]:
+                skipped.reasons[entry["image_path"]] = str(entry["reason"])
+                skipped.counts[entry["image_path"]] = int(entry["times"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is not the list of skipped pictures ({error!r}); remove it") from error
         return skipped
 
     def add(self, found: Iterable[tuple[str, str]]) -> None:
@@ -60,7 +64,7 @@ class SkippedImages:
     def save(self, folder: Path) -> None:
         """Write the list, where there is one."""
         if self.reasons:
-            write_text(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
+            write_whole(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
 
     def to_json(self) -> dict:
         """How many pictures were skipped, how often, and which."""

@@ -2,7 +2,7 @@
 
 What it adds, each in one hook: the mixed-batch sampler, the named losses and accuracies, the parameters that do not
 decay, retrieval as evaluation, checkpoints that are whole or not there, and two ways to stop all processes together: a
-loss that is not finite (naming the images), and a SIGTERM (after saving).
+loss that is not finite (naming the images), and a Ctrl-C or SIGTERM (after saving).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from mmet.callbacks import EvaluateAtTheEnd, SamplerEpoch, StopSignal, use_readable_lines
+from mmet.callbacks import EvaluateAtTheEnd, SamplerEpoch, use_readable_lines
 from mmet.checkpoints import (
     UNFINISHED,
     CheckpointError,
@@ -34,21 +34,20 @@ from mmet.checkpoints import (
 )
 from mmet.loss_schedule import LossSchedule
 from mmet.measures import TrainingMeasures
+from mmet.run_record import RunRecord
 from mmet.sampling import MixedBatchSampler
 from mmet.skipping import SkippedImages
+from mmet.stopping import RunError, StopSignal, TrainingStopped, signal_name
 from mmet.validation import RetrievalEvaluator, embedder_of, random_state_kept
+from mmet.whole_files import whole_file
 from modeling_mmet import weighted_sum
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embeddings", "logit_scale")
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(RunError):
     """A loss became NaN or infinite; the message names the step, the losses and the images of the batch."""
-
-
-class TrainingStopped(RuntimeError):
-    """Training was asked to stop by SIGTERM; the message names the checkpoint that it saved first."""
 
 
 class MMETTrainer(Trainer):
@@ -61,6 +60,7 @@ class MMETTrainer(Trainer):
         evaluator: what `evaluate` does; None where nothing is evaluated.
         stop: tells when to save and stop; None for never.
         skipped: keeps the list of pictures that were replaced; None for a new one.
+        record: what the run is made of, which goes into every checkpoint; None for none.
         **kwargs: as for `transformers.Trainer`.
     """
 
@@ -72,6 +72,7 @@ class MMETTrainer(Trainer):
         evaluator: RetrievalEvaluator | None = None,
         stop: StopSignal | None = None,
         skipped: SkippedImages | None = None,
+        record: RunRecord | None = None,
         **kwargs: Any,
     ) -> None:
         # Trainer wants to see an evaluation dataset where it is to evaluate; it only hands it on.
@@ -80,9 +81,10 @@ class MMETTrainer(Trainer):
         self._loss_schedule = loss_schedule or LossSchedule({})
         self._evaluator = evaluator
         self._stop = stop or StopSignal()
-        self._stopping = False
+        self._stopping = 0
         self._writing: Path | None = None
         self._push: str | None = None
+        self._record = record
         self.skipped = skipped or SkippedImages()
         self._embedder = embedder_of(self.accelerator.unwrap_model(self.model)) if evaluator is not None else None
         self._measures = TrainingMeasures(self.args.device)
@@ -131,10 +133,10 @@ class MMETTrainer(Trainer):
         Raise `NonFiniteLossError` on all processes where the loss of one is not finite; note on all where one is asked
         to stop. One exchange a step serves both.
         """
-        finite = torch.isfinite(outputs.loss).reshape(())
+        finite = torch.isfinite(outputs.loss).reshape(()).int()
         asked = torch.full_like(finite, self._stop.requested)
-        agreed = self.accelerator.gather(torch.stack([finite, asked]).int()[None]).tolist()  # one row a process
-        self._stopping = any(row[1] for row in agreed)
+        agreed = self.accelerator.gather(torch.stack([finite, asked])[None]).tolist()  # one row a process
+        self._stopping = max(row[1] for row in agreed)
         if all(row[0] for row in agreed):
             return
         failed = [name for name, loss in outputs.losses.items() if loss is not None and not torch.isfinite(loss)]
@@ -150,7 +152,7 @@ class MMETTrainer(Trainer):
     @property
     def stopping(self) -> bool:
         """Whether all processes agreed, in the latest batch, to save and stop."""
-        return self._stopping
+        return self._stopping > 0
 
     # Evaluation and log
 
@@ -196,7 +198,7 @@ class MMETTrainer(Trainer):
 
         Raises:
             CheckpointError: when it cannot be written; those before it are left as they are.
-            TrainingStopped: once it is there, where SIGTERM asked for it.
+            TrainingStopped: once it is there, where Ctrl-C or SIGTERM asked for it.
         """
         output, name = Path(str(self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self.skipped.gather()
@@ -207,6 +209,8 @@ class MMETTrainer(Trainer):
                 self.state.best_model_checkpoint = str(output / name)  # its name, not where it was written
             if self.args.should_save:
                 self.state.save_to_json(str(self._writing / name / TRAINER_STATE_NAME))
+                if self._record is not None:
+                    self._record.save(self._writing / name)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 replace_folder(self._writing / name, output / name)
@@ -229,8 +233,9 @@ class MMETTrainer(Trainer):
         if self._stopping:
             self.callback_handler.on_train_end(self.args, self.state, self.control)  # loggers write their last lines
             raise TrainingStopped(
-                f"stopped by SIGTERM after step {self.state.global_step}, saved {output / name}; "
-                "--resume_from_checkpoint true continues from there"
+                f"stopped by {signal_name(self._stopping)} after step {self.state.global_step}, "
+                f"saved {output / name}; --resume_from_checkpoint true continues from there",
+                self._stopping,
             )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
@@ -283,6 +288,12 @@ class MMETTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # the main process alone saves
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Trained model", revision=self.args.hub_revision)
+
+    def save_state(self) -> None:
+        """Write `trainer_state.json`, whole or not at all."""
+        if self.args.should_save:
+            with whole_file(Path(str(self.args.output_dir), TRAINER_STATE_NAME)) as draft:
+                self.state.save_to_json(str(draft))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """`Trainer` asks for a card when it pushes; the one of the run (`README.md`) stands already."""

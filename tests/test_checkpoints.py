@@ -16,15 +16,22 @@ import pytest
 import torch
 import yaml
 from process_group import CONTEXT
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mmet import checkpoints
 from mmet.arguments import parse_arguments
-from mmet.checkpoints import CheckpointError, check_space, check_writable, checkpoint_bytes, replace_folder
+from mmet.checkpoints import (
+    CheckpointError,
+    check_space,
+    check_writable,
+    checkpoint_bytes,
+    publish_files,
+    replace_folder,
+)
 from mmet.data.synthetic import write_world
 from mmet.pretraining import run_pretraining
 from mmet.trainer import MMETTrainer
-from run_pretrain import STOPPED, main
+from run_pretrain import main
 
 REPOSITORY = Path(__file__).parents[1]
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -207,14 +214,17 @@ def test_run_pretrain_script__twenty_kills(recipe, tmp_path, start, tolerance):
         assert largest_difference(expected, folder) <= tolerance
 
 
-def test_run_pretrain_script__sigterm_saves_the_step_and_says_so(recipe, whole, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "name", "code"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)]
+)
+def test_run_pretrain_script__a_stop_saves_the_step_and_says_so(recipe, whole, tmp_path, number, name, code):
     process = OneProcess(recipe, tmp_path, "--save_steps", str(STEPS), "--eval_steps", str(STEPS))
     wait_for(lambda: "image codebook:" in process.messages, process)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait() == STOPPED == 143, process.messages
+    os.kill(process.pid, number)
+    assert process.wait() == code, process.messages
     (step,) = saved_steps(tmp_path)
     assert 0 < step < STEPS
-    assert f"stopped by SIGTERM after step {step}, saved {tmp_path / f'checkpoint-{step}'}" in process.messages
+    assert f"stopped by {name} after step {step}, saved {tmp_path / f'checkpoint-{step}'}" in process.messages
     state = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == step
     finish(OneProcess, recipe, tmp_path)
@@ -286,3 +296,31 @@ def test_replace_folder__an_older_one_gives_way(tmp_path):
         (tmp_path / name / "file").write_text(name, encoding="utf-8")
     replace_folder(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "file").read_text(encoding="utf-8") == "new"
+
+
+def test_publish_files__weights_come_last(tmp_path, monkeypatch):
+    names = ["model.safetensors", "model-00001-of-00002.safetensors", "modeling_mmet.py", "config.json", "zebra.txt"]
+    (tmp_path / "written").mkdir()
+    (tmp_path / "run").mkdir()
+    for name in names:
+        (tmp_path / "written" / name).write_text("{}", encoding="utf-8")
+        if name.endswith(".safetensors"):
+            save_file({"a": torch.zeros(1)}, tmp_path / "written" / name)
+    moved = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: (moved.append(path.name), replace(path, target)))
+    publish_files(tmp_path / "written", tmp_path / "run")
+    assert moved == ["config.json", "modeling_mmet.py", "zebra.txt", *sorted(names[:2])]
+    assert not (tmp_path / "written").exists()
+
+
+def test_publish_files__a_damaged_file_keeps_the_model_that_was_there(tmp_path):
+    for folder in ("written", "run"):
+        (tmp_path / folder).mkdir()
+        save_file({"a": torch.zeros(100)}, tmp_path / folder / "model.safetensors")
+        (tmp_path / folder / "config.json").write_text(f'{{"of": "{folder}"}}', encoding="utf-8")
+    os.truncate(tmp_path / "written" / "model.safetensors", 100)
+    with pytest.raises(OSError, match=r"model.safetensors is damaged"):
+        publish_files(tmp_path / "written", tmp_path / "run")
+    assert "run" in (tmp_path / "run" / "config.json").read_text(encoding="utf-8")
+    load_file(tmp_path / "run" / "model.safetensors")

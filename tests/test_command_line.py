@@ -15,7 +15,7 @@ from process_group import run_processes
 
 import run_pretrain
 import run_reid_eval
-from mmet.command_line import report_error
+from mmet.command_line import report_error, run_command, show_results
 from mmet.distributed import ErrorChannel
 
 REPOSITORY = Path(__file__).parents[1]
@@ -95,3 +95,84 @@ def test_scripts__under_torchrun_a_mistake_is_one_line(tmp_path, command):
     )
     assert run.returncode != 0
     assert run.stderr.count(f"{command[0]}: ") == 1, run.stderr
+
+
+def printing(*texts):
+    """A command that prints."""
+
+    def work(command):
+        for text in texts:
+            print(text)
+
+    return work
+
+
+@contextlib.contextmanager
+def standard_streams(output, errors=None, encoding="ascii"):
+    """Standard output and standard error as a shell redirects them, in this process."""
+    kept = sys.stdout, sys.stderr
+    sys.stdout = io.TextIOWrapper(output, encoding=encoding)
+    sys.stderr = io.TextIOWrapper(errors or io.BytesIO(), encoding=encoding)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.detach()
+        sys.stdout, sys.stderr = kept
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", b"\\u2192"), ("cp1252", b"\\u2192"), ("utf-8", "→".encode())]
+)
+def test_run_command__what_cannot_be_encoded_is_escaped(encoding, shown):
+    output, errors = io.BytesIO(), io.BytesIO()
+
+    def work(command):
+        print("image→text")
+        sys.stdout.flush()
+        raise ValueError("no folder →")
+
+    with standard_streams(output, errors, encoding):
+        assert run_command("x.py", work) == 2
+        sys.stderr.flush()
+        assert output.getvalue() == b"image" + shown + b"text\n"
+        assert errors.getvalue() == b"x.py: error: no folder " + shown + b"\n"
+
+
+def closed_pipe():
+    """The writing end of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "wb")
+
+
+def test_run_command__a_reader_that_left_is_no_error():
+    errors = io.BytesIO()
+    with standard_streams(closed_pipe(), errors):
+        assert run_command("x.py", printing("a" * 100_000)) == 0
+        sys.stderr.flush()
+        assert errors.getvalue() == b""
+        print("nothing more is raised at the end", flush=True)
+
+
+def test_run_command__output_on_a_full_disk_is_an_error():
+    errors = io.BytesIO()
+    with standard_streams(open("/dev/full", "wb", buffering=0), errors):  # noqa: PTH123
+        assert run_command("x.py", printing("a")) == 2
+        sys.stderr.flush()
+        assert errors.getvalue() == b"x.py: error: standard output cannot be written (No space left on device)\n"
+
+
+def test_show_results__says_where_they_are_if_they_cannot_be_printed():
+    errors = io.BytesIO()
+    with standard_streams(closed_pipe(), errors):
+        assert run_command("x.py", lambda command: show_results("a table", "Saved to out: results.json")) == 0
+        sys.stderr.flush()
+        assert errors.getvalue() == b"Saved to out: results.json\n"
+    errors = io.BytesIO()
+    with standard_streams(open("/dev/full", "wb", buffering=0), errors):  # noqa: PTH123
+        assert run_command("x.py", lambda command: show_results("a table", "Saved to out: results.json")) == 2
+        sys.stderr.flush()
+        message = b"x.py: error: Saved to out: results.json, but it cannot be printed (No space left on device)\n"
+        assert errors.getvalue() == message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import resource
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -405,3 +406,23 @@ def test_main__bad_options_exit_with_code_2(run, tmp_path, colours, arguments):
     assert code == 2
     assert arguments[0] in captured.err
     assert captured.err.count("\n") == 1, captured.err
+
+
+def test_main__on_a_full_disk_the_earlier_results_stay(run, script, tmp_path, colours, monkeypatch):
+    def save_on_a_full_disk(*arguments):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))  # no file may grow beyond
+        try:
+            return save_report(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    save_report = script.save_report
+    arguments = ["--data", f"cameras={tmp_path}", "--bootstrap", "0"]
+    assert run(*arguments)[0] == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    monkeypatch.setattr(script, "save_report", save_on_a_full_disk)
+    code, _, captured = run(*arguments, "--flip")
+    assert code == 2
+    assert "results.json could not be written (File too large); what was there before is unchanged" in captured.err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == files

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,16 +20,16 @@ from mmet.ablate.runs import RECIPES, WITHOUT_EFFECT, MissingDataError, NotTrain
 from mmet.ablate.tables import TableResult, collect_table, format_tables, save_tables
 from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
 from mmet.argument_parser import OptionParser
+from mmet.command_line import run_command, show_results
 from mmet.data import parse_data_argument
 from mmet.evaluation.results import installed_versions
 from mmet.field_checks import Range, number_type
+from mmet.folder_lock import locked
 from mmet.recipe_files import parse_yaml
-from mmet.trainer import NonFiniteLossError, TrainingStopped
 
 logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
-USER_ERROR_EXIT_CODE = 2
 _COUNT = number_type(int, Range(at_least=1, at_most=10**6))
 
 
@@ -120,19 +119,20 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tables; exit code 2 for what the user has to put right, 143 after a SIGTERM that saved a checkpoint."""
+    """Run the tables; exit code 2 for what the user has to put right, 130 or 143 after Ctrl-C or SIGTERM."""
     parser = build_parser()
-    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        print(run_tables(options))
-    except (ValueError, OSError, NonFiniteLossError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    except TrainingStopped as stopped:
-        print(f"{parser.prog}: {stopped}; the same command continues", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    return 0
+    return run_command(
+        parser.prog, lambda command: measure_tables(parser, arguments), after_stop="the same command continues"
+    )
+
+
+def measure_tables(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Parse the arguments, run the tables and print them."""
+    options = parser.parse_args(arguments)
+    with locked(options.output):
+        tables = run_tables(options)
+    show_results(tables, f"Saved to {options.output}")
 
 
 def run_tables(options: argparse.Namespace) -> str:

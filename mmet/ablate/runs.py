@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,14 @@ from datasets import DatasetDict
 
 from mmet.ablate.experiments import Row, Stage
 from mmet.arguments import build_parser, parse_arguments
-from mmet.checkpoints import write_text
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.evaluation import EvaluationData, ModelSystem, evaluate_systems, prepare_tasks
 from mmet.evaluation.protocols import Modality
 from mmet.model_card import read_result
 from mmet.pretraining import run_pretraining
 from mmet.recipe_files import read_mapping_file
+from mmet.stopping import StopRequested
+from mmet.whole_files import write_whole
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -118,11 +120,11 @@ class Runner:
             raise NotTrainedError(f"{folder.name} is not trained to its end")
         folder.mkdir(parents=True, exist_ok=True)
         recipe = folder / RECIPE_FILE
-        write_text(recipe, yaml.safe_dump({**fields, "output_dir": str(folder)}, sort_keys=False))
+        write_whole(recipe, yaml.safe_dump({**fields, "output_dir": str(folder)}, sort_keys=False))
         logger.info("%s: training", folder.name)
         start = time.perf_counter()
         self._run(recipe)
-        write_text(folder / "seconds.json", json.dumps({"last_session": round(time.perf_counter() - start, 1)}))
+        write_whole(folder / "seconds.json", json.dumps({"last_session": round(time.perf_counter() - start, 1)}))
         return folder
 
     def fields_of(self, stage: Stage, before: Path | None, *, seed: int) -> dict[str, Any]:
@@ -155,13 +157,16 @@ class Runner:
         logger.info("%s: %s→%s on %s", folder.name, query, gallery, name)
         data_name, root, _ = parse_data_argument(argument)
         tasks = prepare_tasks(load_once(argument), query, gallery)
-        model, processor = MMETForReID.from_pretrained(folder), MMETProcessor.from_pretrained(folder)
+        model, processor = (
+            MMETForReID.from_pretrained(folder, use_safetensors=True),
+            MMETProcessor.from_pretrained(folder),
+        )
         system = ModelSystem(model, processor, name="model", batch_size=self.batch_size)
         (record,) = evaluate_systems(EvaluationData(data_name, root, tasks), [system], max_rank=10)
         metrics = {"mAP": float(record.metrics.mAP), "mINP": float(record.metrics.mINP)}
         metrics |= {f"rank{k}": float(record.metrics.rank(k)) for k in (1, 5, 10)}
         content = {"data": argument, "protocol": record.protocol, "metrics": metrics}
-        write_text(kept, json.dumps(content, indent=2) + "\n")
+        write_whole(kept, json.dumps(content, indent=2) + "\n")
         return metrics
 
     def _place(self, argument: str) -> str:
@@ -177,9 +182,20 @@ class Runner:
             run_pretraining(*parse_arguments(arguments))
             return
         command = [*self.launcher, str(ROOT / "run_pretrain.py"), *arguments]
-        status = subprocess.run(command, check=False).returncode
+        status = _wait_for(subprocess.Popen(command))
         if status:
             raise OSError(f"{' '.join(command)} ended with status {status}; its message is above")
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a training process. One that this process is asked to stop saves its checkpoint first."""
+    try:
+        return process.wait()
+    except StopRequested as stopped:
+        if stopped.number != signal.SIGINT:  # Ctrl-C reaches both
+            process.send_signal(stopped.number)
+        process.wait()
+        raise
 
 
 @cache

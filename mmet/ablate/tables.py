@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mmet.ablate.experiments import METRICS, Row, Table
-from mmet.checkpoints import write_text
 from mmet.data import get_spec
 from mmet.evaluation.results import align_table
 from mmet.evaluation.seeds import SeedValues
+from mmet.whole_files import write_whole
 
 Measured = Mapping[tuple[str, int], Mapping[str, Mapping[str, float]]]
 """Fractions by (title of the row, seed), dataset and metric."""
@@ -115,9 +115,9 @@ def save_tables(
     """Write `tables.md` and `tables.json`, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     markdown, content = folder / "tables.md", folder / "tables.json"
-    write_text(markdown, format_tables(results, about=about))
+    write_whole(markdown, format_tables(results, about=about))
     plain = {**facts, "tables": [result.to_json() for result in results]}
-    write_text(content, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+    write_whole(content, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
     return [markdown, content]
 
 

@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 
 from mmet.argument_parser import OptionParser
+from mmet.command_line import run_command
 from mmet.data.data_argument import DataArgument, parse_data_argument
 from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
@@ -543,15 +544,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Examine all folders and print the diagnoses; returns the exit code."""
     parser = build_parser()
+    return run_command(parser.prog, lambda command: examine(parser, arguments))
+
+
+def examine(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Parse the arguments, examine all folders and print the diagnoses; returns `FIT` or `UNFIT`."""
     options = parser.parse_args(arguments)
-    try:
-        data = [parse_data_argument(argument) for argument in options.data]
-        diagnoses = [
-            diagnose(argument, allow_partial=options.allow_partial, decode=options.decode) for argument in data
-        ]
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return USAGE_ERROR
+    data = [parse_data_argument(argument) for argument in options.data]
+    diagnoses = [diagnose(argument, allow_partial=options.allow_partial, decode=options.decode) for argument in data]
     if options.json:
         print(json.dumps([asdict(diagnosis) for diagnosis in diagnoses], indent=1))
     else:

@@ -11,7 +11,6 @@ holds, for each of 20 splits, the camera pair and number of 100 test persons.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,8 +21,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmet.argument_parser import OptionParser
+from mmet.command_line import Command, run_command
 from mmet.data.cuhk03 import BOXES, CLASSIC_SPLITS_FILE
 from mmet.data.schema import DatasetError
+from mmet.folder_lock import locked_target
+from mmet.whole_files import whole_folder
 
 _PICTURES_OF_A_VIEW = 5
 
@@ -37,16 +39,12 @@ def extract(mat: Path, output: Path) -> int:
     """
     if output.exists():
         raise FileExistsError(f"{output} exists; name a folder to be created")
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with _open(mat) as file:
+    with locked_target(output), _open(mat) as file, whole_folder(output) as partial:
         splits = list(_splits(file))
         for boxes in BOXES:
             (partial / boxes).mkdir(parents=True)
         (partial / CLASSIC_SPLITS_FILE).write_text(json.dumps(splits) + "\n", encoding="utf-8")
-        count = sum(_write_pictures(file, boxes, partial / boxes) for boxes in BOXES)
-    partial.rename(output)
-    return count
+        return sum(_write_pictures(file, boxes, partial / boxes) for boxes in BOXES)
 
 
 def _open(mat: Path) -> Any:
@@ -103,14 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--mat", required=True, type=Path, help="the file of the original release")
     parser.add_argument("--output", required=True, type=Path, help="folder to create")
-    options = parser.parse_args(arguments)
-    try:
+
+    def work(command: Command) -> None:
+        options = parser.parse_args(arguments)
         count = extract(options.mat, options.output)
-    except (DatasetError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    print(f"{count:,} pictures in {options.output}; load them as cuhk03={options.output}?split=1")
-    return 0
+        print(f"{count:,} pictures in {options.output}; load them as cuhk03={options.output}?split=1")
+
+    return run_command(parser.prog, work, after_stop="nothing was written")
 
 
 if __name__ == "__main__":

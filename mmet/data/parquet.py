@@ -32,6 +32,8 @@ from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
 from mmet.data.schema import DatasetError
+from mmet.folder_lock import locked_target
+from mmet.whole_files import clear_leftovers, sync, whole_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,11 @@ def save_parquet(
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     target = Path(folder)
+    with locked_target(target):
+        return _save(splits, target, rows_per_shard, shard_bytes)
+
+
+def _save(splits: Mapping[str, Dataset], target: Path, rows_per_shard: int | None, shard_bytes: int) -> list[Path]:
     if target.exists():
         raise FileExistsError(f"{target} exists; name a folder to be created")
     partial = target.with_name(target.name + ".partial")
@@ -106,8 +113,9 @@ def save_parquet(
     ]
     manifest = _begin(partial, _fingerprint(splits, plan))
     _write_shards(partial, manifest, splits, plan)
-    _sync_folder(partial / "data")
+    sync(partial / "data")
     partial.rename(target)
+    sync(target.parent)
     return [target / shard.file for shard in plan]
 
 
@@ -168,8 +176,7 @@ def _write_shards(
     manifest["shards"] = [entry for entry in manifest["shards"] if entry["file"] in {shard.file for shard in kept}]
     if kept:
         logger.info("%s: %d of %d shards are there already", partial, len(kept), len(plan))
-    for leftover in (partial / "data").glob("*.tmp"):
-        leftover.unlink()
+    clear_leftovers(partial / "data")
     with tqdm(total=sum(shard.stop - shard.start for shard in plan), unit="row", unit_scale=True, disable=None) as bar:
         bar.update(sum(shard.stop - shard.start for shard in kept))
         for shard in plan:
@@ -184,19 +191,16 @@ def _write_shards(
 def _write_shard(partial: Path, shard: _PlannedShard, dataset: Dataset, bar: tqdm) -> Shard:
     """One file, row group by row group, under a temporary name until it is on the disk."""
     path = partial / shard.file
-    temporary = path.with_name(path.name + ".tmp")
     schema = dataset.features.arrow_schema
-    with pq.ParquetWriter(temporary, schema, use_dictionary=["domain"], write_page_index=False) as writer:
-        for start in range(shard.start, shard.stop, _ROWS_PER_GROUP):
-            rows = range(start, min(start + _ROWS_PER_GROUP, shard.stop))
-            writer.write_table(_embedded(dataset, rows), row_group_size=_ROWS_PER_GROUP)
-            bar.update(len(rows))
-        if shard.start == shard.stop:
-            writer.write_table(schema.empty_table())
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    checksum = sha256_of(temporary)
-    temporary.replace(path)
+    with whole_file(path) as draft:
+        with pq.ParquetWriter(draft, schema, use_dictionary=["domain"], write_page_index=False) as writer:
+            for start in range(shard.start, shard.stop, _ROWS_PER_GROUP):
+                rows = range(start, min(start + _ROWS_PER_GROUP, shard.stop))
+                writer.write_table(_embedded(dataset, rows), row_group_size=_ROWS_PER_GROUP)
+                bar.update(len(rows))
+            if shard.start == shard.stop:
+                writer.write_table(schema.empty_table())
+        checksum = sha256_of(draft)
     return Shard(shard.file, shard.split, shard.stop - shard.start, path.stat().st_size, checksum)
 
 
@@ -214,24 +218,8 @@ def _embedded(dataset: Dataset, rows: range | None = None) -> pa.Table:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Under a temporary name first, so that a manifest is whole or the one before."""
-    temporary = folder / f".{MANIFEST}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / MANIFEST)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names of a folder's files on the disk, where the system can do that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        logger.debug("%s cannot be synchronised", folder)
-    finally:
-        os.close(descriptor)
+    """A manifest is whole or the one before."""
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -297,9 +285,7 @@ def verify_once(folder: str | Path) -> list[str]:
     if not problems and not is_known:
         with suppress(OSError):
             seal.parent.mkdir(parents=True, exist_ok=True)
-            temporary = seal.with_name(f"{seal.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(state), encoding="utf-8")
-            temporary.replace(seal)
+            write_whole(seal, json.dumps(state))
     return problems
 
 

@@ -19,9 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmet.argument_parser import OptionParser
+from mmet.command_line import run_command
 from mmet.data.data_argument import parse_data_argument
 from mmet.data.loading import load_reid_dataset
 from mmet.data.parquet import save_parquet, shards_of, verify_parquet
+from mmet.folder_lock import locked_target
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -51,18 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Convert, verify or both, and return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = build_parser()
+    return run_command(
+        parser.prog, lambda command: convert(parser, argv), after_stop="the same command goes on after the last file"
+    )
+
+
+def convert(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Parse the arguments, convert and verify; returns 1 where a file is not as it was written."""
     arguments = parser.parse_args(argv)
     if arguments.data is None and not arguments.verify:
         parser.error("name a dataset to convert, as name=folder, or --verify a folder that is there")
-    try:
-        if arguments.data is not None:
+    if arguments.data is not None:
+        with locked_target(arguments.output):
             _convert(arguments.data, arguments.output, parse_size(arguments.shard_size), not arguments.no_check)
-        if arguments.verify:
-            return _verify(arguments.output)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return _verify(arguments.output) if arguments.verify else 0
 
 
 def _convert(data: str, output: Path, shard_bytes: int, check_images: bool) -> None:

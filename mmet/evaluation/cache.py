@@ -15,7 +15,6 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -32,7 +31,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mmet import whole_files
 from mmet.evaluation.protocols import Items
+from mmet.whole_files import clear_leftovers, whole_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ class EmbeddingCache:
         self.key = _digest([description.encode()])
         self.folder = root / self.key
         check_writable(self.folder, "embeddings", "Choose another --cache_dir, or evaluate with --no_use_cache")
-        write_whole(self.folder / "identity.json", description.encode())
+        clear_leftovers(self.folder)
+        write_whole(self.folder / "identity.json", description)
 
     def load(self, count: int) -> list[Path]:
         """The shards that are whole and hold rows of a matrix of `count`; others are reported and removed."""
@@ -91,13 +93,12 @@ class EmbeddingCache:
     def write(self, positions: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
         """Save rows as one shard. Raises `OSError` when that fails; no half a file is left under a shard's name."""
         path = self.folder / f"rows-{positions.min():09d}.safetensors"  # no two shards share a row
-        temporary = path.with_suffix(".tmp")
         metadata = {"key": self.key, "checksum": _checksum(positions, embeddings)}
         try:
-            save_file({"positions": positions, "embeddings": embeddings}, temporary, metadata)
+            with whole_file(path) as draft:
+                save_file({"positions": positions, "embeddings": embeddings}, draft, metadata)
         except SafetensorError as error:  # a full disk, among others
-            raise OSError(f"cannot write {temporary}: {error}") from error
-        temporary.replace(path)
+            raise OSError(f"cannot write {path}: {error}") from error
 
 
 class ShardWriter:
@@ -209,21 +210,9 @@ def fingerprint_items(items: Items) -> str:
 def check_writable(folder: Path, content: str, advice: str) -> None:
     """Make a folder and write to it. Raises `ValueError`, which names the `content` and ends with `advice`."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        whole_files.check_writable(folder)
     except OSError as error:
         raise ValueError(f"cannot write {content} to {folder}: {error.strerror or error}. {advice}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, which no other process uses, and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _pictures(dataset: Dataset) -> Iterable[bytes]:

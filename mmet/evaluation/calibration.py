@@ -21,9 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmet.evaluation.cache import write_whole
 from mmet.evaluation.pairs import count_wrong_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
+from mmet.whole_files import write_whole
 
 CALIBRATION_FILE = "calibration.json"
 FORMAT = "mmet-calibration-1"
@@ -198,7 +198,7 @@ def save_calibrations(
         for (query, gallery), calibration in calibrations.items()
     ]
     content = json.dumps({"format": FORMAT, "weights": weights, "calibrations": entries}, indent=1) + "\n"
-    write_whole(path, content.encode())
+    write_whole(path, content)
 
 
 def read_calibrations(path: Path) -> tuple[dict[tuple[str, str], MatchCalibration], str]:

@@ -18,6 +18,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from configuration_mmet import MMETConfig
+from mmet.checkpoint_files import check_model
 from mmet.evaluation.cross_encoder import MatchingScorer
 from modeling_mmet import MMETForPreTraining, MMETForReID
 from processing_mmet import MMETProcessor
@@ -28,8 +29,12 @@ NAME_SEPARATOR = "="
 
 
 def check_checkpoint(name_or_path: str) -> None:
-    """Raise `ValueError` when a folder or Hub name holds no MMET model or no processor; weights are not read."""
+    """Raise `ValueError` when a folder or Hub name holds no MMET model or no processor, or damaged files.
+
+    Of weights in a folder, the headers are read.
+    """
     try:
+        check_model(name_or_path, MMETForReID)
         found, _ = PretrainedConfig.get_config_dict(name_or_path)
         if found.get("model_type") != MMETConfig.model_type:
             raise ValueError(
@@ -51,7 +56,7 @@ def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
         ValueError: no such checkpoint, or one without some of the encoders' weights.
     """
     try:
-        model, loading = MMETForReID.from_pretrained(name_or_path, output_loading_info=True)
+        model, loading = MMETForReID.from_pretrained(name_or_path, output_loading_info=True, use_safetensors=True)
         processor = MMETProcessor.from_pretrained(name_or_path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _cannot_load(name_or_path, error) from error
@@ -77,7 +82,9 @@ def load_matching_scorer(
         ValueError: no ITM head in the checkpoint.
     """
     try:
-        model, loading = MMETForPreTraining.from_pretrained(name_or_path, output_loading_info=True)
+        model, loading = MMETForPreTraining.from_pretrained(
+            name_or_path, output_loading_info=True, use_safetensors=True
+        )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _cannot_load(name_or_path, error) from error
     if any(name.startswith("itm_head.") for name in loading["missing_keys"]):

@@ -6,6 +6,7 @@ save_figure(figure, Path("outputs/eval/cmc.png"))
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from PIL import Image
 from mmet.data.schema import NAME_COLUMNS, NO_CAMERA
 from mmet.evaluation.protocols import Items
 from mmet.evaluation.search import SearchResult
+from mmet.whole_files import write_whole
 from processing_mmet import read_rgb
 
 if TYPE_CHECKING:  # results are saved with these figures
@@ -162,13 +164,15 @@ def plot_ranked_lists(rows: Sequence[Sequence[ListEntry]], labels: Sequence[str]
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=DPI)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a PNG, whole or not at all. Raises `OSError`."""
+    write_whole(path, figure_bytes(figure))
+
+
+def figure_bytes(figure: Figure) -> bytes:
+    """The content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
 
 
 def _panels(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from mmet.evaluation.bootstrap import BootstrapOptions, Interval, QueryValues, bootstrap_means
-from mmet.evaluation.figures import plot_cmc, plot_reliability, plot_roc, save_figure
+from mmet.evaluation.figures import figure_bytes, plot_cmc, plot_reliability, plot_roc
 from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.ranking import RankMetrics
 from mmet.evaluation.search import REPORTED_RANKS
 from mmet.evaluation.seeds import SeedValues
+from mmet.whole_files import write_all_whole
 
 HEADER = ("data", "query→gallery", "system", "mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery")
 NUM_TEXT_COLUMNS = 3
@@ -234,18 +235,18 @@ def save_report(report: EvaluationReport, output_dir: Path) -> list[str]:
     `reliability.png` into `output_dir`; existing ones are replaced. Returns the files' names.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n"
-    markdown = format_report(report)
-    _write_whole(output_dir / "results.json", lambda path: path.write_text(content, encoding="utf-8"))
-    _write_whole(output_dir / "results.md", lambda path: path.write_text(markdown, encoding="utf-8"))
+    contents: dict[str, str | bytes] = {
+        "results.json": json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n",
+        "results.md": format_report(report),
+    }
     figures = {"cmc.png": plot_cmc}
     if any("verification" in record.extras for record in report.results):
         figures["roc.png"] = plot_roc
     if any("calibration" in record.extras for record in report.results):
         figures["reliability.png"] = plot_reliability
-    for name, plot in figures.items():
-        save_figure(plot(report.results), output_dir / name)
-    return ["results.json", "results.md", *figures]
+    contents |= {name: figure_bytes(plot(report.results)) for name, plot in figures.items()}
+    write_all_whole({output_dir / name: content for name, content in contents.items()})
+    return list(contents)
 
 
 def format_report(report: EvaluationReport) -> str:
@@ -440,13 +441,3 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], num_text_columns: int)
         for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
     return f"| {' | '.join(padded)} |"
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then rename it, so that readers never see half a file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

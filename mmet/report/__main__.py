@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmet.argument_parser import OptionParser
+from mmet.command_line import run_command
 from mmet.data import parse_data_arguments
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, number_type
+from mmet.folder_lock import locked
 from mmet.report.builder import ReportRequest, build_report
-
-USER_ERROR_EXIT_CODE = 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,16 +59,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the report; returns the exit code, 2 for anything the user has to put right."""
     parser = build_parser()
+    return run_command(parser.prog, lambda command: report(parser, arguments), after_stop="the report is not complete")
+
+
+def report(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Parse the arguments, make the report and say where it is."""
     options = vars(parser.parse_args(arguments))
-    try:
-        for name in ("data", "training_data"):
-            (options[name],) = parse_data_arguments(options[name])
+    for name in ("data", "training_data"):
+        (options[name],) = parse_data_arguments(options[name])
+    with locked(options["output"]):
         index = build_report(ReportRequest(**options))
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
     print(f"{index} and {index.with_name('report.png')}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from configuration_mmet import MMETConfig
+from mmet.checkpoint_files import check_model
 from mmet.data import DataArgument, load_reid_dataset
 from mmet.data.synthetic import PROVENANCE_FILE, command_options
 from mmet.evaluation import ModelSystem, RetrievalTask, build_task
@@ -33,6 +34,7 @@ from mmet.report.inputs import (
 )
 from mmet.report.masks import MaskingComparison, compare_masking
 from mmet.report.page import Missing, ModelFacts, Page, headline, render_page
+from mmet.whole_files import write_all_whole
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -95,11 +97,10 @@ def build_report(request: ReportRequest) -> Path:
     """
     page = collect_page(request)
     request.output.mkdir(parents=True, exist_ok=True)
-    for name, draw in plan_figures(page).items():
-        write_whole(request.output / name, draw())
-    index = request.output / "index.html"
-    write_whole(index, render_page(page).encode("utf-8"))
-    return index
+    contents: dict[str, str | bytes] = {name: draw() for name, draw in plan_figures(page).items()}
+    contents["index.html"] = render_page(page)
+    write_all_whole({request.output / name: content for name, content in contents.items()})
+    return request.output / "index.html"
 
 
 def collect_page(request: ReportRequest) -> Page:
@@ -148,9 +149,10 @@ def check_paths(request: ReportRequest) -> None:
 
 
 def load_model(run: Path) -> tuple[MMETForReID, MMETProcessor]:
-    """The model and its processor. Raises `ValueError` when the folder holds none."""
+    """The model and its processor. Raises `ValueError` when the folder holds none that can be read."""
     try:
-        return MMETForReID.from_pretrained(run), MMETProcessor.from_pretrained(run)
+        check_model(str(run), MMETForReID)
+        return MMETForReID.from_pretrained(run, use_safetensors=True), MMETProcessor.from_pretrained(run)
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(f"--run: {run} holds no model with its processor: {first_line}") from error
@@ -299,13 +301,3 @@ def overview_subtitle(page: Page) -> str:
     """The headline, and what the pictures are where they are synthetic."""
     notice = " No real person is shown, and no figure is a result on a real data set." if page.is_synthetic else ""
     return headline(page) + notice
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside `path` and rename, so that nobody ever reads half a file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmet.data.synthetic import __main__ as synthetic_main
 from mmet.report.__main__ import main
-from mmet.report.builder import plan_figures, reproduction_commands, uniform_guesses, world_command, write_whole
+from mmet.report.builder import plan_figures, reproduction_commands, uniform_guesses, world_command
 from mmet.report.figures import smooth
 from mmet.report.inputs import read_evaluation, read_history
 from modeling_mmet import MMETForReID
@@ -155,12 +155,3 @@ def test_printed_report_command_parses_to_the_request(request_of, tmp_path, monk
     shown = [name.name for name in fields(request) if name.name not in ("data", "training_data")]
     assert all(getattr(seen[0], name) == getattr(request, name) for name in shown)
     assert list(seen[0].data) == list(request.data)
-
-
-def test_failed_write_keeps_the_old_file(tmp_path):
-    path = tmp_path / "index.html"
-    write_whole(path, b"old")
-    with pytest.raises(TypeError):
-        write_whole(path, None)
-    assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
-    assert path.read_bytes() == b"old"

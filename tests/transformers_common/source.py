@@ -49,11 +49,9 @@ def is_downloaded() -> bool:
 def download() -> None:
     """Download the source distribution with pip and keep its test modules."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
-            + ["--no-binary", "transformers", "--dest", folder, f"transformers=={transformers.__version__}"],
-            check=True,
-        )
+        options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-binary", "transformers", "--dest", folder]
+        requirement = f"transformers=={transformers.__version__}"
+        subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
         (archive,) = Path(folder).glob("transformers-*.tar.gz")
         unpacked = Path(folder) / "unpacked"
         with tarfile.open(archive) as tar:

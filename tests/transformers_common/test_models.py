@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from source import is_downloaded, load
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETMultimodalConfig, MMETTextConfig
@@ -19,7 +20,6 @@ from modeling_mmet import (
     MMETMultimodalModel,
     MMETTextModel,
 )
-from source import is_downloaded, load
 
 pytestmark = pytest.mark.common
 

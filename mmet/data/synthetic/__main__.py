@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmet.argument_parser import OptionParser
+from mmet.command_line import run_command
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.tables import CAPTION_FORMATS
 from mmet.data.synthetic.style import STYLES
@@ -96,16 +97,18 @@ def _add_traits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keypoints", action="store_true", help="add a file of keypoints for each picture (finegpr)")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the world that the command line asks for; bad arguments end with one line and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the world that the command line asks for; returns the exit code, 2 for bad arguments."""
     parser = build_parser()
+    return run_command(parser.prog, lambda command: draw(parser, arguments), after_stop="nothing was written")
+
+
+def draw(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Parse the arguments, write the world and say so."""
     options = vars(parser.parse_args(arguments))
-    try:
-        written = write_world(**options, show_progress=sys.stderr.isatty())
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    written = write_world(**options, show_progress=sys.stderr is not None and sys.stderr.isatty())
     print(f"{options['output']}: {'written' if written else 'already written'}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

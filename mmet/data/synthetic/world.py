@@ -9,11 +9,10 @@ says what it is, and lets the same request find it already done.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,8 @@ from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, 
 from mmet.data.synthetic.layouts.untidy import make_untidy
 from mmet.data.synthetic.renderer import check_size
 from mmet.data.synthetic.style import STYLES, TOLD_IF_SET, WorldStyle, plan_shots
+from mmet.folder_lock import locked_target
+from mmet.whole_files import whole_folder
 
 PROVENANCE_FILE = "SYNTHETIC.json"
 
@@ -125,16 +126,23 @@ def write_world(
     if num_workers < 1:
         raise ValueError(f"num_workers: expected at least 1, received {num_workers}")
     output = Path(output)
+    with locked_target(output):
+        return _write_unless_there(request, spec, output, num_workers, show_progress)
+
+
+def _write_unless_there(
+    request: WorldRequest, spec: Layout, output: Path, num_workers: int, show_progress: bool
+) -> bool:
     provenance = _provenance(request, spec)
     if _already_there(output, provenance):
         return False
-    with _whole_or_not_at_all(output) as root:
+    with whole_folder(output) as root:
         for folder in spec.folders:
             (root / folder).mkdir(parents=True)
         jobs = make_untidy(request, spec.plan(request))
         records = _write_jobs(request, jobs, root, num_workers, show_progress)
         spec.finish(request, records, root)
-        if shadow_files:
+        if request.shadow_files:
             _add_shadow_files(root)
         write_json(root / PROVENANCE_FILE, {**provenance, "files": _count_files(root)})
     return True
@@ -289,23 +297,6 @@ def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
     return True
 
 
-@contextmanager
-def _whole_or_not_at_all(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its place on success and vanishes on failure."""
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = output.parent / f".{output.name}.partial-{os.getpid()}"
-    draft.mkdir()
-    try:
-        yield draft
-        if output.exists():
-            output.rmdir()
-        draft.rename(output)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
 def _write_jobs(
     request: WorldRequest, jobs: Sequence[Job], root: Path, num_workers: int, show_progress: bool
 ) -> list[Record]:
@@ -320,9 +311,16 @@ def _write_jobs(
     )
     if num_workers == 1:
         return [record for records in progress(map(write, jobs)) for record in records]
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(num_workers) as pool:
         results = pool.map(write, jobs, chunksize=max(1, len(jobs) // (num_workers * 8)))
-        return [record for records in progress(results) for record in records]
+        try:
+            return [record for records in progress(results) for record in records]
+        except BaseException:  # a stop does not wait for the jobs that are left
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
 
 
 def _write_job(request: WorldRequest, root: Path, job: Job) -> list[Record]:

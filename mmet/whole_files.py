@@ -1,0 +1,211 @@
+"""Files and folders that are whole or not there: written under a temporary name, checked, and renamed.
+
+    write_whole(output / "results.json", text)                     # text, bytes, or several files at once
+    with whole_file(output / "rows.safetensors") as draft:         # what another library writes
+        save_file(tensors, draft)
+    with whole_folder(Path("data/world")) as draft:                # a folder that appears when it is complete
+        (draft / "a.txt").write_text("…")
+
+A draft is named `.<name>.partial-<process id>`. A full disk, an error or a kill leaves what was there before as it
+was; drafts of processes that are gone are removed by the next writer of the same name, and by `clear_leftovers`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+logger = logging.getLogger(__name__)
+
+_DRAFT = re.compile(r"\..+\.partial-([0-9]+)", flags=re.DOTALL)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """
+    Write one file, whole or not at all. Text becomes UTF-8; what UTF-8 cannot hold is written as `\\udcff`.
+
+    Raises:
+        OSError: it could not be written; the message names the file, and what was there is unchanged.
+    """
+    write_all_whole({path: content})
+
+
+def write_all_whole(contents: Mapping[Path, str | bytes]) -> None:
+    """Write several files that belong together: none takes its name before all are written. Raises `OSError`."""
+    drafts: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            with _named_errors(path):
+                drafts[path] = _draft_of(path)
+                _check_size(drafts[path], _write(drafts[path], content))
+                sync(drafts[path])
+        for path, draft in drafts.items():
+            with _named_errors(path):
+                draft.replace(path)
+        for folder in {path.parent for path in contents}:
+            sync(folder)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """
+    A draft to write to, which becomes `path` at the end of the block and is removed when the block raises.
+
+    Raises:
+        OSError: the draft is missing or unreadable at the end, or cannot be renamed.
+    """
+    draft = _draft_of(path)
+    try:
+        yield draft
+        with _named_errors(path):
+            check_readable(draft, path.suffix)
+            sync(draft)
+            draft.replace(path)
+            sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """
+    An empty folder beside `target` that takes its name at the end of the block and is removed when the block raises.
+
+    Raises:
+        OSError: `target` is there and not empty, or the folder cannot be made or renamed.
+    """
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft_of(target)
+    draft.mkdir()
+    try:
+        yield draft
+        if target.exists():
+            target.rmdir()
+        draft.rename(target)
+        sync(target.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and write to it, leaving nothing behind. Raises `OSError` where that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def check_folder(folder: Path) -> None:
+    """Read back what was written to a folder and put it on the disk. Raises `OSError` naming an unreadable file."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            check_readable(path, path.suffix)
+            sync(path)
+    sync(folder)
+
+
+def check_readable(path: Path, suffix: str) -> None:
+    """
+    Raise `OSError` for a file that is not there, and for JSON, safetensors or PyTorch files that are cut short.
+
+    Args:
+        path: the file.
+        suffix: what kind of file it is, such as `.json`; other kinds only have to be there.
+    """
+    if not path.is_file():
+        raise OSError(f"{path} is missing")
+    try:
+        if suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif suffix == ".safetensors":
+            with safe_open(path, framework="numpy"):  # compares the header's offsets with the file's size
+                pass
+        elif suffix in (".pt", ".pth"):
+            with zipfile.ZipFile(path):  # its directory is the last thing that is written
+                pass
+    except (ValueError, RecursionError, SafetensorError, zipfile.BadZipFile) as error:
+        raise OSError(f"{path} is damaged ({error})") from error
+
+
+def clear_leftovers(folder: Path, name: str | None = None) -> None:
+    """
+    Remove the drafts that killed processes left in a folder. Those of running processes stay.
+
+    Args:
+        folder: where to look; not below it.
+        name: whose drafts to remove; None for all.
+    """
+    prefix = None if name is None else f".{name}.partial-"
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        match = _DRAFT.fullmatch(path.name)
+        if match is None or (prefix is not None and not path.name.startswith(prefix)):
+            continue
+        if not is_running(int(match[1])):
+            logger.debug("removing %s, which a killed run left", path)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, on the disk. Raises `OSError` where writing fails late."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot do that for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _draft_of(path: Path) -> Path:
+    clear_leftovers(path.parent, path.name)
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def _write(path: Path, content: str | bytes) -> int:
+    """Write text or bytes; how many bytes there must be on the disk."""
+    if isinstance(content, bytes):
+        return path.write_bytes(content)
+    path.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
+    return len(content.encode("utf-8", "backslashreplace"))
+
+
+def _check_size(path: Path, expected: int) -> None:
+    received = path.stat().st_size
+    if received != expected:
+        raise OSError(f"expected {expected:,} bytes on the disk, received {received:,}")
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Say which file an error is about, and that nothing was lost."""
+    try:
+        yield
+    except OSError as error:
+        kept = "what was there before is unchanged" if path.exists() else "nothing is left of it"
+        raise OSError(f"{path} could not be written ({error.strerror or error}); {kept}") from error
