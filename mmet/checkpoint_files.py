@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,7 @@ from transformers import BertTokenizer, PreTrainedModel, TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import safe_globals
 
-from configuration_mmet import MMETConfig
+from configuration_mmet import MMETConfig, MMETTextConfig
 from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETProcessor
 
@@ -229,7 +229,7 @@ def check_processor(folder: Path, config: MMETConfig) -> None:
     with _said_of(folder, "holds a processor that cannot be loaded"):
         processor = MMETProcessor.from_pretrained(folder)
         size = len(processor.tokenizer)
-    known = config.text_config.vocab_size
+    known = cast(MMETTextConfig, config.text_config).vocab_size
     if size > known:
         raise ValueError(
             f"{folder}: expected a tokenizer of at most {known:,} words, as many as the model has embeddings, "
