@@ -395,8 +395,8 @@ class MMETConfig(PreTrainedConfig):
         _check_number("initializer_range", self.initializer_range, at_least=0)
         for value in self.codebook_image_mean:
             _check_number("codebook_image_mean", value)
-        if not all(math.isfinite(value) and value > 0 for value in self.codebook_image_std):
-            raise ValueError(f"codebook_image_std must be above 0; got {self.codebook_image_std}")
+        if not all(math.isfinite(value) and value > 0 for value in self.codebook_image_deviation):
+            raise ValueError(f"codebook_image_deviation must be above 0; got {self.codebook_image_std}")
 
     def validate_weights(self):
         """Loss weights are finite and not negative."""

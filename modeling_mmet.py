@@ -18,7 +18,6 @@ import functools
 import inspect
 import math
 import os
-import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,10 +30,9 @@ import transformers
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
@@ -46,7 +44,6 @@ from transformers.utils.output_capturing import capture_outputs
 
 try:
     from .configuration_mmet import (
-        DALLE_CODEBOOK,
         MMETConfig,
         MMETEncoderConfig,
         MMETImageConfig,
@@ -55,7 +52,6 @@ try:
     )
 except ImportError:
     from configuration_mmet import (
-        DALLE_CODEBOOK,
         MMETConfig,
         MMETEncoderConfig,
         MMETImageConfig,
@@ -956,37 +952,6 @@ class MMETImageModel(MMETPreTrainedModel):
         self.encoder = MMETTransformer(config)
         self.post_init()
 
-    @classmethod
-    def from_vit(
-        cls,
-        model_or_name: PreTrainedModel | str | os.PathLike,
-        image_size: int | tuple[int, int] | None = None,
-        patch_stride: int | None = None,
-        **kwargs,
-    ) -> "MMETImageModel":
-        """
-        The image encoder with the weights of a ViT (Dosovitskiy et al., 2021), in evaluation mode and the ViT's dtype.
-
-        A ViT is this encoder with `patch_stride` = `patch_size`: at its own geometry all hidden states are the same.
-        Its pooler and whatever head it has stay behind. A ViT without a [MASK] leaves ours as it was initialised.
-
-        Args:
-            model_or_name: transformers' `ViTModel` or a model with one in it (`ViTForImageClassification`, ...), or
-                the Hub name or local folder of one.
-            image_size: (height, width) to interpolate the position embeddings for; the ViT's own when not given.
-            patch_stride: The same for the distance of neighbouring patches, e.g. 12 for overlapping ones.
-            kwargs: To `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
-
-        Raises:
-            ValueError: for another kind of model, patches that are not square, or weights of unknown names or shapes.
-        """
-        vit = load_ancestor("vit", "ViTModel", model_or_name, kwargs).base_model
-        model = cls(convert_image_config(vit.config))
-        load_converted(model, vit, rename_weights(vit, r"pooler\."), may_keep=r"embeddings\.mask_token$")
-        if image_size is not None or patch_stride is not None:
-            model.resize_image(image_size if image_size is not None else model.config.image_size, patch_stride)
-        return model
-
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -1025,43 +990,6 @@ class MMETTextModel(MMETPreTrainedModel):
         self.embeddings = MMETTextEmbeddings(config)
         self.encoder = MMETTransformer(config)
         self.post_init()
-
-    @classmethod
-    def from_bert(cls, model_or_name: PreTrainedModel | str | os.PathLike, **kwargs) -> "MMETTextModel":
-        """
-        The text encoder started from BERT (Devlin et al., 2019), in evaluation mode and BERT's dtype.
-
-        A start for training, not BERT itself: BERT normalises after each residual sum, this encoder in front of each
-        sublayer, so the residual stream is never normalised here and the outputs differ. What carries over:
-
-        - Embeddings: exactly. The first segment's embedding is added to every position; other segments stay behind.
-        - Attention and MLP of every layer: exactly, as functions of their own input.
-        - Layer norms: each sublayer reads through the norm that it reads through in BERT. The norm after attention
-          becomes `mlp_norm` of the same layer, the norm after the MLP `attention_norm` of the next layer, that of the
-          last layer `final_norm`. (By its place in the layer instead, attention would get the scales that BERT
-          learned for its MLP.) Up to the scale of the residual, which BERT has normalised and this encoder has not,
-          every sublayer then sees what it saw in BERT; the first MLP sees it but for the next item.
-        - The first `attention_norm` has no counterpart, for BERT's first attention reads the embeddings as their norm
-          leaves them, z * weight + bias. Ours would normalise them again; so it gets the uniform scale and shift that
-          undo this for z of independent entries: sqrt(mean(weight^2) + var(bias)) and mean(bias).
-
-        BERT's pooler and whatever head it has stay behind.
-
-        Args:
-            model_or_name: transformers' `BertModel` or a model with one in it (`BertForMaskedLM`, ...), or the Hub
-                name or local folder of one.
-            kwargs: To `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
-
-        Raises:
-            ValueError: for another kind of model, a decoder, or weights of unknown names or shapes.
-        """
-        bert = load_ancestor("bert", "BertModel", model_or_name, kwargs).base_model
-        if bert.config.is_decoder:
-            raise ValueError("expected a BERT encoder, received a decoder (is_decoder=True): its attention is causal")
-        model = cls(convert_text_config(bert.config))
-        weights = rename_weights(bert, r"pooler\.")
-        load_converted(model, bert, norms_in_front(weights, bert.config.num_hidden_layers))
-        return model
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -1142,54 +1070,6 @@ class MMETCompositeModel(MMETPreTrainedModel):
     """What the models of a whole [`MMETConfig`] have in common: where they start from and the word embeddings."""
 
     config: MMETConfig
-
-    @classmethod
-    def from_flava(cls, model_or_name: PreTrainedModel | str | os.PathLike, **kwargs) -> "MMETCompositeModel":
-        """
-        FLAVA's encoders and projections as an MMET: the same hidden states, features and temperature.
-
-        `patch_stride` is FLAVA's `patch_size`; `resize_image` fits the model to person crops and overlapping patches.
-        The model comes in evaluation mode and FLAVA's dtype. What stays behind is `_DROPPED_OF_FLAVA`; a FLAVA
-        without a [MASK] leaves ours as it was initialised.
-
-        [`MMETForPreTraining`] also gets the heads of L_MIM, L_MLM, L_MMM and L_ITM and FLAVA's loss weights; the
-        heads of a `FlavaModel`, which has none, are initialised freshly; so is always the identity head (without
-        classifier). Its image codebook is FLAVA's own (`codebook_type="dalle"`) with the weights that a
-        `FlavaForPreTraining` holds; without them `image_codebook.load` them before L_MIM and L_MMM. A FLAVA trained on
-        codes of another number than its codebook's gets a k-means codebook of that number, which is to be fitted.
-        Text heads are not tied to the word embeddings, as FLAVA's are not.
-
-        Args:
-            model_or_name: transformers' `FlavaModel` or `FlavaForPreTraining`, or the Hub name or local folder of one.
-            kwargs: To `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
-
-        Raises:
-            ValueError: for another kind of model, a FLAVA that MMET cannot express (no multimodal class token, patches
-                that are not square; for heads, another activation or epsilon than the multimodal encoder's), or
-                weights of unknown names or shapes.
-        """
-        return convert_flava(cls, model_or_name, kwargs)
-
-    @classmethod
-    def from_encoders(
-        cls,
-        image_model: MMETImageModel,
-        text_model: MMETTextModel,
-        multimodal_config: MMETMultimodalConfig | dict | None = None,
-        **config_kwargs,
-    ) -> "MMETCompositeModel":
-        """
-        A model with copies of two encoders, say of `from_vit` and `from_bert`; everything else is initialised freshly.
-
-        Args:
-            image_model, text_model: Encoders of one dtype.
-            multimodal_config: Of the new multimodal encoder; the image encoder's depth and width when not given.
-            config_kwargs: To [`MMETConfig`] (`projection_dim`, `num_identities`, ...).
-
-        Raises:
-            ValueError: when the encoders differ in dtype.
-        """
-        return combine_encoders(cls, image_model, text_model, multimodal_config, config_kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.base_model.text_model.get_input_embeddings()
@@ -2613,284 +2493,6 @@ class MMETForReID(MMETCompositeModel):
             **kwargs,
         )
         return {"image_output": image_output, "text_output": text_output, "multimodal_output": fused}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Conversions
-# ---------------------------------------------------------------------------------------------------------------------
-
-_RENAMED_WEIGHTS = (
-    (r"(^|\.)(?:encoder\.layer|layers)\.(\d+)\.", r"\1encoder.layers.\2."),
-    (r"\.attention\.(?:(?:attention|self)\.)?([qkv])(?:uery|ey|alue|_proj)\.", r".attention.\1."),
-    (r"\.attention\.(?:output\.dense|o_proj)\.", r".attention.out_proj."),
-    (r"\.intermediate\.dense\.", r".mlp.fc1."),
-    (r"(\.layers\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
-    (r"\.layernorm_before\.", r".attention_norm."),
-    (r"\.layernorm_after\.", r".mlp_norm."),
-    (r"(^|\.)layernorm\.", r"\1encoder.final_norm."),
-    (r"\.patch_embeddings\.projection\.", r".patch_embeddings."),
-    (r"embeddings\.word_embeddings\.", r"embeddings.token_embedding."),
-    (r"(embeddings|transform)\.LayerNorm\.", r"\1.layer_norm."),
-    (r"_to_mm_projection\.", r"_to_multimodal."),
-    (r"^(mlm|mmm_text)_head\.decoder\.bias$", r"\1_head.bias"),
-    (r"^itm_head\.pooler\.dense\.", r"itm_head.dense."),
-    (r"^itm_head\.seq_relationship\.", r"itm_head.classifier."),
-)
-"""Patterns of weights of ViT, BERT and FLAVA and what they are called here, applied in this order."""
-
-_DROPPED_OF_FLAVA = r"(\w+_model\.pooler\.|(mim|mlm|mmm_image|mmm_text)_head\.bias$)"
-"""
-What FLAVA has and MMET does not: poolers that no loss reads and a second name of the decoders' biases. Of the token
-types `fuse_text_positions` keeps the first alone.
-"""
-
-_FLAVA_CODEBOOK = r"image_codebook\."
-
-_FLAVA_HEADS = r"(mim|mlm|mmm_image|mmm_text|itm)_head\."
-
-_NOT_IN_FLAVA = r"(mmet\.)?image_model\.embeddings\.mask_token$|identity_head\.|image_codebook\."
-"""What MMET has and FLAVA lacks (the mask token: may lack)."""
-
-
-def load_ancestor(
-    model_type: str, base_class: str, model_or_name: PreTrainedModel | str | os.PathLike, kwargs: dict
-) -> PreTrainedModel:
-    """
-    The transformers model that was given or named; a checkpoint is loaded as the class that its configuration names.
-
-    Raises:
-        ValueError: unless its model type is `model_type`, or when `kwargs` come with a model already loaded.
-    """
-    if isinstance(model_or_name, (str, os.PathLike)):
-        stored, _ = PreTrainedConfig.get_config_dict(model_or_name, **kwargs)
-        _check_model_type(model_type, stored.get("model_type"), model_or_name)
-        architecture, *_ = stored.get("architectures") or [base_class]
-        return getattr(transformers, architecture, getattr(transformers, base_class)).from_pretrained(
-            model_or_name, **kwargs
-        )
-    if kwargs:
-        raise ValueError(f"{sorted(kwargs)} are for from_pretrained, but the model is loaded already")
-    config = getattr(model_or_name, "config", None)
-    _check_model_type(model_type, getattr(config, "model_type", None), type(model_or_name).__name__)
-    return model_or_name
-
-
-def _check_model_type(expected: str, received: str | None, source: str | os.PathLike):
-    if received != expected:
-        raise ValueError(f"expected a model of type {expected!r}, received {source!s} of type {received!r}")
-
-
-def convert_encoder_config(config: PreTrainedConfig) -> dict:
-    """What the configurations of ViT, BERT and FLAVA's encoders call as [`MMETEncoderConfig`] does."""
-    own = ("position_initializer_range", "class_token_initializer_range")
-    return {name: getattr(config, name) for name in MMETEncoderConfig.__annotations__ if name not in own}
-
-
-def convert_image_config(config: PreTrainedConfig) -> MMETImageConfig:
-    """Geometry and width of a ViT or of FLAVA's image encoder; `ValueError` where patches are not square."""
-    sides = {config.patch_size} if isinstance(config.patch_size, int) else set(config.patch_size)
-    if len(sides) != 1:
-        raise ValueError(f"expected square patches, received patch_size={config.patch_size}")
-    side = sides.pop()
-    return MMETImageConfig(
-        image_size=config.image_size,
-        patch_size=side,
-        patch_stride=side,
-        num_channels=config.num_channels,
-        **convert_encoder_config(config),
-    )
-
-
-def convert_text_config(config: PreTrainedConfig) -> MMETTextConfig:
-    """Vocabulary, length and width of BERT or of FLAVA's text encoder."""
-    return MMETTextConfig(
-        vocab_size=config.vocab_size,
-        max_position_embeddings=config.max_position_embeddings,
-        pad_token_id=config.pad_token_id,
-        **convert_encoder_config(config),
-    )
-
-
-def convert_flava_config(config: PreTrainedConfig) -> MMETConfig:
-    """FLAVA's configuration as MMET's; raises `ValueError` where the multimodal encoder has no class token."""
-    if not config.multimodal_config.use_cls_token:
-        raise ValueError("expected a FLAVA with a multimodal class token, received use_cls_token=False")
-    image_config = convert_image_config(config.image_config)
-    codebook = {name: getattr(config.image_codebook_config, name) for name in DALLE_CODEBOOK}
-    # FLAVA may be trained on codes from elsewhere; then its own codebook has nothing to do with its heads.
-    has_codes = codebook["vocab_size"] == config.image_config.vocab_size
-    reads_images = codebook["input_channels"] == image_config.num_channels == len(OPENAI_CLIP_MEAN)
-    shared = ("projection_dim", "logit_scale_init_value", "initializer_range", "mim_weight", "mlm_weight")
-    shared += ("mmm_image_weight", "mmm_text_weight", "itm_weight", "global_contrastive_weight")
-    return MMETConfig(
-        image_config=image_config,
-        text_config=convert_text_config(config.text_config),
-        multimodal_config=MMETMultimodalConfig(**convert_encoder_config(config.multimodal_config)),
-        codebook_type="dalle" if has_codes and reads_images else "kmeans",
-        codebook_size=config.image_config.vocab_size,
-        codebook_cell=largest_codebook_cell(image_config),
-        codebook_config=codebook if has_codes and reads_images else None,
-        codebook_image_mean=OPENAI_CLIP_MEAN,  # what FLAVA's image processor normalises with
-        codebook_image_deviation=OPENAI_CLIP_STD,
-        num_identities=0,
-        tie_word_embeddings=False,
-        **{name: getattr(config, name) for name in shared},
-    )
-
-
-def largest_codebook_cell(config: MMETImageConfig) -> int:
-    """The largest `codebook_cell` up to the default of 4 pixels that patches and steps are made of."""
-    return max(cell for cell in (1, 2, 3, 4) if config.patch_size % cell == config.patch_stride % cell == 0)
-
-
-def rename_weights(model: PreTrainedModel, dropped: str) -> dict[str, torch.Tensor]:
-    """Weights of a ViT, BERT or FLAVA under the names of MMET, without those whose name starts as `dropped`."""
-    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    renamed = {}
-    for name, weight in model.state_dict().items():
-        name = name.removeprefix(prefix)
-        if re.match(dropped, name):
-            continue
-        for pattern, replacement in _RENAMED_WEIGHTS:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = weight.reshape(1) if name == "logit_scale" else weight  # a scalar in FLAVA
-    return fuse_text_positions(fuse_queries_keys_values(renamed))
-
-
-def fuse_queries_keys_values(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Join `attention.q`, `.k` and `.v` to `attention.qkv_proj`; projections without a bias get one of zeros."""
-    fused = {name: weight for name, weight in weights.items() if not re.search(r"\.attention\.[qkv]\.", name)}
-    for name in weights:
-        if not name.endswith(".attention.q.weight"):
-            continue
-        attention = name.removesuffix("q.weight")
-        parts = [weights[f"{attention}{part}.weight"] for part in "qkv"]
-        biases = [weights.get(f"{attention}{part}.bias", parts[0].new_zeros(len(parts[0]))) for part in "qkv"]
-        fused[f"{attention}qkv_proj.weight"], fused[f"{attention}qkv_proj.bias"] = torch.cat(parts), torch.cat(biases)
-    return fused
-
-
-def fuse_text_positions(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Add the embedding of the first segment to every text position: a caption is one segment."""
-    types = {name: weight for name, weight in weights.items() if name.endswith("token_type_embeddings.weight")}
-    fused = {name: weight for name, weight in weights.items() if name not in types}
-    for name, token_types in types.items():
-        positions = name.replace("token_type_embeddings.weight", "position_embeddings")
-        fused[positions] = (fused.pop(f"{positions}.weight") + token_types[0]).unsqueeze(0)
-    return fused
-
-
-def norms_in_front(weights: dict[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
-    """BERT's layer norms, which stand behind sublayers, moved in front of what reads them ([`from_bert`] says how)."""
-    moved = {}
-    for name, weight in weights.items():
-        if match := re.fullmatch(r"encoder\.layers\.(\d+)\.(attention\.)?output\.LayerNorm\.(\w+)", name):
-            layer, after_attention, kind = int(match[1]), match[2], match[3]
-            if after_attention:
-                name = f"encoder.layers.{layer}.mlp_norm.{kind}"
-            elif layer + 1 < num_layers:
-                name = f"encoder.layers.{layer + 1}.attention_norm.{kind}"
-            else:
-                name = f"encoder.final_norm.{kind}"
-        moved[name] = weight
-    scale, shift = (weights[f"embeddings.layer_norm.{kind}"].float() for kind in ("weight", "bias"))
-    spread = (scale.square().mean() + shift.var(correction=0)).sqrt()
-    moved["encoder.layers.0.attention_norm.weight"] = spread.expand_as(scale)
-    moved["encoder.layers.0.attention_norm.bias"] = shift.mean().expand_as(shift)
-    return moved
-
-
-def load_converted(
-    model: MMETPreTrainedModel, source: PreTrainedModel, weights: dict[str, torch.Tensor], may_keep: str = r"(?!)"
-):
-    """
-    Copy converted weights into `model`, which takes on the device and dtype of `source` and leaves training mode.
-
-    Raises:
-        ValueError: when a weight has no place or another shape here, or a place gets none, unless its name starts as
-            `may_keep`: such parts keep their initialisation.
-    """
-    model.to(device=source.device, dtype=source.dtype).eval()
-    places = model.state_dict()
-    unknown = sorted(weights.keys() - places.keys())
-    missing = sorted(name for name in places.keys() - weights.keys() if not re.match(may_keep, name))
-    shapes = [
-        f"{name} {tuple(weight.shape)} instead of {tuple(places[name].shape)}"
-        for name, weight in weights.items()
-        if name in places and weight.shape != places[name].shape
-    ]
-    if unknown or missing or shapes:
-        raise ValueError(
-            f"{type(source).__name__} cannot become {type(model).__name__}: "
-            f"weights without a place {unknown}, places without a weight {missing}, other shapes {shapes}"
-        )
-    model.load_state_dict(weights, strict=False)
-
-
-def convert_flava(
-    model_class: type[MMETPreTrainedModel], model_or_name: PreTrainedModel | str | os.PathLike, kwargs: dict
-) -> MMETPreTrainedModel:
-    """[`MMETCompositeModel.from_flava`]."""
-    flava = load_ancestor("flava", "FlavaModel", model_or_name, kwargs)
-    model = model_class(convert_flava_config(flava.config))
-    weights = rename_weights(flava, _DROPPED_OF_FLAVA)
-    codebook = {name: weights.pop(name) for name in list(weights) if re.match(_FLAVA_CODEBOOK, name)}
-    heads = {name: weight for name, weight in weights.items() if re.match(_FLAVA_HEADS, name)}
-    base_prefix = "" if model.base_model is model else "mmet."
-    converted = {f"{base_prefix}{name}": weight for name, weight in weights.items() if name not in heads}
-    may_keep = _NOT_IN_FLAVA
-    if isinstance(model, MMETForPreTraining) and heads:
-        check_flava_heads(flava.config)
-        converted |= heads
-    else:
-        may_keep += f"|{_FLAVA_HEADS}"
-    if isinstance(getattr(model, "image_codebook", None), MMETDalleCodebook):
-        converted |= codebook
-    load_converted(model, flava, converted, may_keep)
-    return model
-
-
-def check_flava_heads(config: PreTrainedConfig):
-    """
-    Raise `ValueError` unless FLAVA's L_MMM heads use the activation and epsilon of its multimodal encoder, as ours do.
-
-    FLAVA builds them from the configurations of the image and the text encoder.
-    """
-    for part in ("image_config", "text_config"):
-        for name in ("hidden_act", "layer_norm_eps"):
-            own, expected = getattr(getattr(config, part), name), getattr(config.multimodal_config, name)
-            if own != expected:
-                raise ValueError(
-                    f"expected heads with the multimodal encoder's {name}={expected!r}, received {own!r} of {part}; "
-                    "MMETModel.from_flava takes the encoders alone"
-                )
-
-
-def combine_encoders(
-    model_class: type[MMETPreTrainedModel],
-    image_model: MMETImageModel,
-    text_model: MMETTextModel,
-    multimodal_config: MMETMultimodalConfig | dict | None,
-    config_kwargs: dict,
-) -> MMETPreTrainedModel:
-    """[`MMETCompositeModel.from_encoders`]."""
-    if image_model.dtype != text_model.dtype:
-        raise ValueError(f"expected encoders of one dtype, received {image_model.dtype} and {text_model.dtype}")
-    if multimodal_config is None:
-        multimodal_config = MMETMultimodalConfig(
-            **{name: getattr(image_model.config, name) for name in MMETEncoderConfig.__annotations__}
-        )
-    config_kwargs = {"codebook_cell": largest_codebook_cell(image_model.config), **config_kwargs}
-    config = MMETConfig(
-        image_config=image_model.config.to_dict(),
-        text_config=text_model.config.to_dict(),
-        multimodal_config=copy.deepcopy(multimodal_config),
-        **config_kwargs,
-    )
-    model = model_class(config).to(device=image_model.device, dtype=image_model.dtype).eval()
-    model.base_model.image_model.load_state_dict(image_model.state_dict())
-    model.base_model.text_model.load_state_dict(text_model.state_dict())
-    return model
 
 
 @torch.no_grad()

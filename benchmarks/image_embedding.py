@@ -27,7 +27,8 @@ from transformers import ViTConfig, ViTModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configuration_mmet import MMETConfig
-from modeling_mmet import MMETForReID, MMETImageModel
+from mmet.conversion import from_vit
+from modeling_mmet import MMETForReID
 
 IMAGE_SIZE = (256, 128)
 TINY_TEXT = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "num_hidden_layers": 1}
@@ -51,7 +52,7 @@ def build_vit(arguments: argparse.Namespace) -> ViTModel:
 
 def build_mmet(arguments: argparse.Namespace, vit: ViTModel, pooling: str, stride: int) -> MMETForReID:
     """MMET with the ViT's weights in its image encoder."""
-    image_model = MMETImageModel.from_vit(vit, patch_stride=stride)
+    image_model = from_vit(vit, patch_stride=stride)
     config = MMETConfig(
         image_config=image_model.config.to_dict(),
         text_config=TINY_TEXT,

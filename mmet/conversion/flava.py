@@ -151,7 +151,7 @@ def config_of(config: PreTrainedConfig) -> MMETConfig:
         codebook_cell=largest_codebook_cell(image_config),
         codebook_config=codebook if has_codes and reads_images else None,
         codebook_image_mean=OPENAI_CLIP_MEAN,  # what FLAVA's image processor normalises with
-        codebook_image_std=OPENAI_CLIP_STD,
+        codebook_image_deviation=OPENAI_CLIP_STD,
         num_identities=0,
         tie_word_embeddings=False,
         **{name: getattr(config, name) for name in shared},
