@@ -17,7 +17,8 @@ from typing import Any, cast
 from accelerate import Accelerator
 from accelerate.utils import parse_flag_from_env
 
-from mmet.command_line import ArgumentParser, Command, run_command, show_results
+from mmet.argument_parser import ArgumentParser
+from mmet.command_line import Command, run_command, show_results
 from mmet.data import DataArgument, distinct_labels, load_reid_dataset, name_sources, parse_data_argument
 from mmet.distributed import compute_on_all, compute_once, wait_for_processes
 from mmet.evaluation import (
