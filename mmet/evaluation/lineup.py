@@ -3,8 +3,8 @@
     lineup = Lineup.of("outputs/run", baselines=["chance"], backbones=["google/siglip-base-patch16-224"])
     for system in lineup.systems(): ...
 
-Every folder and Hub name is checked at once, in milliseconds, so that a misspelt one is reported before hours of
-embedding. Weights are read when a system's turn comes; only the first model stays.
+Every folder and Hub name is checked at once, and every backbone tried on two pictures, so that a misspelt or unfit one
+is reported before hours of embedding. Other weights are read when a system's turn comes; only the first model stays.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from transformers import AutoConfig
 
 from configuration_mmet import MMETConfig
 from mmet.evaluation.backbones import load_backbone
@@ -80,7 +78,7 @@ class Lineup:
         for checkpoint in dict.fromkeys([source, *names[1].values(), *names[2].values()]):
             check_checkpoint(checkpoint)
         for backbone in names[0].values():
-            _check_backbone(backbone)
+            load_backbone(backbone)  # tries it, and is let go
         return cls(source, baselines, backbones=names[0], compared=names[1], seeds=names[2], **settings)
 
     @property
@@ -121,10 +119,3 @@ class Lineup:
         processor = MMETProcessor.from_pretrained(self.source)
         fresh = untrained_model(MMETForReID, config, seed=self.seed)
         return ModelSystem(fresh, processor, **{**self.options, "name": "untrained"})
-
-
-def _check_backbone(name_or_path: str) -> None:
-    try:
-        AutoConfig.from_pretrained(name_or_path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"cannot load a backbone with its processor from {name_or_path!r}: {error}") from error

@@ -305,7 +305,7 @@ def test_rank_metrics__rejects_what_does_not_fit(arguments, message):
 
 
 def test_rank_metrics__rejects_max_rank_and_rank_out_of_range():
-    with pytest.raises(ValueError, match="max_rank of at least 1"):
+    with pytest.raises(ValueError, match="max_rank: expected a whole number of at least 1, received 0"):
         rank_metrics(np.eye(2), np.eye(2), [0, 1], [0, 1], max_rank=0)
     metrics = rank_metrics(np.eye(2), np.eye(2), [0, 1], [0, 1], max_rank=5)
     for k in (0, 6):
@@ -329,5 +329,5 @@ def test_rank_metrics__memory_does_not_grow_with_queries_times_gallery():
 
 @pytest.mark.parametrize("option", [{"ap": "area"}, {"denominator": "most"}])
 def test_rank_metrics__rejects_unknown_options(option):
-    with pytest.raises(ValueError, match=f"expected {next(iter(option))}"):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}: expected one of"):
         rank_metrics(np.eye(2), np.eye(2), [0, 1], [0, 1], **option)

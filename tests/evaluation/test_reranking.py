@@ -211,10 +211,10 @@ def test_reranked_metrics__improve_on_plain_ranking_of_persons_in_clusters():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"k1": 0}, "k1 of at least 1, received 0"),
-        ({"k2": 0}, "k2 of at least 1, received 0"),
-        ({"lambda_value": 1.5}, "lambda_value from 0 to 1, received 1.5"),
-        ({"metric": "manhattan"}, "metric out of euclidean, cosine, received 'manhattan'"),
+        ({"k1": 0}, "k1: .*at least 1, received 0"),
+        ({"k2": 0}, "k2: .*at least 1, received 0"),
+        ({"lambda_value": 1.5}, "lambda_value: .*at most 1, received 1.5"),
+        ({"metric": "manhattan"}, "metric: expected one of euclidean, cosine; received 'manhattan'"),
     ],
 )
 def test_k_reciprocal_rerank__parameters_out_of_range(changes, message):
