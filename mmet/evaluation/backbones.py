@@ -149,7 +149,7 @@ def load_backbone(name_or_path: str, **options: Any) -> BackboneSystem:
 
     A model with image and text features embeds by those. Any other embeds pictures by its pooled output where the
     checkpoint has the pooler's weights or the pooler has none; else by the first token of a sequence, or the mean over
-    a feature map. Of FLAVA's features it is the class token's; a masked autoencoder (`mask_ratio`) sees whole pictures.
+    a feature map. Of FLAVA's features it is the class token's; a masked autoencoder (`mask_ratio`) sees all patches.
     The system is tried once (`BackboneSystem.try_out`).
 
     Args:
@@ -185,8 +185,12 @@ def load_backbone(name_or_path: str, **options: Any) -> BackboneSystem:
 
 
 def _accepted(function: Callable[..., Any], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those of `inputs` that a function has parameters for; tokenizers give more than some models read."""
-    return {name: value for name, value in inputs.items() if name in inspect.signature(function).parameters}
+    """Those of `inputs` that a function has parameters for, all where it names none of them.
+
+    Tokenizers give more than some models read.
+    """
+    named = {name: value for name, value in inputs.items() if name in inspect.signature(function).parameters}
+    return named or dict(inputs)
 
 
 def _features(output: Any) -> torch.Tensor:

@@ -49,7 +49,10 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Turns a raw batch into a model's tensors, all that the processor gives. A class, not a closure, so that worker processes can be sent one."""
+    """Turns a raw batch into a model's tensors, all that the processor gives.
+
+    A class, not a closure, so that worker processes can be sent one.
+    """
 
     processor: Callable[..., Any]
 

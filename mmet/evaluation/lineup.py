@@ -16,6 +16,7 @@ from typing import Any
 from configuration_mmet import MMETConfig
 from mmet.evaluation.backbones import load_backbone
 from mmet.evaluation.baselines import ChanceSystem, ColorHistogramSystem, ModelSystem, System, untrained_model
+from mmet.evaluation.cache import fingerprint_weights
 from mmet.evaluation.checkpoints import check_checkpoint, load_embedder, load_matching_scorer, name_systems
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
@@ -91,6 +92,24 @@ class Lineup:
         if self._model is None:
             self._model = self._load(MODEL, self.source)
         return self._model
+
+    def check_seeds(self) -> None:
+        """Refuse models of several training seeds of which two are one model.
+
+        Raises:
+            ValueError: rows of the first model and of `seeds` with the same weights; a deviation over them would be
+                too small.
+        """
+        rows: dict[str, str] = {}
+        for row, source in ({MODEL: self.source, **self.seeds} if self.seeds else {}).items():
+            embedder = self.model().model if row == MODEL else load_embedder(source)[0]
+            weights = fingerprint_weights(embedder)
+            if weights in rows:
+                raise ValueError(
+                    f"--seeds: expected models trained with different seeds, received the very weights of "
+                    f"{rows[weights]!r} again as {row!r} ({source}); leave it out"
+                )
+            rows[weights] = row
 
     def systems(self) -> Iterator[System]:
         """All systems in the order of the table's rows, each loaded when it is asked for."""
