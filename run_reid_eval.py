@@ -31,9 +31,7 @@ from mmet.evaluation import (
     System,
     compare_systems,
     evaluate_systems,
-    format_comparisons,
-    format_intervals,
-    format_table,
+    format_console,
     prepare_tasks,
     save_report,
     summarize_seeds,
@@ -254,6 +252,7 @@ def evaluate(args: EvaluationArguments, accelerator: Accelerator) -> None:
         logging.getLogger("mmet").setLevel(logging.WARNING)  # what all processes do alike is told once
         logging.getLogger("mmet.data").setLevel(logging.ERROR)  # they read the same folders
     lineup = compute_on_all(lambda: prepare_lineup(args, accelerator))
+    compute_on_all(lineup.check_seeds)
     data = compute_on_all(lambda: load_all_data(args))
     analyses = prepare_analyses(args, lineup)
     records: list[ResultRecord] = []
@@ -263,8 +262,7 @@ def evaluate(args: EvaluationArguments, accelerator: Accelerator) -> None:
         records = order_rows(records, data)
         report = make_report(args, records, lineup)
         names = save_report(report, Path(args.output_dir))
-        tables = format_table(records), format_intervals(records), format_comparisons(report.comparisons)
-        show_results("\n".join(filter(None, tables)), f"Saved to {args.output_dir}: {', '.join(names)}")
+        show_results(format_console(report), f"Saved to {args.output_dir}: {', '.join(names)}")
 
 
 def prepare_lineup(args: EvaluationArguments, accelerator: Accelerator) -> Lineup:

@@ -8,15 +8,19 @@ What a model calls its embedding differs; which one is taken is written down in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
 
 from mmet.evaluation.baselines import ModelSystem
+from mmet.evaluation.embedding import ModelInputs, RawBatch
 from mmet.evaluation.protocols import Modality
 
 
@@ -39,18 +43,18 @@ class VisionBackbone(torch.nn.Module):
     def config(self) -> Any:
         return self.model.config
 
-    def forward(self, pixel_values: torch.Tensor) -> Embedded:
-        """Embeddings `(B, D)` of pictures `(B, 3, H, W)`."""
-        output = self.model(pixel_values=pixel_values)
+    def forward(self, **inputs: torch.Tensor) -> Embedded:
+        """Embeddings `(B, D)` of what an image processor makes of pictures: `pixel_values` and whatever else."""
+        output = self.model(**_accepted(self.model.forward, inputs))
         pooled = getattr(output, "pooler_output", None)
         if self.has_pooler and pooled is not None:
-            return Embedded(pooled.flatten(1))
+            return Embedded(pooled[..., 0, 0] if pooled.shape[2:] == (1, 1) else pooled)
         states = output.last_hidden_state
         return Embedded(states.mean(dim=(2, 3)) if states.ndim == 4 else states[:, 0])
 
 
 class DualEncoder(torch.nn.Module):
-    """A model with `get_image_features` and `get_text_features`, such as CLIP and SigLIP."""
+    """A model with `get_image_features` and `get_text_features`, such as CLIP, SigLIP and FLAVA."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -60,17 +64,13 @@ class DualEncoder(torch.nn.Module):
     def config(self) -> Any:
         return self.model.config
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-    ) -> Embedded:
-        """Embeddings `(B, D)` of pictures or of sentences."""
-        if pixel_values is not None:
-            return Embedded(_features(self.model.get_image_features(pixel_values=pixel_values)))
-        words = {"input_ids": input_ids} | ({} if attention_mask is None else {"attention_mask": attention_mask})
-        return Embedded(_features(self.model.get_text_features(**words)))
+    def forward(self, **inputs: torch.Tensor) -> Embedded:
+        """Embeddings `(B, D)` of what a processor makes of pictures or of sentences."""
+        encode = self.model.get_text_features if "input_ids" in inputs else self.model.get_image_features
+        features = _features(encode(**_accepted(encode, inputs)))
+        if self.config.model_type == "flava":  # (B, N, D), of which its contrastive loss reads the class token
+            features = features[:, 0]
+        return Embedded(features)
 
 
 @dataclass(frozen=True)
@@ -113,37 +113,84 @@ class BackboneSystem(ModelSystem):
     def supports(self, query: Modality, gallery: Modality) -> bool:
         return {query, gallery} <= self.modalities
 
+    def try_out(self) -> None:
+        """Embed two pictures twice, and two sentences where they are read.
+
+        Raises:
+            ValueError: not one finite vector an item, or others the second time; the message names the system.
+        """
+        noise = np.random.default_rng(0).integers(0, 256, (2, 96, 48, 3), dtype=np.uint8)
+        self._try(RawBatch([Image.fromarray(picture) for picture in noise], None), "pictures")
+        if "text" in self.modalities:
+            self._try(RawBatch(None, ["a red coat", "two people in blue"]), "sentences")
+
+    @torch.no_grad()
+    def _try(self, batch: RawBatch, content: str) -> None:
+        self.model.eval()
+        try:
+            inputs = ModelInputs(self.processor)(batch)
+            first, second = (self.model(**inputs).embeddings.float() for _ in range(2))
+        except Exception as error:  # whatever a stranger's model or processor raises
+            raise ValueError(f"{self.name!r} cannot embed {content}: {type(error).__name__}: {error}") from error
+        if first.ndim != 2 or len(first) != 2 or not first.shape[1]:
+            received = tuple(first.shape)
+            raise ValueError(f"{self.name!r}: expected one vector for each of two {content}, received {received}")
+        if not torch.isfinite(first).all():
+            raise ValueError(f"{self.name!r}: expected finite embeddings of {content}, received NaN or infinite ones")
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
+            raise ValueError(
+                f"{self.name!r} gives other embeddings when it sees the same {content} again, as a model does that "
+                "hides patches or drops units by chance; what it scores would be chance too"
+            )
+
 
 def load_backbone(name_or_path: str, **options: Any) -> BackboneSystem:
     """A model and its processor from a folder or the Hub, by transformers' auto classes and without remote code.
 
     A model with image and text features embeds by those. Any other embeds pictures by its pooled output where the
     checkpoint has the pooler's weights or the pooler has none; else by the first token of a sequence, or the mean over
-    a feature map.
+    a feature map. Of FLAVA's features it is the class token's; a masked autoencoder (`mask_ratio`) sees all patches.
+    The system is tried once (`BackboneSystem.try_out`).
 
     Args:
         name_or_path: what `from_pretrained` takes.
         options: to `ModelSystem`; `name` is the last part of `name_or_path` unless given.
 
     Raises:
-        ValueError: no such model, or one that embeds no pictures; the message names it.
+        ValueError: no such model, or one that does not embed pictures, each as a vector that is always the same; the
+            message names it.
     """
     options = {"name": Path(name_or_path).name, **options}
     try:
         config = AutoConfig.from_pretrained(name_or_path)
-        model, loading = AutoModel.from_pretrained(name_or_path, output_loading_info=True)
+        if getattr(config, "mask_ratio", None) is not None:
+            config.mask_ratio = 0.0  # masked autoencoders hide patches outside of training too
+        model, loading = AutoModel.from_pretrained(name_or_path, config=config, output_loading_info=True)
         if hasattr(model, "get_image_features") and hasattr(model, "get_text_features"):
             processor: Callable[..., Any] = DualInputs(
                 AutoProcessor.from_pretrained(name_or_path), config.text_config.max_position_embeddings
             )
-            return BackboneSystem(DualEncoder(model), processor, **options)
+            system = BackboneSystem(DualEncoder(model), processor, **options)
+            system.try_out()
+            return system
         processor = ImageInputs(AutoImageProcessor.from_pretrained(name_or_path))
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
         raise ValueError(f"cannot load a backbone with its processor from {name_or_path!r}: {error}") from error
     if getattr(model, "main_input_name", None) != "pixel_values":
         raise ValueError(f"expected a model of pictures in {name_or_path!r}, received {type(model).__name__}")
     has_pooler = not any("pooler" in name for name in loading["missing_keys"])
-    return BackboneSystem(VisionBackbone(model, has_pooler), processor, **options)
+    system = BackboneSystem(VisionBackbone(model, has_pooler), processor, **options)
+    system.try_out()
+    return system
+
+
+def _accepted(function: Callable[..., Any], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of `inputs` that a function has parameters for, all where it names none of them.
+
+    Tokenizers give more than some models read.
+    """
+    named = {name: value for name, value in inputs.items() if name in inspect.signature(function).parameters}
+    return named or dict(inputs)
 
 
 def _features(output: Any) -> torch.Tensor:

@@ -19,10 +19,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from mmet.field_checks import SEED_RANGE, Range, check_choice, check_number, shown
 
 BLOCK_ENTRIES = 2**22
 """Draws held at a time, unless one resample has more."""
+
+MAX_RESAMPLES = 1_000_000
+"""The ends of a 99.9 % interval rest on 500 resamples then; more would say nothing new and take hours."""
 
 UNITS = ("person", "query")
 
@@ -34,7 +39,7 @@ class BootstrapOptions:
     """How intervals are made.
 
     Attributes:
-        resamples: how often the sample is drawn anew.
+        resamples: how often the sample is drawn anew, at most a million times.
         unit: what is drawn: a `person` with all of its queries, or a single `query`.
         confidence: share of the resampled means that the interval holds, half of the rest on each side.
         seed: of the draws. With one seed, systems with the same queries are resampled alike.
@@ -46,12 +51,10 @@ class BootstrapOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.resamples < 1:
-            raise ValueError(f"expected at least 1 bootstrap resample, received {self.resamples}")
-        if self.unit not in UNITS:
-            raise ValueError(f"expected a bootstrap unit out of {', '.join(UNITS)}, received {self.unit!r}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"expected a confidence between 0 and 1, received {self.confidence}")
+        check_number("resamples", self.resamples, int, Range(at_least=1, at_most=MAX_RESAMPLES))
+        check_choice("unit", self.unit, UNITS)
+        check_number("confidence", self.confidence, float, Range(above=0, below=1))
+        check_number("seed", self.seed, int, SEED_RANGE)
 
     def to_json(self) -> dict[str, Any]:
         """All options by name."""
@@ -98,6 +101,7 @@ def bootstrap_means(
         ValueError: lengths that differ, or NaN in some of the values of a query.
     """
     options = options or BootstrapOptions()
+    persons = np.asarray(persons)
     table = _table(values, len(persons))  # (Q, M)
     valid = ~np.isnan(table[:, 0])
     sums, counts = _unit_sums(table[valid], persons[valid], options.unit)
@@ -113,15 +117,25 @@ def bootstrap_means(
 
 def _table(values: Mapping[str, NDArray[np.float64]], num_queries: int) -> NDArray[np.float64]:
     """The values as columns `(Q, M)`, checked."""
+    if not values:
+        raise ValueError("expected values of at least one name, received none")
+    values = {name: _real_column(name, column) for name, column in values.items()}
     for name, column in values.items():
         if column.shape != (num_queries,):
             raise ValueError(f"expected {num_queries} values of {name}, one a query, received shape {column.shape}")
-    table = np.stack(list(values.values()), axis=1).astype(np.float64)
+    table = np.stack(list(values.values()), axis=1)
     missing = np.isnan(table)
     if (missing.any(axis=1) != missing.all(axis=1)).any():
         query = int(np.flatnonzero(missing.any(axis=1) != missing.all(axis=1))[0])
         raise ValueError(f"expected NaN in all values of a query or in none, received both for query {query}")
     return table
+
+
+def _real_column(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    column = np.asarray(values)
+    if column.dtype.kind not in "fiub" or np.isinf(column).any():
+        raise ValueError(f"expected finite real numbers as values of {name}, received {shown(values)}")
+    return column.astype(np.float64)
 
 
 def _unit_sums(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmet.evaluation.pairs import count_wrong_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
+from mmet.field_checks import SEED_RANGE, Range, check_number
 from mmet.whole_files import write_whole
 
 CALIBRATION_FILE = "calibration.json"
@@ -69,8 +71,7 @@ class MatchCalibration:
         Raises:
             ValueError: a prior that is not between 0 and 1.
         """
-        if not 0 < prior < 1:
-            raise ValueError(f"expected a prior between 0 and 1, received {prior}")
+        check_number("prior", prior, float, Range(above=0, below=1))
         change = np.log(prior / (1 - prior)) - np.log(self.prior / (1 - self.prior))
         if self.method == "platt":
             return replace(self, prior=prior, intercept=self.intercept + float(change))
@@ -121,6 +122,9 @@ def sample_pairs(
     Raises:
         ValueError: no matching pair, or none of different persons: both are needed to learn from.
     """
+    check_number("max_wrong", max_wrong, int, Range(at_least=1))
+    check_number("seed", seed, int, SEED_RANGE)
+    blocks = pair_blocks(task, query_embeddings, gallery_embeddings)
     num_wrong = count_wrong_pairs(task)
     kept = np.arange(num_wrong)
     if num_wrong > max_wrong:  # numbers drawn twice count once: a million of a hundred million loses half a percent
@@ -128,7 +132,7 @@ def sample_pairs(
     matching: list[NDArray[np.float32]] = []
     wrong: list[NDArray[np.float32]] = []
     seen = 0
-    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+    for block in blocks:
         matching.append(block.scores[block.is_match])
         others = block.scores[block.is_wrong]
         first, last = np.searchsorted(kept, [seen, seen + len(others)])
@@ -197,8 +201,25 @@ def save_calibrations(
         {"query": query, "gallery": gallery, **asdict(calibration)}
         for (query, gallery), calibration in calibrations.items()
     ]
-    content = json.dumps({"format": FORMAT, "weights": weights, "calibrations": entries}, indent=1) + "\n"
+    created = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    fields = {"format": FORMAT, "created": created, "weights": weights, "calibrations": entries}
+    content = json.dumps(fields, indent=1) + "\n"
     write_whole(path, content)
+
+
+@dataclass(frozen=True)
+class SavedCalibrations:
+    """The content of a `calibration.json`.
+
+    Attributes:
+        calibrations: by (query, gallery) modality.
+        weights: `fingerprint_weights` of the model whose scores these are.
+        created: UTC in ISO 8601, so that of two the later is told by their order; empty in older files.
+    """
+
+    calibrations: Mapping[tuple[str, str], MatchCalibration]
+    weights: str
+    created: str
 
 
 def read_calibrations(path: Path) -> tuple[dict[tuple[str, str], MatchCalibration], str]:
@@ -207,6 +228,12 @@ def read_calibrations(path: Path) -> tuple[dict[tuple[str, str], MatchCalibratio
     Raises:
         ValueError: no such file, or not a calibration file; the message names it.
     """
+    saved = read_saved(path)
+    return dict(saved.calibrations), saved.weights
+
+
+def read_saved(path: Path) -> SavedCalibrations:
+    """All that a calibration file, or the one in a folder, holds. Raises as `read_calibrations`."""
     file = path / CALIBRATION_FILE if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -214,14 +241,16 @@ def read_calibrations(path: Path) -> tuple[dict[tuple[str, str], MatchCalibratio
         raise ValueError(
             f"there is no calibration in {file}; learn one with run_reid_eval.py --calibrate name=folder"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read as a calibration: {error}") from error
     try:
         if content["format"] != FORMAT:
             raise ValueError(f"expected the format {FORMAT!r}, received {content['format']!r}")
         entries = {(entry["query"], entry["gallery"]): _parse(entry) for entry in content["calibrations"]}
-        return entries, str(content["weights"])
-    except (KeyError, TypeError, ValueError) as error:
+        return SavedCalibrations(entries, str(content["weights"]), str(content.get("created", "")))
+    except KeyError as error:
+        raise ValueError(f"{file} is not a calibration file: the field {error} is missing") from error
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file} is not a calibration file: {error}") from error
 
 
@@ -242,7 +271,7 @@ def _parse(entry: Mapping[str, Any]) -> MatchCalibration:
         raise ValueError(f"expected a prior between 0 and 1, received {calibration.prior}")
     if calibration.method == "isotonic":
         scores, probabilities = np.array(calibration.scores), np.array(calibration.probabilities)
-        rising = len(scores) == len(probabilities) > 0 and (np.diff(scores) >= 0).all()
+        rising = len(scores) == len(probabilities) > 0 and np.isfinite(scores).all() and (np.diff(scores) >= 0).all()
         bounded = ((probabilities >= 0) & (probabilities <= 1)).all()
         if not (rising and bounded and (np.diff(probabilities) >= 0).all()):
             raise ValueError("expected ascending scores with as many probabilities in [0, 1] that never fall")

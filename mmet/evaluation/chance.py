@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mmet.evaluation.inputs import check_ranking_options, curve_length
 from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.ranking import AveragePrecision, Denominator, RankMetrics
 
@@ -57,6 +58,7 @@ def expected_metrics(
     denominator: Denominator = "valid",
 ) -> RankMetrics:
     """The same from the numbers of true matches and of entries of each query, both `(Q,)`."""
+    check_ranking_options(max_rank, ap, denominator, 1, None)
     valid = num_matches > 0
     # Queries with the same P and N have the same expectation.
     cases, repeats = np.unique(
@@ -64,7 +66,7 @@ def expected_metrics(
     )
     precision = [_expected_average_precision(p, n, ap) for p, n in cases]
     penalty = [_expected_inverse_penalty(p, n) for p, n in cases]
-    hits = np.stack([_hit_probability(p, n, max_rank) for p, n in cases])  # (cases, max_rank)
+    hits = np.stack([_hit_probability(p, n, curve_length(max_rank, num_gallery)) for p, n in cases])  # (cases, length)
     shares = repeats / (valid.sum() if denominator == "valid" else len(valid))
     return RankMetrics(
         mAP=float(shares @ precision),
@@ -73,6 +75,7 @@ def expected_metrics(
         num_queries=len(valid),
         num_valid_queries=int(valid.sum()),
         num_gallery=num_gallery,
+        max_rank=max_rank,
     )
 
 

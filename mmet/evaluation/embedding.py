@@ -32,6 +32,7 @@ from mmet.data.schema import DatasetError
 from mmet.distributed import compute_on_all, compute_once
 from mmet.evaluation.cache import EmbeddingCache, Rows, ShardWriter
 from mmet.evaluation.protocols import Items, Modality
+from mmet.field_checks import Range, check_number
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Turns a raw batch into a model's tensors. A class, not a closure, so that worker processes can be sent one."""
+    """Turns a raw batch into a model's tensors, all that the processor gives.
+
+    A class, not a closure, so that worker processes can be sent one.
+    """
 
     processor: Callable[..., Any]
 
@@ -56,7 +60,7 @@ class ModelInputs:
         inputs = self.processor(
             images=batch.images, text=batch.captions, padding=True, truncation=True, return_tensors="pt"
         )
-        return {name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask") if name in inputs}
+        return dict(inputs)
 
 
 def embed_items(
@@ -76,7 +80,7 @@ def embed_items(
     """Embed items with a model; `(n, D)` float32, rows L2-normalised, in the order of `items`, on every process.
 
     Args:
-        model: called with `pixel_values`, `input_ids` and `attention_mask`, as far as the modality has them; its
+        model: called with whatever the processor gives, such as `pixel_values`, `input_ids` and `attention_mask`; its
             output has `.embeddings` of shape `(B, D)`. It is moved to the accelerator's device; its training mode is
             restored.
         processor: `processor(images=…, text=…, padding=True, truncation=True, return_tensors="pt")`.
@@ -93,7 +97,8 @@ def embed_items(
 
     Raises:
         DatasetError: a picture cannot be read; the message names the file.
-        ValueError: a modality that the items were not selected for, or a batch size below 1.
+        ValueError: a modality that the items were not selected for, a batch size below 1, or a model that does not
+            give one finite vector an item.
     """
     accelerator = accelerator or Accelerator()
     model.to(accelerator.device)
@@ -160,7 +165,7 @@ def embed_with(
         )
     )
     rows: list[Rows] = []
-    failure: DatasetError | None = None
+    failure: ValueError | None = None  # a `DatasetError` is one
     started = time.monotonic()
     progress = tqdm(
         desc=description,
@@ -175,13 +180,27 @@ def embed_with(
             if isinstance(loaded, DatasetError):
                 failure = loaded
                 break
-            rows.append((positions, normalize(embed(loaded).float(), dim=-1).cpu().numpy()))
+            try:
+                rows.append((positions, _unit_rows(embed(loaded), len(positions), description or items.modality)))
+            except ValueError as error:  # told to the other processes first, which wait for these rows
+                failure = error
+                break
             writer.add(*rows[-1])
             progress.update(len(positions))
     rows = _gather(rows, failure, accelerator)
     if accelerator.is_main_process:
         _log_speed(description or items.modality, len(items), int(is_known.sum()), time.monotonic() - started)
     return _assemble([*known, *rows], len(items))
+
+
+def _unit_rows(embeddings: torch.Tensor, count: int, name: str) -> NDArray[np.float32]:
+    """A batch's embeddings `(count, D)` as unit vectors. Raises `ValueError` for anything else than finite vectors."""
+    if embeddings.ndim != 2 or len(embeddings) != count:
+        raise ValueError(f"{name}: expected embeddings of shape ({count}, D), received {tuple(embeddings.shape)}")
+    embeddings = embeddings.float()
+    if not torch.isfinite(embeddings).all():
+        raise ValueError(f"{name}: expected finite embeddings, received NaN or infinite ones")
+    return normalize(embeddings, dim=-1).cpu().numpy()
 
 
 def add_mirror_images(
@@ -191,14 +210,16 @@ def add_mirror_images(
     embeddings = normalize(forward(inputs).float(), dim=-1)
     if "pixel_values" not in inputs:
         return embeddings
-    mirrored = {**inputs, "pixel_values": inputs["pixel_values"].flip(-1)}
+    if inputs["pixel_values"].ndim != 4:
+        shape = tuple(inputs["pixel_values"].shape)
+        raise ValueError(f"expected pixel_values of shape (B, C, H, W) to mirror, received {shape}: leave flip out")
+    mirrored = {**inputs, **{name: inputs[name].flip(-1) for name in ("pixel_values", "pixel_mask") if name in inputs}}
     return embeddings + normalize(forward(mirrored).float(), dim=-1)
 
 
 def pack_items(items: Items, batch_size: int) -> list[NDArray[np.int64]]:
     """Batches of at most `batch_size` items that keep an image's items together; an image with more is a batch."""
-    if batch_size < 1:
-        raise ValueError(f"expected a batch size of at least 1, received {batch_size}")
+    check_number("batch_size", batch_size, int, Range(at_least=1))
     # First item of each image, and the end: an image's items are neighbours.
     bounds = np.append(np.flatnonzero(np.diff(items.image_index, prepend=-1)), len(items))
     batches, start = [], 0
@@ -297,7 +318,7 @@ def _log_speed(name: str, count: int, known: int, seconds: float) -> None:
     logger.info("%s: %d items, %d of them from the cache%s", name, count, known, speed)
 
 
-def _gather(rows: list[Rows], failure: DatasetError | None, accelerator: Accelerator) -> list[Rows]:
+def _gather(rows: list[Rows], failure: ValueError | None, accelerator: Accelerator) -> list[Rows]:
     """All processes' rows. A failure on one process is raised on all, where waiting for it would never end."""
     if accelerator.num_processes == 1:
         failures = [failure]

@@ -11,8 +11,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mmet.data.schema import JUNK_PERSON_ID
+from mmet.evaluation.inputs import unit_pair, unit_rows
 from mmet.evaluation.pairs import best_entries, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
+from mmet.field_checks import Range, check_number
 
 
 def expand_queries(
@@ -33,11 +36,13 @@ def expand_queries(
         `(Q, D)` float32, rows L2-normalised.
 
     Raises:
-        ValueError: a count below 1.
+        ValueError: a count that is no positive whole number, or embeddings as `pair_blocks` refuses them.
     """
-    if count < 1:
-        raise ValueError(f"expected a count of at least 1, received {count}")
-    expanded = query_embeddings.astype(np.float32, copy=True)
+    check_number("count", count, int, Range(at_least=1))
+    query_embeddings, gallery_embeddings = unit_pair(
+        query_embeddings, gallery_embeddings, (len(task.query), len(task.gallery))
+    )
+    expanded = query_embeddings.copy()
     for block in pair_blocks(task, query_embeddings, gallery_embeddings):
         block.scores[block.is_removed] = -np.inf
         for query, scores in enumerate(block.scores, block.queries.start):
@@ -58,13 +63,19 @@ def merge_queries(
         query_embeddings: `(Q, D)`, rows L2-normalised.
 
     Returns:
-        The task with one query item a group, its first, in their order; and the embeddings `(groups, D)`.
+        The task with one query item a group, its first, in their order; and the embeddings `(groups, D)`. Queries by
+        unknown persons (-1) are merged with nobody's.
+
+    Raises:
+        ValueError: embeddings that are no finite real numbers, or not one an item.
     """
     items = task.query
+    query_embeddings = unit_rows(query_embeddings, "query_embeddings", len(items))
     places = task.query_exclusion_ids
     if places is None:
         places = np.array(items.dataset.select_columns("camera_id")[:]["camera_id"], dtype=np.int64)[items.image_index]
-    keys = np.stack([items.person_ids, places], axis=1)
+    alone = np.where(items.person_ids == JUNK_PERSON_ID, np.arange(len(items)), -1)
+    keys = np.stack([items.person_ids, places, alone], axis=1)
     _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     sums = np.zeros((len(first), query_embeddings.shape[1]), dtype=np.float32)
     np.add.at(sums, group.reshape(-1), query_embeddings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def plot_cmc(records: Sequence[ResultRecord]) -> Figure:
 
     def draw(ax: Axes, record: ResultRecord, color: str) -> None:
         cmc = record.metrics.cmc
-        label = f"{record.system} ({record.metrics.rank(1):.1%})"
+        label = f"{line_label(record.system)} ({record.metrics.rank(1):.1%})"
         ax.plot(range(1, len(cmc) + 1), cmc, label=label, color=color, linewidth=1.8)
 
     def finish(ax: Axes) -> None:
@@ -63,7 +64,7 @@ def plot_roc(records: Sequence[ResultRecord]) -> Figure:
     def draw(ax: Axes, record: ResultRecord, color: str) -> None:
         curve = record.extras["verification"]["roc"]
         rates = [point["fpr"] for point in curve], [point["tpr"] for point in curve]
-        ax.plot(*rates, label=record.system, color=color, linewidth=1.8)
+        ax.plot(*rates, label=line_label(record.system), color=color, linewidth=1.8)
 
     def finish(ax: Axes) -> None:
         ax.set_xscale("log")
@@ -142,7 +143,15 @@ def plot_ranked_lists(rows: Sequence[Sequence[ListEntry]], labels: Sequence[str]
     width, height = LIST_CELL
     figure = Figure(figsize=(width * (columns + 0.35) + 0.2, (height + 0.75) * len(rows) + 0.5))
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11, x=0.012, y=1 - 0.12 / figure.get_figheight(), ha="left", va="top")
+    figure.suptitle(
+        line_label(title),
+        parse_math=False,
+        fontsize=11,
+        x=0.012,
+        y=1 - 0.12 / figure.get_figheight(),
+        ha="left",
+        va="top",
+    )
     grid = figure.add_gridspec(
         len(rows),
         columns + 1,
@@ -159,7 +168,7 @@ def plot_ranked_lists(rows: Sequence[Sequence[ListEntry]], labels: Sequence[str]
             ax = figure.add_subplot(grid[number, place + (place > 0)])
             _draw_entry(ax, entry, place)
             if place == 0:
-                ax.set_title(label, fontsize=8, loc="left", color=MUTED, pad=5)
+                ax.set_title(line_label(label), fontsize=8, loc="left", color=MUTED, pad=5, parse_math=False)
     return figure
 
 
@@ -173,6 +182,12 @@ def figure_bytes(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
+
+
+def line_label(name: str) -> str:
+    """A name that a figure can show: in characters that fonts can draw, and not hidden by a leading underscore."""
+    text = "".join("\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character for character in name)
+    return f" {text}" if text.startswith("_") else text
 
 
 def _panels(
@@ -204,11 +219,14 @@ def _panels(
 def _legend_beside(ax: Axes, title: str) -> None:
     """A legend to the right of the panel, where it hides no curve."""
     style = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "alignment": "left"}
-    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), **style)
+    handles, labels = ax.get_legend_handles_labels()
+    legend = ax.legend(handles, labels, title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), **style)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names are no mathematics, whatever dollars they hold
 
 
 def _style_panel(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=10)
+    ax.set_title(line_label(title), fontsize=10, parse_math=False)
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     ax.grid(alpha=0.25, linewidth=0.6)
@@ -260,12 +278,13 @@ def _draw_entry(ax: Axes, entry: ListEntry, place: int) -> None:
 
 
 def _draw_caption(ax: Axes, caption: str, *, over_picture: bool) -> None:
-    lines = textwrap.wrap(caption, 18, max_lines=3 if over_picture else 11, placeholder=" …")
+    lines = textwrap.wrap(line_label(caption), 18, max_lines=3 if over_picture else 11, placeholder=" …")
     box = {"boxstyle": "square,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     ax.text(
         0.5,
         0.03 if over_picture else 0.5,
         "\n".join(lines),
+        parse_math=False,
         transform=ax.transAxes,
         ha="center",
         va="bottom" if over_picture else "center",

@@ -6,8 +6,16 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from mmet.field_checks import Range, check_choice, check_number
+
 MAX_LENGTH = 1e18
 """Longest embedding whose float32 product with another is certainly finite; one below its inverse counts as zero."""
+
+UNIT_LENGTH_TOLERANCE = 1e-5
+"""Rows whose length is this near to 1 are taken as normalised."""
+
+MAX_PADDED_RANKS = 1000
+"""A CMC curve may be this long in any gallery; a longer one ends with the gallery."""
 
 
 def matrix_and_lengths(
@@ -16,11 +24,11 @@ def matrix_and_lengths(
     """`embeddings` as float32 `(N, D)`, without a copy where they are, and the lengths of the rows `(N,)`.
 
     The length of an all-zero row is given as 1, so that dividing by it leaves zeros.
+
+    Raises:
+        ValueError: anything but a matrix of real numbers of any precision, or values that are not finite.
     """
-    if isinstance(embeddings, torch.Tensor):
-        embeddings = embeddings.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite and is reported below
-        rows = np.asarray(embeddings, dtype=np.float32)
+    rows = _real_array(embeddings, name)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise ValueError(f"expected {name} of shape (number, dimension), received shape {rows.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -33,6 +41,74 @@ def matrix_and_lengths(
         )
     lengths[lengths < 1 / MAX_LENGTH] = 1
     return rows, lengths
+
+
+def unit_rows(embeddings: ArrayLike | torch.Tensor, name: str, count: int | None = None) -> NDArray[np.float32]:
+    """`embeddings` as float32 `(N, D)` with rows of length 1, without a copy where they are; zeros stay zeros.
+
+    Args:
+        embeddings: of any real dtype and length.
+        name: of the argument, for errors.
+        count: how many rows there must be; None for any number.
+
+    Raises:
+        ValueError: as `matrix_and_lengths`, or another number of rows.
+    """
+    rows, lengths = matrix_and_lengths(embeddings, name)
+    if count is not None and len(rows) != count:
+        raise ValueError(f"expected {count} {name}, one an item of the task, received {len(rows)}")
+    return rows if (np.abs(lengths - 1) <= UNIT_LENGTH_TOLERANCE).all() else rows / lengths[:, None]
+
+
+def unit_pair(
+    query_embeddings: ArrayLike | torch.Tensor,
+    gallery_embeddings: ArrayLike | torch.Tensor,
+    counts: tuple[int, int] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Query and gallery by `unit_rows`, of one dimension, and of as many rows as `counts` says. Raises likewise."""
+    num_queries, num_gallery = counts or (None, None)
+    query = unit_rows(query_embeddings, "query_embeddings", num_queries)
+    gallery = unit_rows(gallery_embeddings, "gallery_embeddings", num_gallery)
+    check_dimensions(query, gallery)
+    return query, gallery
+
+
+def check_ranking_options(max_rank: int, ap: str, denominator: str, block_bytes: int, num_threads: int | None) -> None:
+    """Raise `ValueError`, naming the argument, for an option of the metrics that is none."""
+    check_number("max_rank", max_rank, int, Range(at_least=1))
+    check_choice("ap", ap, ("mean-precision", "trapezoid"))
+    check_choice("denominator", denominator, ("valid", "all"))
+    check_work(block_bytes, num_threads)
+
+
+def check_work(block_bytes: int, num_threads: int | None) -> None:
+    """Raise `ValueError` for memory and threads that are no positive whole numbers; None is as many as torch uses."""
+    check_number("block_bytes", block_bytes, int, Range(at_least=1))
+    if num_threads is not None:
+        check_number("num_threads", num_threads, int, Range(at_least=1))
+
+
+def curve_length(max_rank: int, num_gallery: int) -> int:
+    """Ranks of the CMC curve that are held: `max_rank`, but not far beyond the gallery, where nothing changes."""
+    return max_rank if max_rank <= max(num_gallery, MAX_PADDED_RANKS) else num_gallery
+
+
+def _real_array(values: ArrayLike | torch.Tensor, name: str) -> NDArray[np.float32]:
+    """Numbers of any real dtype as float32; what is beyond its range becomes infinite."""
+    if isinstance(values, torch.Tensor):
+        is_real = not values.is_complex() and values.dtype != torch.bool
+        kind = str(values.dtype)
+        array: NDArray = values.detach().float().cpu().numpy() if is_real else np.empty(0)
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError as error:  # rows of unequal length
+            raise ValueError(f"expected {name} of shape (number, dimension): {error}") from error
+        is_real, kind = array.dtype.kind in "fiu", str(array.dtype)
+    if not is_real:
+        raise ValueError(f"expected {name} of real numbers, received {kind}")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
 
 
 def check_ids(
@@ -62,12 +138,25 @@ def check_ids(
 
 def _id_array(ids: ArrayLike | torch.Tensor, name: str) -> NDArray[np.int64]:
     """`ids` as a one-dimensional int64 array."""
-    array = ids.detach().cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids)
+    try:
+        array = ids.detach().cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids)
+    except ValueError as error:  # rows of unequal length
+        raise ValueError(f"expected {name} of shape (number,): {error}") from error
     if array.ndim != 1:
         raise ValueError(f"expected {name} of shape (number,), received shape {array.shape}")
     if array.size and not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"expected integer {name}, received {array.dtype}")
+    if array.size and array.max() > np.iinfo(np.int64).max:  # unsigned, and would become negative
+        raise ValueError(f"expected {name} of at most {np.iinfo(np.int64).max}, received {array.max()}")
     return array.astype(np.int64)
+
+
+def check_dimensions(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
+    """Raise `ValueError` for embeddings of two dimensions."""
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"expected query and gallery embeddings of one dimension, received {query.shape[1]} and {gallery.shape[1]}"
+        )
 
 
 def check_shapes(
@@ -75,10 +164,8 @@ def check_shapes(
     gallery: NDArray[np.float32],
     person_ids: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> None:
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"expected query and gallery embeddings of one dimension, received {query.shape[1]} and {gallery.shape[1]}"
-        )
+    """Raise `ValueError` for embeddings of two dimensions, or not one for each id."""
+    check_dimensions(query, gallery)
     for embeddings, ids, side in ((query, person_ids[0], "query"), (gallery, person_ids[1], "gallery")):
         if len(embeddings) != len(ids):
             raise ValueError(f"expected {len(embeddings)} {side}_person_ids, one an embedding, received {len(ids)}")

@@ -3,8 +3,8 @@
     lineup = Lineup.of("outputs/run", baselines=["chance"], backbones=["google/siglip-base-patch16-224"])
     for system in lineup.systems(): ...
 
-Every folder and Hub name is checked at once, in milliseconds, so that a misspelt one is reported before hours of
-embedding. Weights are read when a system's turn comes; only the first model stays.
+Every folder and Hub name is checked at once, and every backbone tried on two pictures, so that a misspelt or unfit one
+is reported before hours of embedding. Other weights are read when a system's turn comes; only the first model stays.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoConfig
-
 from configuration_mmet import MMETConfig
 from mmet.evaluation.backbones import load_backbone
 from mmet.evaluation.baselines import ChanceSystem, ColorHistogramSystem, ModelSystem, System, untrained_model
+from mmet.evaluation.cache import fingerprint_weights
 from mmet.evaluation.checkpoints import check_checkpoint, load_embedder, load_matching_scorer, name_systems
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
@@ -80,7 +79,7 @@ class Lineup:
         for checkpoint in dict.fromkeys([source, *names[1].values(), *names[2].values()]):
             check_checkpoint(checkpoint)
         for backbone in names[0].values():
-            _check_backbone(backbone)
+            load_backbone(backbone)  # tries it, and is let go
         return cls(source, baselines, backbones=names[0], compared=names[1], seeds=names[2], **settings)
 
     @property
@@ -93,6 +92,24 @@ class Lineup:
         if self._model is None:
             self._model = self._load(MODEL, self.source)
         return self._model
+
+    def check_seeds(self) -> None:
+        """Refuse models of several training seeds of which two are one model.
+
+        Raises:
+            ValueError: rows of the first model and of `seeds` with the same weights; a deviation over them would be
+                too small.
+        """
+        rows: dict[str, str] = {}
+        for row, source in ({MODEL: self.source, **self.seeds} if self.seeds else {}).items():
+            embedder = self.model().model if row == MODEL else load_embedder(source)[0]
+            weights = fingerprint_weights(embedder)
+            if weights in rows:
+                raise ValueError(
+                    f"--seeds: expected models trained with different seeds, received the very weights of "
+                    f"{rows[weights]!r} again as {row!r} ({source}); leave it out"
+                )
+            rows[weights] = row
 
     def systems(self) -> Iterator[System]:
         """All systems in the order of the table's rows, each loaded when it is asked for."""
@@ -121,10 +138,3 @@ class Lineup:
         processor = MMETProcessor.from_pretrained(self.source)
         fresh = untrained_model(MMETForReID, config, seed=self.seed)
         return ModelSystem(fresh, processor, **{**self.options, "name": "untrained"})
-
-
-def _check_backbone(name_or_path: str) -> None:
-    try:
-        AutoConfig.from_pretrained(name_or_path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"cannot load a backbone with its processor from {name_or_path!r}: {error}") from error

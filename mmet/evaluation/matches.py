@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmet.data.schema import NO_CAMERA
+from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA
 
 QUERIES_AT_A_TIME = 256
 """Queries whose entries are listed together, which bounds memory where a person has very many."""
@@ -38,7 +38,7 @@ class GalleryMatches:
     """The true matches of each query, and the entries removed from its gallery.
 
     Args:
-        query_person_ids: `(Q,)`.
+        query_person_ids: `(Q,)`. An unknown person (-1) has no match.
         gallery_person_ids: `(G,)`, without junk.
         query_camera_ids: `(Q,)`, or None for no camera rule.
         gallery_camera_ids: `(G,)`, or None.
@@ -55,7 +55,8 @@ class GalleryMatches:
         self._by_person = np.argsort(gallery_person_ids, kind="stable")
         ordered = gallery_person_ids[self._by_person]
         self._first = np.searchsorted(ordered, query_person_ids, side="left")
-        self._last = np.searchsorted(ordered, query_person_ids, side="right")
+        last = np.searchsorted(ordered, query_person_ids, side="right")
+        self._last = np.where(query_person_ids == JUNK_PERSON_ID, self._first, last)
         self._query_cameras = query_camera_ids
         self._gallery_cameras = gallery_camera_ids
         self.num_queries = len(query_person_ids)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mmet.evaluation.pairs import count_wrong_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_number
 
 VERIFICATION_RATES = (1e-2, 1e-3, 1e-4)
 IDENTIFICATION_RATES = (1e-1, 1e-2, 1e-3)
@@ -60,6 +61,7 @@ class ThresholdScores:
         Raises:
             ValueError: more negatives would have to be accepted than are held.
         """
+        check_number("max_false_positive_rate", max_false_positive_rate, float, SHARE_RANGE)
         allowed = _count_within(max_false_positive_rate, self.num_negatives)
         bound = self._negative_to_exceed(allowed, max_false_positive_rate)
         first_accepted = int(np.searchsorted(self.positives, bound, side="right"))
@@ -125,12 +127,14 @@ def verify_pairs(
     Raises:
         ValueError: no pair of different persons.
     """
+    check_number("max_false_positive_rate", max_false_positive_rate, float, SHARE_RANGE)
+    blocks = pair_blocks(task, query_embeddings, gallery_embeddings)
     num_negatives = count_wrong_pairs(task)
     if num_negatives == 0:
         raise ValueError("expected pairs of different persons, received the images of one person alone")
     highest = HighestScores(_count_within(max_false_positive_rate, num_negatives) + 1)
     positives = []
-    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
+    for block in blocks:
         positives.append(block.scores[block.is_match])
         highest.add(block.scores[block.is_wrong])
     return ThresholdScores(np.sort(np.concatenate(positives)), highest.descending(), num_negatives)
@@ -183,10 +187,10 @@ def search_open_set(
 
 def choose_absent_persons(task: RetrievalTask, share: float, seed: int) -> NDArray[np.int64]:
     """Persons to take out of the gallery, out of those with a valid query; ascending. Raises as `search_open_set`."""
-    if not 0 < share < 1:
-        raise ValueError(f"expected a share of absent persons between 0 and 1, received {share}")
+    check_number("absent_share", share, float, Range(above=0, below=1))
+    check_number("seed", seed, int, SEED_RANGE)
     num_matches, _ = task.matches().counts()
-    persons = np.unique(task.query.person_ids[num_matches > 0])
+    persons = np.unique(task.query.person_ids[num_matches > 0])  # no unknown one: they have no match
     if len(persons) < 2:
         raise ValueError(f"expected queries by at least two persons for an open-set search, received {len(persons)}")
     count = min(max(1, round(share * len(persons))), len(persons) - 1)

@@ -3,7 +3,8 @@
     for block in pair_blocks(task, query_embeddings, gallery_embeddings):
         block.scores[block.is_match], block.scores[block.is_wrong]
 
-A pair is a query with an entry that the protocol leaves in its gallery. The Q×G matrix is never held.
+A pair is a query with an entry that the protocol leaves in its gallery. Whether an unknown person (id -1) is the same
+or another cannot be said, so pairs with one are neither right nor wrong. The Q×G matrix is never held.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmet.data.schema import NO_CAMERA
+from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA
+from mmet.evaluation.inputs import unit_pair
 from mmet.evaluation.protocols import RetrievalTask
 
 BLOCK_ENTRIES = 2**22
@@ -29,7 +31,8 @@ class PairBlock:
         queries: which of the task's queries, `B` of them.
         scores: `(B, G)` float32 cosine similarities.
         is_match: `(B, G)`, true matches that the protocol counts.
-        is_removed: `(B, G)`, the same person's entries that the protocol removes from the query's gallery.
+        is_removed: `(B, G)`, what is not in the query's gallery: the same person's entries that the protocol removes,
+            and all pairs with an unknown person.
     """
 
     queries: slice
@@ -39,7 +42,7 @@ class PairBlock:
 
     @property
     def is_wrong(self) -> NDArray[np.bool_]:
-        """`(B, G)`, entries of other persons."""
+        """`(B, G)`, entries of persons who are certainly others."""
         return ~(self.is_match | self.is_removed)
 
 
@@ -53,10 +56,23 @@ def pair_blocks(
 
     Args:
         task: whose queries and gallery the embeddings are.
-        query_embeddings: `(Q, D)`, rows L2-normalised.
+        query_embeddings: `(Q, D)`, any real dtype; scores are cosines whatever their lengths.
         gallery_embeddings: `(G, D)`, likewise.
         block_entries: scores held at a time.
+
+    Raises:
+        ValueError: embeddings that are no finite real numbers, of two dimensions, or not one an item.
     """
+    query, gallery = unit_pair(query_embeddings, gallery_embeddings, (len(task.query), len(task.gallery)))
+    return _blocks(task, query, gallery, block_entries)
+
+
+def _blocks(
+    task: RetrievalTask,
+    query_embeddings: NDArray[np.float32],
+    gallery_embeddings: NDArray[np.float32],
+    block_entries: int,
+) -> Iterator[PairBlock]:
     size = max(1, block_entries // max(1, len(gallery_embeddings)))
     for start in range(0, len(query_embeddings), size):
         queries = slice(start, min(start + size, len(query_embeddings)))
@@ -65,13 +81,14 @@ def pair_blocks(
 
 
 def label_pairs(task: RetrievalTask, queries: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """True matches and removed entries of some queries, both `(B, G)`."""
-    same_person = task.query.person_ids[queries, None] == task.gallery.person_ids
+    """True matches and removed entries of some queries, both `(B, G)`; see `PairBlock`."""
+    persons = task.query.person_ids[queries, None]
+    same_person = persons == task.gallery.person_ids
+    removed = (persons == JUNK_PERSON_ID) | (task.gallery.person_ids == JUNK_PERSON_ID)
     query_ids, gallery_ids = task.query_exclusion_ids, task.gallery_exclusion_ids
-    if query_ids is None or gallery_ids is None:
-        return same_person, np.zeros_like(same_person)
-    own = query_ids[queries, None]
-    removed = same_person & (own == gallery_ids) & (own != NO_CAMERA)
+    if query_ids is not None and gallery_ids is not None:
+        own = query_ids[queries, None]
+        removed |= same_person & (own == gallery_ids) & (own != NO_CAMERA)
     return same_person & ~removed, removed
 
 
@@ -89,6 +106,8 @@ def best_entries(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def count_wrong_pairs(task: RetrievalTask) -> int:
-    """How many pairs of different persons the task has."""
+    """How many pairs of different persons, both known, the task has."""
     num_matches, num_candidates = task.matches().counts()
-    return int((num_candidates - num_matches).sum())
+    num_unknown = int(np.count_nonzero(task.gallery.person_ids == JUNK_PERSON_ID))
+    is_known = task.query.person_ids != JUNK_PERSON_ID
+    return int((num_candidates - num_matches - num_unknown)[is_known].sum())

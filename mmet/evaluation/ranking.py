@@ -27,7 +27,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID
 from mmet.evaluation.counting import MatchRanks, rank_computed_matches, rank_matches
-from mmet.evaluation.inputs import check_ids, check_shapes, matrix_and_lengths, select_cameras
+from mmet.evaluation.inputs import (
+    check_ids,
+    check_ranking_options,
+    check_shapes,
+    curve_length,
+    matrix_and_lengths,
+    select_cameras,
+)
 from mmet.evaluation.matches import GalleryMatches
 
 AveragePrecision = Literal["mean-precision", "trapezoid"]
@@ -66,10 +73,12 @@ class RankMetrics:
         mAP: mean average precision, over the valid queries unless asked otherwise.
         mINP: mean inverse negative penalty over the same.
         cmc: `(max_rank,)` float64; `cmc[k - 1]` is the share of the same queries with a true match among the first k.
+            Shorter where `max_rank` is far beyond the gallery; its last value then holds for all later ranks.
         num_queries: all queries.
         num_valid_queries: queries with a true match in their gallery.
         num_gallery: gallery entries, junk not counted.
         per_query: the metrics of each query, where they were asked for.
+        max_rank: the last rank that can be asked for; None for the length of the curve.
     """
 
     mAP: float
@@ -79,12 +88,14 @@ class RankMetrics:
     num_valid_queries: int
     num_gallery: int
     per_query: PerQueryMetrics | None = None
+    max_rank: int | None = None
 
     def rank(self, k: int) -> float:
-        """Rank-k accuracy. Raises `ValueError` for a k that the curve does not reach."""
-        if not 1 <= k <= len(self.cmc):
-            raise ValueError(f"expected a rank from 1 to {len(self.cmc)} (max_rank), received {k}")
-        return float(self.cmc[k - 1])
+        """Rank-k accuracy. Raises `ValueError` for a k that is beyond `max_rank`."""
+        last = self.max_rank or len(self.cmc)
+        if not 1 <= k <= last:
+            raise ValueError(f"expected a rank from 1 to {last} (max_rank), received {k}")
+        return float(self.cmc[min(k, len(self.cmc)) - 1])
 
 
 def rank_metrics(
@@ -118,7 +129,8 @@ def rank_metrics(
         gallery_person_ids: `(G,)` integers.
         query_camera_ids: `(Q,)` integers, or None for no camera rule.
         gallery_camera_ids: `(G,)` integers, given exactly when `query_camera_ids` is.
-        max_rank: length of the CMC curve. It may exceed the gallery, where the curve is 1.
+        max_rank: length of the CMC curve. It may exceed the gallery, where the curve changes no more; one that exceeds
+            a thousand ranks as well ends with the gallery.
         ap: formula of the average precision, see above.
         denominator: means are over the `valid` queries, or over `all`, of which those without a true match give 0 (as
             the Matlab code of Market-1501 divides).
@@ -136,7 +148,7 @@ def rank_metrics(
     query, _ = matrix_and_lengths(query_embeddings, "query_embeddings")
     gallery, gallery_lengths = matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
     check_shapes(query, gallery, person_ids)
-    _check_options(max_rank, ap, denominator)
+    check_ranking_options(max_rank, ap, denominator, block_bytes, num_threads)
 
     clean = person_ids[1] != JUNK_PERSON_ID  # (G,)
     if not clean.all():
@@ -174,7 +186,7 @@ def rank_computed(
     Raises:
         ValueError: as `rank_metrics`.
     """
-    _check_options(max_rank, ap, denominator)
+    check_ranking_options(max_rank, ap, denominator, block_bytes, num_threads)
     matches.require_valid_query()
     block_rows = _num_block_rows(matches.num_queries, matches.num_gallery, block_bytes)
     ranks = rank_computed_matches(compute, matches, block_rows, num_threads or torch.get_num_threads())
@@ -202,21 +214,12 @@ def rank_blocks(
     Raises:
         ValueError: as `rank_metrics`, and when the blocks together are not one row for each query.
     """
-    _check_options(max_rank, ap, denominator)
+    check_ranking_options(max_rank, ap, denominator, BLOCK_BYTES, num_threads)
     matches.require_valid_query()
     ranks = rank_matches(blocks, matches, num_threads or torch.get_num_threads())
     return summarize_ranks(
         ranks, matches.num_gallery, max_rank, ap=ap, denominator=denominator, return_per_query=return_per_query
     )
-
-
-def _check_options(max_rank: int, ap: str, denominator: str) -> None:
-    if max_rank < 1:
-        raise ValueError(f"expected max_rank of at least 1, received {max_rank}")
-    if ap not in AP_FORMULAS:
-        raise ValueError(f"expected ap out of {', '.join(AP_FORMULAS)}, received {ap!r}")
-    if denominator not in ("valid", "all"):
-        raise ValueError(f"expected denominator valid or all, received {denominator!r}")
 
 
 def _num_block_rows(num_queries: int, num_gallery: int, block_bytes: int) -> int:
@@ -261,8 +264,9 @@ def summarize_ranks(
     values = _per_query_metrics(ranks, AP_FORMULAS[ap])
     valid = ranks.counts > 0
     divisor = np.count_nonzero(valid) if denominator == "valid" else len(valid)
-    first = np.minimum(values.first_rank[valid], max_rank + 1)
-    hits = np.bincount(first, minlength=max_rank + 2)[1:-1]  # first match at rank 1, 2, …
+    length = curve_length(max_rank, num_gallery)
+    first = np.minimum(values.first_rank[valid], length + 1)
+    hits = np.bincount(first, minlength=length + 2)[1:-1]  # first match at rank 1, 2, …
     return RankMetrics(
         mAP=float(values.ap[valid].sum() / divisor),
         mINP=float(values.inp[valid].sum() / divisor),
@@ -271,6 +275,7 @@ def summarize_ranks(
         num_valid_queries=int(np.count_nonzero(valid)),
         num_gallery=num_gallery,
         per_query=values if return_per_query else None,
+        max_rank=max_rank,
     )
 
 

@@ -29,10 +29,19 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_array, csr_array
 
 from mmet.data.schema import JUNK_PERSON_ID
-from mmet.evaluation.inputs import check_ids, check_shapes, matrix_and_lengths, select_cameras
+from mmet.evaluation.inputs import (
+    check_dimensions,
+    check_ids,
+    check_ranking_options,
+    check_shapes,
+    check_work,
+    matrix_and_lengths,
+    select_cameras,
+)
 from mmet.evaluation.matches import GalleryMatches
 from mmet.evaluation.neighbors import KeptDistances, Neighbors, nearest_neighbors
 from mmet.evaluation.ranking import AveragePrecision, Denominator, RankMetrics, rank_computed
+from mmet.field_checks import SHARE_RANGE, Range, check_choice, check_number
 
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
@@ -153,7 +162,8 @@ def k_reciprocal_rerank(
         num_threads: threads that work; None for as many as torch uses.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinite embeddings, or parameters out of range.
+        ValueError: shapes that do not fit, no query or gallery, embeddings that are no finite real numbers, or
+            parameters that are none.
     """
     reranking = prepare_reranking(
         query_embeddings,
@@ -182,6 +192,7 @@ def k_reciprocal_blocks(
     num_threads: int | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """The same a block at a time: consecutive queries and their distances `(B, G)`. Blocks share one buffer."""
+    check_work(block_bytes, num_threads)
     reranking = prepare_reranking(
         query_embeddings,
         gallery_embeddings,
@@ -191,7 +202,7 @@ def k_reciprocal_blocks(
         metric=metric,
         num_threads=num_threads,
     )
-    yield from reranking.blocks(block_bytes, num_threads)
+    return reranking.blocks(block_bytes, num_threads)
 
 
 def reranked_metrics(
@@ -220,6 +231,8 @@ def reranked_metrics(
 
     Args and errors: of re-ranking as in `k_reciprocal_rerank`, all others as in `rank_metrics`.
     """
+    check_parameters(k1, k2, lambda_value, metric)
+    check_ranking_options(max_rank, ap, denominator, block_bytes, num_threads)
     person_ids, camera_ids = check_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
     query, _ = matrix_and_lengths(query_embeddings, "query_embeddings")
     gallery, _ = matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
@@ -259,13 +272,14 @@ def prepare_reranking(
     num_threads: int | None = None,
 ) -> Reranking:
     """All of re-ranking but the final distances. Arguments and errors as `k_reciprocal_rerank`."""
-    _check_parameters(k1, k2, lambda_value, metric)
+    check_parameters(k1, k2, lambda_value, metric)
+    check_work(BLOCK_BYTES, num_threads)
     query, query_lengths = matrix_and_lengths(query_embeddings, "query_embeddings")
     gallery, gallery_lengths = matrix_and_lengths(gallery_embeddings, "gallery_embeddings")
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"expected query and gallery embeddings of one dimension, received {query.shape[1]} and {gallery.shape[1]}"
-        )
+    check_dimensions(query, gallery)
+    for embeddings, side in ((query, "query"), (gallery, "gallery")):
+        if not len(embeddings):
+            raise ValueError(f"expected at least one row of {side}_embeddings, received none")
     points = np.concatenate([query, gallery])
     if metric == "cosine":
         points /= np.concatenate([query_lengths, gallery_lengths])[:, None]
@@ -300,14 +314,12 @@ def _computed_distances(
     )
 
 
-def _check_parameters(k1: int, k2: int, lambda_value: float, metric: str) -> None:
-    for name, value in (("k1", k1), ("k2", k2)):
-        if value < 1:
-            raise ValueError(f"expected {name} of at least 1, received {value}")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"expected lambda_value from 0 to 1, received {lambda_value}")
-    if metric not in METRICS:
-        raise ValueError(f"expected a metric out of {', '.join(METRICS)}, received {metric!r}")
+def check_parameters(k1: int, k2: int, lambda_value: float, metric: str) -> None:
+    """Raise `ValueError`, naming the argument, for parameters of re-ranking that are none."""
+    check_number("k1", k1, int, Range(at_least=1))
+    check_number("k2", k2, int, Range(at_least=1))
+    check_number("lambda_value", lambda_value, float, SHARE_RANGE)
+    check_choice("metric", metric, METRICS)
 
 
 def _encode(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -27,6 +28,9 @@ from mmet.whole_files import write_all_whole
 
 HEADER = ("data", "query→gallery", "system", "mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery")
 NUM_TEXT_COLUMNS = 3
+UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of what breaks a line, a table or an encoding."""
+
 TASK_FIELDS = ("data", "data_root", "protocol", "query", "gallery")
 
 
@@ -130,6 +134,11 @@ class EvaluationReport:
         }
 
 
+def plain_text(text: str) -> str:
+    """`text` in one line that can be shown anywhere: no control characters, line ends or halves of surrogates."""
+    return "".join("\ufffd" if unicodedata.category(character) in UNSHOWN else character for character in text)
+
+
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on; packages that are not installed are left out."""
     versions = {"python": platform.python_version()}
@@ -150,7 +159,11 @@ def format_table(records: Sequence[ResultRecord]) -> str:
 
 
 def align_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_text_columns: int) -> str:
-    """A Markdown table; the first columns are text and flush left, the others are numbers and flush right."""
+    """A Markdown table; the first columns are text and flush left, the others are numbers and flush right.
+
+    A pipe in a cell is written `\\|`, which shows as one and ends no cell.
+    """
+    rows = [[plain_text(cell).replace("|", r"\|") for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     rules = ["-" * w if c < num_text_columns else "-" * (w - 1) + ":" for c, w in enumerate(widths)]
     return "\n".join(_aligned(row, widths, num_text_columns) for row in (header, rules, *rows)) + "\n"
@@ -251,13 +264,12 @@ def save_report(report: EvaluationReport, output_dir: Path) -> list[str]:
 
 def format_report(report: EvaluationReport) -> str:
     """The report in Markdown: the table, what was done beyond a plain search, and every further table there is."""
-    protocols = ", ".join(dict.fromkeys(f"{r.data} {r.query}→{r.gallery}: {r.protocol}" for r in report.results))
     versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     sections = [
-        f"# Evaluation of {report.model}\n",
+        f"# Evaluation of {plain_text(report.model)}\n",
         format_table(report.results),
         "Metrics in percent; a CMC curve for each row is in `results.json`.\n",
-        f"- Protocols: {protocols}\n- Options: {_options_line(report.results)}\n"
+        f"- Protocols: {_protocols_line(report.results)}\n- Options: {_options_line(report.results)}\n"
         f"- Created: {report.created}\n- Versions: {versions}\n",
         *_interval_section(report.results),
         *_comparison_section(report.comparisons),
@@ -267,6 +279,25 @@ def format_report(report: EvaluationReport) -> str:
         *_picture_section(report.results),
     ]
     return "\n".join(sections)
+
+
+def format_console(report: EvaluationReport) -> str:
+    """What a run prints: its tables, each with a line that says what the table holds and how it was made."""
+    sections = [
+        format_table(report.results),
+        f"Protocols: {_protocols_line(report.results)}\nOptions: {_options_line(report.results)}\n",
+        *_interval_section(report.results),
+        *_comparison_section(report.comparisons),
+        *_seed_section(report.seeds),
+        *_threshold_section(report.results),
+        *_calibration_section(report.results),
+    ]
+    return "\n".join(section.removeprefix("## ") for section in sections)
+
+
+def _protocols_line(records: Sequence[ResultRecord]) -> str:
+    """Which protocol each task followed."""
+    return ", ".join(dict.fromkeys(f"{r.data} {r.query}→{r.gallery}: {r.protocol}" for r in records))
 
 
 def _options_line(records: Sequence[ResultRecord]) -> str:
@@ -298,7 +329,7 @@ def _covered(rows: Sequence[ResultRecord], records: Sequence[ResultRecord]) -> s
     for system in dict.fromkeys(row.system for row in rows):
         own = [f"{row.data} {row.query}→{row.gallery}" for row in rows if row.system == system]
         is_all = len(own) == sum(record.system == system for record in records)
-        parts.append(system if is_all else f"{system} on {', '.join(own)}")
+        parts.append(plain_text(system) if is_all else f"{plain_text(system)} on {', '.join(own)}")
     return "; ".join(parts)
 
 

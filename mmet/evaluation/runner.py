@@ -23,8 +23,9 @@ from mmet.evaluation.calibration import (
     CALIBRATION_FILE,
     MatchCalibration,
     Method,
+    SavedCalibrations,
     fit_calibration,
-    read_calibrations,
+    read_saved,
     sample_pairs,
     save_calibrations,
 )
@@ -219,7 +220,8 @@ def keep_calibrations(
 ) -> Path:
     """Save calibrations beside the model, or with the results where the model is no local folder or cannot be written.
 
-    Calibrations of other pairs of modalities that were learnt for the same weights are kept.
+    Calibrations of other pairs of modalities that were learnt for the same weights are kept, from whichever of the two
+    places they are in.
 
     Args:
         calibrations: by (query, gallery) modality.
@@ -231,10 +233,12 @@ def keep_calibrations(
         The file.
     """
     folders = [model_folder, output_dir] if model_folder.is_dir() else [output_dir]
+    known = _known_calibrations([model_folder, output_dir], weights)
+    kept = {pair: found for saved in known for pair, found in saved.calibrations.items()}
     for folder in folders:
         file = folder / CALIBRATION_FILE
         try:
-            save_calibrations(file, {**_known_calibrations(file, weights), **calibrations}, weights=weights)
+            save_calibrations(file, {**kept, **calibrations}, weights=weights)
             return file
         except OSError as error:
             if folder is folders[-1]:
@@ -244,22 +248,30 @@ def keep_calibrations(
 
 
 def saved_calibrations(model_folder: Path, output_dir: Path, weights: str) -> dict[tuple[str, str], MatchCalibration]:
-    """What `keep_calibrations` saved. Raises `ValueError` without any, or when they are those of other weights."""
-    folder = output_dir if (output_dir / CALIBRATION_FILE).is_file() else model_folder
-    folder = model_folder if (model_folder / CALIBRATION_FILE).is_file() else folder
-    calibrations, fitted = read_calibrations(folder / CALIBRATION_FILE)
-    if fitted != weights:
-        raise ValueError(
-            f"{folder / CALIBRATION_FILE} was learnt for other weights than those of the model: learn it again with "
-            "--calibrate name=folder"
-        )
-    return calibrations
+    """What `keep_calibrations` saved last, wherever it had to.
+
+    Raises:
+        ValueError: no calibration, or those of other weights alone.
+    """
+    known = _known_calibrations([model_folder, output_dir], weights)
+    if known:
+        return dict(known[-1].calibrations)
+    folder = model_folder if (model_folder / CALIBRATION_FILE).is_file() else output_dir
+    if not (folder / CALIBRATION_FILE).is_file():
+        folder = model_folder  # where it is looked for first
+    read_saved(folder / CALIBRATION_FILE)  # says what is wrong with the file itself
+    raise ValueError(
+        f"{folder / CALIBRATION_FILE} was learnt for other weights than those of the model: learn it again with "
+        "--calibrate name=folder"
+    )
 
 
-def _known_calibrations(file: Path, weights: str) -> dict[tuple[str, str], MatchCalibration]:
-    """Those of a file for the same weights; nothing of a file that is absent, damaged or another model's."""
-    try:
-        calibrations, fitted = read_calibrations(file)
-    except ValueError:
-        return {}
-    return calibrations if fitted == weights else {}
+def _known_calibrations(folders: Sequence[Path], weights: str) -> list[SavedCalibrations]:
+    """The calibration files of some folders for these weights, the latest last; none that is absent or damaged."""
+    known = []
+    for folder in folders:
+        try:
+            known.append(read_saved(folder / CALIBRATION_FILE))
+        except ValueError:
+            continue
+    return sorted((saved for saved in known if saved.weights == weights), key=lambda saved: saved.created)

@@ -9,19 +9,22 @@ Every option is off by default, and `SearchOptions.to_json` goes into the result
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmet.data.schema import JUNK_PERSON_ID
 from mmet.evaluation.counting import MatchRanks
 from mmet.evaluation.expansion import expand_queries, merge_queries
+from mmet.evaluation.inputs import unit_pair
 from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
 from mmet.evaluation.ranking import RankMetrics, rank_blocks, summarize_ranks
-from mmet.evaluation.reranking import Metric, prepare_reranking
+from mmet.evaluation.reranking import Metric, check_parameters, prepare_reranking
 from mmet.evaluation.task_metrics import DrawnRanks, draw_ranks, task_metrics
+from mmet.field_checks import Range, check_number, check_value
 
 REPORTED_RANKS = (1, 5, 10)
 
@@ -40,6 +43,9 @@ class RerankParameters:
     k2: int = 6
     lambda_value: float = 0.3
     metric: Metric = "euclidean"
+
+    def __post_init__(self) -> None:
+        check_parameters(self.k1, self.k2, self.lambda_value, self.metric)
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,10 @@ class SearchOptions:
     itm_weight: float = 1.0
 
     def __post_init__(self) -> None:
+        check_value("multi_query", self.multi_query, bool)
         for name in ("query_expansion", "itm_top_k"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"expected {name} of at least 0, received {getattr(self, name)}")
-        if not np.isfinite(self.itm_weight):
-            raise ValueError(f"expected a finite itm_weight, received {self.itm_weight}")
+            check_number(name, getattr(self, name), int, Range(at_least=0))
+        check_number("itm_weight", self.itm_weight, float)
         if self.itm_top_k and self.rerank:
             raise ValueError("itm_top_k and rerank both reorder what ranks first: choose one of the two")
         if self.itm_top_k and self.multi_query:
@@ -169,7 +174,7 @@ def run_search(
 
     Args:
         task: whose embeddings these are.
-        query_embeddings: `(Q, D)`, rows L2-normalised.
+        query_embeddings: `(Q, D)`, any real dtype and length; searched by cosine.
         gallery_embeddings: `(G, D)`, likewise.
         options: None for a plain search.
         max_rank: length of the CMC curve.
@@ -179,6 +184,11 @@ def run_search(
         ValueError: as `rank_metrics`, or re-scoring under a protocol that draws its galleries.
     """
     options = options or SearchOptions()
+    check_number("max_rank", max_rank, int, Range(at_least=1))
+    query_embeddings, gallery_embeddings = unit_pair(
+        query_embeddings, gallery_embeddings, (len(task.query), len(task.gallery))
+    )
+    task, gallery_embeddings = without_unknown(task, gallery_embeddings)
     if options.itm_top_k and matcher is not None and task.rules.single_shot is not None:
         raise ValueError(f"protocol {task.protocol!r} draws galleries of its own: expected itm_top_k 0 with it")
     if options.multi_query:
@@ -212,6 +222,24 @@ def run_search(
         return_per_query=True,
     )
     return SearchResult(task, metrics, query_embeddings, gallery_embeddings, rescored)
+
+
+def without_unknown(
+    task: RetrievalTask, gallery_embeddings: NDArray[np.float32]
+) -> tuple[RetrievalTask, NDArray[np.float32]]:
+    """The task and its gallery `(G, D)` without unknown persons (-1), as `build_task` has made it already."""
+    items, exclusion = task.gallery, task.gallery_exclusion_ids
+    known = items.person_ids != JUNK_PERSON_ID
+    if known.all():
+        return task, gallery_embeddings
+    gallery = replace(
+        items,
+        image_index=items.image_index[known],
+        caption_index=items.caption_index[known],
+        person_ids=items.person_ids[known],
+    )
+    exclusion = None if exclusion is None else exclusion[known]
+    return replace(task, gallery=gallery, gallery_exclusion_ids=exclusion), gallery_embeddings[known]
 
 
 def rerank_gallery(
@@ -266,6 +294,7 @@ def rescore_first(
     embeddings is what BLIP does (Li et al., ICML 2022); with a weight of 0 nothing changes.
     """
     num_queries = len(query_embeddings)
+    count = min(count, len(task.gallery))
     positions = np.full((num_queries, count), -1, dtype=np.int64)
     cosines = np.full((num_queries, count), -np.inf, dtype=np.float32)
     for block in pair_blocks(task, query_embeddings, gallery_embeddings):

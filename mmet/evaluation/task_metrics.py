@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmet.data.schema import NO_CAMERA
 from mmet.evaluation.chance import expected_metrics, expected_random_metrics
+from mmet.evaluation.inputs import check_ranking_options, curve_length, unit_pair
 from mmet.evaluation.protocols import RetrievalTask, SingleShot
 from mmet.evaluation.ranking import RankMetrics, rank_metrics
 
@@ -40,6 +41,7 @@ def task_metrics(
         ValueError: as `rank_metrics`.
     """
     rules = task.rules
+    check_ranking_options(max_rank, rules.ap, rules.denominator, 1, None)
     if rules.single_shot is not None:
         return draw_ranks(task, query_embeddings, gallery_embeddings, rules.single_shot).metrics(max_rank)
     return rank_metrics(
@@ -73,7 +75,8 @@ class DrawnRanks:
         valid = self.ranks[0] > 0
         ranks = self.ranks[:, valid]
         precision = float((1 / ranks).mean())
-        hits = np.bincount(np.minimum(ranks, max_rank + 1).ravel(), minlength=max_rank + 2)[1 : max_rank + 1]
+        length = curve_length(max_rank, self.num_gallery)
+        hits = np.bincount(np.minimum(ranks, length + 1).ravel(), minlength=length + 2)[1 : length + 1]
         return RankMetrics(
             mAP=precision,
             mINP=precision,
@@ -81,6 +84,7 @@ class DrawnRanks:
             num_queries=len(valid),
             num_valid_queries=int(valid.sum()),
             num_gallery=self.num_gallery,
+            max_rank=max_rank,
         )
 
     def precisions(self) -> NDArray[np.float64]:
@@ -102,6 +106,9 @@ def draw_ranks(
 
     Queries of one camera share a drawn gallery. Every query that has a match has one in every draw.
     """
+    query_embeddings, gallery_embeddings = unit_pair(
+        query_embeddings, gallery_embeddings, (len(task.query), len(task.gallery))
+    )
     ranks = np.zeros((shot.repeats, len(task.query)), dtype=np.int64)
     num_gallery = 0
     for draw, queries, gallery in _single_shot_galleries(task, shot):

@@ -9,9 +9,10 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
@@ -20,13 +21,18 @@ from configuration_mmet import MMETConfig
 from mmet.checkpoint_files import check_model
 from mmet.data import DataArgument, load_reid_dataset
 from mmet.data.synthetic import PROVENANCE_FILE, command_options
-from mmet.evaluation import ModelSystem, RetrievalTask, build_task
+from mmet.evaluation import ModelSystem, RetrievalTask, SearchOptions, build_task
+from mmet.evaluation.checkpoints import load_matching_scorer
+from mmet.evaluation.lineup import BASELINES
 from mmet.evaluation.protocols import Modality
+from mmet.evaluation.search import RerankParameters
+from mmet.field_checks import check_value
 from mmet.report import figures
 from mmet.report.figures import LIGHT, QUERY_LABELS
 from mmet.report.galleries import CachedEmbeddings, Search, run_search
 from mmet.report.inputs import (
     DataSummary,
+    Evaluation,
     TrainingHistory,
     read_evaluation,
     read_history,
@@ -123,10 +129,10 @@ def collect_page(request: ReportRequest) -> Page:
         training_data=[data.summary(training=True) for data in training],
         history=history or Missing(f"Left out: {request.run} holds no trainer_state.json."),
         uniform_guesses=uniform_guesses(model.config),
-        searches=find_searches(request, model, processor, targets),
+        searches=find_searches(request, model, processor, targets, evaluation),
         masking=find_masking(request, processor, training),
         cpu_cores=os.cpu_count() or 1,
-        commands=reproduction_commands(request),
+        commands=reproduction_commands(request, evaluation),
         files=[
             ("Model and processor", str(request.run)),
             ("Results", str(request.results)),
@@ -179,44 +185,90 @@ def uniform_guesses(config: MMETConfig) -> dict[str, float]:
     return {name: math.log(number) for name, number in classes.items() if number > 1}
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A search as the evaluation did it."""
+
+    task: RetrievalTask
+    flip: bool
+    options: SearchOptions
+
+
 def find_searches(
-    request: ReportRequest, model: MMETForReID, processor: MMETProcessor, targets: Sequence[LoadedData]
+    request: ReportRequest,
+    model: MMETForReID,
+    processor: MMETProcessor,
+    targets: Sequence[LoadedData],
+    evaluation: Evaluation,
 ) -> list[Search | Missing]:
     """Each of `SEARCHES` on the first data set that allows it, or why none does."""
-    system = ModelSystem(model, processor, batch_size=request.batch_size)
-    embeddings = [CachedEmbeddings(system) for _ in targets]
+    embeddings: dict[tuple[int, bool, bool], CachedEmbeddings] = {}
     found: list[Search | Missing] = []
     for number, (query, gallery) in enumerate(SEARCHES):
         label = f"“{QUERY_LABELS[query]}” is left out"
         if model.config.identity_pooling not in ("multimodal", query):
             found.append(Missing(f"{label}: this model embeds {model.config.identity_pooling} inputs alone."))
             continue
-        tasks = [_try_task(data.dataset, query, gallery) for data in targets]
-        usable = [number for number, task in enumerate(tasks) if isinstance(task, RetrievalTask)]
+        tried = [_try_search(request, data, query, gallery, evaluation) for data in targets]
+        usable = [place for place, search in enumerate(tried) if isinstance(search, _Wanted)]
         if not usable:
-            found.append(Missing(f"{label}: {'; '.join(str(task) for task in tasks)}."))
+            found.append(Missing(f"{label}: {'; '.join(str(search) for search in tried)}."))
             continue
-        task = tasks[usable[0]]
-        assert isinstance(task, RetrievalTask)
-        rng = np.random.default_rng([request.seed, number])
+        wanted = tried[usable[0]]
+        assert isinstance(wanted, _Wanted)
+        key = (usable[0], wanted.flip, wanted.options.itm_top_k > 0)
+        if key not in embeddings:
+            embeddings[key] = CachedEmbeddings(_system(request, model, processor, wanted))
         found.append(
             run_search(
-                task,
-                embeddings[usable[0]],
+                wanted.task,
+                embeddings[key],
                 max_queries=request.max_queries,
                 num_candidates=request.num_candidates,
-                rng=rng,
+                rng=np.random.default_rng([request.seed, number]),
+                options=wanted.options,
             )
         )
     return found
 
 
-def _try_task(dataset: DatasetDict, query: Modality, gallery: Modality) -> RetrievalTask | ValueError:
-    """The task, or what stands against it."""
+def _system(request: ReportRequest, model: MMETForReID, processor: MMETProcessor, wanted: _Wanted) -> ModelSystem:
+    """The model as the evaluation ran it."""
+    scorer = None
+    if wanted.options.itm_top_k:
+        scorer = load_matching_scorer(str(request.run), model, processor, batch_size=request.batch_size)
+    return ModelSystem(model, processor, batch_size=request.batch_size, flip=wanted.flip, matching_scorer=scorer)
+
+
+def _try_search(
+    request: ReportRequest, data: LoadedData, query: Modality, gallery: Modality, evaluation: Evaluation
+) -> _Wanted | ValueError:
+    """The search with the protocol and options of the evaluation, or what stands against it.
+
+    What was not evaluated is searched plainly by the data set's own protocol.
+    """
+    evaluated = evaluation.find_task(data.name, data.root, query, gallery)
+    row = evaluated.trained if evaluated is not None else None
+    flip, options = _recorded_options(request.results, row.options if row is not None else {})
     try:
-        return build_task(dataset, query, gallery)
+        task = build_task(data.dataset, query, gallery, evaluated.protocol if evaluated is not None else None)
+        if task.rules.single_shot is not None:
+            raise ValueError(f"protocol {task.protocol!r} draws its galleries, so that there is no one list")
+        return _Wanted(task, flip, options)
     except ValueError as error:
         return error
+
+
+def _recorded_options(results: Path, recorded: Mapping[str, Any]) -> tuple[bool, SearchOptions]:
+    """`flip` and the other options of a row. Raises `ValueError` naming file and option for what is none."""
+    known = {name: value for name, value in recorded.items() if name != "flip"}
+    try:
+        rerank = known.pop("rerank", False)
+        parameters = RerankParameters(**check_value("rerank", rerank, dict)) if rerank else None
+        flip = check_value("flip", recorded.get("flip", False), bool)
+        return flip, SearchOptions(**known, rerank=parameters)
+    except (TypeError, ValueError) as error:  # TypeError: a name that is no option
+        raise ValueError(f"{results}: the model's row has options that no evaluation has: {error}") from error
 
 
 def find_masking(
@@ -233,14 +285,41 @@ def find_masking(
     return Missing("Left out: the training data has no silhouettes of the people, on which masks could be measured.")
 
 
-def reproduction_commands(request: ReportRequest) -> list[tuple[str, str]]:
+EVALUATION_OPTIONS = (
+    "query", "gallery", "protocol", "baselines", "backbones", "compare", "seeds", "flip", "query_expansion",
+    "multi_query", "rerank", "itm_top_k", "open_set", "calibrate",
+)  # fmt: skip
+"""Arguments of an evaluation that decide which rows it has and what they are."""
+
+WITH_PARAMETERS = {"rerank": ("rerank_k1", "rerank_k2", "rerank_lambda"), "itm_top_k": ("itm_weight",)}
+"""Further arguments that count where one is given."""
+
+
+def evaluation_words(evaluation: Evaluation) -> list[str]:
+    """The arguments of the evaluation beside model, data and folder; all baselines where it names no settings."""
+    settings = evaluation.settings
+    if not settings:
+        return ["--baselines", *BASELINES]
+    words: list[str] = []
+    for option in EVALUATION_OPTIONS:
+        if not settings.get(option):
+            continue
+        for name in (option, *WITH_PARAMETERS.get(option, ())):
+            value = settings.get(name)
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{name}", *map(str, values)]
+    return words
+
+
+def reproduction_commands(request: ReportRequest, evaluation: Evaluation | None = None) -> list[tuple[str, str]]:
     """What to type, in order, to come to this report again. Data that is not synthetic has to be there already."""
     roots = dict.fromkeys(argument.root for argument in [*request.training_data, *request.data])
     worlds = [("Draw the synthetic data", command) for root in roots if (command := world_command(root))]
     train = ["python", "run_pretrain.py", str(request.recipe), "--output_dir", str(request.run)]
     data = [str(argument) for argument in request.data]
     evaluate = ["python", "run_reid_eval.py", "--model_name_or_path", str(request.run), "--data", *data]
-    evaluate += ["--baselines", "chance", "histogram", "untrained", "--output_dir", str(request.results.parent)]
+    recorded = evaluation_words(evaluation) if evaluation is not None else ["--baselines", *BASELINES]
+    evaluate += [*recorded, "--output_dir", str(request.results.parent)]
     report = ["python", "-m", "mmet.report", "--run", str(request.run), "--results", str(request.results)]
     report += ["--data", *data]
     if request.training_data:
@@ -258,7 +337,7 @@ def world_command(root: Path) -> str | None:
     """The command that draws the synthetic world in a folder; None for other data and for styles without a name."""
     try:
         options = command_options(json.loads((root / PROVENANCE_FILE).read_text(encoding="utf-8"))["arguments"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     words = ["python", "-m", "mmet.data.synthetic", "--output", str(root)]
     for name, value in options.items():

@@ -27,8 +27,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
+from mmet.evaluation.figures import line_label
 from mmet.report.galleries import Candidate, RankedList, Search
-from mmet.report.inputs import LossSeries, TaskResults, TrainingHistory
+from mmet.report.inputs import LossSeries, Result, TaskResults, TrainingHistory
 from mmet.report.masks import MaskingComparison
 
 FONTS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
@@ -65,7 +66,10 @@ CROP_ASPECT = 2
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one look. `systems` has an entry for each baseline; the trained model is drawn in `accent`."""
+    """Colours of one look. `systems` has an entry for each baseline; the trained model is drawn in `accent`.
+
+    `others` are those of backbones and further checkpoints in their order, again from the first when they are used up.
+    """
 
     ground: str
     ink: str
@@ -75,6 +79,13 @@ class Theme:
     match: str
     mismatch: str
     systems: Mapping[str, str]
+    others: tuple[str, ...]
+
+    def color(self, result: Result) -> str:
+        """Of a system's bars and lines."""
+        if result.variant is not None:
+            return self.others[result.variant % len(self.others)]
+        return self.systems.get(result.system, self.accent)
 
 
 LIGHT = Theme(
@@ -86,6 +97,7 @@ LIGHT = Theme(
     match="#1a7f37",
     mismatch="#c4362c",
     systems={"chance": "#c3cad2", "histogram": "#9ba5b0", "untrained": "#6f7985"},
+    others=("#b35c00", "#6f42c1", "#0f766e", "#a3195b"),
 )
 DARK = Theme(
     ground="#15181c",
@@ -96,6 +108,7 @@ DARK = Theme(
     match="#4cc26a",
     mismatch="#f0776c",
     systems={"chance": "#59636e", "histogram": "#7a8591", "untrained": "#9ba5b0"},
+    others=("#f0a45d", "#b392f0", "#4fc3b7", "#f07ab0"),
 )
 
 LINE_STYLES = {"chance": ":", "histogram": "-.", "untrained": "--"}
@@ -155,7 +168,7 @@ class Canvas:
         self.overlay.text(
             left,
             top,
-            string,
+            "\n".join(line_label(line) for line in string.split("\n")),
             fontsize=size,
             fontfamily=font_families(),
             fontweight="bold" if bold else "normal",
@@ -253,7 +266,7 @@ def draw_cmc(ax: Axes, task: TaskResults, theme: Theme, max_rank: int = 20) -> N
     """Share of queries with a true match among the first k, for each system."""
     for result in task.results:
         curve = np.asarray(result.cmc[:max_rank])
-        style = _system_style(result.system, theme)
+        style = system_style(result, theme)
         ax.plot(np.arange(1, len(curve) + 1), curve, label=result.label, **style)
     ax.set_xlim(1, max_rank)
     ax.set_ylim(0, 1.02)
@@ -263,11 +276,11 @@ def draw_cmc(ax: Axes, task: TaskResults, theme: Theme, max_rank: int = 20) -> N
     ax.grid(axis="x", visible=False)
 
 
-def _system_style(system: str, theme: Theme) -> dict[str, Any]:
+def system_style(result: Result, theme: Theme) -> dict[str, Any]:
     """How a system's line is drawn: told apart by colour, dashes and weight."""
-    if system in theme.systems:
-        return {"color": theme.systems[system], "linestyle": LINE_STYLES[system], "linewidth": 1.5}
-    return {"color": theme.accent, "linestyle": "-", "linewidth": 2.2}
+    is_trained = result.is_trained
+    dashes = LINE_STYLES.get(result.system, "-" if is_trained else (0, (7, 2)))
+    return {"color": theme.color(result), "linestyle": dashes, "linewidth": 2.2 if is_trained else 1.5}
 
 
 def cmc_panel(task: TaskResults, theme: Theme) -> bytes:
@@ -287,8 +300,8 @@ def cmc_figure(tasks: Sequence[TaskResults], titles: Mapping[str, str], theme: T
         canvas.text(left, top, describe_task(task), size=12, bold=True)
         canvas.text(left, top + 19, titles.get(task.data, task.data), size=10, color=theme.muted)
         draw_cmc(canvas.axes(left + 34, top + 44, width - 64, 150), task, theme)
-    systems = {result.label: _system_style(result.system, theme) for task in tasks for result in task.results}
-    canvas.figure.legend(
+    systems = {line_label(result.label): system_style(result, theme) for task in tasks for result in task.results}
+    legend = canvas.figure.legend(
         [Line2D([], [], **style) for style in systems.values()],
         list(systems),
         loc="lower left",
@@ -298,6 +311,8 @@ def cmc_figure(tasks: Sequence[TaskResults], titles: Mapping[str, str], theme: T
         labelcolor=theme.muted,
         prop=font_manager.FontProperties(family=font_families(), size=10),
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return canvas.png()
 
 
@@ -308,8 +323,7 @@ def draw_precisions(ax: Axes, tasks: Sequence[TaskResults], theme: Theme) -> Non
         ticks.append(position + (len(task.results) - 1) / 2)
         for result in task.results:
             value = result.metrics["mAP"]
-            color = theme.systems.get(result.system, theme.accent)
-            ax.barh(position, value, height=0.86, color=color)
+            ax.barh(position, value, height=0.86, color=theme.color(result))
             ax.text(
                 value + 0.008,
                 position,
@@ -322,7 +336,9 @@ def draw_precisions(ax: Axes, tasks: Sequence[TaskResults], theme: Theme) -> Non
             )
             position += 1
         position += 0.9
-    ax.set_yticks(ticks, [f"{describe_task(task)}\n{task.data}" for task in tasks])
+    ax.set_yticks(ticks, [f"{describe_task(task)}\n{line_label(task.data)}" for task in tasks])
+    for label in ax.get_yticklabels():
+        label.set_parse_math(False)
     ax.tick_params(axis="y", labelcolor=theme.ink)
     ax.set_ylim(position - 1.3, -0.7)
     highest = max((result.metrics["mAP"] for task in tasks for result in task.results), default=1)
@@ -347,9 +363,7 @@ def precision_figure(tasks: Sequence[TaskResults], theme: Theme) -> bytes:
 def _system_key(canvas: Canvas, left: float, top: float, tasks: Sequence[TaskResults]) -> None:
     """The systems' names after a patch of their colour, in one line."""
     for label, color in {
-        result.label: canvas.theme.systems.get(result.system, canvas.theme.accent)
-        for task in tasks
-        for result in task.results
+        result.label: canvas.theme.color(result) for task in tasks for result in task.results
     }.items():
         canvas.overlay.add_patch(Rectangle((left, top + 1.5), 9, 9, color=color))
         canvas.text(left + 14, top, label, size=10, color=canvas.theme.muted)

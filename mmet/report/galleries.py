@@ -17,7 +17,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmet.evaluation import EmbeddingSystem, Items, RankMetrics, RetrievalTask, rank_metrics
+from mmet.evaluation import EmbeddingSystem, Items, RankMetrics, RetrievalTask, SearchOptions, rank_metrics
+from mmet.evaluation.search import SearchResult
+from mmet.evaluation.search import run_search as search_task
 from processing_mmet import read_rgb
 
 STRATA = ("best", "typical", "hard")
@@ -103,26 +105,39 @@ def run_search(
     max_queries: int,
     num_candidates: int,
     rng: np.random.Generator,
+    options: SearchOptions | None = None,
 ) -> Search:
     """Rank the gallery for a sample of the queries and keep the lists of a best, a typical and a hard one.
 
     Args:
         task: what to search by what.
         embeddings: of the task's data set.
-        max_queries: how many queries to draw, where the task has more.
+        max_queries: how many queries to draw, where the task has more. Where a query's ranking depends on the other
+            queries, merged or re-ranked together, all of them are searched and shown ones drawn from all.
         num_candidates: length of the lists.
         rng: chooses the queries.
+        options: of the search; None for a plain one.
     """
+    options = options or SearchOptions()
     num_all = len(task.query)
-    task = sample_queries(task, max_queries, rng)
-    query, gallery = embeddings.queries(task.query), embeddings.gallery(task.gallery)
-    precisions = average_precisions(task, query, gallery)
+    together = options.multi_query or options.rerank is not None
+    task = sample_queries(task, num_all if together else max_queries, rng)
+    result = search_task(
+        task,
+        embeddings.queries(task.query),
+        embeddings.gallery(task.gallery),
+        options,
+        max_rank=num_candidates,
+        matcher=embeddings.system.matcher(task),
+    )
+    assert result.metrics.per_query is not None  # of protocols that draw their galleries nothing is shown
+    precisions = result.metrics.per_query.ap
     return Search(
-        task=task,
+        task=result.task,
         num_all_queries=num_all,
-        metrics=_rank_metrics(task, query, gallery),
+        metrics=result.metrics,
         lists=[
-            _ranked_list(task, stratum, position, precisions[position], query, gallery, num_candidates)
+            _ranked_list(result, stratum, position, precisions[position], num_candidates)
             for stratum, position in choose_queries(precisions, rng).items()
         ],
     )
@@ -207,16 +222,8 @@ def top_candidates(
     return zip(kept.tolist(), scores[kept].tolist(), np.isin(kept, true_matches).tolist(), strict=True)
 
 
-def _ranked_list(
-    task: RetrievalTask,
-    stratum: str,
-    position: int,
-    precision: float,
-    query: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    count: int,
-) -> RankedList:
-    items = task.query
+def _ranked_list(result: SearchResult, stratum: str, position: int, precision: float, count: int) -> RankedList:
+    task, items = result.task, result.task.query
     row = items.dataset[int(items.image_index[position])]
     caption = row["captions"][int(items.caption_index[position])] if items.modality != "image" else None
     return RankedList(
@@ -228,7 +235,7 @@ def _ranked_list(
         camera_id=int(row["camera_id"]),
         candidates=[
             _candidate(task.gallery.dataset, int(task.gallery.image_index[entry]), score, is_match)
-            for entry, score, is_match in top_candidates(task, position, query[position], gallery, count)
+            for entry, score, is_match in result.first_entries(position, count)
         ],
         camera_name=row.get("camera_name") or "",
     )

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 
 from mmet.data import JUNK_PERSON_ID, NO_CAMERA, DataArgument, get_spec
 from mmet.data.synthetic import PROVENANCE_FILE
+from mmet.evaluation.lineup import MODEL
+from mmet.evaluation.protocols import MODALITIES, PROTOCOLS
+from mmet.field_checks import SHARE_RANGE, Range, check_choice, check_number, shown
 from modeling_mmet import LOSS_NAMES
 
 BASELINE_LABELS = {"chance": "Chance", "histogram": "Colour histogram", "untrained": "MMET, untrained"}
@@ -26,24 +30,44 @@ TRAINED_LABEL = "MMET, trained"
 
 METRICS = ("mAP", "mINP", "rank1", "rank5", "rank10")
 
+TASK_FIELDS = ("data", "data_root", "protocol", "query", "gallery")
+
+ROUNDING = 1e-9
+"""How far a curve may fall by the rounding of sums."""
+
+JSON_KINDS: Mapping[type, str] = {dict: "an object", list: "a list", str: "text", object: "a value"}
+
+Kind = TypeVar("Kind")
+
 
 @dataclass(frozen=True)
 class Result:
-    """One system on one task; metrics are fractions in [0, 1]."""
+    """One system on one task; metrics are fractions in [0, 1].
+
+    Attributes:
+        system: name of its row.
+        metrics: by the names of `METRICS`.
+        cmc: the CMC curve.
+        options: what was done beyond a plain search.
+        variant: number of the system among those that are neither the model nor a baseline, for its colour; None for
+            these.
+    """
 
     system: str
     metrics: Mapping[str, float]
     cmc: Sequence[float]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    variant: int | None = None
 
     @property
     def is_trained(self) -> bool:
         """Whether this is the model and not something it is compared with."""
-        return self.system not in BASELINE_LABELS
+        return self.system == MODEL
 
     @property
     def label(self) -> str:
-        """Name of the system in prose. Every system that is no baseline is the trained model."""
-        return BASELINE_LABELS.get(self.system, TRAINED_LABEL)
+        """Name of the system in prose: of a backbone or another checkpoint, that of its row."""
+        return {**BASELINE_LABELS, MODEL: TRAINED_LABEL}.get(self.system, self.system)
 
 
 @dataclass(frozen=True)
@@ -51,6 +75,7 @@ class TaskResults:
     """All systems on one task: a data set searched with one kind of query for one kind of gallery entry."""
 
     data: str
+    data_root: str
     protocol: str
     query: str
     gallery: str
@@ -66,11 +91,18 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The content of `results.json`, rows gathered by task in their order."""
+    """The content of `results.json`, rows gathered by task in their order; `settings` are the run's arguments."""
 
     created: str
     versions: Mapping[str, str]
     tasks: Sequence[TaskResults]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def find_task(self, data: str, root: Path, query: str, gallery: str) -> TaskResults | None:
+        """The task of a data set and a pair of modalities; one of this very folder before one that was elsewhere."""
+        wanted = (data, query, gallery)
+        found = [task for task in self.tasks if (task.data, task.query, task.gallery) == wanted]
+        return next((task for task in found if Path(task.data_root).resolve() == root.resolve()), (found or [None])[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,36 +141,136 @@ def read_evaluation(path: Path) -> Evaluation:
     """Read `results.json`. Raises `ValueError`, naming file and field, when it is not what the evaluation writes."""
     content = _read_json(path)
     try:
-        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for row in content["results"]:
-            key = tuple(str(row[name]) for name in ("data", "data_root", "protocol", "query", "gallery"))
-            groups.setdefault(key, []).append(row)
-        tasks = [_task_results(rows) for rows in groups.values()]
-        return Evaluation(str(content["created"]), dict(content["versions"]), tasks)
-    except KeyError as error:
-        raise ValueError(f"{path}: expected the field {error.args[0]!r} of an evaluation, which is missing") from error
-    except (AttributeError, TypeError, ValueError) as error:
+        results = _field(content, "results", list)
+        rows = [_read_row(_of_kind(f"results[{number}]", row, dict), number) for number, row in enumerate(results)]
+        _check_comparisons(content.get("comparisons", []))
+        groups: dict[tuple[str, ...], list[_Row]] = {}
+        for row in rows:
+            groups.setdefault(row.task, []).append(row)
+        tasks = [_task_results(own) for own in groups.values()]
+        names = dict.fromkeys(row.result.system for row in rows)
+        variants = [name for name in names if name != MODEL and name not in BASELINE_LABELS]
+        versions = _field(content, "versions", dict)
+        return Evaluation(
+            created=_field(content, "created", str),
+            versions={name: _field(versions, name, str, "versions.") for name in versions},
+            tasks=[_with_variants(task, variants) for task in tasks],
+            settings=_of_kind("settings", content.get("settings", {}), dict),
+        )
+    except ValueError as error:
         raise ValueError(f"{path} is not the results of an evaluation: {error}") from error
 
 
-def _task_results(rows: Sequence[Mapping[str, Any]]) -> TaskResults:
-    first = rows[0]
-    return TaskResults(
-        data=str(first["data"]),
-        protocol=str(first["protocol"]),
-        query=str(first["query"]),
-        gallery=str(first["gallery"]),
-        num_queries=int(first["num_valid_queries"]),
-        num_gallery=int(first["num_gallery"]),
-        results=[
-            Result(
-                system=str(row["system"]),
-                metrics={name: float(row["metrics"][name]) for name in METRICS},
-                cmc=[float(value) for value in row["cmc"]],
-            )
-            for row in rows
-        ],
+@dataclass(frozen=True)
+class _Row:
+    """A row of `results.json`: its task, the task's sizes, and its result."""
+
+    task: tuple[str, str, str, str, str]
+    num_queries: int
+    num_gallery: int
+    result: Result
+
+
+def _read_row(row: Mapping[str, Any], number: int) -> _Row:
+    at = f"results[{number}]."
+    data, root, protocol, query, gallery = (_field(row, name, str, at) for name in TASK_FIELDS)
+    check_choice(f"{at}protocol", protocol, PROTOCOLS)
+    for name in ("query", "gallery"):
+        check_choice(f"{at}{name}", row[name], MODALITIES)
+    metrics = _field(row, "metrics", dict, at)
+    values = {name: _share(metrics, name, f"{at}metrics.") for name in METRICS}
+    counts = [_count(row, name, at) for name in ("num_queries", "num_valid_queries", "num_gallery")]
+    if counts[1] > counts[0]:
+        raise ValueError(f"{at}num_valid_queries: expected at most num_queries, {counts[0]}, received {counts[1]}")
+    _check_intervals(row.get("intervals"), f"{at}intervals")
+    result = Result(
+        system=_field(row, "system", str, at),
+        metrics=values,
+        cmc=_read_cmc(_field(row, "cmc", list, at), f"{at}cmc"),
+        options=_of_kind(f"{at}options", row.get("options", {}), dict),
     )
+    return _Row((data, root, protocol, query, gallery), counts[1], counts[2], result)
+
+
+def _read_cmc(values: Sequence[Any], name: str) -> list[float]:
+    """A curve of shares that never falls."""
+    if not values:
+        raise ValueError(f"{name}: expected a curve, received an empty list")
+    curve = [check_number(f"{name}[{rank}]", value, float, SHARE_RANGE) for rank, value in enumerate(values)]
+    for rank, (before, after) in enumerate(pairwise(curve), 1):
+        if after < before - ROUNDING:
+            raise ValueError(f"{name}: expected a curve that never falls, received {after} after {before} at [{rank}]")
+    return curve
+
+
+def _check_intervals(intervals: Any, name: str) -> None:
+    """Raise `ValueError` for intervals that are reversed or hold no shares; there may be none."""
+    if intervals is None:
+        return
+    by_metric = _of_kind(name, intervals, dict).get("metrics")
+    for metric, bounds in (_of_kind(f"{name}.metrics", by_metric, dict) if by_metric is not None else {}).items():
+        own = f"{name}.metrics.{metric}"
+        if len(_of_kind(own, bounds, list)) != 2:
+            raise ValueError(f"{own}: expected [low, high], received {shown(bounds)}")
+        low, high = (check_number(own, bound, float, SHARE_RANGE) for bound in bounds)
+        if low > high:
+            raise ValueError(f"{own}: expected [low, high], received the reversed {shown(bounds)}")
+
+
+def _check_comparisons(comparisons: Any) -> None:
+    """Raise `ValueError` for differences beyond those of two shares, and intervals that are reversed."""
+    for number, entry in enumerate(_of_kind("comparisons", comparisons, list)):
+        at = f"comparisons[{number}]."
+        metrics = _field(_of_kind(at[:-1], entry, dict), "metrics", dict, at)
+        for metric in metrics:
+            values = _field(metrics, metric, dict, f"{at}metrics.")
+            found = [
+                check_number(f"{at}metrics.{metric}.{name}", values[name], float, Range(at_least=-1, at_most=1))
+                for name in ("difference", "low", "high")
+                if values.get(name) is not None
+            ]
+            if len(found) == 3 and found[1] > found[2]:
+                raise ValueError(f"{at}metrics.{metric}: expected low up to high, received {found[1]} and {found[2]}")
+
+
+def _task_results(rows: Sequence[_Row]) -> TaskResults:
+    first = rows[0]
+    systems = [row.result.system for row in rows]
+    if len(set(systems)) < len(systems):
+        twice = next(name for name in systems if systems.count(name) > 1)
+        raise ValueError(f"results: expected each system once a task, received {twice!r} twice on {first.task}")
+    return TaskResults(*first.task, first.num_queries, first.num_gallery, [row.result for row in rows])
+
+
+def _with_variants(task: TaskResults, variants: Sequence[str]) -> TaskResults:
+    """The task with its other systems numbered by their place among `variants`."""
+    numbered = [
+        replace(result, variant=variants.index(result.system)) if result.system in variants else result
+        for result in task.results
+    ]
+    return replace(task, results=numbered)
+
+
+def _field(content: Mapping[str, Any], name: str, kind: type[Kind], at: str = "") -> Kind:
+    """A field that must be there. Raises `ValueError` naming it for one that is missing or of another type."""
+    if name not in content:
+        raise ValueError(f"expected the field {name!r}{f' in {at[:-1]}' if at else ''}, which is missing")
+    return _of_kind(f"{at}{name}", content[name], kind)
+
+
+def _of_kind(name: str, value: Any, kind: type[Kind]) -> Kind:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected {JSON_KINDS[kind]}, received {shown(value)}")
+    return value
+
+
+def _share(content: Mapping[str, Any], name: str, at: str) -> float:
+    """A fraction in [0, 1]."""
+    return check_number(f"{at}{name}", _field(content, name, object, at), float, SHARE_RANGE)
+
+
+def _count(content: Mapping[str, Any], name: str, at: str) -> int:
+    return check_number(f"{at}{name}", _field(content, name, object, at), int, Range(at_least=1))
 
 
 def read_history(run: Path) -> TrainingHistory | None:
@@ -161,7 +293,7 @@ def read_history(run: Path) -> TrainingHistory | None:
             seconds=seconds[-1] if seconds else None,
             losses=[losses for losses in series if losses.steps.size],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not the state of a training run: {error!r}") from error
 
 
@@ -176,6 +308,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not JSON that can be read: it is nested too deep") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, received {type(content).__name__}")
     return content

@@ -29,7 +29,7 @@ from mmet.report.figures import (
     describe_task,
 )
 from mmet.report.galleries import Candidate, RankedList, Search
-from mmet.report.inputs import DataSummary, Evaluation, LossSeries, TaskResults, TrainingHistory
+from mmet.report.inputs import DataSummary, Evaluation, LossSeries, Result, TaskResults, TrainingHistory
 from mmet.report.masks import MaskingComparison
 
 CROP_WIDTH = 96
@@ -120,6 +120,7 @@ def render_page(page: Page) -> str:
         picture=lambda image: jpeg_uri(image),
         duration=describe_duration,
         task=describe_task,
+        color_name=color_name,
     )
     source = resources.files("mmet.report").joinpath("template.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
@@ -142,6 +143,11 @@ def render_page(page: Page) -> str:
         light=LIGHT,
         dark=DARK,
     )
+
+
+def color_name(result: Result) -> str:
+    """Name of a compared system's colour in the style sheet."""
+    return result.system if result.variant is None else f"other{result.variant % len(LIGHT.others)}"
 
 
 def headline(page: Page) -> str:

@@ -188,7 +188,7 @@ def test_with_prior__is_right_where_matches_are_rarer(method):
         reliability[name].add(tried(sample.scores[kept]), sample.is_match[kept])
     assert reliability["moved"].ece < 0.012
     assert reliability["as it is"].ece > 0.1
-    with pytest.raises(ValueError, match="between 0 and 1, received 0"):
+    with pytest.raises(ValueError, match=r"prior: .*above 0 and below 1, received 0"):
         calibration.with_prior(0)
 
 

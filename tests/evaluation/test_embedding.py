@@ -91,7 +91,7 @@ def test_embed_items__rejects_another_modality_and_empty_batches(text_dataset, c
     items = select_items(text_dataset["test"], "test", "image")
     with pytest.raises(ValueError, match=r"expected 'image'.*received 'text'"):
         embed_items(colour_model, colour_processor, text_dataset["test"], items, "text", batch_size=4)
-    with pytest.raises(ValueError, match="batch size of at least 1, received 0"):
+    with pytest.raises(ValueError, match=r"batch_size: .*at least 1, received 0"):
         embed(text_dataset, "image", colour_model, colour_processor, batch_size=0)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmet.evaluation import lineup, runner
 from mmet.evaluation.calibration import CALIBRATION_FILE, MatchCalibration, read_calibrations
 from mmet.evaluation.checkpoints import name_systems
+from mmet.evaluation.lineup import Lineup
 from mmet.evaluation.runner import keep_calibrations, saved_calibrations
 
 PLATT = MatchCalibration("platt", prior=0.1, slope=2.0, intercept=-1.0)
@@ -80,3 +85,36 @@ def test_keep_calibrations__with_the_results_where_the_model_folder_cannot_be_wr
     assert keep_calibrations({("text", "image"): PLATT}, model, output, "w") == output / CALIBRATION_FILE
     assert "cannot be written" in caplog.text
     assert read_calibrations(output / CALIBRATION_FILE)[1] == "w"
+
+
+def test_saved_calibrations__a_stale_file_of_the_same_weights_is_not_taken(tmp_path, monkeypatch):
+    """The model's folder can be written once and not the second time; the later calibration counts."""
+    model, output = tmp_path / "model", tmp_path / "out"
+    model.mkdir()
+    output.mkdir()
+    old, new = (MatchCalibration("platt", 0.1, slope=slope) for slope in (1.0, 2.0))
+    keep_calibrations({("text", "image"): old, ("image", "image"): old}, model, output, "w")
+    save = runner.save_calibrations
+
+    def refuse(path, *arguments, **options):
+        if path.parent == model:
+            raise OSError("read-only")
+        save(path, *arguments, **options)
+
+    monkeypatch.setattr(runner, "save_calibrations", refuse)
+    assert keep_calibrations({("text", "image"): new}, model, output, "w").parent == output
+    found = saved_calibrations(model, output, "w")
+    assert (found["text", "image"].slope, found["image", "image"].slope) == (2.0, 1.0)
+    monkeypatch.undo()
+    keep_calibrations({("text", "image"): old}, model, output, "w")
+    assert saved_calibrations(model, output, "w")["text", "image"].slope == 1.0
+
+
+def test_check_seeds__one_model_twice_is_refused(monkeypatch):
+    models = {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}
+    models["copy"] = models["a"]
+    monkeypatch.setattr(lineup, "load_embedder", lambda source: (models[source], None))
+    monkeypatch.setattr(Lineup, "model", lambda self: SimpleNamespace(model=models["a"]))
+    Lineup("a", [], {}, {}, {"second": "b"}).check_seeds()
+    with pytest.raises(ValueError, match=r"--seeds: .*very weights of 'model' again as 'third' \(copy\)"):
+        Lineup("a", [], {}, {}, {"second": "b", "third": "copy"}).check_seeds()

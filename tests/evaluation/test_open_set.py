@@ -127,5 +127,5 @@ def test_choose_absent_persons__seeded_and_never_all():
     assert len(first) == 3
     assert len(choose_absent_persons(task, 0.999, 0)) == 9
     assert len(choose_absent_persons(task, 0.001, 0)) == 1
-    with pytest.raises(ValueError, match=r"between 0 and 1, received 1\.5"):
+    with pytest.raises(ValueError, match=r"absent_share: .*above 0 and below 1, received 1\.5"):
         choose_absent_persons(task, 1.5, 0)

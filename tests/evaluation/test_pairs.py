@@ -128,3 +128,35 @@ def test_merge_queries__captions_by_person_or_by_image(text_dataset):
         merged, embeddings = merge_queries(task, np.eye(9, dtype=np.float32))
         assert merged.query.person_ids.tolist() == groups
         assert len(embeddings) == len(merged.query) == len(groups)
+
+
+def test_pair_blocks__an_unknown_person_is_neither_the_same_nor_another():
+    task = make_task([1, -1, 2], [1, -1, 2, 3])
+    (block,) = pair_blocks(task, EXACT[:3], EXACT[:4])
+    assert block.is_match.tolist() == [[True, False, False, False], [False] * 4, [False, False, True, False]]
+    assert block.is_wrong.tolist() == [[False, False, True, True], [False] * 4, [True, False, False, True]]
+    assert count_wrong_pairs(task) == 4
+
+
+def test_pair_blocks__scores_are_cosines_whatever_the_lengths():
+    rng = np.random.default_rng(0)
+    query, gallery = rng.normal(size=(2, 5)), rng.normal(size=(3, 5))
+    (block,) = pair_blocks(make_task([1, 2], [1, 2, 3]), 7 * query, (100 * gallery).tolist())
+    lengths = np.outer(np.linalg.norm(query, axis=1), np.linalg.norm(gallery, axis=1))
+    np.testing.assert_allclose(block.scores, query @ gallery.T / lengths, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "message"),
+    [
+        (np.eye(2) + 0j, np.eye(2), "query_embeddings of real numbers, received complex128"),
+        (np.eye(2), np.eye(2).astype(str), "gallery_embeddings of real numbers"),
+        (np.eye(2) * np.nan, np.eye(2), "finite query_embeddings"),
+        (np.eye(2), np.ones((2, 3)), "one dimension, received 2 and 3"),
+        (np.eye(3, 2), np.eye(2), "expected 2 query_embeddings, one an item of the task, received 3"),
+        ([[1, 2], [3]], np.eye(2), "query_embeddings of shape"),
+    ],
+)
+def test_pair_blocks__refuses_at_the_call(query, gallery, message):
+    with pytest.raises(ValueError, match=message):
+        pair_blocks(make_task([1, 2], [1, 2]), query, gallery)

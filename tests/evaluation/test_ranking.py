@@ -305,7 +305,7 @@ def test_rank_metrics__rejects_what_does_not_fit(arguments, message):
 
 
 def test_rank_metrics__rejects_max_rank_and_rank_out_of_range():
-    with pytest.raises(ValueError, match="max_rank of at least 1"):
+    with pytest.raises(ValueError, match="max_rank: expected a whole number of at least 1, received 0"):
         rank_metrics(np.eye(2), np.eye(2), [0, 1], [0, 1], max_rank=0)
     metrics = rank_metrics(np.eye(2), np.eye(2), [0, 1], [0, 1], max_rank=5)
     for k in (0, 6):
@@ -329,5 +329,35 @@ def test_rank_metrics__memory_does_not_grow_with_queries_times_gallery():
 
 @pytest.mark.parametrize("option", [{"ap": "area"}, {"denominator": "most"}])
 def test_rank_metrics__rejects_unknown_options(option):
-    with pytest.raises(ValueError, match=f"expected {next(iter(option))}"):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}: expected one of"):
         rank_metrics(np.eye(2), np.eye(2), [0, 1], [0, 1], **option)
+
+
+@pytest.mark.parametrize("max_rank", [10**12, 2**70])
+def test_rank_metrics__a_curve_far_beyond_the_gallery_ends_with_it(max_rank):
+    metrics = rank_metrics(np.eye(3), np.eye(3)[[1, 0, 2]], [0, 1, 2], [0, 1, 2], max_rank=max_rank)
+    assert metrics.cmc.tolist() == pytest.approx([1 / 3, 1, 1])
+    assert metrics.rank(10) == 1
+
+
+@pytest.mark.parametrize("value", [1.5, True, float("nan"), "5", 0, None])
+@pytest.mark.parametrize("option", ["max_rank", "block_bytes"])
+def test_rank_metrics__options_are_whole_numbers(option, value):
+    with pytest.raises(ValueError, match=f"{option}: expected a whole number"):
+        rank_metrics(np.eye(2), np.eye(2), [0, 1], [0, 1], **{option: value})
+
+
+@pytest.mark.parametrize("convert", [lambda a: a.astype(complex), lambda a: torch.tensor(a, dtype=torch.complex64)])
+def test_rank_metrics__refuses_complex_embeddings(convert):
+    with pytest.raises(ValueError, match=r"real numbers, received .*complex"):
+        rank_metrics(convert(np.eye(2)), np.eye(2), [0, 1], [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.uint16, np.float64])
+def test_rank_metrics__takes_every_real_dtype(dtype):
+    assert rank_metrics(np.eye(2).astype(dtype), np.eye(2), [0, 1], [0, 1]).mAP == 1
+
+
+def test_rank_metrics__ids_beyond_int64_are_refused():
+    with pytest.raises(ValueError, match="query_person_ids of at most"):
+        rank_metrics(np.eye(2), np.eye(2), np.array([0, 2**64 - 1], np.uint64), [0, 1])

@@ -211,10 +211,10 @@ def test_reranked_metrics__improve_on_plain_ranking_of_persons_in_clusters():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"k1": 0}, "k1 of at least 1, received 0"),
-        ({"k2": 0}, "k2 of at least 1, received 0"),
-        ({"lambda_value": 1.5}, "lambda_value from 0 to 1, received 1.5"),
-        ({"metric": "manhattan"}, "metric out of euclidean, cosine, received 'manhattan'"),
+        ({"k1": 0}, "k1: .*at least 1, received 0"),
+        ({"k2": 0}, "k2: .*at least 1, received 0"),
+        ({"lambda_value": 1.5}, "lambda_value: .*at most 1, received 1.5"),
+        ({"metric": "manhattan"}, "metric: expected one of euclidean, cosine; received 'manhattan'"),
     ],
 )
 def test_k_reciprocal_rerank__parameters_out_of_range(changes, message):
@@ -265,3 +265,25 @@ def test_nearest_neighbors__many_blocks_and_crowds_of_equal_points(distinct):
 def test_nearest_neighbors__no_points():
     with pytest.raises(ValueError, match="received 0 points"):
         nearest_neighbors(np.empty((0, 3), dtype=np.float32), 2)
+
+
+@pytest.mark.parametrize("value", [1.5, True, float("nan"), "3", None])
+@pytest.mark.parametrize("name", ["k1", "k2"])
+def test_k_reciprocal_rerank__sizes_are_whole_numbers(name, value):
+    query, gallery, _, _ = persons(11)
+    with pytest.raises(ValueError, match=f"{name}: expected a whole number"):
+        k_reciprocal_rerank(query, gallery, **{name: value})
+
+
+def test_k_reciprocal_rerank__no_query_is_refused_as_ranking_refuses_it():
+    with pytest.raises(ValueError, match="at least one row of query_embeddings"):
+        k_reciprocal_rerank(np.zeros((0, 3)), np.eye(3))
+    with pytest.raises(ValueError, match="at least one row of gallery_embeddings"):
+        k_reciprocal_rerank(np.eye(3), np.zeros((0, 3)))
+
+
+def test_k_reciprocal_rerank__lists_longer_than_there_are_points():
+    query, gallery, _, _ = persons(11)
+    total = len(query) + len(gallery)
+    longest = k_reciprocal_rerank(query, gallery, k1=total, k2=total)
+    np.testing.assert_allclose(k_reciprocal_rerank(query, gallery, k1=10**12, k2=10**12), longest, atol=1e-6)

@@ -17,6 +17,7 @@ from mmet.evaluation import (
     ResultRecord,
     compare_systems,
     format_comparisons,
+    format_console,
     format_intervals,
     format_table,
     save_report,
@@ -218,3 +219,31 @@ def test_save_report__options_of_some_rows_are_told_with_them(tmp_path):
     assert line == (
         "none (chance; model on market1501 image→image); itm_top_k 5, itm_weight 0.5 (model on market1501 text→image)"
     )
+
+
+def test_align_table__a_pipe_in_a_name_ends_no_cell():
+    lines = format_table([record("a|b\nc")]).splitlines()
+    assert len(lines) == 3
+    assert r"a\|b" in lines[2]
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {11}
+
+
+@pytest.mark.parametrize("name", [r"$\frac{", "a|b", "_hidden", "x\x00y\nz", "half \udc80", "{}%", "$_$^$"])
+def test_save_report__any_name_can_be_written_and_drawn(tmp_path, name):
+    save_report(EvaluationReport.now(name, [record(name, data=name)]), tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert content["results"][0]["system"] == name
+    assert (tmp_path / "cmc.png").stat().st_size > 1000
+
+
+def test_format_console__says_protocol_and_options_and_has_every_table():
+    options = {"flip": True, **SearchOptions(query_expansion=3, rerank=RerankParameters()).to_json()}
+    rates = {"verification": {"operating_points": [{"max_fpr": 0.01, "tpr": 0.5}]}}
+    rates["open_set"] = {"absent_share": 0.5, "seed": 0, "operating_points": [{"max_fpir": 0.1, "fnir": 0.25}]}
+    measured = {"ece": 0.125, "brier": 0.0625}
+    extras = {**rates, "calibration": {"pairs": measured, "first": measured}}
+    text = format_console(EvaluationReport.now("run", [replace(record(), options=options, extras=extras)]))
+    for part in ("market1501 image→image: market", "flip", "query_expansion 3", "rerank with k1 20", "TPR@FPR 0.01"):
+        assert part in text
+    for part in ("FNIR@FPIR 0.1", "25.0", "0.1250", "0.0625"):
+        assert part in text

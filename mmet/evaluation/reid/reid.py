@@ -169,7 +169,7 @@ def _array(values: Any, dtype: Any = None) -> np.ndarray:
 
 
 def _results(metrics: RankMetrics) -> dict[str, Any]:
-    ranks = [k for k in REPORTED_RANKS if k <= len(metrics.cmc)]
+    ranks = [k for k in REPORTED_RANKS if k <= (metrics.max_rank or len(metrics.cmc))]
     return {
         "mAP": metrics.mAP,
         "mINP": metrics.mINP,
