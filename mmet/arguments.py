@@ -24,6 +24,9 @@ from mmet.command_line import ArgumentParser
 from mmet.loss_schedule import LossSchedule
 from modeling_mmet import LOSS_NAMES
 
+MAX_SHARPNESS = 20
+"""A patch half on the person then weighs a millionth of one that is all on it."""
+
 
 @dataclass
 class ModelArguments:
@@ -68,7 +71,7 @@ class DataArguments:
         default=0.1,
         metadata={
             "help": "Training persons of each domain that are held out of all training data for validation: a share "
-            "below 1, or a number. 0 holds out none."
+            "below 1 (rounded, at least two), or a number from 2 up. 0 holds out none."
         },
     )
     validation_images_per_identity: int = field(
@@ -110,6 +113,27 @@ class DataArguments:
         metadata={"help": "Which patches are masked.", "choices": ["pedestrian", "random", "block", "none"]},
     )
     mask_ratio: float = field(default=0.15, metadata={"help": "Share of an image's patches that is masked."})
+    person_segmenter: str | None = field(
+        default=None,
+        metadata={
+            "help": "module:function that finds the person in pictures without a mask, for pedestrian masking: a list "
+            "of pictures in, a mask of its picture's size or None for each out. Naming it runs its module's code."
+        },
+    )
+    mask_prior: str = field(
+        default="figure",
+        metadata={
+            "help": "Where pedestrian masking looks for the person in a picture without any mask: figure (a standing "
+            "one), masks (the mean of the training masks), or the file of a grey picture, white where persons are."
+        },
+    )
+    mask_sharpness: float = field(
+        default=3.0,
+        metadata={
+            "help": "Exponent on the share of a patch that is person, its weight in pedestrian masking: 1 draws in "
+            "proportion to it, 3 keeps to the trunk."
+        },
+    )
     mlm_probability: float = field(default=0.15, metadata={"help": "Share of a caption's tokens that is masked."})
     itm_mismatch_probability: float = field(
         default=0.5, metadata={"help": "Share of the pairs that get another person's caption for L_ITM."}
@@ -128,6 +152,7 @@ class DataArguments:
     def __post_init__(self):
         if isinstance(self.augmentation, str):
             self.augmentation = json.loads(self.augmentation)
+        self._check_masking()
         if not (self.paired_data or self.image_data or self.text_data):
             raise ValueError("no training data: give --paired_data, --image_data or --text_data as name=folder")
         if self.validation_identities < 0 or self.validation_images_per_identity < 2:
@@ -139,6 +164,18 @@ class DataArguments:
             raise ValueError("select_on=validation needs validation_identities above 0")
         if self.select_on == "eval_data" and not self.eval_data:
             raise ValueError("select_on=eval_data needs --eval_data name=folder")
+
+    def _check_masking(self):
+        """Raise `ValueError` for a sharpness out of range, and for pedestrian masking's settings beside another."""
+        if not 0 < self.mask_sharpness <= MAX_SHARPNESS:
+            raise ValueError(f"expected mask_sharpness in (0, {MAX_SHARPNESS}], received {self.mask_sharpness}")
+        defaults = {"person_segmenter": None, "mask_prior": "figure", "mask_sharpness": 3.0}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        if given and self.image_masking != "pedestrian":
+            raise ValueError(
+                f"{', '.join(given)}: only image_masking=pedestrian asks where the person is, received "
+                f"image_masking={self.image_masking}"
+            )
 
 
 @dataclass
