@@ -36,6 +36,9 @@ TRAINING_STREAMS = ("paired_data", "image_data", "text_data")
 MIN_TEXT_LENGTH = 3
 """Tokens of the shortest caption that can teach anything: [CLS], a word, [SEP]."""
 
+MAX_SHARPNESS = 20
+"""A patch half on the person then weighs a millionth of one that is all on it."""
+
 
 @dataclass
 class ModelArguments:
@@ -100,7 +103,7 @@ class DataArguments:
         default=0.1,
         metadata={
             "help": "Training persons of each domain that are held out of all training data for validation: a share "
-            "below 1, or a number. 0 holds out none.",
+            "below 1 (rounded, at least two), or a number from 2 up. 0 holds out none.",
             "range": Range(at_least=0),
         },
     )
@@ -155,6 +158,28 @@ class DataArguments:
     mask_ratio: float = field(
         default=0.15, metadata={"help": "Share of an image's patches that is masked.", "range": SHARE_RANGE}
     )
+    person_segmenter: str | None = field(
+        default=None,
+        metadata={
+            "help": "module:function that finds the person in pictures without a mask, for pedestrian masking: a list "
+            "of pictures in, a mask of its picture's size or None for each out. Naming it runs its module's code."
+        },
+    )
+    mask_prior: str = field(
+        default="figure",
+        metadata={
+            "help": "Where pedestrian masking looks for the person in a picture without any mask: figure (a standing "
+            "one), masks (the mean of the training masks), or the file of a grey picture, white where persons are."
+        },
+    )
+    mask_sharpness: float = field(
+        default=3.0,
+        metadata={
+            "help": "Exponent on the share of a patch that is person, its weight in pedestrian masking: 1 draws in "
+            "proportion to it, 3 keeps to the trunk.",
+            "range": Range(above=0, at_most=MAX_SHARPNESS),
+        },
+    )
     mlm_probability: float = field(
         default=0.15, metadata={"help": "Share of a caption's tokens that is masked.", "range": SHARE_RANGE}
     )
@@ -182,6 +207,7 @@ class DataArguments:
 
     def __post_init__(self):
         check_fields(self)
+        self._check_masking()
         for stream in TRAINING_STREAMS:
             setattr(self, stream, getattr(self, stream) or list(self.data))
         if not any(getattr(self, stream) for stream in TRAINING_STREAMS):
@@ -192,6 +218,16 @@ class DataArguments:
             raise ValueError("select_on=validation needs validation_identities above 0")
         if self.select_on == "eval_data" and not self.eval_data:
             raise ValueError("select_on=eval_data needs --eval_data name=folder")
+
+    def _check_masking(self):
+        """Raise `ValueError` for pedestrian masking's settings beside another masking."""
+        defaults = {"person_segmenter": None, "mask_prior": "figure", "mask_sharpness": 3.0}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        if given and self.image_masking != "pedestrian":
+            raise ValueError(
+                f"{', '.join(given)}: only image_masking=pedestrian asks where the person is, received "
+                f"image_masking={self.image_masking}"
+            )
 
 
 @dataclass

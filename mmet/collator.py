@@ -9,7 +9,7 @@ samples give the same batch, in whichever worker process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,7 @@ from mmet.masking import (
     num_masked_patches,
     pedestrian_prior,
 )
-from processing_mmet import read_person_mask
-
-Segmenter = Callable[[list[Image.Image]], list[Image.Image | None]]
-"""Finds the person in each of some pictures: a mask of the picture's size, above 127 on the person, or None."""
+from mmet.segmenter import Segmenter
 
 Batch = dict[str, Any]
 
@@ -55,11 +52,12 @@ class MMETDataCollator:
     Args:
         processor: an `MMETProcessor`.
         image_masking: a name in `mmet.masking.IMAGE_MASKING`; with `none`, batches have no `bool_masked_pos`.
-        mask_ratio: share of patches that are masked.
-        mlm_probability: share of tokens that are masked.
-        itm_mismatch_probability: share of pairs whose masked caption is swapped for another person's.
-        caption_noise: share of the tokens of identity batches that become random ones, so that words which only
-            another domain uses do not throw the model off.
+        mask_ratio: share of patches that are masked: `round(mask_ratio * N)` in every picture, at least one.
+        mlm_probability: share of tokens that are masked, on average for every caption (see `mask_tokens`).
+        itm_mismatch_probability: with which a pair's masked caption is swapped for another person's, where the batch
+            has one: any of them, equally likely.
+        caption_noise: with which a token of an identity batch becomes another one of the vocabulary, any of them, so
+            that words which only another domain uses do not throw the model off.
         max_length: longest caption in tokens; longer ones are cut.
         segmenter: called with the pictures of a batch that have no mask, where the masking strategy wants them. It
             runs in the data loading workers.
@@ -91,6 +89,11 @@ class MMETDataCollator:
         self.grid: tuple[int, int] = tuple(processor.image_processor.patch_grid)
         self.image_masking = image_masking
         self.num_masked = num_masked_patches(mask_ratio, self.grid[0] * self.grid[1])
+        if image_masking != "none" and not self.num_masked:
+            raise ValueError(
+                f"mask_ratio={mask_ratio} of {self.grid[0]} × {self.grid[1]} patches is less than one patch: nothing "
+                "would be masked; raise it, or choose image_masking none"
+            )
         self.mlm_probability = mlm_probability
         self.itm_mismatch_probability = itm_mismatch_probability
         self.caption_noise = caption_noise
@@ -160,35 +163,34 @@ class MMETDataCollator:
         strategy = IMAGE_MASKING[self.image_masking]
         if strategy is None:
             return self._images(samples)
-        person_masks = self._person_masks(samples) if self.image_masking == "pedestrian" else []
+        person_masks = self.person_masks(samples) if self.image_masking == "pedestrian" else []
+        images, coverage = self._images_and_coverage(samples, person_masks)
+        region = PatchRegion(coverage, self.prior, self.grid, self.sharpness)
+        return images | {"bool_masked_pos": torch.from_numpy(strategy(region, self.num_masked, rng))}
+
+    def person_coverage(self, samples: Sequence[TrainingSample]) -> NDArray[np.float32]:
+        """Share of each patch on the person, `(B, N)`; rows of NaN for pictures without a mask."""
+        return self._images_and_coverage(samples, self.person_masks(samples))[1]
+
+    def _images_and_coverage(
+        self, samples: Sequence[TrainingSample], person_masks: Sequence[Image.Image | None]
+    ) -> tuple[Batch, NDArray[np.float32]]:
+        """The processor's features of the pictures, and what `person_coverage` says."""
         if any(mask is not None for mask in person_masks):
             processed = self._images(samples, person_masks=person_masks)
-            pixel_values, coverage = processed["pixel_values"], processed["person_patch_coverage"].numpy()
-        else:
-            pixel_values = self._images(samples)["pixel_values"]
-            coverage = np.full((len(samples), len(self.prior)), np.nan, dtype=np.float32)
-        region = PatchRegion(coverage, self.prior, self.grid, self.sharpness)
-        return {
-            "pixel_values": pixel_values,
-            "bool_masked_pos": torch.from_numpy(strategy(region, self.num_masked, rng)),
-        }
+            coverage = processed.pop("person_patch_coverage").numpy()
+            return processed, coverage
+        return self._images(samples), np.full((len(samples), len(self.prior)), np.nan, dtype=np.float32)
 
-    def _person_masks(self, samples: Sequence[TrainingSample]) -> list[Image.Image | None]:
+    def person_masks(self, samples: Sequence[TrainingSample]) -> list[Image.Image | None]:
         """The samples' own masks, and the segmenter's for those without."""
         masks = [sample.person_mask for sample in samples]
         missing = [i for i, mask in enumerate(masks) if mask is None]
         if self.segmenter is None or not missing:
             return masks
         images = [Image.fromarray(image) for i in missing if (image := samples[i].image) is not None]
-        found = self.segmenter(images)
-        if len(found) != len(images):
-            raise ValueError(f"expected {len(images)} masks from the segmenter, received {len(found)}")
-        for i, picture, mask in zip(missing, images, found, strict=True):
-            if mask is not None and mask.size != picture.size:
-                raise ValueError(
-                    f"expected masks of the picture's size {picture.size}, the segmenter gave {mask.size}"
-                )
-            masks[i] = None if mask is None else read_person_mask(mask)
+        for i, mask in zip(missing, _segment(self.segmenter, images), strict=True):
+            masks[i] = mask
         return masks
 
     def _captions(self, samples: Sequence[TrainingSample]) -> Batch:
@@ -202,12 +204,15 @@ class MMETDataCollator:
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def _noisy_captions(self, captions: Batch, rng: np.random.Generator) -> Batch:
-        """The captions with `caption_noise` of their tokens, special ones aside, replaced by random ones."""
+        """The captions with `caption_noise` of their tokens replaced by others; special ones neither go nor come."""
         if not self.caption_noise:
             return captions
         input_ids = captions["input_ids"].numpy()
         noisy = (rng.random(input_ids.shape) < self.caption_noise) & ~self._special_tokens(captions)
-        noise = rng.integers(len(self.processor.tokenizer), size=input_ids.shape)
+        words = np.setdiff1d(np.arange(len(self.processor.tokenizer)), self.processor.tokenizer.all_special_ids)
+        # Every word but the own one: a random step through the vocabulary, of less than a whole round.
+        steps = rng.integers(1, len(words), size=input_ids.shape)
+        noise = words[(np.searchsorted(words, input_ids) + steps) % len(words)]
         return captions | {"input_ids": torch.from_numpy(np.where(noisy, noise, input_ids))}
 
     def _special_tokens(self, captions: Batch) -> NDArray[np.bool_]:
@@ -233,6 +238,27 @@ class MMETDataCollator:
         swapped = (rng.random(len(samples)) < self.itm_mismatch_probability) & foreign.any(axis=1)
         chosen = np.where(foreign, rng.random(foreign.shape), -1).argmax(axis=1)
         return torch.from_numpy(np.where(swapped, chosen, np.arange(len(samples))))
+
+
+def _segment(segmenter: Segmenter, images: list[Image.Image]) -> list[Image.Image | None]:
+    """The segmenter's masks. Raises `ValueError` where it fails, or gives something else."""
+    try:
+        found = segmenter(list(images))
+    except Exception as error:  # somebody else's code, which may raise anything
+        raise ValueError(
+            f"the segmenter failed on {len(images)} pictures ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(found, (list, tuple)) or len(found) != len(images):
+        received = len(found) if isinstance(found, (list, tuple)) else type(found).__name__
+        raise ValueError(f"expected {len(images)} masks from the segmenter, received {received}")
+    masks: list[Image.Image | None] = []
+    for picture, mask in zip(images, found, strict=True):
+        if mask is not None and not isinstance(mask, Image.Image):
+            raise ValueError(f"expected Pillow images or None from the segmenter, received {type(mask).__name__}")
+        if mask is not None and mask.size != picture.size:
+            raise ValueError(f"expected masks of the picture's size {picture.size}, the segmenter gave {mask.size}")
+        masks.append(None if mask is None else read_person_mask(mask))
+    return masks
 
 
 def _person_labels(samples: Sequence[TrainingSample]) -> torch.Tensor:

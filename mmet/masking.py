@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 IGNORED_LABEL = -100
 """Label of a position that is not predicted (`ignore_index` of `torch.nn.functional.cross_entropy`)."""
@@ -34,7 +35,7 @@ _POINTS_PER_PATCH = 8  # in each direction, over which a patch's coverage is ave
 
 
 def num_masked_patches(mask_ratio: float, num_patches: int) -> int:
-    """`round(mask_ratio * num_patches)`. Raises `ValueError` unless `0 <= mask_ratio <= 1`."""
+    """`round(mask_ratio * num_patches)`, halves to the even number. Raises `ValueError` for a ratio beyond [0, 1]."""
     if not 0 <= mask_ratio <= 1:
         raise ValueError(f"expected a mask_ratio in [0, 1], received {mask_ratio}")
     return round(mask_ratio * num_patches)
@@ -82,6 +83,33 @@ def mean_coverage_prior(coverages: ArrayLike, *, sharpness: float = 3.0) -> NDAr
     if not len(known) or not known.any():
         raise ValueError(f"expected at least one mask that shows a person, received {len(known)} masks, all empty")
     return _sharpened(known.mean(axis=0), sharpness)
+
+
+def picture_prior(
+    picture: Image.Image, size: tuple[int, int], patch_size: int, patch_stride: int, *, sharpness: float = 3.0
+) -> NDArray[np.float32]:
+    """
+    The prior that a grey picture of a crop draws: white where persons always are, black where they never are.
+
+    Args:
+        picture: of any size and mode; it is stretched to the model's images.
+        size: height and width of the model's images.
+        patch_size: pixels of a patch in each direction.
+        patch_stride: pixels from patch to patch.
+        sharpness: exponent on the mean brightness of a patch.
+
+    Returns:
+        Weights in [0, 1] of shape `(num_patches,)`, float32.
+
+    Raises:
+        ValueError: for a picture that is all black.
+    """
+    grey = picture.convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(grey) / 255, (patch_size, patch_size))
+    coverage = windows[::patch_stride, ::patch_stride].mean(axis=(2, 3)).reshape(-1)
+    if not coverage.any():
+        raise ValueError("expected a prior that is bright where persons are, received a black picture")
+    return _sharpened(coverage, sharpness)
 
 
 def _sharpened(coverage: NDArray[np.floating], sharpness: float) -> NDArray[np.float32]:
@@ -181,7 +209,7 @@ class PatchRegion:
 
 def pedestrian_masking(region: PatchRegion, num_masked: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Mask patches on the person: by the sample's own mask, else (no mask, or none of it in view) by the prior."""
-    own = np.nan_to_num(region.coverage) ** region.sharpness
+    own = np.nan_to_num(region.coverage).astype(np.float64) ** region.sharpness
     weights = np.where(own.any(axis=1, keepdims=True), own, region.prior)
     return draw_patch_mask(weights, num_masked, rng, grid=region.grid)
 
@@ -254,15 +282,16 @@ def mask_tokens(
 ) -> MaskedTokens:
     """Hide tokens as BERT does (Devlin et al., 2019): of the chosen ones 80 % become [MASK], 10 % a random token.
 
-    Each token is chosen with probability `mlm_probability`, and at least one in every row that has a token to choose:
-    a caption without a prediction would be a wasted one.
+    Of a caption with n tokens to choose from, `mlm_probability * n` are chosen, rounded up or down at random so that
+    the mean over many draws is exactly that, whatever the length; over the whole batch the number is right to one. A
+    caption so short that less than one token is due (below seven tokens at 15 %) therefore has none in some draws.
 
     Args:
         input_ids: `(batch, length)` token ids; not modified.
         special_tokens_mask: `(batch, length)`, true at special and padding tokens, which are never chosen.
         mask_token_id: id of [MASK].
         vocab_size: random replacements are drawn from `range(vocab_size)`.
-        mlm_probability: share of tokens to choose.
+        mlm_probability: share of tokens to choose; every token of a caption is as likely as the others.
         rng: source of randomness.
 
     Returns:
@@ -291,6 +320,12 @@ def check_mlm_probability(mlm_probability: float) -> None:
 
 
 def _choose_tokens(maskable: NDArray[np.bool_], probability: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Independent choices among maskable tokens; the token nearest to being chosen where a row would have none."""
-    score = np.where(maskable, rng.random(maskable.shape), np.inf)
-    return maskable & ((score < probability) | (score == score.min(axis=1, keepdims=True, initial=np.inf)))
+    """As many maskable tokens of each row as are due, any of them."""
+    due = np.cumsum(probability * maskable.sum(axis=1))
+    counts = np.diff(
+        np.floor(due + rng.random()), prepend=0
+    )  # one random offset rounds all rows (systematic sampling)
+    order = np.where(maskable, rng.random(maskable.shape), np.inf).argsort(axis=1)
+    chosen = np.zeros(maskable.shape, dtype=bool)
+    np.put_along_axis(chosen, order, np.arange(maskable.shape[1]) < counts[:, None], axis=1)
+    return chosen

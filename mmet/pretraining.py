@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -19,6 +19,8 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from tqdm.auto import tqdm
 from transformers import BertTokenizer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType, set_seed
@@ -53,7 +55,7 @@ from mmet.distributed import compute_on_all, compute_once
 from mmet.folder_lock import locked_by_main_process
 from mmet.hub import check_hub
 from mmet.loss_schedule import LossSchedule
-from mmet.masking import num_masked_patches
+from mmet.masking import mean_coverage_prior, num_masked_patches, picture_prior
 from mmet.model_card import (
     RESULT_FILE,
     DataSummary,
@@ -65,9 +67,10 @@ from mmet.model_card import (
 )
 from mmet.run_record import DataRecord, RunRecord, check_resume
 from mmet.sampling import IDENTITY_KINDS, MAX_SEED, Draw, IdentityBatchShape, MixedBatchSampler
+from mmet.segmenter import load_segmenter
 from mmet.skipping import SkippedImages
 from mmet.stopping import StopSignal
-from mmet.tokenization import train_wordpiece_tokenizer
+from mmet.tokenization import load_person_words, train_wordpiece_tokenizer
 from mmet.trainer import MMETTrainer
 from mmet.validation import (
     Persons,
@@ -85,6 +88,9 @@ from processing_mmet import MMETImageProcessor, MMETProcessor
 logger = logging.getLogger(__name__)
 
 _IMAGES_PER_READ = 64
+
+_PRIOR_IMAGES = 1024
+"""Pictures whose masks a measured prior is the mean of, at most: the share of a patch is then right to 0.03."""
 
 
 @dataclass(frozen=True)
@@ -416,7 +422,7 @@ def build_model(
     arguments: ModelArguments, objectives: ObjectiveArguments, sources: TrainingSources, dataset: TrainingDataset
 ) -> tuple[MMETProcessor, MMETForPreTraining]:
     """Processor and model: from a checkpoint when one is named, else from the configuration and the captions."""
-    num_identities = dataset.num_identities if _trains_identities(objectives) else 0
+    num_identities = dataset.count_identities([kind for kind in IDENTITY_KINDS if kind in objectives.mix])
     if arguments.model_name_or_path is not None:
         processor = MMETProcessor.from_pretrained(arguments.model_name_or_path)
         config = MMETConfig.from_pretrained(arguments.model_name_or_path)
@@ -455,11 +461,10 @@ def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> Ber
     """The tokenizer that was named, or a WordPiece vocabulary of the training captions."""
     if arguments.tokenizer_name is not None:
         return BertTokenizer.from_pretrained(arguments.tokenizer_name)
-    captions = list(sources.captions())
+    captions = [caption for caption in sources.captions() if caption.strip()]
     if not captions:
-        raise ValueError(
-            "no captions to train a vocabulary on: name a tokenizer, for example --tokenizer_name bert-base-uncased"
-        )
+        logger.info("no captions in the training data: the vocabulary is that of words that describe people")
+        captions = load_person_words()
     return compute_once(lambda: train_wordpiece_tokenizer(captions, vocab_size=arguments.vocab_size))
 
 
@@ -639,21 +644,13 @@ def build_trainer(
         dataset.sizes,
         mix=objectives.mix,
         batch_size=arguments.per_device_train_batch_size,
-        person_labels=dataset.person_labels,
+        person_labels=dataset.persons(),
         identity_shape=IdentityBatchShape(objectives.persons_per_batch, objectives.images_per_person),
         num_processes=arguments.world_size,
         domains=dataset.domains() if objectives.balance_domains else None,
         seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
     )
-    collator = MMETDataCollator(
-        processor,
-        image_masking=data.image_masking,
-        mask_ratio=data.mask_ratio,
-        mlm_probability=data.mlm_probability,
-        itm_mismatch_probability=data.itm_mismatch_probability,
-        caption_noise=data.caption_noise,
-        max_length=min(data.max_text_length, model.config.text_config.max_position_embeddings),
-    )
+    collator = build_collator(processor, dataset, data, objectives, model.config, arguments.seed)
     evaluator = RetrievalEvaluator(
         loaded.evaluation_sets,
         processor,
@@ -673,6 +670,71 @@ def build_trainer(
         record=record,
         skipped=SkippedImages.load(Path(arguments.output_dir)) if arguments.resume_from_checkpoint else None,
     )
+
+
+def build_collator(
+    processor: MMETProcessor,
+    dataset: TrainingDataset,
+    data: DataArguments,
+    objectives: ObjectiveArguments,
+    config: MMETConfig,
+    seed: int,
+) -> MMETDataCollator:
+    """
+    The collator, with the user's segmenter and the prior of pedestrian masking.
+
+    Raises:
+        ValueError: for a segmenter that cannot be loaded or does not do its work, and for an unusable prior.
+    """
+    masked = [kind for kind in ("paired", "image") if kind in objectives.mix and dataset.sizes[kind]]
+    collator = MMETDataCollator(
+        processor,
+        image_masking=data.image_masking if masked else "none",
+        mask_ratio=data.mask_ratio,
+        mlm_probability=data.mlm_probability,
+        itm_mismatch_probability=data.itm_mismatch_probability,
+        caption_noise=data.caption_noise,
+        max_length=min(data.max_text_length, cast(MMETTextConfig, config.text_config).max_position_embeddings),
+        segmenter=compute_on_all(partial(load_segmenter, name)) if (name := data.person_segmenter) else None,
+        sharpness=data.mask_sharpness,
+    )
+    if collator.segmenter is not None and masked:  # better here than in a worker, hours later
+        (sample,) = dataset.__getitems__(draw_codebook_images(dataset, masked, 1, seed))
+        compute_on_all(lambda: collator.person_masks([replace(sample, person_mask=None)]))
+    if data.mask_prior == "masks" and masked:
+        collator.prior = compute_once(lambda: measure_prior(collator, dataset, masked, seed))
+    elif data.mask_prior != "figure" and masked:
+        collator.prior = compute_on_all(lambda: read_prior(Path(data.mask_prior), processor, data.mask_sharpness))
+    return collator
+
+
+def measure_prior(
+    collator: MMETDataCollator, dataset: TrainingDataset, kinds: Sequence[str], seed: int
+) -> NDArray[np.float32]:
+    """The mean of the masks, augmented as in training, of some pictures of these kinds: `(num_patches,)`."""
+    draws = draw_codebook_images(dataset, kinds, _PRIOR_IMAGES, seed)
+    batches = (draws[start : start + _IMAGES_PER_READ] for start in range(0, len(draws), _IMAGES_PER_READ))
+    coverage = np.concatenate([collator.person_coverage(dataset.__getitems__(batch)) for batch in batches])
+    try:
+        prior = mean_coverage_prior(coverage, sharpness=collator.sharpness)
+    except ValueError:
+        raise ValueError(
+            f"mask_prior=masks: none of {len(draws)} training pictures has a mask that shows a person; take "
+            "mask_prior=figure, or name a person_segmenter"
+        ) from None
+    logger.info("mask prior: the mean of %d masks", int((~np.isnan(coverage[:, 0])).sum()))
+    return prior
+
+
+def read_prior(path: Path, processor: MMETProcessor, sharpness: float) -> NDArray[np.float32]:
+    """The prior of a grey picture. Raises `ValueError` for a file that is none, and a black one."""
+    geometry = processor.image_processor
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            size = (geometry.size["height"], geometry.size["width"])
+            return picture_prior(picture, size, geometry.patch_size, geometry.patch_stride, sharpness=sharpness)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"mask_prior: expected figure, masks or a grey picture, received {path} ({error})") from None
 
 
 def _finished(arguments: PretrainingArguments) -> bool:

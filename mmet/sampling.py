@@ -79,6 +79,7 @@ class MixedBatchSampler(Sampler[Draw]):
         mix: proportion of batches of each kind; zero leaves a kind out. They need not add up to one.
         batch_size: examples in the batch of one process.
         person_labels: person of each example of the identity kinds, which need it; negative where unknown: not drawn.
+            One array for both kinds, or one for each by its name.
         identity_shape: P × K with `P * K == batch_size`. Only for the identity kinds.
         num_processes: number of processes that consecutive batches are dealt to.
         domains: number of the domain (0, 1, …) of each example, for each kind; every batch then draws equally from the
@@ -98,7 +99,7 @@ class MixedBatchSampler(Sampler[Draw]):
         *,
         mix: Mapping[str, float],
         batch_size: int,
-        person_labels: ArrayLike | None = None,
+        person_labels: ArrayLike | Mapping[str, ArrayLike] | None = None,
         identity_shape: IdentityBatchShape | None = None,
         num_processes: int = 1,
         domains: Mapping[str, ArrayLike] | None = None,
@@ -120,7 +121,8 @@ class MixedBatchSampler(Sampler[Draw]):
             groups = _examples_by_domain(domains, kind)
             if kind in IDENTITY_KINDS:
                 shape = _checked_shape(identity_shape, batch_size)
-                self._streams[kind] = _PersonBatches(person_labels, shape, num_processes, kind_seed, groups)
+                labels = person_labels.get(kind) if isinstance(person_labels, Mapping) else person_labels
+                self._streams[kind] = _PersonBatches(kind, labels, shape, num_processes, kind_seed, groups)
             elif len(groups) > 1:
                 self._streams[kind] = _BalancedExamples(groups, batch_size * num_processes, kind_seed)
             else:
@@ -312,6 +314,7 @@ class _PersonBatches:
 
     def __init__(
         self,
+        kind: str,
         person_labels: ArrayLike | None,
         shape: IdentityBatchShape,
         num_processes: int,
@@ -325,7 +328,7 @@ class _PersonBatches:
         if len(self._counts) < shape.persons:
             raise ValueError(
                 f"expected at least {shape.persons} labelled persons for identity batches of {shape.persons} × "
-                f"{shape.images_per_person}, received {len(self._counts)}"
+                f"{shape.images_per_person}, received {len(self._counts)} for the kind {kind}"
             )
         self.shape = shape
         self._per_step = shape.persons * num_processes

@@ -66,19 +66,22 @@ def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: 
 
     Args:
         sources: all training sources, each once.
-        amount: share of a domain's persons (below 1), or their number; at least two are taken. 0 takes none.
+        amount: share of a domain's persons (below 1; `round`ed, and at least two), or their number. 0 takes none.
         seed: which ones.
 
     Raises:
-        ValueError: for a number that is not whole, or more persons than a domain can spare.
+        ValueError: for a number that is not whole or is 1 (among one person nobody is searched), or more persons than
+            a domain can spare.
     """
     if not amount:
         return {}
-    if amount >= 1 and amount != int(amount):
-        raise ValueError(f"validation_identities must be a share below 1 or a whole number, received {amount}")
+    if amount >= 1 and (amount != int(amount) or amount == 1):
+        raise ValueError(
+            f"validation_identities must be a share below 1 or a whole number from 2 up, received {amount}"
+        )
     chosen = {}
     for domain, (person_ids, counts) in _count_images(sources).items():
-        wanted = max(2, round(amount * len(person_ids)) if amount < 1 else int(amount))
+        wanted = max(2, round(amount * len(person_ids))) if amount < 1 else int(amount)
         eligible = person_ids[counts >= 2]
         if wanted > len(eligible) or wanted >= len(person_ids):
             raise ValueError(

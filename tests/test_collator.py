@@ -116,6 +116,19 @@ def test_identity_batch__caption_noise(processor: StandInProcessor, tokenizer: B
     assert torch.equal(noisy["input_ids"], MMETDataCollator(processor, caption_noise=0.25)(samples)["input_ids"])
 
 
+def test_identity_batch__caption_noise_is_always_another_word(
+    processor: StandInProcessor, tokenizer: BertTokenizer
+) -> None:
+    samples = [sample(n, "identity", seed=n) for n in range(400)]
+    clean = MMETDataCollator(processor)(samples)["input_ids"]
+    noisy = MMETDataCollator(processor, caption_noise=1.0)(samples)["input_ids"]
+    special = torch.isin(clean, torch.tensor(tokenizer.all_special_ids))
+    assert (noisy[~special] != clean[~special]).all()
+    assert not torch.isin(noisy[~special], torch.tensor(tokenizer.all_special_ids)).any()
+    words = len(tokenizer) - len(tokenizer.all_special_ids)
+    assert len(noisy[~special].unique()) > 0.6 * min(words, int((~special).sum()))
+
+
 def test_identity_image_batch__no_captions(processor: StandInProcessor) -> None:
     samples = [sample(label, kind="identity_image", caption=None) for label in (3, 3, 5)]
     batch = MMETDataCollator(processor)(samples)
@@ -144,7 +157,8 @@ def check_masked_tokens(
     """Labels restore the shown caption, and only real words are ever masked."""
     labels = batch["mlm_labels"]
     chosen = labels != -100
-    assert (chosen.sum(dim=1) >= 1).all()
+    maskable = int(attention.sum()) - 2 * len(attention)  # all but [CLS] and [SEP]
+    assert abs(int(chosen.sum()) - 0.15 * maskable) < 1
     assert not (chosen & (attention == 0)).any()
     assert torch.equal(torch.where(chosen, labels, batch["input_ids_masked"]), shown)
     assert not torch.isin(shown[chosen], torch.tensor(tokenizer.all_special_ids)).any()
@@ -245,12 +259,43 @@ def test_segmenter__fills_in_missing_masks_only(processor: StandInProcessor) -> 
 
 
 @pytest.mark.parametrize(
-    ("masks", "message"), [([], "expected 2 masks"), ([None, Image.new("L", (3, 3))], r"gave \(3, 3\)")]
+    ("masks", "message"),
+    [
+        ([], "expected 2 masks from the segmenter, received 0"),
+        (None, "expected 2 masks from the segmenter, received NoneType"),
+        ([None, Image.new("L", (3, 3))], r"gave \(3, 3\)"),
+        (["mask.png", None], "received str"),
+    ],
 )
 def test_segmenter__wrong_answers(processor: StandInProcessor, masks: list[Any], message: str) -> None:
     collator = MMETDataCollator(processor, segmenter=lambda images: masks)
     with pytest.raises(ValueError, match=message):
         collator([sample(n, "image") for n in range(2)])
+
+
+def test_segmenter__that_fails_is_named(processor: StandInProcessor) -> None:
+    def segment(images: list[Image.Image]) -> list[Image.Image | None]:
+        raise KeyError("weights")
+
+    with pytest.raises(ValueError, match=r"the segmenter failed on 2 pictures \(KeyError: 'weights'\)"):
+        MMETDataCollator(processor, segmenter=segment)([sample(n, "image") for n in range(2)])
+
+
+def test_person_coverage__masks_and_missing_ones(processor: StandInProcessor) -> None:
+    samples = [sample(0, "image", person_mask=left_column()), sample(1, "image", person_mask=None)]
+    coverage = MMETDataCollator(processor).person_coverage(samples)
+    assert coverage[0].reshape(GRID).tolist() == [[1, 0, 0, 0]] * 8
+    assert np.isnan(coverage[1]).all()
+    assert np.isnan(MMETDataCollator(processor).person_coverage(samples[1:])).all()
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_paired_batch__share_of_mismatches(processor: StandInProcessor, probability: float) -> None:
+    collator = MMETDataCollator(processor, itm_mismatch_probability=probability)
+    samples = [[sample(n, seed=1000 * repeat + n) for n in range(4)] for repeat in range(250)]
+    matches = torch.stack([collator(batch)["itm_labels"] for batch in samples])
+    error = 4 * (probability * (1 - probability) / matches.numel()) ** 0.5
+    assert 1 - matches.float().mean().item() == pytest.approx(probability, abs=error)
 
 
 @pytest.mark.parametrize("masking", ["random", "block", "none"])
@@ -298,6 +343,7 @@ def test_batches_must_be_of_one_kind(processor: StandInProcessor, samples: list[
     [
         ({"image_masking": "pedestrain"}, "pedestrian, random, block, none, received 'pedestrain'"),
         ({"mask_ratio": 1.2}, "mask_ratio"),
+        ({"mask_ratio": 0.015}, r"mask_ratio=0\.015 of 8 × 4 patches is less than one patch"),
         ({"mlm_probability": 0.0}, "mlm_probability"),
         ({"itm_mismatch_probability": -1}, "itm_mismatch_probability"),
         ({"prior": np.ones(31)}, r"one weight per patch of \(8, 4\)"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from PIL import Image
 
 from mmet.masking import (
     IMAGE_MASKING,
@@ -18,6 +21,7 @@ from mmet.masking import (
     num_masked_patches,
     pedestrian_masking,
     pedestrian_prior,
+    picture_prior,
     random_masking,
 )
 
@@ -99,6 +103,29 @@ def test_pedestrian_prior__sharpness_is_an_exponent() -> None:
     np.testing.assert_allclose(
         pedestrian_prior(*GRID, sharpness=3.0), pedestrian_prior(*GRID, sharpness=1.0) ** 3, rtol=1e-4
     )
+
+
+def test_picture_prior__patches_as_bright_as_the_picture_there() -> None:
+    """8 × 6 pixels in patches of 4 every 2: three rows, two columns; the left half is white, the right a fifth."""
+    picture = Image.new("L", (6, 8), 51)
+    picture.paste(255, (0, 0, 3, 8))
+    weights = picture_prior(picture, (8, 6), 4, 2, sharpness=2)
+    left, right = (3 * 1.0 + 1 * 0.2) / 4, (1 * 1.0 + 3 * 0.2) / 4
+    np.testing.assert_allclose(weights, np.tile([left**2, right**2], 3), rtol=1e-6)
+    stretched = picture_prior(picture.resize((60, 80), Image.Resampling.NEAREST), (8, 6), 4, 2, sharpness=2)
+    np.testing.assert_allclose(stretched, weights, rtol=0.05)
+    with pytest.raises(ValueError, match="black picture"):
+        picture_prior(Image.new("RGB", (6, 8)), (8, 6), 4, 2)
+
+
+def test_pedestrian_masking__high_sharpness_loses_no_patch_of_the_person() -> None:
+    """One per cent of a patch to the power of 20 is below float32's smallest number."""
+    coverage = np.zeros((1, 4), dtype=np.float32)
+    coverage[0, :2] = 0.001, 1.0
+    region = PatchRegion(coverage, np.ones(4), grid=(1, 4), sharpness=20)
+    for seed in range(20):
+        hidden = pedestrian_masking(region, 2, np.random.default_rng(seed))
+        assert hidden.tolist() == [[True, True, False, False]]
 
 
 def test_own_mask_outweighs_prior_row_by_row() -> None:
@@ -214,7 +241,8 @@ def test_patch_region__rejects_other_shapes() -> None:
 
 def test_num_masked_patches() -> None:
     assert num_masked_patches(0.15, 32) == 5
-    assert num_masked_patches(0.15, 210) == round(31.5)
+    assert num_masked_patches(0.15, 210) == 32  # 31.5: half to the even number
+    assert num_masked_patches(0.15, 30) == 4  # 4.5
     assert num_masked_patches(0.0, 210) == 0
     with pytest.raises(ValueError, match=r"received 1\.5"):
         num_masked_patches(1.5, 210)
@@ -248,22 +276,54 @@ def test_mask_tokens__shares_are_those_of_bert() -> None:
     assert random_tokens.max() < VOCAB
 
 
-def test_mask_tokens__at_least_one_in_every_caption() -> None:
-    ids = np.array([[CLS, 2000, SEP, PAD], [CLS, SEP, PAD, PAD], [CLS, 2001, 2002, SEP]])
-    special = ids < 1000
-    counts = np.zeros(3)
-    positions = np.zeros(4)
-    for seed in range(200):
-        _, labels = mask_tokens(
-            ids, special, mask_token_id=MASK, vocab_size=VOCAB, mlm_probability=0.01, rng=np.random.default_rng(seed)
-        )
-        chosen = labels != -100
-        assert chosen[0].sum() == 1
-        assert chosen[2].sum() >= 1
-        counts += chosen.sum(axis=1)
-        positions += chosen[2]
-    assert counts[1] == 0
-    assert min(positions[1:3]) > 70  # neither of two words is preferred
+@pytest.mark.parametrize("length", [1, 2, 6, 7, 20])
+def test_mask_tokens__short_captions_are_masked_as_much_as_long_ones(length: int) -> None:
+    """Six tokens used to lose 21 % of themselves, two 50 %, where one was masked in any case."""
+    ids = np.full((20_000, length + 2), 2000)
+    ids[:, 0], ids[:, -1] = CLS, SEP
+    _, labels = mask_tokens(ids, ids < 1000, mask_token_id=MASK, vocab_size=VOCAB, rng=np.random.default_rng(0))
+    chosen = labels[:, 1:-1] != -100
+    assert chosen.mean() == pytest.approx(0.15, abs=1 / chosen.size)  # to one token of the whole batch
+    due = 0.15 * length
+    assert set(np.unique(chosen.sum(axis=1))) <= {math.floor(due), math.ceil(due)}
+    share = chosen.mean(axis=0)
+    assert share == pytest.approx(0.15, abs=4 * math.sqrt(0.15 * 0.85 / 20_000))  # no place is preferred
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=8),
+    probability=st.floats(0.01, 1.0),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_mask_tokens__counts_are_the_share_of_every_caption_and_of_the_batch(
+    lengths: list[int], probability: float, seed: int
+) -> None:
+    maskable = np.arange(12)[None, :] < np.array(lengths)[:, None]
+    ids = np.where(maskable, 2000, PAD)
+    _, labels = mask_tokens(
+        ids,
+        ~maskable,
+        mask_token_id=MASK,
+        vocab_size=VOCAB,
+        mlm_probability=probability,
+        rng=np.random.default_rng(seed),
+    )
+    counts = (labels != -100).sum(axis=1)
+    assert (np.abs(counts - probability * np.array(lengths)) < 1 + 1e-9).all()
+    assert abs(counts.sum() - probability * sum(lengths)) < 1 + 1e-9
+    assert not (labels != -100)[~maskable].any()
+
+
+def test_mask_tokens__the_mean_over_draws_is_the_share_whatever_the_neighbours() -> None:
+    maskable = np.arange(9)[None, :] < np.array([3, 9, 1, 6])[:, None]
+    ids = np.where(maskable, 2000, PAD)
+    rng = np.random.default_rng(3)
+    draws = [
+        (mask_tokens(ids, ~maskable, mask_token_id=MASK, vocab_size=VOCAB, rng=rng).labels != -100).sum(axis=1)
+        for _ in range(4000)
+    ]
+    assert np.mean(draws, axis=0) == pytest.approx([0.45, 1.35, 0.15, 0.9], abs=0.035)  # four standard errors
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.1])

@@ -1,13 +1,17 @@
 """Pretraining end to end on a tiny synthetic world: it resumes, honours its switches and names what goes wrong."""
 
+import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
     AutoModel,
@@ -20,8 +24,10 @@ from transformers import (
 
 from mmet import pretraining
 from mmet.arguments import ModelArguments, ObjectiveArguments, parse_arguments
+from mmet.collator import MMETDataCollator
 from mmet.data import DatasetError
 from mmet.data.synthetic import write_world
+from mmet.data.training import TrainingDataset
 from mmet.pretraining import build_model, find_checkpoint, run_pretraining
 from mmet.trainer import MMETTrainer, NonFiniteLossError
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining, MMETForReID
@@ -70,6 +76,14 @@ def recipe(world, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(fields), encoding="utf-8")
     return str(path)
+
+
+def recipe_without(recipe, *names):
+    """The recipe's path, once these fields are out of it."""
+    path = Path(recipe)
+    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({key: fields[key] for key in fields if key not in names}), encoding="utf-8")
+    return recipe
 
 
 def pretrain(recipe, *overrides):
@@ -158,6 +172,158 @@ def test_build_model__half_precision_checkpoint_is_trained_in_float32(make_confi
     arguments = ModelArguments(model_name_or_path=str(tmp_path))
     _, model = build_model(arguments, ObjectiveArguments(), None, SimpleNamespace(num_identities=4))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.fixture(scope="module")
+def image_only(tmp_path_factory):
+    """Market-1501's layout: pictures and person ids, no caption, no mask."""
+    folder = tmp_path_factory.mktemp("image_only") / "market"
+    options = {"num_train_ids": 6, "num_test_ids": 3, "images_per_id": 4, "seed": 5}
+    write_world("market1501", folder, **options, image_height=100, image_width=52)
+    return folder
+
+
+def test_run_pretraining__identities_from_images_without_captions(recipe, image_only):
+    """L_ID and L_triplet of pictures alone, validated on people who were held out, no sentence anywhere."""
+    overrides = ("--batch_mix", '{"identity_image": 1}', "--image_data", f"market1501={image_only}")
+    folder = pretrain(
+        recipe_without(recipe, "paired_data", "text_data", "image_data"), *overrides, "--validation_identities", 2
+    )
+    assert logged_losses(folder) == {"identity", "triplet"}
+    assert MMETForReID.from_pretrained(folder).config.num_identities == 4
+    history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    validated = {name for entry in history for name in entry if name.endswith("_mAP")}
+    assert validated == {"eval_validation_market1501_image_to_image_mAP", "eval_validation_mAP"}
+
+
+def test_run_pretraining__pairs_and_images_share_one_label_space(recipe, image_only, monkeypatch):
+    seen = {"identity": set(), "identity_image": set()}
+    collate = MMETDataCollator.__call__
+
+    def record(collator, samples):
+        if samples[0].kind in seen:
+            seen[samples[0].kind] |= {(sample.image_path, sample.person_label) for sample in samples}
+        return collate(collator, samples)
+
+    monkeypatch.setattr(MMETDataCollator, "__call__", record)
+    mix = '{"identity": 1, "identity_image": 1}'
+    source = f"market1501={image_only}"
+    folder = pretrain(recipe, "--batch_mix", mix, "--image_data", source, "--max_steps", 16)
+    assert MMETForReID.from_pretrained(folder).config.num_identities == 8 + 6
+    assert {label for _, label in seen["identity"]} == set(range(8))
+    assert {label for _, label in seen["identity_image"]} == set(range(14))
+    assert logged_losses(folder) == {"identity", "triplet", "global_contrastive"}
+
+
+def test_run_pretraining__image_data_adds_no_classes_that_no_batch_shows(recipe, image_only):
+    folder = pretrain(recipe, "--batch_mix", '{"identity": 1, "image": 1}', "--image_data", f"market1501={image_only}")
+    assert MMETForReID.from_pretrained(folder).config.num_identities == 8
+
+
+SEGMENTER = """
+import numpy as np
+from PIL import Image
+
+asked = []
+
+def top_third(images):
+    asked.extend(image.size for image in images)
+    masks = [np.zeros((image.height, image.width), dtype=np.uint8) for image in images]
+    for mask in masks:
+        mask[: len(mask) // 3] = 255
+    return [Image.fromarray(mask) for mask in masks]
+
+def one_mask(images):
+    return [None]
+"""
+
+
+@pytest.fixture
+def segmenter(tmp_path, monkeypatch):
+    (tmp_path / "segmenter_of_a_test.py").write_text(SEGMENTER, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "segmenter_of_a_test", raising=False)
+    return importlib.import_module("segmenter_of_a_test")
+
+
+def masked_patches(monkeypatch):
+    """The masks `(steps * B, N)` that the model is trained with, once a run has ended."""
+    seen = []
+    collate = MMETDataCollator.__call__
+
+    def record(collator, samples):
+        batch = collate(collator, samples)
+        seen.append(batch["bool_masked_pos"])
+        return batch
+
+    monkeypatch.setattr(MMETDataCollator, "__call__", record)
+    return seen
+
+
+IMAGES_ALONE = ("--batch_mix", '{"image": 1}', "--max_steps", 4)
+
+
+def test_run_pretraining__a_segmenter_says_where_patches_are_masked(recipe, image_only, segmenter, monkeypatch):
+    seen = masked_patches(monkeypatch)
+    source = f"market1501={image_only}"
+    name = "segmenter_of_a_test:top_third"
+    folder = pretrain(recipe, *IMAGES_ALONE, "--image_data", source, "--person_segmenter", name)
+    assert logged_losses(folder) == {"mim"}
+    assert len(segmenter.asked) > 4 * 8  # a trial, every picture that is masked, and batches loaded ahead
+    rows = torch.cat(seen).view(-1, 4, 2)  # 52 × 28 pixels in patches of 16 every 12
+    assert not rows[:, 2:].any(), "the rest is no person"
+    assert (rows.sum(dim=(1, 2)) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--person_segmenter", "segmenter_of_a_test:nobody"), "has no nobody"),
+        (("--person_segmenter", "no_such_module_here:f"), "cannot be imported"),
+        (("--mask_prior", "missing.png"), "expected figure, masks or a grey picture, received missing.png"),
+        (("--mask_prior", "masks"), "none of .* training pictures has a mask"),
+        (("--mask_sharpness", 0), r"mask_sharpness .*above 0.*received 0"),
+        (("--mask_sharpness", "nan"), r"mask_sharpness .*received nan"),
+        (("--mask_prior", "masks", "--image_masking", "random"), "mask_prior: only image_masking=pedestrian"),
+    ],
+)
+def test_run_pretraining__unusable_mask_settings_are_one_message(recipe, image_only, segmenter, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(recipe, *IMAGES_ALONE, "--image_data", f"market1501={image_only}", *arguments)
+
+
+def test_run_pretraining__a_segmenter_that_does_not_work_stops_before_training(recipe, image_only, segmenter):
+    segmenter.one_mask = lambda images: []
+    with pytest.raises(ValueError, match="expected 1 masks from the segmenter, received 0"):
+        pretrain(
+            recipe,
+            *(*IMAGES_ALONE, "--image_data", f"market1501={image_only}"),
+            *("--person_segmenter", "segmenter_of_a_test:one_mask"),
+        )
+
+
+def test_run_pretraining__prior_and_sharpness_reach_the_masks(recipe, image_only, tmp_path, monkeypatch):
+    seen = masked_patches(monkeypatch)
+    prior = Image.new("L", (28, 52))
+    prior.paste(255, (0, 40, 12, 52))  # alone in the lower left patch
+    prior.paste(60, (16, 0, 28, 12))  # a fifth as bright in the upper right one
+    prior.save(tmp_path / "prior.png")
+    settings = ("--image_data", f"market1501={image_only}", "--mask_prior", tmp_path / "prior.png")
+    pretrain(recipe, *IMAGES_ALONE, *settings, "--mask_sharpness", 12)
+    # (60 / 255) ** 12 is 3e-8: the darker patch is never drawn.
+    assert torch.cat(seen).sum(dim=0).nonzero().flatten().tolist() == [6]
+
+
+def test_measure_prior__is_the_mean_of_the_training_masks(recipe, world):
+    model, data, objectives, _ = parse_arguments([recipe, "--mask_prior", "masks", "--mask_sharpness", "1"])
+    sources = pretraining.TrainingSources.load(data)
+    dataset = TrainingDataset(paired=sources.paired, image=sources.image)
+    processor, network = pretraining.build_model(model, objectives, sources, dataset)
+    collator = pretraining.build_collator(processor, dataset, data, objectives, network.config, 0)
+    masks = [np.asarray(row["person_mask"].convert("L").resize((28, 52), Image.BOX)) > 127 for row in sources.image[0]]
+    mean = np.mean(masks, axis=0)  # (52, 28), pixel by pixel
+    expected = [mean[y : y + 16, x : x + 16].mean() for y in (0, 12, 24, 36) for x in (0, 12)]
+    np.testing.assert_allclose(collator.prior, expected, atol=0.02)
 
 
 def test_run_pretraining__weight_zero_switches_a_loss_off(recipe):

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
-from mmet.sampling import IDENTITY_KINDS, Draw, IdentityBatchShape, MixedBatchSampler, apportion
+from mmet.sampling import BATCH_KINDS, IDENTITY_KINDS, Draw, IdentityBatchShape, MixedBatchSampler, apportion
 
 SIZES = {"paired": 50, "image": 23, "text": 7}
 MIX = {"paired": 0.5, "image": 0.2, "text": 0.1, "identity": 0.2}
@@ -173,6 +175,47 @@ def test_seed_and_epoch_change_everything() -> None:
 )
 def test_proportions_need_not_sum_to_one(mix: dict[str, float], expected: dict[str, int]) -> None:
     assert sampler_of(mix=mix, batches_per_epoch=19).batch_counts == expected
+
+
+@settings(deadline=None)
+@given(
+    proportions=st.dictionaries(st.sampled_from(BATCH_KINDS), st.floats(0.05, 1.0), min_size=1),
+    total=st.integers(120, 3000),
+)
+def test_apportion__every_kind_is_within_a_batch_of_its_share(proportions: dict[str, float], total: int) -> None:
+    counts = apportion(total, proportions)
+    assert sum(counts.values()) == total
+    for kind, proportion in proportions.items():
+        assert abs(counts[kind] - total * proportion / sum(proportions.values())) < 1 + 1e-6
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=6, max_size=20),
+    persons=st.integers(2, 6),
+    images=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+)
+def test_identity_batches__exactly_p_persons_with_k_images(
+    counts: list[int], persons: int, images: int, seed: int
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    sampler = MixedBatchSampler(
+        {},
+        mix={"identity_image": 1},
+        batch_size=persons * images,
+        person_labels={"identity_image": labels, "identity": []},
+        identity_shape=IdentityBatchShape(persons, images),
+        batches_per_epoch=8,
+        seed=seed,
+    )
+    for batch in batches(sampler, persons * images):
+        shown = [int(labels[draw.index]) for draw in batch]
+        assert Counter(shown) == dict.fromkeys(shown, images)
+        assert len(set(shown)) == persons
+        for person in set(shown):  # as many different images as there are
+            distinct = {draw.index for draw in batch if labels[draw.index] == person}
+            assert len(distinct) == min(images, counts[person])
 
 
 def test_apportion__is_exact_for_thirds_and_tenths() -> None:

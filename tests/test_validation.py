@@ -16,6 +16,8 @@ import torch
 import yaml
 from accelerate import Accelerator
 from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from process_group import run_processes
 from safetensors.torch import load_file
 from torch.distributed.fsdp import fully_shard
@@ -67,6 +69,14 @@ def test_choose_persons__share_of_each_domain_among_persons_with_two_images():
     assert len(chosen["b"]) == 2, "at least two persons, so that there is somebody to confuse"
 
 
+@settings(deadline=None, max_examples=40)
+@given(persons=st.integers(10, 60), amount=st.floats(0.01, 0.8), seed=st.integers(0, 99))
+def test_choose_persons__the_share_is_right_to_half_a_person_and_two_at_least(persons, amount, seed):
+    chosen = choose_persons([source_of("a", np.repeat(np.arange(persons), 2))], amount=amount, seed=seed)["a"]
+    assert len(set(chosen.tolist())) == len(chosen) >= 2
+    assert abs(len(chosen) - amount * persons) <= 0.5 or (len(chosen) == 2 and amount * persons < 2)
+
+
 def test_choose_persons__neither_other_domains_nor_the_order_of_sources_matter():
     a, b = (source_of(name, np.repeat(np.arange(40), 2)) for name in "ab")
     alone = choose_persons([a], amount=5, seed=3)
@@ -79,7 +89,12 @@ def test_choose_persons__neither_other_domains_nor_the_order_of_sources_matter()
 
 @pytest.mark.parametrize(
     ("persons", "amount", "message"),
-    [([0, 0, 1, 1], 2, "received 2 of 2"), ([0, 0, 1, 2, 3], 2, "received 1 of 4"), ([0, 0, 1, 1], 1.5, "1.5")],
+    [
+        ([0, 0, 1, 1], 2, "received 2 of 2"),
+        ([0, 0, 1, 2, 3], 2, "received 1 of 4"),
+        ([0, 0, 1, 1], 1.5, "1.5"),
+        ([0, 0, 1, 1], 1, "from 2 up"),
+    ],
 )
 def test_choose_persons__more_than_a_domain_can_spare(persons, amount, message):
     with pytest.raises(ValueError, match=message):

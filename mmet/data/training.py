@@ -10,13 +10,14 @@ draw's seed, whichever worker process loads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import datasets
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch.utils.data
 from numpy.typing import NDArray
@@ -66,10 +67,11 @@ class TrainingSample:
 class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
     """Loads examples by `Draw`; iterate it through a `MixedBatchSampler`.
 
-    `paired` sources give the `paired` batches (their rows with captions), the `identity` batches (all their rows, also
-    those without a caption) and the `identity_image` batches (all their rows, pictures alone). Persons are numbered
-    over the `paired` sources: rows of the same domain and person id are one person, in whichever source they stand;
-    negative ids are unknown persons. Rows of `image` sources carry the label of a person known from there, else -100.
+    `paired` sources give the `paired` batches (their rows with captions) and the `identity` batches (all their rows,
+    also those without a caption). The `identity_image` batches, pictures alone, have the rows of `paired` and `image`
+    sources, each picture once: an `image` row whose domain and path came before is left out. Persons are numbered over
+    both, those of `paired` first: rows of the same domain and person id are one person, in whichever source they
+    stand; negative ids are unknown persons, which no identity batch shows.
 
     Args:
         paired: datasets with the columns of `REID_FEATURES`.
@@ -82,7 +84,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
     Attributes:
         sizes: number of examples of each kind, as `MixedBatchSampler` takes them.
         person_labels: int64, the person of each example of kind `identity`; -100 where unknown.
-        num_identities: number of persons among them.
+        num_identities: number of persons among all examples.
         without_caption: rows that the kinds `paired` and `text` leave out for want of a caption.
 
     Raises:
@@ -100,15 +102,18 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
     ) -> None:
         self._augmentation = augmentation
         self._skip_bad_images = skip_bad_images
-        persons = _PersonNumbers(paired)
-        self.person_labels = persons.labels(paired)
+        persons = _PersonNumbers([*paired, *image])
         self.num_identities = persons.count
         paired_rows, text_rows = _rows_with_caption(paired), _rows_with_caption(text)
+        pictures = _distinct([*paired, *image])
+        paired_labels = persons.labels(paired)
         picture, sentence = ["image", "image_path"], ["captions", "image_path"]
         self._examples = {
-            "paired": _Examples(paired, [*picture, "person_mask", "captions"], self.person_labels, paired_rows),
-            "identity": _Examples(paired, [*picture, "captions"], self.person_labels),
-            "identity_image": _Examples(paired, picture, self.person_labels),
+            "paired": _Examples(paired, [*picture, "person_mask", "captions"], paired_labels, paired_rows),
+            "identity": _Examples(paired, [*picture, "captions"], paired_labels),
+            "identity_image": _Examples(
+                pictures, picture, persons.labels(pictures), _rows_not_repeated(pictures, len(_distinct(paired)))
+            ),
             "image": _Examples(image, [*picture, "person_mask"], persons.labels(image)),
             "text": _Examples(text, sentence, None, text_rows),
         }
@@ -117,6 +122,18 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
             "paired": sum(map(len, paired)) - len(paired_rows),
             "text": sum(map(len, text)) - len(text_rows),
         }
+
+    @property
+    def person_labels(self) -> NDArray[np.int64]:
+        return self._examples["identity"].labels()
+
+    def persons(self) -> dict[str, NDArray[np.int64]]:
+        """The person of each example of the identity kinds, -100 where unknown, as `MixedBatchSampler` takes them."""
+        return {kind: self._examples[kind].labels() for kind in IDENTITY_KINDS}
+
+    def count_identities(self, kinds: Collection[str]) -> int:
+        """How many classes cover the persons of these identity kinds: those of `identity` alone come first."""
+        return max((int(self._examples[kind].labels().max(initial=-1)) + 1 for kind in kinds), default=0)
 
     def domains(self) -> dict[str, NDArray[np.int64]]:
         """The number of the domain of each example of each kind, as `MixedBatchSampler` takes them to balance."""
@@ -159,7 +176,8 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         """Another example of the kind: of the same person in identity batches, while one is untried."""
         rng = np.random.default_rng([draw.seed, len(tried)])
         if draw.kind in IDENTITY_KINDS:
-            same_person = np.flatnonzero(self.person_labels == self.person_labels[draw.index])
+            labels = self._examples[draw.kind].labels()
+            same_person = np.flatnonzero(labels == labels[draw.index])
             untried = np.setdiff1d(same_person, tried)
             if len(untried):
                 return int(rng.choice(untried))
@@ -210,6 +228,12 @@ class _Examples:
         if self._rows is not None:
             return len(self._rows)
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def labels(self) -> NDArray[np.int64]:
+        """The person of each example, -100 where unknown."""
+        if self._labels is None:
+            return np.full(len(self), UNKNOWN_PERSON, dtype=np.int64)
+        return self._labels if self._rows is None else self._labels[self._rows]
 
     def domains(self) -> NDArray[np.int64]:
         """The number of each example's domain, in the order of their names."""
@@ -276,6 +300,39 @@ def _domains_and_persons(source: datasets.Dataset) -> tuple[list[str], NDArray[n
     domains = table["domain"].dictionary_encode().combine_chunks()
     names = domains.dictionary.to_pylist()
     return names, domains.indices.to_numpy(zero_copy_only=False), table["person_id"].to_numpy()
+
+
+def _distinct(sources: Sequence[datasets.Dataset]) -> list[datasets.Dataset]:
+    """Every source once: a dataset may be used as pairs and as images."""
+    return list({id(source): source for source in sources}.values())
+
+
+def _rows_not_repeated(sources: Sequence[datasets.Dataset], num_trusted: int) -> NDArray[np.int64] | None:
+    """
+    Numbers of the rows, over all sources one after another, without those of the later sources whose picture (domain
+    and path) an earlier source has as well; None for all rows. The first `num_trusted` sources keep all of theirs.
+    """
+    tables = [_domains_and_persons(source) for source in sources]
+    seen: dict[str, set[str]] = {}
+    kept, first = [np.empty(0, dtype=np.int64)], 0
+    for number, (source, (names, codes, _)) in enumerate(zip(sources, tables, strict=True)):
+        repeated = np.zeros(len(source), dtype=bool)
+        to_come = {name for later, _, _ in tables[max(number + 1, num_trusted) :] for name in later}
+        for code, domain in enumerate(names):
+            rows = np.flatnonzero(codes == code)
+            if number >= num_trusted and domain in seen:
+                repeated[rows] = [path in seen[domain] for path in _paths(source, rows)]
+            if domain in to_come:
+                seen.setdefault(domain, set()).update(_paths(source, rows))
+        kept.append(first + np.flatnonzero(~repeated))
+        first += len(source)
+    rows = np.concatenate(kept)
+    return None if len(rows) == first else rows
+
+
+def _paths(source: datasets.Dataset, rows: NDArray[np.int64]) -> list[str]:
+    """`image_path` of these rows."""
+    return source.select_columns(["image_path"]).with_format("arrow")[:]["image_path"].take(pa.array(rows)).to_pylist()
 
 
 def _rows_with_caption(sources: Sequence[datasets.Dataset]) -> NDArray[np.int64]:

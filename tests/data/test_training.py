@@ -87,11 +87,64 @@ def test_samples_of_every_kind(first: datasets.Dataset, second: datasets.Dataset
     assert (text.caption, text.image, text.person_label) == ("e", None, -100)
 
 
-def test_image_sources_know_only_persons_of_the_paired_data(first: datasets.Dataset, second: datasets.Dataset) -> None:
+def test_image_sources_share_the_numbering__those_of_pairs_come_first(
+    first: datasets.Dataset, second: datasets.Dataset
+) -> None:
     dataset = TrainingDataset(paired=[first], image=[second, first])
     labels = [dataset[Draw("image", index, 0)].person_label for index in range(7)]
-    assert labels == [-100, -100, 1, 1, 0, -100, 2]
+    assert labels == [3, 4, 1, 1, 0, -100, 2]
+    assert dataset.num_identities == 5
+    assert dataset.count_identities(["identity"]) == 3
+    assert dataset.count_identities(["identity", "identity_image"]) == 5
+    assert dataset.count_identities([]) == 0
+
+
+def test_identity_images_come_from_pairs_and_images__each_picture_once(
+    first: datasets.Dataset, second: datasets.Dataset
+) -> None:
+    parts = [first.select([0, 2]), first]  # the second holds the first's pictures again
+    dataset = TrainingDataset(paired=parts[:1], image=[second, parts[1], first.select([1]), parts[0]])
+    persons = dataset.persons()
+    assert persons["identity"].tolist() == [1, 0]
+    assert persons["identity_image"].tolist() == [1, 0, 2, 3, 1, -100, 4]
+    assert dataset.sizes["identity_image"] == 7
+    samples = [dataset[Draw("identity_image", index, 0)] for index in range(7)]
+    assert [sample.image_path for sample in samples] == [
+        *("first/0.png", "first/2.png", "second/0.png", "second/1.png"),
+        *("first/1.png", "first/3.png", "first/4.png"),
+    ]
+    assert [sample.person_label for sample in samples] == persons["identity_image"].tolist()
+    assert {sample.caption for sample in samples} == {None}
+    assert len(dataset.domains()["identity_image"]) == 7
+
+
+def test_images_without_person_ids_are_for_masked_batches_alone(first: datasets.Dataset) -> None:
+    unknown = source("street", [-1, -1, -1], [[], [], []])
+    dataset = TrainingDataset(image=[first, unknown])
+    assert dataset.sizes["image"] == 8
     assert dataset.num_identities == 3
+    sampler = MixedBatchSampler(
+        dataset.sizes,
+        mix={"identity_image": 1},
+        batch_size=4,
+        person_labels=dataset.persons(),
+        identity_shape=IdentityBatchShape(2, 2),
+        batches_per_epoch=30,
+    )
+    drawn = {dataset[draw].image_path for draw in sampler}
+    assert drawn == {f"first/{row}.png" for row in (0, 1, 2, 4)}
+
+
+def test_identity_batches_need_persons_of_pairs(first: datasets.Dataset) -> None:
+    dataset = TrainingDataset(image=[first])
+    with pytest.raises(ValueError, match=r"received 0 for the kind identity$"):
+        MixedBatchSampler(
+            dataset.sizes,
+            mix={"identity": 1},
+            batch_size=4,
+            person_labels=dataset.persons(),
+            identity_shape=IdentityBatchShape(2, 2),
+        )
 
 
 def test_captions_are_drawn_evenly_and_never_blank(second: datasets.Dataset) -> None:

@@ -1,0 +1,57 @@
+"""A segmenter of the user's own, named by a recipe: `module:function`, imported and looked at before training starts.
+
+    segmenter = load_segmenter("my_project.silhouettes:segment")
+    masks = segmenter([picture, ...])  # one mask of the picture's size, or None, for each
+
+Naming a segmenter runs its module's code, as importing any module does: name only what you would run yourself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+
+Segmenter = Callable[[list[Image.Image]], list[Image.Image | None]]
+"""Finds the person in each of some pictures: a mask of the picture's size, 255 on the person, else 0, or None."""
+
+_DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_PATH = re.compile(rf"({_DOTTED}):({_DOTTED})")
+
+
+def load_segmenter(path: str) -> Segmenter:
+    """
+    The callable that `module:function` names; the function may be an attribute of an object in the module.
+
+    Raises:
+        ValueError: for a path of another form, a module that cannot be imported, a name that it does not have, or
+            something that is not to be called with pictures.
+    """
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise ValueError(f"person_segmenter: expected module:function, such as my_module:segment, received {path!r}")
+    module_name, name = match.groups()
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # importing runs code, which may raise anything
+        raise ValueError(
+            f"person_segmenter {path}: the module {module_name} cannot be imported ({type(error).__name__}: {error}); "
+            "install it, or put its folder on PYTHONPATH"
+        ) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"person_segmenter {path}: {module_name} has no {name}{hint}")
+        found = getattr(found, part)
+    if isinstance(found, type) or not callable(found):
+        kind = "a class" if isinstance(found, type) else type(found).__name__
+        raise ValueError(
+            f"person_segmenter {path}: expected a function of a list of pictures, received {kind}; "
+            "a class's instance can be named as well"
+        )
+    return found
