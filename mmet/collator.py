@@ -27,6 +27,7 @@ from mmet.masking import (
     pedestrian_prior,
 )
 from mmet.segmenter import Segmenter
+from processing_mmet import read_person_mask
 
 Batch = dict[str, Any]
 
