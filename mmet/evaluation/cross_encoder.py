@@ -121,7 +121,9 @@ class MatchingScorer:
             for start in range(0, len(chunk.rows), self.batch_size):
                 some = slice(start, start + self.batch_size)
                 words = self._inputs(text=texts.read(chunk.texts[some]).captions)
-                text_states = model.encode_texts(**words).pre_norm_hidden_state  # (B, L, D)
+                text_states = model.encode_texts(
+                    words["input_ids"], words["attention_mask"]
+                ).pre_norm_hidden_state  # (B, L, D)
                 owner = torch.from_numpy(chunk.owner[some]).to(states.device)
                 fused = model.fuse(states[owner], text_states, words["attention_mask"], read_positions=0)
                 logits = self.model.itm_head(fused.last_hidden_state).float()  # (B, 2)

@@ -247,7 +247,7 @@ def _try_search(
 
     What was not evaluated is searched plainly by the data set's own protocol.
     """
-    evaluated = evaluation.find_task(data.name, data.root, query, gallery)
+    evaluated = evaluation.find_task(data.argument.label, data.argument.root, query, gallery)
     row = evaluated.trained if evaluated is not None else None
     flip, options = _recorded_options(request.results, row.options if row is not None else {})
     try:
