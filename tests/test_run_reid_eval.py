@@ -318,13 +318,25 @@ def test_main__cache_dir_is_where_embeddings_go(run, tmp_path, colours):
         (["--data", "one_camera={here}"], "--protocol no-camera"),
         (["--data", "sentences={here}", "--gallery", "text"], "query modality"),
         (["--data", "cameras={here}", "--max_rank", "5"], "--max_rank of at least 10, received 5"),
-        (["--data", "cameras={here}", "--batch_size", "0"], "--batch_size of at least 1, received 0"),
-        (["--data", "cameras={here}", "--bootstrap", "-1"], "--bootstrap of at least 0, received -1"),
+        (
+            ["--data", "cameras={here}", "--batch_size", "0"],
+            "batch_size: expected a whole number of at least 1 and at most 65536, received 0",
+        ),
+        (
+            ["--data", "cameras={here}", "--bootstrap", "-1"],
+            "bootstrap: expected a whole number of at least 0 and at most 1000000, received -1",
+        ),
         (["--data", "cameras={here}", "--confidence", "95"], "above 0 and below 1, received 95"),
-        (["--data", "cameras={here}", "--absent_share", "1"], "--absent_share between 0 and 1, received 1"),
+        (
+            ["--data", "cameras={here}", "--absent_share", "1"],
+            "absent_share: expected a number above 0 and below 1, received 1",
+        ),
         (["--data", "cameras={here}", "--multi_query", "--itm_top_k", "3"], "choose one of the two"),
         (["--data", "cameras={here}", "--rerank", "--itm_top_k", "3"], "choose one of the two"),
-        (["--data", "cameras={here}", "--query_expansion", "-2"], "at least 0, received -2"),
+        (
+            ["--data", "cameras={here}", "--query_expansion", "-2"],
+            "query_expansion: expected a whole number of at least 0",
+        ),
         (["--data", "one_person={here}", "--query", "text", "--open_set"], "pairs of different persons"),
         (["--data", "sentences={here}", "--calibrate", "one_person={here}"], "--calibrate one_person={here}: a cali"),
         (["--data", "sentences={here}", "--calibrate", "one_person=/none"], "/none does not exist"),
@@ -422,7 +434,7 @@ def test_main__on_a_full_disk_the_earlier_results_stay(run, script, tmp_path, co
     assert run(*arguments)[0] == 0
     files = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     monkeypatch.setattr(script, "save_report", save_on_a_full_disk)
-    code, _, captured = run(*arguments, "--flip")
+    code, _, captured = run(*arguments, "--query_expansion", "1")
     assert code == 2
     assert "results.json could not be written (File too large); what was there before is unchanged" in captured.err
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == files
