@@ -33,6 +33,7 @@ RECORD_FILE = "run_record.json"
 
 WITHOUT_EFFECT = (
     "allow_changed_resume",
+    "data_places",
     "resume_from_checkpoint",
     "output_dir",
     "do_train",
@@ -88,6 +89,7 @@ WITHOUT_EFFECT = (
 """Arguments that say how and where a run computes, writes and reports, not what it computes; as shell patterns."""
 
 IN_OTHER_FORM = (
+    "data",
     "paired_data",
     "image_data",
     "text_data",

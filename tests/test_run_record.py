@@ -87,7 +87,7 @@ CHANGED = {
     "learning rate": (["--learning_rate", "0.01"], r"learning_rate: 0.001 → 0.01"),
     "mix": (
         ["--batch_mix", '{"paired": 1, "identity": 1}'],
-        r'batch_mix: .*"image": 1.* → \{"paired": 1, "identity": 1\}',
+        r'batch_mix: .*"image": 1.* → \{"paired": 1.0, "identity": 1.0\}',
     ),
     "augmentation": (["--augmentation", '{"padding": 0.2}'], r'augmentation: null → \{"padding": 0.2\}'),
     "a loss weight": (["--itm_weight", "0.5"], "itm_weight: null → 0.5"),

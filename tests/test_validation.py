@@ -426,6 +426,9 @@ class Hub:
     def __init__(self):
         self.pushed = []
 
+    def whoami(self):
+        return {"name": "org"}
+
     def create_repo(self, repo_id, **kwargs):
         return SimpleNamespace(repo_id=repo_id)
 
@@ -439,6 +442,7 @@ class Hub:
 def test_run_pretraining__push_to_hub_sends_model_and_card(recipe, monkeypatch):
     hub = Hub()
     monkeypatch.setattr("transformers.trainer.hf_api", lambda: hub)
+    monkeypatch.setattr("mmet.hub.HfApi", lambda token: hub)
     folder = pretrain(recipe, "--push_to_hub", "true", "--hub_model_id", "org/mmet-tiny", "--max_steps", 4)
     ((name, files),) = hub.pushed
     assert name == "org/mmet-tiny"

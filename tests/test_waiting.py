@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 
 from mmet.command_line import run_command
 from mmet.distributed import check_place, wait_for_processes
@@ -103,6 +104,7 @@ def meet(rank: int, port: int, delay: float) -> int:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     os.environ |= {"ACCELERATE_USE_CPU": "true"}
+    AcceleratorState._reset_state(reset_partial_state=True)  # another test of this process may have left one
     time.sleep(delay)
     wait_for_processes(cpu=True, limit_seconds=60)
     PartialState(cpu=True)
@@ -118,6 +120,10 @@ def test_wait_for_processes__late_ones_are_waited_for_and_the_group_is_made(port
     for rank, delay in enumerate(delays):
         child = os.fork()
         if child == 0:
-            os._exit(meet(rank, port, delay))
+            code = 1
+            try:
+                code = meet(rank, port, delay)
+            finally:  # a child must never go on as a second pytest
+                os._exit(code)
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [3, 3]
