@@ -34,7 +34,8 @@ class _HelpFormatter(argparse.HelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        values = self._format_args(action, action.metavar or _metavar(action)) if action.nargs != 0 else ""
+        metavar = action.metavar if isinstance(action.metavar, str) else _metavar(action)
+        values = self._format_args(action, metavar) if action.nargs != 0 else ""
         return f"{action.option_strings[0]} {values}".rstrip()
 
     def _get_help_string(self, action: argparse.Action) -> str:
@@ -105,11 +106,8 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         metadata = {name: value for name, value in field.metadata.items() if name not in _FOR_CHECKS}
         if isinstance(metadata.get("help"), str):
             metadata["help"] = " ".join(metadata["help"].split())
-        plain = dataclasses.field(
-            **({"default": field.default} if field.default is not dataclasses.MISSING else {}),
-            **({"default_factory": field.default_factory} if field.default_factory is not dataclasses.MISSING else {}),
-            metadata=metadata,
-        )
+        plain: Any = dataclasses.field(metadata=metadata)
+        plain.default, plain.default_factory = field.default, field.default_factory
         plain.name, plain.type = field.name, field.type
         takes_mapping = _takes_mapping(field.type)
         if takes_mapping:
@@ -132,7 +130,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
             for kind in self.dataclass_types
         )
 
-    def parse_args_into_dataclasses(self, args: Sequence[str] | None = None, **_: Any) -> tuple[Any, ...]:
+    def parse_args_into_dataclasses(self, args: Any = None, *_: Any, **__: Any) -> tuple[Any, ...]:
         """As `parse`, of the process's own arguments by default."""
         return self.parse(sys.argv[1:] if args is None else args)
 

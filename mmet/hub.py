@@ -17,7 +17,7 @@ def check_hub(arguments: TrainingArguments) -> None:
     Raise `ValueError` where `--push_to_hub` could not push: for a name that no repository can have, without a login,
     with a token that the Hub refuses, without a connection, and for a repository that cannot be made or written.
     """
-    name = arguments.hub_model_id or Path(os.path.abspath(arguments.output_dir)).name  # noqa: PTH100 (no links followed)
+    name = arguments.hub_model_id or Path(os.path.abspath(str(arguments.output_dir))).name  # noqa: PTH100 (no links followed)
     try:
         validate_repo_id(name)
     except HFValidationError as error:

@@ -366,10 +366,11 @@ def plan_selection(
     if not sets:
         arguments.eval_strategy, arguments.do_eval = IntervalStrategy.NO, False
     if data.select_on == "last":
-        if arguments.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
+        schedule = SchedulerType(arguments.lr_scheduler_type)
+        if schedule in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
             raise ValueError(
-                f"lr_scheduler_type: {arguments.lr_scheduler_type.value} follows the metric that chooses the "
-                "checkpoint, and select_on=last has none; set select_on to validation or eval_data"
+                f"lr_scheduler_type: {schedule.value} follows the metric that chooses the checkpoint, and "
+                "select_on=last has none; set select_on to validation or eval_data"
             )
         return
     saved, evaluated = (arguments.save_strategy, arguments.save_steps), (arguments.eval_strategy, arguments.eval_steps)
@@ -500,7 +501,7 @@ def check_objectives(config: MMETConfig, data: DataArguments, objectives: Object
                 f"({', '.join(_LOSSES_OF_KINDS[kind])}) are 0; raise one, or leave {kind} out of the mix"
             )
     losses = trained & {loss for kind in objectives.mix for loss in _LOSSES_OF_KINDS[kind]}
-    patches = config.image_config.num_patches
+    patches = cast(MMETImageConfig, config.image_config).num_patches
     if losses & {"mim", "mmm_image"} and not num_masked_patches(data.mask_ratio, patches):
         raise ValueError(
             f"mask_ratio: {data.mask_ratio} masks none of the {patches} patches, so "
@@ -516,7 +517,7 @@ def check_objectives(config: MMETConfig, data: DataArguments, objectives: Object
             f"itm_mismatch_probability: with {data.itm_mismatch_probability} all pairs have the same answer, so itm "
             "would teach nothing; choose a share between 0 and 1, or set itm_weight 0"
         )
-    longest = config.text_config.max_position_embeddings
+    longest = cast(MMETTextConfig, config.text_config).max_position_embeddings
     if set(objectives.mix) - {"image", "identity_image"} and longest < MIN_TEXT_LENGTH:
         raise ValueError(
             f"max_position_embeddings: the model reads captions of {longest} tokens, which hold no word beside [CLS] "

@@ -8,7 +8,7 @@ read would be accepted and do nothing.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
@@ -121,23 +121,23 @@ def check_prepared_options(arguments: TrainingArguments) -> None:
     try:
         _, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
     except ImportError as error:
-        raise ValueError(f"optim: {arguments.optim.value} needs what is not installed: {error}") from error
+        raise ValueError(f"optim: {_name_of(arguments.optim)} needs what is not installed: {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         if arguments.optim_target_modules is None and "optim_target_modules" in str(error):
-            raise ValueError(f"optim: {arguments.optim.value} needs optim_target_modules") from error
+            raise ValueError(f"optim: {_name_of(arguments.optim)} needs optim_target_modules") from error
         if arguments.optim_args:
             raise ValueError(f"optim_args: {shown(arguments.optim_args)} cannot be used: {error}") from error
     else:
         defaults = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
         for name, key in (("adam_beta1", "betas"), ("adam_beta2", "betas"), ("adam_epsilon", "eps")):
             if getattr(arguments, name) != defaults[name] and key not in options:
-                raise ValueError(f"{name} would have no effect: optim {arguments.optim.value} has no {key}")
+                raise ValueError(f"{name} would have no effect: optim {_name_of(arguments.optim)} has no {key}")
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:
     """Raise `ValueError` for options that the learning rate's schedule does not take."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=arguments.learning_rate)
-    options = dict(arguments.lr_scheduler_kwargs or {})
+    options: dict[str, Any] = dict(cast(Any, arguments.lr_scheduler_kwargs) or {})
     try:
         get_scheduler(
             arguments.lr_scheduler_type,
@@ -147,8 +147,13 @@ def _check_schedule(arguments: TrainingArguments) -> None:
             scheduler_specific_kwargs=options,
         )
     except (TypeError, ValueError) as error:
-        name = arguments.lr_scheduler_type.value
+        name = _name_of(arguments.lr_scheduler_type)
         raise ValueError(f"lr_scheduler_kwargs: {shown(options)} do not fit the schedule {name}: {error}") from error
+
+
+def _name_of(option: Any) -> str:
+    """An option's name, as an enumeration or as text."""
+    return str(getattr(option, "value", option))
 
 
 def default_of(field: dataclasses.Field) -> Any:

@@ -16,7 +16,7 @@ Source = PreTrainedModel | str | os.PathLike
 _OF_MMET_ALONE = ("position_initializer_range", "class_token_initializer_range")
 
 
-def load_ancestor(model_type: str, base_class: str, source: Source, options: dict[str, Any]) -> PreTrainedModel:
+def load_ancestor(model_type: str, base_class: str, source: Source, options: dict[str, Any]) -> Any:
     """
     The transformers model that was given or named; a checkpoint is loaded as the class that its configuration names.
 

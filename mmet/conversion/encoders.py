@@ -6,22 +6,22 @@ model = from_encoders(from_vit("google/vit-base-patch16-224-in21k"), from_bert("
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import Any
+
+from torch import nn
 
 from configuration_mmet import MMETConfig, MMETEncoderConfig, MMETMultimodalConfig
 from mmet.conversion.ancestors import largest_codebook_cell
 from modeling_mmet import MMETForPreTraining, MMETImageModel, MMETPreTrainedModel, MMETTextModel
-
-Model = TypeVar("Model", bound=MMETPreTrainedModel)
 
 
 def from_encoders(
     image_model: MMETImageModel,
     text_model: MMETTextModel,
     multimodal_config: MMETMultimodalConfig | dict[str, Any] | None = None,
-    model_class: type[Model] = MMETForPreTraining,
+    model_class: type[MMETPreTrainedModel] = MMETForPreTraining,
     **config_fields: Any,
-) -> Model:
+) -> Any:
     """
     A model with copies of two encoders, say of `from_vit` and `from_bert`; everything else is initialised freshly.
 
@@ -46,7 +46,9 @@ def from_encoders(
         multimodal_config=copy.deepcopy(multimodal_config),
         **{"codebook_cell": largest_codebook_cell(image_model.config), **config_fields},
     )
-    model = model_class(config).to(device=image_model.device, dtype=image_model.dtype).eval()
-    model.base_model.image_model.load_state_dict(image_model.state_dict())
-    model.base_model.text_model.load_state_dict(text_model.state_dict())
+    model = model_class(config)
+    nn.Module.to(model, device=image_model.device, dtype=image_model.dtype).eval()
+    base: Any = model.base_model
+    base.image_model.load_state_dict(image_model.state_dict())
+    base.text_model.load_state_dict(text_model.state_dict())
     return model

@@ -5,7 +5,7 @@ model = from_flava("facebook/flava-full").resize_image((256, 128), patch_stride=
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
@@ -23,8 +23,6 @@ from mmet.conversion.bert import TEXT_EMBEDDINGS, add_first_segment
 from mmet.conversion.vit import PATCH_EMBEDDINGS
 from mmet.conversion.weights import NameMap, Weights, join_projections, load_converted, own_weights
 from modeling_mmet import MMETDalleCodebook, MMETForPreTraining, MMETPreTrainedModel
-
-Model = TypeVar("Model", bound=MMETPreTrainedModel)
 
 LAYERS = NameMap(
     {
@@ -78,10 +76,10 @@ CODEBOOK = NameMap({"image_codebook": "image_codebook"})
 FRESH = ("image_model.embeddings.mask_token", "identity_head", "image_codebook")
 """What MMET has and a FLAVA may lack."""
 
-FRESH_HEADS = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head", "itm_head")
+FRESH_HEADS: tuple[str, ...] = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head", "itm_head")
 
 
-def from_flava(source: Source, model_class: type[Model] = MMETForPreTraining, **options: Any) -> Model:
+def from_flava(source: Source, model_class: type[MMETPreTrainedModel] = MMETForPreTraining, **options: Any) -> Any:
     """
     FLAVA's encoders and projections as an MMET: the same hidden states, features and temperature.
 
@@ -114,7 +112,7 @@ def from_flava(source: Source, model_class: type[Model] = MMETForPreTraining, **
     weights["logit_scale"] = weights["logit_scale"].reshape(1)  # a scalar in FLAVA
     encoders = add_first_segment(join_projections(weights), "text_model.")
     converted = {f"{prefix}{name}": weight for name, weight in encoders.items()}
-    may_keep = (*FRESH, f"{prefix}{FRESH[0]}", *FRESH_HEADS)
+    may_keep: tuple[str, ...] = (*FRESH, f"{prefix}{FRESH[0]}", *FRESH_HEADS)
     if isinstance(model, MMETForPreTraining) and heads:
         check_heads(flava.config)
         converted |= heads
@@ -140,7 +138,13 @@ def config_of(config: PreTrainedConfig) -> MMETConfig:
     # FLAVA may be trained on codes from elsewhere; then its own codebook has nothing to do with its heads.
     has_codes = codebook["vocab_size"] == config.image_config.vocab_size
     reads_images = codebook["input_channels"] == image_config.num_channels == len(OPENAI_CLIP_MEAN)
-    shared = ("projection_dim", "logit_scale_init_value", "initializer_range", "mim_weight", "mlm_weight")
+    shared: tuple[str, ...] = (
+        "projection_dim",
+        "logit_scale_init_value",
+        "initializer_range",
+        "mim_weight",
+        "mlm_weight",
+    )
     shared += ("mmm_image_weight", "mmm_text_weight", "itm_weight", "global_contrastive_weight")
     return MMETConfig(
         image_config=image_config,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from modeling_mmet import MMETPreTrainedModel
@@ -110,7 +111,7 @@ def load_converted(
     Raises:
         ValueError: when a weight has no place or another shape in `model`, or a place gets none.
     """
-    model.to(device=source.device, dtype=source.dtype).eval()
+    nn.Module.to(model, device=source.device, dtype=source.dtype).eval()
     places = model.state_dict()
     optional = NameMap({}, may_keep)
     unknown = sorted(weights.keys() - places.keys())

@@ -158,7 +158,7 @@ def _read_table(folder: ReidFolder, table: Path, default_split: str) -> None:
             for split, captions in picture.captions.items()
         ]
     _add_people(folder, people, junk)
-    masks = {picture.person_mask for picture in pictures.values()}
+    masks = {picture.person_mask for picture in pictures.values() if picture.person_mask is not None}
     folder.find_unlisted(_walk(folder), {*pictures, *masks})
 
 

@@ -213,7 +213,9 @@ def add_mirror_images(
     if inputs["pixel_values"].ndim != 4:
         shape = tuple(inputs["pixel_values"].shape)
         raise ValueError(f"expected pixel_values of shape (B, C, H, W) to mirror, received {shape}: leave flip out")
-    mirrored = {**inputs, **{name: inputs[name].flip(-1) for name in ("pixel_values", "pixel_mask") if name in inputs}}
+    mirrored = {
+        name: value.flip(-1) if name in ("pixel_values", "pixel_mask") else value for name, value in inputs.items()
+    }
     return embeddings + normalize(forward(mirrored).float(), dim=-1)
 
 

@@ -102,7 +102,8 @@ class Evaluation:
         """The task of a data set and a pair of modalities; one of this very folder before one that was elsewhere."""
         wanted = (data, query, gallery)
         found = [task for task in self.tasks if (task.data, task.query, task.gallery) == wanted]
-        return next((task for task in found if Path(task.data_root).resolve() == root.resolve()), (found or [None])[0])
+        here = [task for task in found if Path(task.data_root).resolve() == root.resolve()]
+        return next(iter([*here, *found]), None)
 
 
 @dataclass(frozen=True, eq=False)
