@@ -49,7 +49,7 @@ NEW_PROTOCOL = SplitFolders(
     title="CUHK03-NP",
     folder_names=(),
     splits=MARKET_SPLITS,
-    pattern=re.compile(r"(?P<person>[0-9]{1,9})_c(?P<camera>[0-9]{1,9})_[0-9]+\."),
+    pattern=re.compile(r"(?P<person>[0-9]{1,9})_c(?P<camera>[12])_[0-9]+\."),
     example="0001_c1_1.png (<person>_c<camera>_<picture>)",
     expected_tree=EXPECTED_TREE,
 )

@@ -197,7 +197,9 @@ def test_cuhk03__folder_of_another_dataset_is_refused(tmp_path: Path) -> None:
             read_reid_folder("cuhk03", home, **options)
 
 
-@pytest.mark.parametrize("name", ["0002_c14.png", "0002_c1x_1.png", "0002_c1s1_1.png", "0002_c1_1x.png"])
+@pytest.mark.parametrize(
+    "name", ["0002_c14.png", "0002_c14_1.png", "0002_c3_1.png", "0002_c1x_1.png", "0002_c1s1_1.png", "0002_c1_1x.png"]
+)
 def test_cuhk03__names_that_almost_match_are_skips(cuhk03: Path, name: str) -> None:
     add_picture(cuhk03 / "detected" / "query" / name)
     (skipped,) = read_reid_folder("cuhk03", cuhk03).skipped
