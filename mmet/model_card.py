@@ -1,6 +1,6 @@
 """What a run leaves behind in words and figures: `training_result.json`, and a model card for people and the Hub.
 
-result = training_result(trainer, data, objectives, arguments, summaries)
+result = training_result(trainer, data, objectives, arguments, summaries, sets)
 write_result(result, output_dir)
 card = build_model_card(result, name="mmet-small")     # a huggingface_hub ModelCard
 """

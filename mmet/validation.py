@@ -1,6 +1,6 @@
 """Validation without touching a test set: persons held out of the training data, and retrieval among them.
 
-`hold_out_persons` takes some persons of each domain out of *all* training sources, so that no stage ever sees them;
+`choose_persons` takes some persons of each domain out of *all* training sources, so that no stage ever sees them;
 `RetrievalEvaluator` then searches images (and, where there are captions, sentences) of these persons during training.
 It does the same for datasets that the user names for evaluation.
 

@@ -1,6 +1,6 @@
 """What datasets annotated like CUHK-PEDES share: one JSON list of pictures with split, person and sentences.
 
-    read_captioned(root, CaptionedLayout("CUHK-PEDES", ("CUHK-PEDES",), ("reid_raw.json",), "file_path", TREE))
+    CaptionedLayout("CUHK-PEDES", ("CUHK-PEDES",), ("reid_raw.json",), "file_path", TREE).read(root)
 
 An entry is `{"split": "train", "id": 1, "file_path": "CUHK01/a.png", "captions": ["…"]}`, its path below `imgs/`;
 there are no cameras. Other fields (such as `processed_tokens`) are not read.

@@ -1,6 +1,6 @@
 """What is computed for a row beside its metrics: thresholds, calibration, ranked lists. Each gives JSON for the row.
 
-analyses = [ThresholdAnalysis(absent_share=0.5, seed=0), RankedLists(Path("outputs/eval"), count=3, seed=0)]
+analyses = [ThresholdAnalysis(absent_share=0.5, seed=0), RankedLists(Path("outputs/eval"), "model", count=3, seed=0)]
 records = evaluate_systems(data, systems, max_rank=50, analyses=analyses)
 """
 

@@ -1,6 +1,7 @@
 """From a similarity score to the probability that two items show the same person.
 
-    calibration = fit_calibration(scores, is_match, weights, method="isotonic")
+    pairs = sample_pairs(task, query_embeddings, gallery_embeddings, seed=0)
+    calibration = fit_calibration(pairs, method="isotonic")
     save_calibrations(model_folder / CALIBRATION_FILE, {("text", "image"): calibration}, weights=fingerprint)
     calibration = MatchCalibration.load(model_folder, query="text", gallery="image")
     calibration(0.83)

@@ -1,6 +1,6 @@
 """Ranked lists to look at: for a retrieval task a few queries, chosen by rule, and what the model finds for them.
 
-    search = run_search(task, system, max_queries=300, num_candidates=10, rng=np.random.default_rng(0))
+    search = run_search(task, CachedEmbeddings(system), max_queries=300, num_candidates=10, rng=rng)
     search.metrics.mAP, search.lists[0].candidates[0].is_match
 
 Embeddings, protocols and metrics are those of `mmet.evaluation`; this module only picks queries and keeps the first

@@ -1,6 +1,6 @@
 """The report as one HTML file: everything a page shows, prepared as plain values, and the template that lays it out.
 
-    html = render_page(Page(...))
+    html = render_page(collect_page(request))     # `collect_page` of `mmet.report.builder`
 
 The file asks the network for nothing: the style sheet is inside and pictures are `data:` addresses. Captions, paths
 and names come from data sets and are escaped by jinja2.
