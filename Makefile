@@ -35,7 +35,7 @@ demo-market1501 demo-cuhk_pedes: demo-%: $(READY)
 	$(DRAW) --layout $* --output $(DEMO)/data/target_$* --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2
 
 test: $(READY) ## the test suite (under ten minutes on two cores)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow and not common'
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not common'
 
 test-slow: $(READY) ## the long tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
