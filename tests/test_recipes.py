@@ -100,3 +100,55 @@ def test_override_config__heads_and_losses_may_change_and_sizes_may_not():
     assert override_config(MMETConfig(projection_dim=32), same).projection_dim == 32
     with pytest.raises(ValueError, match="unknown fields"):
         override_config(MMETConfig(), {"projection": 8})
+
+
+PAPER_TEXT = {"triplet_margin": 0.3, "label_smoothing": 0, "triplet_normalize": False}
+RELEASED = {"triplet_margin": None, "label_smoothing": 0, "triplet_normalize": False}
+LOSSES = {
+    # Equations 1 and 2: cross-entropy, hinge of plain distances; their weights are not said. The margin is ours.
+    "paper_text": (PAPER_TEXT, "multimodal", 12, "pedestrian"),
+    # The release: cross-entropy, soft margin of plain distances, FLAVA's six multimodal layers.
+    "released_code_stage1": (RELEASED, "multimodal", 6, "pedestrian"),
+    # Table 1: image encoder alone; random masks; masks on the pedestrian.
+    "table1_baseline": (RELEASED, "image", 6, "pedestrian"),
+    "table1_random": (RELEASED, "multimodal", 6, "random"),
+    "table1_pedestrian": (RELEASED, "multimodal", 6, "pedestrian"),
+    # Table 2: one modality, then both.
+    "table2_mim": (RELEASED, "image", 6, "pedestrian"),
+    "table2_mlm": (RELEASED, "text", 6, "none"),
+    "table2_mmm": (RELEASED, "multimodal", 6, "pedestrian"),
+    "table3_mmet": (RELEASED, "multimodal", 6, "pedestrian"),
+    "table4_finegpr": (RELEASED, "multimodal", 6, "pedestrian"),
+    "table4_randperson": (RELEASED, "multimodal", 6, "pedestrian"),
+}
+
+
+def test_recipe__every_first_stage_of_the_paper_has_its_losses_written_down():
+    assert {path.stem for path in PAPER} - {"released_code_stage2"} == set(LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_recipe__trains_the_losses_of_the_paper_or_its_release(name):
+    losses, pooling, depth, masking = LOSSES[name]
+    model, data, objectives, _ = read(name)
+    config = build_config(model.model_config, vocab_size=100, num_identities=4, loss_weights=objectives.loss_weights)
+    assert {field: getattr(config, field) for field in losses} == losses
+    assert (config.identity_pooling, config.multimodal_config.num_hidden_layers) == (pooling, depth)
+    # Section 4.2: ViT-B/16, 256 x 128, blocks every 12 pixels; section 3.3: 15 % of patches and of tokens.
+    image = config.image_config
+    assert (list(image.image_size), image.patch_size, image.patch_stride) == ([256, 128], 16, 12)
+    assert (image.hidden_size, image.num_hidden_layers, image.num_attention_heads) == (768, 12, 12)
+    assert (data.mask_ratio, data.mlm_probability, data.image_masking) == (0.15, 0.15, masking)
+    weights = {field: value for field, value in config.to_dict().items() if field.endswith("_weight")}
+    assert weights == dict.fromkeys(weights, 1.0)
+
+
+def test_recipe__second_stage_keeps_the_losses_of_the_first():
+    model, _, objectives, training = read("released_code_stage2")
+    first = MMETConfig(**RELEASED)
+    config = override_config(first, model.model_config)
+    assert {field: getattr(config, field) for field in RELEASED} == RELEASED
+    assert objectives.mix == {"identity": 1.0}
+    assert objectives.loss_weights == {"global_contrastive_weight": 0}
+    assert (objectives.persons_per_batch, objectives.images_per_person) == (16, 4)
+    assert training.per_device_train_batch_size == 64
