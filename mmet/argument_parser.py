@@ -58,7 +58,7 @@ class _OneLineErrors(argparse.ArgumentParser):
         """One line for argparse's `message`."""
         unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, flags=re.DOTALL)
         if unknown:
-            return self.describe_unknown(unknown[1].split())
+            return self.describe_unknown(unknown[1].split() or [unknown[1]])
         choice = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)$", message, flags=re.DOTALL)
         near = suggestion(choice[1], [text.strip(" '") for text in choice[2].split(",")]) if choice else ""
         message = re.sub(r"^argument (--\w+)(/--[\w-]+)+", r"argument \1", " ".join(message.split()))
@@ -140,7 +140,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         namespace = argparse.Namespace(**dict.fromkeys(names, _ABSENT))
         values, unknown = self.parse_known_args(list(argv), namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            raise ValueError(f"{self.describe_unknown(unknown)} (--help lists all arguments)")
         return {name: value for name, value in vars(values).items() if value is not _ABSENT and name in names}
 
     def convert(self, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ is never loaded. Every failure is a `ValueError` that names the file and what to
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TR
 from transformers.trainer_pt_utils import safe_globals
 
 from configuration_mmet import MMETConfig, MMETTextConfig
+from mmet.whole_files import read_json
 from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETProcessor
 
@@ -266,8 +266,8 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
         raise ValueError(f"{path.parent} holds no {path.name}, {what}")
     _check_content(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not JSON ({error}): expected {what}; {_COPY_AGAIN}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected {what}, a JSON object, received {type(content).__name__}; {_COPY_AGAIN}")

@@ -19,7 +19,7 @@ from mmet.arguments import DataArguments, ObjectiveArguments, PretrainingArgumen
 from mmet.evaluation.results import installed_versions
 from mmet.measures import MEASURE_NAMES
 from mmet.trainer import MMETTrainer
-from mmet.whole_files import write_whole
+from mmet.whole_files import read_json, write_whole
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining
 
 RESULT_FILE = "training_result.json"
@@ -119,10 +119,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
         if not isinstance(result, dict):
             raise ValueError(f"expected a JSON object, received {type(result).__name__}")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise not_a_result(path, error) from error
     return result
 

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from configuration_mmet import MMETConfig
-from mmet.whole_files import write_whole
+from mmet.whole_files import read_json, write_whole
 
 RECORD_FILE = "run_record.json"
 """File in a checkpoint."""
@@ -230,7 +230,7 @@ class RunRecord:
         if not path.is_file():
             return None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content["format"] != _FORMAT:
                 raise ValueError(f"expected the format {_FORMAT}, received {content['format']!r}")
             data = {
@@ -238,7 +238,7 @@ class RunRecord:
                 for name, source in content["data"].items()
             }
             return cls(dict(content["recipe"]), dict(content["model"]), dict(content["length"]), data)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from mmet.whole_files import write_whole
+from mmet.whole_files import read_json, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ class SkippedImages:
         if not path.is_file():
             return skipped
         try:
-            for entry in json.loads(path.read_text(encoding="utf-8"))["images"]:
+            for entry in read_json(path)["images"]:
                 skipped.reasons[entry["image_path"]] = str(entry["reason"])
                 skipped.counts[entry["image_path"]] = int(entry["times"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not the list of skipped pictures ({error!r}); remove it") from error
         return skipped
 

@@ -17,15 +17,20 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 logger = logging.getLogger(__name__)
+
+MAX_JSON_BYTES = 2**30
+"""Largest JSON file that is read: more than any results or logs."""
 
 _DRAFT = re.compile(r"\..+\.partial-([0-9]+)", flags=re.DOTALL)
 
@@ -102,6 +107,39 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
 
 
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """
+    The content of a regular file. Pipes and devices, which may never end, are not read.
+
+    Raises:
+        ValueError: it is no regular file, or holds more than `max_bytes`; the message does not name it.
+        OSError: it is not there or cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a regular file; put the file itself in this place")
+        if status.st_size > max_bytes:
+            raise ValueError(f"expected at most {max_bytes:,} bytes, received {status.st_size:,}")
+        return file.read(max_bytes + 1)
+
+
+def read_json(path: Path) -> Any:
+    """
+    What a regular JSON file holds.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, nested too deep, or no file that `read_regular_file` reads; the message
+            does not name the file.
+        OSError: it is not there or cannot be read.
+    """
+    try:
+        return json.loads(read_regular_file(path, MAX_JSON_BYTES).decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder and write to it, leaving nothing behind. Raises `OSError` where that fails."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,14 +168,14 @@ def check_readable(path: Path, suffix: str) -> None:
         raise OSError(f"{path} is missing")
     try:
         if suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
+            read_json(path)
         elif suffix == ".safetensors":
             with safe_open(path, framework="numpy"):  # compares the header's offsets with the file's size
                 pass
         elif suffix in (".pt", ".pth"):
             with zipfile.ZipFile(path):  # its directory is the last thing that is written
                 pass
-    except (ValueError, RecursionError, SafetensorError, zipfile.BadZipFile) as error:
+    except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
         raise OSError(f"{path} is damaged ({error})") from error
 
 

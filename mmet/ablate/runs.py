@@ -31,11 +31,12 @@ from mmet.arguments import build_parser, parse_arguments
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.evaluation import EvaluationData, ModelSystem, evaluate_systems, prepare_tasks
 from mmet.evaluation.protocols import Modality
+from mmet.field_checks import check_number
 from mmet.model_card import read_result
 from mmet.pretraining import run_pretraining
 from mmet.recipe_files import read_mapping_file
 from mmet.stopping import StopRequested
-from mmet.whole_files import write_whole
+from mmet.whole_files import read_json, write_whole
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -151,7 +152,7 @@ class Runner:
         argument = self.data[name]
         kept = folder / f"evaluation-{name}-{query}-{gallery}.json"
         if kept.is_file():
-            found = json.loads(kept.read_text(encoding="utf-8"))
+            found = _read_evaluation(kept)
             if found["data"] == argument:
                 return found["metrics"]
         logger.info("%s: %s→%s on %s", folder.name, query, gallery, name)
@@ -185,6 +186,16 @@ class Runner:
         status = _wait_for(subprocess.Popen(command))
         if status:
             raise OSError(f"{' '.join(command)} ended with status {status}; its message is above")
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    """The kept metrics of a dataset. Raises `ValueError` naming the file where it holds something else."""
+    try:
+        found = read_json(path)
+        metrics = {str(name): check_number(name, value, float) for name, value in found["metrics"].items()}
+        return {"data": found["data"], "metrics": metrics}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not an evaluation of this command ({error!r}); remove it") from error
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> int:

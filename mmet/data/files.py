@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmet.data.schema import DatasetError
+from mmet.whole_files import read_regular_file
 from processing_mmet import IMAGE_FORMATS, MAX_IMAGE_PIXELS, open_picture, png_has_all_rows, read_rgb
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -98,16 +99,10 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
         DatasetError: it is no regular file, or holds more than `max_bytes`.
         OSError: it cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(f"{path}: not a regular file; put the file itself in this place")
-        if status.st_size > max_bytes:
-            raise DatasetError(
-                f"{path}: expected at most {max_bytes:,} bytes of annotations, received {status.st_size:,}"
-            )
-        return file.read(max_bytes + 1)
+    try:
+        return read_regular_file(path, max_bytes)
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def join_inside(base: Path, relative: str) -> Path:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from mmet.data.annotations import parse_json, read_text
 from mmet.data.schema import DatasetError
 from mmet.folder_lock import locked_target
-from mmet.whole_files import clear_leftovers, sync, whole_file, write_whole
+from mmet.whole_files import clear_leftovers, read_json, sync, whole_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -278,7 +278,7 @@ def verify_once(folder: str | Path) -> list[str]:
     seal = Path(datasets.config.HF_DATASETS_CACHE, "mmet_checksums", f"{name}.json")
     state = {shard.file: [shard.sha256, *_state_of(root / shard.file)] for shard in shards_of(root)}
     try:
-        is_known = json.loads(seal.read_text(encoding="utf-8")) == state
+        is_known = read_json(seal) == state
     except (OSError, ValueError):
         is_known = False
     problems = verify_parquet(root, checksums=not is_known)

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmet.evaluation.pairs import count_wrong_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
 from mmet.field_checks import SEED_RANGE, Range, check_number
-from mmet.whole_files import write_whole
+from mmet.whole_files import read_json, write_whole
 
 CALIBRATION_FILE = "calibration.json"
 FORMAT = "mmet-calibration-1"
@@ -237,12 +237,12 @@ def read_saved(path: Path) -> SavedCalibrations:
     """All that a calibration file, or the one in a folder, holds. Raises as `read_calibrations`."""
     file = path / CALIBRATION_FILE if path.is_dir() else path
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except FileNotFoundError as error:
         raise ValueError(
             f"there is no calibration in {file}; learn one with run_reid_eval.py --calibrate name=folder"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read as a calibration: {error}") from error
     try:
         if content["format"] != FORMAT:

@@ -5,7 +5,6 @@ build_report(ReportRequest(run=Path("outputs/demo/model"), ...))
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
@@ -40,7 +39,7 @@ from mmet.report.inputs import (
 )
 from mmet.report.masks import MaskingComparison, compare_masking
 from mmet.report.page import Missing, ModelFacts, Page, headline, render_page
-from mmet.whole_files import write_all_whole
+from mmet.whole_files import read_json, write_all_whole
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -336,8 +335,8 @@ def reproduction_commands(request: ReportRequest, evaluation: Evaluation | None 
 def world_command(root: Path) -> str | None:
     """The command that draws the synthetic world in a folder; None for other data and for styles without a name."""
     try:
-        options = command_options(json.loads((root / PROVENANCE_FILE).read_text(encoding="utf-8"))["arguments"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        options = command_options(read_json(root / PROVENANCE_FILE)["arguments"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     words = ["python", "-m", "mmet.data.synthetic", "--output", str(root)]
     for name, value in options.items():

@@ -6,7 +6,6 @@ history = read_history(Path("outputs/demo/model"))
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -21,6 +20,7 @@ from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.evaluation.lineup import MODEL
 from mmet.evaluation.protocols import MODALITIES, PROTOCOLS
 from mmet.field_checks import SHARE_RANGE, Range, check_choice, check_number, shown
+from mmet.whole_files import read_json
 from modeling_mmet import LOSS_NAMES
 
 BASELINE_LABELS = {"chance": "Chance", "histogram": "Colour histogram", "untrained": "MMET, untrained"}
@@ -306,11 +306,9 @@ def _loss_series(name: str, key: str, entries: Sequence[Mapping[str, Any]]) -> L
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is not JSON that can be read: it is nested too deep") from error
+        content = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON that can be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, received {type(content).__name__}")
     return content
