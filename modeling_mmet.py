@@ -22,6 +22,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import EllipsisType
 
 import torch
 import torch.distributed as dist
@@ -29,7 +30,7 @@ import torch.nn.functional as F
 import transformers
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -79,11 +80,23 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _NO_VIEW = -101
 """Label of a row that only fills up what processes send each other."""
 
-CLASS_TOKEN = 0
-"""Place of the class token in every sequence; as `read_positions`: it alone is wanted."""
+Positions = EllipsisType | tuple[slice, int] | torch.Tensor
+"""Index of states `(B, L, D)`: all (`...`), `CLASS_TOKEN`, or a boolean mask `(B, L)`."""
+
+CLASS_TOKEN: Positions = (slice(None), 0)
+"""Index of the class token of every sequence."""
 
 _SCORES_AT_ONCE = 2**22
 """Distances between descriptors and centroids in memory at a time: 32 MiB."""
+
+_KEPT_OPERATORS = [
+    *(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "native_dropout")),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+]
+"""What a layer keeps of its forward pass: products, attention, and the draws of dropout, which may be inside of it."""
 
 _DALLE_IMAGES_AT_ONCE = 16
 """Images that DALL-E's encoder reads at a time; 256 channels of one of 168x80 pixels are 13 MiB."""
@@ -452,40 +465,27 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def recompute_in_backward(cheap: nn.Module, linear: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+def recompute_norms_and_activations(forward: Callable) -> Callable:
     """
-    `linear(cheap(inputs))` for a norm or an activation and the linear layer behind it, keeping nothing in between.
+    Make the `forward` of a layer keep what its matrix products and attention return, for training, and nothing else.
 
-    The backward pass runs the two again and stops in front of a plain linear layer, so that memory is saved for the
-    price of the cheap step alone. The random state comes back too: an adapter in the place of the linear layer may
-    hold dropout. Nothing is computed again where nothing would be kept, for lack of a gradient, nor where a hook of
-    accelerate moves weights: with the forward pass over, they are no longer there.
+    The backward pass computes norms, activations and sums again, which is cheap. Gradient checkpointing, which keeps
+    less, takes the place of this where it is on; a compiled graph decides by itself what it keeps.
     """
-    modules = [*cheap.modules(), *linear.modules()]
-    needs_gradient = torch.is_grad_enabled() and (
-        inputs.requires_grad or any(parameter.requires_grad for m in (cheap, linear) for parameter in m.parameters())
-    )
-    if not needs_gradient or any(hasattr(module, "_hf_hook") for module in modules):
-        return linear(cheap(inputs))
-    return checkpoint(lambda states: linear(cheap(states)), inputs, use_reentrant=False)
 
+    @functools.wraps(forward)
+    def keeping_products(layer: GradientCheckpointingLayer, *args, **kwargs) -> torch.Tensor:
+        if not layer.training or layer.gradient_checkpointing or torch.compiler.is_compiling():
+            return forward(layer, *args, **kwargs)
+        context = functools.partial(create_selective_checkpoint_contexts, _KEPT_OPERATORS)
+        run = functools.partial(forward, layer, **kwargs)
+        return checkpoint(run, *args, use_reentrant=False, context_fn=context)
 
-def select(states: torch.Tensor, positions: torch.Tensor | int | None) -> torch.Tensor:
-    """
-    Of states `(B, L, D)` those at `positions`: all of them `(B, L, D)` for `None`, `(B, D)` for one position that all
-    sequences share, `(num_read, D)` for a boolean mask `(B, L)`, in row-major order.
-    """
-    if positions is None:
-        return states
-    return states[:, positions] if isinstance(positions, int) else states[positions]
+    return keeping_products
 
 
 class MMETAttention(nn.Module):
-    """
-    Multi-head self-attention with one matrix for queries, keys and values.
-
-    The layer applies that matrix, `qkv_proj`, together with the norm in front of it (`recompute_in_backward`).
-    """
+    """Multi-head self-attention with one matrix for queries, keys and values."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -500,15 +500,15 @@ class MMETAttention(nn.Module):
 
     def forward(
         self,
-        qkv: torch.Tensor,
+        hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
+        read_positions: Positions = ...,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Queries, keys and values side by side `(B, L, 3 * D)` to states `(B, L, D)` and attention weights."""
-        batch, length, _ = qkv.shape
-        # each (B, heads, L, head_dim)
-        query, key, value = qkv.view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        """States `(B, L, D)` to those at `read_positions` and, where the implementation has them, the weights."""
+        batch, length, _ = hidden_states.shape
+        qkv = self.qkv_proj(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -522,11 +522,11 @@ class MMETAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.out_proj(select(attended.reshape(batch, length, -1), read_positions)), weights
+        return self.out_proj(attended.reshape(batch, length, -1)[read_positions]), weights
 
 
 class MMETMLP(nn.Module):
-    """Two linear layers around the activation; the layer applies the first, `fc1`, together with its norm."""
+    """Two linear layers around the activation."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -534,9 +534,8 @@ class MMETMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, expanded: torch.Tensor) -> torch.Tensor:
-        """What `fc1` made of the states, `(B, L, intermediate_size)`, to states `(B, L, D)`."""
-        return recompute_in_backward(self.activation, self.fc2, expanded)
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
 class MMETLayer(GradientCheckpointingLayer):
@@ -550,19 +549,17 @@ class MMETLayer(GradientCheckpointingLayer):
         self.mlp = MMETMLP(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
+    @recompute_norms_and_activations
     def forward(
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
+        read_positions: Positions = ...,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        # No module is handed to another: accelerate's hooks move whatever they find among a module's arguments.
-        qkv = recompute_in_backward(self.attention_norm, self.attention.qkv_proj, hidden_states)
-        attended, _ = self.attention(qkv, attention_mask, read_positions, **kwargs)
-        hidden_states = select(hidden_states, read_positions) + self.dropout(attended)
-        expanded = recompute_in_backward(self.mlp_norm, self.mlp.fc1, hidden_states)
-        return hidden_states + self.dropout(self.mlp(expanded))
+        attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, read_positions, **kwargs)
+        hidden_states = hidden_states[read_positions] + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
 
 
 class MMETTransformer(nn.Module):
@@ -578,20 +575,19 @@ class MMETTransformer(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
+        read_positions: Positions = ...,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         """
         Args:
             hidden_states: `(B, L, D)`.
             attention_mask: `(B, L)`, 1 where attention may look, 0 for padding and absent modalities.
-            read_positions: A boolean mask `(B, L)` or one position of every sequence (`CLASS_TOKEN`): whose final
-                states are read. The last layer, whose other states nobody looks at, then leaves out their projection
-                and MLP. All positions when not given.
+            read_positions: Index of the final states that are read, into `(B, L)`: a boolean mask, or `CLASS_TOKEN`
+                for `(B, D)`. The last layer, whose other states nobody looks at, then leaves out their projection and
+                MLP. All states by default.
 
         Returns:
-            Final states `(B, L, D)`, or of the positions read ([`select`]). Without the class token among the states
-            read there is no `pooler_output`.
+            Final states `(B, L, D)[read_positions]`; `pooler_output` is `None` where a mask reads states.
         """
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
@@ -600,15 +596,12 @@ class MMETTransformer(nn.Module):
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
         # Recorded hidden states are whole: the selection then comes after the last layer.
         records = kwargs.get("output_hidden_states", self.config.output_hidden_states)
-        narrowed = None if records else read_positions
-        hidden_states = self.layers[-1](hidden_states, attention_mask, narrowed, **kwargs)
-        hidden_states = hidden_states if narrowed is not None else select(hidden_states, read_positions)
+        in_layer, after_layer = (..., read_positions) if records else (read_positions, ...)
+        hidden_states = self.layers[-1](hidden_states, attention_mask, in_layer, **kwargs)[after_layer]
         normed = self.final_norm(hidden_states)
         output = MMETEncoderOutput(last_hidden_state=normed, pre_norm_hidden_state=hidden_states)
-        if read_positions is None:
-            output.pooler_output = normed[:, 0]
-        elif isinstance(read_positions, int) and read_positions == CLASS_TOKEN:
-            output.pooler_output = normed
+        if not isinstance(read_positions, torch.Tensor):
+            output.pooler_output = normed[:, 0] if normed.dim() == 3 else normed
         return output
 
 
@@ -959,7 +952,6 @@ class MMETImageModel(MMETPreTrainedModel):
         pixel_values: torch.FloatTensor,
         bool_masked_pos: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
-        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -968,12 +960,11 @@ class MMETImageModel(MMETPreTrainedModel):
             bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch
                 is hidden.
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
-            read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
         """
         if bool_masked_pos is not None and can_read_values(bool_masked_pos):
             check_values(*not_masks(bool_masked_pos=bool_masked_pos))
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
-        return self.encoder(hidden_states, read_positions=read_positions, **kwargs)
+        return self.encoder(hidden_states, **kwargs)
 
 
 class MMETTextModel(MMETPreTrainedModel):
@@ -997,7 +988,6 @@ class MMETTextModel(MMETPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
@@ -1007,7 +997,6 @@ class MMETTextModel(MMETPreTrainedModel):
                 first.
             attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
                 padding.
-            read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`, *optional*): Word
                 embeddings in the place of `input_ids`, as `get_input_embeddings()` gives them: without positions.
         """
@@ -1016,7 +1005,7 @@ class MMETTextModel(MMETPreTrainedModel):
             raise ValueError("expected input_ids or inputs_embeds, received neither")
         check_captions(self.config, words, attention_mask, name)
         check_tokens(self.config, words, attention_mask)
-        return self.encoder(self.embeddings(words), attention_mask, read_positions, **kwargs)
+        return self.encoder(self.embeddings(words), attention_mask, **kwargs)
 
 
 class MMETMultimodalModel(MMETPreTrainedModel):
@@ -1038,7 +1027,6 @@ class MMETMultimodalModel(MMETPreTrainedModel):
         self,
         hidden_states: torch.FloatTensor,
         attention_mask: torch.LongTensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -1047,8 +1035,6 @@ class MMETMultimodalModel(MMETPreTrainedModel):
                 without [CLS_M].
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are
                 there.
-            read_positions: Which final states are wanted, as in [`MMETTransformer`] ([CLS_M] is position 0); all when
-                not given.
         """
         check_shape("hidden_states", hidden_states, None, None, self.config.hidden_size)
         check_shape("attention_mask", attention_mask, *hidden_states.shape[:2])
@@ -1058,7 +1044,7 @@ class MMETMultimodalModel(MMETPreTrainedModel):
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if attention_mask is not None:
             attention_mask = F.pad(attention_mask, (1, 0), value=1)  # [CLS_M] is always there
-        return self.encoder(hidden_states, attention_mask, read_positions, **kwargs)
+        return self.encoder(hidden_states, attention_mask, **kwargs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1196,7 +1182,7 @@ class MMETModel(MMETCompositeModel):
 
     def encode_texts(
         self,
-        words: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.LongTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -1204,14 +1190,14 @@ class MMETModel(MMETCompositeModel):
         """
         The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none.
 
-        `words` are token ids `(B, L)` or embeddings in their place `(B, L, D)`.
+        `input_ids` are token ids `(B, L)` or embeddings in their place `(B, L, D)`.
         """
 
         def encoder(words, attention_mask, **kwargs):
             name = "inputs_embeds" if words.is_floating_point() else "input_ids"
             return self.text_model(**{name: words}, attention_mask=attention_mask, **kwargs)
 
-        return encode_present(encoder, text_present, words, attention_mask, **kwargs)
+        return encode_present(encoder, text_present, input_ids, attention_mask, **kwargs)
 
     def fuse(
         self,
@@ -1257,7 +1243,6 @@ class MMETModel(MMETCompositeModel):
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
-        read_positions: torch.Tensor | int | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETModelOutput:
@@ -1273,7 +1258,6 @@ class MMETModel(MMETCompositeModel):
             image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
                 Which samples have an image, a text; all of them when not given.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
-            read_positions: Which of `multimodal_embeds` are wanted, as in [`MMETMultimodalModel`]; all when not given.
             inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
@@ -1293,7 +1277,6 @@ class MMETModel(MMETCompositeModel):
             attention_mask,
             image_present,
             text_present,
-            read_positions=read_positions,
             **kwargs,
         )
         return MMETModelOutput(
@@ -2212,7 +2195,7 @@ class MMETForPreTraining(MMETCompositeModel):
             return
         # Only the multimodal identity embedding reads more of the unimodal encoders than their class tokens.
         fuses = identifies and self.config.identity_pooling == "multimodal"
-        read = None if fuses else CLASS_TOKEN
+        read = ... if fuses else CLASS_TOKEN
         image_output = self.mmet.encode_images(pixel_values, image_present=present[0], read_positions=read, **kwargs)
         text_output = self.mmet.encode_texts(input_ids, attention_mask, present[1], read_positions=read, **kwargs)
         keep_recorded(output, image_output=image_output, text_output=text_output)
