@@ -20,9 +20,10 @@ import math
 import os
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import EllipsisType
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -243,11 +244,13 @@ class MMETForReIDOutput(MMETOutput):
     multimodal_output: MMETEncoderOutput | None = None
 
 
-def keep_recorded(output: ModelOutput, **encoder_outputs: MMETEncoderOutput | None):
-    """Put those encoder outputs into `output` that hold the hidden states or attentions somebody asked for."""
-    for name, encoder_output in encoder_outputs.items():
-        if encoder_output is not None and (encoder_output.hidden_states or encoder_output.attentions):
-            setattr(output, name, encoder_output)
+def recorded(**outputs: MMETEncoderOutput | None) -> dict[str, MMETEncoderOutput]:
+    """Those of the encoders' outputs that hold the hidden states or attentions somebody asked for, by name."""
+    return {
+        name: output
+        for name, output in outputs.items()
+        if output is not None and (output.hidden_states or output.attentions)
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1439,67 +1442,28 @@ def cut_padding(
     return cut[0], cut[1], cut[2]
 
 
-def count_targets(
-    batch_size: int,
-    present: tuple[torch.Tensor | None, torch.Tensor | None],
-    pixel_values: torch.Tensor | None,
-    input_ids: torch.Tensor | None,
-    input_ids_masked: torch.Tensor | None,
-    bool_masked_pos: torch.Tensor | None,
-    mlm_labels: torch.Tensor | None,
-    itm_labels: torch.Tensor | None,
-    **others: torch.Tensor | None,
-) -> dict[str, torch.Tensor | int]:
-    """How many pairs, masked positions and known pairs the losses of this batch have, and how many views at most."""
-    paired = pixel_values is not None and (input_ids is not None or input_ids_masked is not None)
-    masks = [mask.bool() for mask in present if mask is not None]
-    some = next(value for value in (pixel_values, input_ids, input_ids_masked) if value is not None)
-    both = torch.stack(masks).all(dim=0) if masks else some.new_ones(batch_size, dtype=torch.bool)
-    read = both & (itm_labels == 1) if paired and itm_labels is not None else both
-    counts = {"pairs": both.sum() if paired else 0, "masked_patches": 0, "masked_tokens": 0, "known_pairs": 0}
-    if bool_masked_pos is not None:
-        counts["masked_patches"] = (bool_masked_pos.bool() & read[:, None]).sum()
-    if mlm_labels is not None:
-        counts["masked_tokens"] = ((mlm_labels != IGNORE_INDEX) & read[:, None]).sum()
-    if itm_labels is not None:
-        counts["known_pairs"] = (both & (itm_labels != IGNORE_INDEX)).sum()
-    return counts | {"views": batch_size + counts["pairs"]}
-
-
-def check_targets(
-    config: MMETConfig,
-    pixel_values: torch.Tensor | None,
-    bool_masked_pos: torch.Tensor | None,
-    mim_labels: torch.Tensor | None,
-    input_ids_masked: torch.Tensor | None,
-    mlm_labels: torch.Tensor | None,
-    batch_size: int,
-    itm_labels: torch.Tensor | None,
-    person_labels: torch.Tensor | None,
-    person_ids: torch.Tensor | None,
-):
+def check_targets(config: MMETConfig, batch: "MMETPreTrainingBatch", batch_size: int):
     """Raise `ValueError` unless masks and labels fit what they belong to, and hold classes that exist."""
-    if pixel_values is None:
-        bool_masked_pos = mim_labels = None
-    else:
-        rows, columns = config.image_config.grid_of(*pixel_values.shape[-2:])
+    bool_masked_pos = mim_labels = mlm_labels = None
+    if batch.pixel_values is not None:
+        bool_masked_pos, mim_labels = batch.bool_masked_pos, batch.mim_labels
+        rows, columns = config.image_config.grid_of(*batch.pixel_values.shape[-2:])
         check_shape("bool_masked_pos", bool_masked_pos, batch_size, rows * columns)
         check_shape("mim_labels", mim_labels, batch_size, rows * columns)
-    if input_ids_masked is None:
-        mlm_labels = None
-    else:
-        check_shape("mlm_labels", mlm_labels, *input_ids_masked.shape)
+    if batch.input_ids_masked is not None:
+        mlm_labels = batch.mlm_labels
+        check_shape("mlm_labels", mlm_labels, *batch.input_ids_masked.shape)
     check_integers(mim_labels=mim_labels, mlm_labels=mlm_labels)
-    check_sample_labels(batch_size, itm_labels=itm_labels, person_labels=person_labels, person_ids=person_ids)
-    given = [
-        value for value in (bool_masked_pos, mim_labels, mlm_labels, itm_labels, person_labels) if value is not None
-    ]
-    if not given or not can_read_values(given[0]):
+    sample_labels = {name: getattr(batch, name) for name in ("itm_labels", "person_labels", "person_ids")}
+    check_sample_labels(batch_size, **sample_labels)
+    targets = (bool_masked_pos, mim_labels, mlm_labels, batch.itm_labels, batch.person_labels)
+    first = next((value for value in targets if value is not None), None)
+    if first is None or not can_read_values(first):
         return
     wrong = not_masks(bool_masked_pos=bool_masked_pos)
     wrong += not_classes("mlm_labels", mlm_labels, config.text_config.vocab_size)
-    wrong += not_classes("itm_labels", itm_labels, 2)
-    wrong += not_classes("person_labels", person_labels, config.num_identities)
+    wrong += not_classes("itm_labels", batch.itm_labels, 2)
+    wrong += not_classes("person_labels", batch.person_labels, config.num_identities)
     if mim_labels is not None and bool_masked_pos is not None:
         expected = f"in [0, {config.codebook_size}) where masked"
         wrong.append(
@@ -1881,6 +1845,108 @@ def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, count: floa
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class MMETPreTrainingBatch:
+    """
+    The inputs of a pretraining step, as `MMETForPreTraining.forward` takes them.
+
+    `input_ids` may be embeddings instead of ids. `counts` are those of all processes ([`exchange_counts`]), `None`
+    where losses do not span processes.
+    """
+
+    pixel_values: torch.Tensor | None = None
+    input_ids: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    input_ids_masked: torch.Tensor | None = None
+    masked_attention_mask: torch.Tensor | None = None
+    bool_masked_pos: torch.Tensor | None = None
+    mim_labels: torch.Tensor | None = None
+    mlm_labels: torch.Tensor | None = None
+    itm_labels: torch.Tensor | None = None
+    person_labels: torch.Tensor | None = None
+    person_ids: torch.Tensor | None = None
+    image_present: torch.Tensor | None = None
+    text_present: torch.Tensor | None = None
+    counts: dict[str, list[int]] | None = None
+
+    @property
+    def present(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Which samples have an image, and which a caption."""
+        return self.image_present, self.text_present
+
+    def pairs(self) -> "MMETPreTrainingBatch":
+        """The samples with image and caption alone."""
+        rows = rows_with_both(self.present)
+        if rows is None:
+            return self
+        names = [field.name for field in fields(self) if field.name != "counts"]
+        values = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: value[rows] for name, value in values.items() if value is not None})
+
+    def without_common_padding(self) -> "MMETPreTrainingBatch":
+        """The same without the columns of captions that are padding in all of them ([`cut_padding`])."""
+        masked_mask, input_ids_masked, mlm_labels = cut_padding(
+            self.masked_attention_mask, self.input_ids_masked, self.mlm_labels
+        )
+        attention_mask, input_ids, _ = cut_padding(self.attention_mask, self.input_ids)
+        return replace(
+            self,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            input_ids_masked=input_ids_masked,
+            masked_attention_mask=masked_mask,
+            mlm_labels=mlm_labels,
+        )
+
+    def with_counts(self, batch_size: int, device: torch.device) -> "MMETPreTrainingBatch":
+        """The same with the counts of all processes; `ValueError` where their inputs differ."""
+        kinds = ("pixel_values", "input_ids", "input_ids_masked", "bool_masked_pos", "mlm_labels")
+        kinds += ("itm_labels", "person_labels", "person_ids")
+        inputs = {name: getattr(self, name) for name in kinds}
+        return replace(self, counts=exchange_counts(inputs, self.count_targets(batch_size), device))
+
+    def count_targets(self, batch_size: int) -> dict[str, torch.Tensor | int]:
+        """How many pairs, masked positions and known pairs the losses of this batch have, and views at most."""
+        images, captions = self.pixel_values, (self.input_ids, self.input_ids_masked)
+        contents = [value for value in (images, *captions) if value is not None]
+        is_paired = images is not None and len(contents) > 1
+        masks = [mask.bool() for mask in self.present if mask is not None]
+        both = torch.stack(masks).all(dim=0) if masks else contents[0].new_ones(batch_size, dtype=torch.bool)
+        matching = both & (self.itm_labels == 1) if is_paired and self.itm_labels is not None else both
+        counts = {"pairs": both.sum() if is_paired else 0, "masked_patches": 0, "masked_tokens": 0, "known_pairs": 0}
+        if self.bool_masked_pos is not None:
+            counts["masked_patches"] = (self.bool_masked_pos.bool() & matching[:, None]).sum()
+        if self.mlm_labels is not None:
+            counts["masked_tokens"] = ((self.mlm_labels != IGNORE_INDEX) & matching[:, None]).sum()
+        if self.itm_labels is not None:
+            counts["known_pairs"] = (both & (self.itm_labels != IGNORE_INDEX)).sum()
+        return counts | {"views": batch_size + counts["pairs"]}
+
+
+class MMETMaskedPrediction(NamedTuple):
+    """Logits `(num_masked, num_classes)` of masked positions, their classes `(num_masked,)` and the loss."""
+
+    loss: torch.Tensor
+    logits: torch.Tensor
+    labels: torch.Tensor
+
+
+class MMETIdentityViews(NamedTuple):
+    """Features `(num_views, D)`, the sample of each `(num_views,)`, and the output that holds the samples' own."""
+
+    features: torch.Tensor
+    rows: torch.Tensor
+    multimodal_output: MMETEncoderOutput | None = None
+
+
+class MMETIdentityScores(NamedTuple):
+    """What the identity head makes of views: embeddings `(V, D)`, logits `(V, num_identities)`, and the losses."""
+
+    embeddings: torch.Tensor
+    logits: torch.Tensor | None
+    losses: dict[str, torch.Tensor]
+
+
 class OptionalLabels:
     """
     A `forward` whose labels are all optional, for `Trainer` too.
@@ -2014,225 +2080,218 @@ class MMETForPreTraining(MMETCompositeModel):
                 than it says above, or L_MIM or L_MMM lacks codes (`mim_labels` or a fitted codebook).
         """
         input_ids, name = choose_words(input_ids, inputs_embeds)
-        masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
+        batch = MMETPreTrainingBatch(
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            input_ids_masked=input_ids_masked,
+            masked_attention_mask=masked_attention_mask if masked_attention_mask is not None else attention_mask,
+            bool_masked_pos=bool_masked_pos,
+            mim_labels=mim_labels,
+            mlm_labels=mlm_labels,
+            itm_labels=itm_labels,
+            person_labels=person_labels,
+            person_ids=person_ids,
+            image_present=image_present,
+            text_present=text_present,
+        )
+        masked_captions = (input_ids_masked, batch.masked_attention_mask, "input_ids_masked")
+        captions = ((input_ids, attention_mask, name), masked_captions)
         batch_size = check_modalities(
-            self.config,
-            pixel_values,
-            ((input_ids, attention_mask, name), (input_ids_masked, masked_mask, "input_ids_masked")),
-            image_present,
-            text_present,
-            interpolate_pos_encoding,
+            self.config, pixel_values, captions, image_present, text_present, interpolate_pos_encoding
         )
-        labels = {"itm_labels": itm_labels, "person_labels": person_labels, "person_ids": person_ids}
-        check_targets(
-            self.config, pixel_values, bool_masked_pos, mim_labels, input_ids_masked, mlm_labels, batch_size, **labels
-        )
-        present = (image_present, text_present)
-        counts = None
+        check_targets(self.config, batch, batch_size)
         if losses_span_processes(self):
-            inputs = {
-                "pixel_values": pixel_values,
-                "input_ids": input_ids,
-                "input_ids_masked": input_ids_masked,
-                "bool_masked_pos": bool_masked_pos,
-                "mlm_labels": mlm_labels,
-                **labels,
-            }
-            counts = exchange_counts(inputs, count_targets(batch_size, present, **inputs), self.device)
-        output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
+            batch = batch.with_counts(batch_size, self.device)
         if not self._records_states(**kwargs):
-            masked_mask, input_ids_masked, mlm_labels = cut_padding(masked_mask, input_ids_masked, mlm_labels)
-            attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
+            batch = batch.without_common_padding()
         image_kwargs = {**kwargs, "interpolate_pos_encoding": interpolate_pos_encoding}
         if pixel_values is None:
-            self._masked_language_modeling(output, counts, input_ids_masked, masked_mask, mlm_labels, **kwargs)
+            masked = self._masked_language_modeling(batch, **kwargs)
         elif input_ids is None and input_ids_masked is None:
-            self._masked_image_modeling(output, counts, pixel_values, bool_masked_pos, mim_labels, **image_kwargs)
+            masked = self._masked_image_modeling(batch, **image_kwargs)
         else:
-            captions = (input_ids_masked, mlm_labels, masked_mask)
-            captions = captions if input_ids_masked is not None else (input_ids, None, attention_mask)
-            inputs = (pixel_values, bool_masked_pos, mim_labels, *captions, itm_labels)
-            self._masked_multimodal_modeling(output, counts, present, *inputs, **image_kwargs)
-        person_ids = person_ids if person_ids is not None else person_labels
-        self._clean_objectives(
-            output,
-            counts,
-            pixel_values,
-            input_ids,
-            attention_mask,
-            person_labels,
-            person_ids,
-            present,
-            **image_kwargs,
-        )
-        # Built anew: the fields of a ModelOutput come in the order of assignment, and the loss is to be the first.
-        return replace(output, loss=weighted_sum(self.config, output.losses) if return_loss else None)
+            masked = self._masked_multimodal_modeling(batch, **image_kwargs)
+        clean = self._clean_objectives(batch, **image_kwargs)
+        losses = dict.fromkeys(LOSS_NAMES) | masked.losses | clean.losses
+        loss = weighted_sum(self.config, losses) if return_loss else None
+        return MMETForPreTrainingOutput(**{**masked, **clean, "loss": loss, "losses": losses})
 
     def _wants(self, *names: str) -> bool:
         """Whether any of the losses has a weight."""
         return any(getattr(self.config, f"{name}_weight") > 0 for name in names)
 
-    def _masked_image_modeling(self, output, counts, pixel_values, bool_masked_pos, mim_labels, **kwargs):
+    def _masked_image_modeling(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """L_MIM: the image encoder classifies the masked patches of unpaired images."""
-        if bool_masked_pos is None or not self._wants("mim"):
-            return
-        masked = bool_masked_pos.bool()
-        read = F.pad(masked, (1, 0))  # [CLS_I] comes first
-        image_output = self.mmet.encode_images(pixel_values, masked, read_positions=read, **kwargs)
-        keep_recorded(output, image_masked_output=image_output)
-        output.mim_logits, output.mim_codes, output.losses["mim"] = self._predict_codes(
-            self.mim_head, image_output.last_hidden_state, pixel_values, masked, mim_labels, counts
+        if batch.bool_masked_pos is None or not self._wants("mim"):
+            return MMETForPreTrainingOutput(losses={})
+        masked = batch.bool_masked_pos.bool()
+        positions = F.pad(masked, (1, 0))  # [CLS_I] comes first
+        image_output = self.mmet.encode_images(batch.pixel_values, masked, read_positions=positions, **kwargs)
+        codes = self._predict_codes(self.mim_head, image_output.last_hidden_state, batch, masked)
+        return MMETForPreTrainingOutput(
+            losses={"mim": codes.loss},
+            mim_logits=codes.logits,
+            mim_codes=codes.labels,
+            **recorded(image_masked_output=image_output),
         )
 
-    def _masked_language_modeling(self, output, counts, input_ids_masked, attention_mask, mlm_labels, **kwargs):
+    def _masked_language_modeling(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """L_MLM: the text encoder predicts the masked tokens of unpaired captions."""
-        if input_ids_masked is None or mlm_labels is None or not self._wants("mlm"):
-            return
-        masked = mlm_labels != IGNORE_INDEX
-        text_output = self.mmet.encode_texts(input_ids_masked, attention_mask, read_positions=masked, **kwargs)
-        keep_recorded(output, text_masked_output=text_output)
-        output.mlm_logits, output.losses["mlm"] = self._predict_tokens(
-            self.mlm_head, text_output.last_hidden_state, mlm_labels[masked], counts
+        if batch.input_ids_masked is None or batch.mlm_labels is None or not self._wants("mlm"):
+            return MMETForPreTrainingOutput(losses={})
+        masked = batch.mlm_labels != IGNORE_INDEX
+        text_output = self.mmet.encode_texts(
+            batch.input_ids_masked, batch.masked_attention_mask, read_positions=masked, **kwargs
+        )
+        tokens = self._predict_tokens(self.mlm_head, text_output.last_hidden_state, batch, masked)
+        return MMETForPreTrainingOutput(
+            losses={"mlm": tokens.loss}, mlm_logits=tokens.logits, **recorded(text_masked_output=text_output)
         )
 
-    def _masked_multimodal_modeling(
-        self,
-        output,
-        counts,
-        present,
-        pixel_values,
-        bool_masked_pos,
-        mim_labels,
-        captions,
-        mlm_labels,
-        attention_mask,
-        itm_labels,
-        **kwargs,
-    ):
+    def _masked_multimodal_modeling(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """L_MMM and L_ITM of pairs: the multimodal encoder reads the masked image together with the masked caption."""
-        wants_image = bool_masked_pos is not None and self._wants("mmm_image")
-        wants_text = mlm_labels is not None and self._wants("mmm_text")
-        wants_itm = itm_labels is not None and self._wants("itm")
+        if batch.input_ids_masked is None:  # the caption is read as it is
+            batch = replace(
+                batch, input_ids_masked=batch.input_ids, masked_attention_mask=batch.attention_mask, mlm_labels=None
+            )
+        wants_image = batch.bool_masked_pos is not None and self._wants("mmm_image")
+        wants_text = batch.mlm_labels is not None and self._wants("mmm_text")
+        wants_itm = batch.itm_labels is not None and self._wants("itm")
         if not (wants_image or wants_text or wants_itm):
-            return
-        pixel_values, bool_masked_pos, mim_labels, captions, mlm_labels, attention_mask, itm_labels = take_rows(
-            rows_with_both(present),
-            pixel_values,
-            bool_masked_pos,
-            mim_labels,
-            captions,
-            mlm_labels,
-            attention_mask,
-            itm_labels,
-        )
+            return MMETForPreTrainingOutput(losses={})
+        batch = batch.pairs()
+        captions, labels = batch.input_ids_masked, batch.itm_labels
         # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
-        matching = itm_labels == 1 if itm_labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
-        rows, columns = self.config.image_config.grid_of(*pixel_values.shape[-2:])
-        no_tokens = matching.new_zeros(captions.shape[:2])
-        no_patches = matching.new_zeros(len(captions), rows * columns)
-        patches = bool_masked_pos.bool() & matching[:, None] if wants_image else no_patches
-        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else no_tokens
-        class_token = matching.new_full((len(captions), 1), wants_itm)
-        # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
-        reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)
-        states = self._masked_states(
-            output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions=reader > 0, **kwargs
-        )
-        reader = reader[reader > 0]
+        matching = labels == 1 if labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
+        num_patches = math.prod(self.config.image_config.grid_of(*batch.pixel_values.shape[-2:]))
+        patches = matching.new_zeros(len(captions), num_patches)
         if wants_image:
-            output.mmm_image_logits, output.mmm_image_codes, output.losses["mmm_image"] = self._predict_codes(
-                self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels, counts
-            )
+            patches = batch.bool_masked_pos.bool() & matching[:, None]
+        tokens = matching.new_zeros(captions.shape[:2])
         if wants_text:
-            output.mmm_text_logits, output.losses["mmm_text"] = self._predict_tokens(
-                self.mmm_text_head, states[reader == 3], mlm_labels[tokens], counts
-            )
+            tokens = (batch.mlm_labels != IGNORE_INDEX) & matching[:, None]
+        # What each head reads of [CLS_M], [CLS_I], patches and tokens.
+        class_tokens = F.pad(matching.new_full((len(captions), 1), wants_itm), (0, 1 + num_patches + tokens.shape[1]))
+        masked_patches = F.pad(patches, (2, tokens.shape[1]))
+        masked_tokens = F.pad(tokens, (2 + num_patches, 0))
+        positions = class_tokens | masked_patches | masked_tokens
+        states, encoder_outputs = self._masked_states(batch, positions, **kwargs)
+        output = MMETForPreTrainingOutput(losses={}, **recorded(**encoder_outputs))
+        if wants_image:
+            codes = self._predict_codes(self.mmm_image_head, states[masked_patches[positions]], batch, patches)
+            output.losses["mmm_image"] = codes.loss
+            output.mmm_image_logits, output.mmm_image_codes = codes.logits, codes.labels
+        if wants_text:
+            words = self._predict_tokens(self.mmm_text_head, states[masked_tokens[positions]], batch, tokens)
+            output.losses["mmm_text"], output.mmm_text_logits = words.loss, words.logits
         if wants_itm:
-            output.itm_logits = self.itm_head(states[reader == 1])
-            known = itm_labels != IGNORE_INDEX
-            logits, labels = output.itm_logits[known], itm_labels[known]
-            output.losses["itm"] = masked_cross_entropy(logits, labels, mean_count(counts, "known_pairs", len(labels)))
+            output.itm_logits = self.itm_head(states[class_tokens[positions]])
+            known = labels != IGNORE_INDEX
+            count = mean_count(batch.counts, "known_pairs", len(labels[known]))
+            output.losses["itm"] = masked_cross_entropy(output.itm_logits[known], labels[known], count)
+        return output
 
     def _masked_states(
-        self, output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions, **kwargs
-    ) -> torch.Tensor:
-        """The multimodal encoder's states of masked pairs that are read: `(num_read, width)`."""
-        if not len(captions):  # an encoder cannot read nothing, but the heads turn no states into a zero with gradient
+        self, batch: MMETPreTrainingBatch, positions: torch.Tensor, **kwargs
+    ) -> tuple[torch.Tensor, dict[str, MMETEncoderOutput]]:
+        """The multimodal encoder's states of masked pairs at `positions` `(num_read, D)`, and all encoder outputs."""
+        captions = batch.input_ids_masked
+        if not len(captions):  # encoders read no empty batch; the heads turn no states into a zero with gradient
             width = self.config.multimodal_config.hidden_size
-            return torch.zeros(0, width, dtype=self.dtype, device=captions.device)
-        image_output = self.mmet.encode_images(pixel_values, bool_masked_pos, **kwargs)
-        text_output = self.mmet.encode_texts(captions, attention_mask, **kwargs)
+            return torch.zeros(0, width, dtype=self.dtype, device=captions.device), {}
+        image_output = self.mmet.encode_images(batch.pixel_values, batch.bool_masked_pos, **kwargs)
+        text_output = self.mmet.encode_texts(captions, batch.masked_attention_mask, **kwargs)
         fused = self.mmet.fuse(
-            states_of(image_output), states_of(text_output), attention_mask, read_positions=read_positions, **kwargs
+            states_of(image_output),
+            states_of(text_output),
+            batch.masked_attention_mask,
+            read_positions=positions,
+            **kwargs,
         )
-        keep_recorded(
-            output,
-            image_masked_output=image_output,
-            text_masked_output=text_output,
-            multimodal_masked_output=fused,
-        )
-        return fused.last_hidden_state
+        return fused.last_hidden_state, {
+            "image_masked_output": image_output,
+            "text_masked_output": text_output,
+            "multimodal_masked_output": fused,
+        }
 
-    def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels, counts):
-        """Logits, codes and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
-        labels = mim_labels[masked] if mim_labels is not None else self.image_codebook(pixel_values, masked)
-        logits, count = head(patch_states), mean_count(counts, "masked_patches", len(labels))
-        return logits, labels, masked_cross_entropy(logits, labels, count)
+    def _predict_codes(
+        self, head: MMETCodePredictionHead, states: torch.Tensor, batch: MMETPreTrainingBatch, masked: torch.Tensor
+    ) -> MMETMaskedPrediction:
+        """Codes of the patches `masked` `(B, N)` from their states `(num_masked, D)`."""
+        labels = batch.mim_labels
+        labels = labels[masked] if labels is not None else self.image_codebook(batch.pixel_values, masked)
+        logits, count = head(states), mean_count(batch.counts, "masked_patches", len(labels))
+        return MMETMaskedPrediction(masked_cross_entropy(logits, labels, count), logits, labels)
 
-    def _predict_tokens(self, head, token_states, labels, counts):
-        """Logits and loss of the masked tokens: `token_states` `(num_masked, D)`, `labels` `(num_masked,)`."""
-        logits, count = head(token_states), mean_count(counts, "masked_tokens", len(labels))
-        return logits, masked_cross_entropy(logits, labels, count)
+    def _predict_tokens(
+        self, head: MMETTokenPredictionHead, states: torch.Tensor, batch: MMETPreTrainingBatch, masked: torch.Tensor
+    ) -> MMETMaskedPrediction:
+        """Words of the tokens `masked` `(B, L)` from their states `(num_masked, D)`."""
+        labels = batch.mlm_labels[masked]
+        logits, count = head(states), mean_count(batch.counts, "masked_tokens", len(labels))
+        return MMETMaskedPrediction(masked_cross_entropy(logits, labels, count), logits, labels)
 
-    def _clean_objectives(
-        self, output, counts, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
-    ):
+    def _clean_objectives(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
-        contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
-        embeds = pixel_values is not None or input_ids is not None
-        identifies = embeds and person_labels is not None and self._wants("identity", "triplet")
+        is_paired = batch.pixel_values is not None and batch.input_ids is not None
+        has_content = batch.pixel_values is not None or batch.input_ids is not None
+        contrasts = is_paired and self._wants("global_contrastive")
+        identifies = has_content and batch.person_labels is not None and self._wants("identity", "triplet")
         if not (contrasts or identifies):
-            return
+            return MMETForPreTrainingOutput(losses={})
         # Only the multimodal identity embedding reads more of the unimodal encoders than their class tokens.
         fuses = identifies and self.config.identity_pooling == "multimodal"
-        read = ... if fuses else CLASS_TOKEN
-        image_output = self.mmet.encode_images(pixel_values, image_present=present[0], read_positions=read, **kwargs)
-        text_output = self.mmet.encode_texts(input_ids, attention_mask, present[1], read_positions=read, **kwargs)
-        keep_recorded(output, image_output=image_output, text_output=text_output)
+        kwargs["read_positions"] = ... if fuses else CLASS_TOKEN
+        image_output = self.mmet.encode_images(batch.pixel_values, image_present=batch.image_present, **kwargs)
+        text_output = self.mmet.encode_texts(batch.input_ids, batch.attention_mask, batch.text_present, **kwargs)
+        output = MMETForPreTrainingOutput(losses={}, **recorded(image_output=image_output, text_output=text_output))
         if contrasts:
-            pairs = rows_with_both(present)
-            (person_ids,) = take_rows(pairs, person_ids)
             output.losses["global_contrastive"], output.logits_per_image = self._contrast(
-                project_rows(self.mmet.image_projection, image_output, pairs),
-                project_rows(self.mmet.text_projection, text_output, pairs),
-                person_ids,
-                counts,
+                batch, image_output, text_output
             )
         if identifies:
-            paired = pixel_values is not None and input_ids is not None
-            features, rows = self._identity_views(
-                output, counts, image_output, text_output, attention_mask, present, paired, **kwargs
+            views = self._identity_views(batch, image_output, text_output, **kwargs)
+            scores = identity_losses(
+                self, views.features, batch.person_labels[views.rows], batch.counts and batch.counts["views"]
             )
-            identity_losses(self, output, features, person_labels[rows], counts and counts["views"])
+            output.losses.update(scores.losses)
+            output.identity_embeds, output.identity_logits = scores.embeddings, scores.logits
+            output.multimodal_output = recorded(fused=views.multimodal_output).get("fused")
+        return output
 
-    def _contrast(self, image_features, text_features, person_ids, counts) -> tuple[torch.Tensor, torch.Tensor]:
-        """L_GC of the pairs `(B, D)` of all processes, and the logits of the own images."""
+    def _contrast(
+        self,
+        batch: MMETPreTrainingBatch,
+        image_output: MMETEncoderOutput | None,
+        text_output: MMETEncoderOutput | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """L_GC of the pairs of all processes, and the logits of this process's images `(num_pairs, all pairs)`."""
         if self.training:  # so that no step leads far out of bounds, and no value from outside stays there
             with torch.no_grad():
                 self.mmet.logit_scale.clamp_(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
-        if counts is None:
+        rows = rows_with_both(batch.present)
+        image_features = project_rows(self.mmet.image_projection, image_output, rows)
+        text_features = project_rows(self.mmet.text_projection, text_output, rows)
+        person_ids = batch.person_ids if batch.person_ids is not None else batch.person_labels
+        (person_ids,) = take_rows(rows, person_ids)
+        if batch.counts is None:
             return identity_contrastive_loss(image_features, text_features, self.mmet.logit_scale, person_ids)
-        pairs = counts["pairs"]
+        pairs = batch.counts["pairs"]
         features = gather_rows(torch.stack([image_features, text_features], dim=1), pairs)
         person_ids = gather_rows(person_ids, pairs) if person_ids is not None else None
         loss, logits = identity_contrastive_loss(*features.unbind(dim=1), self.mmet.logit_scale, person_ids)
         return loss, logits[own_rows(pairs)]
 
     def _identity_views(
-        self, output, counts, image_output, text_output, attention_mask, present, paired, **kwargs
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self,
+        batch: MMETPreTrainingBatch,
+        image_output: MMETEncoderOutput | None,
+        text_output: MMETEncoderOutput | None,
+        **kwargs,
+    ) -> MMETIdentityViews:
         """
-        Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
+        All views of the batch.
 
         Views are the samples as they are and, in training, `modality_dropout` of the pairs again with one modality
         dropped: half of them as the image alone, half as the text alone. All of them meet in one batch norm and one
@@ -2240,35 +2299,37 @@ class MMETForPreTraining(MMETCompositeModel):
         """
         pooling = self.config.identity_pooling
         if pooling != "multimodal":
-            chosen, chosen_present = (image_output, present[0]) if pooling == "image" else (text_output, present[1])
-            if chosen is None:
+            outputs = {"image": (image_output, batch.image_present), "text": (text_output, batch.text_present)}
+            output, present = outputs[pooling]
+            if output is None:
                 name = "pixel_values" if pooling == "image" else "input_ids"
                 raise ValueError(f"identity_pooling={pooling!r} needs {name} of at least one sample of the batch")
-            rows = torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
-            if chosen_present is not None:
-                rows = rows[chosen_present.bool()]
-            return chosen.pooler_output[rows], rows
+            rows = torch.arange(len(output.pooler_output), device=output.pooler_output.device)
+            if present is not None:
+                rows = rows[present.bool()]
+            return MMETIdentityViews(output.pooler_output[rows], rows)
+        kwargs["read_positions"] = CLASS_TOKEN
         image_states, text_states = states_of(image_output), states_of(text_output)
-        fused = self.mmet.fuse(
-            image_states, text_states, attention_mask, *present, read_positions=CLASS_TOKEN, **kwargs
-        )
-        keep_recorded(output, multimodal_output=fused)
+        attention_mask = batch.attention_mask
+        fused = self.mmet.fuse(image_states, text_states, attention_mask, *batch.present, **kwargs)
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
-        if self.training and self.config.modality_dropout > 0 and paired:
-            image_rows, text_rows = self._draw_dropped(*take_rows(rows_with_both(present), rows[0]), counts)
+        is_paired = batch.pixel_values is not None and batch.input_ids is not None
+        if self.training and self.config.modality_dropout > 0 and is_paired:
+            (pairs,) = take_rows(rows_with_both(batch.present), rows[0])
+            image_rows, text_rows = self._draw_dropped(pairs, batch.counts)
             if len(image_rows):
-                fused = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)
-                views.append(fused.pooler_output)
+                view = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)
+                views.append(view.pooler_output)
                 rows.append(image_rows)
             if len(text_rows):
-                text_mask = attention_mask[text_rows] if attention_mask is not None else None
-                fused = self.mmet.fuse(
+                (text_mask,) = take_rows(text_rows, attention_mask)
+                view = self.mmet.fuse(
                     text_states=text_states[text_rows], attention_mask=text_mask, read_positions=CLASS_TOKEN
                 )
-                views.append(fused.pooler_output)
+                views.append(view.pooler_output)
                 rows.append(text_rows)
-        return torch.cat(views), torch.cat(rows)
+        return MMETIdentityViews(torch.cat(views), torch.cat(rows), fused)
 
     def _draw_dropped(self, pairs: torch.Tensor, counts) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -2319,38 +2380,34 @@ def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
 
 
 def identity_losses(
-    model: MMETPreTrainedModel,
-    output,
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    max_views: list[int] | None = None,
-):
+    model: MMETPreTrainedModel, features: torch.Tensor, labels: torch.Tensor, max_views: list[int] | None = None
+) -> MMETIdentityScores:
     """
-    Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and their inputs.
+    L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known.
 
     Where losses span processes, all of it is computed from the views of all processes, on each of them: batch norm
-    makes every embedding depend on every view. `max_views` says how many views each may have; `output` has the
-    embeddings and logits of the own ones.
+    makes every embedding depend on every view. `max_views` says how many views each may have; embeddings and logits
+    are those of this process's views.
     """
     config = model.config
-    if max_views is None:
-        embeddings, logits = output.identity_embeds, output.identity_logits = model.identity_head(features)
-    else:
-        features, labels, own = gather_views(features, labels, max_views)
-        embeddings, logits = model.identity_head(features)
-        output.identity_embeds, output.identity_logits = embeddings[own], logits[own] if logits is not None else None
-    known = labels >= 0
+    if max_views is not None:
+        features, labels, own_views = gather_views(features, labels, max_views)
+    embeddings, logits = model.identity_head(features)
+    known, losses = labels >= 0, {}
     if config.identity_weight > 0 and logits is not None:
         smoothing = float(config.label_smoothing)
         targets = labels.long().masked_fill(~known, IGNORE_INDEX)
         summed = F.cross_entropy(
             logits, targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
         )
-        output.losses["identity"] = summed / known.sum().clamp(min=1)
+        losses["identity"] = summed / known.sum().clamp(min=1)
     if config.triplet_weight > 0:
-        output.losses["triplet"] = batch_hard_triplet_loss(
+        losses["triplet"] = batch_hard_triplet_loss(
             embeddings, labels, config.triplet_margin, config.triplet_normalize
         )
+    if max_views is not None:
+        embeddings, logits = embeddings[own_views], logits[own_views] if logits is not None else None
+    return MMETIdentityScores(embeddings, logits, losses)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2430,23 +2487,21 @@ class MMETForReID(MMETCompositeModel):
             pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
         )
         features = encoded[f"{self.config.identity_pooling}_output"].pooler_output
-        scored = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         if labels is None:
-            scored.identity_embeds, scored.identity_logits = self.identity_head(features)
+            scores = MMETIdentityScores(*self.identity_head(features), losses={})
         else:
             num_rows = None
             if losses_span_processes(self):
                 num_rows = exchange_counts({"labels": labels}, {"rows": batch_size}, labels.device)["rows"]
-            identity_losses(self, scored, features, labels, num_rows)
-        embeddings = F.normalize(scored.identity_embeds.float())
-        output = MMETForReIDOutput(
-            loss=weighted_sum(self.config, scored.losses),
+            scores = identity_losses(self, features, labels, num_rows)
+        embeddings = F.normalize(scores.embeddings.float())
+        return MMETForReIDOutput(
+            loss=weighted_sum(self.config, scores.losses),
             embeddings=embeddings,
             pooler_output=embeddings,
-            logits=scored.identity_logits,
+            logits=scores.logits,
+            **recorded(**encoded),
         )
-        keep_recorded(output, **encoded)
-        return output
 
     def _encode(
         self, pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
