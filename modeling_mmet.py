@@ -16,6 +16,7 @@ else.
 import copy
 import functools
 import inspect
+import itertools
 import math
 import os
 import types
@@ -380,15 +381,15 @@ class MMETImageEmbeddings(nn.Module):
         self.config = config
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
-        self.position_embeddings = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.hidden_size))
-        self.patch_embeddings = nn.Conv2d(
+        self.position_embedding = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.hidden_size))
+        self.patch_embedding = nn.Conv2d(
             config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_stride
         )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def interpolate_position_embeddings(self, rows: int, columns: int) -> torch.Tensor:
+    def interpolate_position_embedding(self, rows: int, columns: int) -> torch.Tensor:
         """Position embeddings `(1, 1 + rows * columns, hidden_size)` for another grid, by bicubic interpolation."""
-        cls_position, patch_positions = self.position_embeddings.split([1, self.config.num_patches], dim=1)
+        cls_position, patch_positions = self.position_embedding.split([1, self.config.num_patches], dim=1)
         grid = patch_positions.unflatten(1, self.config.patch_grid).permute(0, 3, 1, 2)
         grid = F.interpolate(grid.float(), size=(rows, columns), mode="bicubic", align_corners=False)
         return torch.cat([cls_position, grid.to(cls_position.dtype).flatten(2).transpose(1, 2)], dim=1)
@@ -413,7 +414,7 @@ class MMETImageEmbeddings(nn.Module):
         check_shape("bool_masked_pos", bool_masked_pos, pixel_values.shape[0], rows * columns)
         if bool_masked_pos is not None and self.config.hide_masked_pixels:
             pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
-        patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, D, rows, columns)
+        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))  # (B, D, rows, columns)
         hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
             mask_token = self.mask_token.to(hidden_states.dtype)
@@ -421,9 +422,9 @@ class MMETImageEmbeddings(nn.Module):
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if grid == self.config.patch_grid:
-            hidden_states = hidden_states + self.position_embeddings
+            hidden_states = hidden_states + self.position_embedding
         else:
-            hidden_states = hidden_states + self.interpolate_position_embeddings(rows, columns)
+            hidden_states = hidden_states + self.interpolate_position_embedding(rows, columns)
         return self.dropout(hidden_states)
 
 
@@ -433,14 +434,14 @@ class MMETTextEmbeddings(nn.Module):
     def __init__(self, config: MMETTextConfig):
         super().__init__()
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.position_embeddings = nn.Parameter(torch.empty(1, config.max_position_embeddings, config.hidden_size))
+        self.position_embedding = nn.Parameter(torch.empty(1, config.max_position_embeddings, config.hidden_size))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
         embedded = words if words.is_floating_point() else self.token_embedding(words.long())
-        hidden_states = embedded + self.position_embeddings[:, : words.shape[1]]
+        hidden_states = embedded + self.position_embedding[:, : words.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
 
 
@@ -863,9 +864,9 @@ class MMETPreTrainedModel(PreTrainedModel):
     def _token_std(self, name: str, hidden_size: int) -> float:
         """Standard deviation of a class token or of position embeddings, by the parameter's name."""
         config = self.config
-        own = config.class_token_initializer_range if name == "cls_token" else config.position_initializer_range
+        std = config.class_token_initializer_range if name == "cls_token" else config.position_initializer_range
         fallback = config.initializer_range if config.initializer_range is not None else hidden_size**-0.5
-        return own if own is not None else fallback
+        return std if std is not None else fallback
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in the base class; the folder also says which classes its own code offers to the Auto classes."""
@@ -940,7 +941,7 @@ class MMETImageModel(MMETPreTrainedModel):
     config: MMETImageConfig
     base_model_prefix = "image_model"
     input_modalities = ("image",)
-    _input_embed_layer = "patch_embeddings"
+    _input_embed_layer = "patch_embedding"
 
     def __init__(self, config: MMETImageConfig):
         super().__init__(config)
@@ -1650,31 +1651,29 @@ def exchange_counts(
         ValueError: on every process, where some processes have an input that others lack. They would compute other
             losses and wait for each other for ever.
     """
-    own = [int(value is not None) for value in inputs.values()] + list(counts.values())
-    own = torch.stack([torch.as_tensor(value, dtype=torch.long, device=device).reshape(()) for value in own])
-    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, own)
+    values = [int(value is not None) for value in inputs.values()] + list(counts.values())
+    row = torch.stack([torch.as_tensor(value, dtype=torch.long, device=device).reshape(()) for value in values])
+    gathered = [torch.empty_like(row) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, row)
     rows = torch.stack(gathered).tolist()
-    given = [row[: len(inputs)] for row in rows]
-    if any(row != given[0] for row in given):
-        held = "; ".join(
-            f"process {rank} has {', '.join(name for name, there in zip(inputs, row, strict=True) if there) or 'none'}"
-            for rank, row in enumerate(given)
-        )
+    kinds = [row[: len(inputs)] for row in rows]
+    if any(kind != kinds[0] for kind in kinds):
+        named = [", ".join(itertools.compress(inputs, kind)) or "none" for kind in kinds]
+        held = "; ".join(f"process {rank} has {names}" for rank, names in enumerate(named))
         raise ValueError(f"expected batches of one kind on all processes, received different inputs: {held}")
     return {name: [row[len(inputs) + place] for row in rows] for place, name in enumerate(counts)}
 
 
-def mean_count(counts: dict[str, list[int]] | None, name: str, own: int) -> float:
+def mean_count(counts: dict[str, list[int]] | None, name: str, local_count: int) -> float:
     """
-    What a process divides its sum over `own` items by: the mean of all processes' counts (1 where all are 0).
+    What a process divides its sum over `local_count` items by: the mean of all processes' counts (1 where all are 0).
 
     The mean of the quotients over the processes, which is what data-parallel training makes of their gradients, is
     then the mean over all items of all processes, however unevenly these are spread. `counts` are those of
     [`exchange_counts`], `None` where losses do not span processes.
     """
     if counts is None:
-        return max(own, 1)
+        return max(local_count, 1)
     return sum(counts[name]) / len(counts[name]) or 1
 
 
@@ -1689,7 +1688,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
-        ctx.own, ctx.num_processes = own_rows(counts), len(counts)
+        ctx.own_rows, ctx.num_processes = own_rows(counts), len(counts)
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in counts]
@@ -1698,7 +1697,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradient[ctx.own] * ctx.num_processes, None
+        return gradient[ctx.own_rows] * ctx.num_processes, None
 
 
 def gather_rows(rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
@@ -1729,10 +1728,10 @@ def gather_views(
     missing = max_views[dist.get_rank()] - len(labels)
     features = gather_rows(F.pad(features, (0, 0, 0, missing)), max_views)
     labels = gather_rows(F.pad(labels, (0, missing), value=_NO_VIEW), max_views)
-    own = torch.zeros_like(labels, dtype=torch.bool)
-    own[own_rows(max_views)] = True
-    there = labels != _NO_VIEW
-    return features[there], labels[there], own[there]
+    is_own = torch.zeros_like(labels, dtype=torch.bool)
+    is_own[own_rows(max_views)] = True
+    is_view = labels != _NO_VIEW
+    return features[is_view], labels[is_view], is_own[is_view]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2247,8 +2246,13 @@ class MMETForPreTraining(MMETCompositeModel):
         text_output = self.mmet.encode_texts(batch.input_ids, batch.attention_mask, batch.text_present, **kwargs)
         output = MMETForPreTrainingOutput(losses={}, **recorded(image_output=image_output, text_output=text_output))
         if contrasts:
+            pairs = rows_with_both(batch.present)
+            (person_ids,) = take_rows(pairs, batch.person_ids if batch.person_ids is not None else batch.person_labels)
             output.losses["global_contrastive"], output.logits_per_image = self._contrast(
-                batch, image_output, text_output
+                project_rows(self.mmet.image_projection, image_output, pairs),
+                project_rows(self.mmet.text_projection, text_output, pairs),
+                person_ids,
+                batch.counts,
             )
         if identifies:
             views = self._identity_views(batch, image_output, text_output, **kwargs)
@@ -2262,22 +2266,18 @@ class MMETForPreTraining(MMETCompositeModel):
 
     def _contrast(
         self,
-        batch: MMETPreTrainingBatch,
-        image_output: MMETEncoderOutput | None,
-        text_output: MMETEncoderOutput | None,
+        image_features: torch.Tensor,
+        text_features: torch.Tensor,
+        person_ids: torch.Tensor | None,
+        counts: dict[str, list[int]] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """L_GC of the pairs of all processes, and the logits of this process's images `(num_pairs, all pairs)`."""
+        """L_GC of the pairs `(B, D)` of all processes, and the logits of this process's images."""
         if self.training:  # so that no step leads far out of bounds, and no value from outside stays there
             with torch.no_grad():
                 self.mmet.logit_scale.clamp_(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
-        rows = rows_with_both(batch.present)
-        image_features = project_rows(self.mmet.image_projection, image_output, rows)
-        text_features = project_rows(self.mmet.text_projection, text_output, rows)
-        person_ids = batch.person_ids if batch.person_ids is not None else batch.person_labels
-        (person_ids,) = take_rows(rows, person_ids)
-        if batch.counts is None:
+        if counts is None:
             return identity_contrastive_loss(image_features, text_features, self.mmet.logit_scale, person_ids)
-        pairs = batch.counts["pairs"]
+        pairs = counts["pairs"]
         features = gather_rows(torch.stack([image_features, text_features], dim=1), pairs)
         person_ids = gather_rows(person_ids, pairs) if person_ids is not None else None
         loss, logits = identity_contrastive_loss(*features.unbind(dim=1), self.mmet.logit_scale, person_ids)
@@ -2342,10 +2342,10 @@ class MMETForPreTraining(MMETCompositeModel):
         # Not randperm: inductor (torch 2.13) fails on a slice of one as an index.
         shuffled = torch.rand(total, device=pairs.device).argsort()
         halves = shuffled[: round(self.config.modality_dropout * total)].tensor_split(2)
-        own = slice(0, total) if counts is None else own_rows(counts["pairs"])
         if counts is None:
             return tuple(pairs[half] for half in halves)
-        return tuple(pairs[half[(half >= own.start) & (half < own.stop)] - own.start] for half in halves)
+        rows = own_rows(counts["pairs"])
+        return tuple(pairs[half[(half >= rows.start) & (half < rows.stop)] - rows.start] for half in halves)
 
 
 def rows_with_both(present: tuple[torch.Tensor | None, torch.Tensor | None]) -> torch.Tensor | None:
@@ -2554,13 +2554,13 @@ def resize_image_geometry(
         resized.validate()
     except StrictDataclassClassValidationError as error:  # nothing was changed yet
         raise ValueError(str(error.__cause__)) from error
-    positions = embeddings.position_embeddings
+    positions = embeddings.position_embedding
     if image_config.patch_grid != embeddings.config.patch_grid:
         positions = nn.Parameter(
-            embeddings.interpolate_position_embeddings(*image_config.patch_grid), positions.requires_grad
+            embeddings.interpolate_position_embedding(*image_config.patch_grid), positions.requires_grad
         )
-        embeddings.position_embeddings = positions
-    embeddings.patch_embeddings.stride = (image_config.patch_stride, image_config.patch_stride)
+        embeddings.position_embedding = positions
+    embeddings.patch_embedding.stride = (image_config.patch_stride, image_config.patch_stride)
     for config in {id(config): config for module in modules for config in _image_configs_of(module)}.values():
         config.update(geometry)
     for module in modules:
