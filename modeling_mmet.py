@@ -145,6 +145,15 @@ class MMETEncoderOutput(MMETOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
+    def as_features(self, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
+        """The same with another `pooler_output`, as transformers' `get_..._features` return it."""
+        return BaseModelOutputWithPooling(
+            last_hidden_state=self.last_hidden_state,
+            pooler_output=pooler_output,
+            hidden_states=self.hidden_states,
+            attentions=self.attentions,
+        )
+
 
 @dataclass
 class MMETModelOutput(MMETOutput):
@@ -738,12 +747,26 @@ class MMETDalleCodebook(nn.Module):
         """
         source = model_or_name
         if isinstance(source, (str, os.PathLike)):
-            source = load_dalle_network(source, kwargs)
+            source = self._load_network(source, kwargs)
         received = {name: getattr(source.config, name) for name in self.sizes}
         received["num_groups"] = self.sizes["num_groups"]  # the network has four, whatever it says
         if received != self.sizes:
             raise ValueError(f"expected a codebook network with codebook_config={self.sizes}, received {received}")
         self.blocks.load_state_dict(source.blocks.state_dict())
+
+    @staticmethod
+    def _load_network(name: str | os.PathLike, kwargs: dict) -> PreTrainedModel:
+        """The `FlavaImageCodebook` of a Hub name or folder; errors as in `load`."""
+        try:
+            source, loading = transformers.FlavaImageCodebook.from_pretrained(name, output_loading_info=True, **kwargs)
+        except OSError as error:
+            raise OSError(
+                f"the image codebook {str(name)!r} (codebook_name_or_path) cannot be loaded; give a folder that a "
+                f"FlavaImageCodebook was saved to, or choose codebook_type='kmeans', which needs none: {error}"
+            ) from error
+        if loading["missing_keys"] or loading["mismatched_keys"]:
+            raise ValueError(f"{str(name)!r} (codebook_name_or_path) is not the checkpoint of a FlavaImageCodebook")
+        return source
 
     def network_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """
@@ -779,20 +802,6 @@ class MMETDalleCodebook(nn.Module):
         return torch.cat(codes) if bool_masked_pos is None else torch.cat(codes)[bool_masked_pos]
 
 
-def load_dalle_network(name: str | os.PathLike, kwargs: dict) -> PreTrainedModel:
-    """The `FlavaImageCodebook` of a Hub name or folder; errors as in [`MMETDalleCodebook.load`]."""
-    try:
-        source, loading = transformers.FlavaImageCodebook.from_pretrained(name, output_loading_info=True, **kwargs)
-    except OSError as error:
-        raise OSError(
-            f"the image codebook {str(name)!r} (codebook_name_or_path) cannot be loaded; give a folder that a "
-            f"FlavaImageCodebook was saved to, or choose codebook_type='kmeans', which needs none: {error}"
-        ) from error
-    if loading["missing_keys"] or loading["mismatched_keys"]:
-        raise ValueError(f"{str(name)!r} (codebook_name_or_path) is not the checkpoint of a FlavaImageCodebook")
-    return source
-
-
 def check_codebook_is_fitted(codebook: nn.Module, remedy: str):
     """Raise `ValueError` that says what to do where a codebook has no codes to give yet."""
     if not torch.compiler.is_compiling() and not codebook.is_fitted:
@@ -800,11 +809,6 @@ def check_codebook_is_fitted(codebook: nn.Module, remedy: str):
             f"the image codebook has no codes yet: {remedy}, pass mim_labels, or set mim_weight and mmm_image_weight "
             "to 0"
         )
-
-
-def build_image_codebook(config: MMETConfig) -> MMETImageCodebook | MMETDalleCodebook:
-    """The codebook of `config.codebook_type`."""
-    return MMETDalleCodebook(config) if config.codebook_type == "dalle" else MMETImageCodebook(config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -884,8 +888,26 @@ class MMETPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: for a folder with other weights alone, or `use_safetensors=False`.
         """
-        check_safe_weights(pretrained_model_name_or_path, use_safetensors)
+        cls._check_safe_weights(pretrained_model_name_or_path, use_safetensors)
         return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
+
+    @staticmethod
+    def _check_safe_weights(name_or_path: str | os.PathLike | None, use_safetensors: bool | None):
+        """Raise `ValueError` where weights would have to be read from something else than safetensors."""
+        expected = "weights are read as safetensors alone, for other formats can run code"
+        if use_safetensors is False:
+            raise ValueError(f"{expected}: leave out use_safetensors=False")
+        folder = Path(name_or_path) if name_or_path is not None else None
+        if folder is None or not folder.is_dir() or any(folder.rglob("*.safetensors")):
+            return
+        pickles = sorted(
+            path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)
+        )
+        if pickles:
+            raise ValueError(
+                f"{expected}: expected model.safetensors in {folder}, received {', '.join(pickles)}; save the model "
+                "again with save_pretrained where you trust these files"
+            )
 
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -895,6 +917,7 @@ class MMETPreTrainedModel(PreTrainedModel):
             raise ValueError(f"{type(self).__name__} has no text encoder, so there are no token embeddings to resize")
         return super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
+    @torch.no_grad()
     def resize_image(
         self, image_size: int | tuple[int, int], patch_stride: int | None = None
     ) -> "MMETPreTrainedModel":
@@ -915,24 +938,37 @@ class MMETPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: for a model without an image encoder, or a geometry the configuration refuses.
         """
-        resize_image_geometry(self, image_size, patch_stride)
+        modules = list(self.modules())
+        embeddings = next((module for module in modules if isinstance(module, MMETImageEmbeddings)), None)
+        if embeddings is None:
+            raise ValueError(f"{type(self).__name__} has no image encoder to resize")
+        geometry = {
+            "image_size": [image_size, image_size] if isinstance(image_size, int) else list(image_size),
+            "patch_stride": embeddings.config.patch_stride if patch_stride is None else patch_stride,
+        }
+        resized = copy.deepcopy(self.config)
+        image_config = resized if isinstance(resized, MMETImageConfig) else resized.image_config
+        image_config.update(geometry)
+        try:
+            image_config.validate()
+            resized.validate()
+        except StrictDataclassClassValidationError as error:  # nothing was changed yet
+            raise ValueError(str(error.__cause__)) from error
+        positions = embeddings.position_embedding
+        if image_config.patch_grid != embeddings.config.patch_grid:
+            positions = nn.Parameter(
+                embeddings.interpolate_position_embedding(*image_config.patch_grid), positions.requires_grad
+            )
+            embeddings.position_embedding = positions
+        embeddings.patch_embedding.stride = (image_config.patch_stride, image_config.patch_stride)
+        configs = [getattr(module, "config", None) for module in modules]  # the whole ones, or the image encoder's own
+        for config in (getattr(config, "image_config", config) for config in configs):
+            if isinstance(config, MMETImageConfig):
+                config.update(geometry)
+        for module in modules:
+            if isinstance(module, (MMETImageCodebook, MMETDalleCodebook)):
+                module.set_patches(image_config)
         return self
-
-
-def check_safe_weights(name_or_path: str | os.PathLike | None, use_safetensors: bool | None):
-    """Raise `ValueError` where weights would have to be read from something else than safetensors."""
-    expected = "weights are read as safetensors alone, for other formats can run code"
-    if use_safetensors is False:
-        raise ValueError(f"{expected}: leave out use_safetensors=False")
-    folder = Path(name_or_path) if name_or_path is not None else None
-    if folder is None or not folder.is_dir() or any(folder.rglob("*.safetensors")):
-        return
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
-    if pickles:
-        raise ValueError(
-            f"{expected}: expected model.safetensors in {folder}, received {', '.join(pickles)}; save the model again "
-            "with save_pretrained where you trust these files"
-        )
 
 
 class MMETImageModel(MMETPreTrainedModel):
@@ -1084,7 +1120,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
         """
         kwargs |= {"interpolate_pos_encoding": interpolate_pos_encoding, "return_dict": True}
         output = self.base_model.image_model(pixel_values, **kwargs)
-        return with_pooler_output(output, self.base_model.image_projection(output.pooler_output))
+        return output.as_features(self.base_model.image_projection(output.pooler_output))
 
     @can_return_tuple
     def get_text_features(
@@ -1103,7 +1139,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
         """
         kwargs |= {"inputs_embeds": inputs_embeds, "return_dict": True}
         output = self.base_model.text_model(input_ids, attention_mask, **kwargs)
-        return with_pooler_output(output, self.base_model.text_projection(output.pooler_output))
+        return output.as_features(self.base_model.text_projection(output.pooler_output))
 
     @can_return_tuple
     def get_multimodal_features(
@@ -1132,7 +1168,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
             **kwargs,
             return_dict=True,
         ).multimodal_output
-        return with_pooler_output(output, output.pooler_output)
+        return output.as_features(output.pooler_output)
 
     def _records_states(self, **kwargs) -> bool:
         """Whether hidden states or attentions are asked for, by an argument or the configuration of an encoder."""
@@ -1235,7 +1271,22 @@ class MMETModel(MMETCompositeModel):
                 mask = present.expand(projected.shape[:2]) if mask is None else mask.bool() & present
             states.append(projected)
             masks.append(mask)
-        return self.multimodal_model(torch.cat(states, dim=1), join_masks(masks, states), **kwargs, return_dict=True)
+        return self.multimodal_model(
+            torch.cat(states, dim=1), self._join_masks(masks, states), **kwargs, return_dict=True
+        )
+
+    @staticmethod
+    def _join_masks(masks: list[torch.Tensor | None], states: list[torch.Tensor]) -> torch.Tensor | None:
+        """Masks `(B, L_i)` of states `(B, L_i, D)` side by side, where `None` hides nothing; `None` for no mask."""
+        if all(mask is None for mask in masks):
+            return None
+        return torch.cat(
+            [
+                torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) if mask is None else mask.bool()
+                for mask, part in zip(masks, states, strict=True)
+            ],
+            dim=1,
+        )
 
     @can_return_tuple
     def forward(
@@ -1291,16 +1342,6 @@ class MMETModel(MMETCompositeModel):
             text_output=text_output,
             multimodal_output=multimodal_output,
         )
-
-
-def with_pooler_output(output: MMETEncoderOutput, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
-    """An encoder's output as transformers' `get_..._features` return it."""
-    return BaseModelOutputWithPooling(
-        last_hidden_state=output.last_hidden_state,
-        pooler_output=pooler_output,
-        hidden_states=output.hidden_states,
-        attentions=output.attentions,
-    )
 
 
 def check_modalities(
@@ -1411,19 +1452,6 @@ def _put_rows(value: torch.Tensor | int | None, rows: torch.Tensor, batch_size: 
 def states_of(output: MMETEncoderOutput | None) -> torch.Tensor | None:
     """The states of an encoder that the multimodal encoder reads; `None` where the encoder did not run."""
     return None if output is None else output.pre_norm_hidden_state
-
-
-def join_masks(masks: list[torch.Tensor | None], states: list[torch.Tensor]) -> torch.Tensor | None:
-    """Masks `(B, L_i)` of the states `(B, L_i, D)` side by side, where `None` hides nothing; `None` for no mask."""
-    if all(mask is None for mask in masks):
-        return None
-    return torch.cat(
-        [
-            torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) if mask is None else mask.bool()
-            for mask, part in zip(masks, states, strict=True)
-        ],
-        dim=1,
-    )
 
 
 def cut_padding(
@@ -1608,16 +1636,17 @@ class MMETIdentityClassifier(nn.Linear):
 
 class MMETIdentityHead(nn.Module):
     """
-    BNNeck and classifier.
+    BNNeck and classifier, on the class token that `config.identity_pooling` names.
 
     The embedding is the feature after batch norm. Classifier, triplet and retrieval all use it, as the paper's
     released code does.
     """
 
-    def __init__(self, hidden_size: int, num_identities: int):
+    def __init__(self, config: MMETConfig):
         super().__init__()
+        hidden_size = getattr(config, f"{config.identity_pooling}_config").hidden_size
         self.bnneck = MMETBNNeck(hidden_size)
-        self.classifier = MMETIdentityClassifier(hidden_size, num_identities) if num_identities else None
+        self.classifier = MMETIdentityClassifier(hidden_size, config.num_identities) if config.num_identities else None
 
     @property
     def is_trained(self) -> bool:
@@ -2001,13 +2030,14 @@ class MMETForPreTraining(MMETCompositeModel):
     def __init__(self, config: MMETConfig):
         super().__init__(config)
         self.mmet = MMETModel._from_config(config)
-        self.image_codebook = build_image_codebook(config)
+        codebook_class = MMETDalleCodebook if config.codebook_type == "dalle" else MMETImageCodebook
+        self.image_codebook = codebook_class(config)
         self.mim_head = MMETCodePredictionHead(config.image_config, config.codebook_size)
         self.mlm_head = MMETTokenPredictionHead(config.text_config, config.text_config)
         self.mmm_image_head = MMETCodePredictionHead(config.multimodal_config, config.codebook_size)
         self.mmm_text_head = MMETTokenPredictionHead(config.multimodal_config, config.text_config)
         self.itm_head = MMETMatchingHead(config.multimodal_config)
-        self.identity_head = build_identity_head(config)
+        self.identity_head = MMETIdentityHead(config)
         self.post_init()
 
     def _resize_token_embeddings(
@@ -2249,8 +2279,8 @@ class MMETForPreTraining(MMETCompositeModel):
             pairs = rows_with_both(batch.present)
             (person_ids,) = take_rows(pairs, batch.person_ids if batch.person_ids is not None else batch.person_labels)
             output.losses["global_contrastive"], output.logits_per_image = self._contrast(
-                project_rows(self.mmet.image_projection, image_output, pairs),
-                project_rows(self.mmet.text_projection, text_output, pairs),
+                self._project_rows(self.mmet.image_projection, image_output, pairs),
+                self._project_rows(self.mmet.text_projection, text_output, pairs),
                 person_ids,
                 batch.counts,
             )
@@ -2263,6 +2293,16 @@ class MMETForPreTraining(MMETCompositeModel):
             output.identity_embeds, output.identity_logits = scores.embeddings, scores.logits
             output.multimodal_output = recorded(fused=views.multimodal_output).get("fused")
         return output
+
+    @staticmethod
+    def _project_rows(
+        projection: nn.Linear, output: MMETEncoderOutput | None, rows: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Projected class tokens of these rows; `(0, projection_dim)` where the encoder had nothing to read."""
+        if output is None:
+            return projection.weight.new_zeros(0, projection.out_features)
+        (class_tokens,) = take_rows(rows, output.pooler_output)
+        return projection(class_tokens)
 
     def _contrast(
         self,
@@ -2359,24 +2399,10 @@ def take_rows(rows: torch.Tensor | None, *values: torch.Tensor | None) -> tuple[
     return values if rows is None else tuple(value if value is None else value[rows] for value in values)
 
 
-def project_rows(projection: nn.Linear, output: MMETEncoderOutput | None, rows: torch.Tensor | None) -> torch.Tensor:
-    """Projected class tokens of these rows; `(0, projection_dim)` where the encoder had nothing to read."""
-    if output is None:
-        return projection.weight.new_zeros(0, projection.out_features)
-    (class_tokens,) = take_rows(rows, output.pooler_output)
-    return projection(class_tokens)
-
-
 def weighted_sum(config: MMETConfig, losses: dict[str, torch.Tensor | None]) -> torch.Tensor | None:
     """The losses that were computed times their `<name>_weight`, summed; `None` when there was none."""
     weighted = [getattr(config, f"{name}_weight") * loss for name, loss in losses.items() if loss is not None]
     return sum(weighted) if weighted else None
-
-
-def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
-    """The identity head on the class token that `config.identity_pooling` names."""
-    pooled_config = getattr(config, f"{config.identity_pooling}_config")
-    return MMETIdentityHead(pooled_config.hidden_size, config.num_identities)
 
 
 def identity_losses(
@@ -2425,7 +2451,7 @@ class MMETForReID(MMETCompositeModel):
     def __init__(self, config: MMETConfig):
         super().__init__(config)
         self.mmet = MMETModel._from_config(config)
-        self.identity_head = build_identity_head(config)
+        self.identity_head = MMETIdentityHead(config)
         self.post_init()
 
     @classmethod
@@ -2531,48 +2557,6 @@ class MMETForReID(MMETCompositeModel):
             **kwargs,
         )
         return {"image_output": image_output, "text_output": text_output, "multimodal_output": fused}
-
-
-@torch.no_grad()
-def resize_image_geometry(
-    model: MMETPreTrainedModel, image_size: int | tuple[int, int], patch_stride: int | None = None
-):
-    """[`MMETPreTrainedModel.resize_image`]: position embeddings, configurations and codebook of the whole model."""
-    modules = list(model.modules())
-    embeddings = next((module for module in modules if isinstance(module, MMETImageEmbeddings)), None)
-    if embeddings is None:
-        raise ValueError(f"{type(model).__name__} has no image encoder to resize")
-    geometry = {
-        "image_size": [image_size, image_size] if isinstance(image_size, int) else list(image_size),
-        "patch_stride": embeddings.config.patch_stride if patch_stride is None else patch_stride,
-    }
-    resized = copy.deepcopy(model.config)
-    image_config = resized if isinstance(resized, MMETImageConfig) else resized.image_config
-    image_config.update(geometry)
-    try:
-        image_config.validate()
-        resized.validate()
-    except StrictDataclassClassValidationError as error:  # nothing was changed yet
-        raise ValueError(str(error.__cause__)) from error
-    positions = embeddings.position_embedding
-    if image_config.patch_grid != embeddings.config.patch_grid:
-        positions = nn.Parameter(
-            embeddings.interpolate_position_embedding(*image_config.patch_grid), positions.requires_grad
-        )
-        embeddings.position_embedding = positions
-    embeddings.patch_embedding.stride = (image_config.patch_stride, image_config.patch_stride)
-    for config in {id(config): config for module in modules for config in _image_configs_of(module)}.values():
-        config.update(geometry)
-    for module in modules:
-        if isinstance(module, (MMETImageCodebook, MMETDalleCodebook)):
-            module.set_patches(image_config)
-
-
-def _image_configs_of(module: nn.Module) -> list[MMETImageConfig]:
-    """The image encoder's configuration as the module keeps it, if it does: by itself or as part of the whole."""
-    config = getattr(module, "config", None)
-    config = config.image_config if isinstance(config, MMETConfig) else config
-    return [config] if isinstance(config, MMETImageConfig) else []
 
 
 for _model_class in (MMETImageModel, MMETTextModel, MMETMultimodalModel, MMETModel, MMETForPreTraining, MMETForReID):
