@@ -16,12 +16,15 @@ else.
 import copy
 import functools
 import inspect
+import itertools
 import math
 import os
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import EllipsisType
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -29,7 +32,7 @@ import torch.nn.functional as F
 import transformers
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -79,11 +82,23 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _NO_VIEW = -101
 """Label of a row that only fills up what processes send each other."""
 
-CLASS_TOKEN = 0
-"""Place of the class token in every sequence; as `read_positions`: it alone is wanted."""
+Positions = EllipsisType | tuple[slice, int] | torch.Tensor
+"""Index of states `(B, L, D)`: all (`...`), `CLASS_TOKEN`, or a boolean mask `(B, L)`."""
+
+CLASS_TOKEN: Positions = (slice(None), 0)
+"""Index of the class token of every sequence."""
 
 _SCORES_AT_ONCE = 2**22
 """Distances between descriptors and centroids in memory at a time: 32 MiB."""
+
+_KEPT_OPERATORS = [
+    *(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "native_dropout")),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+]
+"""What a layer keeps of its forward pass: products, attention, and the draws of dropout, which may be inside of it."""
 
 _DALLE_IMAGES_AT_ONCE = 16
 """Images that DALL-E's encoder reads at a time; 256 channels of one of 168x80 pixels are 13 MiB."""
@@ -129,6 +144,15 @@ class MMETEncoderOutput(MMETOutput):
     pre_norm_hidden_state: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+
+    def as_features(self, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
+        """The same with another `pooler_output`, as transformers' `get_..._features` return it."""
+        return BaseModelOutputWithPooling(
+            last_hidden_state=self.last_hidden_state,
+            pooler_output=pooler_output,
+            hidden_states=self.hidden_states,
+            attentions=self.attentions,
+        )
 
 
 @dataclass
@@ -230,11 +254,13 @@ class MMETForReIDOutput(MMETOutput):
     multimodal_output: MMETEncoderOutput | None = None
 
 
-def keep_recorded(output: ModelOutput, **encoder_outputs: MMETEncoderOutput | None):
-    """Put those encoder outputs into `output` that hold the hidden states or attentions somebody asked for."""
-    for name, encoder_output in encoder_outputs.items():
-        if encoder_output is not None and (encoder_output.hidden_states or encoder_output.attentions):
-            setattr(output, name, encoder_output)
+def recorded(**outputs: MMETEncoderOutput | None) -> dict[str, MMETEncoderOutput]:
+    """Those of the encoders' outputs that hold the hidden states or attentions somebody asked for, by name."""
+    return {
+        name: output
+        for name, output in outputs.items()
+        if output is not None and (output.hidden_states or output.attentions)
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -364,15 +390,15 @@ class MMETImageEmbeddings(nn.Module):
         self.config = config
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
-        self.position_embeddings = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.hidden_size))
-        self.patch_embeddings = nn.Conv2d(
+        self.position_embedding = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.hidden_size))
+        self.patch_embedding = nn.Conv2d(
             config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_stride
         )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def interpolate_position_embeddings(self, rows: int, columns: int) -> torch.Tensor:
+    def interpolate_position_embedding(self, rows: int, columns: int) -> torch.Tensor:
         """Position embeddings `(1, 1 + rows * columns, hidden_size)` for another grid, by bicubic interpolation."""
-        cls_position, patch_positions = self.position_embeddings.split([1, self.config.num_patches], dim=1)
+        cls_position, patch_positions = self.position_embedding.split([1, self.config.num_patches], dim=1)
         grid = patch_positions.unflatten(1, self.config.patch_grid).permute(0, 3, 1, 2)
         grid = F.interpolate(grid.float(), size=(rows, columns), mode="bicubic", align_corners=False)
         return torch.cat([cls_position, grid.to(cls_position.dtype).flatten(2).transpose(1, 2)], dim=1)
@@ -397,7 +423,7 @@ class MMETImageEmbeddings(nn.Module):
         check_shape("bool_masked_pos", bool_masked_pos, pixel_values.shape[0], rows * columns)
         if bool_masked_pos is not None and self.config.hide_masked_pixels:
             pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
-        patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, D, rows, columns)
+        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))  # (B, D, rows, columns)
         hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
             mask_token = self.mask_token.to(hidden_states.dtype)
@@ -405,9 +431,9 @@ class MMETImageEmbeddings(nn.Module):
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if grid == self.config.patch_grid:
-            hidden_states = hidden_states + self.position_embeddings
+            hidden_states = hidden_states + self.position_embedding
         else:
-            hidden_states = hidden_states + self.interpolate_position_embeddings(rows, columns)
+            hidden_states = hidden_states + self.interpolate_position_embedding(rows, columns)
         return self.dropout(hidden_states)
 
 
@@ -417,14 +443,14 @@ class MMETTextEmbeddings(nn.Module):
     def __init__(self, config: MMETTextConfig):
         super().__init__()
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.position_embeddings = nn.Parameter(torch.empty(1, config.max_position_embeddings, config.hidden_size))
+        self.position_embedding = nn.Parameter(torch.empty(1, config.max_position_embeddings, config.hidden_size))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
         embedded = words if words.is_floating_point() else self.token_embedding(words.long())
-        hidden_states = embedded + self.position_embeddings[:, : words.shape[1]]
+        hidden_states = embedded + self.position_embedding[:, : words.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
 
 
@@ -452,40 +478,27 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def recompute_in_backward(cheap: nn.Module, linear: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+def recompute_norms_and_activations(forward: Callable) -> Callable:
     """
-    `linear(cheap(inputs))` for a norm or an activation and the linear layer behind it, keeping nothing in between.
+    Make the `forward` of a layer keep what its matrix products and attention return, for training, and nothing else.
 
-    The backward pass runs the two again and stops in front of a plain linear layer, so that memory is saved for the
-    price of the cheap step alone. The random state comes back too: an adapter in the place of the linear layer may
-    hold dropout. Nothing is computed again where nothing would be kept, for lack of a gradient, nor where a hook of
-    accelerate moves weights: with the forward pass over, they are no longer there.
+    The backward pass computes norms, activations and sums again, which is cheap. Gradient checkpointing, which keeps
+    less, takes the place of this where it is on; a compiled graph decides by itself what it keeps.
     """
-    modules = [*cheap.modules(), *linear.modules()]
-    needs_gradient = torch.is_grad_enabled() and (
-        inputs.requires_grad or any(parameter.requires_grad for m in (cheap, linear) for parameter in m.parameters())
-    )
-    if not needs_gradient or any(hasattr(module, "_hf_hook") for module in modules):
-        return linear(cheap(inputs))
-    return checkpoint(lambda states: linear(cheap(states)), inputs, use_reentrant=False)
 
+    @functools.wraps(forward)
+    def keeping_products(layer: GradientCheckpointingLayer, *args, **kwargs) -> torch.Tensor:
+        if not layer.training or layer.gradient_checkpointing or torch.compiler.is_compiling():
+            return forward(layer, *args, **kwargs)
+        context = functools.partial(create_selective_checkpoint_contexts, _KEPT_OPERATORS)
+        run = functools.partial(forward, layer, **kwargs)
+        return checkpoint(run, *args, use_reentrant=False, context_fn=context)
 
-def select(states: torch.Tensor, positions: torch.Tensor | int | None) -> torch.Tensor:
-    """
-    Of states `(B, L, D)` those at `positions`: all of them `(B, L, D)` for `None`, `(B, D)` for one position that all
-    sequences share, `(num_read, D)` for a boolean mask `(B, L)`, in row-major order.
-    """
-    if positions is None:
-        return states
-    return states[:, positions] if isinstance(positions, int) else states[positions]
+    return keeping_products
 
 
 class MMETAttention(nn.Module):
-    """
-    Multi-head self-attention with one matrix for queries, keys and values.
-
-    The layer applies that matrix, `qkv_proj`, together with the norm in front of it (`recompute_in_backward`).
-    """
+    """Multi-head self-attention with one matrix for queries, keys and values."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -500,15 +513,15 @@ class MMETAttention(nn.Module):
 
     def forward(
         self,
-        qkv: torch.Tensor,
+        hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
+        read_positions: Positions = ...,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Queries, keys and values side by side `(B, L, 3 * D)` to states `(B, L, D)` and attention weights."""
-        batch, length, _ = qkv.shape
-        # each (B, heads, L, head_dim)
-        query, key, value = qkv.view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        """States `(B, L, D)` to those at `read_positions` and, where the implementation has them, the weights."""
+        batch, length, _ = hidden_states.shape
+        qkv = self.qkv_proj(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -522,11 +535,11 @@ class MMETAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.out_proj(select(attended.reshape(batch, length, -1), read_positions)), weights
+        return self.out_proj(attended.reshape(batch, length, -1)[read_positions]), weights
 
 
 class MMETMLP(nn.Module):
-    """Two linear layers around the activation; the layer applies the first, `fc1`, together with its norm."""
+    """Two linear layers around the activation."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -534,9 +547,8 @@ class MMETMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, expanded: torch.Tensor) -> torch.Tensor:
-        """What `fc1` made of the states, `(B, L, intermediate_size)`, to states `(B, L, D)`."""
-        return recompute_in_backward(self.activation, self.fc2, expanded)
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
 class MMETLayer(GradientCheckpointingLayer):
@@ -550,19 +562,17 @@ class MMETLayer(GradientCheckpointingLayer):
         self.mlp = MMETMLP(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
+    @recompute_norms_and_activations
     def forward(
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
+        read_positions: Positions = ...,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        # No module is handed to another: accelerate's hooks move whatever they find among a module's arguments.
-        qkv = recompute_in_backward(self.attention_norm, self.attention.qkv_proj, hidden_states)
-        attended, _ = self.attention(qkv, attention_mask, read_positions, **kwargs)
-        hidden_states = select(hidden_states, read_positions) + self.dropout(attended)
-        expanded = recompute_in_backward(self.mlp_norm, self.mlp.fc1, hidden_states)
-        return hidden_states + self.dropout(self.mlp(expanded))
+        attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, read_positions, **kwargs)
+        hidden_states = hidden_states[read_positions] + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
 
 
 class MMETTransformer(nn.Module):
@@ -578,20 +588,19 @@ class MMETTransformer(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
+        read_positions: Positions = ...,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         """
         Args:
             hidden_states: `(B, L, D)`.
             attention_mask: `(B, L)`, 1 where attention may look, 0 for padding and absent modalities.
-            read_positions: A boolean mask `(B, L)` or one position of every sequence (`CLASS_TOKEN`): whose final
-                states are read. The last layer, whose other states nobody looks at, then leaves out their projection
-                and MLP. All positions when not given.
+            read_positions: Index of the final states that are read, into `(B, L)`: a boolean mask, or `CLASS_TOKEN`
+                for `(B, D)`. The last layer, whose other states nobody looks at, then leaves out their projection and
+                MLP. All states by default.
 
         Returns:
-            Final states `(B, L, D)`, or of the positions read ([`select`]). Without the class token among the states
-            read there is no `pooler_output`.
+            Final states `(B, L, D)[read_positions]`; `pooler_output` is `None` where a mask reads states.
         """
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
@@ -600,15 +609,12 @@ class MMETTransformer(nn.Module):
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
         # Recorded hidden states are whole: the selection then comes after the last layer.
         records = kwargs.get("output_hidden_states", self.config.output_hidden_states)
-        narrowed = None if records else read_positions
-        hidden_states = self.layers[-1](hidden_states, attention_mask, narrowed, **kwargs)
-        hidden_states = hidden_states if narrowed is not None else select(hidden_states, read_positions)
+        in_layer, after_layer = (..., read_positions) if records else (read_positions, ...)
+        hidden_states = self.layers[-1](hidden_states, attention_mask, in_layer, **kwargs)[after_layer]
         normed = self.final_norm(hidden_states)
         output = MMETEncoderOutput(last_hidden_state=normed, pre_norm_hidden_state=hidden_states)
-        if read_positions is None:
-            output.pooler_output = normed[:, 0]
-        elif isinstance(read_positions, int) and read_positions == CLASS_TOKEN:
-            output.pooler_output = normed
+        if not isinstance(read_positions, torch.Tensor):
+            output.pooler_output = normed[:, 0] if normed.dim() == 3 else normed
         return output
 
 
@@ -741,12 +747,26 @@ class MMETDalleCodebook(nn.Module):
         """
         source = model_or_name
         if isinstance(source, (str, os.PathLike)):
-            source = load_dalle_network(source, kwargs)
+            source = self._load_network(source, kwargs)
         received = {name: getattr(source.config, name) for name in self.sizes}
         received["num_groups"] = self.sizes["num_groups"]  # the network has four, whatever it says
         if received != self.sizes:
             raise ValueError(f"expected a codebook network with codebook_config={self.sizes}, received {received}")
         self.blocks.load_state_dict(source.blocks.state_dict())
+
+    @staticmethod
+    def _load_network(name: str | os.PathLike, kwargs: dict) -> PreTrainedModel:
+        """The `FlavaImageCodebook` of a Hub name or folder; errors as in `load`."""
+        try:
+            source, loading = transformers.FlavaImageCodebook.from_pretrained(name, output_loading_info=True, **kwargs)
+        except OSError as error:
+            raise OSError(
+                f"the image codebook {str(name)!r} (codebook_name_or_path) cannot be loaded; give a folder that a "
+                f"FlavaImageCodebook was saved to, or choose codebook_type='kmeans', which needs none: {error}"
+            ) from error
+        if loading["missing_keys"] or loading["mismatched_keys"]:
+            raise ValueError(f"{str(name)!r} (codebook_name_or_path) is not the checkpoint of a FlavaImageCodebook")
+        return source
 
     def network_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """
@@ -782,20 +802,6 @@ class MMETDalleCodebook(nn.Module):
         return torch.cat(codes) if bool_masked_pos is None else torch.cat(codes)[bool_masked_pos]
 
 
-def load_dalle_network(name: str | os.PathLike, kwargs: dict) -> PreTrainedModel:
-    """The `FlavaImageCodebook` of a Hub name or folder; errors as in [`MMETDalleCodebook.load`]."""
-    try:
-        source, loading = transformers.FlavaImageCodebook.from_pretrained(name, output_loading_info=True, **kwargs)
-    except OSError as error:
-        raise OSError(
-            f"the image codebook {str(name)!r} (codebook_name_or_path) cannot be loaded; give a folder that a "
-            f"FlavaImageCodebook was saved to, or choose codebook_type='kmeans', which needs none: {error}"
-        ) from error
-    if loading["missing_keys"] or loading["mismatched_keys"]:
-        raise ValueError(f"{str(name)!r} (codebook_name_or_path) is not the checkpoint of a FlavaImageCodebook")
-    return source
-
-
 def check_codebook_is_fitted(codebook: nn.Module, remedy: str):
     """Raise `ValueError` that says what to do where a codebook has no codes to give yet."""
     if not torch.compiler.is_compiling() and not codebook.is_fitted:
@@ -803,11 +809,6 @@ def check_codebook_is_fitted(codebook: nn.Module, remedy: str):
             f"the image codebook has no codes yet: {remedy}, pass mim_labels, or set mim_weight and mmm_image_weight "
             "to 0"
         )
-
-
-def build_image_codebook(config: MMETConfig) -> MMETImageCodebook | MMETDalleCodebook:
-    """The codebook of `config.codebook_type`."""
-    return MMETDalleCodebook(config) if config.codebook_type == "dalle" else MMETImageCodebook(config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -867,9 +868,9 @@ class MMETPreTrainedModel(PreTrainedModel):
     def _token_std(self, name: str, hidden_size: int) -> float:
         """Standard deviation of a class token or of position embeddings, by the parameter's name."""
         config = self.config
-        own = config.class_token_initializer_range if name == "cls_token" else config.position_initializer_range
+        std = config.class_token_initializer_range if name == "cls_token" else config.position_initializer_range
         fallback = config.initializer_range if config.initializer_range is not None else hidden_size**-0.5
-        return own if own is not None else fallback
+        return std if std is not None else fallback
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in the base class; the folder also says which classes its own code offers to the Auto classes."""
@@ -887,8 +888,26 @@ class MMETPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: for a folder with other weights alone, or `use_safetensors=False`.
         """
-        check_safe_weights(pretrained_model_name_or_path, use_safetensors)
+        cls._check_safe_weights(pretrained_model_name_or_path, use_safetensors)
         return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
+
+    @staticmethod
+    def _check_safe_weights(name_or_path: str | os.PathLike | None, use_safetensors: bool | None):
+        """Raise `ValueError` where weights would have to be read from something else than safetensors."""
+        expected = "weights are read as safetensors alone, for other formats can run code"
+        if use_safetensors is False:
+            raise ValueError(f"{expected}: leave out use_safetensors=False")
+        folder = Path(name_or_path) if name_or_path is not None else None
+        if folder is None or not folder.is_dir() or any(folder.rglob("*.safetensors")):
+            return
+        pickles = sorted(
+            path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)
+        )
+        if pickles:
+            raise ValueError(
+                f"{expected}: expected model.safetensors in {folder}, received {', '.join(pickles)}; save the model "
+                "again with save_pretrained where you trust these files"
+            )
 
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -898,6 +917,7 @@ class MMETPreTrainedModel(PreTrainedModel):
             raise ValueError(f"{type(self).__name__} has no text encoder, so there are no token embeddings to resize")
         return super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
+    @torch.no_grad()
     def resize_image(
         self, image_size: int | tuple[int, int], patch_stride: int | None = None
     ) -> "MMETPreTrainedModel":
@@ -918,24 +938,37 @@ class MMETPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: for a model without an image encoder, or a geometry the configuration refuses.
         """
-        resize_image_geometry(self, image_size, patch_stride)
+        modules = list(self.modules())
+        embeddings = next((module for module in modules if isinstance(module, MMETImageEmbeddings)), None)
+        if embeddings is None:
+            raise ValueError(f"{type(self).__name__} has no image encoder to resize")
+        geometry = {
+            "image_size": [image_size, image_size] if isinstance(image_size, int) else list(image_size),
+            "patch_stride": embeddings.config.patch_stride if patch_stride is None else patch_stride,
+        }
+        resized = copy.deepcopy(self.config)
+        image_config = resized if isinstance(resized, MMETImageConfig) else resized.image_config
+        image_config.update(geometry)
+        try:
+            image_config.validate()
+            resized.validate()
+        except StrictDataclassClassValidationError as error:  # nothing was changed yet
+            raise ValueError(str(error.__cause__)) from error
+        positions = embeddings.position_embedding
+        if image_config.patch_grid != embeddings.config.patch_grid:
+            positions = nn.Parameter(
+                embeddings.interpolate_position_embedding(*image_config.patch_grid), positions.requires_grad
+            )
+            embeddings.position_embedding = positions
+        embeddings.patch_embedding.stride = (image_config.patch_stride, image_config.patch_stride)
+        configs = [getattr(module, "config", None) for module in modules]  # the whole ones, or the image encoder's own
+        for config in (getattr(config, "image_config", config) for config in configs):
+            if isinstance(config, MMETImageConfig):
+                config.update(geometry)
+        for module in modules:
+            if isinstance(module, (MMETImageCodebook, MMETDalleCodebook)):
+                module.set_patches(image_config)
         return self
-
-
-def check_safe_weights(name_or_path: str | os.PathLike | None, use_safetensors: bool | None):
-    """Raise `ValueError` where weights would have to be read from something else than safetensors."""
-    expected = "weights are read as safetensors alone, for other formats can run code"
-    if use_safetensors is False:
-        raise ValueError(f"{expected}: leave out use_safetensors=False")
-    folder = Path(name_or_path) if name_or_path is not None else None
-    if folder is None or not folder.is_dir() or any(folder.rglob("*.safetensors")):
-        return
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
-    if pickles:
-        raise ValueError(
-            f"{expected}: expected model.safetensors in {folder}, received {', '.join(pickles)}; save the model again "
-            "with save_pretrained where you trust these files"
-        )
 
 
 class MMETImageModel(MMETPreTrainedModel):
@@ -944,7 +977,7 @@ class MMETImageModel(MMETPreTrainedModel):
     config: MMETImageConfig
     base_model_prefix = "image_model"
     input_modalities = ("image",)
-    _input_embed_layer = "patch_embeddings"
+    _input_embed_layer = "patch_embedding"
 
     def __init__(self, config: MMETImageConfig):
         super().__init__(config)
@@ -959,7 +992,6 @@ class MMETImageModel(MMETPreTrainedModel):
         pixel_values: torch.FloatTensor,
         bool_masked_pos: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
-        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -968,12 +1000,11 @@ class MMETImageModel(MMETPreTrainedModel):
             bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch
                 is hidden.
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
-            read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
         """
         if bool_masked_pos is not None and can_read_values(bool_masked_pos):
             check_values(*not_masks(bool_masked_pos=bool_masked_pos))
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
-        return self.encoder(hidden_states, read_positions=read_positions, **kwargs)
+        return self.encoder(hidden_states, **kwargs)
 
 
 class MMETTextModel(MMETPreTrainedModel):
@@ -997,7 +1028,6 @@ class MMETTextModel(MMETPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
@@ -1007,7 +1037,6 @@ class MMETTextModel(MMETPreTrainedModel):
                 first.
             attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
                 padding.
-            read_positions: Which final states are wanted, as in [`MMETTransformer`]; all when not given.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`, *optional*): Word
                 embeddings in the place of `input_ids`, as `get_input_embeddings()` gives them: without positions.
         """
@@ -1016,7 +1045,7 @@ class MMETTextModel(MMETPreTrainedModel):
             raise ValueError("expected input_ids or inputs_embeds, received neither")
         check_captions(self.config, words, attention_mask, name)
         check_tokens(self.config, words, attention_mask)
-        return self.encoder(self.embeddings(words), attention_mask, read_positions, **kwargs)
+        return self.encoder(self.embeddings(words), attention_mask, **kwargs)
 
 
 class MMETMultimodalModel(MMETPreTrainedModel):
@@ -1038,7 +1067,6 @@ class MMETMultimodalModel(MMETPreTrainedModel):
         self,
         hidden_states: torch.FloatTensor,
         attention_mask: torch.LongTensor | None = None,
-        read_positions: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -1047,8 +1075,6 @@ class MMETMultimodalModel(MMETPreTrainedModel):
                 without [CLS_M].
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are
                 there.
-            read_positions: Which final states are wanted, as in [`MMETTransformer`] ([CLS_M] is position 0); all when
-                not given.
         """
         check_shape("hidden_states", hidden_states, None, None, self.config.hidden_size)
         check_shape("attention_mask", attention_mask, *hidden_states.shape[:2])
@@ -1058,7 +1084,7 @@ class MMETMultimodalModel(MMETPreTrainedModel):
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if attention_mask is not None:
             attention_mask = F.pad(attention_mask, (1, 0), value=1)  # [CLS_M] is always there
-        return self.encoder(hidden_states, attention_mask, read_positions, **kwargs)
+        return self.encoder(hidden_states, attention_mask, **kwargs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1094,7 +1120,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
         """
         kwargs |= {"interpolate_pos_encoding": interpolate_pos_encoding, "return_dict": True}
         output = self.base_model.image_model(pixel_values, **kwargs)
-        return with_pooler_output(output, self.base_model.image_projection(output.pooler_output))
+        return output.as_features(self.base_model.image_projection(output.pooler_output))
 
     @can_return_tuple
     def get_text_features(
@@ -1113,7 +1139,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
         """
         kwargs |= {"inputs_embeds": inputs_embeds, "return_dict": True}
         output = self.base_model.text_model(input_ids, attention_mask, **kwargs)
-        return with_pooler_output(output, self.base_model.text_projection(output.pooler_output))
+        return output.as_features(self.base_model.text_projection(output.pooler_output))
 
     @can_return_tuple
     def get_multimodal_features(
@@ -1142,7 +1168,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
             **kwargs,
             return_dict=True,
         ).multimodal_output
-        return with_pooler_output(output, output.pooler_output)
+        return output.as_features(output.pooler_output)
 
     def _records_states(self, **kwargs) -> bool:
         """Whether hidden states or attentions are asked for, by an argument or the configuration of an encoder."""
@@ -1196,7 +1222,7 @@ class MMETModel(MMETCompositeModel):
 
     def encode_texts(
         self,
-        words: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.LongTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -1204,14 +1230,14 @@ class MMETModel(MMETCompositeModel):
         """
         The text encoder's output, as if it had read the whole batch: zeros for absent texts, `None` for none.
 
-        `words` are token ids `(B, L)` or embeddings in their place `(B, L, D)`.
+        `input_ids` are token ids `(B, L)` or embeddings in their place `(B, L, D)`.
         """
 
         def encoder(words, attention_mask, **kwargs):
             name = "inputs_embeds" if words.is_floating_point() else "input_ids"
             return self.text_model(**{name: words}, attention_mask=attention_mask, **kwargs)
 
-        return encode_present(encoder, text_present, words, attention_mask, **kwargs)
+        return encode_present(encoder, text_present, input_ids, attention_mask, **kwargs)
 
     def fuse(
         self,
@@ -1245,7 +1271,22 @@ class MMETModel(MMETCompositeModel):
                 mask = present.expand(projected.shape[:2]) if mask is None else mask.bool() & present
             states.append(projected)
             masks.append(mask)
-        return self.multimodal_model(torch.cat(states, dim=1), join_masks(masks, states), **kwargs, return_dict=True)
+        return self.multimodal_model(
+            torch.cat(states, dim=1), self._join_masks(masks, states), **kwargs, return_dict=True
+        )
+
+    @staticmethod
+    def _join_masks(masks: list[torch.Tensor | None], states: list[torch.Tensor]) -> torch.Tensor | None:
+        """Masks `(B, L_i)` of states `(B, L_i, D)` side by side, where `None` hides nothing; `None` for no mask."""
+        if all(mask is None for mask in masks):
+            return None
+        return torch.cat(
+            [
+                torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) if mask is None else mask.bool()
+                for mask, part in zip(masks, states, strict=True)
+            ],
+            dim=1,
+        )
 
     @can_return_tuple
     def forward(
@@ -1257,7 +1298,6 @@ class MMETModel(MMETCompositeModel):
         image_present: torch.BoolTensor | None = None,
         text_present: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
-        read_positions: torch.Tensor | int | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETModelOutput:
@@ -1273,7 +1313,6 @@ class MMETModel(MMETCompositeModel):
             image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*):
                 Which samples have an image, a text; all of them when not given.
             interpolate_pos_encoding: Whether images of another size than configured are accepted.
-            read_positions: Which of `multimodal_embeds` are wanted, as in [`MMETMultimodalModel`]; all when not given.
             inputs_embeds: Word embeddings in the place of `input_ids`, as in [`MMETTextModel`].
 
         Raises:
@@ -1293,7 +1332,6 @@ class MMETModel(MMETCompositeModel):
             attention_mask,
             image_present,
             text_present,
-            read_positions=read_positions,
             **kwargs,
         )
         return MMETModelOutput(
@@ -1304,16 +1342,6 @@ class MMETModel(MMETCompositeModel):
             text_output=text_output,
             multimodal_output=multimodal_output,
         )
-
-
-def with_pooler_output(output: MMETEncoderOutput, pooler_output: torch.Tensor) -> BaseModelOutputWithPooling:
-    """An encoder's output as transformers' `get_..._features` return it."""
-    return BaseModelOutputWithPooling(
-        last_hidden_state=output.last_hidden_state,
-        pooler_output=pooler_output,
-        hidden_states=output.hidden_states,
-        attentions=output.attentions,
-    )
 
 
 def check_modalities(
@@ -1426,19 +1454,6 @@ def states_of(output: MMETEncoderOutput | None) -> torch.Tensor | None:
     return None if output is None else output.pre_norm_hidden_state
 
 
-def join_masks(masks: list[torch.Tensor | None], states: list[torch.Tensor]) -> torch.Tensor | None:
-    """Masks `(B, L_i)` of the states `(B, L_i, D)` side by side, where `None` hides nothing; `None` for no mask."""
-    if all(mask is None for mask in masks):
-        return None
-    return torch.cat(
-        [
-            torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) if mask is None else mask.bool()
-            for mask, part in zip(masks, states, strict=True)
-        ],
-        dim=1,
-    )
-
-
 def cut_padding(
     attention_mask: torch.Tensor | None, input_ids: torch.Tensor | None, mlm_labels: torch.Tensor | None = None
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
@@ -1456,67 +1471,28 @@ def cut_padding(
     return cut[0], cut[1], cut[2]
 
 
-def count_targets(
-    batch_size: int,
-    present: tuple[torch.Tensor | None, torch.Tensor | None],
-    pixel_values: torch.Tensor | None,
-    input_ids: torch.Tensor | None,
-    input_ids_masked: torch.Tensor | None,
-    bool_masked_pos: torch.Tensor | None,
-    mlm_labels: torch.Tensor | None,
-    itm_labels: torch.Tensor | None,
-    **others: torch.Tensor | None,
-) -> dict[str, torch.Tensor | int]:
-    """How many pairs, masked positions and known pairs the losses of this batch have, and how many views at most."""
-    paired = pixel_values is not None and (input_ids is not None or input_ids_masked is not None)
-    masks = [mask.bool() for mask in present if mask is not None]
-    some = next(value for value in (pixel_values, input_ids, input_ids_masked) if value is not None)
-    both = torch.stack(masks).all(dim=0) if masks else some.new_ones(batch_size, dtype=torch.bool)
-    read = both & (itm_labels == 1) if paired and itm_labels is not None else both
-    counts = {"pairs": both.sum() if paired else 0, "masked_patches": 0, "masked_tokens": 0, "known_pairs": 0}
-    if bool_masked_pos is not None:
-        counts["masked_patches"] = (bool_masked_pos.bool() & read[:, None]).sum()
-    if mlm_labels is not None:
-        counts["masked_tokens"] = ((mlm_labels != IGNORE_INDEX) & read[:, None]).sum()
-    if itm_labels is not None:
-        counts["known_pairs"] = (both & (itm_labels != IGNORE_INDEX)).sum()
-    return counts | {"views": batch_size + counts["pairs"]}
-
-
-def check_targets(
-    config: MMETConfig,
-    pixel_values: torch.Tensor | None,
-    bool_masked_pos: torch.Tensor | None,
-    mim_labels: torch.Tensor | None,
-    input_ids_masked: torch.Tensor | None,
-    mlm_labels: torch.Tensor | None,
-    batch_size: int,
-    itm_labels: torch.Tensor | None,
-    person_labels: torch.Tensor | None,
-    person_ids: torch.Tensor | None,
-):
+def check_targets(config: MMETConfig, batch: "MMETPreTrainingBatch", batch_size: int):
     """Raise `ValueError` unless masks and labels fit what they belong to, and hold classes that exist."""
-    if pixel_values is None:
-        bool_masked_pos = mim_labels = None
-    else:
-        rows, columns = config.image_config.grid_of(*pixel_values.shape[-2:])
+    bool_masked_pos = mim_labels = mlm_labels = None
+    if batch.pixel_values is not None:
+        bool_masked_pos, mim_labels = batch.bool_masked_pos, batch.mim_labels
+        rows, columns = config.image_config.grid_of(*batch.pixel_values.shape[-2:])
         check_shape("bool_masked_pos", bool_masked_pos, batch_size, rows * columns)
         check_shape("mim_labels", mim_labels, batch_size, rows * columns)
-    if input_ids_masked is None:
-        mlm_labels = None
-    else:
-        check_shape("mlm_labels", mlm_labels, *input_ids_masked.shape)
+    if batch.input_ids_masked is not None:
+        mlm_labels = batch.mlm_labels
+        check_shape("mlm_labels", mlm_labels, *batch.input_ids_masked.shape)
     check_integers(mim_labels=mim_labels, mlm_labels=mlm_labels)
-    check_sample_labels(batch_size, itm_labels=itm_labels, person_labels=person_labels, person_ids=person_ids)
-    given = [
-        value for value in (bool_masked_pos, mim_labels, mlm_labels, itm_labels, person_labels) if value is not None
-    ]
-    if not given or not can_read_values(given[0]):
+    sample_labels = {name: getattr(batch, name) for name in ("itm_labels", "person_labels", "person_ids")}
+    check_sample_labels(batch_size, **sample_labels)
+    targets = (bool_masked_pos, mim_labels, mlm_labels, batch.itm_labels, batch.person_labels)
+    first = next((value for value in targets if value is not None), None)
+    if first is None or not can_read_values(first):
         return
     wrong = not_masks(bool_masked_pos=bool_masked_pos)
     wrong += not_classes("mlm_labels", mlm_labels, config.text_config.vocab_size)
-    wrong += not_classes("itm_labels", itm_labels, 2)
-    wrong += not_classes("person_labels", person_labels, config.num_identities)
+    wrong += not_classes("itm_labels", batch.itm_labels, 2)
+    wrong += not_classes("person_labels", batch.person_labels, config.num_identities)
     if mim_labels is not None and bool_masked_pos is not None:
         expected = f"in [0, {config.codebook_size}) where masked"
         wrong.append(
@@ -1660,16 +1636,17 @@ class MMETIdentityClassifier(nn.Linear):
 
 class MMETIdentityHead(nn.Module):
     """
-    BNNeck and classifier.
+    BNNeck and classifier, on the class token that `config.identity_pooling` names.
 
     The embedding is the feature after batch norm. Classifier, triplet and retrieval all use it, as the paper's
     released code does.
     """
 
-    def __init__(self, hidden_size: int, num_identities: int):
+    def __init__(self, config: MMETConfig):
         super().__init__()
+        hidden_size = getattr(config, f"{config.identity_pooling}_config").hidden_size
         self.bnneck = MMETBNNeck(hidden_size)
-        self.classifier = MMETIdentityClassifier(hidden_size, num_identities) if num_identities else None
+        self.classifier = MMETIdentityClassifier(hidden_size, config.num_identities) if config.num_identities else None
 
     @property
     def is_trained(self) -> bool:
@@ -1703,31 +1680,29 @@ def exchange_counts(
         ValueError: on every process, where some processes have an input that others lack. They would compute other
             losses and wait for each other for ever.
     """
-    own = [int(value is not None) for value in inputs.values()] + list(counts.values())
-    own = torch.stack([torch.as_tensor(value, dtype=torch.long, device=device).reshape(()) for value in own])
-    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, own)
+    values = [int(value is not None) for value in inputs.values()] + list(counts.values())
+    row = torch.stack([torch.as_tensor(value, dtype=torch.long, device=device).reshape(()) for value in values])
+    gathered = [torch.empty_like(row) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, row)
     rows = torch.stack(gathered).tolist()
-    given = [row[: len(inputs)] for row in rows]
-    if any(row != given[0] for row in given):
-        held = "; ".join(
-            f"process {rank} has {', '.join(name for name, there in zip(inputs, row, strict=True) if there) or 'none'}"
-            for rank, row in enumerate(given)
-        )
+    kinds = [row[: len(inputs)] for row in rows]
+    if any(kind != kinds[0] for kind in kinds):
+        named = [", ".join(itertools.compress(inputs, kind)) or "none" for kind in kinds]
+        held = "; ".join(f"process {rank} has {names}" for rank, names in enumerate(named))
         raise ValueError(f"expected batches of one kind on all processes, received different inputs: {held}")
     return {name: [row[len(inputs) + place] for row in rows] for place, name in enumerate(counts)}
 
 
-def mean_count(counts: dict[str, list[int]] | None, name: str, own: int) -> float:
+def mean_count(counts: dict[str, list[int]] | None, name: str, local_count: int) -> float:
     """
-    What a process divides its sum over `own` items by: the mean of all processes' counts (1 where all are 0).
+    What a process divides its sum over `local_count` items by: the mean of all processes' counts (1 where all are 0).
 
     The mean of the quotients over the processes, which is what data-parallel training makes of their gradients, is
     then the mean over all items of all processes, however unevenly these are spread. `counts` are those of
     [`exchange_counts`], `None` where losses do not span processes.
     """
     if counts is None:
-        return max(own, 1)
+        return max(local_count, 1)
     return sum(counts[name]) / len(counts[name]) or 1
 
 
@@ -1742,7 +1717,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
-        ctx.own, ctx.num_processes = own_rows(counts), len(counts)
+        ctx.own_rows, ctx.num_processes = own_rows(counts), len(counts)
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in counts]
@@ -1751,7 +1726,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradient[ctx.own] * ctx.num_processes, None
+        return gradient[ctx.own_rows] * ctx.num_processes, None
 
 
 def gather_rows(rows: torch.Tensor, counts: list[int]) -> torch.Tensor:
@@ -1782,10 +1757,10 @@ def gather_views(
     missing = max_views[dist.get_rank()] - len(labels)
     features = gather_rows(F.pad(features, (0, 0, 0, missing)), max_views)
     labels = gather_rows(F.pad(labels, (0, missing), value=_NO_VIEW), max_views)
-    own = torch.zeros_like(labels, dtype=torch.bool)
-    own[own_rows(max_views)] = True
-    there = labels != _NO_VIEW
-    return features[there], labels[there], own[there]
+    is_own = torch.zeros_like(labels, dtype=torch.bool)
+    is_own[own_rows(max_views)] = True
+    is_view = labels != _NO_VIEW
+    return features[is_view], labels[is_view], is_own[is_view]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1898,6 +1873,108 @@ def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, count: floa
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class MMETPreTrainingBatch:
+    """
+    The inputs of a pretraining step, as `MMETForPreTraining.forward` takes them.
+
+    `input_ids` may be embeddings instead of ids. `counts` are those of all processes ([`exchange_counts`]), `None`
+    where losses do not span processes.
+    """
+
+    pixel_values: torch.Tensor | None = None
+    input_ids: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    input_ids_masked: torch.Tensor | None = None
+    masked_attention_mask: torch.Tensor | None = None
+    bool_masked_pos: torch.Tensor | None = None
+    mim_labels: torch.Tensor | None = None
+    mlm_labels: torch.Tensor | None = None
+    itm_labels: torch.Tensor | None = None
+    person_labels: torch.Tensor | None = None
+    person_ids: torch.Tensor | None = None
+    image_present: torch.Tensor | None = None
+    text_present: torch.Tensor | None = None
+    counts: dict[str, list[int]] | None = None
+
+    @property
+    def present(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Which samples have an image, and which a caption."""
+        return self.image_present, self.text_present
+
+    def pairs(self) -> "MMETPreTrainingBatch":
+        """The samples with image and caption alone."""
+        rows = rows_with_both(self.present)
+        if rows is None:
+            return self
+        names = [field.name for field in fields(self) if field.name != "counts"]
+        values = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: value[rows] for name, value in values.items() if value is not None})
+
+    def without_common_padding(self) -> "MMETPreTrainingBatch":
+        """The same without the columns of captions that are padding in all of them ([`cut_padding`])."""
+        masked_mask, input_ids_masked, mlm_labels = cut_padding(
+            self.masked_attention_mask, self.input_ids_masked, self.mlm_labels
+        )
+        attention_mask, input_ids, _ = cut_padding(self.attention_mask, self.input_ids)
+        return replace(
+            self,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            input_ids_masked=input_ids_masked,
+            masked_attention_mask=masked_mask,
+            mlm_labels=mlm_labels,
+        )
+
+    def with_counts(self, batch_size: int, device: torch.device) -> "MMETPreTrainingBatch":
+        """The same with the counts of all processes; `ValueError` where their inputs differ."""
+        kinds = ("pixel_values", "input_ids", "input_ids_masked", "bool_masked_pos", "mlm_labels")
+        kinds += ("itm_labels", "person_labels", "person_ids")
+        inputs = {name: getattr(self, name) for name in kinds}
+        return replace(self, counts=exchange_counts(inputs, self.count_targets(batch_size), device))
+
+    def count_targets(self, batch_size: int) -> dict[str, torch.Tensor | int]:
+        """How many pairs, masked positions and known pairs the losses of this batch have, and views at most."""
+        images, captions = self.pixel_values, (self.input_ids, self.input_ids_masked)
+        contents = [value for value in (images, *captions) if value is not None]
+        is_paired = images is not None and len(contents) > 1
+        masks = [mask.bool() for mask in self.present if mask is not None]
+        both = torch.stack(masks).all(dim=0) if masks else contents[0].new_ones(batch_size, dtype=torch.bool)
+        matching = both & (self.itm_labels == 1) if is_paired and self.itm_labels is not None else both
+        counts = {"pairs": both.sum() if is_paired else 0, "masked_patches": 0, "masked_tokens": 0, "known_pairs": 0}
+        if self.bool_masked_pos is not None:
+            counts["masked_patches"] = (self.bool_masked_pos.bool() & matching[:, None]).sum()
+        if self.mlm_labels is not None:
+            counts["masked_tokens"] = ((self.mlm_labels != IGNORE_INDEX) & matching[:, None]).sum()
+        if self.itm_labels is not None:
+            counts["known_pairs"] = (both & (self.itm_labels != IGNORE_INDEX)).sum()
+        return counts | {"views": batch_size + counts["pairs"]}
+
+
+class MMETMaskedPrediction(NamedTuple):
+    """Logits `(num_masked, num_classes)` of masked positions, their classes `(num_masked,)` and the loss."""
+
+    loss: torch.Tensor
+    logits: torch.Tensor
+    labels: torch.Tensor
+
+
+class MMETIdentityViews(NamedTuple):
+    """Features `(num_views, D)`, the sample of each `(num_views,)`, and the output that holds the samples' own."""
+
+    features: torch.Tensor
+    rows: torch.Tensor
+    multimodal_output: MMETEncoderOutput | None = None
+
+
+class MMETIdentityScores(NamedTuple):
+    """What the identity head makes of views: embeddings `(V, D)`, logits `(V, num_identities)`, and the losses."""
+
+    embeddings: torch.Tensor
+    logits: torch.Tensor | None
+    losses: dict[str, torch.Tensor]
+
+
 class OptionalLabels:
     """
     A `forward` whose labels are all optional, for `Trainer` too.
@@ -1953,13 +2030,14 @@ class MMETForPreTraining(MMETCompositeModel):
     def __init__(self, config: MMETConfig):
         super().__init__(config)
         self.mmet = MMETModel._from_config(config)
-        self.image_codebook = build_image_codebook(config)
+        codebook_class = MMETDalleCodebook if config.codebook_type == "dalle" else MMETImageCodebook
+        self.image_codebook = codebook_class(config)
         self.mim_head = MMETCodePredictionHead(config.image_config, config.codebook_size)
         self.mlm_head = MMETTokenPredictionHead(config.text_config, config.text_config)
         self.mmm_image_head = MMETCodePredictionHead(config.multimodal_config, config.codebook_size)
         self.mmm_text_head = MMETTokenPredictionHead(config.multimodal_config, config.text_config)
         self.itm_head = MMETMatchingHead(config.multimodal_config)
-        self.identity_head = build_identity_head(config)
+        self.identity_head = MMETIdentityHead(config)
         self.post_init()
 
     def _resize_token_embeddings(
@@ -2031,209 +2109,209 @@ class MMETForPreTraining(MMETCompositeModel):
                 than it says above, or L_MIM or L_MMM lacks codes (`mim_labels` or a fitted codebook).
         """
         input_ids, name = choose_words(input_ids, inputs_embeds)
-        masked_mask = masked_attention_mask if masked_attention_mask is not None else attention_mask
+        batch = MMETPreTrainingBatch(
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            input_ids_masked=input_ids_masked,
+            masked_attention_mask=masked_attention_mask if masked_attention_mask is not None else attention_mask,
+            bool_masked_pos=bool_masked_pos,
+            mim_labels=mim_labels,
+            mlm_labels=mlm_labels,
+            itm_labels=itm_labels,
+            person_labels=person_labels,
+            person_ids=person_ids,
+            image_present=image_present,
+            text_present=text_present,
+        )
+        masked_captions = (input_ids_masked, batch.masked_attention_mask, "input_ids_masked")
+        captions = ((input_ids, attention_mask, name), masked_captions)
         batch_size = check_modalities(
-            self.config,
-            pixel_values,
-            ((input_ids, attention_mask, name), (input_ids_masked, masked_mask, "input_ids_masked")),
-            image_present,
-            text_present,
-            interpolate_pos_encoding,
+            self.config, pixel_values, captions, image_present, text_present, interpolate_pos_encoding
         )
-        labels = {"itm_labels": itm_labels, "person_labels": person_labels, "person_ids": person_ids}
-        check_targets(
-            self.config, pixel_values, bool_masked_pos, mim_labels, input_ids_masked, mlm_labels, batch_size, **labels
-        )
-        present = (image_present, text_present)
-        counts = None
+        check_targets(self.config, batch, batch_size)
         if losses_span_processes(self):
-            inputs = {
-                "pixel_values": pixel_values,
-                "input_ids": input_ids,
-                "input_ids_masked": input_ids_masked,
-                "bool_masked_pos": bool_masked_pos,
-                "mlm_labels": mlm_labels,
-                **labels,
-            }
-            counts = exchange_counts(inputs, count_targets(batch_size, present, **inputs), self.device)
-        output = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
+            batch = batch.with_counts(batch_size, self.device)
         if not self._records_states(**kwargs):
-            masked_mask, input_ids_masked, mlm_labels = cut_padding(masked_mask, input_ids_masked, mlm_labels)
-            attention_mask, input_ids, _ = cut_padding(attention_mask, input_ids)
+            batch = batch.without_common_padding()
         image_kwargs = {**kwargs, "interpolate_pos_encoding": interpolate_pos_encoding}
         if pixel_values is None:
-            self._masked_language_modeling(output, counts, input_ids_masked, masked_mask, mlm_labels, **kwargs)
+            masked = self._masked_language_modeling(batch, **kwargs)
         elif input_ids is None and input_ids_masked is None:
-            self._masked_image_modeling(output, counts, pixel_values, bool_masked_pos, mim_labels, **image_kwargs)
+            masked = self._masked_image_modeling(batch, **image_kwargs)
         else:
-            captions = (input_ids_masked, mlm_labels, masked_mask)
-            captions = captions if input_ids_masked is not None else (input_ids, None, attention_mask)
-            inputs = (pixel_values, bool_masked_pos, mim_labels, *captions, itm_labels)
-            self._masked_multimodal_modeling(output, counts, present, *inputs, **image_kwargs)
-        person_ids = person_ids if person_ids is not None else person_labels
-        self._clean_objectives(
-            output,
-            counts,
-            pixel_values,
-            input_ids,
-            attention_mask,
-            person_labels,
-            person_ids,
-            present,
-            **image_kwargs,
-        )
-        # Built anew: the fields of a ModelOutput come in the order of assignment, and the loss is to be the first.
-        return replace(output, loss=weighted_sum(self.config, output.losses) if return_loss else None)
+            masked = self._masked_multimodal_modeling(batch, **image_kwargs)
+        clean = self._clean_objectives(batch, **image_kwargs)
+        losses = dict.fromkeys(LOSS_NAMES) | masked.losses | clean.losses
+        loss = weighted_sum(self.config, losses) if return_loss else None
+        return MMETForPreTrainingOutput(**{**masked, **clean, "loss": loss, "losses": losses})
 
     def _wants(self, *names: str) -> bool:
         """Whether any of the losses has a weight."""
         return any(getattr(self.config, f"{name}_weight") > 0 for name in names)
 
-    def _masked_image_modeling(self, output, counts, pixel_values, bool_masked_pos, mim_labels, **kwargs):
+    def _masked_image_modeling(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """L_MIM: the image encoder classifies the masked patches of unpaired images."""
-        if bool_masked_pos is None or not self._wants("mim"):
-            return
-        masked = bool_masked_pos.bool()
-        read = F.pad(masked, (1, 0))  # [CLS_I] comes first
-        image_output = self.mmet.encode_images(pixel_values, masked, read_positions=read, **kwargs)
-        keep_recorded(output, image_masked_output=image_output)
-        output.mim_logits, output.mim_codes, output.losses["mim"] = self._predict_codes(
-            self.mim_head, image_output.last_hidden_state, pixel_values, masked, mim_labels, counts
+        if batch.bool_masked_pos is None or not self._wants("mim"):
+            return MMETForPreTrainingOutput(losses={})
+        masked = batch.bool_masked_pos.bool()
+        positions = F.pad(masked, (1, 0))  # [CLS_I] comes first
+        image_output = self.mmet.encode_images(batch.pixel_values, masked, read_positions=positions, **kwargs)
+        codes = self._predict_codes(self.mim_head, image_output.last_hidden_state, batch, masked)
+        return MMETForPreTrainingOutput(
+            losses={"mim": codes.loss},
+            mim_logits=codes.logits,
+            mim_codes=codes.labels,
+            **recorded(image_masked_output=image_output),
         )
 
-    def _masked_language_modeling(self, output, counts, input_ids_masked, attention_mask, mlm_labels, **kwargs):
+    def _masked_language_modeling(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """L_MLM: the text encoder predicts the masked tokens of unpaired captions."""
-        if input_ids_masked is None or mlm_labels is None or not self._wants("mlm"):
-            return
-        masked = mlm_labels != IGNORE_INDEX
-        text_output = self.mmet.encode_texts(input_ids_masked, attention_mask, read_positions=masked, **kwargs)
-        keep_recorded(output, text_masked_output=text_output)
-        output.mlm_logits, output.losses["mlm"] = self._predict_tokens(
-            self.mlm_head, text_output.last_hidden_state, mlm_labels[masked], counts
+        if batch.input_ids_masked is None or batch.mlm_labels is None or not self._wants("mlm"):
+            return MMETForPreTrainingOutput(losses={})
+        masked = batch.mlm_labels != IGNORE_INDEX
+        text_output = self.mmet.encode_texts(
+            batch.input_ids_masked, batch.masked_attention_mask, read_positions=masked, **kwargs
+        )
+        tokens = self._predict_tokens(self.mlm_head, text_output.last_hidden_state, batch, masked)
+        return MMETForPreTrainingOutput(
+            losses={"mlm": tokens.loss}, mlm_logits=tokens.logits, **recorded(text_masked_output=text_output)
         )
 
-    def _masked_multimodal_modeling(
-        self,
-        output,
-        counts,
-        present,
-        pixel_values,
-        bool_masked_pos,
-        mim_labels,
-        captions,
-        mlm_labels,
-        attention_mask,
-        itm_labels,
-        **kwargs,
-    ):
+    def _masked_multimodal_modeling(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """L_MMM and L_ITM of pairs: the multimodal encoder reads the masked image together with the masked caption."""
-        wants_image = bool_masked_pos is not None and self._wants("mmm_image")
-        wants_text = mlm_labels is not None and self._wants("mmm_text")
-        wants_itm = itm_labels is not None and self._wants("itm")
+        if batch.input_ids_masked is None:  # the caption is read as it is
+            batch = replace(
+                batch, input_ids_masked=batch.input_ids, masked_attention_mask=batch.attention_mask, mlm_labels=None
+            )
+        wants_image = batch.bool_masked_pos is not None and self._wants("mmm_image")
+        wants_text = batch.mlm_labels is not None and self._wants("mmm_text")
+        wants_itm = batch.itm_labels is not None and self._wants("itm")
         if not (wants_image or wants_text or wants_itm):
-            return
-        pixel_values, bool_masked_pos, mim_labels, captions, mlm_labels, attention_mask, itm_labels = take_rows(
-            rows_with_both(present),
-            pixel_values,
-            bool_masked_pos,
-            mim_labels,
-            captions,
-            mlm_labels,
-            attention_mask,
-            itm_labels,
-        )
+            return MMETForPreTrainingOutput(losses={})
+        batch = batch.pairs()
+        captions, labels = batch.input_ids_masked, batch.itm_labels
         # A caption of somebody else says nothing about the masked parts: L_MMM is for matching pairs (as in FLAVA).
-        matching = itm_labels == 1 if itm_labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
-        rows, columns = self.config.image_config.grid_of(*pixel_values.shape[-2:])
-        no_tokens = matching.new_zeros(captions.shape[:2])
-        no_patches = matching.new_zeros(len(captions), rows * columns)
-        patches = bool_masked_pos.bool() & matching[:, None] if wants_image else no_patches
-        tokens = (mlm_labels != IGNORE_INDEX) & matching[:, None] if wants_text else no_tokens
-        class_token = matching.new_full((len(captions), 1), wants_itm)
-        # Which head reads a position: 1 L_ITM, 2 that of the patches, 3 that of the tokens, 0 none ([CLS_I] never).
-        reader = torch.cat([class_token * 1, class_token * 0, patches * 2, tokens * 3], dim=1)
-        states = self._masked_states(
-            output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions=reader > 0, **kwargs
-        )
-        reader = reader[reader > 0]
+        matching = labels == 1 if labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
+        num_patches = math.prod(self.config.image_config.grid_of(*batch.pixel_values.shape[-2:]))
+        patches = matching.new_zeros(len(captions), num_patches)
         if wants_image:
-            output.mmm_image_logits, output.mmm_image_codes, output.losses["mmm_image"] = self._predict_codes(
-                self.mmm_image_head, states[reader == 2], pixel_values, patches, mim_labels, counts
-            )
+            patches = batch.bool_masked_pos.bool() & matching[:, None]
+        tokens = matching.new_zeros(captions.shape[:2])
         if wants_text:
-            output.mmm_text_logits, output.losses["mmm_text"] = self._predict_tokens(
-                self.mmm_text_head, states[reader == 3], mlm_labels[tokens], counts
-            )
+            tokens = (batch.mlm_labels != IGNORE_INDEX) & matching[:, None]
+        # What each head reads of [CLS_M], [CLS_I], patches and tokens.
+        class_tokens = F.pad(matching.new_full((len(captions), 1), wants_itm), (0, 1 + num_patches + tokens.shape[1]))
+        masked_patches = F.pad(patches, (2, tokens.shape[1]))
+        masked_tokens = F.pad(tokens, (2 + num_patches, 0))
+        positions = class_tokens | masked_patches | masked_tokens
+        states, encoder_outputs = self._masked_states(batch, positions, **kwargs)
+        output = MMETForPreTrainingOutput(losses={}, **recorded(**encoder_outputs))
+        if wants_image:
+            codes = self._predict_codes(self.mmm_image_head, states[masked_patches[positions]], batch, patches)
+            output.losses["mmm_image"] = codes.loss
+            output.mmm_image_logits, output.mmm_image_codes = codes.logits, codes.labels
+        if wants_text:
+            words = self._predict_tokens(self.mmm_text_head, states[masked_tokens[positions]], batch, tokens)
+            output.losses["mmm_text"], output.mmm_text_logits = words.loss, words.logits
         if wants_itm:
-            output.itm_logits = self.itm_head(states[reader == 1])
-            known = itm_labels != IGNORE_INDEX
-            logits, labels = output.itm_logits[known], itm_labels[known]
-            output.losses["itm"] = masked_cross_entropy(logits, labels, mean_count(counts, "known_pairs", len(labels)))
+            output.itm_logits = self.itm_head(states[class_tokens[positions]])
+            known = labels != IGNORE_INDEX
+            count = mean_count(batch.counts, "known_pairs", len(labels[known]))
+            output.losses["itm"] = masked_cross_entropy(output.itm_logits[known], labels[known], count)
+        return output
 
     def _masked_states(
-        self, output, pixel_values, bool_masked_pos, captions, attention_mask, read_positions, **kwargs
-    ) -> torch.Tensor:
-        """The multimodal encoder's states of masked pairs that are read: `(num_read, width)`."""
-        if not len(captions):  # an encoder cannot read nothing, but the heads turn no states into a zero with gradient
+        self, batch: MMETPreTrainingBatch, positions: torch.Tensor, **kwargs
+    ) -> tuple[torch.Tensor, dict[str, MMETEncoderOutput]]:
+        """The multimodal encoder's states of masked pairs at `positions` `(num_read, D)`, and all encoder outputs."""
+        captions = batch.input_ids_masked
+        if not len(captions):  # encoders read no empty batch; the heads turn no states into a zero with gradient
             width = self.config.multimodal_config.hidden_size
-            return torch.zeros(0, width, dtype=self.dtype, device=captions.device)
-        image_output = self.mmet.encode_images(pixel_values, bool_masked_pos, **kwargs)
-        text_output = self.mmet.encode_texts(captions, attention_mask, **kwargs)
+            return torch.zeros(0, width, dtype=self.dtype, device=captions.device), {}
+        image_output = self.mmet.encode_images(batch.pixel_values, batch.bool_masked_pos, **kwargs)
+        text_output = self.mmet.encode_texts(captions, batch.masked_attention_mask, **kwargs)
         fused = self.mmet.fuse(
-            states_of(image_output), states_of(text_output), attention_mask, read_positions=read_positions, **kwargs
+            states_of(image_output),
+            states_of(text_output),
+            batch.masked_attention_mask,
+            read_positions=positions,
+            **kwargs,
         )
-        keep_recorded(
-            output,
-            image_masked_output=image_output,
-            text_masked_output=text_output,
-            multimodal_masked_output=fused,
-        )
-        return fused.last_hidden_state
+        return fused.last_hidden_state, {
+            "image_masked_output": image_output,
+            "text_masked_output": text_output,
+            "multimodal_masked_output": fused,
+        }
 
-    def _predict_codes(self, head, patch_states, pixel_values, masked, mim_labels, counts):
-        """Logits, codes and loss of the masked patches: `patch_states` `(num_masked, D)`, `masked` `(B, N)`."""
-        labels = mim_labels[masked] if mim_labels is not None else self.image_codebook(pixel_values, masked)
-        logits, count = head(patch_states), mean_count(counts, "masked_patches", len(labels))
-        return logits, labels, masked_cross_entropy(logits, labels, count)
+    def _predict_codes(
+        self, head: MMETCodePredictionHead, states: torch.Tensor, batch: MMETPreTrainingBatch, masked: torch.Tensor
+    ) -> MMETMaskedPrediction:
+        """Codes of the patches `masked` `(B, N)` from their states `(num_masked, D)`."""
+        labels = batch.mim_labels
+        labels = labels[masked] if labels is not None else self.image_codebook(batch.pixel_values, masked)
+        logits, count = head(states), mean_count(batch.counts, "masked_patches", len(labels))
+        return MMETMaskedPrediction(masked_cross_entropy(logits, labels, count), logits, labels)
 
-    def _predict_tokens(self, head, token_states, labels, counts):
-        """Logits and loss of the masked tokens: `token_states` `(num_masked, D)`, `labels` `(num_masked,)`."""
-        logits, count = head(token_states), mean_count(counts, "masked_tokens", len(labels))
-        return logits, masked_cross_entropy(logits, labels, count)
+    def _predict_tokens(
+        self, head: MMETTokenPredictionHead, states: torch.Tensor, batch: MMETPreTrainingBatch, masked: torch.Tensor
+    ) -> MMETMaskedPrediction:
+        """Words of the tokens `masked` `(B, L)` from their states `(num_masked, D)`."""
+        labels = batch.mlm_labels[masked]
+        logits, count = head(states), mean_count(batch.counts, "masked_tokens", len(labels))
+        return MMETMaskedPrediction(masked_cross_entropy(logits, labels, count), logits, labels)
 
-    def _clean_objectives(
-        self, output, counts, pixel_values, input_ids, attention_mask, person_labels, person_ids, present, **kwargs
-    ):
+    def _clean_objectives(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
-        contrasts = pixel_values is not None and input_ids is not None and self._wants("global_contrastive")
-        embeds = pixel_values is not None or input_ids is not None
-        identifies = embeds and person_labels is not None and self._wants("identity", "triplet")
+        is_paired = batch.pixel_values is not None and batch.input_ids is not None
+        has_content = batch.pixel_values is not None or batch.input_ids is not None
+        contrasts = is_paired and self._wants("global_contrastive")
+        identifies = has_content and batch.person_labels is not None and self._wants("identity", "triplet")
         if not (contrasts or identifies):
-            return
+            return MMETForPreTrainingOutput(losses={})
         # Only the multimodal identity embedding reads more of the unimodal encoders than their class tokens.
         fuses = identifies and self.config.identity_pooling == "multimodal"
-        read = None if fuses else CLASS_TOKEN
-        image_output = self.mmet.encode_images(pixel_values, image_present=present[0], read_positions=read, **kwargs)
-        text_output = self.mmet.encode_texts(input_ids, attention_mask, present[1], read_positions=read, **kwargs)
-        keep_recorded(output, image_output=image_output, text_output=text_output)
+        kwargs["read_positions"] = ... if fuses else CLASS_TOKEN
+        image_output = self.mmet.encode_images(batch.pixel_values, image_present=batch.image_present, **kwargs)
+        text_output = self.mmet.encode_texts(batch.input_ids, batch.attention_mask, batch.text_present, **kwargs)
+        output = MMETForPreTrainingOutput(losses={}, **recorded(image_output=image_output, text_output=text_output))
         if contrasts:
-            pairs = rows_with_both(present)
-            (person_ids,) = take_rows(pairs, person_ids)
+            pairs = rows_with_both(batch.present)
+            (person_ids,) = take_rows(pairs, batch.person_ids if batch.person_ids is not None else batch.person_labels)
             output.losses["global_contrastive"], output.logits_per_image = self._contrast(
-                project_rows(self.mmet.image_projection, image_output, pairs),
-                project_rows(self.mmet.text_projection, text_output, pairs),
+                self._project_rows(self.mmet.image_projection, image_output, pairs),
+                self._project_rows(self.mmet.text_projection, text_output, pairs),
                 person_ids,
-                counts,
+                batch.counts,
             )
         if identifies:
-            paired = pixel_values is not None and input_ids is not None
-            features, rows = self._identity_views(
-                output, counts, image_output, text_output, attention_mask, present, paired, **kwargs
+            views = self._identity_views(batch, image_output, text_output, **kwargs)
+            scores = identity_losses(
+                self, views.features, batch.person_labels[views.rows], batch.counts and batch.counts["views"]
             )
-            identity_losses(self, output, features, person_labels[rows], counts and counts["views"])
+            output.losses.update(scores.losses)
+            output.identity_embeds, output.identity_logits = scores.embeddings, scores.logits
+            output.multimodal_output = recorded(fused=views.multimodal_output).get("fused")
+        return output
 
-    def _contrast(self, image_features, text_features, person_ids, counts) -> tuple[torch.Tensor, torch.Tensor]:
-        """L_GC of the pairs `(B, D)` of all processes, and the logits of the own images."""
+    @staticmethod
+    def _project_rows(
+        projection: nn.Linear, output: MMETEncoderOutput | None, rows: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Projected class tokens of these rows; `(0, projection_dim)` where the encoder had nothing to read."""
+        if output is None:
+            return projection.weight.new_zeros(0, projection.out_features)
+        (class_tokens,) = take_rows(rows, output.pooler_output)
+        return projection(class_tokens)
+
+    def _contrast(
+        self,
+        image_features: torch.Tensor,
+        text_features: torch.Tensor,
+        person_ids: torch.Tensor | None,
+        counts: dict[str, list[int]] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """L_GC of the pairs `(B, D)` of all processes, and the logits of this process's images."""
         if self.training:  # so that no step leads far out of bounds, and no value from outside stays there
             with torch.no_grad():
                 self.mmet.logit_scale.clamp_(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
@@ -2246,10 +2324,14 @@ class MMETForPreTraining(MMETCompositeModel):
         return loss, logits[own_rows(pairs)]
 
     def _identity_views(
-        self, output, counts, image_output, text_output, attention_mask, present, paired, **kwargs
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self,
+        batch: MMETPreTrainingBatch,
+        image_output: MMETEncoderOutput | None,
+        text_output: MMETEncoderOutput | None,
+        **kwargs,
+    ) -> MMETIdentityViews:
         """
-        Features of all views of the batch `(num_views, D)` and the sample each belongs to `(num_views,)`.
+        All views of the batch.
 
         Views are the samples as they are and, in training, `modality_dropout` of the pairs again with one modality
         dropped: half of them as the image alone, half as the text alone. All of them meet in one batch norm and one
@@ -2257,35 +2339,37 @@ class MMETForPreTraining(MMETCompositeModel):
         """
         pooling = self.config.identity_pooling
         if pooling != "multimodal":
-            chosen, chosen_present = (image_output, present[0]) if pooling == "image" else (text_output, present[1])
-            if chosen is None:
+            outputs = {"image": (image_output, batch.image_present), "text": (text_output, batch.text_present)}
+            output, present = outputs[pooling]
+            if output is None:
                 name = "pixel_values" if pooling == "image" else "input_ids"
                 raise ValueError(f"identity_pooling={pooling!r} needs {name} of at least one sample of the batch")
-            rows = torch.arange(len(chosen.pooler_output), device=chosen.pooler_output.device)
-            if chosen_present is not None:
-                rows = rows[chosen_present.bool()]
-            return chosen.pooler_output[rows], rows
+            rows = torch.arange(len(output.pooler_output), device=output.pooler_output.device)
+            if present is not None:
+                rows = rows[present.bool()]
+            return MMETIdentityViews(output.pooler_output[rows], rows)
+        kwargs["read_positions"] = CLASS_TOKEN
         image_states, text_states = states_of(image_output), states_of(text_output)
-        fused = self.mmet.fuse(
-            image_states, text_states, attention_mask, *present, read_positions=CLASS_TOKEN, **kwargs
-        )
-        keep_recorded(output, multimodal_output=fused)
+        attention_mask = batch.attention_mask
+        fused = self.mmet.fuse(image_states, text_states, attention_mask, *batch.present, **kwargs)
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
-        if self.training and self.config.modality_dropout > 0 and paired:
-            image_rows, text_rows = self._draw_dropped(*take_rows(rows_with_both(present), rows[0]), counts)
+        is_paired = batch.pixel_values is not None and batch.input_ids is not None
+        if self.training and self.config.modality_dropout > 0 and is_paired:
+            (pairs,) = take_rows(rows_with_both(batch.present), rows[0])
+            image_rows, text_rows = self._draw_dropped(pairs, batch.counts)
             if len(image_rows):
-                fused = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)
-                views.append(fused.pooler_output)
+                view = self.mmet.fuse(image_states=image_states[image_rows], read_positions=CLASS_TOKEN)
+                views.append(view.pooler_output)
                 rows.append(image_rows)
             if len(text_rows):
-                text_mask = attention_mask[text_rows] if attention_mask is not None else None
-                fused = self.mmet.fuse(
+                (text_mask,) = take_rows(text_rows, attention_mask)
+                view = self.mmet.fuse(
                     text_states=text_states[text_rows], attention_mask=text_mask, read_positions=CLASS_TOKEN
                 )
-                views.append(fused.pooler_output)
+                views.append(view.pooler_output)
                 rows.append(text_rows)
-        return torch.cat(views), torch.cat(rows)
+        return MMETIdentityViews(torch.cat(views), torch.cat(rows), fused)
 
     def _draw_dropped(self, pairs: torch.Tensor, counts) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -2298,10 +2382,10 @@ class MMETForPreTraining(MMETCompositeModel):
         # Not randperm: inductor (torch 2.13) fails on a slice of one as an index.
         shuffled = torch.rand(total, device=pairs.device).argsort()
         halves = shuffled[: round(self.config.modality_dropout * total)].tensor_split(2)
-        own = slice(0, total) if counts is None else own_rows(counts["pairs"])
         if counts is None:
             return tuple(pairs[half] for half in halves)
-        return tuple(pairs[half[(half >= own.start) & (half < own.stop)] - own.start] for half in halves)
+        rows = own_rows(counts["pairs"])
+        return tuple(pairs[half[(half >= rows.start) & (half < rows.stop)] - rows.start] for half in halves)
 
 
 def rows_with_both(present: tuple[torch.Tensor | None, torch.Tensor | None]) -> torch.Tensor | None:
@@ -2315,59 +2399,41 @@ def take_rows(rows: torch.Tensor | None, *values: torch.Tensor | None) -> tuple[
     return values if rows is None else tuple(value if value is None else value[rows] for value in values)
 
 
-def project_rows(projection: nn.Linear, output: MMETEncoderOutput | None, rows: torch.Tensor | None) -> torch.Tensor:
-    """Projected class tokens of these rows; `(0, projection_dim)` where the encoder had nothing to read."""
-    if output is None:
-        return projection.weight.new_zeros(0, projection.out_features)
-    (class_tokens,) = take_rows(rows, output.pooler_output)
-    return projection(class_tokens)
-
-
 def weighted_sum(config: MMETConfig, losses: dict[str, torch.Tensor | None]) -> torch.Tensor | None:
     """The losses that were computed times their `<name>_weight`, summed; `None` when there was none."""
     weighted = [getattr(config, f"{name}_weight") * loss for name, loss in losses.items() if loss is not None]
     return sum(weighted) if weighted else None
 
 
-def build_identity_head(config: MMETConfig) -> MMETIdentityHead:
-    """The identity head on the class token that `config.identity_pooling` names."""
-    pooled_config = getattr(config, f"{config.identity_pooling}_config")
-    return MMETIdentityHead(pooled_config.hidden_size, config.num_identities)
-
-
 def identity_losses(
-    model: MMETPreTrainedModel,
-    output,
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    max_views: list[int] | None = None,
-):
+    model: MMETPreTrainedModel, features: torch.Tensor, labels: torch.Tensor, max_views: list[int] | None = None
+) -> MMETIdentityScores:
     """
-    Fill in L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, and their inputs.
+    L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known.
 
     Where losses span processes, all of it is computed from the views of all processes, on each of them: batch norm
-    makes every embedding depend on every view. `max_views` says how many views each may have; `output` has the
-    embeddings and logits of the own ones.
+    makes every embedding depend on every view. `max_views` says how many views each may have; embeddings and logits
+    are those of this process's views.
     """
     config = model.config
-    if max_views is None:
-        embeddings, logits = output.identity_embeds, output.identity_logits = model.identity_head(features)
-    else:
-        features, labels, own = gather_views(features, labels, max_views)
-        embeddings, logits = model.identity_head(features)
-        output.identity_embeds, output.identity_logits = embeddings[own], logits[own] if logits is not None else None
-    known = labels >= 0
+    if max_views is not None:
+        features, labels, own_views = gather_views(features, labels, max_views)
+    embeddings, logits = model.identity_head(features)
+    known, losses = labels >= 0, {}
     if config.identity_weight > 0 and logits is not None:
         smoothing = float(config.label_smoothing)
         targets = labels.long().masked_fill(~known, IGNORE_INDEX)
         summed = F.cross_entropy(
             logits, targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
         )
-        output.losses["identity"] = summed / known.sum().clamp(min=1)
+        losses["identity"] = summed / known.sum().clamp(min=1)
     if config.triplet_weight > 0:
-        output.losses["triplet"] = batch_hard_triplet_loss(
+        losses["triplet"] = batch_hard_triplet_loss(
             embeddings, labels, config.triplet_margin, config.triplet_normalize
         )
+    if max_views is not None:
+        embeddings, logits = embeddings[own_views], logits[own_views] if logits is not None else None
+    return MMETIdentityScores(embeddings, logits, losses)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2385,7 +2451,7 @@ class MMETForReID(MMETCompositeModel):
     def __init__(self, config: MMETConfig):
         super().__init__(config)
         self.mmet = MMETModel._from_config(config)
-        self.identity_head = build_identity_head(config)
+        self.identity_head = MMETIdentityHead(config)
         self.post_init()
 
     @classmethod
@@ -2447,23 +2513,21 @@ class MMETForReID(MMETCompositeModel):
             pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
         )
         features = encoded[f"{self.config.identity_pooling}_output"].pooler_output
-        scored = MMETForPreTrainingOutput(losses=dict.fromkeys(LOSS_NAMES))
         if labels is None:
-            scored.identity_embeds, scored.identity_logits = self.identity_head(features)
+            scores = MMETIdentityScores(*self.identity_head(features), losses={})
         else:
             num_rows = None
             if losses_span_processes(self):
                 num_rows = exchange_counts({"labels": labels}, {"rows": batch_size}, labels.device)["rows"]
-            identity_losses(self, scored, features, labels, num_rows)
-        embeddings = F.normalize(scored.identity_embeds.float())
-        output = MMETForReIDOutput(
-            loss=weighted_sum(self.config, scored.losses),
+            scores = identity_losses(self, features, labels, num_rows)
+        embeddings = F.normalize(scores.embeddings.float())
+        return MMETForReIDOutput(
+            loss=weighted_sum(self.config, scores.losses),
             embeddings=embeddings,
             pooler_output=embeddings,
-            logits=scored.identity_logits,
+            logits=scores.logits,
+            **recorded(**encoded),
         )
-        keep_recorded(output, **encoded)
-        return output
 
     def _encode(
         self, pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding, **kwargs
@@ -2493,48 +2557,6 @@ class MMETForReID(MMETCompositeModel):
             **kwargs,
         )
         return {"image_output": image_output, "text_output": text_output, "multimodal_output": fused}
-
-
-@torch.no_grad()
-def resize_image_geometry(
-    model: MMETPreTrainedModel, image_size: int | tuple[int, int], patch_stride: int | None = None
-):
-    """[`MMETPreTrainedModel.resize_image`]: position embeddings, configurations and codebook of the whole model."""
-    modules = list(model.modules())
-    embeddings = next((module for module in modules if isinstance(module, MMETImageEmbeddings)), None)
-    if embeddings is None:
-        raise ValueError(f"{type(model).__name__} has no image encoder to resize")
-    geometry = {
-        "image_size": [image_size, image_size] if isinstance(image_size, int) else list(image_size),
-        "patch_stride": embeddings.config.patch_stride if patch_stride is None else patch_stride,
-    }
-    resized = copy.deepcopy(model.config)
-    image_config = resized if isinstance(resized, MMETImageConfig) else resized.image_config
-    image_config.update(geometry)
-    try:
-        image_config.validate()
-        resized.validate()
-    except StrictDataclassClassValidationError as error:  # nothing was changed yet
-        raise ValueError(str(error.__cause__)) from error
-    positions = embeddings.position_embeddings
-    if image_config.patch_grid != embeddings.config.patch_grid:
-        positions = nn.Parameter(
-            embeddings.interpolate_position_embeddings(*image_config.patch_grid), positions.requires_grad
-        )
-        embeddings.position_embeddings = positions
-    embeddings.patch_embeddings.stride = (image_config.patch_stride, image_config.patch_stride)
-    for config in {id(config): config for module in modules for config in _image_configs_of(module)}.values():
-        config.update(geometry)
-    for module in modules:
-        if isinstance(module, (MMETImageCodebook, MMETDalleCodebook)):
-            module.set_patches(image_config)
-
-
-def _image_configs_of(module: nn.Module) -> list[MMETImageConfig]:
-    """The image encoder's configuration as the module keeps it, if it does: by itself or as part of the whole."""
-    config = getattr(module, "config", None)
-    config = config.image_config if isinstance(config, MMETConfig) else config
-    return [config] if isinstance(config, MMETImageConfig) else []
 
 
 for _model_class in (MMETImageModel, MMETTextModel, MMETMultimodalModel, MMETModel, MMETForPreTraining, MMETForReID):

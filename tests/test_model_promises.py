@@ -223,7 +223,7 @@ def _expected_values(name: str, part: str, value: torch.Tensor):
         if "token_embedding" in name:
             assert not value[0].any(), name  # [PAD]
             value = value[1:]
-        std = class_token if name.endswith("cls_token") else positions if "position_embeddings" in name else weights
+        std = class_token if name.endswith("cls_token") else positions if "position_embedding" in name else weights
         std = std if std is not None else weights
         # The standard deviation of n normal numbers is off by std / sqrt(2n); five times that never happens.
         assert abs(value.std().item() - std) < 5 * std / math.sqrt(2 * value.numel()), name

@@ -16,7 +16,7 @@ from modeling_mmet import MMETTextModel
 TEXT_EMBEDDINGS = NameMap(
     {
         "embeddings.word_embeddings": "embeddings.token_embedding",
-        "embeddings.position_embeddings": "embeddings.position_embeddings",
+        "embeddings.position_embeddings": "embeddings.position_embedding",
         "embeddings.token_type_embeddings": "embeddings.token_types",
         "embeddings.LayerNorm": "embeddings.layer_norm",
     }
@@ -80,8 +80,8 @@ def add_first_segment(weights: Weights, prefix: str = "") -> Weights:
     """Add the embedding of the first segment to every text position: a caption is one segment."""
     added = dict(weights)
     token_types = added.pop(f"{prefix}embeddings.token_types.weight")
-    positions = added.pop(f"{prefix}embeddings.position_embeddings.weight")
-    added[f"{prefix}embeddings.position_embeddings"] = (positions + token_types[0]).unsqueeze(0)
+    positions = added.pop(f"{prefix}embeddings.position_embedding.weight")
+    added[f"{prefix}embeddings.position_embedding"] = (positions + token_types[0]).unsqueeze(0)
     return added
 
 

@@ -15,8 +15,8 @@ PATCH_EMBEDDINGS = NameMap(
     {
         "embeddings.cls_token": "embeddings.cls_token",
         "embeddings.mask_token": "embeddings.mask_token",
-        "embeddings.position_embeddings": "embeddings.position_embeddings",
-        "embeddings.patch_embeddings.projection": "embeddings.patch_embeddings",
+        "embeddings.position_embeddings": "embeddings.position_embedding",
+        "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
     }
 )
 """Of ViT and of FLAVA's image encoder."""

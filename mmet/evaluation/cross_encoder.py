@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from mmet.data.schema import DatasetError
 from mmet.evaluation.embedding import ItemReader
 from mmet.evaluation.protocols import Modality, RetrievalTask
+from modeling_mmet import CLASS_TOKEN
 
 MATCH, MISMATCH = 1, 0
 """Columns of the ITM head's logits."""
@@ -125,7 +126,7 @@ class MatchingScorer:
                     words["input_ids"], words["attention_mask"]
                 ).pre_norm_hidden_state  # (B, L, D)
                 owner = torch.from_numpy(chunk.owner[some]).to(states.device)
-                fused = model.fuse(states[owner], text_states, words["attention_mask"], read_positions=0)
+                fused = model.fuse(states[owner], text_states, words["attention_mask"], read_positions=CLASS_TOKEN)
                 logits = self.model.itm_head(fused.last_hidden_state).float()  # (B, 2)
                 parts.append((logits[:, MATCH] - logits[:, MISMATCH]).cpu().numpy())
         return np.concatenate(parts)

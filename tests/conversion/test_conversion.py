@@ -330,7 +330,7 @@ def test_from_flava__saved_model_loads_and_trains(make_flava, pairs, tmp_path):
     loss = model(**pairs, person_labels=torch.tensor([0, 0, 1, 2])).loss
     loss.backward()
     assert loss.isfinite()
-    assert model.mmet.image_model.embeddings.patch_embeddings.weight.grad.abs().sum() > 0
+    assert model.mmet.image_model.embeddings.patch_embedding.weight.grad.abs().sum() > 0
     reid = MMETForReID.from_pretrained(tmp_path).eval()
     assert reid(**pairs).embeddings.shape == (4, 32)
 
@@ -434,7 +434,7 @@ def test_from_vit__positions_are_interpolated_to_the_default_geometry():
     model = from_vit(vit, image_size=(256, 128), patch_stride=12)
     assert model.config.patch_grid == (21, 10)
     assert model(torch.randn(1, 3, 256, 128)).last_hidden_state.shape == (1, 211, 32)
-    old, new = vit.embeddings.position_embeddings, model.embeddings.position_embeddings
+    old, new = vit.embeddings.position_embeddings, model.embeddings.position_embedding
     grid = F.interpolate(old[:, 1:].view(1, 4, 4, 32).permute(0, 3, 1, 2), (21, 10), mode="bicubic")
     close(new[:, 0], old[:, 0])
     close(new[:, 1:], grid.flatten(2).transpose(1, 2))
@@ -456,7 +456,7 @@ def test_from_vit__patch_features_do_not_depend_on_the_stride():
     pixel_values = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         coarse = vit.embeddings.patch_embeddings(pixel_values).view(1, 4, 4, 32)
-        fine = overlapping.embeddings.patch_embeddings(pixel_values).permute(0, 2, 3, 1)
+        fine = overlapping.embeddings.patch_embedding(pixel_values).permute(0, 2, 3, 1)
     close(fine[:, ::2, ::2], coarse)
 
 
@@ -622,7 +622,7 @@ def test_from_encoders__refuses_two_dtypes():
 
 def resized_positions(model: MMETImageModel, grid: tuple[int, int]) -> torch.Tensor:
     """The position embeddings of a model interpolated to another grid."""
-    old = model.embeddings.position_embeddings.detach()
+    old = model.embeddings.position_embedding.detach()
     patches = old[:, 1:].view(1, *model.config.patch_grid, -1).permute(0, 3, 1, 2)
     patches = F.interpolate(patches, grid, mode="bicubic", align_corners=False)
     return torch.cat([old[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
@@ -637,7 +637,7 @@ def test_resize_image__positions_are_interpolated(config, size, stride, grid):
     expected = resized_positions(model, grid)
     assert model.resize_image(size, stride) is model
     assert model.config.patch_grid == grid
-    close(model.embeddings.position_embeddings, expected)
+    close(model.embeddings.position_embedding, expected)
     height, width = (size, size) if isinstance(size, int) else size
     states = model(torch.randn(2, 3, height, width)).last_hidden_state
     assert states.shape[1] == 1 + grid[0] * grid[1]
@@ -672,18 +672,18 @@ def test_resize_image__pretraining_goes_on_with_the_new_patches(config):
     output = model(pixel_values=torch.randn(2, 3, 88, 40), bool_masked_pos=masked)
     assert output.mim_logits.shape == (16, 6)
     output.loss.backward()
-    assert model.mmet.image_model.embeddings.position_embeddings.grad.abs().sum() > 0
+    assert model.mmet.image_model.embeddings.position_embedding.grad.abs().sum() > 0
 
 
 def test_resize_image__a_refused_geometry_changes_nothing(config):
     model = MMETForPreTraining(config)
-    before = model.mmet.image_model.embeddings.position_embeddings.clone()
+    before = model.mmet.image_model.embeddings.position_embedding.clone()
     for size, stride, message in (((8, 8), None, "at least patch_size"), ((52, 28), 6, "codebook_cell must divide")):
         with pytest.raises(ValueError, match=message):
             model.resize_image(size, stride)
     assert model.config.image_config.image_size == [52, 28]
     assert model.mmet.image_model.config.patch_stride == 12
-    assert torch.equal(model.mmet.image_model.embeddings.position_embeddings, before)
+    assert torch.equal(model.mmet.image_model.embeddings.position_embedding, before)
 
 
 def test_resize_image__needs_an_image_encoder(config):
