@@ -142,7 +142,7 @@ class EvaluationArguments:
         default=0,
         metadata={
             "help": "Entries of each text→image or image→text ranking that the ITM head re-scores; 0 for none. Needs "
-            "a checkpoint of run_pretrain.py."
+            "a checkpoint of run_pretrain.py whose L_ITM has learnt (the demo's has not)."
         },
     )
     itm_weight: float = field(
