@@ -445,3 +445,46 @@ def test_run_pretrain_script__bad_input_is_one_message(tmp_path, capsys):
     for argument, message in expected.items():
         assert main(["--paired_data", argument, "--output_dir", str(tmp_path / "run")]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("neftune_noise_alpha", 5),
+        ("full_determinism", "true"),
+        ("eval_on_start", "true"),
+        ("skip_memory_metrics", "false"),
+        ("torch_empty_cache_steps", 1),
+    ],
+)
+def test_run_pretraining__rare_options_of_the_trainer_work(recipe, name, value):
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        folder = pretrain(recipe, f"--{name}", value, "--max_steps", 2, "--validation_identities", 2)
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+    assert json.loads((folder / "training_result.json").read_text(encoding="utf-8"))["training"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--identity_weight", 0, "--triplet_weight", 0, "--global_contrastive_weight", 0),
+            "identity batches would teach",
+        ),
+        (("--mask_ratio", 0), "mask_ratio: 0.0 masks none of the 8 patches, so mim and mmm_image would teach nothing"),
+        (("--mask_ratio", 0.05), "mask_ratio: 0.05 masks none of the 8 patches"),
+        (("--mlm_probability", 0), "mlm_probability: 0 masks no word"),
+        (("--itm_mismatch_probability", 0), "all pairs have the same answer"),
+        (("--itm_mismatch_probability", 1), "all pairs have the same answer"),
+        (
+            ("--batch_mix", "{paired: 1, identity: 1.0e-12}"),
+            "an epoch that shows every example .* more than 16,777,216",
+        ),
+    ],
+)
+def test_run_pretraining__what_teaches_nothing_is_refused(recipe, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(recipe, *arguments)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
