@@ -232,7 +232,7 @@ FINEGPR = register(
                 "the caption file where there is one, sentences made from the attributes, or none",
                 (FROM_FILE, FROM_ATTRIBUTES, NO_CAPTIONS),
             ),
-            ReidOption("captions_per_image", 2, "sentences made for each picture", minimum=1),
+            ReidOption("captions_per_image", 2, "sentences made for each picture", minimum=1, maximum=100),
             ReidOption("caption_seed", 0, "seed of the sentences made"),
         ),
         licence="for research only, not to be passed on (terms of the FineGPR repository)",

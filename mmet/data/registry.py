@@ -36,6 +36,7 @@ class ReidOption:
         help: one line.
         choices: the values allowed; empty for any of the type.
         minimum: smallest whole number allowed.
+        maximum: largest whole number allowed.
     """
 
     name: str
@@ -43,12 +44,13 @@ class ReidOption:
     help: str
     choices: tuple[str, ...] = ()
     minimum: int = 0
+    maximum: int = 2**32 - 1
 
     def check(self, value: object) -> OptionValue:
         """`value`, if the option may have it. Raises `ValueError` saying what it may be."""
         if type(value) is not type(self.default) or (self.choices and value not in self.choices):
             raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
-        if type(value) is int and value < self.minimum:
+        if type(value) is int and not self.minimum <= value <= self.maximum:
             raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
         return value  # type: ignore[return-value]  # of the type of the default
 
@@ -67,7 +69,9 @@ class ReidOption:
             return " or ".join(self.choices)
         if isinstance(self.default, bool):
             return "true or false"
-        return f"a whole number from {self.minimum}" if isinstance(self.default, int) else "text"
+        if isinstance(self.default, int):
+            return f"a whole number from {self.minimum} to {self.maximum}"
+        return "text"
 
 
 @dataclass(frozen=True, slots=True)
