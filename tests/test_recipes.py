@@ -152,3 +152,17 @@ def test_recipe__second_stage_keeps_the_losses_of_the_first():
     assert objectives.loss_weights == {"global_contrastive_weight": 0}
     assert (objectives.persons_per_batch, objectives.images_per_person) == (16, 4)
     assert training.per_device_train_batch_size == 64
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_recipe__first_stages_have_the_optimizer_of_the_paper_or_its_release(name):
+    _, data, _, training = read(name)
+    shared = (training.warmup_steps, training.lr_scheduler_type, data.max_text_length)
+    assert shared == (2000, "cosine", 77)
+    numbers = (training.optim, training.learning_rate, training.weight_decay, training.max_steps)
+    expected = ("adamw_torch", 2e-4, 0.01, 450_000)  # the release
+    if name == "paper_text":  # section 4.2; steps are not said
+        expected = ("sgd", 1e-3, 0.1, 450_000)
+    if name == "table1_baseline":  # identities alone: the second stage's decay and steps
+        expected = ("adamw_torch", 2e-4, 0.1, 230_000)
+    assert numbers == expected
