@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from mmet.whole_files import (
+    MAX_JSON_BYTES,
     check_folder,
     check_readable,
     check_writable,
     clear_leftovers,
+    read_json,
     whole_file,
     whole_folder,
     write_all_whole,
@@ -169,3 +171,26 @@ def test_check_writable__makes_the_folder_and_leaves_nothing(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         check_writable(tmp_path / "file" / "b")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge", "deep", "not JSON", "latin"])
+def test_read_json__what_is_no_json_file_is_a_value_error(tmp_path, kind):
+    path = tmp_path / "a.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(MAX_JSON_BYTES + 1)  # a hole: takes no room
+    else:
+        path.write_bytes({"deep": b"[" * 100_000, "not JSON": b"{", "latin": b'"\xe9"'}[kind])
+    with pytest.raises(ValueError, match="regular file|at most|nested|line 1|decode"):
+        read_json(path)
+
+
+def test_read_json__reads_what_json_holds(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": [1, "人"]}', encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"a": [1, "人"]}
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")

@@ -170,7 +170,8 @@ def test_arguments_of_tools(house, inputs, tmp_path, tool):
     def attempt(rng: random.Random) -> tuple[str, Outcome]:
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         arguments = mutate_arguments(rng, base, options)
-        return repr(arguments), run(module.main, arguments)
+        outcome = run(module.main, arguments)
+        return repr(arguments), judge_data(outcome) if tool == "doctor" else outcome
 
     fuzz(f"arguments of {tool}", inputs, attempt)
 
