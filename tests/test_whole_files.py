@@ -185,7 +185,7 @@ def test_read_json__what_is_no_json_file_is_a_value_error(tmp_path, kind):
             file.truncate(MAX_JSON_BYTES + 1)  # a hole: takes no room
     else:
         path.write_bytes({"deep": b"[" * 100_000, "not JSON": b"{", "latin": b'"\xe9"'}[kind])
-    with pytest.raises(ValueError, match="regular file|at most|nested|line 1|decode"):
+    with pytest.raises(ValueError, match=r"regular file|at most|nested|line 1|decode"):
         read_json(path)
 
 
