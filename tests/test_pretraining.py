@@ -479,6 +479,20 @@ def test_run_pretraining__rare_options_of_the_trainer_work(recipe, name, value):
         (("--itm_mismatch_probability", 0), "all pairs have the same answer"),
         (("--itm_mismatch_probability", 1), "all pairs have the same answer"),
         (
+            ("--itm_mismatch_probability", 1, "--itm_weight", 0),
+            "leaves no matching pair, of which mmm_image and mmm_text",
+        ),
+        (("--image_masking", "none"), "image batches would teach nothing with image_masking none"),
+        (("--batch_mix", "{paired: 1}", "--per_device_train_batch_size", 1), "no caption of another person, so itm"),
+        (
+            ("--batch_mix", "{paired: 1}", "--per_device_train_batch_size", 1, "--itm_weight", 0),
+            "nothing to compare a pair with, so global_contrastive",
+        ),
+        (
+            ("--batch_mix", "{identity_image: 1}", "--persons_per_batch", 8, "--images_per_person", 1),
+            "images_per_person: 1 leaves triplet without",
+        ),
+        (
             ("--batch_mix", "{paired: 1, identity: 1.0e-12}"),
             "an epoch that shows every example .* more than 16,777,216",
         ),
