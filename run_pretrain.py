@@ -19,12 +19,12 @@ def main(argv: list[str]) -> int:
     Exit status: 0 done; 2 for arguments, data or an output folder that cannot be used, and for a loss that is not
     finite (said in one message); 130 after Ctrl-C and 143 after SIGTERM, with a checkpoint saved once training began.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     return run_command("run_pretrain.py", lambda command: pretrain(command, argv))
 
 
 def pretrain(command: Command, argv: list[str]) -> None:
     """Parse the arguments, train, and say where the model is."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = parse_arguments(argv)
     command.connect()
     if not command.is_main:

@@ -219,8 +219,6 @@ class EvaluationArguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit code, 2 for anything the user has to put right."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("mmet").setLevel(logging.INFO)
     return run_command(
         "run_reid_eval.py",
         lambda command: parse_and_evaluate(command, arguments),
@@ -230,6 +228,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse_and_evaluate(command: Command, arguments: list[str] | None) -> None:
     """Parse the arguments, find the other processes and evaluate; one evaluation at a time in an output folder."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mmet").setLevel(logging.INFO)
     dataclass_types: list[Any] = [EvaluationArguments]
     (args,) = ArgumentParser(dataclass_types, description=__doc__).parse_args_into_dataclasses(arguments)
     wait_for_processes(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))

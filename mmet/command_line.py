@@ -8,11 +8,12 @@ def main(argv=None) -> int:
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from accelerate import PartialState
 from accelerate.utils import get_int_from_env
@@ -54,7 +55,7 @@ def run_command(program: str, work: Callable[[Command], int | None], *, after_st
 
     Ctrl-C and SIGTERM end it with one line and 130 or 143; what the user has to put right with one message and 2.
     Output that the terminal or file cannot encode is escaped, and a reader that closes standard output (`| head`) ends
-    the command without a word.
+    the command without a word. Log levels that `work` sets are its own: the caller's are put back.
 
     Args:
         program: its name, which begins every message.
@@ -64,7 +65,7 @@ def run_command(program: str, work: Callable[[Command], int | None], *, after_st
     escape_what_cannot_be_encoded()
     command = Command(program)
     try:
-        with stop_by_exception():
+        with log_levels_kept(), stop_by_exception():
             check_place()
             code = work(command) or 0
             if command.channel is not None:
@@ -108,6 +109,18 @@ def report_error(program: str, error: Exception, channel: ErrorChannel | None) -
     elif state.is_main_process:
         for message in dict.fromkeys(messages):
             _tell(f"{program}: {message}")
+
+
+@contextmanager
+def log_levels_kept() -> Iterator[None]:
+    """Put the levels of all loggers back at the end of the block."""
+    loggers = [logging.getLogger(name) for name in ("", "mmet", "mmet.data", *logging.root.manager.loggerDict)]
+    levels = [(logger, logger.level) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
 
 
 def show_results(text: str, saved: str) -> None:

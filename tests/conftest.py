@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -27,16 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def seeded() -> None:
     """Every test starts from the same random state."""
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def own_log_levels() -> Iterator[None]:
-    """A script's `main` sets how much its process logs; the next test begins as this one did."""
-    loggers = [logging.getLogger(name) for name in ("", "mmet", "mmet.data")]
-    levels = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -176,3 +177,16 @@ def test_show_results__says_where_they_are_if_they_cannot_be_printed():
         sys.stderr.flush()
         message = b"x.py: error: Saved to out: results.json, but it cannot be printed (No space left on device)\n"
         assert errors.getvalue() == message
+
+
+def test_run_command__the_callers_log_levels_are_put_back():
+    loggers = [logging.getLogger(name) for name in ("", "mmet", "mmet.data", "mmet.evaluation.cache")]
+    before = [logger.level for logger in loggers]
+
+    def work(command):
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        raise ValueError("no")
+
+    assert run_command("x.py", work) == 2
+    assert [logger.level for logger in loggers] == before

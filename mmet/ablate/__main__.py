@@ -121,7 +121,6 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tables; exit code 2 for what the user has to put right, 130 or 143 after Ctrl-C or SIGTERM."""
     parser = build_parser()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     return run_command(
         parser.prog, lambda command: measure_tables(parser, arguments), after_stop="the same command continues"
     )
@@ -129,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure_tables(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
     """Parse the arguments, run the tables and print them."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parser.parse_args(arguments)
     with locked(options.output):
         tables = run_tables(options)

@@ -51,7 +51,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert, verify or both, and return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = build_parser()
     return run_command(
         parser.prog, lambda command: convert(parser, argv), after_stop="the same command goes on after the last file"
@@ -60,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def convert(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Parse the arguments, convert and verify; returns 1 where a file is not as it was written."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = parser.parse_args(argv)
     if arguments.data is None and not arguments.verify:
         parser.error("name a dataset to convert, as name=folder, or --verify a folder that is there")
