@@ -39,13 +39,23 @@ def test_accelerate_config__fsdp_wraps_the_models_layers():
 )
 def test_documented_launchers__start_as_many_processes_as_they_say(tmp_path, launcher, processes):
     script = tmp_path / "show.py"
-    script.write_text("from accelerate import Accelerator\nprint('processes:', Accelerator().num_processes)\n")
-    run = subprocess.run(
-        [sys.executable, "-m", *launcher, str(script)],
+    # A file for each process: lines that two processes print at the same time can run into each other.
+    script.write_text(
+        "import pathlib, sys\n"
+        "from accelerate import Accelerator\n"
+        "accelerator = Accelerator()\n"
+        "name = f'process_{accelerator.process_index}.txt'\n"
+        "pathlib.Path(sys.argv[1], name).write_text(str(accelerator.num_processes))\n"
+    )
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", *launcher, str(script), str(answers)],
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    assert run.stdout.count(f"processes: {processes}") == processes
+    said = {file.name: int(file.read_text()) for file in answers.iterdir()}
+    assert said == {f"process_{index}.txt": processes for index in range(processes)}
