@@ -628,7 +628,8 @@ class MMETImageCodebook(nn.Module):
     The codebook of `codebook_type="kmeans"`: a patch's code is the nearest of K centroids of patch descriptors.
 
     A patch is described by the mean colours of its `codebook_cell`-pixel cells. The centroids are fitted once on
-    training images (`mmet.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be downloaded.
+    training images (`mmet.training.codebook.fit_codebook`) and stored with the checkpoint, so nothing has to be
+    downloaded.
     """
 
     centroids: torch.Tensor
@@ -670,7 +671,7 @@ class MMETImageCodebook(nn.Module):
         Raises:
             ValueError: before there are centroids.
         """
-        check_codebook_is_fitted(self, "fit it on training images with mmet.codebook.fit_codebook")
+        check_codebook_is_fitted(self, "fit it on training images with mmet.training.codebook.fit_codebook")
         with torch.autocast(pixel_values.device.type, enabled=False):
             descriptors = self.describe(pixel_values)
             if bool_masked_pos is None:

@@ -9,9 +9,9 @@ A recipe is a YAML file of arguments; anything on the command line overrides it 
 import logging
 import sys
 
-from mmet.arguments import parse_arguments
 from mmet.command_line import Command, run_command
-from mmet.pretraining import run_pretraining
+from mmet.training.arguments import parse_arguments
+from mmet.training.pretraining import run_pretraining
 
 
 def main(argv: list[str]) -> int:

@@ -37,10 +37,8 @@ from mmet.evaluation import (
     summarize_seeds,
 )
 from mmet.evaluation.analyses import Analysis, CalibrationAnalysis, RankedLists, ThresholdAnalysis
-from mmet.evaluation.bootstrap import UNITS
-from mmet.evaluation.cache import check_writable
-from mmet.evaluation.calibration import METHODS, MatchCalibration
-from mmet.evaluation.lineup import BASELINES, MODEL, Lineup
+from mmet.evaluation.analyses.calibration import METHODS, MatchCalibration
+from mmet.evaluation.metrics.bootstrap import UNITS
 from mmet.evaluation.protocols import MODALITIES, Modality
 from mmet.evaluation.runner import (
     calibration_tasks,
@@ -50,6 +48,8 @@ from mmet.evaluation.runner import (
     saved_calibrations,
 )
 from mmet.evaluation.search import REPORTED_RANKS, RerankParameters
+from mmet.evaluation.systems.cache import check_writable
+from mmet.evaluation.systems.lineup import BASELINES, MODEL, Lineup
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields
 from mmet.folder_lock import locked_by_main_process
 

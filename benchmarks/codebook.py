@@ -37,9 +37,9 @@ from transformers import BertTokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configuration_mmet import MMETConfig
-from mmet.codebook import CodebookFit, fit_codebook
 from mmet.data.synthetic import render_person
-from mmet.masking import IMAGE_MASKING, PatchRegion, num_masked_patches, pedestrian_prior
+from mmet.training.codebook import CodebookFit, fit_codebook
+from mmet.training.masking import IMAGE_MASKING, PatchRegion, num_masked_patches, pedestrian_prior
 from modeling_mmet import MMETForPreTraining, MMETImageCodebook
 from processing_mmet import MMETImageProcessor, MMETProcessor
 

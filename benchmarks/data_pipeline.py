@@ -38,15 +38,15 @@ from transformers import BertTokenizer, FlavaImageProcessorPil, FlavaProcessor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmet.augmentation import PersonAugmentation
-from mmet.collator import MMETDataCollator
 from mmet.data import REID_FEATURES
 from mmet.data.decoding import decode_rgb
 from mmet.data.synthetic import render_person
-from mmet.data.training import TrainingDataset
-from mmet.masking import PatchRegion, num_masked_patches, pedestrian_masking, pedestrian_prior
-from mmet.sampling import Draw
-from mmet.tokenization import train_wordpiece_tokenizer
+from mmet.training.augmentation import PersonAugmentation
+from mmet.training.collator import MMETDataCollator
+from mmet.training.dataset import TrainingDataset
+from mmet.training.masking import PatchRegion, num_masked_patches, pedestrian_masking, pedestrian_prior
+from mmet.training.sampling import Draw
+from mmet.training.tokenization import train_wordpiece_tokenizer
 from processing_mmet import MMETImageProcessor, MMETProcessor, read_person_mask
 
 HEIGHT, WIDTH = 256, 128

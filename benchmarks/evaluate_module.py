@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.market_like import Embeddings, draw_embeddings
-from mmet.evaluation.ranking import rank_metrics
+from mmet.evaluation.metrics.ranking import rank_metrics
 
 MODULE = Path(__file__).resolve().parents[1] / "mmet" / "evaluation" / "reid"
 

@@ -31,13 +31,13 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmet.augmentation import PersonAugmentation
-from mmet.collator import MMETDataCollator
 from mmet.data import REID_FEATURES, load_reid_dataset
 from mmet.data.parquet import shards_of
-from mmet.data.training import TrainingDataset
-from mmet.sampling import IdentityBatchShape, MixedBatchSampler
-from mmet.tokenization import train_wordpiece_tokenizer
+from mmet.training.augmentation import PersonAugmentation
+from mmet.training.collator import MMETDataCollator
+from mmet.training.dataset import TrainingDataset
+from mmet.training.sampling import IdentityBatchShape, MixedBatchSampler
+from mmet.training.tokenization import train_wordpiece_tokenizer
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
 FINEGPR_IMAGES = 2_028_600

@@ -23,9 +23,9 @@ from sklearn.metrics import average_precision_score
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.market_like import Embeddings, draw_embeddings
-from mmet.evaluation.matches import GalleryMatches
-from mmet.evaluation.ranking import RankMetrics, rank_blocks, rank_metrics
-from mmet.evaluation.reranking import prepare_reranking, reranked_metrics
+from mmet.evaluation.metrics.matches import GalleryMatches
+from mmet.evaluation.metrics.ranking import RankMetrics, rank_blocks, rank_metrics
+from mmet.evaluation.metrics.reranking import prepare_reranking, reranked_metrics
 
 Figures = tuple[float, float]
 """mAP and Rank-1."""

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.market_like import Embeddings, draw_exactly
 from benchmarks.measuring import memory, start_peak, timed
-from mmet.evaluation.ranking import BLOCK_BYTES, rank_metrics
+from mmet.evaluation.metrics.ranking import BLOCK_BYTES, rank_metrics
 
 
 def main() -> None:

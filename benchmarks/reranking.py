@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.market_like import Embeddings, draw_embeddings, draw_exactly
 from benchmarks.measuring import memory, start_peak, timed
-from mmet.evaluation.ranking import rank_metrics
-from mmet.evaluation.reranking import reranked_metrics
+from mmet.evaluation.metrics.ranking import rank_metrics
+from mmet.evaluation.metrics.reranking import reranked_metrics
 
 PEER_SECONDS, PEER_GIGABYTES = 43.0, 8.8
 DENSE_SCALE = 0.15

@@ -180,7 +180,7 @@ def test_show_results__says_where_they_are_if_they_cannot_be_printed():
 
 
 def test_run_command__the_callers_log_levels_are_put_back():
-    loggers = [logging.getLogger(name) for name in ("", "mmet", "mmet.data", "mmet.evaluation.cache")]
+    loggers = [logging.getLogger(name) for name in ("", "mmet", "mmet.data", "mmet.evaluation.systems.cache")]
     before = [logger.level for logger in loggers]
 
     def work(command):

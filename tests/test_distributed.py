@@ -21,11 +21,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.trainer_callback import TrainerState
 
-from mmet.arguments import parse_arguments
 from mmet.data.synthetic import write_world
 from mmet.distributed import compute_on_all, compute_once
-from mmet.pretraining import run_pretraining
-from mmet.trainer import NonFiniteLossError
+from mmet.training.arguments import parse_arguments
+from mmet.training.pretraining import run_pretraining
+from mmet.training.trainer import NonFiniteLossError
 from modeling_mmet import MMETForPreTraining, MMETForReID, exchange_counts, gather_rows
 
 REPOSITORY = Path(__file__).parents[1]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmet.augmentation import PersonAugmentation
 from mmet.data.decoding import decode_person_mask
+from mmet.training.augmentation import PersonAugmentation
 from processing_mmet import AmbiguousMaskError, MMETProcessor, read_person_mask
 
 PERSON = np.zeros((24, 12), dtype=bool)

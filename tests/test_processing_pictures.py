@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmet.data.decoding import DECODE_ERRORS, decode_rgb
-from mmet.data.training import TrainingDataset
-from mmet.evaluation.embedding import ItemReader
-from mmet.evaluation.figures import _entry
+from mmet.evaluation.analyses.figures import _entry
 from mmet.evaluation.protocols import select_items
+from mmet.evaluation.systems.embedding import ItemReader
 from mmet.report.galleries import _candidate
-from mmet.sampling import Draw
+from mmet.training.dataset import TrainingDataset
+from mmet.training.sampling import Draw
 from processing_mmet import MMETImageProcessor, MMETProcessor, png_has_all_rows, read_rgb
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 12, 3), dtype=np.uint8)

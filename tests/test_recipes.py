@@ -10,10 +10,10 @@ from torch.optim import SGD
 from transformers import Trainer
 
 from configuration_mmet import MMETConfig
-from mmet.arguments import build_config, override_config, parse_arguments
 from mmet.data import parse_data_argument
-from mmet.pretraining import build_augmentation
-from mmet.sampling import BATCH_KINDS, IDENTITY_KINDS
+from mmet.training.arguments import build_config, override_config, parse_arguments
+from mmet.training.pretraining import build_augmentation
+from mmet.training.sampling import BATCH_KINDS, IDENTITY_KINDS
 from modeling_mmet import MMETForPreTraining
 
 FOLDER = Path(__file__).parents[1] / "recipes"

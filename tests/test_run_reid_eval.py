@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTImageProcessor, ViTModel
 
 import mmet.data
-import mmet.evaluation.lineup as lineup
+import mmet.evaluation.systems.lineup as lineup
 from mmet.data.schema import REID_FEATURES, DatasetError
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 

@@ -27,15 +27,15 @@ import yaml
 from datasets import DatasetDict
 
 from mmet.ablate.experiments import Row, Stage
-from mmet.arguments import build_parser, parse_arguments
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.evaluation import EvaluationData, ModelSystem, evaluate_systems, prepare_tasks
 from mmet.evaluation.protocols import Modality
 from mmet.field_checks import check_number
-from mmet.model_card import read_result
-from mmet.pretraining import run_pretraining
 from mmet.recipe_files import read_mapping_file
 from mmet.stopping import StopRequested
+from mmet.training.arguments import build_parser, parse_arguments
+from mmet.training.model_card import read_result
+from mmet.training.pretraining import run_pretraining
 from mmet.whole_files import read_json, write_whole
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor

@@ -7,18 +7,11 @@
 
 from __future__ import annotations
 
-from mmet.evaluation.baselines import (
-    ChanceSystem,
-    ColorHistogramSystem,
-    EmbeddingSystem,
-    ModelSystem,
-    System,
-    untrained_model,
-)
-from mmet.evaluation.bootstrap import BootstrapOptions, Interval, bootstrap_means
-from mmet.evaluation.chance import expected_random_metrics
-from mmet.evaluation.embedding import embed_items
-from mmet.evaluation.matches import GalleryMatches
+from mmet.evaluation.metrics.bootstrap import BootstrapOptions, Interval, bootstrap_means
+from mmet.evaluation.metrics.chance import expected_random_metrics
+from mmet.evaluation.metrics.matches import GalleryMatches
+from mmet.evaluation.metrics.ranking import PerQueryMetrics, RankMetrics, rank_blocks, rank_metrics
+from mmet.evaluation.metrics.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
 from mmet.evaluation.protocols import (
     PROTOCOLS,
     Items,
@@ -28,8 +21,6 @@ from mmet.evaluation.protocols import (
     select_items,
     standard_pairs,
 )
-from mmet.evaluation.ranking import PerQueryMetrics, RankMetrics, rank_blocks, rank_metrics
-from mmet.evaluation.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
 from mmet.evaluation.results import (
     EvaluationReport,
     ResultRecord,
@@ -43,6 +34,15 @@ from mmet.evaluation.results import (
 )
 from mmet.evaluation.runner import EvaluationData, evaluate_systems, prepare_tasks
 from mmet.evaluation.search import SearchOptions
+from mmet.evaluation.systems.baselines import (
+    ChanceSystem,
+    ColorHistogramSystem,
+    EmbeddingSystem,
+    ModelSystem,
+    System,
+    untrained_model,
+)
+from mmet.evaluation.systems.embedding import embed_items
 from mmet.evaluation.task_metrics import expected_task_metrics, task_metrics
 
 __all__ = [

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID
-from mmet.evaluation.inputs import unit_pair, unit_rows
+from mmet.evaluation.metrics.input_checks import unit_pair, unit_rows
 from mmet.evaluation.pairs import best_entries, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
 from mmet.field_checks import Range, check_number

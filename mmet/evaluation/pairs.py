@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA
-from mmet.evaluation.inputs import unit_pair
+from mmet.evaluation.metrics.input_checks import unit_pair
 from mmet.evaluation.protocols import RetrievalTask
 
 BLOCK_ENTRIES = 2**22

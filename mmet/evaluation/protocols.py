@@ -31,8 +31,8 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError
-from mmet.evaluation.matches import GalleryMatches
-from mmet.evaluation.ranking import AveragePrecision, Denominator
+from mmet.evaluation.metrics.matches import GalleryMatches
+from mmet.evaluation.metrics.ranking import AveragePrecision, Denominator
 
 Modality = Literal["image", "text", "both"]
 MODALITIES: tuple[Modality, ...] = ("image", "text", "both")

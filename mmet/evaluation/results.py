@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from mmet.evaluation.bootstrap import BootstrapOptions, Interval, QueryValues, bootstrap_means
-from mmet.evaluation.figures import figure_bytes, plot_cmc, plot_reliability, plot_roc
+from mmet.evaluation.analyses.figures import figure_bytes, plot_cmc, plot_reliability, plot_roc
+from mmet.evaluation.metrics.bootstrap import BootstrapOptions, Interval, QueryValues, bootstrap_means
+from mmet.evaluation.metrics.ranking import RankMetrics
+from mmet.evaluation.metrics.seeds import SeedValues
 from mmet.evaluation.protocols import PROTOCOLS, Modality
-from mmet.evaluation.ranking import RankMetrics
 from mmet.evaluation.search import REPORTED_RANKS
-from mmet.evaluation.seeds import SeedValues
 from mmet.whole_files import write_all_whole
 
 HEADER = ("data", "query→gallery", "system", "mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery")

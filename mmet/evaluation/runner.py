@@ -17,9 +17,7 @@ from datasets import DatasetDict
 
 from mmet.distributed import compute_once
 from mmet.evaluation.analyses import Analysis, scoring_options
-from mmet.evaluation.baselines import EmbeddingSystem, System
-from mmet.evaluation.bootstrap import BootstrapOptions, QueryValues
-from mmet.evaluation.calibration import (
+from mmet.evaluation.analyses.calibration import (
     CALIBRATION_FILE,
     MatchCalibration,
     Method,
@@ -29,10 +27,12 @@ from mmet.evaluation.calibration import (
     sample_pairs,
     save_calibrations,
 )
+from mmet.evaluation.metrics.bootstrap import BootstrapOptions, QueryValues
 from mmet.evaluation.pairs import count_wrong_pairs
 from mmet.evaluation.protocols import Modality, RetrievalTask, build_task, standard_pairs
 from mmet.evaluation.results import ResultRecord, interval_json
 from mmet.evaluation.search import SearchOptions, SearchResult
+from mmet.evaluation.systems.baselines import EmbeddingSystem, System
 
 logger = logging.getLogger(__name__)
 

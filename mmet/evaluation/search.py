@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmet.data.schema import JUNK_PERSON_ID
-from mmet.evaluation.counting import MatchRanks
 from mmet.evaluation.expansion import expand_queries, merge_queries
-from mmet.evaluation.inputs import unit_pair
+from mmet.evaluation.metrics.counting import MatchRanks
+from mmet.evaluation.metrics.input_checks import unit_pair
+from mmet.evaluation.metrics.ranking import RankMetrics, rank_blocks, summarize_ranks
+from mmet.evaluation.metrics.reranking import Metric, check_parameters, prepare_reranking
 from mmet.evaluation.pairs import best_entries, label_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
-from mmet.evaluation.ranking import RankMetrics, rank_blocks, summarize_ranks
-from mmet.evaluation.reranking import Metric, check_parameters, prepare_reranking
 from mmet.evaluation.task_metrics import DrawnRanks, draw_ranks, task_metrics
 from mmet.field_checks import Range, check_number, check_value
 

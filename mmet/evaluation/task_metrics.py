@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmet.data.schema import NO_CAMERA
-from mmet.evaluation.chance import expected_metrics, expected_random_metrics
-from mmet.evaluation.inputs import check_ranking_options, curve_length, unit_pair
+from mmet.evaluation.metrics.chance import expected_metrics, expected_random_metrics
+from mmet.evaluation.metrics.input_checks import check_ranking_options, curve_length, unit_pair
+from mmet.evaluation.metrics.ranking import RankMetrics, rank_metrics
 from mmet.evaluation.protocols import RetrievalTask, SingleShot
-from mmet.evaluation.ranking import RankMetrics, rank_metrics
 
 
 def task_metrics(

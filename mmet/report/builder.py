@@ -21,10 +21,10 @@ from mmet.checkpoint_files import check_model
 from mmet.data import DataArgument, load_reid_dataset
 from mmet.data.synthetic import PROVENANCE_FILE, command_options
 from mmet.evaluation import ModelSystem, RetrievalTask, SearchOptions, build_task
-from mmet.evaluation.checkpoints import load_matching_scorer
-from mmet.evaluation.lineup import BASELINES
 from mmet.evaluation.protocols import Modality
 from mmet.evaluation.search import RerankParameters
+from mmet.evaluation.systems.lineup import BASELINES
+from mmet.evaluation.systems.loading import load_matching_scorer
 from mmet.field_checks import check_value
 from mmet.report import figures
 from mmet.report.figures import LIGHT, QUERY_LABELS

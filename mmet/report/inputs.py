@@ -17,8 +17,8 @@ from datasets import Dataset, DatasetDict
 
 from mmet.data import JUNK_PERSON_ID, NO_CAMERA, DataArgument, get_spec
 from mmet.data.synthetic import PROVENANCE_FILE
-from mmet.evaluation.lineup import MODEL
 from mmet.evaluation.protocols import MODALITIES, PROTOCOLS
+from mmet.evaluation.systems.lineup import MODEL
 from mmet.field_checks import SHARE_RANGE, Range, check_choice, check_number, shown
 from mmet.whole_files import read_json
 from modeling_mmet import LOSS_NAMES

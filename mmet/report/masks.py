@@ -14,7 +14,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mmet.masking import (
+from mmet.training.masking import (
     PatchRegion,
     block_masking,
     num_masked_patches,

@@ -8,8 +8,8 @@ import yaml
 
 from mmet.ablate.experiments import METRICS, TABLES, Row
 from mmet.ablate.runs import MissingDataError, Runner
-from mmet.arguments import build_config, parse_arguments
 from mmet.data import dataset_names
+from mmet.training.arguments import build_config, parse_arguments
 from modeling_mmet import MMETForPreTraining
 
 DATA = {name: f"{name}=/data/{name}" for name in dataset_names() if name != "folder"}

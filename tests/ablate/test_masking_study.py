@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from mmet.arguments import parse_arguments
 from mmet.data import load_reid_dataset
 from mmet.data.synthetic import write_world
+from mmet.training.arguments import parse_arguments
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import masking_study

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from reid_trees import add_picture, make_cuhk_pedes, make_finegpr, make_market, pedes_entry, picture_bytes
 
-from mmet.augmentation import PersonAugmentation
 from mmet.data import DatasetError, dataset_names, get_spec, load_reid_dataset, read_reid_folder, summarize
 from mmet.data.annotations import read_captions, read_entries
 from mmet.data.files import display, image_defect
-from mmet.data.training import TrainingDataset
-from mmet.sampling import Draw
+from mmet.training.augmentation import PersonAugmentation
+from mmet.training.dataset import TrainingDataset
+from mmet.training.sampling import Draw
 from processing_mmet import MMETImageProcessor, read_rgb
 
 T = TypeVar("T")

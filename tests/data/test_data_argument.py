@@ -24,7 +24,7 @@ from mmet.data import (
     read_reid_folder,
     save_parquet,
 )
-from mmet.data.training import TrainingDataset
+from mmet.training.dataset import TrainingDataset
 
 
 @pytest.mark.parametrize(

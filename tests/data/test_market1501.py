@@ -8,7 +8,7 @@ import pytest
 from reid_trees import add_picture, make_market
 
 from mmet.data import DatasetError, count_split, load_reid_dataset, read_reid_folder
-from mmet.data.training import TrainingDataset
+from mmet.training.dataset import TrainingDataset
 
 
 @pytest.fixture

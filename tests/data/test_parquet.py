@@ -22,8 +22,8 @@ from mmet.data import REID_FEATURES, DatasetError, load_reid_dataset, read_reid_
 from mmet.data import parquet as parquet_module
 from mmet.data.parquet import MANIFEST, shards_of, verify_parquet
 from mmet.data.to_parquet import main, parse_size
-from mmet.data.training import TrainingDataset
-from mmet.sampling import Draw, IdentityBatchShape, MixedBatchSampler
+from mmet.training.dataset import TrainingDataset
+from mmet.training.sampling import Draw, IdentityBatchShape, MixedBatchSampler
 from tests.data.reid_trees import add_picture, make_market, picture_bytes
 
 NAMES = [f"{person:04d}_c{camera}s1_000{camera}51_00.jpg" for person in range(1, 6) for camera in (1, 2)]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmet.data import load_reid_dataset
 from mmet.evaluation import build_task
-from mmet.evaluation.figures import _entry, name_of
+from mmet.evaluation.analyses.figures import _entry, name_of
 
 
 def test_name_of__word_where_there_is_one_else_the_number(tmp_path: Path) -> None:

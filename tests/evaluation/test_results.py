@@ -23,8 +23,8 @@ from mmet.evaluation import (
     save_report,
     summarize_seeds,
 )
-from mmet.evaluation.bootstrap import QueryValues
-from mmet.evaluation.figures import plot_cmc
+from mmet.evaluation.analyses.figures import plot_cmc
+from mmet.evaluation.metrics.bootstrap import QueryValues
 from mmet.evaluation.search import RerankParameters, SearchOptions
 
 

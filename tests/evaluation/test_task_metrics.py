@@ -9,7 +9,7 @@ import pytest
 from datasets import DatasetDict
 
 from mmet.evaluation import Items, RetrievalTask, expected_task_metrics, rank_metrics, task_metrics
-from mmet.evaluation.bootstrap import BootstrapOptions, bootstrap_means
+from mmet.evaluation.metrics.bootstrap import BootstrapOptions, bootstrap_means
 from mmet.evaluation.search import SearchOptions, run_search
 
 

@@ -10,7 +10,7 @@ from configuration_mmet import MMETConfig
 from mmet.data import DataArgument, load_reid_dataset
 from mmet.data.synthetic import write_world
 from mmet.report.builder import ReportRequest, collect_page
-from mmet.tokenization import train_wordpiece_tokenizer
+from mmet.training.tokenization import train_wordpiece_tokenizer
 from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETImageProcessor, MMETProcessor
 

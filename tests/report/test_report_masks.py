@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mmet.data import load_reid_dataset
-from mmet.masking import num_masked_patches
 from mmet.report.masks import STRATEGIES, compare_masking, draw_hidden, draw_strategies, person_share
+from mmet.training.masking import num_masked_patches
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
 

@@ -21,7 +21,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from mmet.evaluation.ranking import RankMetrics, rank_metrics
+from mmet.evaluation.metrics.ranking import RankMetrics, rank_metrics
 
 DESCRIPTION = """
 Exact mAP, mINP and CMC of person re-identification by cosine similarity: junk (person -1) ignored, distractors kept,

@@ -1,0 +1,149 @@
+"""The model as cross-encoder: image and sentence read together by the multimodal encoder and judged by the ITM head.
+
+    matcher = MatchingScorer(MMETForPreTraining.from_pretrained(folder), processor, batch_size=64)
+    log_odds = matcher(task, pairs)
+
+An embedding compares what two encoders kept of picture and sentence; the cross-encoder looks at both at once, which is
+slower by far and is done for the first entries of a ranking only (`mmet.evaluation.search.rescore_first`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from mmet.data.schema import DatasetError
+from mmet.evaluation.protocols import Modality, RetrievalTask
+from mmet.evaluation.systems.embedding import ItemReader
+from modeling_mmet import CLASS_TOKEN
+
+MATCH, MISMATCH = 1, 0
+"""Columns of the ITM head's logits."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Some images and all pairs that they are in.
+
+    Attributes:
+        images: `(n,)` positions of the images among their items.
+        owner: `(P,)` index into `images` of each pair's image.
+        texts: `(P,)` positions of the pairs' sentences among their items.
+        rows: `(P,)` places of the pairs in the result.
+    """
+
+    images: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+class MatchingScorer:
+    """Log-odds that an image and a sentence belong together, by the ITM head.
+
+    Args:
+        model: `MMETForPreTraining` with a trained `itm_head`; moved to the accelerator's device.
+        processor: makes its inputs, as for `embed_items`.
+        batch_size: pairs at a time on each process.
+        accelerator: processes, device and precision.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        processor: Callable[..., Any],
+        *,
+        batch_size: int = 64,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.model: Any = model  # its parts are called by name
+        self.processor = processor
+        self.batch_size = batch_size
+        self.accelerator = accelerator or Accelerator()
+
+    @staticmethod
+    def supports(query: Modality, gallery: Modality) -> bool:
+        """One side of a pair must be an image, the other a sentence."""
+        return {query, gallery} == {"image", "text"}
+
+    @torch.no_grad()
+    def __call__(self, task: RetrievalTask, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The log-odds of pairs `(P, 2)` of a query and a gallery position, `(P,)` float32, on every process.
+
+        Each picture is read and encoded once, whatever the number of its pairs.
+
+        Raises:
+            DatasetError: a picture cannot be read.
+        """
+        images, texts = (task.query, task.gallery) if task.query.modality == "image" else (task.gallery, task.query)
+        columns = pairs if task.query.modality == "image" else pairs[:, ::-1]
+        self.model.to(self.accelerator.device).eval()
+        readers = ItemReader(images.dataset, images), ItemReader(texts.dataset, texts)
+        chunks = list(chunk_pairs(columns[:, 0], columns[:, 1], self.batch_size))
+        own = chunks[self.accelerator.process_index :: self.accelerator.num_processes]
+        found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        failure: DatasetError | None = None
+        hide = not self.accelerator.is_main_process
+        with tqdm(desc="cross-encoder", total=sum(len(c.rows) for c in own), unit="pair", disable=hide) as progress:
+            for chunk in own:
+                try:
+                    found.append((chunk.rows, self._score_chunk(*readers, chunk)))
+                except DatasetError as error:
+                    failure = error
+                    break
+                progress.update(len(chunk.rows))
+        if self.accelerator.num_processes > 1:
+            failures = [error for error in gather_object([failure]) if error is not None]
+            failure = failures[0] if failures else None
+            found = gather_object(found)
+        if failure is not None:
+            raise failure
+        log_odds = np.empty(len(pairs), dtype=np.float32)
+        for rows, values in found:
+            log_odds[rows] = values
+        return log_odds
+
+    def _score_chunk(self, images: ItemReader, texts: ItemReader, chunk: _Chunk) -> NDArray[np.float32]:
+        """Log-odds `(P,)` of the pairs of some images."""
+        model = self.model.mmet
+        pictures = images.read(chunk.images).images
+        pixel_values = self._inputs(images=pictures)["pixel_values"]
+        with self.accelerator.autocast():
+            states = model.encode_images(pixel_values).pre_norm_hidden_state  # (n, N + 1, D)
+            parts = []
+            for start in range(0, len(chunk.rows), self.batch_size):
+                some = slice(start, start + self.batch_size)
+                words = self._inputs(text=texts.read(chunk.texts[some]).captions)
+                text_states = model.encode_texts(
+                    words["input_ids"], words["attention_mask"]
+                ).pre_norm_hidden_state  # (B, L, D)
+                owner = torch.from_numpy(chunk.owner[some]).to(states.device)
+                fused = model.fuse(states[owner], text_states, words["attention_mask"], read_positions=CLASS_TOKEN)
+                logits = self.model.itm_head(fused.last_hidden_state).float()  # (B, 2)
+                parts.append((logits[:, MATCH] - logits[:, MISMATCH]).cpu().numpy())
+        return np.concatenate(parts)
+
+    def _inputs(self, **content: Any) -> dict[str, torch.Tensor]:
+        inputs = self.processor(**content, padding=True, truncation=True, return_tensors="pt")
+        names = ("pixel_values", "input_ids", "attention_mask")
+        return {name: inputs[name].to(self.accelerator.device) for name in names if name in inputs}
+
+
+def chunk_pairs(image: NDArray[np.int64], text: NDArray[np.int64], batch_size: int) -> Iterator[_Chunk]:
+    """Pairs `(P,)` + `(P,)` by image: chunks of `batch_size` images, or fewer at the end, with all of their pairs."""
+    order = np.argsort(image, kind="stable")
+    distinct, first = np.unique(image[order], return_index=True)
+    bounds = np.append(first, len(order))
+    for start in range(0, len(distinct), batch_size):
+        end = min(start + batch_size, len(distinct))
+        rows = order[bounds[start] : bounds[end]]
+        images = distinct[start:end]
+        yield _Chunk(images, np.searchsorted(images, image[rows]), text[rows], rows)

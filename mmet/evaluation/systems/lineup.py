@@ -1,0 +1,140 @@
+"""Who is in the table: baselines, backbones, the model, and the models it is compared with, one in memory at a time.
+
+    lineup = Lineup.of("outputs/run", baselines=["chance"], backbones=["google/siglip-base-patch16-224"])
+    for system in lineup.systems(): ...
+
+Every folder and Hub name is checked at once, and every backbone tried on two pictures, so that a misspelt or unfit one
+is reported before hours of embedding. Other weights are read when a system's turn comes; only the first model stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from configuration_mmet import MMETConfig
+from mmet.evaluation.systems.backbones import load_backbone
+from mmet.evaluation.systems.baselines import ChanceSystem, ColorHistogramSystem, ModelSystem, System, untrained_model
+from mmet.evaluation.systems.cache import fingerprint_weights
+from mmet.evaluation.systems.loading import check_checkpoint, load_embedder, load_matching_scorer, name_systems
+from modeling_mmet import MMETForReID
+from processing_mmet import MMETProcessor
+
+MODEL = "model"
+BASELINES = ("chance", "histogram", "untrained")
+
+
+@dataclass
+class Lineup:
+    """The systems of a run, checked and not loaded.
+
+    Attributes:
+        source: folder or Hub name of the first model, whose row is `model`.
+        baselines: out of `BASELINES`.
+        backbones, compared, seeds: sources by row name.
+        seed: of the untrained model.
+        rescore: whether MMET models re-score by their ITM heads.
+        options: of every `EmbeddingSystem`.
+    """
+
+    source: str
+    baselines: Sequence[str]
+    backbones: Mapping[str, str]
+    compared: Mapping[str, str]
+    seeds: Mapping[str, str]
+    seed: int = 0
+    rescore: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    _model: ModelSystem | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        source: str,
+        *,
+        baselines: Sequence[str] = (),
+        backbones: Sequence[str] = (),
+        compared: Sequence[str] = (),
+        seeds: Sequence[str] = (),
+        **settings: Any,
+    ) -> Lineup:
+        """
+        Name and check everything.
+
+        Args:
+            source: of the first model.
+            baselines: out of `BASELINES`.
+            backbones, compared, seeds: as `name_systems` takes them.
+            settings: the other attributes.
+
+        Raises:
+            ValueError: a source without a model of its kind, or names that clash.
+        """
+        names: list[dict[str, str]] = []
+        taken = {MODEL, *BASELINES}
+        for arguments in (backbones, compared, seeds):
+            names.append(name_systems(arguments, taken))
+            taken |= set(names[-1])
+        for checkpoint in dict.fromkeys([source, *names[1].values(), *names[2].values()]):
+            check_checkpoint(checkpoint)
+        for backbone in names[0].values():
+            load_backbone(backbone)  # tries it, and is let go
+        return cls(source, baselines, backbones=names[0], compared=names[1], seeds=names[2], **settings)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Folder or Hub name of each row that was loaded from one."""
+        return {**self.backbones, MODEL: self.source, **self.compared, **self.seeds}
+
+    def model(self) -> ModelSystem:
+        """The first model, loaded once."""
+        if self._model is None:
+            self._model = self._load(MODEL, self.source)
+        return self._model
+
+    def check_seeds(self) -> None:
+        """Refuse models of several training seeds of which two are one model.
+
+        Raises:
+            ValueError: rows of the first model and of `seeds` with the same weights; a deviation over them would be
+                too small.
+        """
+        rows: dict[str, str] = {}
+        for row, source in ({MODEL: self.source, **self.seeds} if self.seeds else {}).items():
+            embedder = self.model().model if row == MODEL else load_embedder(source)[0]
+            weights = fingerprint_weights(embedder)
+            if weights in rows:
+                raise ValueError(
+                    f"--seeds: expected models trained with different seeds, received the very weights of "
+                    f"{rows[weights]!r} again as {row!r} ({source}); leave it out"
+                )
+            rows[weights] = row
+
+    def systems(self) -> Iterator[System]:
+        """All systems in the order of the table's rows, each loaded when it is asked for."""
+        if "chance" in self.baselines:
+            yield ChanceSystem()
+        if "histogram" in self.baselines:
+            yield ColorHistogramSystem(**self.options)
+        if "untrained" in self.baselines:
+            yield self._untrained()
+        for name, source in self.backbones.items():
+            yield load_backbone(source, **{**self.options, "name": name})
+        yield self.model()
+        for name, source in {**self.compared, **self.seeds}.items():
+            yield self._load(name, source)
+
+    def _load(self, name: str, source: str) -> ModelSystem:
+        model, processor = load_embedder(source)
+        scorer = None
+        if self.rescore:
+            own = {key: self.options[key] for key in ("batch_size", "accelerator") if key in self.options}
+            scorer = load_matching_scorer(source, model, processor, **own)
+        return ModelSystem(model, processor, matching_scorer=scorer, **{**self.options, "name": name})
+
+    def _untrained(self) -> ModelSystem:
+        config = MMETConfig.from_pretrained(self.source)
+        processor = MMETProcessor.from_pretrained(self.source)
+        fresh = untrained_model(MMETForReID, config, seed=self.seed)
+        return ModelSystem(fresh, processor, **{**self.options, "name": "untrained"})

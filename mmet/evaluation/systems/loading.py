@@ -1,0 +1,162 @@
+"""MMET checkpoints for the evaluation: checked before they are loaded, and never half loaded.
+
+    check_checkpoint("outputs/run")                    # milliseconds; says what is wrong before anything is computed
+    model, processor = load_embedder("outputs/run")
+    scorer = load_matching_scorer("outputs/run", model, processor, batch_size=64)
+
+transformers loads the configuration of another kind of model with a warning and fills weights that are missing with
+random ones. A figure of such a model would look like a result, so both are errors here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from configuration_mmet import MMETConfig
+from mmet.checkpoint_files import check_model
+from mmet.evaluation.systems.cross_encoder import MatchingScorer
+from modeling_mmet import MMETForPreTraining, MMETForReID
+from processing_mmet import MMETProcessor
+
+logger = logging.getLogger(__name__)
+
+NAME_SEPARATOR = "="
+
+
+def check_checkpoint(name_or_path: str) -> None:
+    """Raise `ValueError` when a folder or Hub name holds no MMET model or no processor, or damaged files.
+
+    Of weights in a folder, the headers are read.
+    """
+    try:
+        check_model(name_or_path, MMETForReID)
+        found, _ = PretrainedConfig.get_config_dict(name_or_path)
+        if found.get("model_type") != MMETConfig.model_type:
+            raise ValueError(
+                f"expected the model type {MMETConfig.model_type!r} in its config.json, received "
+                f"{found.get('model_type')!r}; other models are rows of the table by --backbones"
+            )
+        MMETProcessor.from_pretrained(name_or_path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _cannot_load(name_or_path, error) from error
+
+
+def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
+    """A model and its processor.
+
+    A checkpoint whose identity head was never saved is loaded, with a warning: its embeddings pass a random BNNeck,
+    which is near to none.
+
+    Raises:
+        ValueError: no such checkpoint, or one without some of the encoders' weights.
+    """
+    try:
+        model, loading = MMETForReID.from_pretrained(name_or_path, output_loading_info=True, use_safetensors=True)
+        processor = MMETProcessor.from_pretrained(name_or_path)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise _cannot_load(name_or_path, error) from error
+    missing = set(loading["missing_keys"])
+    head = {name for name in missing if name.startswith("identity_head.")}
+    _require_nothing(name_or_path, missing - head)
+    if head:
+        logger.warning("%s has no identity head: a fresh one is used, as before identity training", name_or_path)
+    return model, processor
+
+
+def load_matching_scorer(
+    name_or_path: str, embedder: MMETForReID, processor: MMETProcessor, **options: Any
+) -> MatchingScorer:
+    """The cross-encoder of a checkpoint. It shares the encoders of `embedder`, which are in memory once.
+
+    Args:
+        name_or_path: the checkpoint that `embedder` was loaded from.
+        embedder, processor: of `load_embedder`.
+        options: to `MatchingScorer`.
+
+    Raises:
+        ValueError: no ITM head in the checkpoint.
+    """
+    try:
+        model, loading = MMETForPreTraining.from_pretrained(
+            name_or_path, output_loading_info=True, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise _cannot_load(name_or_path, error) from error
+    if any(name.startswith("itm_head.") for name in loading["missing_keys"]):
+        raise ValueError(
+            f"{name_or_path!r} holds no ITM head, which --itm_top_k re-scores with: expected a checkpoint saved from "
+            "MMETForPreTraining, as run_pretrain.py writes it, received one of embeddings alone"
+        )
+    if not model.config.itm_weight:
+        logger.warning("%s was last trained with itm_weight 0: its ITM head may know nothing", name_or_path)
+    model.mmet = embedder.mmet
+    return MatchingScorer(model, processor, **options)
+
+
+def name_systems(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Row names for folders and Hub names: given as `name=folder`, else as few trailing parts as tell them apart.
+
+    >>> name_systems(["outputs/a/model", "outputs/b/model", "random=outputs/c"])
+    {'a/model': 'outputs/a/model', 'b/model': 'outputs/b/model', 'random': 'outputs/c'}
+
+    Args:
+        arguments: the user's.
+        taken: names that other rows have.
+
+    Raises:
+        ValueError: an empty name or folder, one that is given twice, or a name that is taken.
+    """
+    given = [_split_name(argument) for argument in arguments]
+    unnamed = [source for name, source in given if name is None]
+    parts = [Path(source).parts for source in unnamed]
+    if len(set(parts)) < len(parts):
+        twice = next(source for number, source in enumerate(unnamed) if parts.index(parts[number]) != number)
+        raise ValueError(
+            f"expected each model once, or with names of its own as name=folder, received {twice!r} twice"
+        )
+    names: dict[str, str] = {}
+    taken = set(taken)
+    for name, source in given:
+        name = name or _shortest_name(Path(source).parts, parts, taken)
+        if name in taken:
+            raise ValueError(
+                f"the row name {name!r} is taken; give {source!r} another as other_name{NAME_SEPARATOR}{source}"
+            )
+        taken.add(name)
+        names[name] = source
+    return names
+
+
+def _split_name(argument: str) -> tuple[str | None, str]:
+    name, separator, source = argument.partition(NAME_SEPARATOR)
+    if not separator:
+        name, source = "", argument
+    if not source.strip() or (separator and not name.strip()):
+        raise ValueError(f"expected a folder, a Hub name, or name=folder, received {argument!r}")
+    return name.strip() or None, source.strip()
+
+
+def _shortest_name(own: tuple[str, ...], all_parts: Sequence[tuple[str, ...]], taken: set[str]) -> str:
+    for length in range(1, len(own)):
+        name = "/".join(own[-length:])
+        if name not in taken and sum(parts[-length:] == own[-length:] for parts in all_parts) == 1:
+            return name
+    return "/".join(own)
+
+
+def _require_nothing(name_or_path: str, missing: set[str]) -> None:
+    if missing:
+        examples = ", ".join(sorted(missing)[:3])
+        raise ValueError(
+            f"cannot evaluate {name_or_path!r}: {len(missing)} of its weights are missing and would be random "
+            f"({examples}{', …' if len(missing) > 3 else ''})"
+        )
+
+
+def _cannot_load(name_or_path: str, error: Exception) -> ValueError:
+    return ValueError(f"cannot load a model and its processor from {name_or_path!r}: {error}")

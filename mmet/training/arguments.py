@@ -1,0 +1,496 @@
+"""The arguments of pretraining: dataclasses that a YAML recipe fills and the command line overrides.
+
+A recipe is a flat YAML mapping of the fields below and of transformers' `TrainingArguments`; anything on the command
+line wins:
+
+    accelerate launch run_pretrain.py recipes/demo.yaml --image_masking random --max_steps 100
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import parse_flag_from_env
+from huggingface_hub.errors import StrictDataclassError
+from transformers import TrainingArguments
+
+from configuration_mmet import MMETConfig
+from mmet.argument_parser import ArgumentParser
+from mmet.distributed import wait_for_processes
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, suggestion
+from mmet.recipe_files import read_mapping_file
+from mmet.training.loss_schedule import LossSchedule
+from mmet.training.sampling import MAX_BATCH_SIZE, check_mix
+from mmet.training.training_options import OPTION_RANGES, check_prepared_options, refuse_options_without_effect
+from modeling_mmet import LOSS_NAMES
+
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+
+TRAINING_STREAMS = ("paired_data", "image_data", "text_data")
+"""The fields that name training data by its use; `data` stands for all of them."""
+
+MIN_TEXT_LENGTH = 3
+"""Tokens of the shortest caption that can teach anything: [CLS], a word, [SEP]."""
+
+MAX_SHARPNESS = 20
+"""A patch half on the person then weighs a millionth of one that is all on it."""
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, and from where."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Checkpoint to continue from (folder or Hub name). None starts from scratch."}
+    )
+    model_config: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of MMETConfig, nested, as a mapping (YAML or JSON), merged over the recipe's. Beside "
+            "--model_name_or_path: those that leave the encoders' sizes as they are, such as triplet_margin."
+        },
+    )
+    tokenizer_name: str | None = field(
+        default=None,
+        metadata={"help": "BERT tokenizer (folder or Hub name). None trains a WordPiece vocabulary on the captions."},
+    )
+    vocab_size: int = field(
+        default=2000,
+        metadata={"help": "Size of a vocabulary trained on the captions.", "range": Range(at_least=6, at_most=10**6)},
+    )
+    codebook_images: int = field(
+        default=2048,
+        metadata={
+            "help": "Training images that a k-means image codebook is fitted on, at most.",
+            "range": Range(at_least=1),
+        },
+    )
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.model_name_or_path is None:  # else the checkpoint's configuration is changed
+            build_config(self.model_config, vocab_size=self.vocab_size, num_identities=0, loss_weights={})
+        else:
+            _check_fields(self.model_config or {})
+
+
+@dataclass
+class DataArguments:
+    """What it is trained on and how examples are masked and augmented."""
+
+    data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "name=folder of all training data: pairs, images and captions alike. On the command line it "
+            "replaces all training data of the recipe."
+        },
+    )
+    paired_data: list[str] = field(
+        default_factory=list,
+        metadata={"help": "name=folder of datasets with images, captions and person ids, where not those of data."},
+    )
+    image_data: list[str] = field(
+        default_factory=list, metadata={"help": "name=folder, used for images alone, where not those of data."}
+    )
+    text_data: list[str] = field(
+        default_factory=list, metadata={"help": "name=folder, used for captions alone, where not those of data."}
+    )
+    validation_identities: float = field(
+        default=0.1,
+        metadata={
+            "help": "Training persons of each domain that are held out of all training data for validation: a share "
+            "below 1 (rounded, at least two), or a number from 2 up. 0 holds out none.",
+            "range": Range(at_least=0),
+        },
+    )
+    validation_images_per_identity: int = field(
+        default=16,
+        metadata={"help": "Images of a validation person that are evaluated on, at most.", "range": Range(at_least=2)},
+    )
+    validation_seed: int = field(
+        default=0,
+        metadata={
+            "help": "Which persons are held out. Keep it over the stages and seeds of one experiment.",
+            "range": SEED_RANGE,
+        },
+    )
+    eval_data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "name=folder of datasets that are evaluated on during training, beside the validation split."
+        },
+    )
+    eval_split: str = field(
+        default="test",
+        metadata={
+            "help": "Split of eval_data: test (query and gallery where the dataset has them), or the validation split "
+            "that text datasets publish.",
+            "choices": ["test", "validation"],
+        },
+    )
+    select_on: str | None = field(
+        default=None,
+        metadata={
+            "help": "What chooses the checkpoint that becomes the model: validation, eval_data, or last. None: "
+            "validation where identities are trained and persons are held out, else last.",
+            "choices": ["validation", "eval_data", "last"],
+        },
+    )
+    skip_bad_images: bool = field(
+        default=False,
+        metadata={"help": "Replace pictures that cannot be decoded by others, count and list them; else stop."},
+    )
+    max_text_length: int = field(
+        default=64,
+        metadata={
+            "help": "Longest caption in tokens, [CLS] and [SEP] among them; longer ones are cut.",
+            "range": Range(at_least=MIN_TEXT_LENGTH),
+        },
+    )
+    image_masking: str = field(
+        default="pedestrian",
+        metadata={"help": "Which patches are masked.", "choices": ["pedestrian", "random", "block", "none"]},
+    )
+    mask_ratio: float = field(
+        default=0.15, metadata={"help": "Share of an image's patches that is masked.", "range": SHARE_RANGE}
+    )
+    person_segmenter: str | None = field(
+        default=None,
+        metadata={
+            "help": "module:function that finds the person in pictures without a mask, for pedestrian masking: a list "
+            "of pictures in, a mask of its picture's size or None for each out. Naming it runs its module's code."
+        },
+    )
+    mask_prior: str = field(
+        default="figure",
+        metadata={
+            "help": "Where pedestrian masking looks for the person in a picture without any mask: figure (a standing "
+            "one), masks (the mean of the training masks), or the file of a grey picture, white where persons are."
+        },
+    )
+    mask_sharpness: float = field(
+        default=3.0,
+        metadata={
+            "help": "Exponent on the share of a patch that is person, its weight in pedestrian masking: 1 draws in "
+            "proportion to it, 3 keeps to the trunk.",
+            "range": Range(above=0, at_most=MAX_SHARPNESS),
+        },
+    )
+    mlm_probability: float = field(
+        default=0.15, metadata={"help": "Share of a caption's tokens that is masked.", "range": SHARE_RANGE}
+    )
+    itm_mismatch_probability: float = field(
+        default=0.5,
+        metadata={"help": "Share of the pairs that get another person's caption for L_ITM.", "range": SHARE_RANGE},
+    )
+    caption_noise: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of tokens in identity batches that become random, against another domain's words.",
+            "range": SHARE_RANGE,
+        },
+    )
+    augmentation: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of mmet.training.augmentation.PersonAugmentation, as a mapping (YAML or JSON), merged "
+            "over the recipe's; None for its defaults."
+        },
+    )
+
+    data_places: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """Where each training stream was set, for the first lines of a run's output."""
+
+    def __post_init__(self):
+        check_fields(self)
+        self._check_masking()
+        for stream in TRAINING_STREAMS:
+            setattr(self, stream, getattr(self, stream) or list(self.data))
+        if not any(getattr(self, stream) for stream in TRAINING_STREAMS):
+            raise ValueError(
+                "no training data: give --data, or --paired_data, --image_data and --text_data, as name=folder"
+            )
+        if self.select_on == "validation" and not self.validation_identities:
+            raise ValueError("select_on=validation needs validation_identities above 0")
+        if self.select_on == "eval_data" and not self.eval_data:
+            raise ValueError("select_on=eval_data needs --eval_data name=folder")
+
+    def _check_masking(self):
+        """Raise `ValueError` for pedestrian masking's settings beside another masking."""
+        defaults = {"person_segmenter": None, "mask_prior": "figure", "mask_sharpness": 3.0}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        if given and self.image_masking != "pedestrian":
+            raise ValueError(
+                f"{', '.join(given)}: only image_masking=pedestrian asks where the person is, received "
+                f"image_masking={self.image_masking}"
+            )
+
+
+@dataclass
+class ObjectiveArguments:
+    """Which losses are trained, how much each counts, and how batches are mixed."""
+
+    batch_mix: dict[str, float] | None = field(
+        default=None,
+        metadata={
+            "range": Range(at_least=0),
+            "replaced_whole": True,
+            "help": "Proportions of batch kinds: paired (masked), identity (P x K), identity_image (P x K without "
+            "captions), image, text. None: paired alone.",
+        },
+    )
+    persons_per_batch: int = field(
+        default=16,
+        metadata={"help": "P of identity batches (paper: 16).", "range": Range(at_least=2, at_most=MAX_BATCH_SIZE)},
+    )
+    images_per_person: int = field(
+        default=4,
+        metadata={"help": "K of identity batches (paper: 4).", "range": Range(at_least=1, at_most=MAX_BATCH_SIZE)},
+    )
+    balance_domains: bool = field(
+        default=False,
+        metadata={
+            "help": "Draw equally often from each domain of a kind of batch, however many images each has; else in "
+            "proportion to their sizes."
+        },
+    )
+    mim_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_MIM; None keeps the model's.", "range": Range(at_least=0)}
+    )
+    mlm_weight: float | None = field(default=None, metadata={"help": "Weight of L_MLM.", "range": Range(at_least=0)})
+    mmm_image_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_MMM's image part.", "range": Range(at_least=0)}
+    )
+    mmm_text_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_MMM's text part.", "range": Range(at_least=0)}
+    )
+    itm_weight: float | None = field(default=None, metadata={"help": "Weight of L_ITM.", "range": Range(at_least=0)})
+    global_contrastive_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_GC.", "range": Range(at_least=0)}
+    )
+    identity_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_ID.", "range": Range(at_least=0)}
+    )
+    triplet_weight: float | None = field(
+        default=None, metadata={"help": "Weight of L_triplet.", "range": Range(at_least=0)}
+    )
+    loss_schedule: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Factors of loss weights that change, by loss (mim, identity, ...): [share of the steps, factor] "
+            "points, linear between them, such as {mim: [[0, 1], [1, 0]]}. None: weights stay as they are."
+        },
+    )
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.batch_mix is not None:
+            check_mix(self.batch_mix)
+        LossSchedule(self.schedule_points)  # raises for points that make no schedule
+
+    @property
+    def schedule_points(self) -> dict[str, Any]:
+        """The points of `loss_schedule`; none where weights stay as they are."""
+        return {name: points for name, points in (self.loss_schedule or {}).items() if points is not None}
+
+    @property
+    def mix(self) -> dict[str, float]:
+        """The kinds of batch that are trained on, with their proportions."""
+        mix = {"paired": 1.0} if self.batch_mix is None else self.batch_mix
+        return {kind: share for kind, share in mix.items() if share}
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weights that were given, by their name in `MMETConfig`."""
+        names = [f"{name}_weight" for name in LOSS_NAMES]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """transformers' `TrainingArguments` with the defaults that raw samples and homogeneous batches need."""
+
+    output_dir: str = field(default="outputs/pretrain", metadata={"help": "Where checkpoints and the model go."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "The collator reads raw samples; keep False."}
+    )
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Only whole batches; keep True for P x K."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
+    hub_strategy: str = field(
+        default="end",
+        metadata={
+            "help": "When push_to_hub pushes: end, every_save, checkpoint or all_checkpoints.",
+            "choices": ["end", "every_save", "checkpoint", "all_checkpoints"],
+        },
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=True,
+        metadata={
+            "help": "Whether several processes look for parameters that a kind of batch leaves alone; keep True "
+            "(Trainer's own choice is False with activation checkpointing) unless all batches are paired."
+        },
+    )
+    allow_changed_resume: bool = field(
+        default=False,
+        metadata={
+            "help": "Resume although recipe or data are no longer those of the checkpoint; else say what differs."
+        },
+    )
+    eval_strategy: str = field(
+        default="auto",
+        metadata={
+            "help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch.",
+            "choices": ["auto", "no", "steps", "epoch"],
+        },
+    )
+
+    def __post_init__(self):
+        check_fields(self, OPTION_RANGES)
+        refuse_options_without_effect(self)
+        if self.eval_strategy == "auto":
+            self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
+            self.eval_steps = self.eval_steps or self.save_steps
+        wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
+        try:
+            super().__post_init__()
+        except (TypeError, KeyError, AttributeError) as error:  # of mappings that it hands on
+            raise ValueError(f"an option of TrainingArguments cannot be used: {error}") from error
+        check_prepared_options(self)
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # pinned memory is for copies to an accelerator
+
+
+def parse_arguments(
+    argv: Sequence[str],
+) -> tuple[ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments]:
+    """
+    Parse `[recipe.yaml] [--field value ...]`.
+
+    Raises:
+        ValueError: for a recipe that cannot be read, and for fields or values that do not exist.
+    """
+    parser = build_parser()
+    argv = list(argv)
+    recipe: dict[str, Any] = {}
+    place = "default"
+    if argv and argv[0].endswith(RECIPE_SUFFIXES):
+        path = Path(argv.pop(0))
+        place = f"recipe {path}"
+        recipe = _read_recipe(parser, path)
+    given = parser.given(argv)
+    if "data" in given:  # a run's data is one thing: nothing of the recipe's trains along
+        recipe = {name: value for name, value in recipe.items() if name not in TRAINING_STREAMS}
+    fields = parser.merge(recipe, given)
+    try:
+        parsed: Any = tuple(
+            kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
+            for kind in parser.dataclass_types
+        )
+    except ValueError as error:
+        name = str(error).partition(":")[0].partition("[")[0].partition(".")[0]
+        raise ValueError(f"{place}: {error}" if name in recipe and name not in given else str(error)) from error
+    parsed[1].data_places = {
+        stream: "command line" if stream in given or (stream not in recipe and "data" in given) else place
+        for stream in TRAINING_STREAMS
+    }
+    return parsed
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of `run_pretrain.py`: the project's own options first, then those of transformers."""
+    return ArgumentParser(
+        [ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments],
+        prog="run_pretrain.py",
+        usage="run_pretrain.py [recipe.yaml] [--option value ...]",
+        description="Pretrain MMET. A recipe is a YAML or JSON file of these options (recipes/ has examples); the "
+        "command line overrides it. Options that are mappings take YAML or JSON.",
+    )
+
+
+def _read_recipe(parser: ArgumentParser, path: Path) -> dict[str, Any]:
+    """The converted fields of a recipe. Raises `ValueError` naming the file, and what is wrong in it."""
+    recipe = read_mapping_file(path)
+    try:
+        return parser.convert(recipe)
+    except ValueError as error:
+        raise ValueError(f"recipe {path}: {error}") from error
+
+
+def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]) -> MMETConfig:
+    """
+    An `MMETConfig` from a recipe's nested `fields` (a mapping or None), the tokenizer's vocabulary, the data's
+    identities and the loss weights.
+
+    Raises:
+        ValueError: for a field that no configuration has (transformers itself would accept it in silence).
+    """
+    fields = dict(fields or {})
+    _check_fields(fields)
+    fields["text_config"] = {**(fields.get("text_config") or {}), "vocab_size": vocab_size}
+    return _make_config({**fields, "num_identities": num_identities, **loss_weights})
+
+
+def _make_config(fields: dict[str, Any]) -> MMETConfig:
+    try:
+        return MMETConfig.from_dict(fields)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = str(error.__cause__ or error)  # the validator's own words
+        raise ValueError(f"model_config: {' '.join(reason.split())}") from error
+
+
+FIELDS_OF_A_STAGE = (
+    "identity_pooling",
+    "modality_dropout",
+    "label_smoothing",
+    "triplet_margin",
+    "triplet_normalize",
+)
+"""Fields of `MMETConfig`, beside the loss weights, that a later stage may choose anew: they fit any weights."""
+
+
+def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
+    """
+    The configuration of a checkpoint with a recipe's `fields` (a mapping or None) in place of its own.
+
+    Raises:
+        ValueError: for a field that no configuration has, or another value of one that the checkpoint decides.
+    """
+    fields = dict(fields or {})
+    _check_fields(fields)
+    chosen = {name: fields[name] for name in fields if name in FIELDS_OF_A_STAGE or name.endswith("_weight")}
+    stored = config.to_dict()
+    changed = [name for name in fields if name not in chosen and not _agrees(fields[name], stored[name])]
+    if changed:
+        raise ValueError(
+            f"model_config beside model_name_or_path: only {', '.join(FIELDS_OF_A_STAGE)} and loss weights may differ "
+            f"from the checkpoint, received another {', '.join(sorted(changed))}"
+        )
+    return _make_config({**stored, **chosen})
+
+
+def _agrees(given: Any, stored: Any) -> bool:
+    """Whether a recipe's value says nothing else than the stored one; None says nothing, a mapping what it names."""
+    if isinstance(given, dict):
+        return all(_agrees(value, (stored or {}).get(name)) for name, value in given.items())
+    if isinstance(given, (list, tuple)) and isinstance(stored, (list, tuple)):
+        return list(given) == list(stored)
+    return given is None or given == stored
+
+
+def _check_fields(fields: dict[str, Any]) -> None:
+    known = {name: {f.name for f in dataclasses.fields(config)} for name, config in MMETConfig.sub_configs.items()}
+    known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
+    for prefix, names in known.items():
+        own = fields.get(prefix) if prefix else fields
+        if own is not None and not isinstance(own, dict):
+            raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {own!r}")
+        unknown = sorted(set(own or {}) - names)
+        if unknown:
+            raise ValueError(
+                f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {unknown}"
+                f"{suggestion(unknown[0], names)}"
+            )

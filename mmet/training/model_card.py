@@ -1,0 +1,348 @@
+"""What a run leaves behind in words and figures: `training_result.json`, and a model card for people and the Hub.
+
+result = training_result(trainer, data, objectives, arguments, summaries, sets)
+write_result(result, output_dir)
+card = build_model_card(result, name="mmet-small")     # a huggingface_hub ModelCard
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from mmet.evaluation.results import installed_versions
+from mmet.training.arguments import DataArguments, ObjectiveArguments, PretrainingArguments
+from mmet.training.measures import MEASURE_NAMES
+from mmet.training.trainer import MMETTrainer
+from mmet.whole_files import read_json, write_whole
+from modeling_mmet import LOSS_NAMES, MMETForPreTraining
+
+RESULT_FILE = "training_result.json"
+"""Written last: where it is, the run is finished."""
+
+_METRIC_TITLES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
+_SELECTION = {
+    "validation": "the best mAP on persons held out of the training data chose the checkpoint, no test set did",
+    "eval_data": "the best mAP on the evaluation data below chose the checkpoint: figures on it are optimistic",
+    "last": "no checkpoint was chosen: the model is the last one",
+}
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """One training dataset: what it is, what of it was trained on, and on which terms."""
+
+    name: str
+    title: str
+    uses: tuple[str, ...]
+    images: int
+    persons: int
+    captions: int
+    held_out_persons: int
+    licence: str
+    synthetic: bool
+
+
+def training_result(
+    trainer: MMETTrainer,
+    data: DataArguments,
+    objectives: ObjectiveArguments,
+    arguments: PretrainingArguments,
+    summaries: Sequence[DataSummary],
+    sets: Mapping[str, str],
+) -> dict[str, Any]:
+    """What `training_result.json` holds, as plain values; `sets`: names and descriptions of what was evaluated."""
+    state, model = trainer.state, cast(MMETForPreTraining, trainer.accelerator.unwrap_model(trainer.model))
+    config = model.config
+    chosen = data.select_on if state.best_model_checkpoint is not None else "last"
+    step = state.best_global_step if chosen != "last" and state.best_global_step else state.global_step
+    return {
+        "checkpoint_selection": {
+            "chosen_on": chosen,
+            "explanation": _SELECTION[chosen or "last"],
+            "metric": f"eval_{arguments.metric_for_best_model}" if chosen != "last" else None,
+            "value": state.best_metric if chosen != "last" else None,
+            "step": step,
+        },
+        "evaluated_on": dict(sets),
+        "metrics": _at_step(state.log_history, step),
+        "training": {
+            "steps": state.global_step,
+            "max_steps": state.max_steps,
+            "num_train_epochs": arguments.num_train_epochs,
+            "global_batch_size": arguments.train_batch_size
+            * arguments.world_size
+            * arguments.gradient_accumulation_steps,
+            "optimizer": str(getattr(arguments.optim, "value", arguments.optim)),
+            "learning_rate": arguments.learning_rate,
+            "lr_scheduler_type": str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
+            "weight_decay": arguments.weight_decay,
+            "bf16": arguments.bf16,
+            "seed": arguments.seed,
+            "batch_mix": objectives.mix,
+            "loss_schedule": objectives.schedule_points,
+            "persons_per_batch": objectives.persons_per_batch,
+            "images_per_person": objectives.images_per_person,
+            "image_masking": data.image_masking,
+            "mask_ratio": data.mask_ratio,
+        },
+        "loss_weights": {name: getattr(config, f"{name}_weight") for name in LOSS_NAMES},
+        "last_logged": _last_logged(state.log_history),
+        "data": [asdict(summary) for summary in summaries],
+        "validation": {"identities": data.validation_identities, "seed": data.validation_seed},
+        "skipped_images": trainer.skipped.to_json(),
+        "num_parameters": model.num_parameters(),
+        "identity_head_trained": model.identity_head.is_trained,
+        "embedding_size": config.multimodal_config.hidden_size,
+        "versions": installed_versions(),
+    }
+
+
+def write_result(result: Mapping[str, Any], folder: Path) -> None:
+    """Write `training_result.json`, whole or not at all."""
+    write_whole(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """
+    The result of a finished run; None where the run has not finished.
+
+    Raises:
+        ValueError: the file is no result.
+    """
+    path = folder / RESULT_FILE
+    if not path.is_file():
+        return None
+    try:
+        result = read_json(path)
+        if not isinstance(result, dict):
+            raise ValueError(f"expected a JSON object, received {type(result).__name__}")
+    except ValueError as error:
+        raise not_a_result(path, error) from error
+    return result
+
+
+def not_a_result(path: Path, error: Exception) -> ValueError:
+    """What to say of a result file that cannot be read, because of `error`."""
+    return ValueError(
+        f"{path} is not the result of a training run ({error}); remove it, and the run goes on from its last "
+        "checkpoint"
+    )
+
+
+def build_model_card(result: Mapping[str, Any], *, name: str) -> ModelCard:
+    """The card of a trained model, from what `training_result` says."""
+    metadata = ModelCardData(
+        language="en",
+        license="other",
+        license_name="terms-of-the-training-data",
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=["mmet", "person-re-identification", "text-based-person-retrieval", "image-text-retrieval"],
+        model_name=name,
+        eval_results=_eval_results(result["metrics"]) or None,
+    )
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{_text(result, name)}")
+
+
+def _eval_results(metrics: Mapping[str, float]) -> list[EvalResult]:
+    """The metrics of each search as the Hub shows them, in percent."""
+    results = []
+    for key, value in metrics.items():
+        parts = _split_metric(key)
+        if parts is not None:
+            data, search, metric = parts
+            results.append(
+                EvalResult(
+                    task_type="image-feature-extraction",
+                    task_name=f"person retrieval, {search}",
+                    dataset_type=data,
+                    dataset_name=data.replace("_", " "),
+                    dataset_config=search,
+                    metric_type=metric,
+                    metric_name=_METRIC_TITLES[metric],
+                    metric_value=round(100 * value, 2),
+                )
+            )
+    return results
+
+
+def _split_metric(key: str) -> tuple[str, str, str] | None:
+    """`eval_validation_finegpr_text_to_image_mAP` as (data, search, metric); None for other entries."""
+    head, _, metric = key.rpartition("_")
+    for query in ("image", "text"):
+        marker = f"_{query}_to_image"
+        if metric in _METRIC_TITLES and head.endswith(marker):
+            return head.removeprefix("eval_").removesuffix(marker), f"{query} to image", metric
+    return None
+
+
+def _text(result: Mapping[str, Any], name: str) -> str:
+    synthetic = any(data["synthetic"] for data in result["data"])
+    warning = (
+        "\n**Trained on synthetic people, who do not exist: no figure here is a result on a real dataset.**\n"
+        if synthetic
+        else ""
+    )
+    return f"""# {name}
+
+An MMET model: it embeds person crops, sentences about persons, or both, into one space in which all three can be
+compared. Made for finding a person in images of cameras that the model never saw. The method is "Learning Robust
+Visual-Semantic Embedding for Generalizable Person Re-identification" (Xiang et al., 2023).
+{warning}
+## Use
+
+```python
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{name}", trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
+with torch.no_grad():
+    by_image = model(**processor(images=[Image.open("crop.jpg")], return_tensors="pt")).embeddings
+    by_text = model(**processor(text=["a woman in a red jacket"], return_tensors="pt")).embeddings
+```
+
+Embeddings of images, sentences or both have {result["embedding_size"]} numbers and unit length; compare them by inner
+product. {_identity_note(result)}`AutoModelForPreTraining` gives the model with its pretraining heads
+({result["num_parameters"] / 1e6:,.1f} million parameters); with the `mmet` package installed,
+`trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True,
+trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences) return the same embeddings.
+
+## Training data
+
+{_data_table(result["data"])}
+
+{_held_out(result)}{_skipped(result["skipped_images"])}
+
+**Licence.** The weights derive from these datasets: their terms, in the table, hold for the model as well. Many allow
+research only.
+
+## Objectives and training
+
+{_loss_table(result)}
+
+{_training_lines(result["training"])}
+
+## Metrics
+
+{_metric_table(result["metrics"])}
+
+{_selection_line(result)}
+
+## Limits
+
+- A match is a hint, never proof. Scores are similarities and no probabilities; people in similar clothes are confused.
+- Clothes and carried things decide much of it: the same person on another day may not be found.
+- The training data decides whom the model serves well; accuracy differs between groups of people, places and cameras,
+  and was not measured by group.
+- Sentences are understood as far as the captions of the training data go, in English.
+- Identify people only where law and their consent allow it.
+
+Made with {", ".join(f"{package} {version}" for package, version in result["versions"].items())}.
+"""
+
+
+def _identity_note(result: Mapping[str, Any]) -> str:
+    """What is to be known of embeddings where no identity loss was ever trained."""
+    if result["identity_head_trained"]:
+        return ""
+    return (
+        "No identity loss was trained: embeddings are the class token of masked pretraining, which was not taught to "
+        "tell persons apart. "
+    )
+
+
+def _data_table(data: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| dataset | used as | images | persons | captions | terms |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    for one in data:
+        title = f"{one['title']} (synthetic world in its layout)" if one["synthetic"] else one["title"]
+        terms = "drawn by this project" if one["synthetic"] else one["licence"]
+        counts = " | ".join(f"{one[field]:,}" for field in ("images", "persons", "captions"))
+        lines.append(f"| {title} | {', '.join(one['uses'])} | {counts} | {terms} |")
+    return "\n".join(lines)
+
+
+def _held_out(result: Mapping[str, Any]) -> str:
+    held = {one["name"]: one["held_out_persons"] for one in result["data"] if one["held_out_persons"]}
+    if not held:
+        return "No person was held out for validation."
+    shown = ", ".join(f"{count} of {name}" for name, count in held.items())
+    return f"Held out for validation and in no training batch, counted above: {shown} persons."
+
+
+def _skipped(skipped: Mapping[str, Any]) -> str:
+    if not skipped["num_images"]:
+        return ""
+    return f" {skipped['num_images']} pictures could not be read and were replaced (`skipped_images.json`)."
+
+
+def _loss_table(result: Mapping[str, Any]) -> str:
+    lines = ["| loss | weight | last logged |", "| --- | ---: | ---: |"]
+    for name, weight in result["loss_weights"].items():
+        value = result["last_logged"].get(f"{name}_loss")
+        lines.append(f"| {name} | {weight:g} | {'not trained' if value is None else f'{value:.3f}'} |")
+    others = {name: value for name, value in result["last_logged"].items() if not name.endswith("_loss")}
+    shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in others.items())
+    return "\n".join(lines) + (f"\n\nOn the training batches: {shown}." if shown else "")
+
+
+def _training_lines(training: Mapping[str, Any]) -> str:
+    mix = ", ".join(f"{kind} {share:g}" for kind, share in training["batch_mix"].items())
+    changing = ", ".join(f"{name} {_factors(points)}" for name, points in training["loss_schedule"].items())
+    schedule = f"factors of loss weights over the run: {changing}; " if changing else ""
+    return (
+        f"{training['steps']:,} steps of {training['global_batch_size']} examples; batches mixed as {mix}; {schedule}"
+        f"{training['image_masking']} masking of {training['mask_ratio']:.0%} of the patches; {training['optimizer']} "
+        f"at {training['learning_rate']:g} ({training['lr_scheduler_type']}), weight decay "
+        f"{training['weight_decay']:g}; {'bfloat16' if training['bf16'] else 'float32'}; seed {training['seed']}."
+    )
+
+
+def _factors(points: Sequence[Sequence[float]]) -> str:
+    """What a weight is multiplied with, in the order of the schedule's points."""
+    return " to ".join(f"{factor:g}" for _, factor in points)
+
+
+def _metric_table(metrics: Mapping[str, float]) -> str:
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for key, value in metrics.items():
+        parts = _split_metric(key)
+        if parts is not None:
+            rows.setdefault(parts[:2], {})[parts[2]] = value
+    if not rows:
+        return "Not evaluated during training."
+    lines = [f"| data | search | {' | '.join(_METRIC_TITLES.values())} |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for (data, search), values in rows.items():
+        cells = " | ".join(f"{100 * values[metric]:.1f}" for metric in _METRIC_TITLES)
+        lines.append(f"| {data} | {search} | {cells} |")
+    return "\n".join(lines)
+
+
+def _selection_line(result: Mapping[str, Any]) -> str:
+    selection = result["checkpoint_selection"]
+    described = "".join(f"\n- `{name}`: {text}" for name, text in result["evaluated_on"].items())
+    return f"Step {selection['step']:,}: {selection['explanation']}.{chr(10) if described else ''}{described}"
+
+
+def _at_step(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """The evaluation of a step."""
+    found: dict[str, float] = {}
+    for entry in history:
+        if entry.get("step") == step:
+            found |= {key: value for key, value in entry.items() if key.startswith("eval_") and key != "eval_runtime"}
+    return found
+
+
+def _last_logged(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The last value of each loss, accuracy and norm."""
+    found: dict[str, float] = {}
+    for entry in history:
+        found |= {name: entry[name] for name in MEASURE_NAMES if name in entry}
+    return found

@@ -1,0 +1,380 @@
+"""What a run is made of, kept in every checkpoint: a resume with another recipe or other data says what differs.
+
+    record = RunRecord.of(arguments, model.config, tokenizer, data)
+    record.save(checkpoint)
+    RunRecord.load(checkpoint).differences(record)      # ["seed: 1 → 2", "data finegpr: 8 persons → 10 persons"]
+
+All arguments count but those that cannot change the weights, so that an argument that is added later counts. Data
+count by what they hold, wherever they lie: rows by their persons, cameras, captions and names, and some of the
+pictures by their content.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.compute as pc
+
+from configuration_mmet import MMETConfig
+from mmet.whole_files import read_json, write_whole
+
+RECORD_FILE = "run_record.json"
+"""File in a checkpoint."""
+
+WITHOUT_EFFECT = (
+    "allow_changed_resume",
+    "data_places",
+    "resume_from_checkpoint",
+    "output_dir",
+    "do_train",
+    "do_eval",
+    "do_predict",
+    "disable_tqdm",
+    "report_to",
+    "run_name",
+    "project",
+    "debug",
+    "log_*",
+    "logging_*",
+    "skip_memory_metrics",
+    "include_*",
+    "prediction_loss_only",
+    "batch_eval_metrics",
+    "use_cache",
+    "per_device_eval_batch_size",
+    "*_full_eval",
+    "eval_*",
+    "save_*",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+    "dataloader_multiprocessing_context",
+    "dataloader_in_order",
+    "push_to_hub",
+    "hub_*",
+    "trackio_*",
+    "local_rank",
+    "use_cpu",
+    "tf32",
+    "accelerator_config",
+    "parallelism_config",
+    "fsdp*",
+    "deepspeed",
+    "ddp_*",
+    "activation_checkpointing*",
+    "gradient_checkpointing*",
+    "torch_compile*",
+    "torch_empty_cache_steps",
+    "use_liger_kernel",
+    "liger_kernel_config",
+    "enable_jit_checkpoint",
+    "restore_callback_states_from_checkpoint",
+    "load_best_model_at_end",
+    "greater_is_better",
+    "remove_unused_columns",
+    "label_names",
+    "length_column_name",
+)
+"""Arguments that say how and where a run computes, writes and reports, not what it computes; as shell patterns."""
+
+IN_OTHER_FORM = (
+    "data",
+    "paired_data",
+    "image_data",
+    "text_data",
+    "model_name_or_path",
+    "model_config",
+    "tokenizer_name",
+    "vocab_size",
+    "max_steps",
+    "num_train_epochs",
+)
+"""Arguments that are recorded by what they led to: data, weights, configuration, vocabulary, length."""
+
+_SAMPLED_PICTURES = 256
+_FORMAT = 1
+_CONFIG_BOOKKEEPING = (
+    "codebook_name_or_path",
+    "transformers_version",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "_name_or_path",
+    "model_type",
+)
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """
+    What a source holds.
+
+    Attributes:
+        uses: `paired`, `image` and `text`.
+        images, persons, captions: how many.
+        digests: of `persons` (person and camera of each row), `images` (their names, and the content of some) and
+            `captions`.
+    """
+
+    uses: tuple[str, ...]
+    images: int
+    persons: int
+    captions: int
+    digests: Mapping[str, str]
+
+    @classmethod
+    def of(cls, dataset: datasets.Dataset, uses: Iterable[str]) -> DataRecord:
+        """Read all rows; of the pictures, a sample that is spread over them."""
+        table = dataset.select_columns(["person_id", "camera_id", "captions", "image_path"]).with_format("arrow")[:]
+        persons = table["person_id"].to_numpy()
+        digests = {
+            "persons": _digest([persons.tobytes(), table["camera_id"].to_numpy().tobytes()]),
+            "images": _digest([*_texts(table["image_path"]), *_sampled_pictures(dataset)]),
+            "captions": _digest(_texts(table["captions"])),
+        }
+        captions = int(pc.sum(pc.list_value_length(table["captions"])).as_py() or 0)
+        return cls(tuple(uses), len(dataset), len(np.unique(persons[persons >= 0])), captions, digests)
+
+    def differences(self, now: DataRecord) -> list[str]:
+        """What another state of the source has that this one has not, in words."""
+        found = []
+        if self.uses != now.uses:
+            found.append(f"used as {' and '.join(self.uses)} → {' and '.join(now.uses)}")
+        for name in ("persons", "images", "captions"):
+            before, after = getattr(self, name), getattr(now, name)
+            if before != after:
+                found.append(f"{before:,} {name} → {after:,} {name}")
+            elif self.digests.get(name) != now.digests.get(name):
+                found.append(f"other {name} ({after:,} as before)")
+        return found
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """
+    Recipe, model and data of a run.
+
+    Attributes:
+        recipe: values that a user may change knowingly, by argument.
+        model: what the weights and the optimizer's state belong to: no checkpoint fits another.
+        length: `max_steps` and `num_train_epochs`; a run may be made longer.
+        data: by the name of the source.
+    """
+
+    recipe: Mapping[str, Any]
+    model: Mapping[str, Any]
+    length: Mapping[str, Any]
+    data: Mapping[str, DataRecord]
+
+    @classmethod
+    def of(
+        cls,
+        arguments: Sequence[Any],
+        config: MMETConfig,
+        vocabulary: Mapping[str, int],
+        data: Mapping[str, DataRecord],
+        *,
+        num_processes: int = 1,
+        start: str | None = None,
+    ) -> RunRecord:
+        """
+        Args:
+            arguments: dataclasses.
+            config: of the model.
+            vocabulary: of the tokenizer.
+            data: by the name of the source.
+            num_processes: that share a batch.
+            start: `model_name_or_path`: the checkpoint that the run starts from, None for fresh weights.
+        """
+        fields = {
+            field.name: _plain(getattr(one, field.name)) for one in arguments for field in dataclasses.fields(one)
+        }
+        recipe = {name: value for name, value in fields.items() if _has_effect(name)}
+        own = _flatten(config.to_dict())
+        choices = {name: value for name, value in own.items() if _is_choice_of_a_stage(name)}
+        recipe |= {f"model_config.{name}": value for name, value in choices.items()}
+        recipe |= {"num_processes": num_processes, "start_weights": None if start is None else digest_weights(start)}
+        words = json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode()
+        model = {f"model_config.{name}": value for name, value in own.items() if name not in choices}
+        model |= {
+            "vocabulary": f"{len(vocabulary):,} words ({_digest([words])[:8]})",
+            "optim": recipe.pop("optim", None),
+        }
+        length = {name: fields.get(name) for name in ("max_steps", "num_train_epochs")}
+        return cls(recipe, model, length, data)
+
+    def save(self, folder: Path) -> None:
+        """Write the record into a checkpoint's folder."""
+        write_whole(folder / RECORD_FILE, json.dumps({"format": _FORMAT, **asdict(self)}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> RunRecord | None:
+        """
+        The record of a checkpoint; None for a checkpoint without one, as earlier versions wrote.
+
+        Raises:
+            ValueError: the file is no record.
+        """
+        path = folder / RECORD_FILE
+        if not path.is_file():
+            return None
+        try:
+            content = read_json(path)
+            if content["format"] != _FORMAT:
+                raise ValueError(f"expected the format {_FORMAT}, received {content['format']!r}")
+            data = {
+                name: DataRecord(**{**source, "uses": tuple(source["uses"])})
+                for name, source in content["data"].items()
+            }
+            return cls(dict(content["recipe"]), dict(content["model"]), dict(content["length"]), data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
+
+    def differences(self, now: RunRecord) -> list[str]:
+        """What a run may be continued with if it is meant: recipe and data, each as `name: then → now`."""
+        return [*_changes(self.recipe, now.recipe), *self._data_differences(now)]
+
+    def obstacles(self, now: RunRecord) -> list[str]:
+        """What no checkpoint can be continued with: another model, vocabulary or optimizer."""
+        return _changes(self.model, now.model)
+
+    def _data_differences(self, now: RunRecord) -> list[str]:
+        lines = [f"data {name}: not used any more" for name in self.data if name not in now.data]
+        lines += [f"data {name}: new" for name in now.data if name not in self.data]
+        for name in self.data:
+            if name in now.data and (found := self.data[name].differences(now.data[name])):
+                lines.append(f"data {name}: {', '.join(found)}")
+        if not lines and list(self.data) != list(now.data):
+            lines.append(f"data: the order {', '.join(self.data)} → {', '.join(now.data)}")
+        return lines
+
+
+def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> list[str]:
+    """
+    Compare a run with the checkpoint that it is to continue.
+
+    Args:
+        checkpoint: its folder.
+        now: of the run.
+        allow_changes: whether changes of recipe and data are meant.
+
+    Returns:
+        What differs and was allowed, or need not be asked for (the length), in words.
+
+    Raises:
+        ValueError: something differs that was not allowed, or that no checkpoint can be continued with.
+    """
+    then = RunRecord.load(checkpoint)
+    if then is None:
+        return ["it has no record of its data and recipe, which cannot be compared therefore"]
+    if obstacles := then.obstacles(now):
+        others = then.differences(now)
+        raise ValueError(
+            f"{checkpoint} cannot be continued, its weights and optimizer belong to another model: "
+            f"{'; '.join([*obstacles, *others])} (then → now). Continue it with what it was begun with, or start a "
+            f"run of its own in another --output_dir (from these weights with --model_name_or_path {checkpoint})"
+        )
+    differences = then.differences(now)
+    if differences and not allow_changes:
+        raise ValueError(
+            f"{checkpoint} was trained otherwise: {'; '.join(differences)} (then → now). Continue it with what it was "
+            "begun with, start anew in another --output_dir, or say that the change is meant: "
+            "--allow_changed_resume true"
+        )
+    return [*differences, *_changes(then.length, now.length)]
+
+
+def digest_weights(name_or_path: str) -> str:
+    """A digest of a folder's weight files; the name of a model of the Hub as it is."""
+    files = sorted(Path(name_or_path).glob("*.safetensors"))
+    return _digest(block for path in files for block in _blocks(path)) if files else name_or_path
+
+
+def _has_effect(name: str) -> bool:
+    return not any(fnmatchcase(name, pattern) for pattern in (*WITHOUT_EFFECT, *IN_OTHER_FORM))
+
+
+def _is_choice_of_a_stage(name: str) -> bool:
+    from mmet.training.arguments import FIELDS_OF_A_STAGE
+
+    return name in FIELDS_OF_A_STAGE or (name.endswith("_weight") and "." not in name)
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Fields that both have and that differ. One that a version of this program added or dropped says nothing."""
+    return [
+        f"{name}: {_show(then[name])} → {_show(now[name])}" for name in then if name in now and then[name] != now[name]
+    ]
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name in _CONFIG_BOOKKEEPING:
+            continue
+        if isinstance(value, Mapping) and name.endswith("_config"):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = _plain(value)
+    return flat
+
+
+def _texts(column: Any) -> Iterable[bytes]:
+    """The values of an Arrow column of strings or lists, some thousands at a time."""
+    step = 16_384
+    for start in range(0, len(column), step):
+        yield json.dumps(column[start : start + step].to_pylist()).encode()
+
+
+def _sampled_pictures(dataset: datasets.Dataset) -> Iterable[bytes]:
+    if not len(dataset):
+        return
+    rows = np.unique(np.linspace(0, len(dataset) - 1, min(_SAMPLED_PICTURES, len(dataset))).astype(np.int64))
+    undecoded = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    for picture in undecoded.select(rows)[:]["image"]:
+        if picture["bytes"] is not None:
+            yield picture["bytes"]
+            continue
+        try:
+            yield Path(picture["path"]).read_bytes()
+        except OSError:  # training says so, or skips it
+            yield b"unreadable"
+
+
+def _blocks(path: Path) -> Iterable[bytes]:
+    with path.open("rb") as file:
+        yield from iter(lambda: file.read(1 << 20), b"")
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(f"{len(part)} ".encode())
+        digest.update(part)
+    return digest.hexdigest()

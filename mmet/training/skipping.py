@@ -1,0 +1,75 @@
+"""The pictures that training met and could not decode, where `skip_bad_images` lets it go on without them.
+
+The training set replaces such a picture (`mmet.training.dataset`); the trainer gathers their names here, says each
+once, and leaves `skipped_images.json` beside the model.
+
+    skipped = SkippedImages.load(output_dir)
+    skipped.add(batch["skipped_images"])
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from mmet.whole_files import read_json, write_whole
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "skipped_images.json"
+
+
+class SkippedImages:
+    """Paths of replaced pictures, each with what was wrong and how often it was met."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self.counts: dict[str, int] = {}
+        self._new: list[tuple[str, str]] = []
+
+    @classmethod
+    def load(cls, folder: Path) -> SkippedImages:
+        """What an interrupted run wrote to `folder`; empty without one. Raises `ValueError` for another file."""
+        skipped, path = cls(), folder / FILE_NAME
+        if not path.is_file():
+            return skipped
+        try:
+            for entry in read_json(path)["images"]:
+                skipped.reasons[entry["image_path"]] = str(entry["reason"])
+                skipped.counts[entry["image_path"]] = int(entry["times"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not the list of skipped pictures ({error!r}); remove it") from error
+        return skipped
+
+    def add(self, found: Iterable[tuple[str, str]]) -> None:
+        """Note `(image_path, reason)` of the pictures that a batch replaced."""
+        for path, reason in found:
+            if path not in self.reasons and (path, reason) not in self._new:
+                logger.warning("skipped %s: %s", path, reason)
+            self._new.append((path, reason))
+
+    def gather(self) -> None:
+        """Put together what all processes met since the last time; all of them call it."""
+        new = gather_object(self._new) if PartialState().num_processes > 1 else self._new
+        self._new = []
+        for path, reason in new:
+            self.reasons.setdefault(path, reason)
+            self.counts[path] = self.counts.get(path, 0) + 1
+
+    def save(self, folder: Path) -> None:
+        """Write the list, where there is one."""
+        if self.reasons:
+            write_whole(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
+
+    def to_json(self) -> dict:
+        """How many pictures were skipped, how often, and which."""
+        images = [
+            {"image_path": path, "reason": self.reasons[path], "times": self.counts[path]}
+            for path in sorted(self.reasons)
+        ]
+        return {"num_images": len(images), "num_times": sum(self.counts.values()), "images": images}

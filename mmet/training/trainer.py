@@ -1,0 +1,335 @@
+"""`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
+
+What it adds, each in one hook: the mixed-batch sampler, the named losses and accuracies, the parameters that do not
+decay, retrieval as evaluation, checkpoints that are whole or not there, and two ways to stop all processes together: a
+loss that is not finite (naming the images), and a Ctrl-C or SIGTERM (after saving).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from torch.distributed.fsdp import FSDPModule
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from mmet.stopping import RunError, StopSignal, TrainingStopped, signal_name
+from mmet.training.callbacks import EvaluateAtTheEnd, SamplerEpoch, use_readable_lines
+from mmet.training.checkpoints import (
+    UNFINISHED,
+    CheckpointError,
+    clear_unfinished,
+    last_checkpoint,
+    publish_files,
+    replace_folder,
+)
+from mmet.training.loss_schedule import LossSchedule
+from mmet.training.measures import TrainingMeasures
+from mmet.training.run_record import RunRecord
+from mmet.training.sampling import MixedBatchSampler
+from mmet.training.skipping import SkippedImages
+from mmet.training.validation import RetrievalEvaluator, embedder_of, random_state_kept
+from mmet.whole_files import whole_file
+from modeling_mmet import weighted_sum
+
+NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embedding", "logit_scale")
+"""Parameters whose name holds one of these are not pulled towards zero by weight decay."""
+
+
+class NonFiniteLossError(RunError):
+    """A loss became NaN or infinite; the message names the step, the losses and the images of the batch."""
+
+
+class MMETTrainer(Trainer):
+    """
+    Trainer of `MMETForPreTraining`.
+
+    Args:
+        train_sampler: order of the training examples.
+        loss_schedule: what the weights of losses are multiplied with as training goes on; None for weights that stay.
+        evaluator: what `evaluate` does; None where nothing is evaluated.
+        stop: tells when to save and stop; None for never.
+        skipped: keeps the list of pictures that were replaced; None for a new one.
+        record: what the run is made of, which goes into every checkpoint; None for none.
+        **kwargs: as for `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_sampler: MixedBatchSampler,
+        loss_schedule: LossSchedule | None = None,
+        evaluator: RetrievalEvaluator | None = None,
+        stop: StopSignal | None = None,
+        skipped: SkippedImages | None = None,
+        record: RunRecord | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Trainer wants to see an evaluation dataset where it is to evaluate; it only hands it on.
+        super().__init__(eval_dataset=evaluator.sets if evaluator is not None else None, **kwargs)
+        self._train_sampler = train_sampler
+        self._loss_schedule = loss_schedule or LossSchedule({})
+        self._evaluator = evaluator
+        self._stop = stop or StopSignal()
+        self._stopping = 0
+        self._writing: Path | None = None
+        self._push: str | None = None
+        self._record = record
+        self.skipped = skipped or SkippedImages()
+        self._embedder = embedder_of(self.accelerator.unwrap_model(self.model)) if evaluator is not None else None
+        self._measures = TrainingMeasures(self.args.device)
+        use_readable_lines(self)
+        self.add_callback(SamplerEpoch(train_sampler))
+        self.add_callback(EvaluateAtTheEnd())
+        self.add_callback(_SaveAndStop(self))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        return self._train_sampler
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Matrices and embeddings decay; biases, norms, class tokens, positions and the temperature do not."""
+        return [name for name, _ in model.named_parameters() if not any(part in name for part in NO_DECAY)]
+
+    # Steps
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The model's own loss, with its named parts kept for the log."""
+        image_paths = inputs.pop("image_paths", ())
+        self.skipped.add(inputs.pop("skipped_images", ()))
+        outputs = model(**inputs)
+        if outputs.loss is None:
+            raise ValueError(
+                f"a batch with {sorted(inputs)} has no loss to train: check batch_mix and the loss weights against it"
+            )
+        outputs.loss = self._scheduled_loss(outputs)
+        self._agree_to_go_on(outputs, image_paths)
+        self._measures.add(outputs, inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _scheduled_loss(self, outputs: Any) -> torch.Tensor:
+        """The loss of a batch with the weights of this step. What the model's configuration says stays as it is."""
+        factors = self.loss_factors()
+        if not factors:
+            return outputs.loss
+        losses = {name: loss * factors.get(name, 1.0) for name, loss in outputs.losses.items() if loss is not None}
+        return cast(torch.Tensor, weighted_sum(self.accelerator.unwrap_model(self.model).config, losses))
+
+    def loss_factors(self) -> dict[str, float]:
+        """What the weight of each scheduled loss is multiplied with in the current step."""
+        return self._loss_schedule.factors(self.state.global_step / max(1, self.state.max_steps))
+
+    def _agree_to_go_on(self, outputs: Any, image_paths: Iterable[str]) -> None:
+        """
+        Raise `NonFiniteLossError` on all processes where the loss of one is not finite; note on all where one is asked
+        to stop. One exchange a step serves both.
+        """
+        finite = torch.isfinite(outputs.loss).reshape(()).int()
+        asked = torch.full_like(finite, self._stop.requested)
+        agreed = self.accelerator.gather(torch.stack([finite, asked])[None]).tolist()  # one row a process
+        self._stopping = max(row[1] for row in agreed)
+        if all(row[0] for row in agreed):
+            return
+        failed = [name for name, loss in outputs.losses.items() if loss is not None and not torch.isfinite(loss)]
+        failures = gather_object([(failed, list(image_paths)) if not finite else ([], [])])
+        raise NonFiniteLossError(
+            _describe_failure(
+                self.state.global_step,
+                [name for names, _ in failures for name in names],
+                [path for _, paths in failures for path in paths],
+            )
+        )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether all processes agreed, in the latest batch, to save and stop."""
+        return self._stopping > 0
+
+    # Evaluation and log
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """
+        Retrieval metrics of the evaluator's sets under `<metric_key_prefix>_<name>` (see `RetrievalEvaluator`), logged
+        and returned. The arguments `eval_dataset` and `ignore_keys` of `transformers.Trainer` have no use here.
+        """
+        if self._evaluator is None or self._embedder is None:
+            raise ValueError("nothing to evaluate on: set validation_identities above 0 or give eval_data")
+        start = time.perf_counter()
+        self._embedder.train(self._embedder.mmet.training)  # the state that embedding returns to
+        with random_state_kept(self.args.device), _whole_parameters(self.model_wrapped):
+            found = self._evaluator(self._embedder, self.accelerator)
+        found["runtime"] = round(time.perf_counter() - start, 2)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of each loss, accuracy and norm since the last line, over all processes, to the log."""
+        if "loss" in logs:
+            logs |= self._measures.means(self.accelerator)
+            logs |= {f"{name}_factor": round(factor, 4) for name, factor in self.loss_factors().items()}
+        super().log(logs, start_time)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As in `Trainer`, but weights that are tied to others are not missing: a checkpoint holds them once."""
+        tied = getattr(self.accelerator.unwrap_model(self.model), "_tied_weights_keys", None) or {}
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
+    # Checkpoints
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where `Trainer` writes: beside the checkpoints while one is being written."""
+        return str(self._writing) if self._writing is not None else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """
+        Write a checkpoint under a temporary name, rename it when it is whole, and only then delete older ones.
+
+        Raises:
+            CheckpointError: when it cannot be written; those before it are left as they are.
+            TrainingStopped: once it is there, where Ctrl-C or SIGTERM asked for it.
+        """
+        output, name = Path(str(self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self.skipped.gather()
+        self._writing = self._begin_writing()
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = str(output / name)  # its name, not where it was written
+            if self.args.should_save:
+                self.state.save_to_json(str(self._writing / name / TRAINER_STATE_NAME))
+                if self._record is not None:
+                    self._record.save(self._writing / name)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                replace_folder(self._writing / name, output / name)
+                self.skipped.save(output)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise self._writing_failed(f"the checkpoint of step {self.state.global_step}", error) from error
+        finally:
+            self._writing = None
+        self.accelerator.wait_for_everyone()
+        if self._push is not None:
+            self._push = None
+            super()._push_from_checkpoint(str(output / name))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(output),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=False,
+            )
+        if self._stopping:
+            self.callback_handler.on_train_end(self.args, self.state, self.control)  # loggers write their last lines
+            raise TrainingStopped(
+                f"stopped by {signal_name(self._stopping)} after step {self.state.global_step}, "
+                f"saved {output / name}; --resume_from_checkpoint true continues from there",
+                self._stopping,
+            )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Not before the checkpoint has its name."""
+        self._push = checkpoint_folder
+
+    def _begin_writing(self) -> Path:
+        folder = Path(str(self.args.output_dir))
+        if self.args.should_save:
+            clear_unfinished(folder)
+        self.accelerator.wait_for_everyone()
+        return folder / UNFINISHED
+
+    def _writing_failed(self, what: str, error: Exception) -> CheckpointError:
+        output = Path(str(self.args.output_dir))
+        if self.args.should_save:
+            clear_unfinished(output)
+        return CheckpointError(
+            f"{what} could not be written to {output} ({error}); the last good one is "
+            f"{last_checkpoint(output) or 'none'}. Make room and continue with --resume_from_checkpoint true"
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Model and processor, without the pickled arguments, which nobody should have to trust."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """
+        Save model and processor into a folder; by default into the output folder, written elsewhere first and then
+        moved file by file.
+
+        Raises:
+            CheckpointError: when they cannot be written; checkpoints are left as they are.
+        """
+        if output_dir not in (None, self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+            return
+        folder = self._begin_writing() / "model"
+        try:
+            if self.is_fsdp_enabled:
+                self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+            super().save_model(str(folder), _internal_call=True)
+            if self.args.should_save:
+                publish_files(folder, Path(str(self.args.output_dir)))
+                shutil.rmtree(folder.parent, ignore_errors=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise self._writing_failed("the model", error) from error
+        self.accelerator.wait_for_everyone()  # the main process alone saves
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Trained model", revision=self.args.hub_revision)
+
+    def save_state(self) -> None:
+        """Write `trainer_state.json`, whole or not at all."""
+        if self.args.should_save:
+            with whole_file(Path(str(self.args.output_dir), TRAINER_STATE_NAME)) as draft:
+                self.state.save_to_json(str(draft))
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """`Trainer` asks for a card when it pushes; the one of the run (`README.md`) stands already."""
+        if not Path(str(self.args.output_dir), "README.md").is_file():
+            super().create_model_card(*args, **kwargs)
+
+
+@contextmanager
+def _whole_parameters(model: torch.nn.Module) -> Iterator[None]:
+    """The parameters outside the layers, which FSDP 2 spreads over the processes, are whole; layers see to theirs."""
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
+
+
+class _SaveAndStop(TrainerCallback):
+    """Has a checkpoint saved once all processes have agreed to stop; saving it then ends training."""
+
+    def __init__(self, trainer: MMETTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._trainer.stopping:
+            control.should_save = True
+
+
+def _describe_failure(step: int, losses: Iterable[str], image_paths: Iterable[str]) -> str:
+    """Which losses of step `step` are not finite, and on which images."""
+    failed = dict.fromkeys(losses)
+    shown = ", ".join(dict.fromkeys(path for path in image_paths if path)) or "a batch without images"
+    return (
+        f"the loss at step {step} is not finite ({', '.join(failed) or 'their sum'}); the batch held: {shown}. "
+        "Lower learning_rate, or look at these files."
+    )

@@ -1,0 +1,173 @@
+"""Which of transformers' `TrainingArguments` training here takes, with which values, and why not others.
+
+Every option of `TrainingArguments` works as transformers documents it, or another value than its default is refused
+with the reason: `MMETTrainer` samples, computes losses and evaluates in its own ways, and an option that these do not
+read would be accepted and do nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+import torch
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_pt_utils import AcceleratorConfig
+
+from mmet.field_checks import SEED_RANGE, Range, shown, suggestion
+from mmet.training.sampling import MAX_BATCH_SIZE
+
+_COUNT = Range(at_least=1)
+_POSITIVE = Range(above=0)
+_NOT_NEGATIVE = Range(at_least=0)
+_BETA = Range(at_least=0, below=1)
+
+OPTION_RANGES = {
+    "per_device_train_batch_size": Range(at_least=1, at_most=MAX_BATCH_SIZE),
+    "per_device_eval_batch_size": Range(at_least=1, at_most=MAX_BATCH_SIZE),
+    "num_train_epochs": Range(above=0, at_most=10**6),
+    "max_steps": Range(at_least=-1, at_most=10**9),
+    "learning_rate": Range(above=0, at_most=10**6),
+    "warmup_steps": _NOT_NEGATIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "adam_beta1": _BETA,
+    "adam_beta2": _BETA,
+    "adam_epsilon": _POSITIVE,
+    "gradient_accumulation_steps": Range(at_least=1, at_most=10**6),
+    "max_grad_norm": _NOT_NEGATIVE,
+    "neftune_noise_alpha": _NOT_NEGATIVE,
+    "torch_empty_cache_steps": _COUNT,
+    "logging_steps": _POSITIVE,
+    "eval_steps": _POSITIVE,
+    "eval_delay": _NOT_NEGATIVE,
+    "save_steps": _POSITIVE,
+    "save_total_limit": _COUNT,
+    "seed": SEED_RANGE,
+    "data_seed": SEED_RANGE,
+    "dataloader_num_workers": Range(at_least=0, at_most=1024),
+    "dataloader_prefetch_factor": _COUNT,
+    "ddp_bucket_cap_mb": _COUNT,
+    "ddp_timeout": Range(at_least=1, at_most=10**7),
+}
+"""What numbers the options of `TrainingArguments` may have."""
+
+_OWN_EVALUATION = "evaluation here searches galleries and has no batches of predictions"
+_SELECTION = "--select_on says which checkpoint becomes the model, and by what"
+_WHOLE_BATCHES = "every batch here is whole and of one kind; the sampler sees to both"
+
+OPTIONS_WITHOUT_EFFECT = {
+    "auto_find_batch_size": "batches are planned for one size before training starts",
+    "average_tokens_across_devices": "losses are means over examples, not over tokens",
+    "batch_eval_metrics": _OWN_EVALUATION,
+    "bf16_full_eval": _OWN_EVALUATION,
+    "dataloader_drop_last": _WHOLE_BATCHES,
+    "deepspeed": "models are spread by FSDP: see recipes/accelerate/gpu_8_fsdp.yaml",
+    "do_predict": "run_reid_eval.py evaluates a trained model",
+    "enable_jit_checkpoint": "SIGTERM saves a checkpoint here already",
+    "eval_accumulation_steps": _OWN_EVALUATION,
+    "eval_do_concat_batches": _OWN_EVALUATION,
+    "eval_use_gather_object": _OWN_EVALUATION,
+    "fp16_full_eval": _OWN_EVALUATION,
+    "greater_is_better": _SELECTION,
+    "include_for_metrics": _OWN_EVALUATION,
+    "include_num_input_tokens_seen": "batches of images have no tokens to count",
+    "label_names": "the collator names the labels",
+    "label_smoothing_factor": "the model computes its losses: set label_smoothing in model_config",
+    "length_column_name": _WHOLE_BATCHES,
+    "liger_kernel_config": "Liger has no kernels for this model",
+    "load_best_model_at_end": _SELECTION,
+    "logging_nan_inf_filter": "a loss that is not finite ends the run, so none is ever logged",
+    "metric_for_best_model": _SELECTION,
+    "parallelism_config": "the model is trained with DDP or FSDP alone",
+    "prediction_loss_only": _OWN_EVALUATION,
+    "remove_unused_columns": "the collator reads the samples as they are",
+    "train_sampling_strategy": "batch_mix and balance_domains say what is drawn",
+    "use_cache": "the model keeps no keys and values",
+    "use_liger_kernel": "Liger has no kernels for this model",
+}
+"""Options that `MMETTrainer` does not read, with the reason; they keep their defaults."""
+
+_ACCELERATOR_FIELDS = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler")
+
+
+def refuse_options_without_effect(arguments: TrainingArguments) -> None:
+    """Raise `ValueError` for an option that would be accepted and do nothing. Before transformers prepares them."""
+    for field in dataclasses.fields(arguments):
+        reason = OPTIONS_WITHOUT_EFFECT.get(field.name)
+        value = getattr(arguments, field.name)
+        if reason and value != default_of(field):
+            raise ValueError(f"{field.name}: {shown(value)} would have no effect: {reason}")
+    if arguments.max_steps == 0:
+        raise ValueError("max_steps: 0 would save an untrained model; give a number of steps, or -1 for epochs")
+    if arguments.do_eval and arguments.eval_strategy == "no":
+        raise ValueError("do_eval: true would have no effect: eval_strategy says when to evaluate")
+    if arguments.dataloader_persistent_workers and not arguments.dataloader_num_workers:
+        raise ValueError("dataloader_persistent_workers: there are no workers; set dataloader_num_workers")
+    _check_trackers(arguments.report_to)
+
+
+def check_prepared_options(arguments: TrainingArguments) -> None:
+    """
+    Raise `ValueError` for options that contradict each other or need what is not installed. After transformers
+    prepared them.
+    """
+    plain = AcceleratorConfig()
+    for name in _ACCELERATOR_FIELDS:
+        value = getattr(arguments.accelerator_config, name)
+        if value != getattr(plain, name):
+            raise ValueError(f"accelerator_config.{name}: {shown(value)} would have no effect: {_WHOLE_BATCHES}")
+    _check_schedule(arguments)
+    try:
+        _, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except ImportError as error:
+        raise ValueError(f"optim: {_name_of(arguments.optim)} needs what is not installed: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        if arguments.optim_target_modules is None and "optim_target_modules" in str(error):
+            raise ValueError(f"optim: {_name_of(arguments.optim)} needs optim_target_modules") from error
+        if arguments.optim_args:
+            raise ValueError(f"optim_args: {shown(arguments.optim_args)} cannot be used: {error}") from error
+    else:
+        defaults = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
+        for name, key in (("adam_beta1", "betas"), ("adam_beta2", "betas"), ("adam_epsilon", "eps")):
+            if getattr(arguments, name) != defaults[name] and key not in options:
+                raise ValueError(f"{name} would have no effect: optim {_name_of(arguments.optim)} has no {key}")
+
+
+def _check_schedule(arguments: TrainingArguments) -> None:
+    """Raise `ValueError` for options that the learning rate's schedule does not take."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=arguments.learning_rate)
+    options: dict[str, Any] = dict(cast(Any, arguments.lr_scheduler_kwargs) or {})
+    try:
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=1,
+            num_training_steps=10,
+            scheduler_specific_kwargs=options,
+        )
+    except (TypeError, ValueError) as error:
+        name = _name_of(arguments.lr_scheduler_type)
+        raise ValueError(f"lr_scheduler_kwargs: {shown(options)} do not fit the schedule {name}: {error}") from error
+
+
+def _name_of(option: Any) -> str:
+    """An option's name, as an enumeration or as text."""
+    return str(getattr(option, "value", option))
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """The default of a dataclass's field."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _check_trackers(report_to: Any) -> None:
+    """Raise `ValueError` for a tracker that transformers does not know or that is not installed."""
+    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    available = [*get_available_reporting_integrations(), "all", "none"]
+    for name in names:
+        if name not in available:
+            raise ValueError(
+                f"report_to: {shown(name)} is unknown or not installed; installed: {', '.join(available)}"
+                f"{suggestion(name, available)}"
+            )

@@ -1,0 +1,157 @@
+"""Recipes and the command line: what a user writes reaches the dataclasses, and mistakes are named."""
+
+import pytest
+
+from mmet.training.arguments import build_config, parse_arguments
+
+
+def write_recipe(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_parse_arguments__recipe_then_command_line(tmp_path):
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml",
+        "paired_data: [finegpr=/data/a]\nlearning_rate: 1.0e-3\n"
+        "batch_mix: {paired: 0.5, identity: 0.5}\nmlm_weight: 0\n",
+    )
+    model, data, objectives, training = parse_arguments(
+        [
+            recipe,
+            *["--learning_rate", "5e-4", "--image_masking", "block", "--max_steps", "7", "--output_dir"],
+            str(tmp_path),
+        ]
+    )
+    assert training.learning_rate == 5e-4
+    assert training.max_steps == 7
+    assert data.paired_data == ["finegpr=/data/a"]
+    assert data.image_masking == "block"
+    assert objectives.mix == {"paired": 0.5, "identity": 0.5}
+    assert objectives.loss_weights == {"mlm_weight": 0}
+    assert model.model_name_or_path is None
+
+
+def test_parse_arguments__nested_values_as_json(tmp_path):
+    arguments = {"text_data": "finegpr=/x", "batch_mix": '{"text": 1}', "augmentation": '{"flip_probability": 0}'}
+    command_line = [part for name, value in arguments.items() for part in (f"--{name}", value)]
+    _, data, objectives, _ = parse_arguments([*command_line, "--output_dir", str(tmp_path)])
+    assert objectives.mix == {"text": 1}
+    assert data.augmentation == {"flip_probability": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rte: 1\npaired_data: [a=b]", "learning_rte.*did you mean 'learning_rate'"),
+        ("- a\n- b", "expected a mapping"),
+        ("a: [1", "not YAML"),
+    ],
+)
+def test_parse_arguments__bad_recipe_is_named(tmp_path, text, message):
+    recipe = write_recipe(tmp_path / "bad.yaml", text)
+    with pytest.raises(ValueError, match=message) as error:
+        parse_arguments([recipe])
+    assert "bad.yaml" in str(error.value)
+
+
+def test_parse_arguments__missing_recipe(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml does not exist"):
+        parse_arguments([str(tmp_path / "nowhere.yaml")])
+
+
+def test_parse_arguments__no_data():
+    with pytest.raises(ValueError, match="no training data"):
+        parse_arguments([])
+
+
+def test_parse_arguments__a_codebook_needs_an_image():
+    with pytest.raises(ValueError, match="codebook_images: expected a whole number of at least 1, received 0"):
+        parse_arguments(["--image_data", "a=b", "--codebook_images", "0"])
+
+
+def test_parse_arguments__unknown_masking_is_refused():
+    with pytest.raises(ValueError, match=r"--image_masking.*pedestrian"):
+        parse_arguments(["--paired_data", "a=b", "--image_masking", "everything"])
+
+
+def test_build_config__fields_and_sizes():
+    config = build_config(
+        {"image_config": {"hidden_size": 96, "num_attention_heads": 3}, "codebook_size": 32},
+        vocab_size=123,
+        num_identities=9,
+        loss_weights={"itm_weight": 0.5},
+    )
+    assert config.image_config.hidden_size == 96
+    assert config.text_config.vocab_size == 123
+    assert (config.codebook_size, config.num_identities, config.itm_weight) == (32, 9, 0.5)
+
+
+@pytest.mark.parametrize("fields", [{"codebok_size": 3}, {"image_config": {"hidden": 3}}])
+def test_build_config__misspelt_fields_are_refused(fields):
+    with pytest.raises(ValueError, match=r"unknown fields: .*(codebok_size|hidden)"):
+        build_config(fields, vocab_size=10, num_identities=0, loss_weights={})
+
+
+def test_parse_arguments__mappings_merge_and_the_mix_is_replaced(tmp_path):
+    recipe = write_recipe(
+        tmp_path / "r.yaml",
+        "paired_data: [finegpr=/a]\nmodel_config: {image_config: {hidden_size: 96, num_attention_heads: 3}}\n"
+        "batch_mix: {paired: 1, identity: 1}\n",
+    )
+    changes = ["--model_config", "{image_config: {image_size: [128, 64]}}", "--batch_mix", "{identity: 1}"]
+    model, _, objectives, _ = parse_arguments([recipe, *changes])
+    assert model.model_config["image_config"] == {
+        "hidden_size": 96,
+        "num_attention_heads": 3,
+        "image_size": [128, 64],
+    }
+    assert objectives.mix == {"identity": 1}
+
+
+def test_parse_arguments__data_replaces_all_streams_and_others_their_own(tmp_path):
+    streams = "".join(f"{name}: [finegpr=/old]\n" for name in ("paired_data", "image_data", "text_data"))
+    recipe = write_recipe(tmp_path / "r.yaml", streams)
+    data = parse_arguments([recipe, "--data", "finegpr=/new", "--text_data", "finegpr=/words"])[1]
+    assert (data.paired_data, data.image_data, data.text_data) == (["finegpr=/new"],) * 2 + (["finegpr=/words"],)
+    assert set(data.data_places.values()) == {"command line"}
+    data = parse_arguments([recipe, "--paired_data", "finegpr=/new"])[1]
+    assert (data.paired_data, data.image_data) == (["finegpr=/new"], ["finegpr=/old"])
+    assert data.data_places["image_data"] == f"recipe {recipe}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "batch_mix: [paired]",
+        "batch_mix: true",
+        "loss_schedule: [mim, 0]",
+        "eval_split: validaton",
+        "select_on: vaildation",
+        "image_data: finegpr=x",
+        "seed: 1.5",
+        "learning_rate: [1, 2]",
+        "mim_weight: .nan",
+        "max_steps: 0",
+        "gradient_accumulation_steps: 0",
+        "max_text_length: 2",
+        "metric_for_best_model: loss",
+        "load_best_model_at_end: true",
+        "label_smoothing_factor: 0.1",
+        "report_to: tensorbord",
+        "lr_scheduler_kwargs: {nothing: 1}",
+        "model_config: {image_config: {num_hidden_layers: 0}}",
+        "model_config: {text_config: {hidden_act: gelo}}",
+    ],
+)
+def test_parse_arguments__what_a_recipe_may_not_say_names_the_field(tmp_path, line):
+    recipe = write_recipe(tmp_path / "r.yaml", f"paired_data: [finegpr=/a]\n{line}\n")
+    with pytest.raises(ValueError, match=line.partition(":")[0]) as error:
+        parse_arguments([recipe])
+    assert "\n" not in str(error.value)
+
+
+def test_parse_arguments__slips_get_a_suggestion():
+    for arguments, near in ((["--max_step", "3"], "--max_steps"), (["--image_masking", "pedestrain"], "pedestrian")):
+        with pytest.raises(ValueError, match=f"did you mean '{near}'"):
+            parse_arguments(["--data", "finegpr=/a", *arguments])

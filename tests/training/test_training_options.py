@@ -1,0 +1,38 @@
+"""Every option of transformers' `TrainingArguments` is known: it works here, or is refused with the reason."""
+
+import dataclasses
+
+import pytest
+from transformers import TrainingArguments
+
+from mmet.training.training_options import OPTIONS_WITHOUT_EFFECT
+
+WORKING = """
+accelerator_config activation_checkpointing activation_checkpointing_kwargs adam_beta1 adam_beta2 adam_epsilon bf16
+data_seed dataloader_in_order dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers
+dataloader_pin_memory dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb
+ddp_find_unused_parameters ddp_static_graph ddp_timeout debug disable_tqdm do_eval do_train eval_delay eval_on_start
+eval_steps eval_strategy fp16 fsdp fsdp_config full_determinism gradient_accumulation_steps gradient_checkpointing
+gradient_checkpointing_kwargs hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy hub_token
+ignore_data_skip learning_rate local_rank log_level log_level_replica log_on_each_node logging_first_step
+logging_steps logging_strategy lr_scheduler_kwargs lr_scheduler_type max_grad_norm max_steps neftune_noise_alpha
+num_train_epochs optim optim_args optim_target_modules output_dir per_device_eval_batch_size
+per_device_train_batch_size project push_to_hub report_to restore_callback_states_from_checkpoint
+resume_from_checkpoint run_name save_on_each_node save_only_model save_steps save_strategy save_total_limit seed
+skip_memory_metrics tf32 torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps
+trackio_bucket_id trackio_space_id trackio_static_space_id use_cpu warmup_steps weight_decay
+"""
+"""Options that the trainer, accelerate or the project's own code reads; one that is new is to be looked at first."""
+
+FIELDS = {field.name for field in dataclasses.fields(TrainingArguments)}
+
+
+def test_options__each_works_or_is_refused_with_a_reason():
+    working, refused = set(WORKING.split()), set(OPTIONS_WITHOUT_EFFECT)
+    assert working | refused == FIELDS
+    assert not working & refused
+
+
+@pytest.mark.parametrize("name", OPTIONS_WITHOUT_EFFECT)
+def test_options__reasons_are_sentences(name):
+    assert len(OPTIONS_WITHOUT_EFFECT[name].split()) >= 5
