@@ -1,0 +1,131 @@
+"""What turns pictures and sentences into a gallery's vectors, and how it is told apart from other models.
+
+    embedder = ModelEmbedder.load("outputs/run")
+    embedder.embed([picture], None), embedder.embed(None, ["a man in a red coat"]), embedder.embed([picture], ["…"])
+
+A gallery takes any object of the protocol `Embedder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from mmet.gallery.results import GalleryError
+
+COMPARED = ("weights", "preprocessing")
+"""Fields of an identity that decide whether two models' vectors can be compared."""
+
+
+class Embedder(Protocol):
+    """Embeds pictures, sentences, or both together, into one space."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """`model`, `revision`, `preprocessing` and `weights`: what the vectors depend on."""
+
+    def embed(
+        self, images: Sequence[PIL.Image.Image] | None, texts: Sequence[str] | None, *, flip: bool = False
+    ) -> NDArray[np.float32]:
+        """Unit vectors `(n, D)`; with `flip`, of a picture and its mirror image together."""
+
+    def unknown_words(self, text: str) -> tuple[list[str], bool]:
+        """Words that the tokenizer does not know, and whether it knows none of the others either."""
+
+    def calibration(self, query: str) -> Any | None:
+        """Match probabilities of scores between a query of a modality and pictures; None where nobody fitted one."""
+
+
+class ModelEmbedder:
+    """An MMET model and its processor."""
+
+    def __init__(self, model: Any, processor: Any, name: str, revision: str | None = None) -> None:
+        from mmet.evaluation.systems.cache import fingerprint_processor, fingerprint_weights
+
+        self.model, self.processor, self.name = model, processor, name
+        self.identity = {
+            "model": name,
+            "revision": revision,
+            "preprocessing": fingerprint_processor(processor),
+            "weights": fingerprint_weights(model),
+        }
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> ModelEmbedder:
+        """From a folder or the Hub. Raises `ValueError` where there is no whole MMET model."""
+        from mmet.evaluation.systems.loading import load_embedder
+
+        model, processor = load_embedder(str(name_or_path))
+        return cls(model.eval(), processor, str(name_or_path), getattr(model.config, "_commit_hash", None))
+
+    def embed(
+        self, images: Sequence[PIL.Image.Image] | None, texts: Sequence[str] | None, *, flip: bool = False
+    ) -> NDArray[np.float32]:
+        """See `Embedder`. Raises `GalleryError` for embeddings that are not finite."""
+        import torch
+
+        from mmet.evaluation.systems.embedding import ModelInputs, RawBatch, add_mirror_images
+
+        batch = RawBatch(None if images is None else list(images), None if texts is None else list(texts))
+        device = next(self.model.parameters()).device
+        with torch.no_grad():
+            inputs = {name: value.to(device) for name, value in ModelInputs(self.processor)(batch).items()}
+
+            def forward(values: dict[str, torch.Tensor]) -> torch.Tensor:
+                embeddings: torch.Tensor = self.model(**values).embeddings
+                return embeddings
+
+            vectors = add_mirror_images(forward, inputs) if flip else forward(inputs)
+        return unit(vectors.float().cpu().numpy())
+
+    def unknown_words(self, text: str) -> tuple[list[str], bool]:
+        """See `Embedder`."""
+        tokenizer = self.processor.tokenizer
+        words = text.split()
+        pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
+        unknown = [word for word in words if all(piece == tokenizer.unk_token_id for piece in pieces[word])]
+        return unknown, len(unknown) == len(words)
+
+    def calibration(self, query: str) -> Any | None:
+        """See `Embedder`: from `calibration.json` in the model's folder, if it was fitted for these weights."""
+        from mmet.evaluation.analyses.calibration import read_saved
+
+        if not (Path(self.name) / "calibration.json").is_file():
+            return None
+        saved = read_saved(Path(self.name))
+        if saved.weights != self.identity["weights"]:
+            return None
+        return saved.calibrations.get((query, "image"))
+
+
+def as_embedder(model: Any) -> Embedder:
+    """An embedder as it is, or that of a folder or Hub name."""
+    if isinstance(model, (str, Path)):
+        return ModelEmbedder.load(model)
+    if not (hasattr(model, "embed") and hasattr(model, "identity")):
+        raise GalleryError(f"model: expected a folder, a Hub name or an embedder, received {type(model).__name__}")
+    return model  # type: ignore[no-any-return]
+
+
+def check_same_model(expected: Mapping[str, Any], received: Mapping[str, Any], place: str) -> None:
+    """Raise `GalleryError` where a gallery was embedded by another model than the one at hand."""
+    different = [name for name in COMPARED if expected.get(name) != received.get(name)]
+    if different:
+        raise GalleryError(
+            f"{place} was embedded by {expected.get('model')!r} ({different[0]} {expected.get(different[0])}), received "
+            f"{received.get('model')!r} ({received.get(different[0])}): their vectors cannot be compared. Search with "
+            "the gallery's own model, or build the gallery again with this one"
+        )
+
+
+def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Rows `(n, D)` of length 1. Raises `GalleryError` for rows that are not finite."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise GalleryError(f"expected finite embeddings of shape (n, D), received the shape {vectors.shape} or NaN")
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), dtype=np.float32)

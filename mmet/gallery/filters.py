@@ -1,0 +1,55 @@
+"""Which rows of a gallery a search looks at.
+
+    RowFilter.of(camera_id=["gate", 3], time=(0, 60), exclude=["a.jpg"])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmet.gallery.labels import time_range, write_label, write_labels
+from mmet.gallery.results import GalleryError
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """Conditions that all have to hold; None, or no ids, for no condition.
+
+    Attributes:
+        cameras, tracks: stored labels that are allowed.
+        time: `(start, end)` in seconds, both included. Rows without time do not pass.
+        excluded: ids that are left out. Ids that are not in the gallery are no error.
+    """
+
+    cameras: frozenset[str] | None = None
+    tracks: frozenset[str] | None = None
+    time: tuple[float, float] | None = None
+    excluded: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, *, camera_id: Any = None, track_id: Any = None, time: Any = None, exclude: Any = None) -> RowFilter:
+        """The filter that a user describes; each of cameras, tracks and ids is one or several.
+
+        Raises:
+            GalleryError: values that are no such names or no range of time.
+        """
+        excluded = () if exclude is None or (not isinstance(exclude, (str, int)) and not len(exclude)) else exclude
+        return cls(
+            cameras=write_labels("camera_id", camera_id),
+            tracks=write_labels("track_id", track_id),
+            time=time_range(time),
+            excluded=write_labels("exclude", excluded or None) or frozenset(),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.excluded) or (self.cameras, self.tracks, self.time) != (None, None, None)
+
+
+def write_ids(ids: Any) -> list[str]:
+    """One id or several as text, each once, in their order. Raises `GalleryError` for what is no id."""
+    values = [ids] if isinstance(ids, (str, int)) else list(ids)
+    labels = [write_label("id", value) for value in values]
+    if None in labels:
+        raise GalleryError("id: expected whole numbers or words, received None among them")
+    return list(dict.fromkeys(label for label in labels if label is not None))

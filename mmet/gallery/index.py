@@ -1,0 +1,324 @@
+"""Approximate search for large galleries: a faiss index that is derived from the segments and never holds the truth.
+
+Below `EXACT_BELOW` rows, and for rows that an index does not cover yet, search is an exact scan. Above it an index is
+made, `ivf` unless the gallery was built with `index="hnsw"`; both hold the vectors in float16. An index lies in
+`index/` beside a record of the segments that it covers, and is made anew where it is missing, damaged or stale.
+
+- `ivf`: lists of near vectors, memory-mapped; rows are added to it without training it again.
+- `hnsw`: a graph; nothing can be removed from one, so removed rows are passed over (as they are in `ivf`).
+
+Removed rows and filters go through faiss selectors. A selector leaves a graph few ways through, and lists few rows,
+so the effort grows as fewer rows pass, and where very few do, these are compared one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmet.gallery.results import GalleryError
+from mmet.gallery.storage import INDEX, Manifest, StoredFile, read_sealed, sha256_of, write_sealed
+from mmet.whole_files import whole_file
+
+logger = logging.getLogger(__name__)
+
+IndexKind = Literal["auto", "exact", "ivf", "hnsw"]
+KINDS: tuple[IndexKind, ...] = ("auto", "exact", "ivf", "hnsw")
+
+EXACT_BELOW = 50_000
+"""Rows from which on `auto` makes an index."""
+
+GROWTH_SHARE, GROWTH_ROWS = 0.05, 20_000
+"""Rows that an index does not cover are scanned until they are more than both of these."""
+
+TARGET_RECALL = 0.98
+"""Recall@10 that the effort of a search is set to when an index is made."""
+
+_MIN_EXACT_ROWS = 2_000  # so few matching rows are always compared one by one
+_IVF_EXACT_SHARE, _HNSW_EXACT_SHARE = 0.01, 0.1
+_TRAINING_ROWS_PER_LIST, _TRAINING_ROUNDS = 40, 8
+_TRIAL_QUERIES, _TRIAL_NOISE = 200, 0.5
+_GRAPH_DEGREE, _GRAPH_BUILD_EFFORT, _GRAPH_EFFORT = 32, 80, 64
+
+Vectors = NDArray[np.float32]
+ReadSegment = Callable[[int], Vectors]
+"""The vectors `(n, D)` of a segment by its number, as they are compared."""
+
+
+@dataclass(frozen=True)
+class IndexRecord:
+    """What an index covers and how hard it searches; `trained` is the number of rows when it was trained."""
+
+    kind: str
+    file: str
+    segments: tuple[tuple[str, str], ...]
+    centre: str
+    rows: int
+    trained: int
+    effort: int
+    bytes: int = 0
+    sha256: str = ""
+
+
+class VectorIndex:
+    """An index and its record; positions count the rows of the covered segments in the record's order."""
+
+    def __init__(self, index: Any, record: IndexRecord) -> None:
+        self.index = index
+        self.record = record
+
+    def search(self, queries: Vectors, k: int, allowed: NDArray[np.bool_]) -> tuple[Vectors, NDArray[np.int64]]:
+        """Scores and positions `(Q, k)` of the nearest rows among `allowed` `(n,)`; positions are -1 where there are
+        no more."""
+        count = int(allowed.sum())
+        exact_share = _IVF_EXACT_SHARE if self.record.kind == "ivf" else _HNSW_EXACT_SHARE
+        if count <= max(_MIN_EXACT_ROWS, exact_share * len(allowed)):
+            positions = np.flatnonzero(allowed)
+            return scan(queries, self.index.reconstruct_batch(positions), k, positions)
+        return self._approximate(queries, k, allowed, count)
+
+    def _approximate(
+        self, queries: Vectors, k: int, allowed: NDArray[np.bool_], count: int
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        import faiss
+
+        bits = np.packbits(allowed, bitorder="little")
+        selector = None if count == len(allowed) else faiss.IDSelectorBitmap(bits)
+        share = count / len(allowed)
+        if self.record.kind == "ivf":
+            wider = self.record.effort * max(1.0, k / 10) * (1 if selector is None else 3 / share)
+            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=min(self.index.nlist, round(wider)))
+        else:
+            # A bounded queue fills up with rows that the selector leaves out, and the search ends before it found any.
+            effort = max(self.record.effort, 2 * k) / (1 if selector is None else share)
+            parameters = faiss.SearchParametersHNSW(
+                sel=selector, efSearch=round(effort), bounded_queue=selector is None
+            )
+        scores, positions = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
+        return scores, positions
+
+
+def scan(
+    queries: Vectors, vectors: Vectors, k: int, positions: NDArray[np.int64]
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """The exact answer: scores and positions `(Q, k)` of the nearest of `vectors` `(n, D)`, which have `positions`.
+
+    Of equal scores the smaller position comes first.
+    """
+    k = min(k, len(vectors))
+    scores = queries @ vectors.T
+    order = np.empty((len(queries), k), dtype=np.int64)
+    for row, values in enumerate(scores):
+        order[row] = best_places(values, k)
+    return np.take_along_axis(scores, order, axis=1), positions[order]
+
+
+def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Places of the `k` highest scores, best first; of equal ones the smaller place comes first."""
+    if k <= 0:
+        return np.empty(0, dtype=np.int64)
+    if k < len(scores):
+        bound = np.partition(scores, len(scores) - k)[len(scores) - k]
+        places = np.flatnonzero(scores >= bound)
+    else:
+        places = np.arange(len(scores))
+    return places[np.argsort(-scores[places], kind="stable")][:k]
+
+
+def choose_kind(kind: str, rows: int) -> str:
+    """`exact`, `ivf` or `hnsw` for a gallery of so many rows."""
+    if kind == "auto":
+        return "exact" if rows < EXACT_BELOW else "ivf"
+    return kind
+
+
+def centre_digest(manifest: Manifest) -> str:
+    """What tells the vectors of an index about one centre from those about another."""
+    return hashlib.sha256(json.dumps(manifest.centre.get("image")).encode()).hexdigest()[:16]
+
+
+def build_index(kind: str, segments: Sequence[StoredFile], centre: str, read: ReadSegment) -> VectorIndex:
+    """Train an index on some of the rows, add all of them, and set its effort by a trial."""
+    import faiss
+
+    rows = sum(segment.rows for segment in segments)
+    logger.info("making a search index (%s) over %d rows", kind, rows)
+    sample = _sample(segments, rows, read)
+    dimension = sample.shape[1]
+    half = faiss.ScalarQuantizer.QT_fp16
+    if kind == "ivf":
+        lists = _number_of_lists(rows)
+        quantizer = faiss.IndexFlatIP(dimension)
+        index = faiss.IndexIVFScalarQuantizer(
+            quantizer, dimension, lists, half, faiss.METRIC_INNER_PRODUCT, False
+        )
+        index.cp.niter, index.cp.max_points_per_centroid = _TRAINING_ROUNDS, _TRAINING_ROWS_PER_LIST
+        index.cp.min_points_per_centroid = 1
+        index.train(sample)
+    else:
+        index = faiss.IndexHNSWSQ(dimension, half, _GRAPH_DEGREE, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = _GRAPH_BUILD_EFFORT
+        index.train(sample[:1])
+    for number in range(len(segments)):
+        index.add(read(number))
+    record = IndexRecord(kind, "", _names(segments), centre, rows, rows, 1)
+    return _ready(VectorIndex(index, IndexRecord(**{**asdict(record), "effort": _trial(kind, index, sample)})))
+
+
+def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFile], read: ReadSegment) -> VectorIndex:
+    """A copy of an index with the rows of further segments. Raises `RuntimeError` where faiss cannot read it."""
+    import faiss
+
+    index = faiss.read_index(str(folder / record.file))
+    if record.kind == "ivf":
+        index.set_direct_map_type(faiss.DirectMap.NoMap)
+    for number in range(len(segments)):
+        index.add(read(number))
+    names, rows = record.segments + _names(segments), record.rows + sum(segment.rows for segment in segments)
+    return _ready(VectorIndex(index, IndexRecord(**{**asdict(record), "segments": names, "rows": rows})))
+
+
+def save_index(folder: Path, vector_index: VectorIndex) -> VectorIndex:
+    """Write an index and its record. Raises `OSError`."""
+    import faiss
+
+    record = vector_index.record
+    digest = hashlib.sha256(json.dumps([record.segments, record.centre]).encode()).hexdigest()[:16]
+    file = f"{INDEX}/{record.kind}-{digest}.faiss"
+    path = folder / file
+    path.parent.mkdir(exist_ok=True)
+    try:
+        with whole_file(path) as draft:
+            faiss.write_index(vector_index.index, str(draft))
+            checksum, size = sha256_of(draft), draft.stat().st_size
+    except RuntimeError as error:  # of faiss: a full disk, among others
+        raise OSError(f"{path} could not be written ({error})") from error
+    saved = IndexRecord(**{**asdict(record), "file": file, "sha256": checksum, "bytes": size})
+    write_sealed(path.with_suffix(".json"), asdict(saved))
+    for other in path.parent.glob("*"):
+        if other.stem != path.stem and not other.name.startswith("."):
+            other.unlink(missing_ok=True)
+    return VectorIndex(vector_index.index, saved)
+
+
+def find_record(folder: Path, manifest: Manifest, kind: str) -> IndexRecord | None:
+    """The record of the index that covers most of a gallery and nothing else; None where there is none."""
+    present = {(segment.file, segment.sha256) for segment in manifest.segments}
+    records = [record for record in _records(folder) if record.kind == kind and record.centre == centre_digest(manifest)]
+    fitting = [record for record in records if present.issuperset(record.segments)]
+    return max(fitting, key=lambda record: record.rows, default=None)
+
+
+def load_index(folder: Path, record: IndexRecord) -> VectorIndex | None:
+    """The index of a record, memory-mapped; None where it is gone or damaged."""
+    import faiss
+
+    path = folder / record.file
+    try:
+        if path.stat().st_size != record.bytes:
+            raise RuntimeError(f"expected {record.bytes:,} bytes")
+        flag = faiss.IO_FLAG_MMAP if record.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
+        return _ready(VectorIndex(faiss.read_index(str(path), flag), record))
+    except (OSError, RuntimeError) as error:
+        logger.warning("%s cannot be read (%s): it is made anew", path, error)
+        return None
+
+
+def verify_indexes(folder: Path) -> list[str]:
+    """What is wrong with the files of `index/`; each can be deleted and is then made anew."""
+    problems = []
+    for path in sorted((folder / INDEX).glob("*.json")):
+        file = f"{INDEX}/{path.name}"
+        try:
+            record = _parse_record(read_sealed(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{file}: {error}; delete {INDEX}/, which is made anew from the segments")
+            continue
+        index = folder / record.file
+        if not index.is_file() or sha256_of(index) != record.sha256:
+            problems.append(f"{record.file}: is not as it was written; delete {INDEX}/, which is made anew")
+    return problems
+
+
+def _records(folder: Path) -> list[IndexRecord]:
+    records = []
+    for path in (folder / INDEX).glob("*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            records.append(_parse_record(read_sealed(path)))
+    return records
+
+
+def _parse_record(fields: dict[str, Any]) -> IndexRecord:
+    segments = tuple((str(file), str(checksum)) for file, checksum in fields.pop("segments"))
+    return IndexRecord(**fields, segments=segments)
+
+
+def _names(segments: Sequence[StoredFile]) -> tuple[tuple[str, str], ...]:
+    return tuple((segment.file, segment.sha256) for segment in segments)
+
+
+def _ready(vector_index: VectorIndex) -> VectorIndex:
+    """Let vectors be read back by their positions."""
+    if vector_index.record.kind == "ivf":
+        vector_index.index.make_direct_map()
+    return vector_index
+
+
+def _number_of_lists(rows: int) -> int:
+    """About four times the root of the rows, a power of two: 4,096 for a million."""
+    return max(1, min(int(2 ** round(np.log2(4 * np.sqrt(rows)))), rows))
+
+
+def _sample(segments: Sequence[StoredFile], rows: int, read: ReadSegment) -> Vectors:
+    """Rows of all segments alike, as many as training looks at."""
+    share = min(1.0, (_number_of_lists(rows) * _TRAINING_ROWS_PER_LIST) / rows)
+    generator = np.random.default_rng(0)
+    parts = []
+    for number, segment in enumerate(segments):
+        picked = generator.choice(segment.rows, max(1, round(share * segment.rows)), replace=False)
+        parts.append(read(number)[np.sort(picked)])
+    return np.concatenate(parts)
+
+
+def _trial(kind: str, index: Any, sample: Vectors) -> int:
+    """The least effort, doubled step by step, that reaches the target recall for queries near to rows."""
+    import faiss
+
+    generator = np.random.default_rng(1)
+    queries = sample[generator.choice(len(sample), min(_TRIAL_QUERIES, len(sample)), replace=False)]
+    noise = generator.standard_normal(queries.shape).astype(np.float32)
+    queries = queries + _TRIAL_NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    k = min(10, index.ntotal)
+    if kind == "ivf":
+        limit, effort = index.nlist, 1
+        _, truth = index.search(queries, k, params=faiss.SearchParametersIVF(nprobe=limit))
+    else:
+        limit, effort = 4096, _GRAPH_EFFORT
+        _, truth = index.storage.search(queries, k)
+    while effort < limit:
+        parameters: Any = (
+            faiss.SearchParametersIVF(nprobe=effort)
+            if kind == "ivf"
+            else faiss.SearchParametersHNSW(efSearch=effort)
+        )
+        _, found = index.search(queries, k, params=parameters)
+        if (found[:, :, None] == truth[:, None, :]).any(axis=2).mean() >= TARGET_RECALL:
+            break
+        effort *= 2
+    return min(effort, limit)
+
+
+def check_kind(kind: str) -> None:
+    """Raise `GalleryError` for a kind of index that there is not."""
+    if kind not in KINDS:
+        raise GalleryError(f"index: expected one of {', '.join(KINDS)}, received {kind!r}")

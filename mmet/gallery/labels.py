@@ -1,0 +1,131 @@
+"""Names of persons, cameras and tracks, moments and boxes: as people write them, and as a gallery stores them.
+
+    >>> write_label("camera_id", 3), write_label("camera_id", "north gate"), read_label("3"), read_label("north gate")
+    ('3', 'north gate', 3, 'north gate')
+    >>> seconds("time", "2024-05-01T12:00:00Z"), seconds("time", 12.5)
+    (1714564800.0, 12.5)
+
+Persons, cameras and tracks are stored as text, so that numbers and words can stand in one column; what is written as a
+plain whole number is read back as one.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from mmet.field_checks import shown
+from mmet.gallery.results import GalleryError
+
+Label = int | str
+
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+
+
+def write_label(name: str, value: Any) -> str | None:
+    """A label as text; None stays None. Raises `GalleryError` for what is neither a whole number nor text."""
+    if value is None:
+        return None
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and math.isnan(value):  # how pandas says "nothing"
+        return None
+    if not isinstance(value, str) or not value:
+        raise GalleryError(f"{name}: expected a whole number or a word, received {shown(value)}")
+    if not _is_text(value):
+        raise GalleryError(f"{name}: expected text that UTF-8 can hold, received {shown(value)}")
+    return value
+
+
+def read_label(text: str | None) -> Label | None:
+    """A stored label: an `int` where the text is a plain whole number."""
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else text
+
+
+def write_labels(name: str, values: Any) -> frozenset[str] | None:
+    """One label or several, as a filter takes them; None for no filter."""
+    if values is None:
+        return None
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        values = [values]
+    labels = [write_label(name, value) for value in values]
+    if not labels or None in labels:
+        raise GalleryError(f"{name}: expected one or several names, or None for all; received {shown(values)}")
+    return frozenset(label for label in labels if label is not None)
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """
+    A moment in seconds. Numbers are seconds by the user's own clock; a `datetime` and ISO 8601 text become seconds
+    since 1970, in UTC where they name no time zone. None, NaN and NaT stay None.
+
+    Raises:
+        GalleryError: none of these.
+    """
+    if value is None:
+        return None
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").astype(datetime)
+        if value is None:
+            return None
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", value.strip()))
+        except ValueError:
+            pass
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if math.isnan(number):
+            return None
+        if math.isfinite(number):
+            return number
+    raise GalleryError(
+        f"{name}: expected seconds, a datetime, or text such as 2024-05-01T12:00:00, received {shown(value)}"
+    )
+
+
+def time_range(value: Any) -> tuple[float, float] | None:
+    """
+    The filter `(start, end)` in seconds, both ends included; None for an open end, or for no filter.
+
+    Raises:
+        GalleryError: not two moments, or an end before its start.
+    """
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or len(value) != 2:
+        raise GalleryError(f"time: expected a pair (start, end), with None for an open end, received {shown(value)}")
+    start, end = seconds("time", value[0]), seconds("time", value[1])
+    bounds = (-math.inf if start is None else start, math.inf if end is None else end)
+    if bounds[0] > bounds[1]:
+        raise GalleryError(f"time: expected a start that is not after the end, received {shown(value)}")
+    return bounds
+
+
+def write_box(value: Any) -> list[float] | None:
+    """Four finite numbers `(x, y, width, height)`. Raises `GalleryError` for anything else but None."""
+    if value is None:
+        return None
+    try:
+        box = [float(number) for number in value]
+    except (TypeError, ValueError):
+        box = []
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise GalleryError(f"box: expected four numbers x, y, width, height, received {shown(value)}")
+    return box
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,359 @@
+"""The files of a gallery: a manifest that is swapped whole, and the Parquet files that it lists.
+
+    manifest.json            generation, model, and every other file with rows, bytes and SHA-256
+    segments/*.parquet       rows: id, picture, person, camera, track, time, box, embedding, the user's columns
+    removed/*.parquet        numbers of the rows that were removed since (tombstones)
+    index/                   derived from the segments; see `mmet.gallery.index`
+
+What the manifest does not list is not part of the gallery. A change writes new files first and the manifest last, so
+that a reader, or a writer that begins after a kill, sees all of a change or nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmet.gallery.results import GalleryError
+from mmet.whole_files import read_json, read_regular_file, whole_file, write_whole
+
+MANIFEST = "manifest.json"
+SEGMENTS, REMOVED, INDEX = "segments", "removed", "index"
+FORMAT = "mmet-gallery-1"
+ROWS_PER_GROUP = 1024
+"""Rows that are read from a segment to show one of them."""
+
+_MAX_MANIFEST_BYTES = 2**28
+_NO_CHECKSUM = "0" * 64
+
+FIXED_COLUMNS = {
+    "id": pa.string(),
+    "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    "person_id": pa.string(),
+    "camera_id": pa.string(),
+    "track_id": pa.string(),
+    "time": pa.float64(),
+    "box": pa.list_(pa.float32(), 4),
+}
+"""Columns that every segment has, before `embedding`, the user's own, and `extra`."""
+
+EMBEDDING, EXTRA = "embedding", "extra"
+"""`extra` holds, as JSON, the user's values that the columns of the gallery have no place for."""
+
+RESERVED_COLUMNS = frozenset({*FIXED_COLUMNS, EMBEDDING, EXTRA})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file below the gallery's folder and what it must hold. `first` is the number of a segment's first row."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that a gallery is, at one moment.
+
+    Attributes:
+        generation: counts the changes.
+        embedding: identity of what embedded the rows; see `mmet.gallery.embedding`.
+        dimension: of the embeddings.
+        dtype: `float16` or `float32`, of the stored embeddings.
+        settings: how the gallery was built: kind of index, mirror images.
+        complete: whether the build that began the gallery came to its end.
+        next_row: number of the next row; numbers are never given twice.
+        segments: in the order of their rows.
+        removed: the tombstones; None where no row was removed.
+        replaced: files that readers of an earlier generation may still read -> when they were replaced.
+        centre: means that embeddings are compared about, by `image` and `text`; empty for none.
+    """
+
+    embedding: Mapping[str, Any]
+    dimension: int
+    dtype: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    generation: int = 0
+    complete: bool = False
+    next_row: int = 0
+    segments: tuple[StoredFile, ...] = ()
+    removed: StoredFile | None = None
+    replaced: tuple[tuple[str, float], ...] = ()
+    centre: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """The files that hold the gallery."""
+        return self.segments + ((self.removed,) if self.removed else ())
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Swap the manifest. Raises `OSError`; the gallery is then as it was."""
+    write_sealed(folder / MANIFEST, {"format": FORMAT, **asdict(manifest)})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a gallery.
+
+    Raises:
+        GalleryError: there is none, or it is damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        fields = read_sealed(path)
+        if fields.pop("format") != FORMAT:
+            raise ValueError(f"expected the format {FORMAT!r}")
+        segments = tuple(StoredFile(**entry) for entry in fields.pop("segments"))
+        removed = fields.pop("removed")
+        replaced = tuple((str(file), float(since)) for file, since in fields.pop("replaced"))
+        centre = {name: tuple(values) for name, values in fields.pop("centre").items()}
+        return Manifest(
+            **fields,
+            segments=segments,
+            removed=None if removed is None else StoredFile(**removed),
+            replaced=replaced,
+            centre=centre,
+        )
+    except FileNotFoundError as error:
+        raise GalleryError(_no_gallery(folder)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GalleryError(
+            f"{path} cannot be read as the manifest of a gallery ({error}): restore it from a copy, or build the "
+            "gallery again"
+        ) from error
+
+
+def _no_gallery(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no gallery at {folder}: build one with Gallery.build(source, {str(folder)!r}, model=…)"
+    if (folder / SEGMENTS).is_dir():
+        return f"{folder} has segments and no {MANIFEST}: it was not copied completely. Copy it again"
+    return f"{folder} is no gallery: it has no {MANIFEST}. Build one with Gallery.build(source, path, model=…)"
+
+
+def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write JSON that carries the SHA-256 of its own text, in which the checksum's place holds zeros."""
+    text = json.dumps({"sha256": _NO_CHECKSUM, **fields}, indent=1) + "\n"
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    write_whole(path, text.replace(_NO_CHECKSUM, checksum, 1))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without the checksum. Raises `ValueError` where a bit of it changed."""
+    fields = read_json(path)
+    if not isinstance(fields, dict) or not isinstance(fields.get("sha256"), str):
+        raise ValueError("the field sha256 is missing")
+    checksum = fields.pop("sha256")
+    content = read_regular_file(path, _MAX_MANIFEST_BYTES)
+    blank = content.replace(checksum.encode(), _NO_CHECKSUM.encode(), 1)
+    if hashlib.sha256(blank).hexdigest() != checksum:
+        raise ValueError("its checksum does not fit its content")
+    return fields
+
+
+def write_table(folder: Path, file: str, table: pa.Table, first: int = 0) -> StoredFile:
+    """Write a Parquet file, whole or not at all. Raises `OSError`."""
+    path = folder / file
+    path.parent.mkdir(exist_ok=True)
+    words = [name for name in ("camera_id", "track_id", "person_id") if name in table.column_names]
+    try:
+        with whole_file(path) as draft:
+            pq.write_table(
+                table, draft, row_group_size=ROWS_PER_GROUP, compression="zstd", use_dictionary=words or False
+            )
+            checksum, size = sha256_of(draft), draft.stat().st_size
+    except pa.ArrowException as error:
+        raise OSError(f"{path} could not be written ({error})") from error
+    return StoredFile(file, table.num_rows, size, checksum, first)
+
+
+def read_removed(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
+    """The ascending numbers of the rows that were removed."""
+    if manifest.removed is None:
+        return np.empty(0, dtype=np.int64)
+    return np.asarray(pq.read_table(folder / manifest.removed.file, columns=["row"])["row"].to_numpy())
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raise `GalleryError` where files are missing or cut short, as after a copy that was not finished."""
+    problems = [problem for stored in manifest.files for problem in _size_problems(folder, stored)]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise GalleryError(
+            f"{folder} is not a whole gallery: {'; '.join(problems[:3])}{more}. Copy it again, or build it again"
+        )
+
+
+def verify_files(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with the files that a manifest lists: missing, of another size, or of another content."""
+    problems = []
+    for stored in manifest.files:
+        wrong = _size_problems(folder, stored)
+        if not wrong and sha256_of(folder / stored.file) != stored.sha256:
+            wrong = [f"{stored.file}: its SHA-256 is not the one it was written with; restore it from a copy"]
+        problems += wrong
+    return problems
+
+
+def _size_problems(folder: Path, stored: StoredFile) -> list[str]:
+    try:
+        size = (folder / stored.file).stat().st_size
+    except OSError:
+        return [f"{stored.file}: is missing"]
+    return [] if size == stored.bytes else [f"{stored.file}: expected {stored.bytes:,} bytes, received {size:,}"]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+
+
+def _sha256(file: Any) -> str:
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+
+def embedding_column(vectors: NDArray[np.float32], dtype: str) -> pa.Array:
+    """Vectors `(n, D)` as a column of fixed-size lists."""
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=dtype).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
+def vectors_of(column: pa.ChunkedArray, dimension: int) -> NDArray[np.float32]:
+    """The vectors `(n, D)` of a column of fixed-size lists, in float32."""
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    flat = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+    return flat.reshape(-1, dimension).astype(np.float32, copy=False)
+
+
+def make_table(
+    columns: Mapping[str, Sequence[Any]],
+    user_rows: Sequence[Mapping[str, Any]],
+    user_schema: pa.Schema,
+    vectors: NDArray[np.float32],
+    dtype: str,
+) -> pa.Table:
+    """Rows as a segment holds them.
+
+    Args:
+        columns: the values of each of `FIXED_COLUMNS`.
+        user_rows: the user's own values of each row.
+        user_schema: the columns that they go into; what does not fit goes into `extra`.
+        vectors: `(n, D)`.
+        dtype: of the stored embeddings.
+
+    Raises:
+        GalleryError: a value that neither a column nor JSON can hold.
+    """
+    arrays = {name: pa.array(columns[name], kind) for name, kind in FIXED_COLUMNS.items()}
+    arrays[EMBEDDING] = embedding_column(vectors, dtype)
+    extra: list[dict[str, Any]] = [
+        {name: value for name, value in row.items() if name not in user_schema.names} for row in user_rows
+    ]
+    for entry in user_schema:
+        arrays[entry.name] = _user_column(entry, [row.get(entry.name) for row in user_rows], extra)
+    arrays[EXTRA] = pa.array([_to_json(values) for values in extra], pa.string())
+    return with_features(pa.table(arrays))
+
+
+def _user_column(entry: pa.Field, values: list[Any], extra: list[dict[str, Any]]) -> pa.Array:
+    """A column of the user's; values of another type go to `extra`."""
+    try:
+        return pa.array(values, entry.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        pass
+    kept: list[Any] = []
+    for place, value in enumerate(values):
+        try:
+            pa.array([value], entry.type)
+            kept.append(value)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            kept.append(None)
+            extra[place][entry.name] = value
+    return pa.array(kept, entry.type)
+
+
+def _to_json(values: Mapping[str, Any]) -> str | None:
+    if not values:
+        return None
+    try:
+        return json.dumps(values, ensure_ascii=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise GalleryError(f"the columns {', '.join(values)} cannot be stored: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"expected text, numbers, lists or mappings, received {type(value).__name__}")
+
+
+def infer_schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
+    """Columns for the user's own values: of a type of their own where all values of a name have one."""
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, []).append(value)
+    fields = []
+    for name, column in values.items():
+        try:
+            kind = pa.array(column).type
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            continue  # of several types: in `extra`
+        if not pa.types.is_null(kind):
+            fields.append(pa.field(name, kind))
+    return pa.schema(fields)
+
+
+def user_schema_of(schema: pa.Schema) -> pa.Schema:
+    """The user's own columns of a segment."""
+    return pa.schema([entry for entry in schema if entry.name not in RESERVED_COLUMNS])
+
+
+def user_rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The user's own values of every row, those in `extra` among them; values that are null are left out."""
+    names = user_schema_of(table.schema).names
+    rows = []
+    for row in table.select([*names, EXTRA]).to_pylist():
+        extra = json.loads(row.pop(EXTRA) or "{}")
+        rows.append({name: value for name, value in row.items() if value is not None} | extra)
+    return rows
+
+
+def conform(table: pa.Table, user_schema: pa.Schema, dtype: str) -> pa.Table:
+    """A segment's rows with the columns of another gallery."""
+    if user_schema_of(table.schema).equals(user_schema) and table.schema.field(EMBEDDING).type.value_type == dtype:
+        return table
+    columns = {name: table[name].to_pylist() for name in FIXED_COLUMNS}
+    dimension = table.schema.field(EMBEDDING).type.list_size
+    return make_table(columns, user_rows_of(table), user_schema, vectors_of(table[EMBEDDING], dimension), dtype)
+
+
+def with_features(table: pa.Table) -> pa.Table:
+    """The table with the types that `datasets` reads its columns as: the picture column shows pictures."""
+    import datasets
+
+    features = datasets.Features.from_arrow_schema(table.schema.remove_metadata())
+    features["image"] = datasets.Image()
+    metadata = {"info": {"features": features.to_dict()}}
+    return table.replace_schema_metadata({"huggingface": json.dumps(metadata)})
