@@ -30,7 +30,6 @@ from mmet.gallery.index import (
     GROWTH_ROWS,
     GROWTH_SHARE,
     VectorIndex,
-    best_places,
     build_index,
     centre_digest,
     choose_kind,
@@ -42,7 +41,7 @@ from mmet.gallery.index import (
     verify_indexes,
 )
 from mmet.gallery.results import GalleryError
-from mmet.gallery.snapshot import Segment, Snapshot, open_snapshot
+from mmet.gallery.snapshot import Snapshot, open_snapshot
 from mmet.gallery.storage import (
     REMOVED,
     SEGMENTS,
@@ -192,9 +191,7 @@ class DiskStore:
             wanted = min(4 * wanted, total)
         return [self._found(snapshot, *pair) for pair in zip(scores, positions, strict=True)], total
 
-    def _found(
-        self, snapshot: Snapshot, scores: NDArray[np.float32], positions: NDArray[np.int64]
-    ) -> list[Found]:
+    def _found(self, snapshot: Snapshot, scores: NDArray[np.float32], positions: NDArray[np.int64]) -> list[Found]:
         if not len(positions):
             return []
         rows = snapshot.take(positions, with_embedding=bool(snapshot.manifest.centre)).to_pylist()
@@ -241,7 +238,7 @@ class DiskStore:
             old = snapshot.find(new_ids) if new_ids else np.empty(0, dtype=np.int64)
             removed, kept = np.empty(0, dtype=np.int64), 0
             if len(old) and on_conflict == "error":
-                raise GalleryError(_conflict(self.folder, snapshot.ids_at(old)))
+                raise GalleryError(conflict_message(self.folder, snapshot.ids_at(old)))
             if len(old) and on_conflict == "keep":
                 there = pa.array(snapshot.ids_at(old), pa.string())
                 tables = [table.filter(pc.invert(pc.is_in(table["id"], there))) for table in tables]
@@ -325,7 +322,9 @@ class DiskStore:
             replace(
                 manifest,
                 segments=tuple(segments),
-                removed=self._write_removed(np.union1d(self._snapshot.removed, removed)) if len(removed) else manifest.removed,
+                removed=self._write_removed(np.union1d(self._snapshot.removed, removed))
+                if len(removed)
+                else manifest.removed,
                 next_row=next_row,
                 complete=manifest.complete if complete is None else complete,
             )
@@ -401,9 +400,7 @@ class DiskStore:
             index = extend_index(self.folder, record, segments, lambda n: vectors_at(snapshot, rest[n]))
         except RuntimeError as reason:
             logger.info("%s is made anew: %s", record.file, reason)
-            index = build_index(
-                kind, snapshot.manifest.segments, record.centre, lambda n: vectors_at(snapshot, n)
-            )
+            index = build_index(kind, snapshot.manifest.segments, record.centre, lambda n: vectors_at(snapshot, n))
         saved = save_index(self.folder, index)
         self._index = (saved.record.file, saved)
 
@@ -502,7 +499,8 @@ def _batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _conflict(folder: Path, ids: Sequence[str]) -> str:
+def conflict_message(folder: Path, ids: Sequence[str]) -> str:
+    """What to say about ids that are in the gallery already."""
     more = f" and {len(ids) - 1} more of these ids" if len(ids) > 1 else ""
     return (
         f"{folder} has a row {ids[0]!r} already{more}; nothing was added. Say on_conflict='replace' or 'keep', or give "

@@ -1,6 +1,6 @@
 """Which rows of a gallery a search looks at.
 
-    RowFilter.of(camera_id=["gate", 3], time=(0, 60), exclude=["a.jpg"])
+RowFilter.of(camera_id=["gate", 3], time=(0, 60), exclude=["a.jpg"])
 """
 
 from __future__ import annotations

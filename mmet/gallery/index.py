@@ -158,9 +158,7 @@ def build_index(kind: str, segments: Sequence[StoredFile], centre: str, read: Re
     if kind == "ivf":
         lists = _number_of_lists(rows)
         quantizer = faiss.IndexFlatIP(dimension)
-        index = faiss.IndexIVFScalarQuantizer(
-            quantizer, dimension, lists, half, faiss.METRIC_INNER_PRODUCT, False
-        )
+        index = faiss.IndexIVFScalarQuantizer(quantizer, dimension, lists, half, faiss.METRIC_INNER_PRODUCT, False)
         index.cp.niter, index.cp.max_points_per_centroid = _TRAINING_ROUNDS, _TRAINING_ROWS_PER_LIST
         index.cp.min_points_per_centroid = 1
         index.train(sample)
@@ -213,7 +211,9 @@ def save_index(folder: Path, vector_index: VectorIndex) -> VectorIndex:
 def find_record(folder: Path, manifest: Manifest, kind: str) -> IndexRecord | None:
     """The record of the index that covers most of a gallery and nothing else; None where there is none."""
     present = {(segment.file, segment.sha256) for segment in manifest.segments}
-    records = [record for record in _records(folder) if record.kind == kind and record.centre == centre_digest(manifest)]
+    records = [
+        record for record in _records(folder) if record.kind == kind and record.centre == centre_digest(manifest)
+    ]
     fitting = [record for record in records if present.issuperset(record.segments)]
     return max(fitting, key=lambda record: record.rows, default=None)
 
@@ -307,9 +307,7 @@ def _trial(kind: str, index: Any, sample: Vectors) -> int:
         _, truth = index.storage.search(queries, k)
     while effort < limit:
         parameters: Any = (
-            faiss.SearchParametersIVF(nprobe=effort)
-            if kind == "ivf"
-            else faiss.SearchParametersHNSW(efSearch=effort)
+            faiss.SearchParametersIVF(nprobe=effort) if kind == "ivf" else faiss.SearchParametersHNSW(efSearch=effort)
         )
         _, found = index.search(queries, k, params=parameters)
         if (found[:, :, None] == truth[:, None, :]).any(axis=2).mean() >= TARGET_RECALL:

@@ -1,9 +1,9 @@
 """What a search of a gallery answers with.
 
-    result = gallery.search(text="a man in a red coat", k=5)
-    for match in result.matches:
-        print(match.score, match.probability, match.camera_id, match.image_path)
-    result.in_gallery
+result = gallery.search(text="a man in a red coat", k=5)
+for match in result.matches:
+    print(match.score, match.probability, match.camera_id, match.image_path)
+result.in_gallery
 """
 
 from __future__ import annotations

@@ -1,0 +1,513 @@
+"""Search one's own people: pictures in, a folder that explains itself, ranked answers out.
+
+    gallery = Gallery.build("crops/", "my_gallery", model="outputs/run")
+    gallery = Gallery.open("my_gallery")
+    gallery.search(text="a woman in a red jacket", k=20, camera_id="gate").matches[0].image_path
+
+A gallery is one folder with one writer at a time; see `mmet.gallery.storage` for what lies in it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from mmet.field_checks import Range, check_choice, check_number
+from mmet.gallery.disk import (
+    KEEP_SECONDS,
+    ON_CONFLICT,
+    DiskStore,
+    OnConflict,
+    centred,
+    check_distinct,
+    conflict_message,
+)
+from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
+from mmet.gallery.filters import RowFilter, write_ids
+from mmet.gallery.index import IndexKind, check_kind
+from mmet.gallery.labels import Label, read_label
+from mmet.gallery.queries import EmbeddedQuery, Query, embed_query
+from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResult, Skipped
+from mmet.gallery.sources import Entry, chunks, decode, read_source
+from mmet.gallery.storage import (
+    EMBEDDING,
+    EXTRA,
+    FIXED_COLUMNS,
+    MANIFEST,
+    Manifest,
+    infer_schema,
+    make_table,
+    vectors_of,
+)
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_COMMIT = 2_048
+"""Pictures that a killed build embeds again, at most."""
+
+PRESENT_PRIOR = 0.5
+"""Probability that a person is in a gallery before anything of it was seen; see `in_gallery`."""
+
+_NAMED_SKIPS = 5
+
+
+class Gallery:
+    """People to be searched. Made by `build` and `open`.
+
+    Attributes:
+        skipped: pictures that `build` could not read.
+    """
+
+    def __init__(self, store: DiskStore, embedder: Embedder | None = None) -> None:
+        self._store = store
+        self._embedder = embedder
+        self.skipped: tuple[Skipped, ...] = ()
+
+    @classmethod
+    def build(
+        cls,
+        source: Any,
+        path: str | Path,
+        *,
+        model: Any,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        dtype: str = "float16",
+        index: IndexKind = "auto",
+        flip: bool = False,
+        centre: bool = False,
+        keep_images: bool = False,
+        rows_per_commit: int = ROWS_PER_COMMIT,
+    ) -> Gallery:
+        """
+        Embed all pictures of a source into a new gallery. A build that was killed goes on where it stopped when the
+        same call is made again.
+
+        Args:
+            source: see `mmet.gallery.sources`.
+            path: the folder to be made.
+            model: a checkpoint's folder or Hub name, or an `Embedder`.
+            batch_size: pictures that are embedded at once.
+            num_workers: threads that decode pictures.
+            dtype: of the stored embeddings, `float16` or `float32`.
+            index: `auto`, `exact`, `ivf` or `hnsw`; see `mmet.gallery.index`.
+            flip: embed each picture together with its mirror image.
+            centre: compare embeddings about their mean (see `set_centre`).
+            keep_images: copy the pictures' files into the gallery, instead of their paths.
+            rows_per_commit: pictures after which the work so far is saved.
+
+        Raises:
+            GalleryError: nothing to embed, ids that stand twice, a gallery that is complete already or was begun with
+                another model, or a folder that cannot be written.
+        """
+        check_choice("dtype", dtype, ("float16", "float32"))
+        check_kind(index)
+        for name, value in (
+            ("batch_size", batch_size),
+            ("num_workers", num_workers),
+            ("rows_per_commit", rows_per_commit),
+        ):
+            check_number(name, value, int, Range(at_least=1))
+        entries = read_source(source)
+        check_distinct([entry.id for entry in entries.entries])
+        embedder = as_embedder(model)
+        folder = Path(path)
+        settings = {"index": index, "flip": flip, "keep_images": keep_images}
+        is_new = not folder.exists()
+        gallery = cls(_begin(folder, embedder, dtype, settings), embedder)
+        pending = _without(entries.entries, gallery._store.present_ids([entry.id for entry in entries.entries]))
+        schema = infer_schema(entry.row for entry in entries.entries)
+        skipped = list(entries.skipped)
+        with tqdm(
+            total=len(entries.entries), initial=len(entries.entries) - len(pending), unit="image", disable=None
+        ) as bar:
+            for part in chunks(pending, rows_per_commit):
+                table, unreadable = gallery._embed(part, schema, batch_size, num_workers, bar)
+                skipped += unreadable
+                gallery._store.append([table] if table is not None else [])
+        if not len(gallery):
+            if is_new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise GalleryError(f"{entries.name}: no picture could be read. {_skip_words(skipped)}")
+        if len(gallery._store.manifest.segments) > 1:
+            gallery._store.compact(keep_seconds=0)
+        gallery._store.update(complete=True)
+        if centre:
+            gallery.set_centre()
+        gallery.skipped = tuple(skipped)
+        _warn(skipped)
+        return gallery
+
+    @classmethod
+    def open(cls, path: str | Path, *, model: Any = None) -> Gallery:
+        """
+        A gallery that was built.
+
+        Args:
+            path: its folder.
+            model: as for `build`; None for the one that the gallery names, which is loaded when a query needs it.
+
+        Raises:
+            GalleryError: there is no gallery, not all of one, or one by another model.
+        """
+        if str(path).startswith("milvus"):
+            raise GalleryError(f"{path}: expected a folder; galleries on Milvus are not supported by this version")
+        store = DiskStore(Path(path))
+        if not store.manifest.complete:
+            logger.warning(
+                "%s: its build has not come to its end (%d rows so far); run the same build again", path, len(store)
+            )
+        embedder = None if model is None else as_embedder(model)
+        if embedder is not None:
+            check_same_model(store.manifest.embedding, embedder.identity, str(path))
+        return cls(store, embedder)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._store.folder
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Rows, cameras, model, settings and size, for people to read."""
+        manifest = self._store.manifest
+        return {
+            "rows": len(self),
+            "complete": manifest.complete,
+            "generation": manifest.generation,
+            "segments": len(manifest.segments),
+            "bytes": sum(stored.bytes for stored in manifest.files),
+            "dimension": manifest.dimension,
+            "dtype": manifest.dtype,
+            "centred": bool(manifest.centre),
+            "cameras": self.cameras,
+            **manifest.settings,
+            **manifest.embedding,
+        }
+
+    @property
+    def cameras(self) -> list[Label]:
+        """Numbers and words of the cameras."""
+        return [label for word in self._store.cameras() if (label := read_label(word)) is not None]
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __contains__(self, row_id: object) -> bool:
+        return bool(self._store.present_ids([str(row_id)]))
+
+    def __iter__(self) -> Iterator[Row]:
+        """All rows of one generation, in the order in which they were added."""
+        for table in self._store.tables():
+            for values in _rows(table):
+                yield Row(**values)
+
+    def refresh(self) -> None:
+        """See what other processes changed since this gallery was opened."""
+        self._store.refresh()
+
+    def search(
+        self,
+        image: Any = None,
+        text: str | None = None,
+        *,
+        k: int = 10,
+        camera_id: Any = None,
+        time: Any = None,
+        track_id: Any = None,
+        by_track: bool = False,
+        exclude: Any = None,
+        embedding: Any = None,
+        blend: float | None = None,
+        flip: bool = False,
+    ) -> SearchResult:
+        """
+        The rows that are most like an image, a sentence, or both.
+
+        Args:
+            image, text, embedding, blend, flip: see `mmet.gallery.queries.Query`.
+            k: matches at most.
+            camera_id, track_id: one or several to look at; None for all.
+            time: `(start, end)`, both included, None for an open end; seconds, datetimes or ISO 8601 text.
+            by_track: answer with tracks, each by its best crop; a crop without a track stands for itself.
+            exclude: ids of rows to leave out.
+
+        Raises:
+            GalleryError: nothing to search for, an unreadable picture, a sentence without a known word, an unknown
+                camera, or another model than the gallery's.
+            ValueError: a `k` that is no whole number above 0.
+        """
+        query = Query(image, text, embedding, blend, flip)
+        return self.search_batch(
+            [query], k=k, camera_id=camera_id, time=time, track_id=track_id, by_track=by_track, exclude=exclude
+        )[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[Query],
+        *,
+        k: int = 10,
+        camera_id: Any = None,
+        time: Any = None,
+        track_id: Any = None,
+        by_track: bool = False,
+        exclude: Any = None,
+    ) -> list[SearchResult]:
+        """Several searches with the same filters; see `search`."""
+        check_number("k", k, int, Range(at_least=1))
+        row_filter = RowFilter.of(camera_id=camera_id, track_id=track_id, time=time, exclude=exclude)
+        if not queries:
+            return []
+        manifest = self._store.manifest
+        needs_model = any(query.embedding is None for query in queries)
+        embedder = self.embedder if needs_model else self._embedder
+        embedded = [embed_query(embedder, query, manifest.dimension) for query in queries]
+        vectors = np.concatenate(
+            [
+                centred(query.vector[None], manifest.centre.get("text" if query.modality == "text" else "image"))
+                for query in embedded
+            ]
+        )
+        answers, total = self._store.search(vectors, k, row_filter, by_track=by_track)
+        return [self._result(query, found, total) for query, found in zip(embedded, answers, strict=True)]
+
+    @property
+    def embedder(self) -> Embedder:
+        """The gallery's model, loaded when it is first needed. Raises `GalleryError` where it is another one now."""
+        if self._embedder is None:
+            name = self._store.manifest.embedding.get("model")
+            try:
+                embedder = as_embedder(name)
+            except (OSError, ValueError) as error:
+                raise GalleryError(
+                    f"{self.path} was embedded by {name!r}, which cannot be loaded: {error}. Say where it is now: "
+                    "Gallery.open(path, model=…)"
+                ) from error
+            check_same_model(self._store.manifest.embedding, embedder.identity, str(self.path))
+            self._embedder = embedder
+        return self._embedder
+
+    def _result(self, query: EmbeddedQuery, found: Sequence[Any], total: int) -> SearchResult:
+        calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
+        matches = []
+        for hit in found:
+            vector = hit.row.get(EMBEDDING)
+            cosine = hit.score if vector is None else float(np.dot(query.vector, np.asarray(vector, np.float32)))
+            probability = None if calibration is None else float(calibration(cosine))
+            values = _row_values(hit.row)
+            matches.append(Match(**values, score=hit.score, probability=probability))
+        probabilities = [match.probability for match in matches if match.probability is not None]
+        present = None if calibration is None else in_gallery(probabilities, calibration.prior, total)
+        return SearchResult(matches, present, query.notes)
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def add(
+        self, source: Any, *, on_conflict: OnConflict = "error", batch_size: int = 64, num_workers: int = 2
+    ) -> AddReport:
+        """
+        Add pictures in one change: all of them or, after an error or a kill, none.
+
+        Args:
+            source: as for `build`.
+            on_conflict: for ids that are there already: `error`, `replace` the row, or `keep` it.
+            batch_size, num_workers: as for `build`.
+
+        Raises:
+            GalleryError: as `build`; the gallery is then as it was.
+        """
+        check_choice("on_conflict", on_conflict, ON_CONFLICT)
+        self._store.refresh()
+        found = read_source(source, first_number=self._store.manifest.next_row)
+        entries = found.entries
+        check_distinct([entry.id for entry in entries])
+        present = self._store.present_ids([entry.id for entry in entries])
+        if present and on_conflict == "error":
+            raise GalleryError(conflict_message(self.path, sorted(present)))
+        kept = len(present) if on_conflict == "keep" else 0
+        pending = _without(entries, present) if kept else entries
+        schema = infer_schema(entry.row for entry in entries)
+        skipped, tables = list(found.skipped), []
+        with tqdm(total=len(pending), unit="image", disable=None) as bar:
+            for part in chunks(pending, ROWS_PER_COMMIT):
+                table, unreadable = self._embed(part, schema, batch_size, num_workers, bar)
+                skipped += unreadable
+                tables += [] if table is None else [table]
+        if pending and not tables:
+            raise GalleryError(f"{found.name}: no picture could be read. {_skip_words(skipped)}")
+        report = self._store.append(tables, on_conflict=on_conflict)
+        _warn(skipped)
+        return AddReport(report.added, report.replaced, kept + report.kept, tuple(skipped))
+
+    def remove(self, ids: Any) -> int:
+        """Remove rows, one id or several; how many. Raises `GalleryError`, removing nothing, for an unknown id."""
+        return self._store.remove(write_ids(ids))
+
+    def merge(self, other: Gallery | str | Path, *, on_conflict: OnConflict = "error") -> AddReport:
+        """
+        Add all rows of another gallery, without embedding anything.
+
+        Raises:
+            GalleryError: galleries of different models, or ids that are in both; nothing is then added.
+        """
+        check_choice("on_conflict", on_conflict, ON_CONFLICT)
+        source = other if isinstance(other, Gallery) else Gallery.open(other)
+        check_same_model(self._store.manifest.embedding, source._store.manifest.embedding, str(self.path))
+        report = self._store.append(list(source._store.tables()), on_conflict=on_conflict)
+        return AddReport(report.added, report.replaced, report.kept)
+
+    def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
+        """Free the space of removed rows and join small segments; readers at work have `keep_seconds` to finish."""
+        self._store.compact(keep_seconds=keep_seconds)
+
+    def set_centre(self, on: bool = True, *, text_mean: Any = None) -> None:
+        """
+        Compare embeddings about the mean of the rows as they are now, which is kept in the manifest.
+
+        Args:
+            on: False to compare them as they are again.
+            text_mean: `(D,)` mean embedding of sentences, such as the captions of training, about which sentences are
+                compared; None for the rows' mean.
+        """
+        if not on or not len(self):
+            self._store.update(centre={})
+            return
+        dimension = self._store.manifest.dimension
+        total = sum(vectors_of(t[EMBEDDING], dimension).sum(axis=0, dtype=np.float64) for t in self._store.tables())
+        mean = np.asarray(total, dtype=np.float64) / len(self)
+        text = mean if text_mean is None else np.asarray(text_mean, dtype=np.float64)
+        if text.shape != (dimension,) or not np.isfinite(text).all():
+            raise GalleryError(f"text_mean: expected {dimension} finite numbers, received the shape {text.shape}")
+        self._store.update(centre={"image": tuple(mean.tolist()), "text": tuple(text.tolist())})
+
+    def verify(self) -> list[str]:
+        """Compare all files with their checksums: what is wrong, a sentence each; empty when all is well."""
+        return self._store.verify()
+
+    def _embed(
+        self, entries: Sequence[Entry], schema: pa.Schema, batch_size: int, num_workers: int, bar: Any
+    ) -> tuple[pa.Table | None, list[Skipped]]:
+        """Rows with their embeddings, without the pictures that cannot be read."""
+        settings = self._store.manifest.settings
+        good: list[Entry] = []
+        vectors, skipped = [], []
+        with ThreadPoolExecutor(num_workers) as pool:
+            for part in chunks(entries, batch_size):
+                pictures = list(pool.map(_try_decode, part))
+                readable = [(e, p) for e, p in zip(part, pictures, strict=True) if not isinstance(p, GalleryError)]
+                skipped += [
+                    Skipped(entry.id, str(p))
+                    for entry, p in zip(part, pictures, strict=True)
+                    if isinstance(p, GalleryError)
+                ]
+                if readable:
+                    vectors.append(
+                        self.embedder.embed([p for _, p in readable], None, flip=bool(settings.get("flip")))
+                    )
+                    good += [entry for entry, _ in readable]
+                bar.update(len(part))
+        if not good:
+            return None, skipped
+        columns = {name: [getattr(entry, name) for entry in good] for name in FIXED_COLUMNS}
+        if settings.get("keep_images"):
+            columns["image"] = [_with_bytes(image) for image in columns["image"]]
+        dtype = self._store.manifest.dtype
+        return make_table(columns, [entry.row for entry in good], schema, np.concatenate(vectors), dtype), skipped
+
+
+def in_gallery(probabilities: Sequence[float], prior: float, total: int) -> float:
+    """
+    The probability that a person is among the rows that were searched, from the match probabilities of the best.
+
+    A calibration gives each row's likelihood ratio, L = odds(p) / odds(prior). With the person there as often as not
+    beforehand, and each of the `total` rows as likely to be the one, the odds are the mean of L over the rows; rows
+    beyond the best count nothing. Never less than the best match's own probability.
+    """
+    if not probabilities or not total:
+        return 0.0
+    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    ratios = clipped / (1 - clipped) * (1 - prior) / prior
+    odds = PRESENT_PRIOR / (1 - PRESENT_PRIOR) * float(ratios.sum()) / total
+    return max(odds / (1 + odds) if math.isfinite(odds) else 1.0, max(probabilities))
+
+
+def _begin(folder: Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> DiskStore:
+    """A new store, or that of a build that was killed."""
+    if not (folder / MANIFEST).exists():
+        dimension = embedder.embed([PIL.Image.new("RGB", (64, 128))], None).shape[1]
+        return DiskStore.create(folder, Manifest(dict(embedder.identity), dimension, dtype, dict(settings)))
+    store = DiskStore(folder)
+    if store.manifest.complete:
+        raise GalleryError(
+            f"{folder} is a gallery already: add to it with Gallery.open(…).add(…), or name another folder"
+        )
+    check_same_model(store.manifest.embedding, embedder.identity, str(folder))
+    if dict(store.manifest.settings) != dict(settings) or store.manifest.dtype != dtype:
+        raise GalleryError(
+            f"{folder} was begun with {dict(store.manifest.settings)} and {store.manifest.dtype}: go on with the same "
+            "options, or remove it"
+        )
+    logger.info("%s: %d rows are there already", folder, len(store))
+    return store
+
+
+def _without(entries: Sequence[Entry], ids: set[str]) -> list[Entry]:
+    return [entry for entry in entries if entry.id not in ids]
+
+
+def _try_decode(entry: Entry) -> Any:
+    try:
+        return decode(entry.image, entry.image.get("path") or entry.id)
+    except GalleryError as error:
+        return error
+
+
+def _with_bytes(image: Mapping[str, Any]) -> dict[str, Any]:
+    content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+    return {"bytes": content, "path": image["path"]}
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The fields of `Row` of every row of a table."""
+    for row in table.drop_columns([EMBEDDING]).to_pylist():
+        yield _row_values(row)
+
+
+def _row_values(stored: Mapping[str, Any]) -> dict[str, Any]:
+    own = {
+        name: value
+        for name, value in stored.items()
+        if value is not None and name not in FIXED_COLUMNS and name not in (EMBEDDING, EXTRA)
+    }
+    return {
+        "id": stored["id"],
+        "image_path": stored["image"]["path"],
+        "image": stored["image"]["bytes"],
+        **{name: read_label(stored[name]) for name in ("person_id", "camera_id", "track_id")},
+        "time": stored["time"],
+        "box": None if stored["box"] is None else tuple(stored["box"]),
+        "row": own | json.loads(stored[EXTRA] or "{}"),
+    }
+
+
+def _skip_words(skipped: Sequence[Skipped]) -> str:
+    named = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped[:_NAMED_SKIPS])
+    return named + (f"; and {len(skipped) - _NAMED_SKIPS} more" if len(skipped) > _NAMED_SKIPS else "")
+
+
+def _warn(skipped: Sequence[Skipped]) -> None:
+    if skipped:
+        logger.warning("%d pictures were left out: %s", len(skipped), _skip_words(skipped))

@@ -1,0 +1,215 @@
+"""Where a gallery's pictures come from: one list of entries, whatever the user has.
+
+    read_source("crops/")                                # pictures in and below a folder, no labels, no table
+    read_source("market1501=/data/Market-1501")          # any layout of mmet.data
+    read_source(["a.jpg", array, pillow_image])          # files, arrays (H, W, 3) uint8, Pillow images
+    read_source([{"image": "a.jpg", "camera_id": "gate", "time": 12.5, "shirt": "red"}])
+    read_source(dataset)                                 # datasets.Dataset or DatasetDict with a column `image`
+
+The columns `id`, `person_id`, `camera_id`, `track_id`, `time` and `box` have a meaning; all others are the user's.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from mmet.field_checks import shown
+from mmet.gallery.labels import seconds, write_box, write_label
+from mmet.gallery.results import GalleryError, Skipped
+from mmet.gallery.storage import EMBEDDING, EXTRA
+
+_MEANINGFUL = ("id", "image", "person_id", "camera_id", "track_id", "time", "box")
+_NOT_KEPT = ("person_mask", "person_name", "camera_name", "image_path")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A picture, `{"bytes", "path"}` as `datasets` stores one, with what is known of it, as a gallery stores it."""
+
+    id: str
+    image: Mapping[str, Any]
+    person_id: str | None = None
+    camera_id: str | None = None
+    track_id: str | None = None
+    time: float | None = None
+    box: list[float] | None = None
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """All entries, and what was left out before any picture was read."""
+
+    name: str
+    entries: list[Entry]
+    skipped: tuple[Skipped, ...] = ()
+
+
+def read_source(source: Any, *, first_number: int = 0) -> Source:
+    """
+    The entries of a source. Pictures are not read.
+
+    Args:
+        source: see the module.
+        first_number: id of the first picture that has no name of its own; the others count on.
+
+    Raises:
+        GalleryError: no such source, no pictures, or a value that is none of its column.
+    """
+    if isinstance(source, (str, Path)):
+        found = _from_path(str(source))
+    elif hasattr(source, "cast_column"):
+        found = Source("the dataset", _from_datasets(source, first_number))
+    elif isinstance(source, Mapping) or isinstance(source, (bytes, np.ndarray)) or not isinstance(source, Sequence):
+        raise GalleryError(
+            "source: expected a folder, name=folder, a datasets.Dataset, or a list of files, arrays, Pillow images or "
+            f"mappings; received {type(source).__name__}"
+        )
+    else:
+        found = Source("the list", [_from_item(item, number + first_number) for number, item in enumerate(source)])
+    if not found.entries:
+        raise GalleryError(f"{found.name} holds no pictures: name a folder or a list with at least one")
+    return found
+
+
+def _from_path(place: str) -> Source:
+    path = Path(place)
+    if path.is_dir():
+        return _from_folder(path)
+    name, separator, _ = place.partition("=")
+    if separator and "/" not in name:
+        from mmet.data import load_sources, parse_data_argument
+
+        (splits,) = load_sources([parse_data_argument(place)])
+        return Source(place, _from_datasets(splits, 0))
+    raise GalleryError(f"source: there is no folder {place!r}; name one, or a data set as name=folder")
+
+
+def _from_folder(folder: Path) -> Source:
+    from mmet.data.files import display, is_text, list_tree
+
+    pictures, unreadable = list_tree(folder)
+    skipped = [Skipped(display(str(place)), "folder cannot be looked into") for place in unreadable]
+    entries = []
+    for path in pictures:
+        name = path.relative_to(folder).as_posix()
+        if is_text(str(path)):
+            entries.append(Entry(name, {"bytes": None, "path": os.path.abspath(path)}))  # noqa: PTH100
+        else:
+            skipped.append(Skipped(display(name), "its name is no text"))
+    return Source(str(folder), entries, tuple(skipped))
+
+
+def _from_datasets(source: Any, first_number: int) -> list[Entry]:
+    import datasets
+
+    splits = source.items() if isinstance(source, Mapping) else [(None, source)]
+    entries: list[Entry] = []
+    for split, dataset in splits:
+        if "image" not in dataset.column_names:
+            raise GalleryError(f"the dataset has no column 'image'; it has {', '.join(dataset.column_names)}")
+        pictures = [name for name, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
+        rows = dataset.remove_columns([name for name in pictures if name != "image"])
+        if "image" in pictures:
+            rows = rows.cast_column("image", datasets.Image(decode=False))
+        for row in rows:
+            values = dict(row) if split is None else {**row, "split": split}
+            entries.append(_from_row(_renamed(values), first_number + len(entries)))
+    return entries
+
+
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `mmet.data` with the words for its numbers, and a name of its own."""
+    for column, words in (("person_id", "person_name"), ("camera_id", "camera_name")):
+        if row.get(words) is not None:
+            row[column] = row[words]
+    if row.get("camera_id") == -1:
+        row["camera_id"] = None
+    if row.get("id") is None and row.get("image_path"):
+        row["id"] = "/".join(filter(None, [row.get("split"), row["image_path"]]))
+    return {name: value for name, value in row.items() if name not in _NOT_KEPT}
+
+
+def _from_item(item: Any, number: int) -> Entry:
+    return _from_row(dict(item) if isinstance(item, Mapping) and "image" in item else {"image": item}, number)
+
+
+def _from_row(row: Mapping[str, Any], number: int) -> Entry:
+    image = _stored_image(row["image"])
+    name = row.get("id")
+    if name is None:
+        name = str(row["image"]) if isinstance(row["image"], (str, Path)) else str(number)
+    taken = {EMBEDDING, EXTRA} & row.keys()
+    if taken:
+        raise GalleryError(f"the column {taken.pop()!r} is the gallery's own: give yours another name")
+    return Entry(
+        id=str(write_label("id", name)),
+        image=image,
+        person_id=write_label("person_id", row.get("person_id")),
+        camera_id=write_label("camera_id", row.get("camera_id")),
+        track_id=write_label("track_id", row.get("track_id")),
+        time=seconds("time", row.get("time")),
+        box=write_box(row.get("box")),
+        row={str(key): value for key, value in row.items() if key not in _MEANINGFUL and value is not None},
+    )
+
+
+def _stored_image(image: Any) -> dict[str, Any]:
+    if isinstance(image, (str, Path)):
+        return {"bytes": None, "path": os.path.abspath(image)}  # noqa: PTH100
+    if isinstance(image, (bytes, bytearray)):
+        return {"bytes": bytes(image), "path": None}
+    if isinstance(image, Mapping) and {"bytes", "path"} & image.keys():
+        return {"bytes": image.get("bytes"), "path": image.get("path")}
+    return {"bytes": encode_png(as_picture(image)), "path": None}
+
+
+def as_picture(image: Any) -> PIL.Image.Image:
+    """A Pillow image in RGB, from one or from an array. Raises `GalleryError` for anything else."""
+    if isinstance(image, PIL.Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3) and image.size:
+        try:
+            return PIL.Image.fromarray(image).convert("RGB")
+        except TypeError:
+            pass
+    kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else shown(image)
+    raise GalleryError(f"image: expected a file, a Pillow image or an array (H, W, 3) of uint8, received {kind}")
+
+
+def load_picture(image: Any) -> PIL.Image.Image:
+    """A query's picture in RGB, upright. Raises `GalleryError` naming a file that cannot be read."""
+    if not isinstance(image, (str, Path, bytes, bytearray, Mapping)):
+        return as_picture(image)
+    return decode(_stored_image(image), str(image) if isinstance(image, (str, Path)) else "the picture")
+
+
+def decode(image: Mapping[str, Any], name: str) -> PIL.Image.Image:
+    """A stored picture in RGB, upright. Raises `GalleryError`."""
+    from mmet.data.decoding import DECODE_ERRORS, decode_rgb
+
+    try:
+        return PIL.Image.fromarray(decode_rgb(dict(image)))
+    except DECODE_ERRORS as error:
+        raise GalleryError(f"cannot read image {name}: {error}") from error
+
+
+def encode_png(picture: PIL.Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def chunks(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
+    """Entries in runs of at most `size`."""
+    for start in range(0, len(entries), size):
+        yield entries[start : start + size]
