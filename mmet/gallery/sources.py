@@ -68,7 +68,7 @@ def read_source(source: Any, *, first_number: int = 0) -> Source:
         found = _from_path(str(source))
     elif hasattr(source, "cast_column"):
         found = Source("the dataset", _from_datasets(source, first_number))
-    elif isinstance(source, Mapping) or isinstance(source, (bytes, np.ndarray)) or not isinstance(source, Sequence):
+    elif isinstance(source, (Mapping, bytes, np.ndarray)) or not isinstance(source, Sequence):
         raise GalleryError(
             "source: expected a folder, name=folder, a datasets.Dataset, or a list of files, arrays, Pillow images or "
             f"mappings; received {type(source).__name__}"
