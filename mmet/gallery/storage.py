@@ -145,7 +145,7 @@ def _no_gallery(folder: Path) -> str:
 
 def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:
     """Write JSON that carries the SHA-256 of its own text, in which the checksum's place holds zeros."""
-    text = json.dumps({"sha256": _NO_CHECKSUM, **fields}, indent=1) + "\n"
+    text = json.dumps({"seal": _NO_CHECKSUM, **fields}, indent=1) + "\n"
     checksum = hashlib.sha256(text.encode()).hexdigest()
     write_whole(path, text.replace(_NO_CHECKSUM, checksum, 1))
 
@@ -153,9 +153,9 @@ def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:
 def read_sealed(path: Path) -> dict[str, Any]:
     """What `write_sealed` wrote, without the checksum. Raises `ValueError` where a bit of it changed."""
     fields = read_json(path)
-    if not isinstance(fields, dict) or not isinstance(fields.get("sha256"), str):
-        raise ValueError("the field sha256 is missing")
-    checksum = fields.pop("sha256")
+    if not isinstance(fields, dict) or not isinstance(fields.get("seal"), str):
+        raise ValueError("the field seal is missing")
+    checksum = fields.pop("seal")
     content = read_regular_file(path, _MAX_MANIFEST_BYTES)
     blank = content.replace(checksum.encode(), _NO_CHECKSUM.encode(), 1)
     if hashlib.sha256(blank).hexdigest() != checksum:
