@@ -98,11 +98,9 @@ class VectorIndex:
             wider = self.record.effort * max(1.0, k / 10) * (1 if selector is None else 3 / share)
             parameters = faiss.SearchParametersIVF(sel=selector, nprobe=min(self.index.nlist, round(wider)))
         else:
-            # A bounded queue fills up with rows that the selector leaves out, and the search ends before it found any.
+            # `bounded_queue` stays on: without it faiss passes the selector over and returns rows that it excludes.
             effort = max(self.record.effort, 2 * k) / (1 if selector is None else share)
-            parameters = faiss.SearchParametersHNSW(
-                sel=selector, efSearch=round(effort), bounded_queue=selector is None
-            )
+            parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=round(effort))
         scores, positions = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
         return scores, positions
 
