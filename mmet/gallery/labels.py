@@ -15,6 +15,7 @@ import math
 import numbers
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -75,10 +76,8 @@ def seconds(name: str, value: Any) -> float | None:
         if value is None:
             return None
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             value = datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", value.strip()))
-        except ValueError:
-            pass
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
     if isinstance(value, numbers.Real) and not isinstance(value, bool):

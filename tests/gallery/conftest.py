@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from embedders import COLOURS, ColourEmbedder
 from PIL import Image
 
 from mmet.gallery import Gallery
-from embedders import COLOURS, ColourEmbedder
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ def machine(folder_factory):
         )
         def add(self, names, camera, on_conflict):
             if on_conflict == "error" and self.model.keys() & set(names):
-                with pytest.raises(GalleryError, match="already"):
+                with pytest.raises(GalleryError, match=r"already"):
                     self.store.append([table_of(names, camera)])
                 return
             self.store.append([table_of(names, camera)], on_conflict=on_conflict)
@@ -75,7 +75,7 @@ def machine(folder_factory):
                 for name in names:
                     del self.model[name]
             else:
-                with pytest.raises(GalleryError, match="nothing was removed"):
+                with pytest.raises(GalleryError, match=r"nothing was removed"):
                     self.store.remove(names)
 
         @rule(data=st.data())
@@ -145,10 +145,8 @@ def check_kill(folder, seed, generator):
     for _ in range(generator.randrange(30)):
         lines.append(process.stdout.readline())
     if generator.random() < 0.7:  # within a step, not right after a line
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(generator.random() * 0.05)
-        except subprocess.TimeoutExpired:
-            pass
     process.kill()
     lines += process.stdout.readlines()
     process.wait()
@@ -229,7 +227,7 @@ def test_second_writer__is_told_who_writes(tmp_path):
         text=True,
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(GalleryError, match="was not changed.*in use by process 1"):
+    with pytest.raises(GalleryError, match=r"was not changed.*in use by process 1"):
         store.append([table_of(["1"])])
     holder.communicate("\n")
     store.append([table_of(["1"])])
@@ -306,7 +304,7 @@ def test_full_disk__loses_nothing(tmp_path, size):
         lambda: store.remove(["1"]),
         lambda: store.compact(keep_seconds=0),
     ):
-        with full_disk(size), pytest.raises(GalleryError, match="was not changed"):
+        with full_disk(size), pytest.raises(GalleryError, match=r"was not changed"):
             change()
         assert sorted(ids_of(DiskStore(store.folder))) == ["1", "3", "4"]
         assert store.verify() == []
@@ -321,7 +319,7 @@ def test_read_only_folder__is_searched_and_not_changed(tmp_path):
     try:
         (found,), _ = DiskStore(store.folder).search(vector_of("1")[None], 1, RowFilter())
         assert found[0].row["id"] == "1"
-        with pytest.raises(GalleryError, match="was not changed"):
+        with pytest.raises(GalleryError, match=r"was not changed"):
             store.remove(["1"])
     finally:
         store.folder.chmod(0o755)

@@ -6,12 +6,12 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from embedders import COLOURS, ColourEmbedder
 from PIL import Image
 
 from mmet.evaluation.analyses.calibration import MatchCalibration
 from mmet.gallery import Gallery, GalleryError, Query
 from mmet.gallery.gallery import in_gallery
-from embedders import COLOURS, ColourEmbedder
 
 
 def ids(result):
@@ -102,7 +102,7 @@ def test_add_remove_compact__keep_the_rest(gallery, gallery_path, embedder):
 
 
 def test_add__of_known_ids(gallery, entries):
-    with pytest.raises(GalleryError, match="has a row 'a' already.*nothing was added"):
+    with pytest.raises(GalleryError, match=r"has a row 'a' already.*nothing was added"):
         gallery.add(entries[:2])
     assert gallery.add(entries[:2], on_conflict="keep").kept == 2
     green = {"id": "a", "image": np.full((4, 4, 3), (0, 255, 0), np.uint8)}
@@ -117,10 +117,10 @@ def test_merge__of_two_galleries(gallery, tmp_path, embedder):
     )
     assert gallery.merge(other).added == 1
     assert {row.id: row for row in gallery}["z"].row == {"age": 3}
-    with pytest.raises(GalleryError, match="nothing was added"):
+    with pytest.raises(GalleryError, match=r"nothing was added"):
         gallery.merge(other)
     stranger = Gallery.build([np.zeros((4, 4, 3), np.uint8)], tmp_path / "c", model=ColourEmbedder("two"))
-    with pytest.raises(GalleryError, match="cannot be compared"):
+    with pytest.raises(GalleryError, match=r"cannot be compared"):
         gallery.merge(stranger)
 
 
@@ -189,7 +189,7 @@ def test_centre__scores_about_the_mean(gallery, entries):
 
 
 def test_query_by_another_model__is_refused(gallery, gallery_path):
-    with pytest.raises(GalleryError, match="cannot be compared.*own model, or build the gallery again"):
+    with pytest.raises(GalleryError, match=r"cannot be compared.*own model, or build the gallery again"):
         Gallery.open(gallery_path, model=ColourEmbedder(weights="two"))
 
 
@@ -257,15 +257,15 @@ def test_build__bad_sources(tmp_path, gallery_path, embedder, entries):
 
 
 def test_build__refuses_what_is_there(gallery, gallery_path, entries, embedder, tmp_path):
-    with pytest.raises(GalleryError, match="is a gallery already"):
+    with pytest.raises(GalleryError, match=r"is a gallery already"):
         Gallery.build(entries, gallery_path, model=embedder)
-    with pytest.raises(GalleryError, match="is not empty"):
+    with pytest.raises(GalleryError, match=r"is not empty"):
         Gallery.build(entries, tmp_path / "crops", model=embedder)
-    with pytest.raises(GalleryError, match="no gallery at"):
+    with pytest.raises(GalleryError, match=r"no gallery at"):
         Gallery.open(tmp_path / "absent")
 
 
 def test_remove__an_unknown_id_removes_nothing(gallery):
-    with pytest.raises(GalleryError, match="no row 'z'.*nothing was removed"):
+    with pytest.raises(GalleryError, match=r"no row 'z'.*nothing was removed"):
         gallery.remove(["a", "z"])
     assert len(gallery) == 5
