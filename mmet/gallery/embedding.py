@@ -118,8 +118,8 @@ def check_same_model(expected: Mapping[str, Any], received: Mapping[str, Any], p
     if different:
         raise GalleryError(
             f"{place} was embedded by {expected.get('model')!r} ({different[0]} {expected.get(different[0])}), "
-            f"received {received.get('model')!r} ({received.get(different[0])}): their vectors cannot be compared. Search with "
-            "the gallery's own model, or build the gallery again with this one"
+            f"received {received.get('model')!r} ({received.get(different[0])}): their vectors cannot be "
+            "compared. Search with the gallery's own model, or build the gallery again with this one"
         )
 
 
