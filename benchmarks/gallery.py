@@ -43,7 +43,7 @@ def main() -> None:
     cameras = generator.integers(CAMERAS, size=len(vectors))
     queries = near(rows[generator.integers(len(rows), size=options.queries)], generator)
     with tempfile.TemporaryDirectory() as folder:
-        store = build(Path(folder) / "gallery", rows, cameras, options.index)
+        store = build(Path(folder) / "gallery", rows, cameras[: len(rows)], options.index)
         measure(DiskStore(store.folder), rows, cameras, queries)
         start = time.perf_counter()
         store.append([table(more, cameras[options.rows :], options.rows)])
