@@ -95,6 +95,7 @@ class DiskStore:
         self.folder = folder
         self._snapshot = open_snapshot(folder)
         self._index: tuple[str, VectorIndex] | None = None
+        self._searched = -1  # the generation that the index was looked up for
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> DiskStore:
@@ -367,6 +368,8 @@ class DiskStore:
         kind = choose_kind(snapshot.manifest.settings.get("index", "auto"), len(snapshot))
         if kind == "exact" or not len(snapshot):
             return None
+        if self._index is not None and self._searched == snapshot.manifest.generation:
+            return self._index[1]
         record = find_record(self.folder, snapshot.manifest, kind)
         if record is not None and self._index is not None and self._index[0] == record.file:
             return self._index[1]
@@ -377,7 +380,7 @@ class DiskStore:
             )
             with suppress(OSError):  # a folder that cannot be written: it is made anew the next time
                 index = save_index(self.folder, index)
-        self._index = (index.record.file, index)
+        self._index, self._searched = (index.record.file, index), snapshot.manifest.generation
         return index
 
     def _update_index(self) -> None:
