@@ -372,6 +372,7 @@ class DiskStore:
             return self._index[1]
         record = find_record(self.folder, snapshot.manifest, kind)
         if record is not None and self._index is not None and self._index[0] == record.file:
+            self._searched = snapshot.manifest.generation
             return self._index[1]
         index = None if record is None else load_index(self.folder, record)
         if index is None:

@@ -89,7 +89,7 @@ class VectorIndex:
     def _approximate(
         self, queries: Vectors, k: int, allowed: NDArray[np.bool_], count: int
     ) -> tuple[Vectors, NDArray[np.int64]]:
-        import faiss
+        faiss = _faiss()
 
         bits = np.packbits(allowed, bitorder="little")
         selector = None if count == len(allowed) else faiss.IDSelectorBitmap(bits)
@@ -146,7 +146,7 @@ def centre_digest(manifest: Manifest) -> str:
 
 def build_index(kind: str, segments: Sequence[StoredFile], centre: str, read: ReadSegment) -> VectorIndex:
     """Train an index on some of the rows, add all of them, and set its effort by a trial."""
-    import faiss
+    faiss = _faiss()
 
     rows = sum(segment.rows for segment in segments)
     logger.info("making a search index (%s) over %d rows", kind, rows)
@@ -172,7 +172,7 @@ def build_index(kind: str, segments: Sequence[StoredFile], centre: str, read: Re
 
 def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFile], read: ReadSegment) -> VectorIndex:
     """A copy of an index with the rows of further segments. Raises `RuntimeError` where faiss cannot read it."""
-    import faiss
+    faiss = _faiss()
 
     index = faiss.read_index(str(folder / record.file))
     if record.kind == "ivf":
@@ -185,7 +185,7 @@ def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFil
 
 def save_index(folder: Path, vector_index: VectorIndex) -> VectorIndex:
     """Write an index and its record. Raises `OSError`."""
-    import faiss
+    faiss = _faiss()
 
     record = vector_index.record
     digest = hashlib.sha256(json.dumps([record.segments, record.centre]).encode()).hexdigest()[:16]
@@ -218,7 +218,7 @@ def find_record(folder: Path, manifest: Manifest, kind: str) -> IndexRecord | No
 
 def load_index(folder: Path, record: IndexRecord) -> VectorIndex | None:
     """The index of a record, memory-mapped; None where it is gone or damaged."""
-    import faiss
+    faiss = _faiss()
 
     path = folder / record.file
     try:
@@ -271,6 +271,13 @@ def _ready(vector_index: VectorIndex) -> VectorIndex:
     return vector_index
 
 
+def _faiss() -> Any:
+    """The module, whose own type hints are wrong about parameters of searches."""
+    import faiss
+
+    return faiss
+
+
 def _number_of_lists(rows: int) -> int:
     """About four times the root of the rows, a power of two: 4,096 for a million."""
     return max(1, min(int(2 ** round(np.log2(4 * np.sqrt(rows)))), rows))
@@ -289,7 +296,7 @@ def _sample(segments: Sequence[StoredFile], rows: int, read: ReadSegment) -> Vec
 
 def _trial(kind: str, index: Any, sample: Vectors) -> int:
     """The least effort, doubled step by step, that reaches the target recall for queries near to rows."""
-    import faiss
+    faiss = _faiss()
 
     generator = np.random.default_rng(1)
     queries = sample[generator.choice(len(sample), min(_TRIAL_QUERIES, len(sample)), replace=False)]
