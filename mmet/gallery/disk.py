@@ -237,7 +237,8 @@ class DiskStore:
             new_ids = [name for table in tables for name in table["id"].to_pylist()]
             check_distinct(new_ids)
             old = snapshot.find(new_ids) if new_ids else np.empty(0, dtype=np.int64)
-            removed, kept = np.empty(0, dtype=np.int64), 0
+            removed: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+            kept = 0
             if len(old) and on_conflict == "error":
                 raise GalleryError(conflict_message(self.folder, snapshot.ids_at(old)))
             if len(old) and on_conflict == "keep":

@@ -318,7 +318,7 @@ def _trial(kind: str, index: Any, sample: Vectors) -> int:
         if (found[:, :, None] == truth[:, None, :]).any(axis=2).mean() >= TARGET_RECALL:
             break
         effort *= 2
-    return min(effort, limit)
+    return int(min(effort, limit))
 
 
 def check_kind(kind: str) -> None:

@@ -155,7 +155,7 @@ class Snapshot:
         segments = np.searchsorted(self.starts, positions, side="right") - 1
         return [
             self.segments[segment].ids[int(position - self.starts[segment])].as_py()
-            for segment, position in zip(segments, positions, strict=True)
+            for segment, position in zip(segments.tolist(), positions.tolist(), strict=True)
         ]
 
     def mask(self, row_filter: RowFilter) -> NDArray[np.bool_]:
@@ -209,7 +209,7 @@ class Snapshot:
             self.segments[number].take(
                 positions[order][segments[order] == number] - self.starts[number], with_embedding
             )
-            for number in np.unique(segments)
+            for number in np.unique(segments).tolist()
         ]
         return pa.concat_tables(tables).take(np.argsort(order, kind="stable"))
 
