@@ -7,7 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 from transformers import TrainingArguments
 
-from mmet.hub import check_hub
+from mmet.training.hub import check_hub
 
 
 def test_check_hub__name_login_and_connection(tmp_path, monkeypatch):
