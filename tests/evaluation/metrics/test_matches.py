@@ -12,7 +12,7 @@ from mmet.evaluation.metrics.matches import GalleryMatches
 
 
 def entries_of(query: int, persons, cameras) -> dict[int, bool]:
-    """Gallery position of each entry of the query's person, and whether it is a true match; by the words of the rule."""
+    """Gallery position of each entry of the query's person, and whether it is a true match."""
     (query_persons, gallery_persons), (query_cameras, gallery_cameras) = persons, cameras or ((), ())
     entries = {}
     for position, person in enumerate(gallery_persons):
@@ -25,7 +25,7 @@ def entries_of(query: int, persons, cameras) -> dict[int, bool]:
 
 @st.composite
 def ids(draw):
-    """Persons and perhaps cameras of (query, gallery): unknown persons and cameras, persons of one side alone, none."""
+    """Persons and perhaps cameras of (query, gallery), with unknown ones and persons of one side alone; or none."""
     sizes = draw(st.integers(0, 8)), draw(st.integers(0, 20))
 
     def pair(low, high):
