@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -47,17 +47,39 @@ def find_defects(
     return _examine(lambda chunk: dict(_chunk_defects(root, chunk, max_pixels)), chunks, "checking pictures", workers)
 
 
-def find_undecodable(paths: Sequence[Path], *, workers: int = 4) -> dict[Path, Defect]:
-    """Decode pictures that `find_defects` accepted; path -> defect for those that cannot be. Takes as long as reading
-    them for training once does."""
+def find_undecodable(
+    paths: Sequence[Path], *, content_of: Callable[[Path], Path | bytes] = lambda path: path, workers: int = 4
+) -> dict[Path, Defect]:
+    """Decode pictures that `find_defects` accepted. Takes as long as reading them for training once does.
+
+    Args:
+        paths: pictures to decode.
+        content_of: returns the bytes of a file that does not lie under its own name, as `ReidFolder.content_of` does.
+        workers: number of threads.
+
+    Returns:
+        path -> defect, for the pictures that cannot be decoded.
+    """
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    return _examine(lambda chunk: dict(_undecodable(chunk)), chunks, "decoding pictures", workers)
+    return _examine(lambda chunk: dict(_undecodable(chunk, content_of)), chunks, "decoding pictures", workers)
 
 
-def _undecodable(paths: Iterable[Path]) -> Iterator[tuple[Path, Defect]]:
+def find_content_defects(contents: Mapping[Path, Callable[[], bytes]], *, workers: int = 4) -> dict[Path, Defect]:
+    """Examine pictures whose files lie in memory or in shards as `find_defects` does; path -> defect."""
+    paths = list(contents)
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+
+    def look(chunk: Sequence[Path]) -> dict[Path, Defect]:
+        defects = ((path, _content_defect(io.BytesIO(contents[path]()), MAX_IMAGE_PIXELS)) for path in chunk)
+        return {path: defect for path, defect in defects if defect}
+
+    return _examine(look, chunks, "checking pictures", workers)
+
+
+def _undecodable(paths: Iterable[Path], content_of: Callable[[Path], Path | bytes]) -> Iterator[tuple[Path, Defect]]:
     for path in paths:
         try:
-            read_rgb(path)
+            read_rgb(content_of(path))
         except Exception as error:  # as in `_content_defect`
             yield path, Defect(DefectKind.DAMAGED, f"damaged inside ({type(error).__name__})")
 
@@ -77,7 +99,17 @@ def _examine(
     return defects
 
 
-def _chunk_defects(root: Path, paths: Iterable[Path], max_pixels: int) -> Iterator[tuple[Path, Defect]]:
+def _chunk_defects(root: Path, paths: Sequence[Path], max_pixels: int) -> Iterator[tuple[Path, Defect]]:
+    links = find_outside_links(root, paths)
+    yield from links.items()
+    for path in paths:
+        if path not in links and (defect := image_defect(path, max_pixels=max_pixels)):
+            yield path, defect
+
+
+def find_outside_links(root: Path, paths: Iterable[Path]) -> dict[Path, Defect]:
+    """Name the pictures that a link leads out of the dataset folder to, without opening any; path -> defect."""
+    outside: dict[Path, Defect] = {}
     folder_leads_out: dict[Path, bool] = {}
     for path in paths:
         first, *rest = path.relative_to(root).parts
@@ -85,9 +117,8 @@ def _chunk_defects(root: Path, paths: Iterable[Path], max_pixels: int) -> Iterat
         if path.parent not in folder_leads_out:
             folder_leads_out[path.parent] = _leads_out(path.parent, anchor)
         if folder_leads_out[path.parent] or (path.is_symlink() and _leads_out(path, anchor)):
-            yield path, Defect(DefectKind.LINK_LEADS_OUT, "link leads out of the dataset folder")
-        elif defect := image_defect(path, max_pixels=max_pixels):
-            yield path, defect
+            outside[path] = Defect(DefectKind.LINK_LEADS_OUT, "link leads out of the dataset folder")
+    return outside
 
 
 def _leads_out(path: Path, anchor: Path) -> bool:

@@ -26,7 +26,7 @@ from mmet.training.checkpoint_writing import check_space, check_writable, checkp
 from mmet.training.codebook import kinds_that_need_codes, prepare_codebook
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
-from mmet.training.hub import check_hub
+from mmet.training.hub import check_hub, create_repository
 from mmet.training.loss_schedule import LossSchedule
 from mmet.training.mask_prior import measure_prior, read_prior
 from mmet.training.model_card import build_model_card
@@ -118,6 +118,8 @@ def _train(
     )
     if checkpoint is not None:
         compute_once(lambda: compare_records(Path(checkpoint), record, training_arguments))
+    if training_arguments.push_to_hub:  # last of the checks: a run that is refused leaves nothing on the Hub
+        compute_once(lambda: create_repository(training_arguments))
     with StopSignal() as stop:
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
         if kinds and checkpoint is None:  # a checkpoint to resume brings its own
