@@ -15,6 +15,7 @@ import dataclasses
 import enum
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -227,7 +228,7 @@ class RunRecord:
             ValueError: the file is no record.
         """
         path = folder / RECORD_FILE
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
             content = read_json(path)
@@ -238,7 +239,7 @@ class RunRecord:
                 for name, source in content["data"].items()
             }
             return cls(dict(content["recipe"]), dict(content["model"]), dict(content["length"]), data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:
