@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import signal
 import subprocess
 import time
@@ -151,7 +152,7 @@ class Runner:
             raise MissingDataError(f"no folder of {name} was given")
         argument = self.data[name]
         kept = folder / f"evaluation-{name}-{query}-{gallery}.json"
-        if kept.is_file():
+        if os.path.lexists(kept):
             found = _read_evaluation(kept)
             if found["data"] == argument:
                 return found["metrics"]
@@ -194,7 +195,7 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
         found = read_json(path)
         metrics = {str(name): check_number(name, value, float) for name, value in found["metrics"].items()}
         return {"data": found["data"], "metrics": metrics}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an evaluation of this command ({error!r}); remove it") from error
 
 
