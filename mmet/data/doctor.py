@@ -28,9 +28,10 @@ import numpy as np
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
 from mmet.data.data_argument import DataArgument, parse_data_argument
-from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
+from mmet.data.files import IMAGE_SUFFIXES, display, find_content_defects, find_undecodable, is_hidden, shorten
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
 from mmet.data.masks import MaskSummary, measure_masks
+from mmet.data.parquet import MANIFEST, verify_parquet
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError, ReidFolder
 
@@ -162,8 +163,10 @@ def diagnose(argument: DataArgument, *, allow_partial: bool = False, decode: boo
     findings: list[Finding] = []
     folder, masks = ReidFolder(root, splits={}), None
     try:
-        folder = read_reid_folder(spec.name, root, allow_partial=True, **options)
+        # A loader leaves out the broken pictures of a folder, but takes the rows of shards as they are.
+        folder = read_reid_folder(spec.name, root, check_images=spec.load is None, allow_partial=True, **options)
         findings += _folder_findings(folder, spec, allow_partial)
+        findings += _shard_findings(folder, decode)
         masks = _look_at_masks(folder, None if decode else _MASK_SAMPLE)
         findings += _mask_findings(folder, masks)
         if decode:
@@ -336,7 +339,8 @@ def _masks(folder: ReidFolder) -> dict[Path, Path]:
 def _look_at_masks(folder: ReidFolder, limit: int | None) -> MaskSummary | None:
     """Read at most `limit` masks, spread evenly over all. None where there are none."""
     masks = list(_masks(folder).items())
-    return measure_masks(masks[:: -(-len(masks) // limit) if limit else 1]) if masks else None
+    step = -(-len(masks) // limit) if limit else 1
+    return measure_masks(masks[::step], content_of=folder.content_of) if masks else None
 
 
 def _mask_totals(folder: ReidFolder, summary: MaskSummary) -> MaskTotals:
@@ -381,9 +385,26 @@ def _mask_finding(folder: ReidFolder, severity: Severity, what: str, fix: str, p
     return Finding(severity, what, fix, len(paths), _first([folder.name_of(path) for path in paths]))
 
 
+def _shard_findings(folder: ReidFolder, decode: bool) -> Iterator[Finding]:
+    """What is wrong with pictures inside of Parquet shards, and with the shards."""
+    if not folder.contents:
+        return
+    if not (folder.root / MANIFEST).is_file():
+        yield Finding("note", f"no {MANIFEST}: whether the shards are as they were written cannot be checked")
+    elif decode:
+        for problem in verify_parquet(folder.root):
+            yield Finding("error", problem, "restore the file from a copy, or convert the dataset again")
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for path, reason in find_content_defects(folder.contents).items():
+        by_reason[reason].append(folder.name_of(path))
+    for reason, names in by_reason.items():
+        what = f"{reason}; training would stop there"
+        yield Finding("error", what, "convert the dataset again without --no_check", len(names), _first(names))
+
+
 def _decode_findings(folder: ReidFolder) -> Iterator[Finding]:
     paths = dict.fromkeys(image.image_path for images in folder.splits.values() for image in images)
-    defects = find_undecodable(list(paths))
+    defects = find_undecodable(list(paths), content_of=folder.content_of)
     if defects:
         yield Finding(
             "error",

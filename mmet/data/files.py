@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
@@ -194,17 +194,39 @@ def find_defects(
     return _examine(lambda chunk: dict(_chunk_defects(root, chunk, max_pixels)), chunks, "checking pictures", workers)
 
 
-def find_undecodable(paths: Sequence[Path], *, workers: int = 4) -> dict[Path, str]:
-    """Decode pictures that `find_defects` accepted; path -> reason for those that cannot be. Takes as long as reading
-    them for training once does."""
+def find_undecodable(
+    paths: Sequence[Path], *, content_of: Callable[[Path], Path | bytes] = lambda path: path, workers: int = 4
+) -> dict[Path, str]:
+    """Decode pictures that `find_defects` accepted. Takes as long as reading them for training once does.
+
+    Args:
+        paths: pictures to decode.
+        content_of: returns the bytes of a file that does not lie under its own name, as `ReidFolder.content_of` does.
+        workers: number of threads.
+
+    Returns:
+        path -> reason, for the pictures that cannot be decoded.
+    """
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    return _examine(lambda chunk: dict(_undecodable(chunk)), chunks, "decoding pictures", workers)
+    return _examine(lambda chunk: dict(_undecodable(chunk, content_of)), chunks, "decoding pictures", workers)
 
 
-def _undecodable(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+def find_content_defects(contents: Mapping[Path, Callable[[], bytes]], *, workers: int = 4) -> dict[Path, str]:
+    """Examine pictures whose files lie in memory or in shards as `find_defects` does; path -> reason."""
+    paths = list(contents)
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+
+    def look(chunk: Sequence[Path]) -> dict[Path, str]:
+        reasons = ((path, _content_defect(io.BytesIO(contents[path]()), MAX_IMAGE_PIXELS)) for path in chunk)
+        return {path: reason for path, reason in reasons if reason}
+
+    return _examine(look, chunks, "checking pictures", workers)
+
+
+def _undecodable(paths: Iterable[Path], content_of: Callable[[Path], Path | bytes]) -> Iterator[tuple[Path, str]]:
     for path in paths:
         try:
-            read_rgb(path)
+            read_rgb(content_of(path))
         except Exception as error:  # as in `_content_defect`
             yield path, f"damaged inside ({type(error).__name__})"
 
@@ -224,7 +246,17 @@ def _examine(
     return defects
 
 
-def _chunk_defects(root: Path, paths: Iterable[Path], max_pixels: int) -> Iterator[tuple[Path, str]]:
+def _chunk_defects(root: Path, paths: Sequence[Path], max_pixels: int) -> Iterator[tuple[Path, str]]:
+    links = find_outside_links(root, paths)
+    yield from links.items()
+    for path in paths:
+        if path not in links and (reason := image_defect(path, max_pixels=max_pixels)):
+            yield path, reason
+
+
+def find_outside_links(root: Path, paths: Iterable[Path]) -> dict[Path, str]:
+    """Name the pictures that a link leads out of the dataset folder to, without opening any; path -> reason."""
+    outside: dict[Path, str] = {}
     folder_leads_out: dict[Path, bool] = {}
     for path in paths:
         first, *rest = path.relative_to(root).parts
@@ -232,9 +264,8 @@ def _chunk_defects(root: Path, paths: Iterable[Path], max_pixels: int) -> Iterat
         if path.parent not in folder_leads_out:
             folder_leads_out[path.parent] = _leads_out(path.parent, anchor)
         if folder_leads_out[path.parent] or (path.is_symlink() and _leads_out(path, anchor)):
-            yield path, "link leads out of the dataset folder"
-        elif reason := image_defect(path, max_pixels=max_pixels):
-            yield path, reason
+            outside[path] = "link leads out of the dataset folder"
+    return outside
 
 
 def _leads_out(path: Path, anchor: Path) -> bool:

@@ -17,7 +17,16 @@ from typing import Any, Literal
 from datasets import Dataset, DatasetDict, NamedSplit, Value
 
 from mmet.data.data_argument import DataArgument
-from mmet.data.files import display, find_defects, is_hidden, is_text, layout_error, shorten
+from mmet.data.files import (
+    display,
+    find_content_defects,
+    find_defects,
+    find_outside_links,
+    is_hidden,
+    is_text,
+    layout_error,
+    shorten,
+)
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import (
     JUNK_PERSON_ID,
@@ -88,7 +97,8 @@ def load_reid_dataset(
         name: a registered dataset, see `mmet.data.dataset_names`.
         root: its folder as published, or the folder that holds it.
         on_skip: what to do about files and annotations that cannot be used: leave them out and report them, or raise.
-        check_images: look at every picture file (about 0.3 ms each). Without it broken pictures fail when decoded.
+        check_images: look at every picture file (about 0.3 ms each). Without it broken pictures fail when decoded;
+            links that lead out of the folder are left out all the same.
         allow_partial: take a folder that lacks splits as what is there of it. Without it that is an error.
         domain: goes into the column of that name, so that persons of two folders are told apart; empty for the name
             of the dataset, or of the folder for `folder`.
@@ -157,8 +167,7 @@ def read_reid_folder(
     if folder.missing and not allow_partial:
         raise layout_error(spec.title, folder.root, folder.missing, spec.expected_tree, PARTIAL_ADVICE)
     _drop_unprintable(folder)
-    if check_images:
-        _drop_defects(folder)
+    _drop_defects(folder, check_images)
     if allow_partial:
         _drop_empty_splits(folder)
     _require_images(folder, spec)
@@ -248,7 +257,9 @@ def _note_cameras(folder: ReidFolder, check_images: bool) -> None:
         f"{len(unknown):,} queries are of unknown cameras: all of the gallery but their own picture counts for them"
     )
     gallery = [image.image_path for image in folder.splits["gallery"]]
-    twins = find_twins([image.image_path for image in unknown], gallery) if check_images else {}
+    twins = (
+        find_twins([image.image_path for image in unknown], gallery) if check_images and not folder.contents else {}
+    )
     folder.twins = {folder.name_of(query): folder.name_of(copy) for query, copy in twins.items()}
 
 
@@ -276,10 +287,16 @@ def _drop_unprintable(folder: ReidFolder) -> None:
     _drop_masks(folder, {path: reason for path in _mask_paths(folder) if not is_text(str(path))})
 
 
-def _drop_defects(folder: ReidFolder) -> None:
-    """Check all pictures and masks."""
-    _drop_images(folder, find_defects(folder.root, _image_paths(folder)))
-    _drop_masks(folder, find_defects(folder.root, _mask_paths(folder)))
+def _drop_defects(folder: ReidFolder, check_images: bool) -> None:
+    """Check all pictures and masks; without `check_images`, only that no link leads out of the folder."""
+    _drop_images(folder, _defects(folder, _image_paths(folder), check_images))
+    _drop_masks(folder, _defects(folder, _mask_paths(folder), check_images))
+
+
+def _defects(folder: ReidFolder, paths: Sequence[Path], check_images: bool) -> dict[Path, str]:
+    if folder.contents:
+        return find_content_defects({path: folder.contents[path] for path in paths}) if check_images else {}
+    return find_defects(folder.root, paths) if check_images else find_outside_links(folder.root, paths)
 
 
 def _drop_masks(folder: ReidFolder, defects: Mapping[Path, str]) -> None:

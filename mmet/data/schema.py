@@ -8,7 +8,7 @@ that into a `datasets.DatasetDict` with the columns of `REID_FEATURES`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +82,8 @@ class ReidFolder:
         notes: sentences for the report, such as which caption file was read.
         variant: which of the dataset's published forms this is, a key of `ReidDatasetSpec.variant_counts`.
         domain: goes into the column of that name; empty for the dataset's name.
+        contents: picture files that lie inside of Parquet shards: path -> a function that returns the bytes. Such a
+            path is a name: no file of that name is ever opened.
     """
 
     root: Path
@@ -96,6 +98,11 @@ class ReidFolder:
     notes: list[str] = field(default_factory=list)
     variant: str = ""
     domain: str = ""
+    contents: dict[Path, Callable[[], bytes]] = field(default_factory=dict)
+
+    def content_of(self, path: Path) -> Path | bytes:
+        """A picture as `read_rgb` takes it: the path of its file, or the bytes that a shard holds."""
+        return self.contents[path]() if path in self.contents else path
 
     def name_of(self, path: Path) -> str:
         """A path below `root` as it is told to the user and stored: relative, with forward slashes."""

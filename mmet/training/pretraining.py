@@ -38,7 +38,7 @@ from mmet.data import (
 from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.distributed import compute_on_all, compute_once
 from mmet.folder_lock import locked_by_main_process
-from mmet.hub import check_hub
+from mmet.hub import check_hub, create_repository
 from mmet.stopping import StopSignal
 from mmet.training.arguments import (
     MIN_TEXT_LENGTH,
@@ -198,6 +198,8 @@ def _train(
     )
     if checkpoint is not None:
         compute_once(lambda: compare_records(Path(checkpoint), record, training_arguments))
+    if training_arguments.push_to_hub:  # last of the checks: a run that is refused leaves nothing on the Hub
+        compute_once(lambda: create_repository(training_arguments))
     with StopSignal() as stop:
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
         if kinds and checkpoint is None:  # a checkpoint to resume brings its own
