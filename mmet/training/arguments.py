@@ -351,6 +351,7 @@ class PretrainingArguments(TrainingArguments):
     def __post_init__(self):
         check_fields(self, OPTION_RANGES)
         refuse_options_without_effect(self)
+        self.asks_to_evaluate = self.eval_strategy not in ("auto", "no") or self.eval_on_start
         if self.eval_strategy == "auto":
             self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
             self.eval_steps = self.eval_steps or self.save_steps
@@ -486,7 +487,7 @@ def _check_fields(fields: dict[str, Any]) -> None:
     known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
     for prefix, names in known.items():
         own = fields.get(prefix) if prefix else fields
-        if own is not None and not isinstance(own, dict):
+        if (own is not None or prefix in fields) and not isinstance(own, dict):
             raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {own!r}")
         unknown = sorted(set(own or {}) - names)
         if unknown:

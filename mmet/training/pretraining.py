@@ -26,7 +26,7 @@ from transformers import BertTokenizer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType, set_seed
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
-from mmet.checkpoint_files import check_checkpoint_folder, check_model, check_tokenizer
+from mmet.checkpoint_files import check_checkpoint_folder, check_model, load_tokenizer
 from mmet.data import (
     DataArgument,
     distinct_labels,
@@ -222,7 +222,7 @@ def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) 
     if arguments.model_name_or_path is not None:
         check_model(arguments.model_name_or_path)
     if arguments.tokenizer_name is not None:
-        check_tokenizer(arguments.tokenizer_name)
+        load_tokenizer(arguments.tokenizer_name)
     if checkpoint is not None:
         check_checkpoint_folder(Path(checkpoint))
 
@@ -372,6 +372,11 @@ def plan_selection(
         validates = any(one.role == "validation" for one in sets) and arguments.eval_strategy != "no"
         data.select_on = "validation" if validates and _trains_identities(objectives) else "last"
     if not sets:
+        if arguments.asks_to_evaluate:
+            raise ValueError(
+                f"eval_strategy: {arguments.eval_strategy} would have no effect: nobody is held out and there is no "
+                "eval_data; set validation_identities or eval_data"
+            )
         arguments.eval_strategy, arguments.do_eval = IntervalStrategy.NO, False
     if data.select_on == "last":
         schedule = SchedulerType(arguments.lr_scheduler_type)
@@ -469,7 +474,7 @@ def build_model(
 def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> BertTokenizer:
     """The tokenizer that was named, or a WordPiece vocabulary of the training captions."""
     if arguments.tokenizer_name is not None:
-        return BertTokenizer.from_pretrained(arguments.tokenizer_name)
+        return load_tokenizer(arguments.tokenizer_name)
     captions = [caption for caption in sources.captions() if caption.strip()]
     if not captions:
         logger.info("no captions in the training data: the vocabulary is that of words that describe people")
