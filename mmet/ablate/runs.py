@@ -34,8 +34,8 @@ from mmet.field_checks import check_number
 from mmet.recipe_files import read_mapping_file
 from mmet.stopping import StopRequested
 from mmet.training.arguments import build_parser, parse_arguments
-from mmet.training.model_card import read_result
 from mmet.training.pretraining import run_pretraining
+from mmet.training.run_result import read_result
 from mmet.whole_files import read_json, write_whole
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor

@@ -247,8 +247,7 @@ def test_load__what_is_not_a_folder_of_shards(market: Path, tmp_path: Path, monk
         with pytest.raises(DatasetError, match=message):
             load_reid_dataset("parquet", root)
     files = save_parquet(load_reid_dataset("market1501", market), tmp_path / "out", rows_per_shard=4)
-    with pytest.raises(DatasetError, match="--verify"):
-        read_reid_folder("parquet", tmp_path / "out")
+    assert len(read_reid_folder("parquet", tmp_path / "out").splits["train"]) == 10
     with pytest.raises(ValueError, match="parquet has no option 'train'"):
         load_reid_dataset("parquet", tmp_path / "out", train="train")
     content = files[0].read_bytes()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mmet.training.arguments import build_config, parse_arguments
+from mmet.training.arguments import parse_arguments
+from mmet.training.model_config import build_config
 
 
 def write_recipe(path, text):
