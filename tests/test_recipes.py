@@ -11,8 +11,9 @@ from transformers import Trainer
 
 from configuration_mmet import MMETConfig
 from mmet.data import parse_data_argument
-from mmet.training.arguments import build_config, override_config, parse_arguments
-from mmet.training.pretraining import build_augmentation
+from mmet.training.arguments import parse_arguments
+from mmet.training.augmentation import build_augmentation
+from mmet.training.model_config import build_config, override_config
 from mmet.training.sampling import BATCH_KINDS, IDENTITY_KINDS
 from modeling_mmet import MMETForPreTraining
 

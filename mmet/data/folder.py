@@ -44,7 +44,8 @@ from mmet.data.annotations import (
     read_csv_entries,
     read_json_lines,
 )
-from mmet.data.files import UnsafePathError, display, join_inside, layout_error, list_tree
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import UnsafePathError, display, join_inside, layout_error, list_tree
 from mmet.data.registry import ReidDatasetSpec, ReidOption, register
 from mmet.data.schema import (
     JUNK_PERSON_ID,
@@ -52,7 +53,6 @@ from mmet.data.schema import (
     DatasetError,
     PersonImage,
     ReidFolder,
-    SkippedFile,
     number_words,
 )
 
@@ -186,23 +186,23 @@ def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Entry]) ->
 def _read_row(folder: ReidFolder, entry: Entry, pictures: dict[Path, _Picture], default_split: str) -> None:
     name, split = entry.get("image", str), _split(entry, default_split)
     row = _Picture(_person(entry), _camera(entry), None)
-    captions, reasons = clean_captions(_captions(entry))
-    folder.skipped.extend(SkippedFile(f"{name} ({entry.place})", reason) for reason in reasons)
+    captions, defects = clean_captions(_captions(entry))
+    folder.skip(f"{name} ({entry.place})", *defects)
     folder.splits.setdefault(split, [])
     try:
         path = join_inside(folder.root, name)
     except UnsafePathError as error:
-        folder.skipped.append(SkippedFile(f"{name} ({entry.place})", str(error)))
+        folder.skip(f"{name} ({entry.place})", error.defect)
         return
     try:
         if mask := _optional(entry, "person_mask"):
             row.person_mask = join_inside(folder.root, mask)
     except UnsafePathError as error:
-        folder.skipped.append(SkippedFile(f"{name} ({entry.place})", f"mask: {error}"))
+        folder.skip(f"{name} ({entry.place})", error.defect.of_mask())
     known = pictures.setdefault(path, row)
     if replace(known, captions={}) != replace(row, captions={}) or not _may_be_both({*known.captions, split}):
         reason = "row says something else of its picture than an earlier row"
-        folder.skipped.append(SkippedFile(f"{name} ({entry.place})", reason))
+        folder.skip(f"{name} ({entry.place})", Defect(DefectKind.CONTRADICTION, reason))
         return
     kept = known.captions.setdefault(split, [])
     kept.extend(caption for caption in captions if caption not in kept)
@@ -305,7 +305,7 @@ def _read_names(folder: ReidFolder, pattern: regex.Pattern[str], default_split: 
     for path in _walk(folder):
         groups, problem = _read_name(pattern, folder.name_of(path) if "/" in pattern.pattern else path.name)
         if problem:
-            folder.skip(path, problem)
+            folder.skip(path, Defect(DefectKind.PATTERN, problem))
             continue
         split = groups.get("split") or default_split
         file = (split, os.path.realpath(path))
@@ -362,7 +362,7 @@ def _walk(folder: ReidFolder) -> list[Path]:
     """All pictures; folders that cannot be looked into are skipped. Linked ones are entered below the root alone."""
     pictures, unreadable = list_tree(folder.root)
     for place in unreadable:
-        folder.skip(place, "folder cannot be looked into")
+        folder.skip(place, Defect(DefectKind.FOLDER_CLOSED, "folder cannot be looked into"))
     return pictures
 
 
@@ -387,18 +387,18 @@ def _attach_masks(folder: ReidFolder, mask_folder: Path) -> None:
 def _attach_captions(folder: ReidFolder, caption_file: Path) -> None:
     sentences: dict[Path, list[str]] = {}
     for name, written in read_captions(caption_file).items():
-        kept, reasons = clean_captions(written)
-        folder.skipped.extend(SkippedFile(name, reason) for reason in reasons)
+        kept, defects = clean_captions(written)
+        folder.skip(name, *defects)
         try:
             sentences.setdefault(join_inside(folder.root, name), []).extend(kept)
         except UnsafePathError as error:
-            folder.skipped.append(SkippedFile(name, str(error)))
+            folder.skip(name, error.defect)
     for split, images in folder.splits.items():
         folder.splits[split] = [
             replace(image, captions=(*image.captions, *sentences.pop(image.image_path, ()))) for image in images
         ]
     for path in sentences:
-        folder.skip(path, "caption of a picture that is not there")
+        folder.skip(path, Defect(DefectKind.CAPTION_WITHOUT_PICTURE, "caption of a picture that is not there"))
 
 
 FOLDER = register(

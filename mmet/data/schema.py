@@ -14,6 +14,8 @@ from pathlib import Path
 
 from datasets import Features, Image, List, Value
 
+from mmet.data.defects import Defect
+
 REID_FEATURES = Features(
     {
         "image": Image(),
@@ -58,10 +60,15 @@ class PersonImage:
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
-    """A file or annotation that was left out, and why (the reason is what skips are counted by)."""
+    """A file or annotation that was left out, as it is told to the user, and why."""
 
     path: str
-    reason: str
+    defect: Defect
+
+    @property
+    def reason(self) -> str:
+        """The defect in words."""
+        return self.defect.reason
 
 
 @dataclass(slots=True)
@@ -108,9 +115,10 @@ class ReidFolder:
         """A path below `root` as it is told to the user and stored: relative, with forward slashes."""
         return path.relative_to(self.root).as_posix()
 
-    def skip(self, path: Path, reason: str) -> None:
-        """Note that a file was left out."""
-        self.skipped.append(SkippedFile(self.name_of(path), reason))
+    def skip(self, what: Path | str, *defects: Defect) -> None:
+        """Note that a file below `root`, or what has another name, was left out."""
+        name = self.name_of(what) if isinstance(what, Path) else what
+        self.skipped += [SkippedFile(name, defect) for defect in defects]
 
     def find_unlisted(self, pictures: Iterable[Path], named: Container[Path]) -> None:
         """Note the pictures that are there and that nothing names."""

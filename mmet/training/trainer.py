@@ -25,7 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from mmet.stopping import RunError, StopSignal, TrainingStopped, signal_name
 from mmet.training.callbacks import EvaluateAtTheEnd, SamplerEpoch, use_readable_lines
-from mmet.training.checkpoints import (
+from mmet.training.checkpoint_writing import (
     UNFINISHED,
     CheckpointError,
     clear_unfinished,

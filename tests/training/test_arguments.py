@@ -2,14 +2,9 @@
 
 import pytest
 
-from mmet.training.arguments import (
-    DataArguments,
-    ObjectiveArguments,
-    PretrainingArguments,
-    build_config,
-    parse_arguments,
-)
-from mmet.training.pretraining import plan_selection
+from mmet.training.arguments import DataArguments, ObjectiveArguments, PretrainingArguments, parse_arguments
+from mmet.training.checkpoint_selection import plan_selection
+from mmet.training.model_config import build_config
 
 
 def write_recipe(path, text):
