@@ -134,7 +134,7 @@ def _write_unless_there(
     request: WorldRequest, spec: Layout, output: Path, num_workers: int, show_progress: bool
 ) -> bool:
     provenance = _provenance(request, spec)
-    if _already_there(output, provenance):
+    if already_there(output, provenance):
         return False
     with whole_folder(output) as root:
         for folder in spec.folders:
@@ -144,7 +144,7 @@ def _write_unless_there(
         spec.finish(request, records, root)
         if request.shadow_files:
             _add_shadow_files(root)
-        write_json(root / PROVENANCE_FILE, {**provenance, "files": _count_files(root)})
+        write_json(root / PROVENANCE_FILE, {**provenance, "files": count_files(root)})
     return True
 
 
@@ -268,7 +268,7 @@ def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
+def already_there(output: Path, provenance: dict[str, Any]) -> bool:
     """Whether `output` is exactly this world; raises `DatasetError` when it is anything else that is not empty."""
     if not output.exists():
         return False
@@ -290,7 +290,7 @@ def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
         raise DatasetError(
             f"{output}: holds a synthetic world made with other arguments (see {marker}); choose another folder"
         )
-    if files != (present := _count_files(output) - 1):
+    if files != (present := count_files(output) - 1):
         raise DatasetError(
             f"{output}: expected {files} files of this synthetic world, found {present}; remove it to write it anew"
         )
@@ -335,5 +335,6 @@ def _add_shadow_files(root: Path) -> None:
     (root / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1" + bytes(24))
 
 
-def _count_files(root: Path) -> int:
+def count_files(root: Path) -> int:
+    """How many files a folder and those below it hold."""
     return sum(len(files) for _, _, files in os.walk(root))
