@@ -336,7 +336,7 @@ class _Camera:
         try:
             for frame, detections in self._detected(footage):
                 self.looked_at += 1
-                ids = tracker.update(detections, time=frame.time)
+                ids = tracker.update(detections, time=frame.time, image=frame.image)
                 self._add(frame, detections, ids)
                 boxes.write(mot_lines(frame.index, Detections(detections.boxes, detections.scores, ids)[ids >= 0]))
                 self._end_tracks(before=frame.time - tracker.lost_seconds)

@@ -7,11 +7,13 @@ crops = chooser.best()
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from mmet.footage.appearance import clothing_colors
 from mmet.footage.boxes import areas, intersections
 
 _CANDIDATES = 3
@@ -19,6 +21,9 @@ _CANDIDATES = 3
 
 _GOOD_HEIGHT = 128
 _SHARP = 12.0
+_LEAST = 0.4
+"""Least value of a crop, as a share of the best one's."""
+
 _CUT = 0.35
 """Factor on the quality of a person who is cut by the edge of the picture."""
 
@@ -72,12 +77,24 @@ class CropChooser:
             return []
         gap = (self._kept[-1].time - self._kept[0].time) / (2 * self.count)
         chosen: list[Crop] = []
-        ordered = sorted(self._kept, key=lambda crop: -crop.quality)
-        for crop in ordered:
+        values = np.array([crop.quality for crop in self._kept]) * _typical([crop.image for crop in self._kept])
+        for place in np.argsort(-values, kind="stable"):
+            crop = self._kept[place]
             is_apart = all(abs(crop.time - other.time) >= gap for other in chosen)
-            if len(chosen) < self.count and is_apart and crop.quality >= 0.4 * ordered[0].quality:
+            if len(chosen) < self.count and is_apart and values[place] >= _LEAST * values.max():
                 chosen.append(crop)
         return sorted(chosen, key=lambda crop: crop.frame)
+
+
+def _typical(images: Sequence[np.ndarray]) -> np.ndarray:
+    """
+    How much crops of a track are dressed alike, (N,) in 0..1.
+
+    A track that goes over to somebody else for a moment, and a box about two persons, are told by it.
+    """
+    boxes = [np.array([[0, 0, image.shape[1], image.shape[0]]]) for image in images]
+    colors = np.concatenate([clothing_colors(image, box) for image, box in zip(images, boxes, strict=True)])
+    return np.clip((np.median(colors @ colors.T, axis=1) - 0.4) / 0.4, 0, 1)
 
 
 def cut_out(image: np.ndarray, box: np.ndarray) -> np.ndarray:
