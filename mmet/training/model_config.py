@@ -90,7 +90,7 @@ def check_config_fields(fields: Mapping[str, Any]) -> None:
     known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
     for prefix, names in known.items():
         part = fields.get(prefix) if prefix else fields
-        if part is not None and not isinstance(part, Mapping):
+        if (part is not None or prefix in fields) and not isinstance(part, Mapping):
             raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {part!r}")
         unknown = sorted(set(part or {}) - names)
         if unknown:

@@ -12,7 +12,7 @@ import torch
 from transformers import BertTokenizer
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
-from mmet.checkpoint_files import CONFIG_FILE, check_checkpoint_folder, check_model, check_tokenizer, read_headers
+from mmet.checkpoint_files import CONFIG_FILE, check_checkpoint_folder, check_model, load_tokenizer, read_headers
 from mmet.conversion.registry import ANCESTORS, convert, model_type_of, normalisation_of
 from mmet.distributed import compute_once
 from mmet.training.arguments import ModelArguments, ObjectiveArguments
@@ -32,7 +32,7 @@ def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) 
     if arguments.model_name_or_path is not None:
         check_start(arguments.model_name_or_path, has_tokenizer=arguments.tokenizer_name is not None)
     if arguments.tokenizer_name is not None:
-        check_tokenizer(arguments.tokenizer_name)
+        load_tokenizer(arguments.tokenizer_name)
     if checkpoint is not None:
         check_checkpoint_folder(Path(checkpoint))
 
@@ -52,7 +52,7 @@ def check_start(name_or_path: str, *, has_tokenizer: bool) -> None:
         return
     read_headers(folder)
     if ANCESTORS[model_type].reads_text and not has_tokenizer:
-        check_tokenizer(name_or_path)
+        load_tokenizer(name_or_path)
 
 
 def build_model(
@@ -152,7 +152,7 @@ def _build_processor(
 def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> BertTokenizer:
     """The tokenizer that was named, or a WordPiece vocabulary of the training captions."""
     if arguments.tokenizer_name is not None:
-        return BertTokenizer.from_pretrained(arguments.tokenizer_name)
+        return load_tokenizer(arguments.tokenizer_name)
     captions = [caption for caption in sources.captions() if caption.strip()]
     if not captions:
         logger.info("no captions in the training data: the vocabulary is that of words that describe people")
