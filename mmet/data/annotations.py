@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mmet import whole_files
 from mmet.data.defects import Defect, DefectKind
 from mmet.data.paths import is_text, read_bytes
 from mmet.data.schema import DatasetError
@@ -49,32 +50,16 @@ def read_text(path: Path) -> str:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-class _DuplicateKeyError(ValueError):
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, in which a repeated key would silently replace what it had before."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        seen: set[str] = set()
-        raise _DuplicateKeyError(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
-    return fields
-
-
-def parse_json(text: str, path: Path, first_line: int = 1) -> Any:
-    """Parse JSON that starts on line `first_line` of `path`. Raises `DatasetError` with line and column."""
+def parse_json(text: str, path: Path, first_line: int | None = None) -> Any:
+    """Parse JSON that starts on line `first_line` of `path`, or is all of it. Raises `DatasetError` with the place."""
     try:
-        return json.loads(text, object_pairs_hook=_unique)
-    except _DuplicateKeyError as error:
-        raise DatasetError(f"{path}: key {_shorten(error.key)} stands twice in one object") from error
+        return whole_files.parse_json(text)
     except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
+        line = (first_line or 1) + error.lineno - 1
         raise DatasetError(f"{path}: line {line}, column {error.colno}: not valid JSON ({error.msg})") from error
-    except (RecursionError, ValueError) as error:  # nested without end; numbers of thousands of digits
-        raise DatasetError(f"{path}: line {first_line}: JSON that cannot be parsed ({error})") from error
+    except ValueError as error:  # nested too deep, a key given twice, numbers of thousands of digits
+        place = "" if first_line is None else f"line {first_line}: "
+        raise DatasetError(f"{path}: {place}{error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,8 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("images", "picture", "path", "file", "filename"),
     "person_id": ("person", "persons", "pid"),
     "camera_id": ("camera", "cameras", "cam", "camid", "camera no", "camera number", "camera name"),
-    "split": ("subset", "partition"),
-    "caption": CAPTION_FIELDS,
+    "split": ("subset", "partition", "set", "phase", "fold", "usage"),
+    "caption": (*CAPTION_FIELDS, "description", "descriptions"),
     "person_mask": ("mask", "masks", "mask path", "silhouette"),
 }
 """Columns that are read -> other words for them, which are refused rather than left unread."""
@@ -89,8 +89,8 @@ _PATTERN_SECONDS = 2
 def read(root: Path, *, annotations: str, pattern: str, split: str, masks: str, captions: str) -> ReidFolder:
     """Read the folder. Raises `DatasetError` when it has neither table nor pattern, or a row is malformed."""
     folder = ReidFolder(root, splits={}, domain=root.name)
-    table = _find_table(root, annotations)
-    if pattern and table is not None and annotations:
+    table = None if pattern and not annotations else _find_table(root, annotations)
+    if pattern and table is not None:
         raise DatasetError(f"{root}: give either annotations={annotations} or pattern=, not both")
     if pattern:
         _read_names(folder, _compile(pattern), split)
@@ -123,7 +123,13 @@ def _find_table(root: Path, name: str) -> Path | None:
         if path.suffix not in (".csv", ".jsonl"):
             raise DatasetError(f"{path}: annotations must be .csv or .jsonl")
         return path
-    return next((root / name for name in TABLES if (root / name).is_file()), None)
+    tables = [root / name for name in TABLES if (root / name).is_file()]
+    if len(tables) > 1:
+        raise DatasetError(
+            f"{root} holds {' and '.join(TABLES)}, which may differ; remove one, or name the one to read "
+            f"with annotations={TABLES[0]}"
+        )
+    return next(iter(tables), None)
 
 
 # -- a table --------------------------------------------------------------------------------------------------------
@@ -167,10 +173,11 @@ def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Entry]) ->
     names = dict.fromkeys(name for entry in entries for name in entry.fields)
     has_captions = any(name in names for name in CAPTION_FIELDS)
     wanted = {name: words for name, words in _COLUMNS.items() if not (has_captions and name == "caption")}
-    for name, meant in find_misspelt(names, wanted).items():
-        raise DatasetError(
-            f"{table}: column {name!r} is none of {', '.join(_COLUMNS)}; is {meant!r} meant? Rename or remove it"
-        )
+    for columns in dict.fromkeys(tuple(entry.fields) for entry in entries):  # a JSON line may be misspelt alone
+        for name, meant in find_misspelt(columns, wanted).items():
+            raise DatasetError(
+                f"{table}: column {name!r} is none of {', '.join(_COLUMNS)}; is {meant!r} meant? Rename or remove it"
+            )
     unread = [name for name in names if name and name not in (*_COLUMNS, *CAPTION_FIELDS)]
     if unread:
         folder.notes.append(f"columns that are not read: {', '.join(unread)}")

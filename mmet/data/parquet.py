@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
 from mmet.data.schema import DatasetError
+from mmet.field_checks import Range, check_fields
 from mmet.folder_lock import locked_target
 from mmet.whole_files import clear_leftovers, read_json, sync, whole_file, write_whole
 
@@ -51,13 +52,16 @@ _HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet file: its name below the folder, its split, and what it must hold."""
+    """One Parquet file: its name below the folder, its split, and what it must hold. Raises `ValueError` for others."""
 
     file: str
     split: str
     rows: int
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"rows": Range(at_least=0), "bytes": Range(at_least=0)})
 
 
 @dataclass(frozen=True, slots=True)

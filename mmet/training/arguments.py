@@ -350,6 +350,7 @@ class PretrainingArguments(TrainingArguments):
     def __post_init__(self):
         check_fields(self, OPTION_RANGES)
         refuse_options_without_effect(self)
+        self.asks_to_evaluate = self.eval_strategy not in ("auto", "no") or self.eval_on_start
         if self.eval_strategy == "auto":
             self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
             self.eval_steps = self.eval_steps or self.save_steps

@@ -37,6 +37,11 @@ def plan_selection(
         validates = any(searched.role == "validation" for searched in sets) and arguments.eval_strategy != "no"
         data.select_on = "validation" if validates and _trains_identities(objectives) else "last"
     if not sets:
+        if arguments.asks_to_evaluate:
+            raise ValueError(
+                f"eval_strategy: {arguments.eval_strategy} would have no effect: nobody is held out and there is no "
+                "eval_data; set validation_identities or eval_data"
+            )
         arguments.eval_strategy, arguments.do_eval = IntervalStrategy.NO, False
     if data.select_on == "last":
         schedule = SchedulerType(arguments.lr_scheduler_type)

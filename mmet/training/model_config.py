@@ -59,7 +59,7 @@ def check_config_fields(fields: dict[str, Any]) -> None:
     known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
     for prefix, names in known.items():
         own = fields.get(prefix) if prefix else fields
-        if own is not None and not isinstance(own, dict):
+        if (own is not None or prefix in fields) and not isinstance(own, dict):
             raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {own!r}")
         unknown = sorted(set(own or {}) - names)
         if unknown:

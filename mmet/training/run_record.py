@@ -240,7 +240,7 @@ class RunRecord:
             ValueError: the file is no record.
         """
         path = folder / RECORD_FILE
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
             content = read_json(path)
@@ -251,7 +251,7 @@ class RunRecord:
                 for name, source in content["data"].items()
             }
             return cls(dict(content["recipe"]), dict(content["model"]), dict(content["length"]), data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:

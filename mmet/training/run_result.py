@@ -7,6 +7,7 @@ write_result(result, output_dir)
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -93,13 +94,13 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         ValueError: the file is no result.
     """
     path = folder / RESULT_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         result = read_json(path)
         if not isinstance(result, dict):
             raise ValueError(f"expected a JSON object, received {type(result).__name__}")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise not_a_result(path, error) from error
     return result
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,13 +37,13 @@ class SkippedImages:
     def load(cls, folder: Path) -> SkippedImages:
         """What an interrupted run wrote to `folder`; empty without one. Raises `ValueError` for another file."""
         skipped, path = cls(), folder / FILE_NAME
-        if not path.is_file():
+        if not os.path.lexists(path):
             return skipped
         try:
             for entry in read_json(path)["images"]:
                 skipped.reasons[entry["image_path"]] = str(entry["reason"])
                 skipped.counts[entry["image_path"]] = int(entry["times"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"{path} is not the list of skipped pictures ({error!r}); remove it") from error
         return skipped
 

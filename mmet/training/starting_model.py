@@ -10,7 +10,7 @@ import torch
 from transformers import BertTokenizer
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
-from mmet.checkpoint_files import check_checkpoint_folder, check_model, check_tokenizer
+from mmet.checkpoint_files import check_checkpoint_folder, check_model, load_tokenizer
 from mmet.distributed import compute_once
 from mmet.training.arguments import ModelArguments, ObjectiveArguments
 from mmet.training.dataset import TrainingDataset
@@ -29,7 +29,7 @@ def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) 
     if arguments.model_name_or_path is not None:
         check_model(arguments.model_name_or_path)
     if arguments.tokenizer_name is not None:
-        check_tokenizer(arguments.tokenizer_name)
+        load_tokenizer(arguments.tokenizer_name)
     if checkpoint is not None:
         check_checkpoint_folder(Path(checkpoint))
 
@@ -76,7 +76,7 @@ def build_model(
 def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> BertTokenizer:
     """The tokenizer that was named, or a WordPiece vocabulary of the training captions."""
     if arguments.tokenizer_name is not None:
-        return BertTokenizer.from_pretrained(arguments.tokenizer_name)
+        return load_tokenizer(arguments.tokenizer_name)
     captions = [caption for caption in sources.captions() if caption.strip()]
     if not captions:
         logger.info("no captions in the training data: the vocabulary is that of words that describe people")
