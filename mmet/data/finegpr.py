@@ -2,7 +2,8 @@
 
 File names read `0001_c01_w01_l01_p01.jpg`: person, viewpoint (1 to 36, every 10 degrees), weather, light, scene. The
 viewpoint is the camera. One split, `train`. Body masks and captions are published apart from the pictures and are used
-if present; `captions=attributes` generates sentences from `attributes.csv` instead. Counts and naming as in the readme of https://github.com/JeremyXSC/FineGPR.
+if present; `captions=attributes` generates sentences from `attributes.csv` instead. Counts and naming as in the
+readme of https://github.com/JeremyXSC/FineGPR.
 """
 
 from __future__ import annotations
