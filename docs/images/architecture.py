@@ -99,8 +99,8 @@ def draw() -> Figure:
         3,
         116,
         11,
-        "configuration_mmet.py · modeling_mmet.py · processing_mmet.py",
-        "model, losses, image and text processing: these three files travel with every checkpoint\n"
+        "configuration_mmet · inputs_mmet · objectives_mmet · modeling_mmet · processing_mmet",
+        "model, losses, image and text processing: these files travel with every checkpoint\n"
         "and import nothing of mmet",
         "grey",
     )

@@ -29,12 +29,12 @@ class CaptionedLayout:
     Attributes:
         title: the dataset in prose.
         folder_names: names under which the dataset's folder is published.
-        annotation_files: names of its annotation file; the first that is there is read.
+        annotation_files: possible names of its annotation file; the first that exists is read.
         path_field: the field that names the picture.
         expected_tree: see `ReidDatasetSpec`.
         picture_folders: folders below `imgs/` that a complete copy has.
         splits: the values of `split` that it uses, keys of `SPLITS`.
-        advise: what to say about a folder without annotation file beyond that; "" for nothing.
+        advise: further advice for a folder without annotation file; "" for none.
     """
 
     title: str
@@ -76,7 +76,7 @@ class CaptionedLayout:
         return files[0]
 
     def _read_entry(self, folder: ReidFolder, entry: Entry, merged: dict[Path, tuple[str, PersonImage]]) -> None:
-        """Add one entry to `merged`; entries that repeat a picture add the captions it does not have yet."""
+        """Add one entry to `merged`; further entries of a picture add captions that it does not have yet."""
         name, split, person_id = entry.get(self.path_field, str), self._split(entry), entry.get("id", int)
         if person_id < 0:
             raise entry.error(f"field 'id' must not be negative, {person_id} is")
@@ -106,7 +106,7 @@ class CaptionedLayout:
         return SPLITS[value]
 
     def _note_missing(self, folder: ReidFolder) -> None:
-        """Name the picture folders that annotations speak of and that are not there."""
+        """Note the missing picture folders that annotations refer to."""
         base = folder.root / IMAGE_FOLDER
         named = {image.image_path.relative_to(base).parts[0] for images in folder.splits.values() for image in images}
         folder.missing += [

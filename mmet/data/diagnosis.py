@@ -95,10 +95,10 @@ class MaskTotals:
     Attributes:
         masks: how many there are.
         looked_at: how many of them, spread evenly, were read.
-        covered: mean share of its picture that a readable mask covers; None where none is readable.
-        covered_range: the shares that nine of ten masks lie between.
-        nobody, everybody: masks of the ground alone, and of the person alone.
-        ambiguous: masks that do not say who is the person.
+        covered: mean share of its picture that a readable mask covers; None if no mask is readable.
+        covered_range: 5th and 95th percentile of these shares.
+        nobody, everybody: number of masks without person, and of masks that are all person.
+        ambiguous: number of masks whose meaning is unclear.
     """
 
     masks: int
@@ -112,12 +112,12 @@ class MaskTotals:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All that the doctor says of one folder.
+    """The doctor's report on one folder.
 
     Attributes:
         argument: as given, `name=folder?options`.
         title: the dataset in prose.
-        root: the dataset's own folder, which may lie below the one that was named.
+        root: the dataset's own folder, which may lie below the given one.
         fit: whether it is fit to use.
         splits: what each split holds; empty where the folder could not be read.
         published: the published counts, where there are some.
@@ -185,7 +185,7 @@ def _first(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _unreadable(error: DatasetError) -> Finding:
-    """The loader's own words, but for the tree, which is shown anyway."""
+    """The loader's message without the expected tree, which is printed separately."""
     return Finding("error", str(error).partition("\nExpected:")[0], "make the folder as expected, or name another one")
 
 
@@ -275,7 +275,7 @@ def _gallery_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Fin
 
 
 def _unanswered_queries(folder: ReidFolder) -> Iterator[Finding]:
-    """Queries without a true match, by the rules of evaluation: other cameras or, for want of them, other pictures."""
+    """Find queries without a true match: in another camera or, if cameras are unknown, in another picture."""
     seen: dict[int, set[tuple[int, Path]]] = defaultdict(set)
     for image in folder.splits["gallery"]:
         seen[image.person_id].add((image.camera_id, image.image_path))
@@ -348,7 +348,7 @@ def _mask_totals(folder: ReidFolder, summary: MaskSummary) -> MaskTotals:
 
 
 def _mask_findings(folder: ReidFolder, summary: MaskSummary | None) -> Iterator[Finding]:
-    """Masks that are of no use. Where all show nobody or all everybody, that is an error; single ones may be meant."""
+    """Find useless masks. An error if all show nobody or all are all person; a warning for some."""
     if summary is None:
         return
     by_problem: Sequence[tuple[str, str, Sequence[Path]]] = (
@@ -406,7 +406,7 @@ def _decode_findings(folder: ReidFolder) -> Iterator[Finding]:
 
 
 def _stray_files(root: Path) -> Iterator[Finding]:
-    """Files that no loader looks at, and that surprise other tools."""
+    """Find files that loaders ignore and other tools may read."""
     shadows: list[str] = []
     others: list[str] = []
     for place, folders, names in os.walk(root):
@@ -442,7 +442,7 @@ def _terms(spec: ReidDatasetSpec) -> Iterator[Finding]:
 
 
 def _tree(root: Path) -> Iterator[str]:
-    """Folders down to two levels, with what is in each; sub-folders of a name that are many are counted."""
+    """List folders down to two levels with their contents; further sub-folders are counted."""
     if not os.path.isdir(root):  # noqa: PTH112 (false, too, for what no file system can name)
         return
     yield f"{display(root.name)}/{_contents(root)}"

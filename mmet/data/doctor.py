@@ -3,8 +3,8 @@
     python -m mmet.data.doctor market1501=/data/Market-1501-v15.09.15 'msmt17=/data/MSMT17_V2?train=train'
     python -m mmet.data.doctor --allow_partial --json finegpr=/data/FineGPR_Dataset
 
-Exit code 0: every folder is fit to use. 1: some is not. 2: the arguments are wrong. `--allow_partial` takes incomplete
-folders as fit, `--decode` finds damage inside of pictures by decoding all of them.
+Exit code 0: every folder is fit to use. 1: some folder is not. 2: the arguments are wrong. `--allow_partial` accepts
+incomplete folders; `--decode` decodes all pictures to find damage inside them.
 
 A folder is unfit when it is not the dataset, lacks a part, has other counts than were published, or shows a person in
 training and test. Files that the loader leaves out are warnings, since what remains can be used.

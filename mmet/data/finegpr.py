@@ -1,9 +1,9 @@
 """FineGPR (Xiang et al.), rendered people with fine-grained attributes, and the sentences of FineGPR-C.
 
 File names read `0001_c01_w01_l01_p01.jpg`: person, viewpoint (1 to 36, every 10 degrees), weather, light, scene. The
-viewpoint is the camera. One split, `train`. Body masks and captions come apart from the pictures and are used where
-they are there; with `captions=attributes` sentences are made from `attributes.csv` instead. Counts and naming as in
-the readme of https://github.com/JeremyXSC/FineGPR.
+viewpoint is the camera. One split, `train`. Body masks and captions are published apart from the pictures and are used
+if present; `captions=attributes` generates sentences from `attributes.csv` instead. Counts and naming as in the
+readme of https://github.com/JeremyXSC/FineGPR.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _attach_masks(folder: ReidFolder) -> None:
 
 
 def _count_keypoints(folder: ReidFolder) -> None:
-    """Keypoints have no column in the schema; say that they are there."""
+    """Note the number of keypoint files, which the schema has no column for."""
     keypoint_folder = folder.root / KEYPOINT_FOLDER
     if not keypoint_folder.is_dir():
         return
@@ -205,7 +205,7 @@ def _generate_captions(folder: ReidFolder, captions_per_image: int, seed: int) -
 
 
 def _captions_of(image: PersonImage, persons: dict[int, dict[str, str]], count: int, seed: int) -> tuple[str, ...]:
-    """The picture's sentences, drawn from its own name, so that they do not depend on which others are there."""
+    """Generate the picture's sentences, seeded by its name, so that they do not depend on other pictures."""
     attributes, match = persons.get(image.person_id), _STEM.fullmatch(image.image_path.stem)
     if attributes is None or match is None:
         return ()

@@ -24,7 +24,7 @@ _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4_095  # of Linux, the most that common 
 
 
 class UnsafePathError(ValueError):
-    """A path written in an annotation is not a plain relative path; the message is the defect's reason."""
+    """A path in an annotation is not a plain relative path; the message is the reason."""
 
     def __init__(self, kind: DefectKind, reason: str) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class UnsafePathError(ValueError):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is none of the dataset's: dot files, among them the `._*` shadows that macOS archives carry."""
+    """Whether a file is a dot file, such as the `._*` shadows in archives from macOS."""
     return name.startswith(".")
 
 
@@ -44,7 +44,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Sub-folders of `folder` that are not hidden, sorted by name; without links to itself or to a folder above."""
+    """Visible sub-folders of `folder`, sorted by name, without links to itself or a folder above."""
     with os.scandir(folder) as entries:
         names = [entry for entry in entries if not is_hidden(entry.name) and _is_folder(entry)]
     return sorted(Path(entry.path) for entry in names if not (entry.is_symlink() and _leads_back(Path(entry.path))))
@@ -62,9 +62,9 @@ def _leads_back(link: Path) -> bool:
 
 
 def list_tree(folder: Path) -> tuple[list[Path], list[Path]]:
-    """All pictures in and below a folder, sorted within each; and the folders that could not be looked into.
+    """List all pictures in and below a folder, sorted within each folder, and the unreadable folders.
 
-    Linked folders are entered directly in `folder` alone.
+    Links to folders are followed only directly in `folder`.
     """
     pictures: list[Path] = []
     unreadable: list[Path] = []
@@ -133,7 +133,7 @@ def is_text(value: str) -> bool:
 def layout_error(
     title: str, root: Path, looked_for: Sequence[str], expected_tree: str, advice: str = ""
 ) -> DatasetError:
-    """The error for a folder that is not the dataset: what was looked for, what is there, what should be there."""
+    """Make the error for a folder that is not the dataset: what is missing, what exists and what is expected."""
     lines = [f"{root} does not hold {title}: found no {' and no '.join(looked_for)}.", describe_folder(root)]
     if advice:
         lines.append(advice)
@@ -150,7 +150,7 @@ def describe_folder(folder: Path, limit: int = 8) -> str:
 
 
 def display(name: str) -> str:
-    """A file name that can be printed anywhere on one line, whatever bytes it was made of."""
+    """Escape unprintable characters, so that any file name prints on one line."""
     if name.isprintable():
         return name
     return "".join(
@@ -160,5 +160,5 @@ def display(name: str) -> str:
 
 
 def shorten(name: str, limit: int = 200) -> str:
-    """A name as it can be shown among others: its beginning and its end."""
+    """Shorten a long name to its beginning and end."""
     return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-limit // 2 :]}"

@@ -1,4 +1,4 @@
-"""Can a picture be used? Asked of every file of a dataset, short of decoding all of them whole.
+"""Check whether pictures can be used, for every file of a dataset, without fully decoding them all.
 
 A picture may be cut short, lead out of the folder by a link, or claim a billion pixels. The readers count the defects.
 """
@@ -38,7 +38,7 @@ def find_defects(
             below that no link may lead out.
         paths: pictures to examine.
         max_pixels: largest width times height accepted.
-        workers: threads. They hide the latency of slow disks; from memory one is as fast as many.
+        workers: number of threads, which hide the latency of slow disks; from memory, one is as fast.
 
     Returns:
         path -> defect, for the unusable ones alone.
@@ -87,7 +87,7 @@ def _undecodable(paths: Iterable[Path], content_of: Callable[[Path], Path | byte
 def _examine(
     look: Callable[[Sequence[Path]], dict[Path, Defect]], chunks: Sequence[Sequence[Path]], what: str, workers: int
 ) -> dict[Path, Defect]:
-    """What `look` finds in all chunks, looked at in threads, with progress."""
+    """Run `look` on all chunks in threads, with a progress bar, and merge the defects."""
     defects: dict[Path, Defect] = {}
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -108,7 +108,7 @@ def _chunk_defects(root: Path, paths: Sequence[Path], max_pixels: int) -> Iterat
 
 
 def find_outside_links(root: Path, paths: Iterable[Path]) -> dict[Path, Defect]:
-    """Name the pictures that a link leads out of the dataset folder to, without opening any; path -> defect."""
+    """Find pictures that links lead out of the dataset folder, without opening any; path -> defect."""
     outside: dict[Path, Defect] = {}
     folder_leads_out: dict[Path, bool] = {}
     for path in paths:
@@ -126,12 +126,12 @@ def _leads_out(path: Path, anchor: Path) -> bool:
 
 
 def image_defect(path: Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Defect | None:
-    """Why a picture cannot be used, or None.
+    """Return why a picture cannot be used, or None.
 
-    Reads the header and the last bytes. A JPEG or PNG that ends as its format prescribes is taken to be whole; any
-    other is decoded. Then a JPEG is decoded at an eighth of its size; of a PNG, checksums are compared and the bytes
-    that its data inflates to are counted. Of the other formats, which are rare, each file is decoded. So training can
-    decode what is accepted; a JPEG with wrong colours from some place on is accepted, as decoders accept it.
+    Reads the header and the last bytes. A JPEG or PNG that ends as its format prescribes counts as whole; others
+    are decoded. Then a JPEG is decoded at an eighth of its size; for a PNG, checksums are compared and inflated bytes
+    counted. Files of the other, rarer formats are decoded. So training can decode every accepted picture. A JPEG whose
+    colours are wrong from some point on is accepted, as decoders accept it.
     """
     try:
         status = path.stat()
@@ -175,7 +175,7 @@ def _content_defect(file: BinaryIO, max_pixels: int) -> Defect | None:
 
 
 def _can_be_decoded(image: Image.Image) -> bool:
-    """Decode a JPEG at an eighth of its size, which meets whatever stops a decoder."""
+    """Decode a JPEG at an eighth of its size, which finds whatever stops a decoder."""
     try:
         image.draft("L", (1, 1))
         image.load()
@@ -214,7 +214,7 @@ def _ends_properly(file: BinaryIO, image_format: str | None) -> bool:
 
 
 def _is_whole(file: BinaryIO, image_format: str | None) -> bool:
-    """Examine the whole file. Decoding alone would not do: decoders take zeros for the missing part of a picture."""
+    """Examine the whole file. Decoding is not enough: decoders fill the missing part with zeros."""
     try:
         file.seek(0)
         Image.open(file, formats=IMAGE_FORMATS).verify()  # a PNG's chunks and their checksums; nothing for a JPEG

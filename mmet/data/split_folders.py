@@ -31,7 +31,7 @@ class SplitFolders:
         title: the dataset in prose.
         folder_names: names under which the dataset's folder is published.
         splits: split -> its folder.
-        pattern: beginning of a file name, with the groups `person` and `camera`; it goes on to what must stand behind
+        pattern: beginning of a file name, with the groups `person` and `camera` and the character that must follow
             them, so that no number is read in part.
         example: a file name, for messages.
         expected_tree, distractor_id: see `ReidDatasetSpec`.

@@ -41,7 +41,7 @@ MAX_SHARPNESS = 20
 
 @dataclass
 class ModelArguments:
-    """Which model is trained, and from where."""
+    """The model to train and its starting weights."""
 
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Checkpoint to continue from (folder or Hub name). None starts from scratch."}
@@ -49,8 +49,8 @@ class ModelArguments:
     model_config: dict[str, Any] | None = field(
         default=None,
         metadata={
-            "help": "Fields of MMETConfig, nested, as a mapping (YAML or JSON), merged over the recipe's. Beside "
-            "--model_name_or_path: those that leave the encoders' sizes as they are, such as triplet_margin."
+            "help": "Fields of MMETConfig as a nested mapping (YAML or JSON), merged into the recipe's. With "
+            "--model_name_or_path, only fields that do not change sizes of the model, such as triplet_margin."
         },
     )
     tokenizer_name: str | None = field(
@@ -64,7 +64,7 @@ class ModelArguments:
     codebook_images: int = field(
         default=2048,
         metadata={
-            "help": "Training images that a k-means image codebook is fitted on, at most.",
+            "help": "Maximum number of training images to fit a k-means image codebook on.",
             "range": Range(at_least=1),
         },
     )
@@ -79,7 +79,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """What it is trained on and how examples are masked and augmented."""
+    """The training data, and how examples are masked and augmented."""
 
     data: list[str] = field(
         default_factory=list,
@@ -90,13 +90,13 @@ class DataArguments:
     )
     paired_data: list[str] = field(
         default_factory=list,
-        metadata={"help": "name=folder of datasets with images, captions and person ids, where not those of data."},
+        metadata={"help": "name=folder of datasets with images, captions and person ids; replaces data for pairs."},
     )
     image_data: list[str] = field(
-        default_factory=list, metadata={"help": "name=folder, used for images alone, where not those of data."}
+        default_factory=list, metadata={"help": "name=folder, used only for images; replaces data for images."}
     )
     text_data: list[str] = field(
-        default_factory=list, metadata={"help": "name=folder, used for captions alone, where not those of data."}
+        default_factory=list, metadata={"help": "name=folder, used only for captions; replaces data for captions."}
     )
     validation_identities: float = field(
         default=0.1,
@@ -108,19 +108,19 @@ class DataArguments:
     )
     validation_images_per_identity: int = field(
         default=16,
-        metadata={"help": "Images of a validation person that are evaluated on, at most.", "range": Range(at_least=2)},
+        metadata={"help": "Maximum number of images per validation person.", "range": Range(at_least=2)},
     )
     validation_seed: int = field(
         default=0,
         metadata={
-            "help": "Which persons are held out. Keep it over the stages and seeds of one experiment.",
+            "help": "Chooses the held-out persons. Keep it the same for all stages and seeds of an experiment.",
             "range": SEED_RANGE,
         },
     )
     eval_data: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "name=folder of datasets that are evaluated on during training, beside the validation split."
+            "help": "name=folder of datasets to evaluate on during training, in addition to the validation persons."
         },
     )
     eval_split: str = field(
@@ -231,7 +231,7 @@ class DataArguments:
 
 @dataclass
 class ObjectiveArguments:
-    """Which losses are trained, how much each counts, and how batches are mixed."""
+    """Which losses are trained, their weights, and how batches are mixed."""
 
     batch_mix: dict[str, float] | None = field(
         default=None,
@@ -336,7 +336,7 @@ class PretrainingArguments(TrainingArguments):
     allow_changed_resume: bool = field(
         default=False,
         metadata={
-            "help": "Resume although recipe or data are no longer those of the checkpoint; else say what differs."
+            "help": "Resume although recipe or data differ from the checkpoint's; otherwise a difference is an error."
         },
     )
     eval_strategy: str = field(
@@ -412,7 +412,7 @@ def build_parser() -> ArgumentParser:
 
 
 def _read_recipe(parser: ArgumentParser, path: Path) -> dict[str, Any]:
-    """The converted fields of a recipe. Raises `ValueError` naming the file, and what is wrong in it."""
+    """Read and convert the fields of a recipe. Raises `ValueError` that names the file and the problem."""
     recipe = read_mapping_file(path)
     try:
         return parser.convert(recipe)

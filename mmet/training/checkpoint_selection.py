@@ -25,10 +25,10 @@ def plan_selection(
     sets: Sequence[RetrievalSet],
 ) -> None:
     """
-    Settle in `data.select_on` and `arguments` what chooses the checkpoint that becomes the model.
+    Set in `data.select_on` and `arguments` what chooses the checkpoint that becomes the model.
 
-    Without a choice of the user's, validation chooses where identities are trained: masked objectives alone do not
-    aim at retrieval, so of such a stage the last checkpoint counts.
+    By default, validation chooses if identities are trained. Masked objectives do not aim at retrieval, so the last
+    checkpoint of a masked stage becomes the model.
 
     Raises:
         ValueError: where a checkpoint is to be chosen that is never evaluated or never saved.

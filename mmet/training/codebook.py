@@ -1,7 +1,6 @@
 """The image codebook before the first step: k-means over patch descriptors of training images, or DALL-E's network.
 
-The centroids become a buffer of the model, so a checkpoint carries the codes it was trained on and nothing is
-downloaded.
+The centroids are a buffer of the model, so a checkpoint contains the codes it was trained on.
 
     batches = (processor(images=images, return_tensors="pt").pixel_values for images in image_batches)
     print(fit_codebook(model.image_codebook, batches))
@@ -51,9 +50,8 @@ class CodebookFit:
         num_patches: patches of them that were fitted.
         variance_left: mean squared distance of a patch to its centroid, as a share of the descriptors' variance (0 is
             perfect, 1 no better than one centroid).
-        perplexity: exponential of the entropy of the codes' distribution: how many codes are in use, were they used
-            evenly.
-        majority_share: share of the most frequent code, which is the accuracy of always guessing it.
+        perplexity: exponential of the entropy of the codes: the number of codes in use if used evenly.
+        majority_share: share of the most frequent code: the accuracy of always guessing it.
     """
 
     num_images: int

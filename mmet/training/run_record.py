@@ -290,19 +290,19 @@ def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> li
     """
     then = RunRecord.load(checkpoint)
     if then is None:
-        return ["it has no record of its data and recipe, which cannot be compared therefore"]
+        return ["it has no record of its data and recipe, so these cannot be compared"]
     if obstacles := then.obstacles(now):
         others = then.differences(now)
         raise ValueError(
-            f"{checkpoint} cannot be continued, its weights and optimizer belong to another model: "
-            f"{'; '.join([*obstacles, *others])} (then → now). Continue it with what it was begun with, or start a "
-            f"run of its own in another --output_dir (from these weights with --model_name_or_path {checkpoint})"
+            f"{checkpoint} cannot be continued, because its weights and optimizer belong to another model: "
+            f"{'; '.join([*obstacles, *others])} (then → now). Resume with the original settings, or start a new run "
+            f"in another --output_dir (from these weights with --model_name_or_path {checkpoint})"
         )
     differences = then.differences(now)
     if differences and not allow_changes:
         raise ValueError(
-            f"{checkpoint} was trained otherwise: {'; '.join(differences)} (then → now). Continue it with what it was "
-            "begun with, start anew in another --output_dir, or say that the change is meant: "
+            f"{checkpoint} was trained otherwise: {'; '.join(differences)} (then → now). Resume with the original "
+            "recipe and data, start a new run in another --output_dir, or allow the change: "
             "--allow_changed_resume true"
         )
     return [*differences, *_changes(then.length, now.length)]

@@ -1,4 +1,4 @@
-"""The model that training starts from, with its processor: a checkpoint's, or fresh ones of a recipe and captions."""
+"""The starting model and processor: from a checkpoint, or new from a recipe and captions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) -> None:
-    """Raise `ValueError` where the model or checkpoint to go on from cannot be read, before anything is loaded."""
+    """Raise `ValueError` for a starting model or checkpoint that cannot be read, before anything is loaded."""
     if arguments.model_name_or_path is not None:
         check_start(arguments.model_name_or_path, has_tokenizer=arguments.tokenizer_name is not None)
     if arguments.tokenizer_name is not None:

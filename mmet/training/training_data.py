@@ -1,4 +1,4 @@
-"""What a run trains and evaluates on: sources by use, validation persons, and what to say of them.
+"""The data of a run: sources by use, validation persons, and their descriptions.
 
 data = load_data(data_arguments)
 data.sources.paired        # training splits, without the validation persons
@@ -75,7 +75,7 @@ class TrainingSources:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """One training dataset: what it is, what of it was trained on, and on which terms."""
+    """Description of one training dataset: name, size of the part trained on, licence."""
 
     name: str
     title: str
@@ -179,7 +179,7 @@ def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_o
 
 
 def log_training_data(arguments: DataArguments) -> None:
-    """Say what is trained on, and where that was set."""
+    """Log the data of each stream and where it was set."""
     for stream in TRAINING_STREAMS:
         sources = getattr(arguments, stream)
         place = arguments.data_places.get(stream)

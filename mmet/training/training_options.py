@@ -1,8 +1,7 @@
-"""Which of transformers' `TrainingArguments` training here takes, with which values, and why not others.
+"""Which of transformers' `TrainingArguments` are supported, with which values, and why others are refused.
 
-Every option of `TrainingArguments` works as transformers documents it, or another value than its default is refused
-with the reason: `MMETTrainer` samples, computes losses and evaluates in its own ways, and an option that these do not
-read would be accepted and do nothing.
+Every option of `TrainingArguments` either works as transformers documents it, or is refused with a reason unless it
+has its default value. `MMETTrainer` has its own sampling, losses and evaluation, which would ignore such an option.
 """
 
 from __future__ import annotations
