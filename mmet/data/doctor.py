@@ -28,7 +28,7 @@ import numpy as np
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
 from mmet.data.data_argument import DataArgument, parse_data_argument
-from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten
+from mmet.data.files import IMAGE_SUFFIXES, display, find_undecodable, is_hidden, shorten, walk_files
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
 from mmet.data.masks import MaskSummary, measure_masks
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
@@ -398,9 +398,8 @@ def _stray_files(root: Path) -> Iterator[Finding]:
     """Files that no loader looks at, and that surprise other tools."""
     shadows: list[str] = []
     others: list[str] = []
-    for place, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
+    for place, names in walk_files(root):
+        for name in names:
             path = os.path.relpath(os.path.join(place, name), root)  # noqa: PTH118 (millions of names)
             if name.startswith("._"):
                 shadows.append(path)

@@ -92,6 +92,23 @@ def list_tree(folder: Path) -> tuple[list[Path], list[Path]]:
     return pictures, unreadable
 
 
+def walk_files(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder in and below `folder` with the names of its files, all sorted; linked folders are not entered.
+
+    As `os.walk`, which goes down by recursion in older versions of Python, and fails in folders a thousand deep.
+    """
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:  # without permission, or too deep to be named
+            continue
+        yield place, [entry.name for entry in entries if not _is_folder(entry)]
+        waiting += reversed([entry.path for entry in entries if _is_folder(entry) and not entry.is_symlink()])
+
+
 def read_bytes(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """The content of a regular file. Pipes and devices, which may never end, are not read.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
@@ -21,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
+from mmet.data.files import walk_files
 from mmet.data.schema import DatasetError
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, write_json
@@ -336,4 +336,4 @@ def _add_shadow_files(root: Path) -> None:
 
 
 def _count_files(root: Path) -> int:
-    return sum(len(files) for _, _, files in os.walk(root))
+    return sum(len(names) for _, names in walk_files(root))
