@@ -4,6 +4,9 @@ Importing the package registers the model classes with transformers' Auto classe
 checkpoint loads without `trust_remote_code`.
 """
 
+import mmet.starting  # noqa: F401  (before what takes seconds)
+
+# isort: split
 from transformers import (
     AutoConfig,
     AutoImageProcessor,

@@ -4,7 +4,9 @@
     with whole_file(output / "rows.safetensors") as draft:         # what another library writes
         save_file(tensors, draft)
     with whole_folder(Path("data/world")) as draft:                # a folder that appears when it is complete
-        (draft / "a.txt").write_text("…")
+        files = FolderDraft(draft)
+        files.write("images/a.txt", "…")
+        files.check()                                              # all that was written is still there
 
 A draft is named `.<name>.partial-<process id>`. A full disk, an error or a kill leaves what was there before as it
 was; drafts of processes that are gone are removed by the next writer of the same name, and by `clear_leftovers`.
@@ -20,8 +22,10 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -98,6 +102,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     target = target.absolute()
     make_folder(target.parent)
     draft = _draft_of(target)
+    shutil.rmtree(draft, ignore_errors=True)  # a killed run may have had the same process id
     draft.mkdir()
     try:
         yield draft
@@ -108,6 +113,70 @@ def whole_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+@dataclass(frozen=True)
+class FolderDraft:
+    """
+    The files of a folder that is being written, with what was written to each.
+
+    Attributes:
+        root: the folder, which must exist.
+        files: size and CRC-32 of every file, by its path below `root` with forward slashes. Files that another
+            process wrote are added with `files.update`.
+    """
+
+    root: Path
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Write a file, and the folders above it. Raises `OSError` when `root` is gone."""
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        path = self.root / name
+        try:
+            path.write_bytes(data)
+        except FileNotFoundError:
+            if not self.root.is_dir():  # somebody removed it: do not make it again without its other files
+                raise
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        self.files[name] = len(data), zlib.crc32(data)
+
+    def note(self, name: str) -> None:
+        """Add a file that another library wrote. Raises `OSError` when it cannot be read."""
+        self.files[name] = _size_and_crc(self.root / name)
+
+    def remove(self, name: str) -> None:
+        """Remove a folder and forget the files in it."""
+        shutil.rmtree(self.root / name)
+        for file in [file for file in self.files if file.startswith(f"{name}/")]:
+            del self.files[file]
+
+    def check(self) -> None:
+        """Read every file again. Raises `OSError` that names the files that are missing or hold something else."""
+        damaged = [f"{name} ({reason})" for name in self.files if (reason := self._defect(name))]
+        if damaged:
+            names = ", ".join(damaged[:3]) + (", …" if len(damaged) > 3 else "")
+            raise OSError(
+                f"{len(damaged):,} of {len(self.files):,} files are not as they were written: {names}. Something "
+                "removed or changed them during the work; nothing is left of it, so run the same command again"
+            )
+
+    def _defect(self, name: str) -> str:
+        try:
+            return "" if _size_and_crc(self.root / name) == self.files[name] else "changed"
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+
+
+def _size_and_crc(path: Path) -> tuple[int, int]:
+    size = crc = 0
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return size, crc
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
@@ -159,7 +228,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, however many (`mkdir(parents=True)` goes up by recursion). Raises `OSError`."""
+    """Make a folder and all above it, where `mkdir(parents=True)` goes up by recursion. Raises `OSError`."""
     missing = list(takewhile(lambda place: not place.exists(), folder.parents))
     for place in (*reversed(missing), folder):
         place.mkdir(exist_ok=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmet import whole_files
-from mmet.data.files import is_text, read_bytes
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import is_text, read_bytes
 from mmet.data.schema import DatasetError
 
 IMAGE_FIELDS = ("image", "image_name", "file_path", "file_name", "img_path")
@@ -168,18 +169,18 @@ def _entries(path: Path, items: Iterable[tuple[str, Any]]) -> Iterator[Entry]:
         yield Entry(path, place, item)
 
 
-def clean_captions(captions: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Strip surrounding whitespace. Returns the captions worth keeping and, for each other one, the reason."""
-    kept, reasons = [], []
+def clean_captions(captions: Iterable[str]) -> tuple[list[str], list[Defect]]:
+    """Strip surrounding whitespace. Returns the captions worth keeping and, for each other one, the defect."""
+    kept, defects = [], []
     for caption in captions:
         stripped = caption.strip()
         if not stripped:
-            reasons.append("empty caption")
+            defects.append(Defect(DefectKind.EMPTY_CAPTION, "empty caption"))
         elif not is_text(stripped):
-            reasons.append("caption is not valid text")
+            defects.append(Defect(DefectKind.CAPTION_NOT_TEXT, "caption is not valid text"))
         else:
             kept.append(stripped)
-    return kept, reasons
+    return kept, defects
 
 
 def read_captions(path: Path) -> dict[str, list[str]]:

@@ -31,7 +31,7 @@ from datasets.table import embed_table_storage
 from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
-from mmet.data.files import walk_files
+from mmet.data.paths import walk_files
 from mmet.data.schema import DatasetError
 from mmet.field_checks import Range, check_fields
 from mmet.folder_lock import locked_target
@@ -98,6 +98,7 @@ def save_parquet(
         ValueError: `rows_per_shard` or `shard_bytes` is less than one.
         FileExistsError: `folder` exists.
         DatasetError: `<folder>.partial` was begun from other data or with other shards; a picture cannot be read.
+        OSError: the folder cannot be written, or a shard that was written is missing or cut short at the end.
     """
     for name, value in (("rows_per_shard", rows_per_shard), ("shard_bytes", shard_bytes)):
         if value is not None and value < 1:
@@ -118,6 +119,8 @@ def _save(splits: Mapping[str, Dataset], target: Path, rows_per_shard: int | Non
     ]
     manifest = _begin(partial, _fingerprint(splits, plan))
     _write_shards(partial, manifest, splits, plan)
+    if problems := verify_parquet(partial, checksums=False):
+        raise OSError(f"{partial}: {problems[0]}; something changed it during the work: run the same command again")
     sync(partial / "data")
     partial.rename(target)
     sync(target.parent)

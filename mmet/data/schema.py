@@ -8,11 +8,13 @@ that into a `datasets.DatasetDict` with the columns of `REID_FEATURES`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Features, Image, List, Value
+
+from mmet.data.defects import Defect
 
 REID_FEATURES = Features(
     {
@@ -58,10 +60,15 @@ class PersonImage:
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
-    """A file or annotation that was left out, and why (the reason is what skips are counted by)."""
+    """A file or annotation that was left out, as it is told to the user, and why."""
 
     path: str
-    reason: str
+    defect: Defect
+
+    @property
+    def reason(self) -> str:
+        """The defect in words."""
+        return self.defect.reason
 
 
 @dataclass(slots=True)
@@ -82,6 +89,8 @@ class ReidFolder:
         notes: sentences for the report, such as which caption file was read.
         variant: which of the dataset's published forms this is, a key of `ReidDatasetSpec.variant_counts`.
         domain: goes into the column of that name; empty for the dataset's name.
+        contents: picture files that lie inside of Parquet shards: path -> a function that returns the bytes. Such a
+            path is a name: no file of that name is ever opened.
     """
 
     root: Path
@@ -96,14 +105,20 @@ class ReidFolder:
     notes: list[str] = field(default_factory=list)
     variant: str = ""
     domain: str = ""
+    contents: dict[Path, Callable[[], bytes]] = field(default_factory=dict)
+
+    def content_of(self, path: Path) -> Path | bytes:
+        """A picture as `read_rgb` takes it: the path of its file, or the bytes that a shard holds."""
+        return self.contents[path]() if path in self.contents else path
 
     def name_of(self, path: Path) -> str:
         """A path below `root` as it is told to the user and stored: relative, with forward slashes."""
         return path.relative_to(self.root).as_posix()
 
-    def skip(self, path: Path, reason: str) -> None:
-        """Note that a file was left out."""
-        self.skipped.append(SkippedFile(self.name_of(path), reason))
+    def skip(self, what: Path | str, *defects: Defect) -> None:
+        """Note that a file below `root`, or what has another name, was left out."""
+        name = self.name_of(what) if isinstance(what, Path) else what
+        self.skipped += [SkippedFile(name, defect) for defect in defects]
 
     def find_unlisted(self, pictures: Iterable[Path], named: Container[Path]) -> None:
         """Note the pictures that are there and that nothing names."""

@@ -10,6 +10,7 @@ generator it is given: the same seed gives the same picture.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +141,14 @@ class PersonAugmentation:
             person_mask = person_mask.copy()
             person_mask.paste(0, box)
         return image, person_mask
+
+
+def build_augmentation(fields: Any) -> PersonAugmentation:
+    """The augmentation of a recipe's fields (None: the defaults). Raises `ValueError` for a field it does not have."""
+    try:
+        return PersonAugmentation(**(fields or {}))
+    except TypeError as error:
+        raise ValueError(f"augmentation: {error}") from None
 
 
 def _mirror(image: Image.Image) -> Image.Image:

@@ -170,7 +170,7 @@ def replace_file(rng: random.Random, path: Path) -> str:
         "a zero inside": content[: len(content) // 2] + b"\0" + content[len(content) // 2 :],
         "no UTF-8": b'{"\xe9": 1}',
         "a pointer": _POINTER,
-        "every key twice": re.sub(r'("\w+"): ', r'\1: 0, \1: ', text).encode(),
+        "every key twice": re.sub(r'("\w+"): ', r"\1: 0, \1: ", text).encode(),
         "long numbers": re.sub(r": -?[0-9.]+", ": " + "9" * 5_000, text).encode(),
         "huge numbers": re.sub(r": -?[0-9.]+", ": 1e309", text).encode(),
         "no numbers": re.sub(r": -?[0-9.]+", ": NaN", text).encode(),

@@ -1,6 +1,6 @@
 """A thousand wrong inputs: every command answers with success, or with one message and exit code 2.
 
-`make fuzz` makes 100 attempts in each of 15 areas, `make test` the first four; the seeds are fixed, so that what
+`make fuzz` makes 100 attempts in each area, `make test` the first one; the seeds are fixed, so that what
 failed can be repeated with `pytest tests/fuzz -k AREA --fuzz-inputs N`.
 """
 
@@ -13,7 +13,7 @@ import shutil
 
 import pytest
 import yaml
-from fuzz.house import evaluation_arguments, recipe_fields, report_arguments
+from fuzz.house import evaluation_arguments, recipe_fields
 from fuzz.mutations import damage_file, mutate_arguments, mutate_text, mutate_tree
 from fuzz.running import Attempt, fuzz, judge_data, option_names, run
 

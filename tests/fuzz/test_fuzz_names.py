@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -19,9 +20,59 @@ from mmet.ablate import __main__ as ablate
 from mmet.data import doctor, to_parquet
 
 WORDS = (
-    *("a\nb", "a|b", "a\0b", "\ud800", "\udcff", "-x", "--help", "..", ".", "x" * 251, "x" * 252, "人" * 83, "人" * 84, ""),
-    *(" ", "a/b", "a\\b", "C:\\x", "/x", "~", "*", "?", "[a]", "{0}", "%s", "$\\frac{", "<b>", "&amp;", "\x1b[31m", "\u202e"),
-    *("'", '"', "`", "=1+1", "#", "a=b", "a?b=c", "人", "💥", "e\u0301", "\u00e9", "NUL", "a.", "\ufeff", "\u2028", "\r", "\t"),
+    *(
+        "a\nb",
+        "a|b",
+        "a\0b",
+        "\ud800",
+        "\udcff",
+        "-x",
+        "--help",
+        "..",
+        ".",
+        "x" * 251,
+        "x" * 252,
+        "人" * 83,
+        "人" * 84,
+        "",
+    ),
+    *(
+        " ",
+        "a/b",
+        "a\\b",
+        "C:\\x",
+        "/x",
+        "~",
+        "*",
+        "?",
+        "[a]",
+        "{0}",
+        "%s",
+        "$\\frac{",
+        "<b>",
+        "&amp;",
+        "\x1b[31m",
+        "\u202e",
+    ),
+    *(
+        "'",
+        '"',
+        "`",
+        "=1+1",
+        "#",
+        "a=b",
+        "a?b=c",
+        "人",
+        "💥",
+        "e\u0301",
+        "\u00e9",
+        "NUL",
+        "a.",
+        "\ufeff",
+        "\u2028",
+        "\r",
+        "\t",
+    ),
 )
 
 COMMANDS = ["doctor", "parquet", "evaluate"]
@@ -65,11 +116,9 @@ def _rename(rng: random.Random, folder: Path, row: dict) -> str:
     field, word = rng.choice(sorted(row)), rng.choice(WORDS)
     if field == "image":
         picture, word = folder / row["image"], f"{word}.png" if rng.random() < 0.8 else word
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
             (folder / word).parent.mkdir(parents=True, exist_ok=True)
             picture.rename(folder / word)
-        except (OSError, ValueError):  # a name that no file can have
-            pass
     row[field] = word
     return f"{field}: {word!r}"
 
@@ -112,10 +161,8 @@ def test_foreign_files(house, inputs, tmp_path, layout):
         else:
             word = rng.choice(WORDS) + rng.choice(("", path.suffix))
             change = f"{action} {path.name} to {word!r}"
-            try:
+            with contextlib.suppress(OSError, ValueError):  # a name that no file can have
                 (shutil.copyfile if action == "copy" else os.rename)(path, path.parent / word)
-            except (OSError, ValueError):
-                pass
         outcome = judge_data(run(doctor.main, [f"{name}={folder}"]))
         subprocess.run(["rm", "-rf", folder], check=True)  # shutil.rmtree goes down by recursion
         return Attempt(change, outcome)
@@ -125,13 +172,13 @@ def test_foreign_files(house, inputs, tmp_path, layout):
 
 def _put_deep(path: Path, depth: int) -> str:
     """Move a file down some folders named `d`."""
-    place = os.getcwd()
+    place = Path.cwd()
     os.chdir(path.parent)
     try:
         for _ in range(depth):
-            os.mkdir("d")
+            Path("d").mkdir()
             os.chdir("d")
-        os.rename(path, "deep" + path.suffix)
+        os.rename(path, "deep" + path.suffix)  # noqa: PTH104 (relative to a folder too deep to be named)
     finally:
         os.chdir(place)
     return f"{path.name} {depth} folders deep"
@@ -140,7 +187,18 @@ def _put_deep(path: Path, depth: int) -> str:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_data_arguments(house, inputs, tmp_path, name):
     """`name=folder?option=value` in every wrong form, and folders of odd names."""
-    options = ("annotations", "pattern", "split", "captions", "mask", "masks", "seed", "test_fraction", "form", "images")
+    options = (
+        "annotations",
+        "pattern",
+        "split",
+        "captions",
+        "mask",
+        "masks",
+        "seed",
+        "test_fraction",
+        "form",
+        "images",
+    )
 
     def attempt(rng: random.Random) -> Attempt:
         out = tmp_path / "out"
@@ -191,13 +249,18 @@ def test_rows_of_results(house, inputs, tmp_path):
 
     def attempt(rng: random.Random) -> Attempt:
         shutil.rmtree(tmp_path / "eval", ignore_errors=True)
-        layout = rng.choice((f"market1501={house / 'market'}", f"cuhk_pedes={house / 'pedes'}", f"folder={house / 'crops'}"))
+        layout = rng.choice(
+            (f"market1501={house / 'market'}", f"cuhk_pedes={house / 'pedes'}", f"folder={house / 'crops'}")
+        )
         arguments = [*evaluation_arguments(house)[:2], "--data", layout, "--output_dir", str(tmp_path / "eval")]
         for name in rng.sample(sorted(choices), rng.randint(0, 4)):
             arguments += [f"--{name}", rng.choice(choices[name])]
         arguments += [f"--{flag}" for flag in rng.sample(flags, rng.randint(0, 2))]
         if rng.random() < 0.3:
-            arguments += [rng.choice(("--compare", "--seeds", "--backbones")), f"{rng.choice(WORDS)}={house / 'model'}"]
+            arguments += [
+                rng.choice(("--compare", "--seeds", "--backbones")),
+                f"{rng.choice(WORDS)}={house / 'model'}",
+            ]
         if rng.random() < 0.3:
             arguments = mutate_arguments(rng, arguments, options)
         return Attempt(repr(arguments), run(run_reid_eval.main, arguments))
@@ -209,12 +272,14 @@ def test_arguments_of_ablation(ablation, inputs, tmp_path):
     """Nothing is trained: what a wrong argument leaves over is stopped by `--report_only`."""
     options = option_names(ablate)
     base = [*ablation_arguments(ablation)[:-1], str(tmp_path / "tables")]
-    small = "--world_persons 2 --world_images 1 --world_test_persons 2 --report_only".split()
+    small = ["--world_persons", "2", "--world_images", "1", "--world_test_persons", "2", "--report_only"]
 
     def attempt(rng: random.Random) -> Attempt:
         arguments = mutate_arguments(rng, base, options)
         if rng.random() < 0.3:
-            name = rng.choice(("max_steps", "masked.max_steps", "identity.", ".", "", "seed", "output_dir", "batch_mix.x"))
+            name = rng.choice(
+                ("max_steps", "masked.max_steps", "identity.", ".", "", "seed", "output_dir", "batch_mix.x")
+            )
             arguments += ["--set", f"{name}={rng.choice((*VALUES, *TEXTS))}".replace("\0", "")]
         return Attempt(repr(arguments), run(ablate.main, [*arguments, *small]))
 

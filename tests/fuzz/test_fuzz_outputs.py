@@ -33,14 +33,48 @@ def command_to(name: str, house: Path, output: str) -> tuple[Command, list[str]]
         "evaluate": (run_reid_eval.main, [*evaluation_arguments(house)[:-2], f"--output_dir={output}"]),
         "report": (report.main, [*report_arguments(house, Path("x"))[:-2], f"--output={output}"]),
         "parquet": (to_parquet.main, [f"folder={house / 'crops'}", f"--output={output}"]),
-        "draw": (draw.main, [*"--layout finegpr --num_ids 1 --images_per_id 1".split(), f"--output={output}"]),
+        "draw": (
+            draw.main,
+            [*["--layout", "finegpr", "--num_ids", "1", "--images_per_id", "1"], f"--output={output}"],
+        ),
         "ablate": (ablate.main, [*ablation_arguments(house)[:-2], f"--output={output}", "--report_only"]),
     }[name]
 
 
 NAMES = (
-    *("", ".", "..", "-", "--", "-x", " ", "a b", "a\nb", "a|b", "a=b", "a?b=c", "a*[b]", "ä", "人", "\udcff", "~", "%s", "{0}"),
-    *("$\\frac{", "<b>", "x" * 255, "x" * 256, "人" * 85, "人" * 86, "a/" * 1_500 + "b", "a/" * 2_100 + "b", "a\0b", "a/../b"),
+    *(
+        "",
+        ".",
+        "..",
+        "-",
+        "--",
+        "-x",
+        " ",
+        "a b",
+        "a\nb",
+        "a|b",
+        "a=b",
+        "a?b=c",
+        "a*[b]",
+        "ä",
+        "人",
+        "\udcff",
+        "~",
+        "%s",
+        "{0}",
+    ),
+    *(
+        "$\\frac{",
+        "<b>",
+        "x" * 255,
+        "x" * 256,
+        "人" * 85,
+        "人" * 86,
+        "a/" * 1_500 + "b",
+        "a/" * 2_100 + "b",
+        "a\0b",
+        "a/../b",
+    ),
     *("/dev/null", "/dev/full", "/proc/none", "/sys/none", "/", "CON", "a\\b", "'", '"', "`", "\x1b[31m", "\u202e"),
 )
 

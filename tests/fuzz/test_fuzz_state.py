@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from fuzz.house import ablation_arguments, evaluation_arguments, report_arguments
-from fuzz.mutations import VALUES, damage_bytes, damage_file, damage_json, mutate_tree, replace_file
+from fuzz.mutations import VALUES, damage_file, damage_json, replace_file
 from fuzz.running import Attempt, Command, fuzz, run
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -28,7 +28,19 @@ from mmet.data import to_parquet
 from mmet.data.synthetic import __main__ as draw
 from mmet.report import __main__ as report
 
-DRAWING = "--layout finegpr --num_ids 1 --images_per_id 1 --image_height 48 --image_width 24 --output".split()
+DRAWING = [
+    "--layout",
+    "finegpr",
+    "--num_ids",
+    "1",
+    "--images_per_id",
+    "1",
+    "--image_height",
+    "48",
+    "--image_width",
+    "24",
+    "--output",
+]
 
 
 def command_on(use: str, house: Path, folder: Path, out: Path) -> tuple[Command, list[str]]:
@@ -42,7 +54,10 @@ def command_on(use: str, house: Path, folder: Path, out: Path) -> tuple[Command,
         "tokenizer": (run_pretrain.main, [*training, str(out), "--tokenizer_name", str(folder)]),
         "evaluate": (run_reid_eval.main, [*evaluation, "--reliability"]),
         "compare": (run_reid_eval.main, [*evaluation_arguments(house)[:-1], str(out), "--compare", str(folder)]),
-        "cached": (run_reid_eval.main, [*evaluation_arguments(house)[:-1], str(folder), "--calibrate", *_market(house)]),
+        "cached": (
+            run_reid_eval.main,
+            [*evaluation_arguments(house)[:-1], str(folder), "--calibrate", *_market(house)],
+        ),
         "report": (report.main, ["--run", str(folder), *report_arguments(house, out)[2:]]),
         "verify": (verify, [str(folder)]),
         "shards": (to_parquet.main, [f"parquet={folder}", "--output", str(out)]),
@@ -78,7 +93,8 @@ def drawn(house) -> None:
 
 
 @pytest.mark.parametrize(
-    "use", ["resume", "finished", "continue", "tokenizer", "evaluate", "compare", "cached", "report", "verify", "drawn"]
+    "use",
+    ["resume", "finished", "continue", "tokenizer", "evaluate", "compare", "cached", "report", "verify", "drawn"],
 )
 def test_state(house, drawn, inputs, tmp_path, use):
     folder, out = tmp_path / "folder", tmp_path / "out"
@@ -224,11 +240,15 @@ def _change_table(rng: random.Random, table: pa.Table) -> tuple[str, pa.Table]:
     if change == "no metadata":
         return "no metadata", table.replace_schema_metadata(None)
     if change == "type":
-        kind = rng.choice((pa.null(), pa.float64(), pa.bool_(), pa.binary(), pa.large_string(), pa.date32(), pa.uint64()))
+        kind = rng.choice(
+            (pa.null(), pa.float64(), pa.bool_(), pa.binary(), pa.large_string(), pa.date32(), pa.uint64())
+        )
         return f"{name} as {kind}", table.set_column(place, name, pa.nulls(count, kind)).replace_schema_metadata(None)
     value: object = None
     if change == "values":
-        value = rng.choice((-2, 2**63, 1.5, "alice", "", "\ud800", b"\xff", [], ["a"], [None], {"bytes": b"", "path": ""}))
+        value = rng.choice(
+            (-2, 2**63, 1.5, "alice", "", "\ud800", b"\xff", [], ["a"], [None], {"bytes": b"", "path": ""})
+        )
         value = rng.choice((value, {"bytes": b"\x89PNG", "path": "/dev/zero"}, {"bytes": None, "path": "0.png"}))
     try:
         column = pa.array([value] * count)
