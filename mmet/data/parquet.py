@@ -53,7 +53,7 @@ _HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet file: its name below the folder, its split, and what it must hold. Raises `ValueError` for others."""
+    """One Parquet file: its name below the folder, its split, and what it must hold, each checked by type."""
 
     file: str
     split: str

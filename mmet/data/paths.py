@@ -6,7 +6,7 @@ A downloaded folder is untrusted: names may be malformed, and annotations may po
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from mmet.data.defects import Defect, DefectKind
