@@ -23,6 +23,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TR
 from transformers.trainer_pt_utils import safe_globals
 
 from configuration_mmet import MMETConfig, MMETTextConfig
+from mmet.field_checks import shown
 from mmet.whole_files import read_json
 from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETProcessor
@@ -83,7 +84,7 @@ def check_checkpoint_folder(folder: Path) -> None:
         _check_trainer_state(folder / TRAINER_STATE_NAME)
         if any(any(folder.glob(pattern)) for pattern in _SHARDED_WEIGHTS):
             return
-        check_weights(folder, read_config(folder), MMETForPreTraining)
+        check_weights(folder, read_config(folder), MMETForPreTraining, whole=True)
         random_states = sorted(folder.glob("rng_state*.pth")) or [folder / "rng_state.pth"]
         for file in (folder / OPTIMIZER_NAME, folder / SCHEDULER_NAME, *random_states):
             _check_torch_file(file)
@@ -102,17 +103,31 @@ def read_config(folder: Path) -> MMETConfig:
     if fields.get("model_type") != MMETConfig.model_type:
         raise ValueError(
             f"{path}: expected the model type {MMETConfig.model_type!r} in its config.json, received "
-            f"{fields.get('model_type')!r}"
+            f"{shown(fields.get('model_type'))}"
         )
+    for name, kind in MMETConfig.sub_configs.items():
+        part = fields.get(name)
+        if isinstance(part, dict) and part.get("model_type", kind.model_type) != kind.model_type:
+            raise ValueError(
+                f"{path}: expected the model type {kind.model_type!r} in {name}, received {shown(part['model_type'])}"
+            )
     with _said_of(path, "is no configuration of MMET"):
         return MMETConfig.from_dict(fields)
 
 
-def check_weights(folder: Path, config: MMETConfig, model_class: type[PreTrainedModel]) -> None:
+def check_weights(
+    folder: Path, config: MMETConfig, model_class: type[PreTrainedModel], *, whole: bool = False
+) -> None:
     """
     Compare the headers of a folder's weights with what its configuration says.
 
-    Weights that the model has no use for are no error, nor are missing ones outside the encoders.
+    Weights that the model has no use for are no error.
+
+    Args:
+        folder: of the weights.
+        config: read from it.
+        model_class: whose weights it should hold.
+        whole: whether those of heads and codebook have to be there as well as those of the encoders.
 
     Raises:
         ValueError: no weights, unreadable ones, or ones of another shape or kind of number.
@@ -127,11 +142,12 @@ def check_weights(folder: Path, config: MMETConfig, model_class: type[PreTrained
     for name in expected.keys() & stored.keys():
         _check_tensor(name, stored[name], expected[name])
     tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    missing = sorted(name for name in expected if name.startswith(prefix) and name not in stored.keys() | tied)
+    needed = [name for name in expected if whole or name.startswith(prefix)]
+    missing = sorted(set(needed) - stored.keys() - tied)
     if missing:
         raise ValueError(
             f"{folder}: {len(missing)} of its weights are missing and would be random ({', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}): expected all weights of the encoders"
+            f"{', …' if len(missing) > 3 else ''}): expected all weights{'' if whole else ' of the encoders'}"
         )
 
 
@@ -145,7 +161,7 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
                 for name in content.keys():  # noqa: SIM118
                     part = content.get_slice(name)
                     tensors[name] = StoredTensor(file, part.get_dtype(), tuple(part.get_shape()))
-        except (OSError, SafetensorError) as error:
+        except (OSError, MemoryError, SafetensorError) as error:
             raise ValueError(
                 f"{file} is cut short or damaged, or no safetensors file ({error}): {_COPY_AGAIN}"
             ) from error

@@ -288,3 +288,20 @@ def test_script__a_result_that_is_none_is_said(tmp_path, capsys, content):
     output = ["--output_dir", str(tmp_path), "--resume_from_checkpoint", "true"]
     assert run_pretrain.main(["--paired_data", "finegpr=/nowhere", "--report_to", "none", *output]) == 2
     assert f"{tmp_path / 'training_result.json'} is not the result of a training run" in capsys.readouterr().err
+
+
+def test_check_checkpoint_folder__needs_the_heads_as_well(checkpoint):
+    tensors = load_file(checkpoint / "model.safetensors")
+    head = next(name for name in tensors if name.startswith("itm_head."))
+    save_file({name: tensor for name, tensor in tensors.items() if name != head}, checkpoint / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"1 of its weights are missing and would be random \({head}\)"):
+        check_checkpoint_folder(checkpoint)
+
+
+@pytest.mark.parametrize("kind", ["flava_text_model", [[]], None])
+def test_check_model__an_encoder_of_another_kind(model, kind):
+    fields = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    fields["text_config"]["model_type"] = kind
+    replace(model / "config.json", json.dumps(fields))
+    with pytest.raises(ValueError, match=r"config\.json: expected the model type .* in text_config, received"):
+        check_model(str(model))

@@ -21,7 +21,7 @@ from mmet.data.defects import Defect, DefectKind
 from mmet.data.loading import SplitTotals, count_split, is_as_published, read_reid_folder
 from mmet.data.masks import MaskSummary, measure_masks
 from mmet.data.parquet import MANIFEST, verify_parquet
-from mmet.data.paths import IMAGE_SUFFIXES, display, is_hidden, shorten
+from mmet.data.paths import IMAGE_SUFFIXES, display, is_hidden, shorten, walk_files
 from mmet.data.picture_checks import find_content_defects, find_undecodable
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError, ReidFolder
@@ -409,9 +409,8 @@ def _stray_files(root: Path) -> Iterator[Finding]:
     """Find files that loaders ignore and other tools may read."""
     shadows: list[str] = []
     others: list[str] = []
-    for place, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
+    for place, names in walk_files(root):
+        for name in names:
             path = os.path.relpath(os.path.join(place, name), root)  # noqa: PTH118 (millions of names)
             if name.startswith("._"):
                 shadows.append(path)

@@ -31,6 +31,7 @@ from datasets.table import embed_table_storage
 from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
+from mmet.data.paths import walk_files
 from mmet.data.schema import DatasetError
 from mmet.field_checks import Range, check_fields
 from mmet.folder_lock import locked_target
@@ -52,7 +53,7 @@ _HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet file: its name below the folder, its split and its content. Raises `ValueError` for other values."""
+    """One Parquet file: its name below the folder, its split, and what it must hold, each checked by type."""
 
     file: str
     split: str
@@ -265,7 +266,7 @@ def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
     listed = {shard.file for shard in shards}
     present = {
         Path(place, name).relative_to(root).as_posix()
-        for place, _, names in os.walk(root)
+        for place, names in walk_files(root)
         for name in names
         if name.endswith(".parquet")
     }

@@ -6,7 +6,7 @@ A downloaded folder is untrusted: names may be malformed, and annotations may po
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from mmet.data.defects import Defect, DefectKind
@@ -92,6 +92,23 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
         return read_regular_file(path, max_bytes)
     except ValueError as error:
         raise DatasetError(f"{path}: {error}") from error
+
+
+def walk_files(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder in and below `folder` with the names of its files, all sorted; linked folders are not entered.
+
+    As `os.walk`, which goes down by recursion in older versions of Python, and fails in folders a thousand deep.
+    """
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:  # without permission, or too deep to be named
+            continue
+        yield place, [entry.name for entry in entries if not _is_folder(entry)]
+        waiting += reversed([entry.path for entry in entries if _is_folder(entry) and not entry.is_symlink()])
 
 
 def join_inside(base: Path, relative: str) -> Path:

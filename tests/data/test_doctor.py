@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmet.data import SplitCount, get_spec, load_reid_dataset, parse_data_argume
 from mmet.data.defects import DefectKind
 from mmet.data.diagnosis import FIXES, Diagnosis, Finding, MaskTotals, diagnose
 from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, format_diagnosis, main
+from mmet.data.paths import walk_files
 
 TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
 
@@ -436,3 +438,14 @@ def test_parquet__without_a_manifest_and_with_paths_to_elsewhere(market: Path, t
     diagnosis = _diagnose("parquet", home, decode=True)
     assert diagnosis.fit
     assert _finding(diagnosis, "no manifest.json").severity == "note"
+
+
+def test_diagnose__folders_deeper_than_recursion_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1_500):
+        Path("d").mkdir()
+        monkeypatch.chdir("d")
+    monkeypatch.chdir(tmp_path)
+    assert main([f"market1501={tmp_path}"]) == UNFIT
+    assert sum(1 for _ in walk_files(tmp_path)) > 1_000
+    subprocess.run(["rm", "-rf", "d"], check=True)

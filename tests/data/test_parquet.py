@@ -441,3 +441,11 @@ def test_load__a_readme_leads_nowhere(tmp_path: Path) -> None:
     (shards / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{pattern}'\n---\n")
     assert load_reid_dataset("parquet", shards)["train"]["image_path"][:] == ["a.jpg", "b.jpg"]
     assert load_reid_dataset("parquet", elsewhere)["train"]["image_path"][:] == ["c.jpg", "d.jpg"]
+
+
+@pytest.mark.parametrize("field", [{"rows": "a|b"}, {"rows": -1}, {"bytes": 1.5}, {"sha256": None}, {"file": []}])
+def test_read_manifest__fields_of_another_type(tmp_path: Path, field: dict) -> None:
+    shard = {"file": "data/a.parquet", "split": "train", "rows": 1, "bytes": 1, "sha256": "0"}
+    (tmp_path / MANIFEST).write_text(json.dumps({"format": 1, "fingerprint": "", "shards": [{**shard, **field}]}))
+    with pytest.raises(DatasetError, match=rf"is no manifest of Parquet shards \({next(iter(field))}: expected"):
+        verify_parquet(tmp_path)

@@ -1,4 +1,4 @@
-"""The folders that fuzz tests damage copies of: data of several layouts, a recipe, and what the commands made of them."""
+"""The folders that fuzz tests damage copies of: data of several layouts, a recipe, and what commands made of it."""
 
 from __future__ import annotations
 

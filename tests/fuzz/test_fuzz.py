@@ -1,6 +1,6 @@
 """A thousand wrong inputs: every command answers with success, or with one message and exit code 2.
 
-`make fuzz` makes 100 attempts in each of 15 areas, `make test` the first four; the seeds are fixed, so that what
+`make fuzz` makes 100 attempts in each area, `make test` the first one; the seeds are fixed, so that what
 failed can be repeated with `pytest tests/fuzz -k AREA --fuzz-inputs N`.
 """
 

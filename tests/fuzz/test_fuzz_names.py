@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -115,11 +116,9 @@ def _rename(rng: random.Random, folder: Path, row: dict) -> str:
     field, word = rng.choice(sorted(row)), rng.choice(WORDS)
     if field == "image":
         picture, word = folder / row["image"], f"{word}.png" if rng.random() < 0.8 else word
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
             (folder / word).parent.mkdir(parents=True, exist_ok=True)
             picture.rename(folder / word)
-        except (OSError, ValueError):  # a name that no file can have
-            pass
     row[field] = word
     return f"{field}: {word!r}"
 
@@ -162,10 +161,8 @@ def test_foreign_files(house, inputs, tmp_path, layout):
         else:
             word = rng.choice(WORDS) + rng.choice(("", path.suffix))
             change = f"{action} {path.name} to {word!r}"
-            try:
+            with contextlib.suppress(OSError, ValueError):  # a name that no file can have
                 (shutil.copyfile if action == "copy" else os.rename)(path, path.parent / word)
-            except (OSError, ValueError):
-                pass
         outcome = judge_data(run(doctor.main, [f"{name}={folder}"]))
         subprocess.run(["rm", "-rf", folder], check=True)  # shutil.rmtree goes down by recursion
         return Attempt(change, outcome)
@@ -175,13 +172,13 @@ def test_foreign_files(house, inputs, tmp_path, layout):
 
 def _put_deep(path: Path, depth: int) -> str:
     """Move a file down some folders named `d`."""
-    place = os.getcwd()
+    place = Path.cwd()
     os.chdir(path.parent)
     try:
         for _ in range(depth):
-            os.mkdir("d")
+            Path("d").mkdir()
             os.chdir("d")
-        os.rename(path, "deep" + path.suffix)
+        os.rename(path, "deep" + path.suffix)  # noqa: PTH104 (relative to a folder too deep to be named)
     finally:
         os.chdir(place)
     return f"{path.name} {depth} folders deep"

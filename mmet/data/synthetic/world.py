@@ -22,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
+from mmet.data.paths import walk_files
 from mmet.data.schema import DatasetError
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, write_json
@@ -388,6 +389,6 @@ def _add_shadow_files(draft: FolderDraft) -> None:
 
 def folder_totals(root: Path) -> dict[str, int]:
     """Number of files below `root` and their bytes, without `SYNTHETIC.json`."""
-    files = [Path(place, name) for place, _, names in os.walk(root) for name in names]
+    files = [Path(place, name) for place, names in walk_files(root) for name in names]
     sizes = [path.stat().st_size for path in files if path != root / PROVENANCE_FILE]
     return {"files": len(sizes), "bytes": sum(sizes)}
