@@ -237,18 +237,32 @@ def check_processor(folder: Path, config: MMETConfig) -> None:
         )
 
 
-def check_tokenizer(name_or_path: str) -> None:
-    """Raise `ValueError` where a folder holds no BERT tokenizer. A name of the Hub is left to transformers."""
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        return
+def load_tokenizer(name_or_path: str) -> BertTokenizer:
+    """
+    Load a BERT tokenizer from a folder or the Hub.
+
+    Raises:
+        ValueError: there is none, or it has no words. (transformers returns a tokenizer without words for a Hub name
+            that it cannot find without a connection.)
+    """
+    if (folder := Path(name_or_path)).is_dir():
+        _check_tokenizer_files(folder)
+    with _said_of(name_or_path, "holds a tokenizer that cannot be loaded"):
+        tokenizer = BertTokenizer.from_pretrained(name_or_path)
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"{name_or_path}: its tokenizer has no words: expected a folder with {' or '.join(_TOKENIZER_FILES)}, or "
+            "a name of the Hub that can be reached or was downloaded before"
+        )
+    return tokenizer
+
+
+def _check_tokenizer_files(folder: Path) -> None:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ValueError(f"{folder} holds no tokenizer ({' or '.join(_TOKENIZER_FILES)}); name another folder")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).exists():
             read_json_object(folder / name, "part of a tokenizer")
-    with _said_of(folder, "holds a tokenizer that cannot be loaded"):
-        BertTokenizer.from_pretrained(folder)
 
 
 def read_json_object(path: Path, what: str) -> dict[str, Any]:
@@ -300,7 +314,7 @@ def _check_torch_file(path: Path) -> None:
 
 
 @contextmanager
-def _said_of(path: Path, what: str) -> Iterator[None]:
+def _said_of(path: Path | str, what: str) -> Iterator[None]:
     """Turn whatever a library raises over a file's content into a `ValueError` that names the file."""
     try:
         yield

@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mmet.distributed import compute_once
-from mmet.whole_files import clear_leftovers
+from mmet.whole_files import clear_leftovers, make_folder
 
 try:
     import fcntl
@@ -57,7 +57,7 @@ def locked(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be made or written.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         with _held(folder / LOCK_FILE, folder):
             clear_leftovers(folder)
@@ -83,7 +83,7 @@ def locked_by_main_process(folder: Path) -> Iterator[None]:
 @contextmanager
 def locked_target(target: Path) -> Iterator[None]:
     """Hold the lock of a folder that is written elsewhere and then renamed. Raises as `locked` does."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with _held(target.with_name(f".{target.name}.lock"), target):
         yield
 

@@ -26,10 +26,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+
+from mmet.field_checks import shown
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +100,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         OSError: `target` is there and not empty, or the folder cannot be made or renamed.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     draft = _draft_of(target)
     shutil.rmtree(draft, ignore_errors=True)  # a killed run may have had the same process id
     draft.mkdir()
@@ -199,19 +202,41 @@ def read_json(path: Path) -> Any:
     What a regular JSON file holds.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, nested too deep, or no file that `read_regular_file` reads; the message
-            does not name the file.
+        ValueError: it is no JSON in UTF-8 that `parse_json` takes, or no file that `read_regular_file` reads; the
+            message does not name the file.
         OSError: it is not there or cannot be read.
     """
+    return parse_json(read_regular_file(path, MAX_JSON_BYTES).decode("utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises `ValueError` for no JSON, one nested too deep, and a key given twice."""
     try:
-        return json.loads(read_regular_file(path, MAX_JSON_BYTES).decode("utf-8"))
+        return json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which a repeated key would silently replace what it had before."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise ValueError(f"key {shown(twice)} stands twice in one object")
+    return fields
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, however many (`mkdir(parents=True)` goes up by recursion). Raises `OSError`."""
+    missing = list(takewhile(lambda place: not place.exists(), folder.parents))
+    for place in (*reversed(missing), folder):
+        place.mkdir(exist_ok=True)
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder and write to it, leaving nothing behind. Raises `OSError` where that fails."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with tempfile.TemporaryFile(dir=folder):
         pass
 

@@ -8,6 +8,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,7 @@ from transformers import TrainerState
 
 import run_pretrain
 import run_reid_eval
-from mmet.checkpoint_files import check_checkpoint_folder, check_model, check_tokenizer
+from mmet.checkpoint_files import check_checkpoint_folder, check_model, load_tokenizer
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
@@ -187,7 +188,6 @@ def test_check_model__no_such_folder(name):
     with pytest.raises(ValueError, match=f"{name}: expected the folder of a model, received nothing"):
         check_model(name)
     check_model("owner/name")  # of the Hub: asked there
-    check_tokenizer("owner/name")
 
 
 def test_check_model__other_classes_and_shards_are_as_good(make_config, processor, tmp_path):
@@ -243,12 +243,21 @@ def test_check_checkpoint_folder__never_runs_code_in_a_pickle(checkpoint, tmp_pa
 
 def test_check_tokenizer__folder_without_one(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="holds no tokenizer"):
-        check_tokenizer(str(tmp_path))
+        load_tokenizer(str(tmp_path))
     tokenizer.save_pretrained(tmp_path)
-    check_tokenizer(str(tmp_path))
+    assert load_tokenizer(str(tmp_path)).get_vocab() == tokenizer.get_vocab()
     (tmp_path / "tokenizer.json").write_text('{"model": 3}', encoding="utf-8")
     with pytest.raises(ValueError, match="holds a tokenizer that cannot be loaded"):
-        check_tokenizer(str(tmp_path))
+        load_tokenizer(str(tmp_path))
+
+
+def test_load_tokenizer__one_without_words_is_refused(tmp_path, monkeypatch):
+    """As transformers gives for a name that it cannot find offline, and for an empty vocabulary."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (tmp_path / "vocab.txt").write_text("", encoding="utf-8")
+    for name in ("nobody/nothing", str(tmp_path)):
+        with pytest.raises(ValueError, match=f"{name}: its tokenizer has no words"):
+            load_tokenizer(name)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])

@@ -17,16 +17,9 @@ from typing import Any, Literal
 from datasets import Dataset, DatasetDict, NamedSplit, Value
 
 from mmet.data.data_argument import DataArgument
-from mmet.data.files import (
-    display,
-    find_content_defects,
-    find_defects,
-    find_outside_links,
-    is_hidden,
-    is_text,
-    layout_error,
-    shorten,
-)
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import display, is_hidden, is_text, layout_error, shorten
+from mmet.data.picture_checks import find_content_defects, find_defects, find_outside_links
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import (
     JUNK_PERSON_ID,
@@ -282,9 +275,9 @@ def _require_folder(root: Path, spec: ReidDatasetSpec) -> None:
 
 def _drop_unprintable(folder: ReidFolder) -> None:
     """Leave out files whose names are no text: Arrow could not store them."""
-    reason = "file name is not valid UTF-8"
-    _drop_images(folder, {path: reason for path in _image_paths(folder) if not is_text(str(path))})
-    _drop_masks(folder, {path: reason for path in _mask_paths(folder) if not is_text(str(path))})
+    defect = Defect(DefectKind.NAME_NOT_TEXT, "file name is not valid UTF-8")
+    _drop_images(folder, {path: defect for path in _image_paths(folder) if not is_text(str(path))})
+    _drop_masks(folder, {path: defect for path in _mask_paths(folder) if not is_text(str(path))})
 
 
 def _drop_defects(folder: ReidFolder, check_images: bool) -> None:
@@ -293,18 +286,18 @@ def _drop_defects(folder: ReidFolder, check_images: bool) -> None:
     _drop_masks(folder, _defects(folder, _mask_paths(folder), check_images))
 
 
-def _defects(folder: ReidFolder, paths: Sequence[Path], check_images: bool) -> dict[Path, str]:
+def _defects(folder: ReidFolder, paths: Sequence[Path], check_images: bool) -> dict[Path, Defect]:
     if folder.contents:
         return find_content_defects({path: folder.contents[path] for path in paths}) if check_images else {}
     return find_defects(folder.root, paths) if check_images else find_outside_links(folder.root, paths)
 
 
-def _drop_masks(folder: ReidFolder, defects: Mapping[Path, str]) -> None:
+def _drop_masks(folder: ReidFolder, defects: Mapping[Path, Defect]) -> None:
     """Forget broken masks; their pictures are kept."""
     if not defects:
         return
-    for path, reason in defects.items():
-        folder.skip(path, f"mask: {reason}")
+    for path, defect in defects.items():
+        folder.skip(path, defect.of_mask())
     for split, images in folder.splits.items():
         folder.splits[split] = [
             replace(image, person_mask=None) if image.person_mask in defects else image for image in images
@@ -320,11 +313,11 @@ def _mask_paths(folder: ReidFolder) -> list[Path]:
     return list(dict.fromkeys(image.person_mask for image in _images(folder) if image.person_mask is not None))
 
 
-def _drop_images(folder: ReidFolder, defects: Mapping[Path, str]) -> None:
+def _drop_images(folder: ReidFolder, defects: Mapping[Path, Defect]) -> None:
     if not defects:
         return
-    for path, reason in defects.items():
-        folder.skip(path, reason)
+    for path, defect in defects.items():
+        folder.skip(path, defect)
     for split, images in folder.splits.items():
         folder.splits[split] = [image for image in images if image.image_path not in defects]
 

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
 from mmet.data.schema import DatasetError
+from mmet.field_checks import Range, check_fields
 from mmet.folder_lock import locked_target
 from mmet.whole_files import clear_leftovers, read_json, sync, whole_file, write_whole
 
@@ -51,13 +52,16 @@ _HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet file: its name below the folder, its split, and what it must hold."""
+    """One Parquet file: its name below the folder, its split and its content. Raises `ValueError` for other values."""
 
     file: str
     split: str
     rows: int
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"rows": Range(at_least=0), "bytes": Range(at_least=0)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def _begin(partial: Path, fingerprint: str) -> dict[str, Any]:
 def _write_shards(
     partial: Path, manifest: dict[str, Any], splits: Mapping[str, Dataset], plan: Sequence[_PlannedShard]
 ) -> None:
-    """Write what the manifest does not list yet, and enter it there."""
+    """Write the shards that the manifest does not list yet, and list them."""
     done = {entry["file"] for entry in manifest["shards"]}
     kept = [shard for shard in plan if shard.file in done and (partial / shard.file).is_file()]
     manifest["shards"] = [entry for entry in manifest["shards"] if entry["file"] in {shard.file for shard in kept}]
@@ -221,7 +225,7 @@ def _embedded(dataset: Dataset, rows: range | None = None) -> pa.Table:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """A manifest is whole or the one before."""
+    """Write the manifest, whole or not at all."""
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
@@ -251,7 +255,7 @@ def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
     """Compare the shards with the manifest: files, sizes, numbers of rows and, unless switched off, SHA-256.
 
     Returns:
-        What is wrong, a sentence each; empty when all is as it was written.
+        One sentence per problem; empty when all shards are as they were written.
 
     Raises:
         DatasetError: there is no manifest that can be read.
@@ -274,7 +278,7 @@ def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
 def verify_once(folder: str | Path) -> list[str]:
     """As `verify_parquet`, but checksums are compared only of files that changed since they last agreed.
 
-    What agreed is kept in the cache of `datasets`, by the times and numbers that the file system gives to a file.
+    The result is kept in the cache of `datasets`, keyed by size, times and inode of each file.
     """
     root = Path(folder).resolve()
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
@@ -293,7 +297,7 @@ def verify_once(folder: str | Path) -> list[str]:
 
 
 def _state_of(path: Path) -> list[int]:
-    """What changes with a file's content: size, times of change (the second cannot be set), number."""
+    """Size, modification time, change time (which nobody can set) and inode of a file."""
     try:
         status = path.stat()
     except OSError:

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Value
 
 from mmet.data.annotations import parse_id
-from mmet.data.files import display, layout_error
 from mmet.data.parquet import MANIFEST, verify_once
+from mmet.data.paths import display, layout_error
 from mmet.data.registry import ReidDatasetSpec, register
 from mmet.data.schema import (
     JUNK_PERSON_ID,

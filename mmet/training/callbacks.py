@@ -14,8 +14,8 @@ from mmet.training.sampling import MixedBatchSampler
 
 class SamplerEpoch(TrainerCallback):
     """
-    Tells the sampler the epoch. Trainer does so too, but on several processes does not reach it when it resumes in the
-    middle of an epoch: accelerate's wrappers then lie one deeper than either looks.
+    Tells the sampler the epoch. With several processes, Trainer's own call does not reach the sampler after a resume
+    in the middle of an epoch, because accelerate wraps it once more.
     """
 
     def __init__(self, sampler: MixedBatchSampler) -> None:
@@ -26,7 +26,7 @@ class SamplerEpoch(TrainerCallback):
 
 
 class EvaluateAtTheEnd(TrainerCallback):
-    """The last checkpoint is evaluated too, also where `max_steps` is no multiple of `eval_steps`."""
+    """Evaluates the last checkpoint, also if `max_steps` is not a multiple of `eval_steps`."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:

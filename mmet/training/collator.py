@@ -1,7 +1,7 @@
 """From samples to the tensors of one training step: processing, patch masks, token masks and mismatched captions.
 
-Masks are drawn anew for every sample each time it is seen, from a generator seeded by the samples' own seeds: the same
-samples give the same batch, in whichever worker process.
+Masks are drawn anew each time a sample is seen, from a generator seeded by the samples' seeds: the same samples give
+the same batch in every worker process.
 
     collator = MMETDataCollator(processor, image_masking="pedestrian", max_length=64)
     loader = DataLoader(training_dataset, batch_size=64, sampler=sampler, collate_fn=collator)
@@ -35,7 +35,7 @@ Batch = dict[str, Any]
 class MMETDataCollator:
     """Collates samples of one kind into the arguments of `MMETForPreTraining`, plus `image_paths` (a list of names).
 
-    Where samples stand in for pictures that could not be decoded, `skipped_images` lists path and reason of these.
+    If samples replace pictures that could not be decoded, `skipped_images` lists path and reason of these pictures.
 
     With B samples, N patches and L tokens, the batches hold:
 

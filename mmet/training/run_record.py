@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from configuration_mmet import MMETConfig
+from mmet.training.model_config import FIELDS_OF_A_STAGE
 from mmet.whole_files import read_json, write_whole
 
 RECORD_FILE = "run_record.json"
@@ -158,16 +159,16 @@ class DataRecord:
 
     def differences(self, now: DataRecord) -> list[str]:
         """What another state of the source has that this one has not, in words."""
-        found = []
+        changes = []
         if self.uses != now.uses:
-            found.append(f"used as {' and '.join(self.uses)} → {' and '.join(now.uses)}")
+            changes.append(f"used as {' and '.join(self.uses)} → {' and '.join(now.uses)}")
         for name in ("persons", "images", "captions", "masks"):
             before, after = getattr(self, name), getattr(now, name)
             if before != after:
-                found.append(f"{before:,} {name} → {after:,} {name}")
+                changes.append(f"{before:,} {name} → {after:,} {name}")
             elif self.digests.get(name) != now.digests.get(name):
-                found.append(f"other {name} ({after:,} as before)")
-        return found
+                changes.append(f"other {name} ({after:,} as before)")
+        return changes
 
 
 @dataclass(frozen=True)
@@ -208,15 +209,17 @@ class RunRecord:
             start: `model_name_or_path`: the checkpoint that the run starts from, None for fresh weights.
         """
         fields = {
-            field.name: _plain(getattr(one, field.name)) for one in arguments for field in dataclasses.fields(one)
+            field.name: _plain(getattr(group, field.name))
+            for group in arguments
+            for field in dataclasses.fields(group)
         }
         recipe = {name: value for name, value in fields.items() if _has_effect(name)}
-        own = _flatten(config.to_dict())
-        choices = {name: value for name, value in own.items() if _is_choice_of_a_stage(name)}
+        configured = _flatten(config.to_dict())
+        choices = {name: value for name, value in configured.items() if _is_choice_of_a_stage(name)}
         recipe |= {f"model_config.{name}": value for name, value in choices.items()}
         recipe |= {"num_processes": num_processes, "start_weights": None if start is None else digest_weights(start)}
         words = json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode()
-        model = {f"model_config.{name}": value for name, value in own.items() if name not in choices}
+        model = {f"model_config.{name}": value for name, value in configured.items() if name not in choices}
         model |= {
             "vocabulary": f"{len(vocabulary):,} words ({_digest([words])[:8]})",
             "optim": recipe.pop("optim", None),
@@ -237,7 +240,7 @@ class RunRecord:
             ValueError: the file is no record.
         """
         path = folder / RECORD_FILE
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
             content = read_json(path)
@@ -248,7 +251,7 @@ class RunRecord:
                 for name, source in content["data"].items()
             }
             return cls(dict(content["recipe"]), dict(content["model"]), dict(content["length"]), data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:
@@ -263,8 +266,8 @@ class RunRecord:
         lines = [f"data {name}: not used any more" for name in self.data if name not in now.data]
         lines += [f"data {name}: new" for name in now.data if name not in self.data]
         for name in self.data:
-            if name in now.data and (found := self.data[name].differences(now.data[name])):
-                lines.append(f"data {name}: {', '.join(found)}")
+            if name in now.data and (changes := self.data[name].differences(now.data[name])):
+                lines.append(f"data {name}: {', '.join(changes)}")
         if not lines and list(self.data) != list(now.data):
             lines.append(f"data: the order {', '.join(self.data)} → {', '.join(now.data)}")
         return lines
@@ -287,19 +290,19 @@ def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> li
     """
     then = RunRecord.load(checkpoint)
     if then is None:
-        return ["it has no record of its data and recipe, which cannot be compared therefore"]
+        return ["it has no record of its data and recipe, so these cannot be compared"]
     if obstacles := then.obstacles(now):
         others = then.differences(now)
         raise ValueError(
-            f"{checkpoint} cannot be continued, its weights and optimizer belong to another model: "
-            f"{'; '.join([*obstacles, *others])} (then → now). Continue it with what it was begun with, or start a "
-            f"run of its own in another --output_dir (from these weights with --model_name_or_path {checkpoint})"
+            f"{checkpoint} cannot be continued, because its weights and optimizer belong to another model: "
+            f"{'; '.join([*obstacles, *others])} (then → now). Resume with the original settings, or start a new run "
+            f"in another --output_dir (from these weights with --model_name_or_path {checkpoint})"
         )
     differences = then.differences(now)
     if differences and not allow_changes:
         raise ValueError(
-            f"{checkpoint} was trained otherwise: {'; '.join(differences)} (then → now). Continue it with what it was "
-            "begun with, start anew in another --output_dir, or say that the change is meant: "
+            f"{checkpoint} was trained otherwise: {'; '.join(differences)} (then → now). Resume with the original "
+            "recipe and data, start a new run in another --output_dir, or allow the change: "
             "--allow_changed_resume true"
         )
     return [*differences, *_changes(then.length, now.length)]
@@ -316,8 +319,6 @@ def _has_effect(name: str) -> bool:
 
 
 def _is_choice_of_a_stage(name: str) -> bool:
-    from mmet.training.arguments import FIELDS_OF_A_STAGE
-
     return name in FIELDS_OF_A_STAGE or (name.endswith("_weight") and "." not in name)
 
 

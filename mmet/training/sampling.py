@@ -19,7 +19,7 @@ captions, which the collator draws for a process's batch as a whole, become othe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,6 +162,27 @@ class MixedBatchSampler(Sampler[Draw]):
         # The i-th of n batches of a kind falls at random into the i-th n-th part of the epoch.
         times = [(np.arange(count) + rng.random(count)) / count for count in self.batch_counts.values()]
         return [kinds[i] for i in np.argsort(np.concatenate(times), kind="stable")]
+
+
+def draw_examples(sizes_by_kind: Mapping[str, int], kinds: Sequence[str], num_examples: int, seed: int) -> list[Draw]:
+    """
+    Draws of different examples of these kinds, up to `num_examples`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    sizes = np.array([sizes_by_kind[kind] for kind in kinds])
+    if not sizes.sum():
+        raise ValueError(f"no images to look at: give {' or '.join(f'--{kind}_data' for kind in kinds)}")
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(sizes.sum(), min(num_examples, sizes.sum()), replace=False)
+    numbers = np.searchsorted(np.cumsum(sizes), chosen, side="right")
+    indices = chosen - (np.cumsum(sizes) - sizes)[numbers]
+    seeds = rng.integers(MAX_SEED, size=len(chosen))
+    return [
+        Draw(kinds[number], index, draw_seed)
+        for number, index, draw_seed in zip(numbers.tolist(), indices.tolist(), seeds.tolist(), strict=True)
+    ]
 
 
 def apportion(total: int, proportions: Mapping[str, float]) -> dict[str, int]:

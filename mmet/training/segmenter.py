@@ -1,9 +1,9 @@
-"""A segmenter of the user's own, named by a recipe: `module:function`, imported and looked at before training starts.
+"""A user's segmenter, named `module:function` in a recipe, imported and checked before training starts.
 
     segmenter = load_segmenter("my_project.silhouettes:segment")
     masks = segmenter([picture, ...])  # one mask of the picture's size, or None, for each
 
-Naming a segmenter runs its module's code, as importing any module does: name only what you would run yourself.
+Naming a segmenter runs its module's code: name only modules that you trust.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def load_segmenter(path: str) -> Segmenter:
 
     Raises:
         ValueError: for a path of another form, a module that cannot be imported, a name that it does not have, or
-            something that is not to be called with pictures.
+            an object that cannot be called with pictures.
     """
     match = _PATH.fullmatch(path)
     if match is None:

@@ -1,8 +1,8 @@
 """`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
 
-What it adds, each in one hook: the mixed-batch sampler, the named losses and accuracies, the parameters that do not
-decay, retrieval as evaluation, checkpoints that are whole or not there, and two ways to stop all processes together: a
-loss that is not finite (naming the images), and a Ctrl-C or SIGTERM (after saving).
+It adds, each in one hook: the mixed-batch sampler, named losses and accuracies, the parameters without weight decay,
+retrieval as evaluation, whole checkpoints, and two ways to stop all processes together: at a loss that is not finite
+(naming the images), and at Ctrl-C or SIGTERM (after saving).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from mmet.stopping import RunError, StopSignal, TrainingStopped, signal_name
 from mmet.training.callbacks import EvaluateAtTheEnd, SamplerEpoch, use_readable_lines
-from mmet.training.checkpoints import (
+from mmet.training.checkpoint_writing import (
     UNFINISHED,
     CheckpointError,
     clear_unfinished,
@@ -40,7 +40,7 @@ from mmet.training.sampling import MixedBatchSampler
 from mmet.training.skipping import SkippedImages
 from mmet.training.validation import RetrievalEvaluator, embedder_of, random_state_kept
 from mmet.whole_files import whole_file
-from modeling_mmet import weighted_sum
+from objectives_mmet import weighted_sum
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embedding", "logit_scale")
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""
@@ -56,11 +56,11 @@ class MMETTrainer(Trainer):
 
     Args:
         train_sampler: order of the training examples.
-        loss_schedule: what the weights of losses are multiplied with as training goes on; None for weights that stay.
-        evaluator: what `evaluate` does; None where nothing is evaluated.
+        loss_schedule: factors of the loss weights over the course of training; None for constant weights.
+        evaluator: called by `evaluate`; None for no evaluation.
         stop: tells when to save and stop; None for never.
         skipped: keeps the list of pictures that were replaced; None for a new one.
-        record: what the run is made of, which goes into every checkpoint; None for none.
+        record: recipe, model and data of the run, saved in every checkpoint; None for none.
         **kwargs: as for `transformers.Trainer`.
     """
 
@@ -125,7 +125,7 @@ class MMETTrainer(Trainer):
         return cast(torch.Tensor, weighted_sum(self.accelerator.unwrap_model(self.model).config, losses))
 
     def loss_factors(self) -> dict[str, float]:
-        """What the weight of each scheduled loss is multiplied with in the current step."""
+        """Factor of the weight of each scheduled loss in the current step."""
         return self._loss_schedule.factors(self.state.global_step / max(1, self.state.max_steps))
 
     def _agree_to_go_on(self, outputs: Any, image_paths: Iterable[str]) -> None:
@@ -259,7 +259,7 @@ class MMETTrainer(Trainer):
         )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Model and processor, without the pickled arguments, which nobody should have to trust."""
+        """Save model and processor without the pickled arguments, which would have to be trusted."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
@@ -326,7 +326,7 @@ class _SaveAndStop(TrainerCallback):
 
 
 def _describe_failure(step: int, losses: Iterable[str], image_paths: Iterable[str]) -> str:
-    """Which losses of step `step` are not finite, and on which images."""
+    """Describe which losses of a step are not finite, and on which images."""
     failed = dict.fromkeys(losses)
     shown = ", ".join(dict.fromkeys(path for path in image_paths if path)) or "a batch without images"
     return (

@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 from reid_trees import add_picture, make_cuhk_pedes, make_market, make_msmt17, pedes_entry, picture_bytes
 
-from mmet.data import SplitCount, doctor, get_spec, load_reid_dataset, parse_data_argument, registry, save_parquet
-from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, Diagnosis, Finding, MaskTotals, diagnose, format_diagnosis, main
+from mmet.data import SplitCount, get_spec, load_reid_dataset, parse_data_argument, registry, save_parquet
+from mmet.data.defects import DefectKind
+from mmet.data.diagnosis import FIXES, Diagnosis, Finding, MaskTotals, diagnose
+from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, format_diagnosis, main
 
 TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
 
@@ -224,6 +226,21 @@ def test_captions_and_pictures_that_lack_each_other(tmp_path: Path) -> None:
     assert "must lie below the folder" in _finding(diagnosis, "path leaves").fix
 
 
+def test_every_kind_of_defect_has_a_fix() -> None:
+    assert set(FIXES) == set(DefectKind)
+
+
+def test_a_mask_is_put_right_as_a_mask_whatever_is_wrong_with_it(market: Path) -> None:
+    name = "0007_c1_x.jpg"
+    add_picture(market / name, picture_bytes("JPEG"))
+    (market / "mask.png").write_bytes(b"")
+    (market / "t.csv").write_text(f"image,person_id,person_mask\n{name},7,mask.png\n", encoding="utf-8")
+    finding = _finding(
+        diagnose(parse_data_argument(f"folder={market}?annotations=t.csv")), "left out: mask: empty file"
+    )
+    assert finding.fix == "restore the mask; until then its picture is used without"
+
+
 def test_old_annotation_file_is_answered_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = make_cuhk_pedes(tmp_path, [], ["a.jpg"])
     (home / "reid_raw.json").rename(home / "caption_all.json")
@@ -296,7 +313,7 @@ def test_masks__that_are_all_useless_are_an_error(tmp_path: Path, value: int, pa
 def test_masks__a_sample_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.eye(48, 24, dtype=np.uint8)
     home = _masked(tmp_path, {f"{number}": mask for number in range(7)})
-    monkeypatch.setattr(doctor, "_MASK_SAMPLE", 3)
+    monkeypatch.setattr("mmet.data.diagnosis._MASK_SAMPLE", 3)
     diagnosis = _diagnose("folder", home)
     assert (diagnosis.masks.masks, diagnosis.masks.looked_at) == (7, 3)
     assert "  3 of 7 masks, read, cover 2% of their pictures" in format_diagnosis(diagnosis)

@@ -28,6 +28,7 @@ from mmet.data import (
     save_parquet,
     summarize,
 )
+from mmet.data.defects import Defect, DefectKind
 from mmet.data.schema import PersonImage, SkippedFile
 
 TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
@@ -148,7 +149,7 @@ def test_summarize__counts_beside_published_ones() -> None:
     )
     folder.set_aside["junk"] = 1_234
     folder.notes.append("a note")
-    folder.skipped.append(SkippedFile("b.jpg", "bad"))
+    folder.skipped.append(SkippedFile("b.jpg", Defect(DefectKind.NO_PICTURE, "bad")))
     spec = _spec(train=SplitCount(3, 2), test=SplitCount(1, 1, captions=2))
     assert summarize(folder, spec).splitlines() == [
         "The X in /data/x",

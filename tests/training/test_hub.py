@@ -9,8 +9,8 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from transformers import TrainingArguments
 
 from mmet.data.synthetic import write_world
-from mmet.hub import check_hub, create_repository
 from mmet.training.arguments import parse_arguments
+from mmet.training.hub import check_hub, create_repository
 from mmet.training.pretraining import run_pretraining
 
 
