@@ -52,7 +52,15 @@ def _metavar(action: argparse.Action) -> str:
 
 
 class _OneLineErrors(argparse.ArgumentParser):
-    """Adds to argparse's messages the known option or value that is nearest."""
+    """Adds to argparse's messages the known option or value that is nearest, and takes no empty value."""
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        # The script that wrote "$FOLDER" meant no folder "", which would be the current one.
+        if not arg_string.strip() and arg_string != action.default:
+            raise argparse.ArgumentError(
+                action, "expected a value, received an empty one; leave it out for its default"
+            )
+        return super()._get_value(action, arg_string)
 
     def describe(self, message: str) -> str:
         """One line for argparse's `message`."""
