@@ -99,8 +99,8 @@ def draw() -> Figure:
         3,
         116,
         11,
-        "configuration_mmet.py · modeling_mmet.py · processing_mmet.py",
-        "model, losses, image and text processing: these three files travel with every checkpoint\n"
+        "configuration_mmet.py · inputs_mmet.py · objectives_mmet.py · modeling_mmet.py · processing_mmet.py",
+        "model, losses, image and text processing: these files travel with every checkpoint\n"
         "and import nothing of mmet",
         "grey",
     )
