@@ -101,7 +101,7 @@ def prepare_codebook(
         return
     codebook = model.image_codebook
     if isinstance(codebook, MMETDalleCodebook):
-        compute_on_all(partial(codebook.load, config.codebook_name_or_path))
+        compute_on_all(partial(codebook.load, config.codebook_name_or_path, use_safetensors=True))
         logger.info("image codebook: %d codes of %s", config.codebook_size, config.codebook_name_or_path)
         return
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
 from configuration_mmet import MMETConfig
 from mmet.field_checks import suggestion
+from mmet.recipe_files import merge_deeply
 
 FIELDS_OF_A_STAGE = (
     "identity_pooling",
@@ -31,7 +33,7 @@ def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weig
     fields = dict(fields or {})
     check_config_fields(fields)
     fields["text_config"] = {**(fields.get("text_config") or {}), "vocab_size": vocab_size}
-    return _make_config({**fields, "num_identities": num_identities, **loss_weights})
+    return make_config({**fields, "num_identities": num_identities, **loss_weights})
 
 
 def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
@@ -43,25 +45,54 @@ def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
     """
     fields = dict(fields or {})
     check_config_fields(fields)
-    chosen = {name: fields[name] for name in fields if name in FIELDS_OF_A_STAGE or name.endswith("_weight")}
     stored = config.to_dict()
-    changed = [name for name in fields if name not in chosen and not _agrees(fields[name], stored[name])]
+    chosen = {name: value for name, value in fields.items() if _is_of_a_stage(name)}
+    check_agreement({name: value for name, value in fields.items() if name not in chosen}, stored)
+    return make_config({**stored, **chosen})
+
+
+def merge_config(
+    fields: Any, decided: Mapping[str, Any], *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]
+) -> MMETConfig:
+    """
+    An `MMETConfig` of what a converted model decides, and for the rest of a recipe's nested `fields`, as in
+    `build_config`.
+
+    Raises:
+        ValueError: for a field that no configuration has, or another value of one that the converted model decides.
+    """
+    fields = dict(fields or {})
+    check_config_fields(fields)
+    chosen = {name: value for name, value in fields.items() if _is_of_a_stage(name)}
+    others = {name: value for name, value in fields.items() if name not in chosen and value is not None}
+    check_agreement(others, decided)
+    merged = merge_deeply(merge_deeply(others, {"text_config": {"vocab_size": vocab_size}}), decided)
+    return make_config({**merged, **chosen, "num_identities": num_identities, **loss_weights})
+
+
+def check_agreement(fields: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a recipe's `fields` are not what a checkpoint or converted model has, naming each."""
+    changed = _contradictions(fields, stored)
     if changed:
         raise ValueError(
             f"model_config beside model_name_or_path: only {', '.join(FIELDS_OF_A_STAGE)} and loss weights may differ "
-            f"from the checkpoint, received another {', '.join(sorted(changed))}"
+            f"from the model that is named, received {'; '.join(changed)}"
         )
-    return _make_config({**stored, **chosen})
 
 
-def check_config_fields(fields: dict[str, Any]) -> None:
+def _is_of_a_stage(name: str) -> bool:
+    return name in FIELDS_OF_A_STAGE or name.endswith("_weight")
+
+
+def check_config_fields(fields: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a field that no configuration has, naming the nearest."""
     known = {name: {f.name for f in dataclasses.fields(config)} for name, config in MMETConfig.sub_configs.items()}
     known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
     for prefix, names in known.items():
-        own = fields.get(prefix) if prefix else fields
-        if (own is not None or prefix in fields) and not isinstance(own, dict):
-            raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {own!r}")
-        unknown = sorted(set(own or {}) - names)
+        part = fields.get(prefix) if prefix else fields
+        if (part is not None or prefix in fields) and not isinstance(part, Mapping):
+            raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {part!r}")
+        unknown = sorted(set(part or {}) - names)
         if unknown:
             raise ValueError(
                 f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {unknown}"
@@ -69,7 +100,7 @@ def check_config_fields(fields: dict[str, Any]) -> None:
             )
 
 
-def _make_config(fields: dict[str, Any]) -> MMETConfig:
+def make_config(fields: dict[str, Any]) -> MMETConfig:
     try:
         return MMETConfig.from_dict(fields)
     except (StrictDataclassError, TypeError, ValueError) as error:
@@ -77,10 +108,19 @@ def _make_config(fields: dict[str, Any]) -> MMETConfig:
         raise ValueError(f"model_config: {' '.join(reason.split())}") from error
 
 
-def _agrees(given: Any, stored: Any) -> bool:
-    """Whether a recipe's value says nothing else than the stored one; None says nothing, a mapping what it names."""
-    if isinstance(given, dict):
-        return all(_agrees(value, (stored or {}).get(name)) for name, value in given.items())
-    if isinstance(given, (list, tuple)) and isinstance(stored, (list, tuple)):
-        return list(given) == list(stored)
-    return given is None or given == stored
+def _contradictions(given: Mapping[str, Any], stored: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs, in words. None says nothing, nor does a name that `stored` does not have."""
+    changed: list[str] = []
+    for name, value in given.items():
+        decided = stored.get(name)
+        if value is None or name not in stored:
+            continue
+        if isinstance(value, Mapping) and isinstance(decided, Mapping):
+            changed += _contradictions(value, decided, f"{prefix}{name}.")
+        elif _plain(value) != _plain(decided):
+            changed.append(f"{prefix}{name} {value!r} where it has {decided!r}")
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -40,7 +40,7 @@ from mmet.training.sampling import MixedBatchSampler
 from mmet.training.skipping import SkippedImages
 from mmet.training.validation import RetrievalEvaluator, embedder_of, random_state_kept
 from mmet.whole_files import whole_file
-from modeling_mmet import weighted_sum
+from objectives_mmet import weighted_sum
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embedding", "logit_scale")
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""

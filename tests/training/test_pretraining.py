@@ -97,6 +97,24 @@ def logged_losses(folder):
     return {name for entry in history for name in LOSS_NAMES if f"{name}_loss" in entry}
 
 
+@pytest.mark.slow
+def test_main__compiled_training_learns_what_plain_training_does(recipe, tmp_path, capsys):
+    """All kinds of batch through the script, with a compiler that needs no C++: the losses are those of eager mode."""
+    losses = {}
+    for name, options in {"eager": (), "compiled": ("--torch_compile_backend", "aot_eager")}.items():
+        folder = tmp_path / name
+        common = ["--output_dir", str(folder), "--max_steps", "4", "--logging_steps", "1", "--save_strategy", "no"]
+        compiled = ["--torch_compile", "true", *options] if options else []
+        assert main([recipe, *common, *compiled]) == 0
+        assert str(folder) in capsys.readouterr().out
+        assert logged_losses(folder) == set(LOSS_NAMES)
+        history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        losses[name] = [entry["loss"] for entry in history if "loss" in entry]
+        assert MMETForReID.from_pretrained(folder).config.num_identities == 8
+    assert len(losses["eager"]) == 4
+    assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-3)
+
+
 def test_run_pretraining__all_eight_losses_and_a_model_that_loads(recipe):
     folder = pretrain(recipe)
     assert logged_losses(folder) == set(LOSS_NAMES)

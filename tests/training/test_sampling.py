@@ -408,6 +408,20 @@ def test_balanced_identity_batches__domains_of_one_size_have_orders_of_their_own
     assert first != second
 
 
+def test_balanced_identity_batches__nobody_comes_again_before_all_others() -> None:
+    """Two of four persons of either domain are in a batch: two batches show all eight."""
+    sampler = sampler_of(
+        mix={"identity": 1},
+        batch_size=4,
+        identity_shape=IdentityBatchShape(4, 1),
+        person_labels=np.arange(8),
+        domains={"identity": np.repeat([0, 1], 4)},
+        batches_per_epoch=20,
+    )
+    shown = [draw.index for draw in sampler]
+    assert all(sorted(shown[start : start + 8]) == list(range(8)) for start in range(0, 80, 8))
+
+
 def test_balanced_domains__split_and_resume_like_any_other() -> None:
     changes = {"sizes": {"image": 30}, "mix": {"image": 1}, "domains": {"image": np.repeat([0, 1], [26, 4])}}
     assert list(sampler_of(batch_size=16, **changes)) == list(sampler_of(num_processes=2, **changes))

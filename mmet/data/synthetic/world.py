@@ -163,7 +163,7 @@ def _write_unless_there(
     request: WorldRequest, spec: Layout, output: Path, num_workers: int, show_progress: bool
 ) -> bool:
     provenance = _provenance(request, spec)
-    if _already_there(output, provenance):
+    if already_there(output, provenance):
         return False
     with whole_folder(output) as root:
         for folder in spec.folders:
@@ -174,7 +174,7 @@ def _write_unless_there(
         spec.finish(request, records, draft)
         if request.shadow_files:
             _add_shadow_files(draft)
-        write_json(draft, PROVENANCE_FILE, {**provenance, **_totals(root)})
+        write_json(draft, PROVENANCE_FILE, {**provenance, **folder_totals(root)})
         draft.check()
     return True
 
@@ -295,7 +295,7 @@ def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
+def already_there(output: Path, provenance: dict[str, Any]) -> bool:
     """Whether `output` is exactly this world; raises `DatasetError` when it is anything else that is not empty."""
     if not output.exists():
         return False
@@ -317,7 +317,7 @@ def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
         raise DatasetError(
             f"{output}: holds a synthetic world made with other arguments (see {marker}); choose another folder"
         )
-    present = _totals(output)
+    present = folder_totals(output)
     for name, expected in totals.items():
         if expected != present[name]:
             raise DatasetError(
@@ -386,7 +386,7 @@ def _add_shadow_files(draft: FolderDraft) -> None:
     draft.write(".DS_Store", b"\x00\x00\x00\x01Bud1" + bytes(24))
 
 
-def _totals(root: Path) -> dict[str, int]:
+def folder_totals(root: Path) -> dict[str, int]:
     """Number of files below `root` and their bytes, without `SYNTHETIC.json`."""
     files = [Path(place, name) for place, _, names in os.walk(root) for name in names]
     sizes = [path.stat().st_size for path in files if path != root / PROVENANCE_FILE]
