@@ -1,10 +1,10 @@
-"""Are the files of a model or checkpoint whole, and do they belong together? Asked before any work starts.
+"""Check, before work starts, that the files of a model or checkpoint are whole and belong together.
 
     check_model("outputs/run")                                  # configuration, weights and processor of a model
-    check_checkpoint_folder(Path("outputs/run/checkpoint-100")) # and what training goes on from
+    check_checkpoint_folder(Path("outputs/run/checkpoint-100")) # and the state that training resumes from
 
-Weights are read by their headers alone: names, types, shapes and the file's size, in milliseconds for any size. Pickle
-is never loaded. Every failure is a `ValueError` that names the file and what to do.
+Only the headers of weights are read: names, types, shapes and the file's size. That takes milliseconds for any size.
+Pickle is never loaded. Every failure is a `ValueError` that names the file and what to do.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FLOATING = ("F", "BF")  # how safetensors' names of floating types begin
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a header says of a tensor: the file, safetensors' name of the type (`F32`), and the shape."""
+    """A tensor according to a header: the file, safetensors' name of the type (`F32`), and the shape."""
 
     file: Path
     dtype: str
@@ -75,7 +75,7 @@ def check_model(name_or_path: str, model_class: type[PreTrainedModel] = MMETForP
 
 def check_checkpoint_folder(folder: Path) -> None:
     """
-    Check a checkpoint that training is to go on from: model, optimizer, schedule, random state and trainer state.
+    Check a checkpoint to resume from: model, optimizer, schedule, random state and trainer state.
 
     Raises:
         ValueError: a file is missing, damaged or of another kind; the message names other checkpoints to resume from.
@@ -97,7 +97,7 @@ def check_checkpoint_folder(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> MMETConfig:
-    """The configuration of a folder. Raises `ValueError` where there is none of an MMET model."""
+    """Read the configuration of a folder. Raises `ValueError` if it is not that of an MMET model."""
     path = folder / CONFIG_FILE
     fields = read_json_object(path, "the configuration of a model")
     if fields.get("model_type") != MMETConfig.model_type:
@@ -121,7 +121,7 @@ def check_weights(
     """
     Compare the headers of a folder's weights with what its configuration says.
 
-    Weights that the model has no use for are no error.
+    Unused weights are not an error.
 
     Args:
         folder: of the weights.
@@ -199,7 +199,7 @@ def _is_file_name(name: Any) -> bool:
 
 
 def _check_content(file: Path) -> None:
-    """Raise `ValueError` for what often stands in the place of weights."""
+    """Raise `ValueError` for content that is often found instead of weights, such as a Git LFS pointer."""
     if not file.is_file():
         raise ValueError(f"{file}: expected a file, received {_kind(file)}")
     try:
@@ -232,7 +232,7 @@ def _check_tensor(name: str, stored: StoredTensor, expected: torch.Tensor) -> No
 
 
 def check_processor(folder: Path, config: MMETConfig) -> None:
-    """Raise `ValueError` where a folder holds no processor, or none that fits the model."""
+    """Raise `ValueError` if a folder has no processor, or one that does not fit the model."""
     for names, what in ((_TOKENIZER_FILES, "tokenizer"), (_PROCESSOR_FILES, "image processor")):
         if not any((folder / name).is_file() for name in names):
             raise ValueError(

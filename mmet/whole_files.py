@@ -1,15 +1,15 @@
-"""Files and folders that are whole or not there: written under a temporary name, checked, and renamed.
+"""Whole files and folders: written under a temporary name, checked, and renamed.
 
     write_whole(output / "results.json", text)                     # text, bytes, or several files at once
-    with whole_file(output / "rows.safetensors") as draft:         # what another library writes
+    with whole_file(output / "rows.safetensors") as draft:         # a file written by another library
         save_file(tensors, draft)
     with whole_folder(Path("data/world")) as draft:                # a folder that appears when it is complete
         files = FolderDraft(draft)
         files.write("images/a.txt", "…")
-        files.check()                                              # all that was written is still there
+        files.check()                                              # every file is still there and unchanged
 
-A draft is named `.<name>.partial-<process id>`. A full disk, an error or a kill leaves what was there before as it
-was; drafts of processes that are gone are removed by the next writer of the same name, and by `clear_leftovers`.
+A draft is named `.<name>.partial-<process id>`. A full disk, an error or a kill leaves earlier files unchanged. The
+next writer of the same name and `clear_leftovers` remove drafts of dead processes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def write_all_whole(contents: Mapping[Path, str | bytes]) -> None:
-    """Write several files that belong together: none takes its name before all are written. Raises `OSError`."""
+    """Write several files that belong together: all are written before the first is renamed. Raises `OSError`."""
     drafts: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
@@ -94,7 +94,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """
-    An empty folder beside `target` that takes its name at the end of the block and is removed when the block raises.
+    Create an empty folder beside `target`; rename it at the end of the block, or remove it when the block raises.
 
     Raises:
         OSError: `target` is there and not empty, or the folder cannot be made or renamed.
@@ -118,7 +118,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 @dataclass(frozen=True)
 class FolderDraft:
     """
-    The files of a folder that is being written, with what was written to each.
+    The files of a folder that is being written, with size and checksum of each.
 
     Attributes:
         root: the folder, which must exist.
@@ -228,7 +228,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and all above it, where `mkdir(parents=True)` goes up by recursion. Raises `OSError`."""
+    """Make a folder and its parents without recursion, unlike `mkdir(parents=True)`. Raises `OSError`."""
     missing = list(takewhile(lambda place: not place.exists(), folder.parents))
     for place in (*reversed(missing), folder):
         place.mkdir(exist_ok=True)
@@ -242,7 +242,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Read back what was written to a folder and put it on the disk. Raises `OSError` naming an unreadable file."""
+    """Read back the files of a folder and flush them to disk. Raises `OSError` that names an unreadable file."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             check_readable(path, path.suffix)
@@ -275,7 +275,7 @@ def check_readable(path: Path, suffix: str) -> None:
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
     """
-    Remove the drafts that killed processes left in a folder. Those of running processes stay.
+    Remove drafts of dead processes from a folder; drafts of running processes stay.
 
     Args:
         folder: where to look; not below it.
@@ -292,7 +292,7 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Whether a process with this id runs on this machine."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -303,7 +303,7 @@ def is_running(pid: int) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's list of names, on the disk. Raises `OSError` where writing fails late."""
+    """Flush a file or a folder's entries to disk. Raises `OSError` if writing fails."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -335,7 +335,7 @@ def _check_size(path: Path, expected: int) -> None:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """Say which file an error is about, and that nothing was lost."""
+    """Add to an error which file it is about, and that nothing was lost."""
     try:
         yield
     except OSError as error:

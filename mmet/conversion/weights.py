@@ -1,7 +1,7 @@
 """Names of weights: a map says where each weight of another architecture goes, and nothing may be left over.
 
-    NameMap({"layernorm": "encoder.final_norm"}).rename({"layernorm.weight": weight})
-    # {"encoder.final_norm.weight": weight}
+    >>> list(NameMap({"layernorm": "encoder.final_norm"}).rename({"layernorm.weight": torch.ones(2)}))
+    ['encoder.final_norm.weight']
 
 A source is the name of a module or of a weight and covers what is below it; `{n}` stands for the number of a layer. No
 two sources of a map may cover one weight, so their order means nothing.

@@ -122,6 +122,9 @@ class Entry:
 def parse_id(text: str) -> int | str:
     """Return the whole number in `text`, or else the word, without surrounding whitespace.
 
+    >>> parse_id(" 0012 "), parse_id("alice")
+    (12, 'alice')
+
     Raises:
         ValueError: the text is empty, a number that is not whole or exceeds 64 bits, or a mark for a missing value
             such as `nan`. The message continues "field 'person_id'".
@@ -267,6 +270,9 @@ def _fields_of(entry: Entry, names: tuple[str, ...]) -> list[str]:
 
 def find_misspelt(found: Iterable[str], known: Mapping[str, Collection[str]]) -> dict[str, str]:
     """Find names that are probably misspelt: name -> the known name that is missing.
+
+    >>> find_misspelt(["image", "persn_id"], {"image": (), "person_id": ("pid",)})
+    {'persn_id': 'person_id'}
 
     Args:
         found: the columns or fields of a file.

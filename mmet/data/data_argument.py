@@ -1,6 +1,9 @@
 """How a dataset is named on a command line: `name=folder`, with options behind a question mark.
 
-    name, root, options = parse_data_argument("msmt17=/data/MSMT17_V2?train=train")
+    >>> name, root, options = parse_data_argument("msmt17=/data/MSMT17_V2?train=train")
+    >>> name, str(root), options
+    ('msmt17', '/data/MSMT17_V2', {'train': 'train'})
+
     dataset = load_reid_dataset(name, root, **options)
 
 Options are `option=value`, joined by `&`: those of the dataset (`ReidDatasetSpec.options`) and `allow_partial`, which

@@ -167,7 +167,11 @@ def describe_folder(folder: Path, limit: int = 8) -> str:
 
 
 def display(name: str) -> str:
-    """Escape unprintable characters, so that any file name prints on one line."""
+    r"""Escape unprintable characters, so that any file name prints on one line.
+
+    >>> print(display("two\nlines.jpg"))
+    two\nlines.jpg
+    """
     if name.isprintable():
         return name
     return "".join(
@@ -177,5 +181,9 @@ def display(name: str) -> str:
 
 
 def shorten(name: str, limit: int = 200) -> str:
-    """Shorten a long name to its beginning and end."""
+    """Shorten a long name to its beginning and end.
+
+    >>> shorten("0123456789", limit=4)
+    '01…89'
+    """
     return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-limit // 2 :]}"

@@ -55,7 +55,11 @@ class ReidOption:
         return value  # type: ignore[return-value]  # of the type of the default
 
     def parse(self, text: str) -> OptionValue:
-        """The value that `text` writes. Raises `ValueError` as `check` does."""
+        """Convert text to the option's type. Raises `ValueError` as `check` does.
+
+        >>> ReidOption("split", 1, "which classic split", minimum=1, maximum=20).parse("7")
+        7
+        """
         if isinstance(self.default, bool):
             return self.check({"true": True, "false": False}.get(text.lower(), text))
         if isinstance(self.default, int) and text.isascii() and text.isdecimal() and len(text) < 19:

@@ -128,6 +128,9 @@ class ReidFolder:
 def number_words(ids: Iterable[int | str]) -> dict[str, int]:
     """Number the words among the ids of persons or cameras in alphabetical order.
 
+    >>> number_words([7, "bob", "alice"])
+    {'alice': 8, 'bob': 9}
+
     Numbers stay what they are; words are numbered from 0, or from the number after the largest.
     """
     values = set(ids)

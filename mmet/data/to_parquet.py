@@ -29,7 +29,14 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def parse_size(text: str) -> int:
-    """Parse `500MB`, `2GB`, `64kB` or a plain number of bytes. Raises `ValueError` for anything else, and for 0."""
+    """Parse a size in bytes.
+
+    >>> parse_size("500MB"), parse_size("64kB"), parse_size("100")
+    (500000000, 64000, 100)
+
+    Raises:
+        ValueError: another unit, no number, or less than one byte.
+    """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMG]?)B?\s*", text, flags=re.IGNORECASE)
     size = round(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if size < 1:

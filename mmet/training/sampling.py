@@ -12,7 +12,10 @@ the same captions, augmentation and masks for any number of data loading workers
 batch is split over more processes, examples, captions and augmentation stay the same; masks, noise and mismatched
 captions, which the collator draws for a process's batch as a whole, become others.
 
-    sampler = MixedBatchSampler({"paired": 68_126, "text": 9_000}, mix={"paired": 0.75, "text": 0.25}, batch_size=64)
+    >>> sampler = MixedBatchSampler({"paired": 6, "text": 2}, mix={"paired": 0.75, "text": 0.25}, batch_size=2)
+    >>> sorted(f"{draw.kind} {draw.index}" for draw in sampler)  # an epoch shows every example once
+    ['paired 0', 'paired 1', 'paired 2', 'paired 3', 'paired 4', 'paired 5', 'text 0', 'text 1']
+
     loader = DataLoader(dataset, batch_size=64, sampler=sampler, collate_fn=collator)
 """
 

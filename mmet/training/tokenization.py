@@ -3,8 +3,9 @@
 A vocabulary trained on one dataset cuts the sentences of others into many small pieces. So it always includes a list
 of words that describe people (`person_words.txt`).
 
-    tokenizer = train_wordpiece_tokenizer(captions, vocab_size=4000)
-    tokenizer.save_pretrained(folder)
+    >>> tokenizer = train_wordpiece_tokenizer(["A man in a blue coat."], vocab_size=4000)
+    >>> tokenizer.tokenize("A blue coat")
+    ['a', 'blue', 'coat']
 """
 
 from __future__ import annotations
