@@ -228,7 +228,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, however many (`mkdir(parents=True)` goes up by recursion). Raises `OSError`."""
+    """Make a folder and those above it, however many (`mkdir(parents=True)` recurs). Raises `OSError`."""
     missing = list(takewhile(lambda place: not place.exists(), folder.parents))
     for place in (*reversed(missing), folder):
         place.mkdir(exist_ok=True)
