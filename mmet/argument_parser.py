@@ -48,7 +48,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 def _metavar(action: argparse.Action) -> str:
     if action.choices is not None:
         return f"{{{','.join(map(str, action.choices))}}}"
-    return {int: "N", float: "X", string_to_bool: "true|false"}.get(action.type, "VALUE")  # type: ignore[call-overload]
+    return {int: "N", float: "X", string_to_bool: "true|false"}.get(action.type, "VALUE")
 
 
 class _OneLineErrors(argparse.ArgumentParser):
@@ -110,7 +110,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         super()._add_dataclass_arguments(dtype)
 
     @staticmethod
-    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
         metadata = {name: value for name, value in field.metadata.items() if name not in _FOR_CHECKS}
         if isinstance(metadata.get("help"), str):
             metadata["help"] = " ".join(metadata["help"].split())

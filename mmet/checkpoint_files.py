@@ -270,7 +270,7 @@ def load_tokenizer(name_or_path: str) -> BertTokenizer:
             f"{name_or_path}: its tokenizer has no words: expected a folder with {' or '.join(_TOKENIZER_FILES)}, or "
             "a name of the Hub that can be reached or was downloaded before"
         )
-    return tokenizer
+    return cast(BertTokenizer, tokenizer)
 
 
 def _check_tokenizer_files(folder: Path) -> None:
@@ -325,7 +325,7 @@ def _check_torch_file(path: Path) -> None:
             pass
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is cut short or no file of PyTorch's ({error})") from error
-    with _said_of(path, "cannot be loaded without running code in it, or is damaged"), safe_globals():
+    with _said_of(path, "cannot be loaded without running code in it, or is damaged"), safe_globals():  # type: ignore[no-untyped-call]
         torch.load(path, map_location="meta", weights_only=True)
 
 

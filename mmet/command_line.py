@@ -194,6 +194,6 @@ def _tell(message: str) -> None:
 def _is_first_here() -> bool:
     """Whether this is the first process of its machine, as accelerate finds its place before it has one."""
     try:
-        return get_int_from_env(["LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"], 0) == 0
+        return bool(get_int_from_env(["LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"], 0) == 0)
     except ValueError:  # `check_place` says what is wrong with it
         return True

@@ -20,12 +20,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 Result = TypeVar("Result")
 
@@ -88,7 +89,7 @@ def wait_for_processes(
     if world_size <= 1 or not address or not expected or dist.is_initialized():
         return
     begin = time.monotonic()
-    store: dist.Store | None = None
+    store: Store | None = None
     noticed = False
     while True:
         if store is None:
@@ -111,7 +112,7 @@ def wait_for_processes(
         time.sleep(0.05 if waited < 1 else 0.5)
 
 
-def _missing(store: dist.Store | None, world_size: int) -> list[int]:
+def _missing(store: Store | None, world_size: int) -> list[int]:
     """Return the ranks that have not registered."""
     try:
         return [rank for rank in range(world_size) if store is None or not store.check([f"mmet/here/{rank}"])]
@@ -119,13 +120,13 @@ def _missing(store: dist.Store | None, world_size: int) -> list[int]:
         raise OSError(f"the process of rank 0 ended while others were waited for ({error})") from error
 
 
-def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store | None:
+def _connect(address: str, port: int, rank: int, world_size: int) -> Store | None:
     """Register this process in the store at which processes meet; None if nobody answers there yet."""
     hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
         if not hosts:  # a store's client says at length that nobody answers
             socket.create_connection((address, port), timeout=2).close()
-        store = dist.TCPStore(
+        store = TCPStore(
             address,
             port,
             world_size,
@@ -135,7 +136,7 @@ def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store 
             multi_tenant=True,  # the group that is made next uses the same server
         )
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        meeting = dist.PrefixStore(f"attempt_{attempt}", store)
+        meeting = PrefixStore(f"attempt_{attempt}", store)
         meeting.set(f"mmet/here/{rank}", "yes")
     except (OSError, RuntimeError, ValueError) as error:  # torch's own are RuntimeErrors
         if hosts:
@@ -147,7 +148,7 @@ def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store 
     return meeting
 
 
-_stores: list[dist.TCPStore] = []
+_stores: list[TCPStore] = []
 """The server lives as long as its first store: others may still read while this process goes on."""
 
 
@@ -186,7 +187,7 @@ def compute_once(function: Callable[[], Result]) -> Result:
     result, error = broadcast_object_list([outcome[0], _sendable(own_error)])
     if error is not None:
         raise own_error or error
-    return result
+    return cast(Result, result)
 
 
 def compute_on_all(function: Callable[[], Result]) -> Result:

@@ -111,7 +111,7 @@ def load_converted(
     Raises:
         ValueError: when a weight has no place or another shape in `model`, or a place gets none.
     """
-    nn.Module.to(model, device=source.device, dtype=source.dtype).eval()
+    nn.Module.to(model, device=source.device, dtype=source.dtype).train(False)
     places = model.state_dict()
     optional = NameMap({}, may_keep)
     unknown = sorted(weights.keys() - places.keys())

@@ -65,6 +65,7 @@ def _decode_plain_jpeg(file: bytes) -> NDArray[np.uint8] | None:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(file)
         if colorspace not in ("YCbCr", "Gray") or height * width > _MAX_PIXELS:
             return None
-        return simplejpeg.decode_jpeg(file)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(file)
+        return pixels
     except ValueError:
         return None

@@ -184,7 +184,7 @@ def _in_domain(rows: Dataset, domain: str) -> Dataset:
     """The rows in a domain of that name, or in one for each domain that they are of, so that these stay apart."""
     own = rows.select_columns("domain")[:]["domain"]
     named = [domain] * len(own) if len(set(own)) < 2 else [f"{domain}/{name}" for name in own]
-    renamed = rows.remove_columns("domain").add_column("domain", named, feature=Value("string"))  # type: ignore[call-arg]
+    renamed = rows.remove_columns("domain").add_column("domain", named, feature=Value("string"))
     return renamed.select_columns(rows.column_names)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -144,7 +144,7 @@ def _rows_that_fill(dataset: Dataset, shard_bytes: int) -> int:
         return 1
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(_SAMPLED_ROWS, len(dataset))).astype(np.int64))
     table = _embedded(dataset.select(rows))
-    return max(1, round(shard_bytes * len(rows) / max(1, table.nbytes)))
+    return int(max(1, round(shard_bytes * len(rows) / max(1, table.nbytes))))
 
 
 def _fingerprint(splits: Mapping[str, Dataset], plan: Sequence[_PlannedShard]) -> str:
@@ -165,14 +165,14 @@ def _begin(partial: Path, fingerprint: str) -> dict[str, Any]:
     if not (partial / MANIFEST).exists():
         manifest = {"format": _FORMAT, "fingerprint": fingerprint, "shards": []}
         _write_manifest(partial, manifest)
-        return manifest
+        return cast(dict[str, Any], manifest)
     manifest = read_manifest(partial)
     if manifest["fingerprint"] != fingerprint:
         raise DatasetError(
             f"{partial} was begun from other data or with other shard sizes; continue with the arguments it was begun "
             "with, or remove it"
         )
-    return manifest
+    return cast(dict[str, Any], manifest)
 
 
 def _write_shards(
@@ -244,7 +244,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{path} is no manifest of Parquet shards ({error})") from error
-    return manifest
+    return cast(dict[str, Any], manifest)
 
 
 def shards_of(folder: str | Path) -> list[Shard]:

@@ -176,7 +176,7 @@ def _with_column(rows: Dataset, name: str, values: list[Any], feature: Any) -> D
     names = list(dict.fromkeys([*rows.column_names, name]))
     if name in rows.column_names:
         rows = rows.remove_columns(name)
-    return rows.add_column(name, values, feature=feature).select_columns(names)  # type: ignore[call-arg]
+    return rows.add_column(name, values, feature=feature).select_columns(names)
 
 
 def _cast(rows: Dataset, place: str) -> Dataset:

@@ -52,7 +52,7 @@ class ReidOption:
             raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
         if type(value) is int and not self.minimum <= value <= self.maximum:
             raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
-        return value  # type: ignore[return-value]  # of the type of the default
+        return value  # of the type of the default
 
     def parse(self, text: str) -> OptionValue:
         """Convert text to the option's type. Raises `ValueError` as `check` does.

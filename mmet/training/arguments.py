@@ -69,7 +69,7 @@ class ModelArguments:
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         if self.model_name_or_path is None:  # else the checkpoint's configuration is changed
             build_config(self.model_config, vocab_size=self.vocab_size, num_identities=0, loss_weights={})
@@ -204,7 +204,7 @@ class DataArguments:
     data_places: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
     """Where each training stream was set, for the first lines of a run's output."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         self._check_masking()
         for stream in TRAINING_STREAMS:
@@ -218,7 +218,7 @@ class DataArguments:
         if self.select_on == "eval_data" and not self.eval_data:
             raise ValueError("select_on=eval_data needs --eval_data name=folder")
 
-    def _check_masking(self):
+    def _check_masking(self) -> None:
         """Raise `ValueError` for pedestrian masking's settings beside another masking."""
         defaults = {"person_segmenter": None, "mask_prior": "figure", "mask_sharpness": 3.0}
         given = [name for name, default in defaults.items() if getattr(self, name) != default]
@@ -285,7 +285,7 @@ class ObjectiveArguments:
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         if self.batch_mix is not None:
             check_mix(self.batch_mix)
@@ -347,7 +347,7 @@ class PretrainingArguments(TrainingArguments):
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, OPTION_RANGES)
         refuse_options_without_effect(self)
         self.asks_to_evaluate = self.eval_strategy not in ("auto", "no") or self.eval_on_start
@@ -356,7 +356,7 @@ class PretrainingArguments(TrainingArguments):
             self.eval_steps = self.eval_steps or self.save_steps
         wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
         try:
-            super().__post_init__()
+            super().__post_init__()  # type: ignore[no-untyped-call]
         except (TypeError, KeyError, AttributeError) as error:  # of mappings that it hands on
             raise ValueError(f"an option of TrainingArguments cannot be used: {error}") from error
         check_prepared_options(self)
@@ -397,7 +397,7 @@ def parse_arguments(
         stream: "command line" if stream in given or (stream not in recipe and "data" in given) else place
         for stream in TRAINING_STREAMS
     }
-    return parsed
+    return parsed  # type: ignore[no-any-return]
 
 
 def build_parser() -> ArgumentParser:

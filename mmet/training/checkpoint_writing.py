@@ -84,7 +84,7 @@ def check_space(folder: Path, size: int, *, num_kept: int) -> None:
 
 def last_checkpoint(output: Path) -> Path | None:
     """The checkpoint of the highest step in an output folder, None without any."""
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    last = get_last_checkpoint(str(output)) if output.is_dir() else None  # type: ignore[no-untyped-call]
     return Path(last) if last is not None else None
 
 

@@ -219,7 +219,8 @@ class MMETDataCollator:
     def _special_tokens(self, captions: Batch) -> NDArray[np.bool_]:
         """True `(B, L)` at special tokens and padding."""
         special = np.isin(captions["input_ids"].numpy(), self.processor.tokenizer.all_special_ids)
-        return special | (captions["attention_mask"].numpy() == 0)
+        fixed: NDArray[np.bool_] = special | (captions["attention_mask"].numpy() == 0)
+        return fixed
 
     def _masked_captions(self, captions: Batch, rng: np.random.Generator) -> Batch:
         tokenizer = self.processor.tokenizer
@@ -275,4 +276,6 @@ def _is_other_person(samples: Sequence[TrainingSample]) -> NDArray[np.bool_]:
     labels = np.array([sample.person_label for sample in samples])
     captions = np.array([sample.caption for sample in samples], dtype=object)
     both_known = (labels[:, None] >= 0) & (labels[None, :] >= 0)
-    return (captions[:, None] != captions[None, :]) & (~both_known | (labels[:, None] != labels[None, :]))
+    other_words: NDArray[np.bool_] = captions[:, None] != captions[None, :]
+    other_person: NDArray[np.bool_] = ~both_known | (labels[:, None] != labels[None, :])
+    return other_words & other_person

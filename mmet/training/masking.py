@@ -125,7 +125,8 @@ def _sharpened(coverage: NDArray[np.floating], sharpness: float) -> NDArray[np.f
 
 
 def _sigmoid(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    return 1 / (1 + np.exp(-values))
+    shares: NDArray[np.floating] = 1 / (1 + np.exp(-values))
+    return shares
 
 
 def draw_patch_mask(

@@ -27,6 +27,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from configuration_mmet import MMETConfig
 from mmet.training.model_config import FIELDS_OF_A_STAGE
@@ -363,7 +364,7 @@ def _texts(column: Any) -> Iterable[bytes]:
         yield json.dumps(column[start : start + step].to_pylist()).encode()
 
 
-def _file_sizes(dataset: datasets.Dataset, column: str) -> np.ndarray:
+def _file_sizes(dataset: datasets.Dataset, column: str) -> NDArray[np.int64]:
     """
     Size in bytes of the file in each row, int64 `(rows,)`; `_NO_FILE` and `_UNREADABLE` for rows without.
 
@@ -374,7 +375,7 @@ def _file_sizes(dataset: datasets.Dataset, column: str) -> np.ndarray:
     if dataset._indices is not None:  # a selection; as rows, it would be copied with all pictures
         rows = dataset._indices.column(0)
         lengths, paths = lengths.take(rows), paths.take(rows)
-    sizes = pc.fill_null(lengths, _NO_FILE).to_numpy().astype(np.int64)
+    sizes: NDArray[np.int64] = pc.fill_null(lengths, _NO_FILE).to_numpy().astype(np.int64)
     for row, (size, path) in enumerate(zip(sizes.tolist(), paths.to_pylist(), strict=True)):
         if size == _NO_FILE and path is not None:
             sizes[row] = _size_of(path)

@@ -123,8 +123,12 @@ def is_finished(arguments: PretrainingArguments) -> bool:
     try:
         done = result["training"]
         if arguments.max_steps > 0:
-            return done["steps"] >= arguments.max_steps
-        return done["steps"] >= done["max_steps"] and done["num_train_epochs"] >= arguments.num_train_epochs
+            return bool(done["steps"] >= arguments.max_steps)
+        is_last_step, is_last_epoch = (
+            done["steps"] >= done["max_steps"],
+            done["num_train_epochs"] >= arguments.num_train_epochs,
+        )
+        return bool(is_last_step and is_last_epoch)
     except (KeyError, TypeError) as error:
         raise not_a_result(Path(arguments.output_dir, RESULT_FILE), error) from error
 

@@ -413,4 +413,5 @@ class _PersonBatches:
     def _draw_images(self, person: int, rng: np.random.Generator) -> NDArray[np.int64]:
         count, wanted = int(self._counts[person]), self.shape.images_per_person
         chosen = rng.choice(count, min(count, wanted), replace=False)
-        return self._examples[self._starts[person] + np.resize(chosen, wanted)]
+        examples: NDArray[np.int64] = self._examples[self._starts[person] + np.resize(chosen, wanted)]
+        return examples

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -67,7 +68,7 @@ class SkippedImages:
         if self.reasons:
             write_whole(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """How many pictures were skipped, how often, and which."""
         images = [
             {"image_path": path, "reason": self.reasons[path], "times": self.counts[path]}

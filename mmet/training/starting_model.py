@@ -146,7 +146,7 @@ def _build_processor(
         exact_resize=False,  # the model meets such pictures in training and after it; see docs/data_at_scale.md
         **(normalisation or {}),
     )
-    return MMETProcessor(image_processor, tokenizer)
+    return MMETProcessor(image_processor, tokenizer)  # type: ignore[no-untyped-call]
 
 
 def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> BertTokenizer:

@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -93,7 +93,7 @@ class MMETTrainer(Trainer):
         self.add_callback(EvaluateAtTheEnd())
         self.add_callback(_SaveAndStop(self))
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
         return self._train_sampler
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
@@ -102,7 +102,13 @@ class MMETTrainer(Trainer):
 
     # Steps
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
         """The model's own loss, with its named parts kept for the log."""
         image_paths = inputs.pop("image_paths", ())
         self.skipped.add(inputs.pop("skipped_images", ()))
@@ -120,7 +126,7 @@ class MMETTrainer(Trainer):
         """The loss of a batch with the weights of this step. What the model's configuration says stays as it is."""
         factors = self.loss_factors()
         if not factors:
-            return outputs.loss
+            return cast(torch.Tensor, outputs.loss)
         losses = {name: loss * factors.get(name, 1.0) for name, loss in outputs.losses.items() if loss is not None}
         return cast(torch.Tensor, weighted_sum(self.accelerator.unwrap_model(self.model).config, losses))
 
@@ -156,7 +162,9 @@ class MMETTrainer(Trainer):
 
     # Evaluation and log
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """
         Retrieval metrics of the evaluator's sets under `<metric_key_prefix>_<name>` (see `RetrievalEvaluator`), logged
         and returned. The arguments `eval_dataset` and `ignore_keys` of `transformers.Trainer` have no use here.
@@ -166,9 +174,9 @@ class MMETTrainer(Trainer):
         start = time.perf_counter()
         self._embedder.train(self._embedder.mmet.training)  # the state that embedding returns to
         with random_state_kept(self.args.device), _whole_parameters(self.model_wrapped):
-            found = self._evaluator(self._embedder, self.accelerator)
-        found["runtime"] = round(time.perf_counter() - start, 2)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+            values = self._evaluator(self._embedder, self.accelerator)
+        values["runtime"] = round(time.perf_counter() - start, 2)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -258,7 +266,7 @@ class MMETTrainer(Trainer):
             f"{last_checkpoint(output) or 'none'}. Make room and continue with --resume_from_checkpoint true"
         )
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save model and processor without the pickled arguments, which would have to be trusted."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
@@ -320,7 +328,9 @@ class _SaveAndStop(TrainerCallback):
     def __init__(self, trainer: MMETTrainer) -> None:
         self._trainer = trainer
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self._trainer.stopping:
             control.should_save = True
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from mmet.field_checks import SEED_RANGE, Range, check_choice, shown, suggestion
@@ -192,7 +192,7 @@ def _name_of(option: Any) -> str:
     return str(getattr(option, "value", option))
 
 
-def default_of(field: dataclasses.Field) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
     """The default of a dataclass's field."""
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
@@ -200,7 +200,7 @@ def default_of(field: dataclasses.Field) -> Any:
 def _check_trackers(report_to: Any) -> None:
     """Raise `ValueError` for a tracker that transformers does not know or that is not installed."""
     names = [report_to] if isinstance(report_to, str) else list(report_to or ())
-    available = [*get_available_reporting_integrations(), "all", "none"]
+    available = [*get_available_reporting_integrations(), "all", "none"]  # type: ignore[no-untyped-call]
     for name in names:
         if name not in available:
             raise ValueError(

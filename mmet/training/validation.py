@@ -13,7 +13,7 @@ It does the same for datasets that the user names for evaluation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +202,13 @@ class RetrievalEvaluator:
                 by_role.setdefault(one.role, []).append(float(found.mAP))
         return metrics | {f"{role}_mAP": float(np.mean(values)) for role, values in by_role.items()}
 
-    def _embed(self, model, items: Items, embedded, accelerator: Accelerator) -> NDArray[np.float32]:
+    def _embed(
+        self,
+        model: MMETForReID,
+        items: Items,
+        embedded: dict[Any, NDArray[np.float32]],
+        accelerator: Accelerator,
+    ) -> NDArray[np.float32]:
         """Embed the items; equal rows and modalities are embedded once per set."""
         key = (id(items.dataset), items.modality)
         if key not in embedded:
@@ -230,7 +236,7 @@ def embedder_of(model: MMETForPreTraining) -> MMETForReID:
 
 
 @contextmanager
-def random_state_kept(device: torch.device):
+def random_state_kept(device: torch.device) -> Iterator[None]:
     """Restore the random state of training at the end of the block."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield

@@ -271,7 +271,8 @@ def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
         "layout_version": spec.version,
         "arguments": told,
     }
-    return json.loads(json.dumps(content))
+    written: dict[str, Any] = json.loads(json.dumps(content))
+    return written
 
 
 def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:

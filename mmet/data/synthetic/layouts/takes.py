@@ -10,10 +10,11 @@ from pathlib import PurePath
 
 from PIL import Image
 
-from mmet.data.synthetic.captions import Sighting, write_captions
+from mmet.data.synthetic.captions import write_captions
 from mmet.data.synthetic.identity import Identity, draw_identity, draw_lookalike
 from mmet.data.synthetic.layouts.base import Job, WorldRequest
 from mmet.data.synthetic.renderer import Picture, render_shot
+from mmet.data.synthetic.sighting import Sighting
 from mmet.data.synthetic.style import Shot, WorldStyle, plan_shots, style_rng
 from mmet.whole_files import FolderDraft
 
