@@ -15,10 +15,10 @@ from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from mmet.evaluation.results import installed_versions
 from mmet.training.arguments import DataArguments, ObjectiveArguments, PretrainingArguments
 from mmet.training.measures import MEASURE_NAMES
 from mmet.training.trainer import MMETTrainer
+from mmet.versions import installed_versions
 from mmet.whole_files import read_json, write_whole
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining
 
