@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import resource
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +15,13 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTImageProcessor, ViTModel
 
-import mmet.data
+import mmet.evaluation.command as command
 import mmet.evaluation.systems.lineup as lineup
+import mmet.evaluation.systems.loading as loading
+import run_reid_eval
 from mmet.data.schema import REID_FEATURES, DatasetError
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 
-SCRIPT = Path(__file__).parents[1] / "run_reid_eval.py"
 COLOURS = {1: "red", 2: "lime", 3: "blue"}
 
 
@@ -78,7 +77,7 @@ def make_split(rows, size=(6, 12)):
 
 @pytest.fixture
 def script(monkeypatch):
-    """The script as a module, wired to data sets of coloured pictures in memory."""
+    """The script, wired to data sets of coloured pictures in memory."""
     sentences = [(1, -1, 1), (1, -1, 1), (2, -1, 1), (2, -1, 1), (3, -1, 1), (3, -1, 1)]
     datasets = {
         "cameras": DatasetDict(
@@ -102,13 +101,9 @@ def script(monkeypatch):
             raise ValueError(f"expected name=folder, received {argument!r}")
         return name, Path(folder), {}
 
-    monkeypatch.setattr(mmet.data, "load_reid_dataset", load)
-    monkeypatch.setattr(mmet.data, "parse_data_argument", parse)
-    spec = importlib.util.spec_from_file_location("run_reid_eval_under_test", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.setattr(command, "load_reid_dataset", load)
+    monkeypatch.setattr(command, "parse_data_argument", parse)
+    return run_reid_eval
 
 
 @pytest.fixture
@@ -129,7 +124,7 @@ def run(script, tmp_path, capsys, caplog):
 def colours(monkeypatch):
     """Checkpoints are colour models, whatever their folders hold."""
     monkeypatch.setattr(lineup, "check_checkpoint", lambda _: None)
-    monkeypatch.setattr(lineup, "load_embedder", lambda _: (ColourModel(None, trained=True), ColourProcessor()))
+    monkeypatch.setattr(loading, "load_embedder", lambda _: (ColourModel(None, trained=True), ColourProcessor()))
     monkeypatch.setattr(lineup, "MMETForReID", ColourModel)
     monkeypatch.setattr(lineup, "MMETProcessor", ColourProcessor)
     monkeypatch.setattr(lineup, "MMETConfig", SimpleNamespace(from_pretrained=lambda _: None))
@@ -460,11 +455,11 @@ def test_main__on_a_full_disk_the_earlier_results_stay(run, script, tmp_path, co
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    save_report = script.save_report
+    save_report = command.save_report
     arguments = ["--data", f"cameras={tmp_path}", "--bootstrap", "0"]
     assert run(*arguments)[0] == 0
     files = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-    monkeypatch.setattr(script, "save_report", save_on_a_full_disk)
+    monkeypatch.setattr(command, "save_report", save_on_a_full_disk)
     code, _, captured = run(*arguments, "--query_expansion", "1")
     assert code == 2
     assert "results.json could not be written (File too large); what was there before is unchanged" in captured.err

@@ -27,7 +27,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
-from mmet.evaluation.analyses.figures import line_label
+from mmet.evaluation.analyses.panels import line_label
 from mmet.report.galleries import Candidate, RankedList, Search
 from mmet.report.inputs import LossSeries, Result, TaskResults, TrainingHistory
 from mmet.report.masks import MaskingComparison

@@ -27,13 +27,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from mmet.data.schema import NO_CAMERA, DatasetError
-from mmet.evaluation import RetrievalTask, build_task, embed_items, rank_metrics
-from mmet.evaluation.protocols import Items
+from mmet.evaluation.metrics.ranking import REPORTED_RANKS
+from mmet.evaluation.options import EvaluationOptions
+from mmet.evaluation.protocols import RetrievalTask, build_task
+from mmet.evaluation.systems.model import ModelSystem
 from modeling_mmet import MMETForPreTraining, MMETForReID
 
 logger = logging.getLogger(__name__)
-
-REPORTED_RANKS = (1, 5, 10)
 
 _ROWS_PER_READ = 1_024
 
@@ -160,7 +160,7 @@ def evaluation_set(name: str, dataset: datasets.DatasetDict, *, split: str) -> R
 
 
 class RetrievalEvaluator:
-    """Embeds the items of some `RetrievalSet`s and ranks them.
+    """Evaluates a model on some `RetrievalSet`s as `run_reid_eval.py` would, by the rules of each task's protocol.
 
     Args:
         sets: what is evaluated.
@@ -182,48 +182,25 @@ class RetrievalEvaluator:
         Metrics by name, fractions in [0, 1], equal on all processes: `<set>_<query>_to_<gallery>_mAP` and `_rank<k>`
         for each task, and the mean mAP over the tasks of each role as `<role>_mAP`.
         """
+        system = ModelSystem(
+            model,
+            self._processor,
+            name="evaluation",
+            batch_size=self._batch_size,
+            accelerator=accelerator,
+            num_workers=self._num_workers,
+        )
+        options = EvaluationOptions(max_rank=max(REPORTED_RANKS))
         metrics: dict[str, float] = {}
-        by_role: dict[str, list[float]] = {}
-        for one in self.sets:
-            embedded: dict[tuple[int, str], NDArray[np.float32]] = {}
-            for task in one.tasks:
-                found = rank_metrics(
-                    self._embed(model, task.query, embedded, accelerator),
-                    self._embed(model, task.gallery, embedded, accelerator),
-                    task.query.person_ids,
-                    task.gallery.person_ids,
-                    task.query_exclusion_ids,
-                    task.gallery_exclusion_ids,
-                    max_rank=max(REPORTED_RANKS),
-                )
-                prefix = f"{one.name}_{task.query.modality}_to_{task.gallery.modality}"
-                metrics[f"{prefix}_mAP"] = float(found.mAP)
-                metrics |= {f"{prefix}_rank{k}": found.rank(k) for k in REPORTED_RANKS}
-                by_role.setdefault(one.role, []).append(float(found.mAP))
-        return metrics | {f"{role}_mAP": float(np.mean(values)) for role, values in by_role.items()}
-
-    def _embed(
-        self,
-        model: MMETForReID,
-        items: Items,
-        embedded: dict[Any, NDArray[np.float32]],
-        accelerator: Accelerator,
-    ) -> NDArray[np.float32]:
-        """Embed the items; equal rows and modalities are embedded once per set."""
-        key = (id(items.dataset), items.modality)
-        if key not in embedded:
-            embedded[key] = embed_items(
-                model,
-                self._processor,
-                items.dataset,
-                items,
-                items.modality,
-                batch_size=self._batch_size,
-                accelerator=accelerator,
-                num_workers=self._num_workers,
-                description=f"evaluation: {items.split} {items.modality}",
-            )
-        return embedded[key]
+        precisions: dict[str, list[float]] = {}
+        for retrieval_set in self.sets:
+            for result in system.evaluate(retrieval_set.tasks, options):
+                kind = f"{result.task.query.modality}_to_{result.task.gallery.modality}"
+                headline = result.metrics.headline()
+                del headline["mINP"]
+                metrics |= {f"{retrieval_set.name}_{kind}_{name}": value for name, value in headline.items()}
+                precisions.setdefault(retrieval_set.role, []).append(headline["mAP"])
+        return metrics | {f"{role}_mAP": float(np.mean(values)) for role, values in precisions.items()}
 
 
 def embedder_of(model: MMETForPreTraining) -> MMETForReID:

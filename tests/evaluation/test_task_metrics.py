@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from datasets import DatasetDict
 
-from mmet.evaluation import Items, RetrievalTask, expected_task_metrics, rank_metrics, task_metrics
+from mmet.evaluation import EvaluationOptions, Items, RetrievalTask, expected_task_metrics, rank_metrics
 from mmet.evaluation.metrics.bootstrap import BootstrapOptions, bootstrap_means
 from mmet.evaluation.protocols import SingleShot
-from mmet.evaluation.search import SearchOptions, run_search
+from mmet.evaluation.search import run_search
 from mmet.evaluation.task_metrics import draw_ranks
+
+
+def task_metrics(task, query, gallery, *, max_rank):
+    return run_search(task, query, gallery, EvaluationOptions(max_rank=max_rank)).metrics
 
 
 def make_task(protocol, query_persons, gallery_persons, query_cameras, gallery_cameras):
@@ -117,7 +121,7 @@ def test_task_metrics__classic_is_seeded(classic):
 def test_headline_values__classic_means_over_the_draws_have_the_metrics_as_their_means(classic):
     task, embeddings = classic
     task.query.person_ids[7] = 99  # of nobody in the gallery
-    result = run_search(task, embeddings, embeddings, max_rank=10)
+    result = run_search(task, embeddings, embeddings)
     values = result.headline_values()
     means = {name: np.nanmean(own) for name, own in values.items()}
     metrics = result.metrics
@@ -142,7 +146,7 @@ def test_bootstrap_means__classic_intervals_are_those_of_all_samples_of_persons(
 
     def evaluate(chosen):
         ids = persons[chosen], gallery_persons, cameras[chosen], gallery_cameras
-        return run_search(make_task("cuhk03-classic", *ids), query[chosen], gallery, max_rank=10)
+        return run_search(make_task("cuhk03-classic", *ids), query[chosen], gallery)
 
     alone = [evaluate(persons == person).metrics for person in range(4)]
     values, options = evaluate(persons >= 0).headline_values(), BootstrapOptions(40_000, "person", 0.8)
@@ -179,7 +183,6 @@ def test_run_search__no_rescoring_where_galleries_are_drawn(classic):
             task,
             embeddings,
             embeddings,
-            SearchOptions(itm_top_k=3),
-            max_rank=5,
+            EvaluationOptions(itm_top_k=3),
             matcher=lambda task, pairs: np.zeros(len(pairs), np.float32),
         )

@@ -20,8 +20,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
 
 from mmet.evaluation.protocols import Modality
-from mmet.evaluation.systems.baselines import ModelSystem
 from mmet.evaluation.systems.embedding import ModelInputs, RawBatch
+from mmet.evaluation.systems.model import ModelSystem
 
 
 @dataclass

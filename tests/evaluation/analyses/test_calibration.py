@@ -15,13 +15,12 @@ from test_pairs import make_task, searches
 from mmet.evaluation.analyses.calibration import (
     MatchCalibration,
     PairSample,
-    Reliability,
     fit_calibration,
-    measure_reliability,
     read_calibrations,
     sample_pairs,
     save_calibrations,
 )
+from mmet.evaluation.analyses.reliability import Reliability, measure_reliability
 
 
 def make_sample(count=20_000, seed=0):

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel
 from mmet.evaluation import (
     ChanceSystem,
     ColorHistogramSystem,
+    EvaluationOptions,
     ModelSystem,
     build_task,
     untrained_model,
@@ -20,7 +21,7 @@ from mmet.evaluation.systems.baselines import color_histogram
 
 def test_chance_system__evaluates_any_task(text_dataset):
     tasks = [build_task(text_dataset, "text", "image"), build_task(text_dataset, "both", "both")]
-    first, second = ChanceSystem().evaluate(tasks, max_rank=10)
+    first, second = ChanceSystem().evaluate(tasks, EvaluationOptions(max_rank=10))
     assert first.metrics.rank(1) == pytest.approx(2 / 6)  # two of six images are the person's
     assert (first.metrics.num_queries, second.metrics.num_queries) == (9, 9)
 
@@ -47,7 +48,7 @@ def test_color_histogram_system__finds_equal_colours_and_searches_images_only(ma
     assert system.supports("image", "image")
     assert not system.supports("text", "image")
     assert not system.supports("image", "both")
-    (result,) = system.evaluate([build_task(market_dataset, "image", "image")], max_rank=10)
+    (result,) = system.evaluate([build_task(market_dataset, "image", "image")], EvaluationOptions())
     metrics = result.metrics
     assert (metrics.mAP, metrics.num_valid_queries, metrics.num_gallery) == (1.0, 3, 5)
 
@@ -55,7 +56,7 @@ def test_color_histogram_system__finds_equal_colours_and_searches_images_only(ma
 def test_model_system__embeds_shared_items_once(text_dataset, colour_model, colour_processor):
     system = ModelSystem(colour_model, colour_processor, batch_size=100)
     pairs = [("text", "image"), ("both", "both"), ("image", "image"), ("text", "text")]
-    results = system.evaluate([build_task(text_dataset, *pair) for pair in pairs], max_rank=10)
+    results = system.evaluate([build_task(text_dataset, *pair) for pair in pairs], EvaluationOptions())
     assert [result.metrics.mAP for result in results] == [1.0] * 4
     assert sorted(colour_model.batch_sizes) == [6, 9, 9]  # images, captions, pairs
 
