@@ -93,7 +93,7 @@ class Tracker:
         )
         ids = np.full(len(detections), -1, dtype=np.int64)
         if len(tracked):
-            ids[tracked.data["order"]] = tracked.tracker_id
+            ids[np.asarray(tracked.data["order"])] = np.asarray(tracked.tracker_id)
         self._remember(ids)
         return ids
 
