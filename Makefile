@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-SOURCES := configuration_mmet.py modeling_mmet.py processing_mmet.py run_pretrain.py run_reid_eval.py mmet tests benchmarks
+SOURCES := $(wildcard *_mmet.py) run_pretrain.py run_reid_eval.py mmet tests benchmarks
 
 DEMO    := outputs/demo
 DRAW    := $(BIN)/python -m mmet.data.synthetic

@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import mmet.starting  # noqa: F401  (before what takes seconds)
+
+# isort: split
 from accelerate import Accelerator
 from accelerate.utils import parse_flag_from_env
 

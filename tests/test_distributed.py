@@ -26,7 +26,8 @@ from mmet.distributed import compute_on_all, compute_once
 from mmet.training.arguments import parse_arguments
 from mmet.training.pretraining import run_pretraining
 from mmet.training.trainer import NonFiniteLossError
-from modeling_mmet import MMETForPreTraining, MMETForReID, exchange_counts, gather_rows
+from modeling_mmet import MMETForPreTraining, MMETForReID
+from objectives_mmet import exchange_counts, gather_rows
 
 REPOSITORY = Path(__file__).parents[1]
 

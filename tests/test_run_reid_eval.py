@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import resource
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,6 +156,36 @@ def checkpoints(tmp_path_factory, make_config, tokenizer):
         root / "no_processor"
     )
     return root
+
+
+def test_main__ctrl_c_is_one_line_and_the_next_run_uses_what_is_cached(run, tmp_path, colours, monkeypatch):
+    """Ctrl-C comes at the second batch: pictures are embedded and kept, sentences are not."""
+    forward, batches = ColourModel.forward, []
+
+    def counted(self, **inputs):
+        batches.append(inputs)
+        if interrupted and len(batches) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(ColourModel, "forward", counted)
+    interrupted, arguments = True, ("--data", f"sentences={tmp_path}")
+    code, report, captured = run(*arguments)
+    assert (code, report) == (130, None)
+    expected = "run_reid_eval.py: stopped by Ctrl-C; the same command goes on with the embeddings that are cached\n"
+    assert captured.err.count("stopped by") == 1
+    assert expected in captured.err
+    assert captured.out == ""
+    assert not list((tmp_path / "out").rglob("*partial*"))
+    interrupted, _ = False, batches.clear()
+    code, report, _ = run(*arguments)
+    assert code == 0
+    continued = len(batches)
+    batches.clear()
+    whole_code, whole, _ = run(*arguments, output_dir=tmp_path / "whole")
+    assert whole_code == 0
+    assert len(batches) == continued + 1
+    assert [row["metrics"] for row in report["results"]] == [row["metrics"] for row in whole["results"]]
 
 
 def rows_of(report, **fields):

@@ -7,6 +7,7 @@ records = evaluate_systems(data, systems, max_rank=50)
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -256,9 +257,8 @@ def saved_calibrations(model_folder: Path, output_dir: Path, weights: str) -> di
     known = _known_calibrations([model_folder, output_dir], weights)
     if known:
         return dict(known[-1].calibrations)
-    folder = model_folder if (model_folder / CALIBRATION_FILE).is_file() else output_dir
-    if not (folder / CALIBRATION_FILE).is_file():
-        folder = model_folder  # where it is looked for first
+    places = [place for place in (model_folder, output_dir) if os.path.lexists(place / CALIBRATION_FILE)]
+    folder = next(iter(places), model_folder)
     read_saved(folder / CALIBRATION_FILE)  # says what is wrong with the file itself
     raise ValueError(
         f"{folder / CALIBRATION_FILE} was learnt for other weights than those of the model: learn it again with "

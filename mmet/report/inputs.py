@@ -6,6 +6,7 @@ history = read_history(Path("outputs/demo/model"))
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -281,7 +282,7 @@ def read_history(run: Path) -> TrainingHistory | None:
         ValueError: a `trainer_state.json` that is none.
     """
     path = run / "trainer_state.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     state = _read_json(path)
     try:

@@ -1,6 +1,6 @@
-"""Validation without touching a test set: persons held out of the training data, and retrieval among them.
+"""Validation without a test set: retrieval among persons held out of the training data.
 
-`choose_persons` takes some persons of each domain out of *all* training sources, so that no stage ever sees them;
+`choose_persons` holds some persons of each domain out of *all* training sources, so that no stage sees them;
 `RetrievalEvaluator` then searches images (and, where there are captions, sentences) of these persons during training.
 It does the same for datasets that the user names for evaluation.
 
@@ -13,7 +13,7 @@ It does the same for datasets that the user names for evaluation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +94,7 @@ def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: 
 
 
 def split_persons(source: datasets.Dataset, persons: Persons) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The rows of everybody else, unknown persons (negative ids) among them, and those of `persons`."""
+    """Split into the rows of all others, including unknown persons (negative ids), and the rows of `persons`."""
     domains, person_ids = _persons(source)
     held = np.zeros(len(source), dtype=bool)
     for domain, ids in persons.items():
@@ -105,7 +105,7 @@ def split_persons(source: datasets.Dataset, persons: Persons) -> tuple[datasets.
 
 
 def limit_images(source: datasets.Dataset, *, images_per_person: int, seed: int) -> datasets.Dataset:
-    """At most so many rows of each person, drawn by seed; rows keep their order."""
+    """Keep at most this many rows of each person, drawn by seed, in their order."""
     _, person_ids = _persons(source)
     order = np.random.default_rng([seed, len(source)]).permutation(len(source))
     order = order[np.argsort(person_ids[order], kind="stable")]  # by person, shuffled within
@@ -202,8 +202,14 @@ class RetrievalEvaluator:
                 by_role.setdefault(one.role, []).append(float(found.mAP))
         return metrics | {f"{role}_mAP": float(np.mean(values)) for role, values in by_role.items()}
 
-    def _embed(self, model, items: Items, embedded, accelerator: Accelerator) -> NDArray[np.float32]:
-        """Embeddings of the items; those of the same rows and modality are computed once for a set."""
+    def _embed(
+        self,
+        model: MMETForReID,
+        items: Items,
+        embedded: dict[Any, NDArray[np.float32]],
+        accelerator: Accelerator,
+    ) -> NDArray[np.float32]:
+        """Embed the items; equal rows and modalities are embedded once per set."""
         key = (id(items.dataset), items.modality)
         if key not in embedded:
             embedded[key] = embed_items(
@@ -230,8 +236,8 @@ def embedder_of(model: MMETForPreTraining) -> MMETForReID:
 
 
 @contextmanager
-def random_state_kept(device: torch.device):
-    """Leave the random numbers of training alone, whatever is drawn in between."""
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Restore the random state of training at the end of the block."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
@@ -247,7 +253,7 @@ def _image_task(rows: datasets.Dataset) -> RetrievalTask:
 
 
 def _drop_repeated(rows: datasets.Dataset) -> datasets.Dataset:
-    """Rows whose picture came before are left out: a folder may be named twice, as itself and as a part of another."""
+    """Drop repeated pictures: a folder may be given twice, by itself and as a part of another."""
     stored = _undecoded(rows).with_format("arrow").iter(_ROWS_PER_READ)  # shards hold the pictures themselves
     pictures = [path for table in stored for path in pc.struct_field(table["image"], "path").to_pylist()]
     names = rows.select_columns(["domain", "image_path"])[:]

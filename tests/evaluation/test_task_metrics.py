@@ -10,7 +10,9 @@ from datasets import DatasetDict
 
 from mmet.evaluation import Items, RetrievalTask, expected_task_metrics, rank_metrics, task_metrics
 from mmet.evaluation.metrics.bootstrap import BootstrapOptions, bootstrap_means
+from mmet.evaluation.protocols import SingleShot
 from mmet.evaluation.search import SearchOptions, run_search
+from mmet.evaluation.task_metrics import draw_ranks
 
 
 def make_task(protocol, query_persons, gallery_persons, query_cameras, gallery_cameras):
@@ -70,6 +72,40 @@ def test_task_metrics__classic_draws_one_image_a_person_from_the_other_camera(cl
             best = entries[np.argmax(unit[queries] @ unit[entries].T, axis=1)]
             hits.extend(task.query.person_ids[best] == task.query.person_ids[queries])
     assert metrics.rank(1) == pytest.approx(np.mean(hits), abs=0.05)
+
+
+def test_draw_ranks__the_querys_own_camera_is_never_drawn_from():
+    """Pictures of one camera are alike; in the other one everybody looks like the next person, and nobody is found."""
+    persons, cameras = np.tile(np.arange(5), 2), np.repeat([1, 2], 5)
+    looks = np.eye(5, dtype=np.float32)
+    gallery = np.concatenate([looks, looks[np.arange(1, 6) % 5]])
+    task = make_task("cuhk03-classic", persons[:5], persons, cameras[:5], cameras)
+    drawn = draw_ranks(task, looks, gallery, SingleShot(4, 0, 5))
+    # The right entry scores 0, like three others: it is behind the wrong one and behind the equal ones before it.
+    assert drawn.ranks.tolist() == [[2, 2, 3, 4, 5]] * 4
+    assert drawn.num_gallery == 5
+
+
+def test_draw_ranks__an_unknown_camera_is_no_camera():
+    task = make_task("cuhk03-classic", [1, 2], [1, 2], [-1, -1], [-1, 3])
+    assert draw_ranks(task, np.eye(2), np.eye(2), SingleShot(3, 0, 2)).ranks.tolist() == [[1, 1]] * 3
+
+
+def test_draw_ranks__every_image_of_a_person_is_drawn_as_often():
+    """Person 1 has two images, one like the query and one like nobody; ranks are 1 or 2, anew in every draw."""
+    task = make_task("cuhk03-classic", [1], [1, 2, 1], [1], [2, 2, 3])
+    gallery = np.array([[1, 0], [0.6, 0.8], [0, 1]], dtype=np.float32)
+    seeds = {seed: draw_ranks(task, gallery[:1], gallery, SingleShot(120, seed, 2)).ranks[:, 0] for seed in (0, 1)}
+    for ranks in seeds.values():
+        assert set(ranks) == {1, 2}
+        assert (ranks == 1).mean() == pytest.approx(0.5, abs=0.2)
+    assert (seeds[0] != seeds[1]).any()
+
+
+def test_draw_ranks__the_largest_gallery_is_the_one_reported():
+    """Camera 2 shows four persons, camera 1 only one of them."""
+    task = make_task("cuhk03-classic", [1, 1], [1, 1, 2, 3, 4], [1, 2], [1, 2, 2, 2, 2])
+    assert draw_ranks(task, np.eye(2, 5), np.eye(5), SingleShot(1, 0, 4)).num_gallery == 4
 
 
 def test_task_metrics__classic_is_seeded(classic):

@@ -28,9 +28,10 @@ from mmet.evaluation import embed_items, rank_metrics
 from mmet.training.arguments import parse_arguments
 from mmet.training.masking import IMAGE_MASKING
 from mmet.training.measures import MEASURE_NAMES, TrainingMeasures
-from mmet.training.pretraining import load_data, run_pretraining
+from mmet.training.pretraining import run_pretraining
 from mmet.training.skipping import SkippedImages
 from mmet.training.trainer import _whole_parameters
+from mmet.training.training_data import load_data
 from mmet.training.validation import (
     choose_persons,
     embedder_of,
@@ -442,7 +443,7 @@ class Hub:
 def test_run_pretraining__push_to_hub_sends_model_and_card(recipe, monkeypatch):
     hub = Hub()
     monkeypatch.setattr("transformers.trainer.hf_api", lambda: hub)
-    monkeypatch.setattr("mmet.hub.HfApi", lambda token: hub)
+    monkeypatch.setattr("mmet.training.hub.HfApi", lambda token: hub)
     folder = pretrain(recipe, "--push_to_hub", "true", "--hub_model_id", "org/mmet-tiny", "--max_steps", 4)
     ((name, files),) = hub.pushed
     assert name == "org/mmet-tiny"

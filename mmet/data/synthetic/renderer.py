@@ -207,7 +207,7 @@ def ground_shadow(figure: Figure, strength: float, rng: np.random.Generator, hei
 def lit_person(figure: Figure, weather: Weather, light: Light) -> np.ndarray:
     """The figure's colours, multiplied by its alpha, in weather and light: float32 (H, W, 3) in 0..255."""
     tint = np.asarray(light.person, dtype=np.float32) * np.float32(weather.brightness)
-    rgb = figure.rgb * tint
+    rgb: np.ndarray = figure.rgb * tint
     if weather.veil:
         fog = np.float32(214 * weather.veil) * np.asarray(light.place, dtype=np.float32)
         rgb = rgb * np.float32(1 - weather.veil) + fog * figure.alpha[..., None]

@@ -42,10 +42,10 @@ from mmet.data.synthetic.scene import VARIANTS, backdrop
 from mmet.data.synthetic.skeleton import Pose, draw_pose
 from mmet.data.synthetic.style import STYLES, TARGET, Camera, Shot, WorldStyle, style_rng
 from mmet.data.synthetic.walks import Place, Walk, plan_walks
-from mmet.data.synthetic.world import PROVENANCE_FILE, already_there, count_files
+from mmet.data.synthetic.world import PROVENANCE_FILE, already_there, folder_totals
 from mmet.field_checks import SEED_RANGE, Range, check_choice, check_number, number_type
 from mmet.folder_lock import locked_target
-from mmet.whole_files import whole_folder
+from mmet.whole_files import FolderDraft, whole_folder
 
 PERSONS_FILE = "persons.json"
 VERSION = 1
@@ -160,7 +160,7 @@ def write_films(
             return False
         with whole_folder(output) as root:
             _write(request, root, show_progress)
-            write_json(root / PROVENANCE_FILE, {**provenance, "files": count_files(root)})
+            write_json(FolderDraft(root), PROVENANCE_FILE, {**provenance, **folder_totals(root)})
     return True
 
 
@@ -181,7 +181,7 @@ def _write(request: FilmRequest, root: Path, show_progress: bool) -> None:
             images = truth.follow(film(request, camera))
             encode_film(root / f"{name}.mp4", map(partial(_tick, progress), images), request.fps)
             truth.write(root / name)
-    write_json(root / PERSONS_FILE, persons.as_json())
+    write_json(FolderDraft(root), PERSONS_FILE, persons.as_json())
 
 
 def _tick(progress: tqdm, image: np.ndarray) -> np.ndarray:

@@ -165,7 +165,9 @@ def load_backbone(name_or_path: str, **options: Any) -> BackboneSystem:
         config = AutoConfig.from_pretrained(name_or_path)
         if getattr(config, "mask_ratio", None) is not None:
             config.mask_ratio = 0.0  # masked autoencoders hide patches outside of training too
-        model, loading = AutoModel.from_pretrained(name_or_path, config=config, output_loading_info=True)
+        model, loading = AutoModel.from_pretrained(
+            name_or_path, config=config, output_loading_info=True, use_safetensors=True
+        )
         if hasattr(model, "get_image_features") and hasattr(model, "get_text_features"):
             processor: Callable[..., Any] = DualInputs(
                 AutoProcessor.from_pretrained(name_or_path), config.text_config.max_position_embeddings

@@ -19,9 +19,9 @@ from process_group import CONTEXT
 from safetensors.torch import load_file, save_file
 
 from mmet.data.synthetic import write_world
-from mmet.training import checkpoints
+from mmet.training import checkpoint_writing
 from mmet.training.arguments import parse_arguments
-from mmet.training.checkpoints import (
+from mmet.training.checkpoint_writing import (
     CheckpointError,
     check_space,
     check_writable,
@@ -261,8 +261,8 @@ def test_run_pretrain_script__no_room_or_no_folder_is_said_before_training(recip
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     assert main([recipe, "--output_dir", str(tmp_path / "file" / "run")]) == 2
     assert "file/run cannot be written to" in capsys.readouterr().err
-    usage = type(checkpoints.shutil.disk_usage("/"))
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 1000))
+    usage = type(checkpoint_writing.shutil.disk_usage("/"))
+    monkeypatch.setattr(checkpoint_writing.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 1000))
     monkeypatch.setattr(MMETTrainer, "train", lambda *arguments, **kwargs: pytest.fail("trained"))
     assert main([recipe, "--output_dir", str(tmp_path / "run")]) == 2
     assert "0.00 GB free" in capsys.readouterr().err
@@ -277,8 +277,8 @@ def test_checkpoint_bytes__counts_what_the_optimizer_keeps():
 
 
 def test_check_space__warns_where_only_some_fit(tmp_path, monkeypatch, caplog):
-    usage = type(checkpoints.shutil.disk_usage("/"))
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage(10**10, 0, 5 * 10**9))
+    usage = type(checkpoint_writing.shutil.disk_usage("/"))
+    monkeypatch.setattr(checkpoint_writing.shutil, "disk_usage", lambda folder: usage(10**10, 0, 5 * 10**9))
     check_space(tmp_path, 10**9, num_kept=4)
     assert not caplog.text
     check_space(tmp_path, 10**9, num_kept=5)
