@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class HogDetector:
         self._hog = self._cv2.HOGDescriptor()
         self._hog.setSVMDetector(self._cv2.HOGDescriptor_getDefaultPeopleDetector())
         self.min_height, self.use_motion = min_height, use_motion
-        self._background = None
+        self._background: Any = None
         self._shape: tuple[int, ...] = ()
         self._calls = 0
         self._seen = no_detections()

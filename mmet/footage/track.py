@@ -93,7 +93,7 @@ class Tracker:
         )
         ids = np.full(len(detections), -1, dtype=np.int64)
         if len(tracked):
-            ids[tracked.data["order"]] = tracked.tracker_id
+            ids[np.asarray(tracked.data["order"])] = np.asarray(tracked.tracker_id)
         self._remember(ids)
         return ids
 
@@ -117,13 +117,17 @@ class Tracker:
         return Similarity(buffer_ratio=self._near.buffer_ratio)
 
     def _agreement(self, predicted: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Factors (N, M), 0..1, for N tracks, told by where they are expected, and M boxes of the frame."""
-        numbers = {track.get_state_bbox().tobytes(): track.tracker_id for track in self._tracker.tracks}
+        """
+        Factors (N, M), 0..1, for N tracks and M boxes of the frame.
+
+        The library gives boxes alone: tracks are told by where they are expected, in the order it has them.
+        """
         places = {box.tobytes(): place for place, box in enumerate(self._boxes)}
         colors = self._box_colors[[places[box.tobytes()] for box in boxes]]
+        tracks = iter(self._tracker.tracks)
         factors = np.ones((len(predicted), len(boxes)))
         for row, box in zip(factors, predicted, strict=True):
-            known = self._colors.get(numbers.get(box.tobytes(), -1))
-            if known is not None:
-                row[:] = np.clip((colors @ known - _UNLIKE) / (_ALIKE - _UNLIKE), 0, 1)
+            number = next(track.tracker_id for track in tracks if np.array_equal(track.get_state_bbox(), box))
+            if number in self._colors:
+                row[:] = np.clip((colors @ self._colors[number] - _UNLIKE) / (_ALIKE - _UNLIKE), 0, 1)
         return factors
