@@ -51,11 +51,11 @@ class DrawnRanks:
 
     def precisions(self) -> NDArray[np.float64]:
         """The mean of each query's AP over the draws `(Q,)`; NaN for queries without a match."""
-        return np.where(self.ranks > 0, 1 / np.maximum(self.ranks, 1), np.nan).mean(axis=0)
+        return np.asarray(np.where(self.ranks > 0, 1 / np.maximum(self.ranks, 1), np.nan).mean(axis=0))
 
     def hits(self, rank: int) -> NDArray[np.float64]:
         """The share of the draws in which each query's match is among the first `rank` entries `(Q,)`; likewise."""
-        return np.where(self.ranks > 0, self.ranks <= rank, np.nan).mean(axis=0)
+        return np.asarray(np.where(self.ranks > 0, self.ranks <= rank, np.nan).mean(axis=0))
 
 
 def draw_ranks(

@@ -43,4 +43,4 @@ def _histogram(pixels: np.ndarray) -> np.ndarray:
         levels = np.minimum((pixels.astype(np.int32) + shift) * _LEVELS // 281, _LEVELS - 1)
         codes = (levels[:, 0] * _LEVELS + levels[:, 1]) * _LEVELS + levels[:, 2]
         counts += np.bincount(codes, minlength=_LEVELS**3)
-    return counts / max(1.0, counts.sum())
+    return np.asarray(counts / max(1.0, counts.sum()))

@@ -52,20 +52,20 @@ def no_detections() -> Detections:
 
 def areas(boxes: np.ndarray) -> np.ndarray:
     """Areas (N,) of boxes (N, 4)."""
-    return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
+    return np.asarray(np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None))
 
 
 def intersections(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Common areas (N, M) of boxes (N, 4) and others (M, 4)."""
     corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
     sides = np.clip(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - corner, 0, None)
-    return sides[..., 0] * sides[..., 1]
+    return np.asarray(sides[..., 0] * sides[..., 1])
 
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union (N, M) of boxes (N, 4) and others (M, 4)."""
     common = intersections(boxes, others)
-    return common / np.maximum(areas(boxes)[:, None] + areas(others)[None] - common, 1e-9)
+    return np.asarray(common / np.maximum(areas(boxes)[:, None] + areas(others)[None] - common, 1e-9))
 
 
 def suppress(detections: Detections, *, max_iou: float, max_share: float = 1.0) -> Detections:

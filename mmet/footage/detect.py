@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
@@ -55,7 +55,7 @@ class TransformersDetector:
 
     def __init__(self, name: str, *, threshold: float = 0.3, device: str | None = None) -> None:
         try:
-            self._processor = AutoImageProcessor.from_pretrained(name)
+            self._processor = cast(Any, AutoImageProcessor).from_pretrained(name)
             self._model = AutoModelForObjectDetection.from_pretrained(name)
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = str(error).strip().partition("\n")[0]

@@ -94,7 +94,7 @@ def _typical(images: Sequence[np.ndarray]) -> np.ndarray:
     """
     boxes = [np.array([[0, 0, image.shape[1], image.shape[0]]]) for image in images]
     colors = np.concatenate([clothing_colors(image, box) for image, box in zip(images, boxes, strict=True)])
-    return np.clip((np.median(colors @ colors.T, axis=1) - 0.4) / 0.4, 0, 1)
+    return np.asarray(np.clip((np.median(colors @ colors.T, axis=1) - 0.4) / 0.4, 0, 1))
 
 
 def cut_out(image: np.ndarray, box: np.ndarray) -> np.ndarray:

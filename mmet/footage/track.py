@@ -112,7 +112,7 @@ class Tracker:
 
         class Similarity(base):  # type: ignore[misc]  # the library comes without types
             def _compute(self, boxes_1: np.ndarray, boxes_2: np.ndarray) -> np.ndarray:
-                return super()._compute(boxes_1, boxes_2) * tracker._agreement(boxes_1, boxes_2)
+                return np.asarray(super()._compute(boxes_1, boxes_2) * tracker._agreement(boxes_1, boxes_2))
 
         return Similarity(buffer_ratio=self._near.buffer_ratio)
 

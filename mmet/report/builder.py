@@ -11,12 +11,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from datasets import DatasetDict
 
-from configuration_mmet import MMETConfig
+from configuration_mmet import MMETConfig, MMETImageConfig
 from mmet.data import DataArgument, load_reid_dataset
 from mmet.data.synthetic import PROVENANCE_FILE, command_options
 from mmet.evaluation import EvaluationOptions, ModelSystem, RetrievalTask, build_task
@@ -168,8 +168,8 @@ def _config(system: ModelSystem) -> MMETConfig:
 
 def describe_model(system: ModelSystem) -> ModelFacts:
     """Size of the model and of its input."""
-    image = _config(system).image_config
-    height, width = image.image_size
+    image = cast(MMETImageConfig, _config(system).image_config)
+    height, width = cast(tuple[int, int], image.image_size)
     num_parameters = sum(parameter.numel() for parameter in system.model.parameters())
     return ModelFacts(num_parameters, (height, width), image.patch_grid)
 

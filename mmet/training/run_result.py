@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from mmet.evaluation.results import installed_versions
 from mmet.training.arguments import DataArguments, ObjectiveArguments, PretrainingArguments
 from mmet.training.checkpoint_selection import SELECTION
 from mmet.training.measures import MEASURE_NAMES
 from mmet.training.trainer import MMETTrainer
 from mmet.training.training_data import SourceSummary
+from mmet.versions import installed_versions
 from mmet.whole_files import read_json, write_whole
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining
 

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -46,6 +46,9 @@ from mmet.data.synthetic.world import PROVENANCE_FILE, already_there, folder_tot
 from mmet.field_checks import SEED_RANGE, Range, check_choice, check_number, number_type
 from mmet.folder_lock import locked_target
 from mmet.whole_files import FolderDraft, whole_folder
+
+if TYPE_CHECKING:  # an extra of its own
+    from av import VideoStream
 
 PERSONS_FILE = "persons.json"
 VERSION = 1
@@ -166,7 +169,7 @@ def write_films(
 
 def _provenance(request: FilmRequest) -> dict[str, Any]:
     content = {"synthetic": True, "notice": _NOTICE, "films_version": VERSION, "arguments": asdict(request)}
-    return json.loads(json.dumps(content))
+    return cast(dict[str, Any], json.loads(json.dumps(content)))
 
 
 def _write(request: FilmRequest, root: Path, show_progress: bool) -> None:
@@ -338,10 +341,10 @@ def encode_film(path: Path, images: Iterator[np.ndarray], fps: int | Fraction) -
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     quality = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {"qscale": "3"}
     with av.open(str(path), "w") as container:
-        stream = None
+        stream: VideoStream | None = None
         for image in images:
             if stream is None:
-                stream = container.add_stream(codec, rate=fps, options=quality)
+                stream = cast("VideoStream", container.add_stream(codec, rate=fps, options=quality))
                 stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
                 stream.thread_count = 1  # equal requests give equal bytes
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))

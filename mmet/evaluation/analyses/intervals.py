@@ -41,7 +41,9 @@ class Intervals(Analysis):
         if values is None:
             return {}
         intervals = bootstrap_means(values.values, values.persons, self.options)
-        metrics = intervals and {name: [interval.low, interval.high] for name, interval in intervals.items()}
+        metrics = None
+        if intervals is not None:
+            metrics = {name: [interval.low, interval.high] for name, interval in intervals.items()}
         return {INTERVALS: {**self.options.to_json(), "metrics": metrics}}
 
     def section(self, report: EvaluationReport) -> str:

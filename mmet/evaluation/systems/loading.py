@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PretrainedConfig
 
@@ -57,7 +57,9 @@ def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
         ValueError: no such checkpoint, or one without some of the encoders' weights.
     """
     try:
-        model, loading = MMETForReID.from_pretrained(name_or_path, output_loading_info=True, use_safetensors=True)
+        model, loading = cast(Any, MMETForReID).from_pretrained(
+            name_or_path, output_loading_info=True, use_safetensors=True
+        )
         processor = MMETProcessor.from_pretrained(name_or_path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _cannot_load(name_or_path, error) from error
