@@ -338,7 +338,7 @@ def encode_film(path: Path, images: Iterator[np.ndarray], fps: int | Fraction) -
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     quality = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {"qscale": "3"}
     with av.open(str(path), "w") as container:
-        stream = None
+        stream: Any = None
         for image in images:
             if stream is None:
                 stream = container.add_stream(codec, rate=fps, options=quality)
