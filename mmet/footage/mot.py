@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +103,3 @@ def mot_lines(frame: int, detections: Detections) -> str:
         f"{frame + 1},{track},{left:.2f},{top:.2f},{width:.2f},{height:.2f},{score:.4f}\n"
         for track, (left, top), (width, height), score in zip(ids, corners, sides, detections.scores, strict=True)
     )
-
-
-def write_mot(path: Path, frames: Mapping[int, Detections]) -> None:
-    """Write detections or tracks by frame, counted from 0."""
-    path.write_text("".join(mot_lines(frame, frames[frame]) for frame in sorted(frames)), encoding="utf-8")

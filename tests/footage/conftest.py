@@ -12,7 +12,7 @@ import pytest
 from mmet.data.synthetic.video import encode_film, write_films
 
 pytest.importorskip("av")
-pytest.importorskip("cv2")
+pytest.importorskip("cv2", exc_type=ImportError)
 pytest.importorskip("trackers")
 
 

@@ -346,7 +346,7 @@ def encode_film(path: Path, images: Iterator[np.ndarray], fps: int | Fraction) -
             if stream is None:
                 stream = cast("VideoStream", container.add_stream(codec, rate=fps, options=quality))
                 stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
-                stream.thread_count = 1  # equal requests give equal bytes
+                stream.thread_count = 1
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         if stream is not None:
             container.mux(stream.encode(None))
