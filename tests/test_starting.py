@@ -29,6 +29,8 @@ def stop_while_importing(*command: str, environment: dict[str, str] | None = Non
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # A shell's background jobs ignore Ctrl-C and hand that down; these processes are to heed it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     for line in process.stderr:
