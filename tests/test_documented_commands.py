@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_runs import tiniest_model
 
 from mmet.data.synthetic import write_world
 from mmet.data.synthetic.video import write_films
@@ -37,15 +38,8 @@ LAYOUTS = {
 }
 FILMS = {"num_people": 2, "num_cameras": 1, "seconds": 2.0, "fps": 5, "image_height": 136, "image_width": 240}
 LONG = ("mmet.ablate", "benchmarks/")
-ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 TINY = {
-    "model_config": {
-        "image_config": {**ENCODER, "image_size": [52, 28]},
-        "text_config": {**ENCODER, "max_position_embeddings": 48},
-        "multimodal_config": ENCODER,
-        "projection_dim": 8,
-        "codebook_size": 8,
-    },
+    "model_config": tiniest_model(),
     **{"vocab_size": 1000, "max_text_length": 24, "persons_per_batch": 2, "images_per_person": 2},
     **{"per_device_train_batch_size": 4, "max_steps": 1, "warmup_steps": 0, "save_strategy": "no", "logging_steps": 1},
     **{

@@ -14,6 +14,7 @@ from mmet.training.pretraining import run_pretraining
 from modeling_mmet import LOSS_NAMES
 
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+TINIEST = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 def tiny_model(encoder: dict[str, int] = ENCODER, **fields: Any) -> dict[str, Any]:
@@ -24,6 +25,11 @@ def tiny_model(encoder: dict[str, int] = ENCODER, **fields: Any) -> dict[str, An
         "multimodal_config": encoder,
         **{"projection_dim": 16, "codebook_size": 16, **fields},
     }
+
+
+def tiniest_model(**fields: Any) -> dict[str, Any]:
+    """The same at half the width, where what is learnt does not matter."""
+    return tiny_model(TINIEST, **{"projection_dim": 8, "codebook_size": 8, **fields})
 
 
 def tiny_recipe(**fields: Any) -> dict[str, Any]:
@@ -58,9 +64,13 @@ def write_recipe(folder: Path, world: Path, **fields: Any) -> str:
     """The path of a recipe that trains in `folder` on all of a drawn world; `fields` as in `tiny_recipe`."""
     source = [f"finegpr={world}"]
     data = {"paired_data": source, "image_data": source, "text_data": source}
-    recipe = tiny_recipe(output_dir=str(folder / "run"), **{**data, **fields})
+    return save_recipe(folder, tiny_recipe(output_dir=str(folder / "run"), **{**data, **fields}))
+
+
+def save_recipe(folder: Path, fields: dict[str, Any]) -> str:
+    """The path of a recipe with these fields in `folder`."""
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
     return str(path)
 
 

@@ -7,22 +7,16 @@ import signal
 
 import pytest
 import yaml
+from tiny_runs import tiniest_model
 
 from mmet.ablate import __main__ as command
 from mmet.ablate.experiments import Row, Stage, Table
 from mmet.data.synthetic import write_world
 from modeling_mmet import MMETForPreTraining
 
-ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 RECIPE = {
     "paired_data": ["finegpr=nowhere"],
-    "model_config": {
-        "image_config": {**ENCODER, "image_size": [52, 28]},
-        "text_config": {**ENCODER, "max_position_embeddings": 48},
-        "multimodal_config": ENCODER,
-        "projection_dim": 8,
-        "codebook_size": 8,
-    },
+    "model_config": tiniest_model(),
     "batch_mix": {"paired": 1},
     **{"vocab_size": 1000, "max_text_length": 24, "per_device_train_batch_size": 4, "max_steps": 4, "warmup_steps": 0},
     **{"validation_identities": 0, "logging_steps": 1, "report_to": "none", "disable_tqdm": True},

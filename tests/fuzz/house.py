@@ -8,14 +8,13 @@ from pathlib import Path
 
 import yaml
 from PIL import Image
+from tiny_runs import tiniest_model
 
 import run_pretrain
 import run_reid_eval
 from mmet.ablate import __main__ as ablate
 from mmet.data import to_parquet
 from mmet.data.synthetic import write_world
-
-ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 def build_house(root: Path) -> None:
@@ -68,13 +67,7 @@ def recipe_fields(root: Path) -> dict:
         "paired_data": source,
         "image_data": source,
         "text_data": source,
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 8,
-            "codebook_size": 8,
-        },
+        "model_config": tiniest_model(),
         "vocab_size": 1000,
         "max_text_length": 24,
         "batch_mix": {"paired": 1, "identity": 1},

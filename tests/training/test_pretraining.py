@@ -13,6 +13,8 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_runs import draw_world, write_recipe
+from tiny_runs import run as pretrain
 from transformers import (
     AutoModel,
     AutoModelForPreTraining,
@@ -28,7 +30,7 @@ from mmet.training import codebook, pretraining
 from mmet.training.arguments import ModelArguments, ObjectiveArguments, parse_arguments
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
-from mmet.training.pretraining import build_collator, find_checkpoint, run_pretraining
+from mmet.training.pretraining import build_collator, find_checkpoint
 from mmet.training.starting_model import build_model
 from mmet.training.trainer import MMETTrainer, NonFiniteLossError
 from mmet.training.training_data import TrainingSources
@@ -36,48 +38,15 @@ from modeling_mmet import LOSS_NAMES, MMETForPreTraining, MMETForReID
 from processing_mmet import MMETImageProcessor, MMETProcessor
 from run_pretrain import main
 
-ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world") / "source"
-    write_world("finegpr", folder, num_ids=8, images_per_id=4, seed=3, image_height=100, image_width=52)
-    return folder
+    return draw_world(tmp_path_factory.mktemp("world") / "source")
 
 
 @pytest.fixture
 def recipe(world, tmp_path):
-    source = [f"finegpr={world}"]
-    fields = {
-        "output_dir": str(tmp_path / "run"),
-        "paired_data": source,
-        "image_data": source,
-        "text_data": source,
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 16,
-            "codebook_size": 16,
-        },
-        "vocab_size": 1200,
-        "max_text_length": 48,
-        "batch_mix": {"paired": 1, "identity": 1, "image": 1, "text": 1},
-        "persons_per_batch": 4,
-        "images_per_person": 2,
-        "per_device_train_batch_size": 8,
-        "max_steps": 8,
-        "learning_rate": 1.0e-3,
-        "logging_steps": 4,
-        "save_steps": 4,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "validation_identities": 0,
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    return str(path)
+    return write_recipe(tmp_path, world)
 
 
 def recipe_without(recipe, *names):
@@ -86,10 +55,6 @@ def recipe_without(recipe, *names):
     fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     path.write_text(yaml.safe_dump({key: fields[key] for key in fields if key not in names}), encoding="utf-8")
     return recipe
-
-
-def pretrain(recipe, *overrides):
-    return run_pretraining(*parse_arguments([recipe, *map(str, overrides)]))
 
 
 def logged_losses(folder):

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_runs import save_recipe, tiny_recipe
 
 from mmet.data import load_reid_dataset, save_parquet
 from mmet.data.synthetic import write_world
@@ -20,7 +20,6 @@ from mmet.training.arguments import parse_arguments
 from mmet.training.pretraining import run_pretraining
 from mmet.training.run_record import RECORD_FILE, DataRecord, RunRecord, check_resume
 
-ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 SIZE = {"images_per_id": 4, "image_height": 100, "image_width": 52}
 
 
@@ -39,33 +38,11 @@ def worlds(tmp_path_factory):
 @pytest.fixture(scope="module")
 def begun(worlds):
     """A recipe, and the folder of a run of it that stopped after its second of four steps."""
-    fields = {
-        "output_dir": str(worlds / "run"),
-        "paired_data": [f"finegpr={worlds / 'captioned'}"],
-        "image_data": [f"market1501={worlds / 'one'}"],
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 16,
-            "codebook_size": 16,
-        },
-        "vocab_size": 1200,
-        "max_text_length": 48,
-        "batch_mix": {"paired": 1, "image": 1, "identity": 1},
-        "persons_per_batch": 4,
-        "images_per_person": 2,
-        "per_device_train_batch_size": 8,
-        "max_steps": 4,
-        "learning_rate": 1.0e-3,
-        "logging_steps": 2,
-        "save_steps": 2,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "validation_identities": 0,
-    }
-    path = worlds / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    data = {"paired_data": [f"finegpr={worlds / 'captioned'}"], "image_data": [f"market1501={worlds / 'one'}"]}
+    steps = {"max_steps": 4, "logging_steps": 2, "save_steps": 2}
+    mix = {"paired": 1, "image": 1, "identity": 1}
+    recipe = tiny_recipe(output_dir=str(worlds / "run"), batch_mix=mix, **data, **steps)
+    path = Path(save_recipe(worlds, recipe))
     run_pretraining(*parse_arguments([str(path)]))
     return path, worlds / "run" / "checkpoint-2"
 
