@@ -97,6 +97,16 @@ class EmbeddingSystem:
             for task in tasks
         ]
 
+    def embedding_options(self, items: Items, *, flip: bool) -> dict[str, Any]:
+        """What `embed_with` is told of batches, processes and the cache, by its arguments' names."""
+        return {
+            "batch_size": self.batch_size,
+            "accelerator": self.accelerator,
+            "num_workers": self.num_workers,
+            "description": f"{self.name}: {items.split} {items.modality}",
+            "cache": self.open_cache(items, flip=flip),
+        }
+
     def open_cache(self, items: Items, *, flip: bool) -> EmbeddingCache | None:
         """The cache of the embeddings of some items, the same on every process."""
         if self.cache_dir is None:

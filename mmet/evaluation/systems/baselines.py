@@ -48,11 +48,7 @@ class ColorHistogramSystem(EmbeddingSystem):
             items.dataset,
             items,
             items.modality,
-            batch_size=self.batch_size,
-            accelerator=self.accelerator,
-            num_workers=self.num_workers,
-            description=f"{self.name}: {items.split} {items.modality}",
-            cache=self.open_cache(items, flip=flip),
+            **self.embedding_options(items, flip=flip),
         )
 
     def identity(self) -> dict[str, Any]:

@@ -52,12 +52,8 @@ class ModelSystem(EmbeddingSystem):
             items.dataset,
             items,
             items.modality,
-            batch_size=self.batch_size,
-            accelerator=self.accelerator,
-            num_workers=self.num_workers,
-            description=f"{self.name}: {items.split} {items.modality}",
             flip=flip,
-            cache=self.open_cache(items, flip=flip),
+            **self.embedding_options(items, flip=flip),
         )
 
     def identity(self) -> dict[str, Any]:
