@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-SOURCES := configuration_mmet.py modeling_mmet.py processing_mmet.py run_pretrain.py run_reid_eval.py mmet tests benchmarks
+SOURCES := $(wildcard *_mmet.py) run_pretrain.py run_reid_eval.py mmet tests benchmarks
 
 DEMO    := outputs/demo
 DRAW    := $(BIN)/python -m mmet.data.synthetic
+FOOTAGE := outputs/footage
 TARGETS := market1501=$(DEMO)/data/target_market1501 cuhk_pedes=$(DEMO)/data/target_cuhk_pedes
 # Said aloud, these are accelerate's own defaults for one process; unsaid, it warns about each of them.
 LAUNCH  := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes test test-slow test-common fuzz lint format clean
+.PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes footage test test-slow test-common fuzz lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +34,11 @@ demo-source: $(READY)
 
 demo-market1501 demo-cuhk_pedes: demo-%: $(READY)
 	$(DRAW) --layout $* --output $(DEMO)/data/target_$* --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2
+
+footage: $(READY) ## films of two cameras, drawn, and the crops of their people
+	$(BIN)/python -m mmet.data.synthetic.video --output $(FOOTAGE)/films
+	$(BIN)/python -m mmet.footage $(FOOTAGE)/films/camera1.mp4 $(FOOTAGE)/films/camera2.mp4 --every 2 --output $(FOOTAGE)/crops
+	$(BIN)/python -m mmet.data.doctor folder=$(FOOTAGE)/crops
 
 test: $(READY) ## the test suite (under ten minutes on two cores)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not common'

@@ -82,7 +82,7 @@ class MMETEncoderConfig(PreTrainedConfig):
         _check_number("num_hidden_layers", self.num_hidden_layers, at_least=1, at_most=MAX_LAYERS)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             _check_number(name, getattr(self, name), at_least=0, below=1)
-        _check_number("layer_norm_eps", self.layer_norm_eps, at_least=0, below=1)
+        _check_number("layer_norm_eps", self.layer_norm_eps, at_least=0, at_most=1)
         for name in ("initializer_range", "position_initializer_range", "class_token_initializer_range"):
             _check_number(name, getattr(self, name), at_least=0)
         if self.hidden_act not in ACT2FN:

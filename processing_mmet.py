@@ -689,6 +689,11 @@ class MMETProcessor(ProcessorMixin):
     def __init__(self, image_processor, tokenizer):
         super().__init__(image_processor, tokenizer)
 
+    @property
+    def model_input_names(self):
+        r"""Names of what `__call__` returns for images with text."""
+        return [name for name in super().model_input_names if name != "token_type_ids"]
+
     def __call__(
         self,
         images: ImageInput | None = None,

@@ -32,7 +32,7 @@ from mmet.ablate.worlds import SOURCE, SOURCE_SEED, TARGET_SEED, WIDE_SOURCE, WI
 from mmet.data import parse_data_argument
 from mmet.data.finegpr import MASK_FOLDER
 from mmet.data.synthetic import write_world
-from mmet.evaluation.results import align_table
+from mmet.markdown_table import align_table
 from mmet.whole_files import write_whole
 
 UNSEEN_LOOK, TRAINING_LOOK = "unseen_look", "training_look"

@@ -4,6 +4,9 @@ Importing the package registers the model classes with transformers' Auto classe
 checkpoint loads without `trust_remote_code`.
 """
 
+import mmet.starting  # noqa: F401  (before what takes seconds)
+
+# isort: split
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -38,7 +41,7 @@ def _register_auto_classes() -> None:
         AutoModel.register(config_class, model_class, exist_ok=True)
     AutoModelForPreTraining.register(MMETConfig, MMETForPreTraining, exist_ok=True)
     AutoImageProcessor.register(MMETConfig, image_processor_classes={"pil": MMETImageProcessor}, exist_ok=True)
-    AutoProcessor.register(MMETConfig, MMETProcessor, exist_ok=True)
+    AutoProcessor.register(MMETConfig, MMETProcessor, exist_ok=True)  # type: ignore[no-untyped-call]
 
 
 _register_auto_classes()

@@ -1,10 +1,10 @@
-"""The parsers of the command lines: options of dataclasses or of argparse, and mistakes that are one line.
+"""Command-line parsers for dataclasses and for argparse options; an error is one line.
 
     parser = ArgumentParser([ModelArguments, TrainingArguments])
     model, training = parser.parse(["--learning_rate", "1e-3"], recipe={"seed": 3})
 
-Values of a recipe are converted as those of the command line are, and the dataclasses check them by type and range
-(`mmet.field_checks.check_fields`). An unknown option or value is answered with the nearest known one.
+Recipe values are converted like values of the command line, and the dataclasses check types and ranges
+(`mmet.field_checks.check_fields`). The error for an unknown option or value suggests the nearest known one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ABSENT = object()
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Every option once, with what it takes; its default behind the help."""
+    """Lists every option once with its type, and the default after the help."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
@@ -48,11 +48,19 @@ class _HelpFormatter(argparse.HelpFormatter):
 def _metavar(action: argparse.Action) -> str:
     if action.choices is not None:
         return f"{{{','.join(map(str, action.choices))}}}"
-    return {int: "N", float: "X", string_to_bool: "true|false"}.get(action.type, "VALUE")  # type: ignore[call-overload]
+    return {int: "N", float: "X", string_to_bool: "true|false"}.get(action.type, "VALUE")
 
 
 class _OneLineErrors(argparse.ArgumentParser):
-    """Adds to argparse's messages the known option or value that is nearest."""
+    """Adds the nearest known option or value to argparse's messages, and takes no empty value."""
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        # The script that wrote "$FOLDER" meant no folder "", which would be the current one.
+        if not arg_string.strip() and arg_string != action.default:
+            raise argparse.ArgumentError(
+                action, "expected a value, received an empty one; leave it out for its default"
+            )
+        return super()._get_value(action, arg_string)
 
     def describe(self, message: str) -> str:
         """One line for argparse's `message`."""
@@ -73,7 +81,7 @@ class _OneLineErrors(argparse.ArgumentParser):
 
 
 class OptionParser(_OneLineErrors):
-    """argparse's parser for scripts without dataclasses: a mistake ends it with one line and exit code 2."""
+    """argparse's parser for scripts without dataclasses: an error is one line and exit code 2."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -84,7 +92,7 @@ class OptionParser(_OneLineErrors):
 
 class ArgumentParser(_OneLineErrors, HfArgumentParser):
     """
-    transformers' parser for dataclasses; mistakes are `ValueError`s.
+    transformers' parser for dataclasses; errors are `ValueError`s.
 
     Each dataclass has a heading of its own in `--help`: the first line of its docstring. A field that holds a mapping
     takes YAML or JSON. Metadata of fields, beside argparse's: `range`, see `check_fields`, and `replaced_whole` for a
@@ -102,7 +110,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         super()._add_dataclass_arguments(dtype)
 
     @staticmethod
-    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
         metadata = {name: value for name, value in field.metadata.items() if name not in _FOR_CHECKS}
         if isinstance(metadata.get("help"), str):
             metadata["help"] = " ".join(metadata["help"].split())
@@ -135,7 +143,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         return self.parse(sys.argv[1:] if args is None else args)
 
     def given(self, argv: Sequence[str]) -> dict[str, Any]:
-        """The values of the options that a command line names, and of no others."""
+        """Return the values of the options on a command line, without defaults."""
         names = {action.dest for action in self._actions}
         namespace = argparse.Namespace(**dict.fromkeys(names, _ABSENT))
         values, unknown = self.parse_known_args(list(argv), namespace)
@@ -169,7 +177,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         return value
 
     def merge(self, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """A recipe's fields under those of the command line; mappings are merged level by level."""
+        """Merge the command line's fields over a recipe's; mappings are merged level by level."""
         whole = {
             field.name
             for kind in self.dataclass_types
@@ -192,5 +200,5 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _text_or_mapping(text: str) -> Any:
-    """A mapping where one is written, else the text: the name of a file or preset."""
+    """Parse a mapping if the text is one; else return the text, the name of a file or preset."""
     return _mapping(text) if text.lstrip().startswith("{") else text

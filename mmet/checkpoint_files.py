@@ -1,10 +1,10 @@
-"""Are the files of a model or checkpoint whole, and do they belong together? Asked before any work starts.
+"""Check, before work starts, that the files of a model or checkpoint are whole and belong together.
 
     check_model("outputs/run")                                  # configuration, weights and processor of a model
-    check_checkpoint_folder(Path("outputs/run/checkpoint-100")) # and what training goes on from
+    check_checkpoint_folder(Path("outputs/run/checkpoint-100")) # and the state that training resumes from
 
-Weights are read by their headers alone: names, types, shapes and the file's size, in milliseconds for any size. Pickle
-is never loaded. Every failure is a `ValueError` that names the file and what to do.
+Only the headers of weights are read: names, types, shapes and the file's size. That takes milliseconds for any size.
+Pickle is never loaded. Every failure is a `ValueError` that names the file and what to do.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TR
 from transformers.trainer_pt_utils import safe_globals
 
 from configuration_mmet import MMETConfig, MMETTextConfig
+from mmet.field_checks import shown
 from mmet.whole_files import read_json
 from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETProcessor
@@ -44,7 +45,7 @@ _FLOATING = ("F", "BF")  # how safetensors' names of floating types begin
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a header says of a tensor: the file, safetensors' name of the type (`F32`), and the shape."""
+    """A tensor according to a header: the file, safetensors' name of the type (`F32`), and the shape."""
 
     file: Path
     dtype: str
@@ -74,7 +75,7 @@ def check_model(name_or_path: str, model_class: type[PreTrainedModel] = MMETForP
 
 def check_checkpoint_folder(folder: Path) -> None:
     """
-    Check a checkpoint that training is to go on from: model, optimizer, schedule, random state and trainer state.
+    Check a checkpoint to resume from: model, optimizer, schedule, random state and trainer state.
 
     Raises:
         ValueError: a file is missing, damaged or of another kind; the message names other checkpoints to resume from.
@@ -83,7 +84,7 @@ def check_checkpoint_folder(folder: Path) -> None:
         _check_trainer_state(folder / TRAINER_STATE_NAME)
         if any(any(folder.glob(pattern)) for pattern in _SHARDED_WEIGHTS):
             return
-        check_weights(folder, read_config(folder), MMETForPreTraining)
+        check_weights(folder, read_config(folder), MMETForPreTraining, whole=True)
         random_states = sorted(folder.glob("rng_state*.pth")) or [folder / "rng_state.pth"]
         for file in (folder / OPTIMIZER_NAME, folder / SCHEDULER_NAME, *random_states):
             _check_torch_file(file)
@@ -96,23 +97,37 @@ def check_checkpoint_folder(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> MMETConfig:
-    """The configuration of a folder. Raises `ValueError` where there is none of an MMET model."""
+    """Read the configuration of a folder. Raises `ValueError` if it is not that of an MMET model."""
     path = folder / CONFIG_FILE
     fields = read_json_object(path, "the configuration of a model")
     if fields.get("model_type") != MMETConfig.model_type:
         raise ValueError(
             f"{path}: expected the model type {MMETConfig.model_type!r} in its config.json, received "
-            f"{fields.get('model_type')!r}"
+            f"{shown(fields.get('model_type'))}"
         )
+    for name, kind in MMETConfig.sub_configs.items():
+        part = fields.get(name)
+        if isinstance(part, dict) and part.get("model_type", kind.model_type) != kind.model_type:
+            raise ValueError(
+                f"{path}: expected the model type {kind.model_type!r} in {name}, received {shown(part['model_type'])}"
+            )
     with _said_of(path, "is no configuration of MMET"):
         return MMETConfig.from_dict(fields)
 
 
-def check_weights(folder: Path, config: MMETConfig, model_class: type[PreTrainedModel]) -> None:
+def check_weights(
+    folder: Path, config: MMETConfig, model_class: type[PreTrainedModel], *, whole: bool = False
+) -> None:
     """
     Compare the headers of a folder's weights with what its configuration says.
 
-    Weights that the model has no use for are no error, nor are missing ones outside the encoders.
+    Unused weights are not an error.
+
+    Args:
+        folder: of the weights.
+        config: read from it.
+        model_class: whose weights it should hold.
+        whole: whether those of heads and codebook have to be there as well as those of the encoders.
 
     Raises:
         ValueError: no weights, unreadable ones, or ones of another shape or kind of number.
@@ -127,11 +142,12 @@ def check_weights(folder: Path, config: MMETConfig, model_class: type[PreTrained
     for name in expected.keys() & stored.keys():
         _check_tensor(name, stored[name], expected[name])
     tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    missing = sorted(name for name in expected if name.startswith(prefix) and name not in stored.keys() | tied)
+    needed = [name for name in expected if whole or name.startswith(prefix)]
+    missing = sorted(set(needed) - stored.keys() - tied)
     if missing:
         raise ValueError(
             f"{folder}: {len(missing)} of its weights are missing and would be random ({', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}): expected all weights of the encoders"
+            f"{', …' if len(missing) > 3 else ''}): expected all weights{'' if whole else ' of the encoders'}"
         )
 
 
@@ -145,7 +161,7 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
                 for name in content.keys():  # noqa: SIM118
                     part = content.get_slice(name)
                     tensors[name] = StoredTensor(file, part.get_dtype(), tuple(part.get_shape()))
-        except (OSError, SafetensorError) as error:
+        except (OSError, MemoryError, SafetensorError) as error:
             raise ValueError(
                 f"{file} is cut short or damaged, or no safetensors file ({error}): {_COPY_AGAIN}"
             ) from error
@@ -183,7 +199,7 @@ def _is_file_name(name: Any) -> bool:
 
 
 def _check_content(file: Path) -> None:
-    """Raise `ValueError` for what often stands in the place of weights."""
+    """Raise `ValueError` for content that is often found instead of weights, such as a Git LFS pointer."""
     if not file.is_file():
         raise ValueError(f"{file}: expected a file, received {_kind(file)}")
     try:
@@ -216,7 +232,7 @@ def _check_tensor(name: str, stored: StoredTensor, expected: torch.Tensor) -> No
 
 
 def check_processor(folder: Path, config: MMETConfig) -> None:
-    """Raise `ValueError` where a folder holds no processor, or none that fits the model."""
+    """Raise `ValueError` if a folder has no processor, or one that does not fit the model."""
     for names, what in ((_TOKENIZER_FILES, "tokenizer"), (_PROCESSOR_FILES, "image processor")):
         if not any((folder / name).is_file() for name in names):
             raise ValueError(
@@ -237,18 +253,32 @@ def check_processor(folder: Path, config: MMETConfig) -> None:
         )
 
 
-def check_tokenizer(name_or_path: str) -> None:
-    """Raise `ValueError` where a folder holds no BERT tokenizer. A name of the Hub is left to transformers."""
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        return
+def load_tokenizer(name_or_path: str) -> BertTokenizer:
+    """
+    Load a BERT tokenizer from a folder or the Hub.
+
+    Raises:
+        ValueError: there is none, or it has no words. (transformers returns a tokenizer without words for a Hub name
+            that it cannot find without a connection.)
+    """
+    if (folder := Path(name_or_path)).is_dir():
+        _check_tokenizer_files(folder)
+    with _said_of(name_or_path, "holds a tokenizer that cannot be loaded"):
+        tokenizer = BertTokenizer.from_pretrained(name_or_path)
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"{name_or_path}: its tokenizer has no words: expected a folder with {' or '.join(_TOKENIZER_FILES)}, or "
+            "a name of the Hub that can be reached or was downloaded before"
+        )
+    return cast(BertTokenizer, tokenizer)
+
+
+def _check_tokenizer_files(folder: Path) -> None:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ValueError(f"{folder} holds no tokenizer ({' or '.join(_TOKENIZER_FILES)}); name another folder")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).exists():
             read_json_object(folder / name, "part of a tokenizer")
-    with _said_of(folder, "holds a tokenizer that cannot be loaded"):
-        BertTokenizer.from_pretrained(folder)
 
 
 def read_json_object(path: Path, what: str) -> dict[str, Any]:
@@ -295,12 +325,12 @@ def _check_torch_file(path: Path) -> None:
             pass
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is cut short or no file of PyTorch's ({error})") from error
-    with _said_of(path, "cannot be loaded without running code in it, or is damaged"), safe_globals():
+    with _said_of(path, "cannot be loaded without running code in it, or is damaged"), safe_globals():  # type: ignore[no-untyped-call]
         torch.load(path, map_location="meta", weights_only=True)
 
 
 @contextmanager
-def _said_of(path: Path, what: str) -> Iterator[None]:
+def _said_of(path: Path | str, what: str) -> Iterator[None]:
     """Turn whatever a library raises over a file's content into a `ValueError` that names the file."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the command lines share: arguments whose mistakes are one message, and one way to begin, to stop and to fail.
+"""What the commands share: one way to run, to stop and to report an error in one message.
 
 parser = ArgumentParser([Arguments])
 
@@ -32,7 +32,7 @@ class Command:
 
     Attributes:
         program: its name, which begins every message.
-        channel: to tell errors once for all processes; None before `connect`.
+        channel: through which processes agree on errors to print once; None before `connect`.
     """
 
     def __init__(self, program: str) -> None:
@@ -51,16 +51,16 @@ class Command:
 
 def run_command(program: str, work: Callable[[Command], int | None], *, after_stop: str = "") -> int:
     """
-    Carry out a command and return its exit code, 0 or what `work` returns. Errors become messages.
+    Run a command and return its exit code, 0 or the result of `work`. Errors become messages.
 
-    Ctrl-C and SIGTERM end it with one line and 130 or 143; what the user has to put right with one message and 2.
+    Ctrl-C and SIGTERM end it with one line and 130 or 143; an error that the user can correct, with one message and 2.
     Output that the terminal or file cannot encode is escaped, and a reader that closes standard output (`| head`) ends
     the command without a word. Log levels that `work` sets are its own: the caller's are put back.
 
     Args:
         program: its name, which begins every message.
         work: what to do.
-        after_stop: what the user finds or can do after a stop, such as "the same command goes on where it stopped".
+        after_stop: state or advice after a stop, such as "the same command goes on where it stopped".
     """
     escape_what_cannot_be_encoded()
     command = Command(program)
@@ -91,7 +91,7 @@ def run_command(program: str, work: Callable[[Command], int | None], *, after_st
 
 def report_error(program: str, error: Exception, channel: ErrorChannel | None) -> None:
     """
-    Print an error to standard error: once where all processes have it, by the process itself where it is alone.
+    Print an error to standard error, once if all processes have it.
 
     Args:
         program: what the line begins with.
@@ -113,7 +113,7 @@ def report_error(program: str, error: Exception, channel: ErrorChannel | None) -
 
 @contextmanager
 def log_levels_kept() -> Iterator[None]:
-    """Put the levels of all loggers back at the end of the block."""
+    """Restore the levels of all loggers at the end of the block."""
     loggers = [logging.getLogger(name) for name in ("", "mmet", "mmet.data", *logging.root.manager.loggerDict)]
     levels = [(logger, logger.level) for logger in loggers]
     try:
@@ -125,7 +125,7 @@ def log_levels_kept() -> Iterator[None]:
 
 def show_results(text: str, saved: str) -> None:
     """
-    Print what a command found, and where it is saved. Where nothing can be printed, say on standard error where it is.
+    Print results and where they are saved. If standard output fails, say on standard error where they are.
 
     Args:
         text: for standard output.
@@ -167,7 +167,7 @@ def _flush_output() -> None:
 
 
 def _reader_left() -> bool:
-    """Whether standard output is a pipe that nobody reads any more; what is left to write then goes nowhere."""
+    """Whether standard output is a pipe without a reader; if so, discard what is left to write."""
     try:
         watch = select.poll()
         watch.register(sys.stdout.fileno(), 0)  # errors alone
@@ -194,6 +194,6 @@ def _tell(message: str) -> None:
 def _is_first_here() -> bool:
     """Whether this is the first process of its machine, as accelerate finds its place before it has one."""
     try:
-        return get_int_from_env(["LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"], 0) == 0
+        return bool(get_int_from_env(["LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"], 0) == 0)
     except ValueError:  # `check_place` says what is wrong with it
         return True

@@ -1,7 +1,7 @@
-"""Work that several processes share: computed once and sent to all, or failing on all where it fails on one.
+"""Shared work of several processes: computed once and sent to all; an error on one is raised on all.
 
-A process that raises alone leaves the others waiting in an exchange that it never joins. What can fail on one process
-only therefore goes through these functions; with one process they are plain calls.
+If one process raises alone, the others wait forever in an exchange that it never joins. So work that can fail on a
+single process goes through these functions; with one process they are plain calls.
 
     tokenizer = compute_once(lambda: train_wordpiece_tokenizer(captions, vocab_size=2000))
     sources = compute_on_all(lambda: load_reid_dataset("market1501", folder))
@@ -20,12 +20,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 Result = TypeVar("Result")
 
@@ -42,7 +43,7 @@ _RANK_NAMES = ("MPI_LOCALRANKID", "PMI_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_RANK"
 
 
 class PlaceError(ValueError):
-    """What the environment says is no place of a process; the message names the variable."""
+    """The environment describes no valid place of a process; the message names the variable."""
 
 
 def check_place() -> None:
@@ -67,10 +68,10 @@ def wait_for_processes(
     cpu: bool = False, *, notice_seconds: float = NOTICE_SECONDS, limit_seconds: float = LIMIT_SECONDS
 ) -> None:
     """
-    Wait until all processes that a launcher announces are there; after a while, say which are missing.
+    Wait for all processes that a launcher announces; after a while, say which are missing.
 
-    Nothing to wait for is no error: one process, a group that exists, or a launcher without an address. After it, the
-    group is made at the same address without waiting.
+    Returns at once for one process, an existing group, or a launcher without an address. Afterwards, the group is
+    created at the same address without waiting.
 
     Args:
         cpu: whether the processes were told to use the CPU.
@@ -88,7 +89,7 @@ def wait_for_processes(
     if world_size <= 1 or not address or not expected or dist.is_initialized():
         return
     begin = time.monotonic()
-    store: dist.Store | None = None
+    store: Store | None = None
     noticed = False
     while True:
         if store is None:
@@ -111,21 +112,21 @@ def wait_for_processes(
         time.sleep(0.05 if waited < 1 else 0.5)
 
 
-def _missing(store: dist.Store | None, world_size: int) -> list[int]:
-    """The ranks that have not entered themselves."""
+def _missing(store: Store | None, world_size: int) -> list[int]:
+    """Return the ranks that have not registered."""
     try:
         return [rank for rank in range(world_size) if store is None or not store.check([f"mmet/here/{rank}"])]
     except RuntimeError as error:
         raise OSError(f"the process of rank 0 ended while others were waited for ({error})") from error
 
 
-def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store | None:
-    """The store at which processes meet, with this one entered; None where nobody answers there yet."""
+def _connect(address: str, port: int, rank: int, world_size: int) -> Store | None:
+    """Register this process in the store at which processes meet; None if nobody answers there yet."""
     hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
         if not hosts:  # a store's client says at length that nobody answers
             socket.create_connection((address, port), timeout=2).close()
-        store = dist.TCPStore(
+        store = TCPStore(
             address,
             port,
             world_size,
@@ -135,7 +136,7 @@ def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store 
             multi_tenant=True,  # the group that is made next uses the same server
         )
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        meeting = dist.PrefixStore(f"attempt_{attempt}", store)
+        meeting = PrefixStore(f"attempt_{attempt}", store)
         meeting.set(f"mmet/here/{rank}", "yes")
     except (OSError, RuntimeError, ValueError) as error:  # torch's own are RuntimeErrors
         if hosts:
@@ -147,7 +148,7 @@ def _connect(address: str, port: int, rank: int, world_size: int) -> dist.Store 
     return meeting
 
 
-_stores: list[dist.TCPStore] = []
+_stores: list[TCPStore] = []
 """The server lives as long as its first store: others may still read while this process goes on."""
 
 
@@ -170,7 +171,7 @@ def _bad_place(name: str, expected: str) -> PlaceError:
 
 def compute_once(function: Callable[[], Result]) -> Result:
     """
-    `function()` of the main process, on every process; the others do not call it.
+    Call `function` on the main process only, and return its result on every process.
 
     For results that must be the same everywhere, or that one process can compute for all. They are pickled.
 
@@ -186,12 +187,12 @@ def compute_once(function: Callable[[], Result]) -> Result:
     result, error = broadcast_object_list([outcome[0], _sendable(own_error)])
     if error is not None:
         raise own_error or error
-    return result
+    return cast(Result, result)
 
 
 def compute_on_all(function: Callable[[], Result]) -> Result:
     """
-    `function()` of each process, once it has succeeded on all of them.
+    Call `function` on every process; return its result once all have succeeded.
 
     Raises:
         Exception: what `function` raised on this process, else what it raised on the first one where it failed.
@@ -207,8 +208,8 @@ def compute_on_all(function: Callable[[], Result]) -> Result:
 
 class ErrorChannel:
     """
-    Tells the processes each other's last message. It is a group of its own, so that a process that fails alone is not
-    caught up in an exchange that the others are in, nor they in its. All processes make one at the same place.
+    Exchanges error messages between processes in a separate group, so that a process that fails alone does not
+    interfere with exchanges of the others. All processes create it at the same place.
 
     Args:
         seconds: how long a process that fails waits for the others to fail as well.
@@ -219,7 +220,7 @@ class ErrorChannel:
         self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)) if several else None
 
     def exchange(self, message: str) -> list[str] | None:
-        """The message of every process, by rank; None where not all of them came with one in time."""
+        """Return the message of every process, by rank; None if some did not send one in time."""
         if self._group is None:
             return [message]
         messages: list[Any] = [None] * dist.get_world_size(self._group)
@@ -233,7 +234,7 @@ class ErrorChannel:
 
 
 def close_process_group() -> None:
-    """Wait for all processes and take leave of them: one that just exits may break off what others still read."""
+    """Destroy the process group after all processes are done: one that exits early may interrupt the others."""
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
 
@@ -247,7 +248,7 @@ def _attempt(function: Callable[[], Result]) -> tuple[Result | None, Exception |
 
 
 def _sendable(error: Exception | None) -> Exception | None:
-    """The error, or one with its message where it cannot travel between processes."""
+    """The error, or one with the same message if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # pickling runs the error's own code, which may raise anything

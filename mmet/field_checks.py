@@ -1,7 +1,7 @@
 """Check values by declared type and range: fields of dataclasses, entries of mappings, single arguments.
 
-What a recipe, a command line or Python code sets goes through the same checks, and every error names the argument,
-what is expected and what was received.
+Values from recipes, command lines and Python code go through the same checks. Every error names the argument, what is
+expected and what was received.
 
     >>> check_number("k1", 20, int, Range(at_least=1))
     20
@@ -69,7 +69,7 @@ def check_number(name: str, value: Any, kind: type[Number], allowed: Range | Non
     """
     Return `value` as an `int` or a `float`.
 
-    A boolean is no number, a float no whole number (1.0 neither), and NaN and infinity are refused.
+    Booleans, NaN and infinity are refused, and for a whole number also floats such as 1.0.
 
     Raises:
         ValueError: for a value of another type, and one outside the range.
@@ -100,8 +100,8 @@ def check_value(name: str, value: Any, hint: Any, metadata: Mapping[str, Any] | 
         value: what was set.
         hint: a resolved type hint: plain types, `list[...]`, `tuple[...]`, `dict[...]`, `Literal`, enumerations and
             unions of them. A value of a type hint that is none of these is returned as it is.
-        metadata: `range`, a `Range` of numbers, and `choices`, the values that are allowed; of a list or mapping, they
-            are those of its elements.
+        metadata: `range`, a `Range` of numbers, and `choices`, the allowed values; for a list or mapping, they
+            apply to its elements.
 
     Raises:
         ValueError: for a value of another type, outside the range or not among the choices.
@@ -182,7 +182,7 @@ def _is_finite(value: Any, kind: type) -> bool:
 
 
 def _members(hint: Any) -> list[Any]:
-    """The members of a union; another hint is its own only member."""
+    """Return the members of a union; for another hint, the hint itself."""
     if get_origin(hint) not in (Union, types.UnionType):
         return [hint]
     members = list(get_args(hint))

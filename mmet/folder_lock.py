@@ -1,12 +1,12 @@
-"""One run at a time in an output folder: a lock that names its holder and is free again however the holder ends.
+"""One run at a time in an output folder: a lock that names its holder and is released however the holder ends.
 
-    with locked(Path("outputs/run")):          # a folder that is there or is made
+    with locked(Path("outputs/run")):          # an existing or new folder
         ...
     with locked_target(Path("data/world")):    # a folder that appears when it is complete: the lock lies beside it
         ...
 
-The operating system holds the lock (POSIX record locks, which work over NFS too), so a kill of any kind frees it; the
-file only tells who has it. Several processes of one run share it: the main process holds it for all.
+The operating system holds the lock (POSIX record locks, which also work over NFS), so any kill releases it; the file
+only names the holder. For several processes of one run, the main process holds the lock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mmet.distributed import compute_once
-from mmet.whole_files import clear_leftovers
+from mmet.whole_files import clear_leftovers, make_folder
 
 try:
     import fcntl
@@ -50,14 +50,14 @@ class FolderInUseError(OSError):
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """
-    Hold the lock of an output folder, which is made where it is missing, and clear what killed runs left in it.
+    Hold the lock of an output folder; create the folder if missing, and remove what killed runs left in it.
 
     Raises:
         FolderInUseError: another process holds it.
         OSError: the folder cannot be made or written.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         with _held(folder / LOCK_FILE, folder):
             clear_leftovers(folder)
@@ -83,7 +83,7 @@ def locked_by_main_process(folder: Path) -> Iterator[None]:
 @contextmanager
 def locked_target(target: Path) -> Iterator[None]:
     """Hold the lock of a folder that is written elsewhere and then renamed. Raises as `locked` does."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with _held(target.with_name(f".{target.name}.lock"), target):
         yield
 
@@ -112,7 +112,7 @@ def _held(path: Path, folder: Path) -> Iterator[None]:
 
 
 def _acquire(path: Path, folder: Path) -> int:
-    """Open and lock the file. One that its holder removed in the meantime is opened anew."""
+    """Open and lock the file; open it again if its holder has removed it in the meantime."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

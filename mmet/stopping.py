@@ -5,7 +5,7 @@
     with StopSignal() as stop:         # training: the step is finished, a checkpoint saved, TrainingStopped raised
         trainer = MMETTrainer(stop=stop, ...)
 
-What ends a run early and is no mistake in the program is here too, so that a command line can tell it in one line.
+Errors that end a run early and are not bugs are defined here too, so that a command can report them in one line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RunError(RuntimeError):
 
 
 class TrainingStopped(RuntimeError):
-    """Training was asked to stop; the message names the checkpoint that it saved first, `number` the signal."""
+    """Training was asked to stop; the message names the saved checkpoint, `number` the signal."""
 
     def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         super().__init__(message)
@@ -46,13 +46,13 @@ class StopRequested(KeyboardInterrupt):
 
 
 def signal_name(number: int) -> str:
-    """How a user knows a signal: `Ctrl-C` or `SIGTERM`."""
+    """Return the name of a signal for messages: `Ctrl-C` or `SIGTERM`."""
     return _SIGNALS.get(signal.Signals(number), signal.Signals(number).name)
 
 
 class StopSignal:
     """
-    Notes a Ctrl-C or SIGTERM instead of ending by it, between entering and leaving.
+    Records a Ctrl-C or SIGTERM inside the block instead of ending the process.
 
     Attributes:
         requested: number of the first signal that came; 0 before.

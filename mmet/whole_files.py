@@ -1,13 +1,15 @@
-"""Files and folders that are whole or not there: written under a temporary name, checked, and renamed.
+"""Whole files and folders: written under a temporary name, checked, and renamed.
 
     write_whole(output / "results.json", text)                     # text, bytes, or several files at once
-    with whole_file(output / "rows.safetensors") as draft:         # what another library writes
+    with whole_file(output / "rows.safetensors") as draft:         # a file written by another library
         save_file(tensors, draft)
     with whole_folder(Path("data/world")) as draft:                # a folder that appears when it is complete
-        (draft / "a.txt").write_text("…")
+        files = FolderDraft(draft)
+        files.write("images/a.txt", "…")
+        files.check()                                              # every file is still there and unchanged
 
-A draft is named `.<name>.partial-<process id>`. A full disk, an error or a kill leaves what was there before as it
-was; drafts of processes that are gone are removed by the next writer of the same name, and by `clear_leftovers`.
+A draft is named `.<name>.partial-<process id>`. A full disk, an error or a kill leaves earlier files unchanged. The
+next writer of the same name and `clear_leftovers` remove drafts of dead processes.
 """
 
 from __future__ import annotations
@@ -20,12 +22,17 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+
+from mmet.field_checks import shown
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +53,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def write_all_whole(contents: Mapping[Path, str | bytes]) -> None:
-    """Write several files that belong together: none takes its name before all are written. Raises `OSError`."""
+    """Write several files that belong together: all are written before the first is renamed. Raises `OSError`."""
     drafts: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
@@ -87,14 +94,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """
-    An empty folder beside `target` that takes its name at the end of the block and is removed when the block raises.
+    Create an empty folder beside `target`; rename it at the end of the block, or remove it when the block raises.
 
     Raises:
         OSError: `target` is there and not empty, or the folder cannot be made or renamed.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     draft = _draft_of(target)
+    shutil.rmtree(draft, ignore_errors=True)  # a killed run may have had the same process id
     draft.mkdir()
     try:
         yield draft
@@ -105,6 +113,70 @@ def whole_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+@dataclass(frozen=True)
+class FolderDraft:
+    """
+    The files of a folder that is being written, with size and checksum of each.
+
+    Attributes:
+        root: the folder, which must exist.
+        files: size and CRC-32 of every file, by its path below `root` with forward slashes. Files that another
+            process wrote are added with `files.update`.
+    """
+
+    root: Path
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Write a file, and the folders above it. Raises `OSError` when `root` is gone."""
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        path = self.root / name
+        try:
+            path.write_bytes(data)
+        except FileNotFoundError:
+            if not self.root.is_dir():  # somebody removed it: do not make it again without its other files
+                raise
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        self.files[name] = len(data), zlib.crc32(data)
+
+    def note(self, name: str) -> None:
+        """Add a file that another library wrote. Raises `OSError` when it cannot be read."""
+        self.files[name] = _size_and_crc(self.root / name)
+
+    def remove(self, name: str) -> None:
+        """Remove a folder and forget the files in it."""
+        shutil.rmtree(self.root / name)
+        for file in [file for file in self.files if file.startswith(f"{name}/")]:
+            del self.files[file]
+
+    def check(self) -> None:
+        """Read every file again. Raises `OSError` that names the files that are missing or hold something else."""
+        damaged = [f"{name} ({reason})" for name in self.files if (reason := self._defect(name))]
+        if damaged:
+            names = ", ".join(damaged[:3]) + (", …" if len(damaged) > 3 else "")
+            raise OSError(
+                f"{len(damaged):,} of {len(self.files):,} files are not as they were written: {names}. Something "
+                "removed or changed them during the work; nothing is left of it, so run the same command again"
+            )
+
+    def _defect(self, name: str) -> str:
+        try:
+            return "" if _size_and_crc(self.root / name) == self.files[name] else "changed"
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+
+
+def _size_and_crc(path: Path) -> tuple[int, int]:
+    size = crc = 0
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return size, crc
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
@@ -130,25 +202,47 @@ def read_json(path: Path) -> Any:
     What a regular JSON file holds.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, nested too deep, or no file that `read_regular_file` reads; the message
-            does not name the file.
+        ValueError: it is no JSON in UTF-8 that `parse_json` takes, or no file that `read_regular_file` reads; the
+            message does not name the file.
         OSError: it is not there or cannot be read.
     """
+    return parse_json(read_regular_file(path, MAX_JSON_BYTES).decode("utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises `ValueError` for no JSON, one nested too deep, and a key given twice."""
     try:
-        return json.loads(read_regular_file(path, MAX_JSON_BYTES).decode("utf-8"))
+        return json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which a repeated key would silently replace what it had before."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise ValueError(f"key {shown(twice)} stands twice in one object")
+    return fields
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents without recursion, unlike `mkdir(parents=True)`. Raises `OSError`."""
+    missing = list(takewhile(lambda place: not place.exists(), folder.parents))
+    for place in (*reversed(missing), folder):
+        place.mkdir(exist_ok=True)
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder and write to it, leaving nothing behind. Raises `OSError` where that fails."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 def check_folder(folder: Path) -> None:
-    """Read back what was written to a folder and put it on the disk. Raises `OSError` naming an unreadable file."""
+    """Read back the files of a folder and flush them to disk. Raises `OSError` that names an unreadable file."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             check_readable(path, path.suffix)
@@ -181,7 +275,7 @@ def check_readable(path: Path, suffix: str) -> None:
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
     """
-    Remove the drafts that killed processes left in a folder. Those of running processes stay.
+    Remove drafts of dead processes from a folder; drafts of running processes stay.
 
     Args:
         folder: where to look; not below it.
@@ -198,7 +292,7 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Whether a process with this id runs on this machine."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -209,7 +303,7 @@ def is_running(pid: int) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's list of names, on the disk. Raises `OSError` where writing fails late."""
+    """Flush a file or a folder's entries to disk. Raises `OSError` if writing fails."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -241,7 +335,7 @@ def _check_size(path: Path, expected: int) -> None:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """Say which file an error is about, and that nothing was lost."""
+    """Add to an error which file it is about, and that nothing was lost."""
     try:
         yield
     except OSError as error:

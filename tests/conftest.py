@@ -19,7 +19,7 @@ ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-inputs", type=int, default=4, help="attempts in each area of tests/fuzz (make fuzz: 100)")
+    parser.addoption("--fuzz-inputs", type=int, default=1, help="attempts in each area of tests/fuzz (make fuzz: 100)")
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,7 @@ from transformers import TrainerState
 
 import run_pretrain
 import run_reid_eval
-from mmet.checkpoint_files import check_checkpoint_folder, check_model, check_tokenizer
+from mmet.checkpoint_files import check_checkpoint_folder, check_model, load_tokenizer
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
@@ -187,7 +188,6 @@ def test_check_model__no_such_folder(name):
     with pytest.raises(ValueError, match=f"{name}: expected the folder of a model, received nothing"):
         check_model(name)
     check_model("owner/name")  # of the Hub: asked there
-    check_tokenizer("owner/name")
 
 
 def test_check_model__other_classes_and_shards_are_as_good(make_config, processor, tmp_path):
@@ -243,12 +243,21 @@ def test_check_checkpoint_folder__never_runs_code_in_a_pickle(checkpoint, tmp_pa
 
 def test_check_tokenizer__folder_without_one(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="holds no tokenizer"):
-        check_tokenizer(str(tmp_path))
+        load_tokenizer(str(tmp_path))
     tokenizer.save_pretrained(tmp_path)
-    check_tokenizer(str(tmp_path))
+    assert load_tokenizer(str(tmp_path)).get_vocab() == tokenizer.get_vocab()
     (tmp_path / "tokenizer.json").write_text('{"model": 3}', encoding="utf-8")
     with pytest.raises(ValueError, match="holds a tokenizer that cannot be loaded"):
-        check_tokenizer(str(tmp_path))
+        load_tokenizer(str(tmp_path))
+
+
+def test_load_tokenizer__one_without_words_is_refused(tmp_path, monkeypatch):
+    """As transformers gives for a name that it cannot find offline, and for an empty vocabulary."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (tmp_path / "vocab.txt").write_text("", encoding="utf-8")
+    for name in ("nobody/nothing", str(tmp_path)):
+        with pytest.raises(ValueError, match=f"{name}: its tokenizer has no words"):
+            load_tokenizer(name)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
@@ -279,3 +288,20 @@ def test_script__a_result_that_is_none_is_said(tmp_path, capsys, content):
     output = ["--output_dir", str(tmp_path), "--resume_from_checkpoint", "true"]
     assert run_pretrain.main(["--paired_data", "finegpr=/nowhere", "--report_to", "none", *output]) == 2
     assert f"{tmp_path / 'training_result.json'} is not the result of a training run" in capsys.readouterr().err
+
+
+def test_check_checkpoint_folder__needs_the_heads_as_well(checkpoint):
+    tensors = load_file(checkpoint / "model.safetensors")
+    head = next(name for name in tensors if name.startswith("itm_head."))
+    save_file({name: tensor for name, tensor in tensors.items() if name != head}, checkpoint / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"1 of its weights are missing and would be random \({head}\)"):
+        check_checkpoint_folder(checkpoint)
+
+
+@pytest.mark.parametrize("kind", ["flava_text_model", [[]], None])
+def test_check_model__an_encoder_of_another_kind(model, kind):
+    fields = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    fields["text_config"]["model_type"] = kind
+    replace(model / "config.json", json.dumps(fields))
+    with pytest.raises(ValueError, match=r"config\.json: expected the model type .* in text_config, received"):
+        check_model(str(model))

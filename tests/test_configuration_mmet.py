@@ -75,6 +75,16 @@ def test_encoder_config__read_from_a_composite_checkpoint(config_class, make_con
 
 
 @pytest.mark.parametrize("config_class", [MMETImageConfig, MMETTextConfig, MMETMultimodalConfig])
+def test_encoder_configs__layer_norms_of_transformers_own_tests(config_class):
+    """Its common tests set an epsilon of 1, to compare implementations of attention on random weights."""
+    assert config_class(layer_norm_eps=1.0).layer_norm_eps == 1
+    for wrong in (-1e-12, 1.5):
+        with pytest.raises(Exception, match="layer_norm_eps must be at least 0 and at most 1") as error:
+            config_class(layer_norm_eps=wrong)
+        assert _is_value_error(error.value)
+
+
+@pytest.mark.parametrize("config_class", [MMETImageConfig, MMETTextConfig, MMETMultimodalConfig])
 @pytest.mark.parametrize("heads", [5, 0, -4])
 def test_heads__must_divide_the_width(config_class, heads):
     with pytest.raises(

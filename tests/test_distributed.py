@@ -13,20 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import yaml
 from process_group import run_processes
 from safetensors.torch import load_file
+from tiny_runs import draw_world, write_recipe
+from tiny_runs import run as pretrain
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.trainer_callback import TrainerState
 
-from mmet.data.synthetic import write_world
 from mmet.distributed import compute_on_all, compute_once
-from mmet.training.arguments import parse_arguments
-from mmet.training.pretraining import run_pretraining
 from mmet.training.trainer import NonFiniteLossError
-from modeling_mmet import MMETForPreTraining, MMETForReID, exchange_counts, gather_rows
+from modeling_mmet import MMETForPreTraining, MMETForReID
+from objectives_mmet import exchange_counts, gather_rows
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -373,47 +372,12 @@ def test_compute_once__one_process_just_calls():
         compute_once(lambda: 1 / 0)
 
 
-ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-
-
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     """Pretraining on eight persons with four images each; each of two processes sees four examples a step."""
     folder = tmp_path_factory.mktemp("world")
-    write_world("finegpr", folder / "source", num_ids=8, images_per_id=4, seed=3, image_height=100, image_width=52)
-    source = [f"finegpr={folder / 'source'}"]
-    fields = {
-        "paired_data": source,
-        "image_data": source,
-        "text_data": source,
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 16,
-            "codebook_size": 16,
-        },
-        "vocab_size": 1200,
-        "max_text_length": 48,
-        "batch_mix": {"paired": 1, "identity": 1, "image": 1, "text": 1},
-        "persons_per_batch": 2,
-        "images_per_person": 2,
-        "per_device_train_batch_size": 4,
-        "max_steps": 24,
-        "learning_rate": 1.0e-3,
-        "logging_steps": 4,
-        "save_steps": 19,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "validation_identities": 0,
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    return str(path)
-
-
-def pretrain(recipe, *overrides):
-    return run_pretraining(*parse_arguments([recipe, *map(str, overrides)]))
+    sizes = {"persons_per_batch": 2, "per_device_train_batch_size": 4, "max_steps": 24, "save_steps": 19}
+    return write_recipe(folder, draw_world(folder / "source"), **sizes)
 
 
 def resume_in_process(rank, recipe, folder):

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_runs import tiniest_model
 
 from mmet.data.synthetic import write_world
+from mmet.data.synthetic.video import write_films
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"])
@@ -34,16 +36,10 @@ LAYOUTS = {
     "dukemtmc": {"num_train_ids": 2, "num_test_ids": 4},
     "randperson": {"num_ids": 4},
 }
+FILMS = {"num_people": 2, "num_cameras": 1, "seconds": 2.0, "fps": 5, "image_height": 136, "image_width": 240}
 LONG = ("mmet.ablate", "benchmarks/")
-ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 TINY = {
-    "model_config": {
-        "image_config": {**ENCODER, "image_size": [52, 28]},
-        "text_config": {**ENCODER, "max_position_embeddings": 48},
-        "multimodal_config": ENCODER,
-        "projection_dim": 8,
-        "codebook_size": 8,
-    },
+    "model_config": tiniest_model(),
     **{"vocab_size": 1000, "max_text_length": 24, "persons_per_batch": 2, "images_per_person": 2},
     **{"per_device_train_batch_size": 4, "max_steps": 1, "warmup_steps": 0, "save_strategy": "no", "logging_steps": 1},
     **{
@@ -93,6 +89,7 @@ def house(tmp_path_factory) -> Path:
     for layout, counts in LAYOUTS.items():
         write_world(layout, root / layout, images_per_id=4, seed=3, image_height=60, image_width=30, **counts)
     write_world("cuhk03", root / "cuhk03", form="mat", num_train_ids=2, num_test_ids=4, images_per_id=4, seed=3)
+    write_films(root / "films", **FILMS)
     to_parquet = importlib.import_module("mmet.data.to_parquet").main
     assert to_parquet([f"finegpr={root / 'finegpr'}", "--output", str(root / "parquet")]) == 0
     source = [f"finegpr={root / 'finegpr'}"]
@@ -151,6 +148,11 @@ def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list
         shutil.copytree(house / "parquet", adapted[1])
     if program == "run_reid_eval.py":
         adapted += ["--bootstrap", "10", *outputs(adapted, folder)]
+    if program == "mmet.footage":
+        adapted = adapt_footage(adapted, house, folder)
+    if program == "mmet.data.synthetic.video":
+        for option, value in FILMS.items():
+            adapted += [f"--{option}", str(value)]
     if program == "mmet.data.synthetic":
         adapted += ["--images_per_id", "2", "--image_height", "60", "--image_width", "30"]
         for option in ("--num_ids", "--num_train_ids", "--num_test_ids"):
@@ -158,6 +160,20 @@ def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list
                 adapted[adapted.index(option) + 1] = "3"
         adapted += [] if "--output" in adapted else ["--output", str(folder / "drawn")]
     return adapted
+
+
+def adapt_footage(arguments: list[str], house: Path, folder: Path) -> list[str]:
+    """Puts a drawn film where each video should be; detectors that are downloaded become the offline one."""
+    for word in arguments:
+        video = folder / word.rpartition("=")[2]
+        if video.suffix in (".mp4", ".avi"):
+            video.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(house / "films" / "camera1.mp4", video)
+    truth = str(house / "films" / "camera1" / "gt" / "gt.txt")
+    if "--detector" in arguments:
+        place = arguments.index("--detector") + 1
+        arguments[place] = truth if arguments[place].endswith(".txt") else "hog"
+    return arguments
 
 
 def adapt_word(word: str, house: Path) -> str:

@@ -1015,6 +1015,29 @@ def test_gradient_checkpointing__same_gradients(config, make_pretraining_batch):
             torch.testing.assert_close(received.grad, expected.grad, msg=name, **CLOSE)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "gradient checkpointing"])
+@pytest.mark.parametrize(
+    "inputs", [EVERYTHING, IMAGE_ONLY, ("input_ids_masked", "mlm_labels"), (*CLEAN, "person_labels")]
+)
+def test_autocast__gradients_are_those_of_float32(make_config, make_pretraining_batch, inputs, checkpointing):
+    """The backward pass comes after autocast has ended; a paired batch reads the weights of an encoder twice."""
+    model, batch = MMETForPreTraining(make_config(modality_dropout=0.0)), _select(make_pretraining_batch(), *inputs)
+    reference = copy.deepcopy(model).train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    reference(**batch).loss.backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.train()(**batch).loss
+    loss.backward()
+    for (name, parameter), expected in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert (parameter.grad is None) == (expected.grad is None), name
+    gradients = [
+        torch.cat([p.grad.flatten() for p in candidate.parameters() if p.grad is not None])
+        for candidate in (model, reference)
+    ]
+    assert F.cosine_similarity(*gradients, dim=0) > 0.99
+
+
 def _count_operators(function) -> Counter:
     """How often `function` runs each operator of torch."""
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from modeling_mmet import MMETForReID
+from modeling_mmet import MMETForPreTraining, MMETForReID
 
 TARGETS = ["qkv_proj", "out_proj", "fc1", "fc2"]
 
@@ -56,3 +56,34 @@ def test_lora__saved_adapter_gives_the_embeddings_it_was_trained_to(base, bias, 
     neck = [name for name, _ in loaded.named_parameters() if "bnneck" in name]
     assert neck
     assert not [name for name in neck if name.endswith("bias")]
+
+
+@pytest.mark.parametrize("modules_to_save", [None, ["identity_head"]], ids=["frozen head", "trained head"])
+def test_lora__on_the_pretraining_model(config, modules_to_save, make_batch, make_pretraining_batch, tmp_path):
+    """Two steps of all losses of pairs; loaded again, and merged into an embedder, it gives the same embeddings."""
+    MMETForPreTraining(config).save_pretrained(tmp_path / "base")
+    settings = LoraConfig(r=2, target_modules=TARGETS, modules_to_save=modules_to_save)
+    model = get_peft_model(MMETForPreTraining.from_pretrained(tmp_path / "base"), settings)
+    batch, labels = make_batch(4), torch.arange(4) // 2
+    before = model.eval()(**batch, person_labels=labels).identity_embeds
+    optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        output = model.train()(**make_pretraining_batch())
+        assert {name for name, loss in output.losses.items() if loss is None} == {"mim", "mlm"}  # here mmm_…: of pairs
+        output.loss.backward()
+        optimizer.step()
+    expected = model.eval()(**batch, person_labels=labels).identity_embeds
+    assert not torch.allclose(expected, before, atol=1e-3)  # something was learnt
+    model.save_pretrained(tmp_path / "adapter")
+
+    loaded = peft.PeftModel.from_pretrained(
+        MMETForPreTraining.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+    ).eval()
+    torch.testing.assert_close(loaded(**batch, person_labels=labels).identity_embeds, expected)
+    loaded.merge_and_unload().save_pretrained(tmp_path / "merged")
+    merged = MMETForPreTraining.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(merged(**batch, person_labels=labels).identity_embeds, expected, rtol=1e-4, atol=1e-5)
+    embedder = MMETForReID.from_pretrained(tmp_path / "merged").eval()
+    together = merged.get_multimodal_features(**batch)
+    torch.testing.assert_close(embedder.get_multimodal_features(**batch).pooler_output, together.pooler_output)

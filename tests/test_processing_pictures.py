@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmet.data.decoding import DECODE_ERRORS, decode_rgb
-from mmet.evaluation.analyses.figures import _entry
+from mmet.evaluation.analyses.ranked_lists import list_entry
 from mmet.evaluation.protocols import select_items
 from mmet.evaluation.systems.embedding import ItemReader
 from mmet.report.galleries import _candidate
@@ -161,7 +161,7 @@ def test_read_rgb__one_file_one_picture_by_every_way(name: str, tmp_path: Path) 
             "training": TrainingDataset(image=[dataset])[Draw("image", 0, 0)].image,
             "evaluation": np.asarray(items.read(np.array([0])).images[0]),
             "report": np.asarray(_candidate(dataset, 0, 0.5, True).image),
-            "figure": np.asarray(_entry(select_items(dataset, "test", "image"), 0).image),
+            "figure": np.asarray(list_entry(select_items(dataset, "test", "image"), 0).image),
             "array": read_rgb(pixels, "channels_last"),
             "tensor": read_rgb(torch.tensor(pixels.copy()).permute(2, 0, 1)),
             "floats": read_rgb(pixels / 255),

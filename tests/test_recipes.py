@@ -11,8 +11,9 @@ from transformers import Trainer
 
 from configuration_mmet import MMETConfig
 from mmet.data import parse_data_argument
-from mmet.training.arguments import build_config, override_config, parse_arguments
-from mmet.training.pretraining import build_augmentation
+from mmet.training.arguments import parse_arguments
+from mmet.training.augmentation import build_augmentation
+from mmet.training.model_config import build_config, override_config
 from mmet.training.sampling import BATCH_KINDS, IDENTITY_KINDS
 from modeling_mmet import MMETForPreTraining
 
@@ -88,9 +89,9 @@ def test_override_config__heads_and_losses_may_change_and_sizes_may_not():
     config = override_config(MMETConfig(projection_dim=32), {"triplet_margin": None, "identity_pooling": "image"})
     assert (config.triplet_margin, config.identity_pooling, config.projection_dim) == (None, "image", 32)
     assert config.image_config.to_dict() == MMETConfig().image_config.to_dict()
-    with pytest.raises(ValueError, match="received another projection_dim"):
+    with pytest.raises(ValueError, match="received projection_dim 8 where it has 768"):
         override_config(MMETConfig(), {"projection_dim": 8})
-    with pytest.raises(ValueError, match="received another image_config"):
+    with pytest.raises(ValueError, match=r"received image_config.image_size \[64, 32\] where it has \[256, 128\]"):
         override_config(MMETConfig(), {"image_config": {"image_size": [64, 32]}})
     same = {
         "projection_dim": 32,

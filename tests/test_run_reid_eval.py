@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import resource
-import sys
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,12 +15,13 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTImageProcessor, ViTModel
 
-import mmet.data
+import mmet.evaluation.command as command
 import mmet.evaluation.systems.lineup as lineup
+import mmet.evaluation.systems.loading as loading
+import run_reid_eval
 from mmet.data.schema import REID_FEATURES, DatasetError
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 
-SCRIPT = Path(__file__).parents[1] / "run_reid_eval.py"
 COLOURS = {1: "red", 2: "lime", 3: "blue"}
 
 
@@ -77,7 +77,7 @@ def make_split(rows, size=(6, 12)):
 
 @pytest.fixture
 def script(monkeypatch):
-    """The script as a module, wired to data sets of coloured pictures in memory."""
+    """The script, wired to data sets of coloured pictures in memory."""
     sentences = [(1, -1, 1), (1, -1, 1), (2, -1, 1), (2, -1, 1), (3, -1, 1), (3, -1, 1)]
     datasets = {
         "cameras": DatasetDict(
@@ -101,13 +101,9 @@ def script(monkeypatch):
             raise ValueError(f"expected name=folder, received {argument!r}")
         return name, Path(folder), {}
 
-    monkeypatch.setattr(mmet.data, "load_reid_dataset", load)
-    monkeypatch.setattr(mmet.data, "parse_data_argument", parse)
-    spec = importlib.util.spec_from_file_location("run_reid_eval_under_test", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.setattr(command, "load_reid_dataset", load)
+    monkeypatch.setattr(command, "parse_data_argument", parse)
+    return run_reid_eval
 
 
 @pytest.fixture
@@ -128,7 +124,7 @@ def run(script, tmp_path, capsys, caplog):
 def colours(monkeypatch):
     """Checkpoints are colour models, whatever their folders hold."""
     monkeypatch.setattr(lineup, "check_checkpoint", lambda _: None)
-    monkeypatch.setattr(lineup, "load_embedder", lambda _: (ColourModel(None, trained=True), ColourProcessor()))
+    monkeypatch.setattr(loading, "load_embedder", lambda _: (ColourModel(None, trained=True), ColourProcessor()))
     monkeypatch.setattr(lineup, "MMETForReID", ColourModel)
     monkeypatch.setattr(lineup, "MMETProcessor", ColourProcessor)
     monkeypatch.setattr(lineup, "MMETConfig", SimpleNamespace(from_pretrained=lambda _: None))
@@ -155,6 +151,36 @@ def checkpoints(tmp_path_factory, make_config, tokenizer):
         root / "no_processor"
     )
     return root
+
+
+def test_main__ctrl_c_is_one_line_and_the_next_run_uses_what_is_cached(run, tmp_path, colours, monkeypatch):
+    """Ctrl-C comes at the second batch: pictures are embedded and kept, sentences are not."""
+    forward, batches = ColourModel.forward, []
+
+    def counted(self, **inputs):
+        batches.append(inputs)
+        if interrupted and len(batches) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(ColourModel, "forward", counted)
+    interrupted, arguments = True, ("--data", f"sentences={tmp_path}")
+    code, report, captured = run(*arguments)
+    assert (code, report) == (130, None)
+    expected = "run_reid_eval.py: stopped by Ctrl-C; the same command goes on with the embeddings that are cached\n"
+    assert captured.err.count("stopped by") == 1
+    assert expected in captured.err
+    assert captured.out == ""
+    assert not list((tmp_path / "out").rglob("*partial*"))
+    interrupted, _ = False, batches.clear()
+    code, report, _ = run(*arguments)
+    assert code == 0
+    continued = len(batches)
+    batches.clear()
+    whole_code, whole, _ = run(*arguments, output_dir=tmp_path / "whole")
+    assert whole_code == 0
+    assert len(batches) == continued + 1
+    assert [row["metrics"] for row in report["results"]] == [row["metrics"] for row in whole["results"]]
 
 
 def rows_of(report, **fields):
@@ -429,11 +455,11 @@ def test_main__on_a_full_disk_the_earlier_results_stay(run, script, tmp_path, co
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    save_report = script.save_report
+    save_report = command.save_report
     arguments = ["--data", f"cameras={tmp_path}", "--bootstrap", "0"]
     assert run(*arguments)[0] == 0
     files = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-    monkeypatch.setattr(script, "save_report", save_on_a_full_disk)
+    monkeypatch.setattr(command, "save_report", save_on_a_full_disk)
     code, _, captured = run(*arguments, "--query_expansion", "1")
     assert code == 2
     assert "results.json could not be written (File too large); what was there before is unchanged" in captured.err

@@ -23,6 +23,7 @@ from mmet.whole_files import (
     check_readable,
     check_writable,
     clear_leftovers,
+    make_folder,
     read_json,
     whole_file,
     whole_folder,
@@ -194,3 +195,28 @@ def test_read_json__reads_what_json_holds(tmp_path):
     assert read_json(tmp_path / "a.json") == {"a": [1, "人"]}
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+def test_make_folder__deeper_than_recursion_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    deep = Path("d/" * 1_500)
+    make_folder(deep)
+    make_folder(deep)
+    assert deep.is_dir()
+    subprocess.run(["rm", "-rf", "d"], check=True)
+
+
+def test_make_folder__a_file_in_its_place(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match="file"):
+            make_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [('{"a": {"b": 1, "b": 2}}', "'b' stands twice"), ("[" * 100_000, "nested too deep")]
+)
+def test_read_json__refuses(tmp_path, content, reason):
+    (tmp_path / "state.json").write_text(content)
+    with pytest.raises(ValueError, match=reason):
+        read_json(tmp_path / "state.json")

@@ -22,10 +22,10 @@ from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
 from mmet.data import parse_data_argument
-from mmet.evaluation.results import installed_versions
 from mmet.field_checks import Range, number_type
 from mmet.folder_lock import locked
 from mmet.recipe_files import parse_yaml
+from mmet.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 

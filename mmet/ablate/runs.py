@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import signal
 import subprocess
 import time
@@ -28,17 +29,16 @@ from datasets import DatasetDict
 
 from mmet.ablate.experiments import Row, Stage
 from mmet.data import load_reid_dataset, parse_data_argument
-from mmet.evaluation import EvaluationData, ModelSystem, evaluate_systems, prepare_tasks
+from mmet.evaluation import EvaluationData, EvaluationOptions, evaluate_systems, prepare_tasks
 from mmet.evaluation.protocols import Modality
-from mmet.field_checks import check_number
+from mmet.evaluation.systems.loading import load_system
+from mmet.field_checks import SHARE_RANGE, check_number
 from mmet.recipe_files import read_mapping_file
 from mmet.stopping import StopRequested
 from mmet.training.arguments import build_parser, parse_arguments
-from mmet.training.model_card import read_result
 from mmet.training.pretraining import run_pretraining
+from mmet.training.run_result import read_result
 from mmet.whole_files import read_json, write_whole
-from modeling_mmet import MMETForReID
-from processing_mmet import MMETProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,9 @@ WITHOUT_EFFECT = (
     "dataloader_num_workers",
 )
 """Fields that change nothing about the trained weights: they are no part of a run's fingerprint."""
+
+KEPT_METRICS = ("mAP", "mINP", "rank1", "rank5", "rank10")
+"""Metrics of an evaluation that are kept."""
 
 
 class MissingDataError(ValueError):
@@ -151,21 +154,17 @@ class Runner:
             raise MissingDataError(f"no folder of {name} was given")
         argument = self.data[name]
         kept = folder / f"evaluation-{name}-{query}-{gallery}.json"
-        if kept.is_file():
-            found = _read_evaluation(kept)
-            if found["data"] == argument:
-                return found["metrics"]
+        if os.path.lexists(kept):
+            earlier = _read_evaluation(kept)
+            if earlier["data"] == argument:
+                metrics: dict[str, float] = earlier["metrics"]
+                return metrics
         logger.info("%s: %s→%s on %s", folder.name, query, gallery, name)
         data_name, root, _ = parse_data_argument(argument)
         tasks = prepare_tasks(load_once(argument), query, gallery)
-        model, processor = (
-            MMETForReID.from_pretrained(folder, use_safetensors=True),
-            MMETProcessor.from_pretrained(folder),
-        )
-        system = ModelSystem(model, processor, name="model", batch_size=self.batch_size)
-        (record,) = evaluate_systems(EvaluationData(data_name, root, tasks), [system], max_rank=10)
-        metrics = {"mAP": float(record.metrics.mAP), "mINP": float(record.metrics.mINP)}
-        metrics |= {f"rank{k}": float(record.metrics.rank(k)) for k in (1, 5, 10)}
+        system = load_system(str(folder), batch_size=self.batch_size)
+        (record,) = evaluate_systems(EvaluationData(data_name, root, tasks), [system], EvaluationOptions(max_rank=10))
+        metrics = record.metrics.headline()
         content = {"data": argument, "protocol": record.protocol, "metrics": metrics}
         write_whole(kept, json.dumps(content, indent=2) + "\n")
         return metrics
@@ -192,9 +191,9 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
     """The kept metrics of a dataset. Raises `ValueError` naming the file where it holds something else."""
     try:
         found = read_json(path)
-        metrics = {str(name): check_number(name, value, float) for name, value in found["metrics"].items()}
+        metrics = {name: check_number(name, found["metrics"][name], float, SHARE_RANGE) for name in KEPT_METRICS}
         return {"data": found["data"], "metrics": metrics}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an evaluation of this command ({error!r}); remove it") from error
 
 

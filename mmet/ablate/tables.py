@@ -17,7 +17,7 @@ from typing import Any
 from mmet.ablate.experiments import METRICS, Row, Table
 from mmet.data import get_spec
 from mmet.evaluation.metrics.seeds import SeedValues
-from mmet.evaluation.results import align_table
+from mmet.markdown_table import align_table
 from mmet.whole_files import write_whole
 
 Measured = Mapping[tuple[str, int], Mapping[str, Mapping[str, float]]]

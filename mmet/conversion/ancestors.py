@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from configuration_mmet import MMETEncoderConfig, MMETImageConfig, MMETTextConfig
 
-Source = PreTrainedModel | str | os.PathLike
+Source = PreTrainedModel | str | os.PathLike[str]
 """A model of transformers, or the Hub name or local folder of one."""
 
 _OF_MMET_ALONE = ("position_initializer_range", "class_token_initializer_range")
@@ -18,7 +18,8 @@ _OF_MMET_ALONE = ("position_initializer_range", "class_token_initializer_range")
 
 def load_ancestor(model_type: str, base_class: str, source: Source, options: dict[str, Any]) -> Any:
     """
-    The transformers model that was given or named; a checkpoint is loaded as the class that its configuration names.
+    The transformers model that was given or named; a checkpoint is loaded as the class that its configuration names,
+    from safetensors alone: other formats can run code.
 
     Args:
         model_type: of its configuration.
@@ -34,7 +35,7 @@ def load_ancestor(model_type: str, base_class: str, source: Source, options: dic
         _check_model_type(model_type, stored.get("model_type"), str(source))
         architecture, *_ = stored.get("architectures") or [base_class]
         model_class = getattr(transformers, architecture, getattr(transformers, base_class))
-        return model_class.from_pretrained(source, **options)
+        return model_class.from_pretrained(source, **{"use_safetensors": True, **options})
     if options:
         raise ValueError(f"{sorted(options)} are for from_pretrained, but the model is loaded already")
     config = getattr(source, "config", None)

@@ -47,7 +47,7 @@ def from_encoders(
         **{"codebook_cell": largest_codebook_cell(image_model.config), **config_fields},
     )
     model = model_class(config)
-    nn.Module.to(model, device=image_model.device, dtype=image_model.dtype).eval()
+    nn.Module.to(model, device=image_model.device, dtype=image_model.dtype).train(False)
     base: Any = model.base_model
     base.image_model.load_state_dict(image_model.state_dict())
     base.text_model.load_state_dict(text_model.state_dict())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import PreTrainedConfig
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD  # type: ignore[attr-defined]
 
 from configuration_mmet import DALLE_CODEBOOK, MMETConfig, MMETMultimodalConfig
 from mmet.conversion.ancestors import (

@@ -1,7 +1,7 @@
 """Names of weights: a map says where each weight of another architecture goes, and nothing may be left over.
 
-    NameMap({"layernorm": "encoder.final_norm"}).rename({"layernorm.weight": weight})
-    # {"encoder.final_norm.weight": weight}
+    >>> list(NameMap({"layernorm": "encoder.final_norm"}).rename({"layernorm.weight": torch.ones(2)}))
+    ['encoder.final_norm.weight']
 
 A source is the name of a module or of a weight and covers what is below it; `{n}` stands for the number of a layer. No
 two sources of a map may cover one weight, so their order means nothing.
@@ -111,7 +111,7 @@ def load_converted(
     Raises:
         ValueError: when a weight has no place or another shape in `model`, or a place gets none.
     """
-    nn.Module.to(model, device=source.device, dtype=source.dtype).eval()
+    nn.Module.to(model, device=source.device, dtype=source.dtype).train(False)
     places = model.state_dict()
     optional = NameMap({}, may_keep)
     unknown = sorted(weights.keys() - places.keys())

@@ -1,7 +1,7 @@
-"""Annotation files: JSON with errors that name file, line and field, and caption files in whatever shape they come.
+"""Annotation files: JSON and CSV with errors that name file, line and field, and caption files of several shapes.
 
-`read_captions` reads JSON, JSON lines or CSV that pairs an image name with one sentence or several. It is tolerant
-because the captions of FineGPR-C are handed out without a published description of their format.
+`read_captions` reads JSON, JSON lines or CSV that pairs an image name with one sentence or several. It accepts
+several formats because that of FineGPR-C's captions is not documented.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmet.data.files import is_text, read_bytes
+from mmet import whole_files
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import is_text, read_bytes
 from mmet.data.schema import DatasetError
 
 IMAGE_FIELDS = ("image", "image_name", "file_path", "file_name", "img_path")
@@ -31,10 +33,10 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, or of a UTF-16 file that says so in its first two bytes; that mark is dropped.
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark; the mark is dropped.
 
     Raises:
-        DatasetError: other content, a file that `read_bytes` refuses, or one that cannot be read.
+        DatasetError: the file is not text, is refused by `read_bytes`, or cannot be read.
     """
     try:
         content = read_bytes(path)
@@ -48,41 +50,25 @@ def read_text(path: Path) -> str:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-class _DuplicateKeyError(ValueError):
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, in which a repeated key would silently replace what it had before."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        seen: set[str] = set()
-        raise _DuplicateKeyError(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
-    return fields
-
-
-def parse_json(text: str, path: Path, first_line: int = 1) -> Any:
-    """Parse JSON that starts on line `first_line` of `path`. Raises `DatasetError` with line and column."""
+def parse_json(text: str, path: Path, first_line: int | None = None) -> Any:
+    """Parse JSON that starts on line `first_line` of `path`, or is all of it. Raises `DatasetError` with the place."""
     try:
-        return json.loads(text, object_pairs_hook=_unique)
-    except _DuplicateKeyError as error:
-        raise DatasetError(f"{path}: key {_shorten(error.key)} stands twice in one object") from error
+        return whole_files.parse_json(text)
     except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
+        line = (first_line or 1) + error.lineno - 1
         raise DatasetError(f"{path}: line {line}, column {error.colno}: not valid JSON ({error.msg})") from error
-    except (RecursionError, ValueError) as error:  # nested without end; numbers of thousands of digits
-        raise DatasetError(f"{path}: line {first_line}: JSON that cannot be parsed ({error})") from error
+    except ValueError as error:  # nested too deep, a key given twice, numbers of thousands of digits
+        place = "" if first_line is None else f"line {first_line}: "
+        raise DatasetError(f"{path}: {place}{error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of an annotation file, whose fields are read with a check of their type.
+    """One object of an annotation file. Reading a field checks its type.
 
     Attributes:
         path: the file.
-        place: where in the file, as told to the user ("entry 17", counted from 1).
+        place: position in the file for messages ("entry 17", counted from 1).
         fields: the object's content.
     """
 
@@ -114,12 +100,12 @@ class Entry:
         return [self.get(name, str)] if isinstance(self.fields.get(name), str) else self.get_strings(name)
 
     def get_number(self, name: str) -> int:
-        """Field `name`, a whole number, or text that writes one (all that CSV has)."""
+        """Field `name`, a whole number, possibly as text (as in CSV)."""
         value = self.get_id(name)
         return value if isinstance(value, int) else self.get(name, int)
 
     def get_id(self, name: str) -> int | str:
-        """Field `name`, a whole number or text that writes one, or a word that stands for somebody or something."""
+        """Field `name`, a whole number, possibly as text, or a word that names a person or camera."""
         value = self.fields.get(name)
         if not isinstance(value, str):
             return self.get(name, int)
@@ -134,11 +120,14 @@ class Entry:
 
 
 def parse_id(text: str) -> int | str:
-    """The number that `text` writes, or the word that it is, stripped of surrounding whitespace.
+    """Return the whole number in `text`, or else the word, without surrounding whitespace.
+
+    >>> parse_id(" 0012 "), parse_id("alice")
+    (12, 'alice')
 
     Raises:
-        ValueError: it is neither: empty, a number that is not whole or has more than 64 bits, or a mark such as `nan`
-            that tools write where a value is missing. The message goes on after "field 'person_id'".
+        ValueError: the text is empty, a number that is not whole or exceeds 64 bits, or a mark for a missing value
+            such as `nan`. The message continues "field 'person_id'".
     """
     word = text.strip()
     if _NUMBER.fullmatch(word):
@@ -169,7 +158,7 @@ def _shorten(value: Any, limit: int = 40) -> str:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """The objects of a JSON file that is a list of objects. Raises `DatasetError` for any other content."""
+    """Read a JSON file that is a list of objects. Raises `DatasetError` for any other content."""
     content = parse_json(read_text(path), path)
     if not isinstance(content, list):
         raise DatasetError(f"{path}: must be a list of objects, not {_shorten(content)}")
@@ -183,18 +172,18 @@ def _entries(path: Path, items: Iterable[tuple[str, Any]]) -> Iterator[Entry]:
         yield Entry(path, place, item)
 
 
-def clean_captions(captions: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Strip surrounding whitespace. Returns the captions worth keeping and, for each other one, the reason."""
-    kept, reasons = [], []
+def clean_captions(captions: Iterable[str]) -> tuple[list[str], list[Defect]]:
+    """Strip whitespace. Return the usable captions, and one defect for each other caption."""
+    kept, defects = [], []
     for caption in captions:
         stripped = caption.strip()
         if not stripped:
-            reasons.append("empty caption")
+            defects.append(Defect(DefectKind.EMPTY_CAPTION, "empty caption"))
         elif not is_text(stripped):
-            reasons.append("caption is not valid text")
+            defects.append(Defect(DefectKind.CAPTION_NOT_TEXT, "caption is not valid text"))
         else:
             kept.append(stripped)
-    return kept, reasons
+    return kept, defects
 
 
 def read_captions(path: Path) -> dict[str, list[str]]:
@@ -233,13 +222,13 @@ def _caption_entries(path: Path) -> Iterable[Entry]:
 
 
 def read_json_lines(path: Path) -> Iterator[Entry]:
-    """The objects of a file with one a line. Raises `DatasetError` with file and line."""
+    """Read a file with one JSON object per line. Raises `DatasetError` with file and line."""
     lines = ((number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip())
     return _entries(path, ((f"line {number}", parse_json(line, path, number)) for number, line in lines))
 
 
 def read_csv_entries(path: Path) -> Iterator[Entry]:
-    """The rows of a CSV file with a header; all fields are text. Raises `DatasetError` with file and line."""
+    """Read the rows of a CSV file with a header; all fields are text. Raises `DatasetError` with file and line."""
     rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         header = _read_header(path, next(rows, []))
@@ -259,7 +248,7 @@ def read_csv_entries(path: Path) -> Iterator[Entry]:
 
 
 def _read_header(path: Path, header: list[str]) -> list[str]:
-    """The names of the columns, stripped. Raises `DatasetError` for one that stands twice."""
+    """Return the stripped column names. Raises `DatasetError` for a duplicate."""
     names = [name.strip() for name in header]
     for name in names:
         if name and names.count(name) > 1:
@@ -273,18 +262,21 @@ def _read_header(path: Path, header: list[str]) -> list[str]:
 
 
 def _fields_of(entry: Entry, names: tuple[str, ...]) -> list[str]:
-    """Those of the fields that the entry has. Raises `DatasetError` when it has none."""
+    """Return which of these fields the entry has. Raises `DatasetError` when it has none."""
     if found := [name for name in names if name in entry.fields]:
         return found
     raise entry.error(f"needs one of the fields {', '.join(names)}; it has: {', '.join(entry.fields) or 'none'}")
 
 
 def find_misspelt(found: Iterable[str], known: Mapping[str, Collection[str]]) -> dict[str, str]:
-    """Names that are most likely meant to be a known one, which is not there: name -> the known one.
+    """Find names that are probably misspelt: name -> the known name that is missing.
+
+    >>> find_misspelt(["image", "persn_id"], {"image": (), "person_id": ("pid",)})
+    {'persn_id': 'person_id'}
 
     Args:
         found: the columns or fields of a file.
-        known: names that are read -> other words for them.
+        known: names that are read -> synonyms.
     """
     names = list(found)
     absent = {_plain(name): name for name in known if name not in names}

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmet.data.annotations import Entry, clean_captions, read_entries
-from mmet.data.files import UnsafePathError, join_inside, layout_error, list_tree
-from mmet.data.schema import DatasetError, PersonImage, ReidFolder, SkippedFile
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import UnsafePathError, join_inside, layout_error, list_tree
+from mmet.data.schema import DatasetError, PersonImage, ReidFolder
 from mmet.data.split_folders import find_home
 
 IMAGE_FOLDER = "imgs"
@@ -28,12 +29,12 @@ class CaptionedLayout:
     Attributes:
         title: the dataset in prose.
         folder_names: names under which the dataset's folder is published.
-        annotation_files: names of its annotation file; the first that is there is read.
+        annotation_files: possible names of its annotation file; the first that exists is read.
         path_field: the field that names the picture.
         expected_tree: see `ReidDatasetSpec`.
         picture_folders: folders below `imgs/` that a complete copy has.
         splits: the values of `split` that it uses, keys of `SPLITS`.
-        advise: what to say about a folder without annotation file beyond that; "" for nothing.
+        advise: further advice for a folder without annotation file; "" for none.
     """
 
     title: str
@@ -65,27 +66,27 @@ class CaptionedLayout:
 
     def _require_files(self, home: Path) -> Path:
         """The annotation file."""
-        found = [home / name for name in self.annotation_files if (home / name).is_file()]
+        files = [home / name for name in self.annotation_files if (home / name).is_file()]
         missing = [] if (home / IMAGE_FOLDER).is_dir() else [f"{IMAGE_FOLDER}/"]
-        if not found:
+        if not files:
             missing.append(" or ".join(self.annotation_files))
         if missing:
-            advice = "" if found else self.advise(home)
+            advice = "" if files else self.advise(home)
             raise layout_error(self.title, home, missing, self.expected_tree, advice)
-        return found[0]
+        return files[0]
 
     def _read_entry(self, folder: ReidFolder, entry: Entry, merged: dict[Path, tuple[str, PersonImage]]) -> None:
-        """Add one entry to `merged`; entries that repeat a picture add the captions it does not have yet."""
+        """Add one entry to `merged`; further entries of a picture add captions that it does not have yet."""
         name, split, person_id = entry.get(self.path_field, str), self._split(entry), entry.get("id", int)
         if person_id < 0:
             raise entry.error(f"field 'id' must not be negative, {person_id} is")
         folder.splits.setdefault(split, [])
-        captions, reasons = clean_captions(entry.get_strings("captions"))
-        folder.skipped.extend(SkippedFile(f"{name} ({entry.place})", reason) for reason in reasons)
+        captions, defects = clean_captions(entry.get_strings("captions"))
+        folder.skip(f"{name} ({entry.place})", *defects)
         try:
             path = join_inside(folder.root / IMAGE_FOLDER, name)
         except UnsafePathError as error:
-            folder.skipped.append(SkippedFile(f"{name} ({entry.place})", str(error)))
+            folder.skip(f"{name} ({entry.place})", error.defect)
             return
         if path not in merged:
             merged[path] = split, PersonImage(path, person_id, captions=tuple(captions))
@@ -93,7 +94,7 @@ class CaptionedLayout:
         earlier_split, image = merged[path]
         if (earlier_split, image.person_id) != (split, person_id):
             reason = "entry gives its picture another person or split than an earlier entry"
-            folder.skipped.append(SkippedFile(f"{name} ({entry.place})", reason))
+            folder.skip(f"{name} ({entry.place})", Defect(DefectKind.CONTRADICTION, reason))
             return
         new = [caption for caption in captions if caption not in image.captions]
         merged[path] = split, replace(image, captions=(*image.captions, *new))
@@ -105,7 +106,7 @@ class CaptionedLayout:
         return SPLITS[value]
 
     def _note_missing(self, folder: ReidFolder) -> None:
-        """Name the picture folders that annotations speak of and that are not there."""
+        """Note the missing picture folders that annotations refer to."""
         base = folder.root / IMAGE_FOLDER
         named = {image.image_path.relative_to(base).parts[0] for images in folder.splits.values() for image in images}
         folder.missing += [

@@ -16,7 +16,8 @@ import re
 from pathlib import Path
 
 from mmet.data.annotations import parse_json, read_text
-from mmet.data.files import layout_error, list_images
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import layout_error, list_images
 from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, register
 from mmet.data.schema import DatasetError, PersonImage, ReidFolder
 from mmet.data.split_folders import MARKET_SPLITS, SplitFolders, find_home
@@ -92,7 +93,7 @@ def _read_classic(home: Path, boxes: str, split: int) -> ReidFolder:
     for path in list_images(home / boxes):
         match = _CLASSIC_NAME.match(path.name)
         if match is None:
-            folder.skip(path, "name is not like 1_001_1_01.png")
+            folder.skip(path, Defect(DefectKind.NAME, "name is not like 1_001_1_01.png"))
             continue
         person_id = 1_000 * int(match["pair"]) + int(match["number"])
         image = PersonImage(path, person_id, camera_id=int(match["view"]))

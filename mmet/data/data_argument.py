@@ -1,13 +1,16 @@
 """How a dataset is named on a command line: `name=folder`, with options behind a question mark.
 
-    name, root, options = parse_data_argument("msmt17=/data/MSMT17_V2?train=train")
+    >>> name, root, options = parse_data_argument("msmt17=/data/MSMT17_V2?train=train")
+    >>> name, str(root), options
+    ('msmt17', '/data/MSMT17_V2', {'train': 'train'})
+
     dataset = load_reid_dataset(name, root, **options)
 
 Options are `option=value`, joined by `&`: those of the dataset (`ReidDatasetSpec.options`) and `allow_partial`, which
-every dataset has. A folder whose own name holds a question mark can be named in Python alone.
+every dataset has. A folder whose name contains a question mark can be given only in Python.
 
-A source may have a name of its own, `folder@shop=/data/shop`, which goes into its rows' column `domain` and into
-results. `parse_data_arguments` gives names to sources that could not be told apart without.
+A source may be given a name, `folder@shop=/data/shop`, which becomes the `domain` of its rows and appears in results.
+`parse_data_arguments` names sources that could not be told apart otherwise.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ _NAMED_AFTER_FOLDER = "folder"  # the dataset whose rows have the folder's name 
 
 
 class DataArgument(NamedTuple):
-    """A dataset as named on a command line; `options` holds those that were given, as `load_reid_dataset` takes them.
+    """A dataset given on a command line; `options` are the given options, as `load_reid_dataset` takes them.
 
     `str()` writes it as `parse_data_argument` reads it. The name of the source, where it has one, is the option
     `domain`.
@@ -46,7 +49,7 @@ class DataArgument(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The folder itself, by whatever links and dots it was named."""
+        """The folder with links and dots resolved."""
         return os.path.realpath(self.root.expanduser())
 
     def __str__(self) -> str:
@@ -88,7 +91,7 @@ def parse_data_argument(argument: str) -> DataArgument:
 
 
 def parse_data_arguments(*lists: Iterable[str]) -> list[list[DataArgument]]:
-    """Read some lists of arguments that are used together and name their sources, as `name_sources` does.
+    """Parse lists of arguments that are used together and name their sources, as `name_sources` does.
 
     Raises:
         ValueError: as `parse_data_argument` does.
@@ -97,7 +100,7 @@ def parse_data_arguments(*lists: Iterable[str]) -> list[list[DataArgument]]:
 
 
 def name_sources(*lists: Sequence[tuple[str, Path, dict[str, Any]]]) -> list[list[DataArgument]]:
-    """See to it that the sources of some lists, which are used together, can be told apart.
+    """Name sources that are used together so that they can be told apart.
 
     Sources of one name in different folders get the shortest ends of their paths that differ: `folder=A/crops
     folder=B/crops` are called `A/crops` and `B/crops`, `market1501=A market1501=B` are `market1501@A` and
@@ -120,7 +123,7 @@ def name_sources(*lists: Sequence[tuple[str, Path, dict[str, Any]]]) -> list[lis
 
 
 def distinct_labels(arguments: Sequence[DataArgument]) -> list[str]:
-    """The label of each argument; with the end of its path, or its options, where others would have the same."""
+    """Return a distinct label for each argument, with the end of its path or its options if labels would be equal."""
     folders: dict[str, set[str]] = {}
     for argument in arguments:
         folders.setdefault(argument.label, set()).add(argument.folder)
@@ -173,7 +176,7 @@ def _tell_apart(places: Iterable[tuple[str, str]], taken: Set[str]) -> dict[tupl
 
 
 def _path_ends(folders: Iterable[str], at_least: int = 1) -> dict[str, str]:
-    """As many last parts of each folder's path as it takes to tell them apart."""
+    """The shortest distinct ends of the folders' paths."""
     parts = {folder: PurePath(folder).parts[1:] or ("root",) for folder in folders}
     count = at_least
     while len({part[-count:] for part in parts.values()}) < len(parts):

@@ -1,9 +1,9 @@
 """Picture files to RGB arrays: what `read_rgb` makes of them, JPEGs in less than half of Pillow's time.
 
 Pillow reads a JPEG's header in Python, decodes into four bytes a pixel and copies these out to three. simplejpeg hands
-the whole file to the same decoder, libjpeg-turbo, which writes straight into an array; the pixels are equal. Whatever
-is not a plain JPEG (another format, CMYK, Exif, a damaged or an enormous file) is left to `read_rgb` and Pillow, whose
-results and errors therefore are the ones to expect.
+the whole file to the same decoder, libjpeg-turbo, which writes straight into an array; the pixels are equal. All
+other files (another format, CMYK, Exif, damaged or enormous) go to `read_rgb` and Pillow, so results and errors are
+always theirs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def decode_person_mask(stored: dict[str, Any]) -> PIL.Image.Image:
 
 
 def _content(stored: dict[str, Any]) -> bytes | str:
-    """The file's bytes; its path where there is no such file, which whoever reads it will name."""
+    """The file's bytes, or its path if the file is missing, so that the reader's error names it."""
     file, path = stored["bytes"], stored["path"]
     if file is not None:
         return bytes(file)
@@ -58,13 +58,14 @@ def _content(stored: dict[str, Any]) -> bytes | str:
 
 
 def _decode_plain_jpeg(file: bytes) -> NDArray[np.uint8] | None:
-    """The pixels `(height, width, 3)` of a JPEG that needs nothing but decoding; None for every other file."""
+    """Decode a plain JPEG to `(height, width, 3)`; None for every other file."""
     if not file.startswith(_JPEG_START) or _APP1 in file:
         return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(file)
         if colorspace not in ("YCbCr", "Gray") or height * width > _MAX_PIXELS:
             return None
-        return simplejpeg.decode_jpeg(file)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(file)
+        return pixels
     except ValueError:
         return None

@@ -10,6 +10,7 @@ holds, for each of 20 splits, the camera pair and number of 100 test persons.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from mmet.command_line import Command, run_command
 from mmet.data.cuhk03 import BOXES, CLASSIC_SPLITS_FILE
 from mmet.data.schema import DatasetError
 from mmet.folder_lock import locked_target
-from mmet.whole_files import whole_folder
+from mmet.whole_files import FolderDraft, whole_folder
 
 _PICTURES_OF_A_VIEW = 5
 
@@ -36,6 +37,7 @@ def extract(mat: Path, output: Path) -> int:
     Raises:
         DatasetError: `mat` is not the file, or h5py is not installed.
         FileExistsError: `output` exists.
+        OSError: `output` cannot be written, or a picture is missing or changed at the end.
     """
     if output.exists():
         raise FileExistsError(f"{output} exists; name a folder to be created")
@@ -43,8 +45,11 @@ def extract(mat: Path, output: Path) -> int:
         splits = list(_splits(file))
         for boxes in BOXES:
             (partial / boxes).mkdir(parents=True)
-        (partial / CLASSIC_SPLITS_FILE).write_text(json.dumps(splits) + "\n", encoding="utf-8")
-        return sum(_write_pictures(file, boxes, partial / boxes) for boxes in BOXES)
+        draft = FolderDraft(partial)
+        draft.write(CLASSIC_SPLITS_FILE, json.dumps(splits) + "\n")
+        count = sum(_write_pictures(file, boxes, draft) for boxes in BOXES)
+        draft.check()
+        return count
 
 
 def _open(mat: Path) -> Any:
@@ -77,7 +82,7 @@ def _splits(file: Any) -> Iterator[list[int]]:
         yield (1_000 * pairs + numbers).tolist()
 
 
-def _write_pictures(file: Any, boxes: str, folder: Path) -> int:
+def _write_pictures(file: Any, boxes: str, draft: FolderDraft) -> int:
     count = 0
     for pair, cell in enumerate(_cells(file, boxes), start=1):
         references = cell[:]  # (pictures, persons)
@@ -88,8 +93,10 @@ def _write_pictures(file: Any, boxes: str, folder: Path) -> int:
                 if pixels.ndim != 3:  # an empty cell
                     continue
                 view = 1 + index // _PICTURES_OF_A_VIEW
+                content = io.BytesIO()
+                Image.fromarray(np.ascontiguousarray(pixels.T)).save(content, "PNG")
                 name = f"{pair}_{person + 1:03d}_{view}_{index + 1:02d}.png"
-                Image.fromarray(np.ascontiguousarray(pixels.T)).save(folder / name)
+                draft.write(f"{boxes}/{name}", content.getvalue())
                 count += 1
     return count
 

@@ -1,9 +1,9 @@
 """FineGPR (Xiang et al.), rendered people with fine-grained attributes, and the sentences of FineGPR-C.
 
 File names read `0001_c01_w01_l01_p01.jpg`: person, viewpoint (1 to 36, every 10 degrees), weather, light, scene. The
-viewpoint is the camera. One split, `train`. Body masks and captions come apart from the pictures and are used where
-they are there; with `captions=attributes` sentences are made from `attributes.csv` instead. Counts and naming as in
-the readme of https://github.com/JeremyXSC/FineGPR.
+viewpoint is the camera. One split, `train`. Body masks and captions are published apart from the pictures and are used
+if present; `captions=attributes` generates sentences from `attributes.csv` instead. Counts and naming as in the
+readme of https://github.com/JeremyXSC/FineGPR.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mmet.data.annotations import Entry, clean_captions, read_captions, read_csv_entries
-from mmet.data.files import is_hidden, layout_error, list_folders, list_images
+from mmet.data.defects import Defect, DefectKind
 from mmet.data.finegpr_captions import ATTRIBUTE_VALUES, Conditions, attribute_value, write_caption
+from mmet.data.paths import is_hidden, layout_error, list_folders, list_images
 from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, register
-from mmet.data.schema import DatasetError, PersonImage, ReidFolder, SkippedFile
+from mmet.data.schema import DatasetError, PersonImage, ReidFolder
 
 TITLE = "FineGPR"
 DATASET_FOLDER = "FineGPR_Dataset"
@@ -93,9 +94,9 @@ def _read_pictures(folder: ReidFolder, paths: Iterable[Path]) -> None:
     for path in paths:
         match = _STEM.fullmatch(path.stem)
         if match is None:
-            folder.skip(path, "name is not like 0001_c01_w01_l01_p01.jpg")
+            folder.skip(path, Defect(DefectKind.NAME, "name is not like 0001_c01_w01_l01_p01.jpg"))
         elif path.stem in seen:
-            folder.skip(path, "another picture has the same name")
+            folder.skip(path, Defect(DefectKind.NAME_TWICE, "another picture has the same name"))
         else:
             seen.add(path.stem)
             folder.splits["train"].append(PersonImage(path, person_id=int(match[1]), camera_id=int(match[2])))
@@ -109,11 +110,11 @@ def _attach_masks(folder: ReidFolder) -> None:
     images = folder.splits["train"]
     folder.splits["train"] = [replace(image, person_mask=masks.pop(image.image_path.stem, None)) for image in images]
     for path in masks.values():
-        _report_surplus(folder, folder.name_of(path), "mask")
+        _report_surplus(folder, folder.name_of(path), "mask", DefectKind.MASK_WITHOUT_PICTURE)
 
 
 def _count_keypoints(folder: ReidFolder) -> None:
-    """Keypoints have no column in the schema; say that they are there."""
+    """Note the number of keypoint files, which the schema has no column for."""
     keypoint_folder = folder.root / KEYPOINT_FOLDER
     if not keypoint_folder.is_dir():
         return
@@ -123,21 +124,21 @@ def _count_keypoints(folder: ReidFolder) -> None:
     folder.notes.append(f"{KEYPOINT_FOLDER} has keypoints of {len(stems & pictures):,} pictures; they are not read")
 
 
-def _report_surplus(folder: ReidFolder, name: str, kind: str) -> None:
+def _report_surplus(folder: ReidFolder, name: str, what: str, kind: DefectKind) -> None:
     """A mask or caption without its picture: expected beside the published sample, a defect beside the full set."""
     if folder.variant == SUBSET:
-        folder.set_aside[f"{kind}s of pictures outside the sample"] += 1
+        folder.set_aside[f"{what}s of pictures outside the sample"] += 1
     else:
-        folder.skipped.append(SkippedFile(name, f"{kind} of a picture that is not there"))
+        folder.skip(name, Defect(kind, f"{what} of a picture that is not there"))
 
 
 def _attach_captions(folder: ReidFolder) -> None:
-    found = [folder.root / name for name in CAPTION_FILES if (folder.root / name).is_file()]
-    if not found:
+    files = [folder.root / name for name in CAPTION_FILES if (folder.root / name).is_file()]
+    if not files:
         if (folder.root / ATTRIBUTE_FILE).is_file():
             folder.notes.append(f"no caption file; captions=attributes makes captions from {ATTRIBUTE_FILE}")
         return
-    path, *unread = found
+    path, *unread = files
     folder.notes.append(f"captions from {path.name}" + "".join(f"; {other.name} not read" for other in unread))
     by_picture = _match_captions(folder, read_captions(path))
     images = folder.splits["train"]
@@ -151,11 +152,11 @@ def _match_captions(folder: ReidFolder, captions: dict[str, list[str]]) -> dict[
     for name, sentences in captions.items():
         picture = pictures.get(PurePosixPath(name.replace("\\", "/")).stem)
         if picture is None:
-            _report_surplus(folder, name, "caption")
+            _report_surplus(folder, name, "caption", DefectKind.CAPTION_WITHOUT_PICTURE)
             continue
-        kept, reasons = clean_captions(sentences)
+        kept, defects = clean_captions(sentences)
         by_picture.setdefault(picture, []).extend(kept)
-        folder.skipped.extend(SkippedFile(name, reason) for reason in reasons)
+        folder.skip(name, *defects)
     return by_picture
 
 
@@ -198,13 +199,13 @@ def _generate_captions(folder: ReidFolder, captions_per_image: int, seed: int) -
         replace(image, captions=_captions_of(image, persons, captions_per_image, seed)) for image in images
     ]
     lacking = sorted({image.person_id for image in images} - set(persons))
-    folder.skipped.extend(
-        SkippedFile(f"person {person:04d}", f"not in {ATTRIBUTE_FILE}, no caption") for person in lacking
-    )
+    defect = Defect(DefectKind.NO_ATTRIBUTES, f"not in {ATTRIBUTE_FILE}, no caption")
+    for person in lacking:
+        folder.skip(f"person {person:04d}", defect)
 
 
 def _captions_of(image: PersonImage, persons: dict[int, dict[str, str]], count: int, seed: int) -> tuple[str, ...]:
-    """The picture's sentences, drawn from its own name, so that they do not depend on which others are there."""
+    """Generate the picture's sentences, seeded by its name, so that they do not depend on other pictures."""
     attributes, match = persons.get(image.person_id), _STEM.fullmatch(image.image_path.stem)
     if attributes is None or match is None:
         return ()

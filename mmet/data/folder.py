@@ -44,7 +44,8 @@ from mmet.data.annotations import (
     read_csv_entries,
     read_json_lines,
 )
-from mmet.data.files import UnsafePathError, display, join_inside, layout_error, list_tree
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import UnsafePathError, display, join_inside, layout_error, list_tree
 from mmet.data.registry import ReidDatasetSpec, ReidOption, register
 from mmet.data.schema import (
     JUNK_PERSON_ID,
@@ -52,7 +53,6 @@ from mmet.data.schema import (
     DatasetError,
     PersonImage,
     ReidFolder,
-    SkippedFile,
     number_words,
 )
 
@@ -76,8 +76,8 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("images", "picture", "path", "file", "filename"),
     "person_id": ("person", "persons", "pid"),
     "camera_id": ("camera", "cameras", "cam", "camid", "camera no", "camera number", "camera name"),
-    "split": ("subset", "partition"),
-    "caption": CAPTION_FIELDS,
+    "split": ("subset", "partition", "set", "phase", "fold", "usage"),
+    "caption": (*CAPTION_FIELDS, "description", "descriptions"),
     "person_mask": ("mask", "masks", "mask path", "silhouette"),
 }
 """Columns that are read -> other words for them, which are refused rather than left unread."""
@@ -89,8 +89,8 @@ _PATTERN_SECONDS = 2
 def read(root: Path, *, annotations: str, pattern: str, split: str, masks: str, captions: str) -> ReidFolder:
     """Read the folder. Raises `DatasetError` when it has neither table nor pattern, or a row is malformed."""
     folder = ReidFolder(root, splits={}, domain=root.name)
-    table = _find_table(root, annotations)
-    if pattern and table is not None and annotations:
+    table = None if pattern and not annotations else _find_table(root, annotations)
+    if pattern and table is not None:
         raise DatasetError(f"{root}: give either annotations={annotations} or pattern=, not both")
     if pattern:
         _read_names(folder, _compile(pattern), split)
@@ -123,7 +123,13 @@ def _find_table(root: Path, name: str) -> Path | None:
         if path.suffix not in (".csv", ".jsonl"):
             raise DatasetError(f"{path}: annotations must be .csv or .jsonl")
         return path
-    return next((root / name for name in TABLES if (root / name).is_file()), None)
+    tables = [root / name for name in TABLES if (root / name).is_file()]
+    if len(tables) > 1:
+        raise DatasetError(
+            f"{root} holds {' and '.join(TABLES)}, which may differ; remove one, or name the one to read "
+            f"with annotations={TABLES[0]}"
+        )
+    return next(iter(tables), None)
 
 
 # -- a table --------------------------------------------------------------------------------------------------------
@@ -167,10 +173,11 @@ def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Entry]) ->
     names = dict.fromkeys(name for entry in entries for name in entry.fields)
     has_captions = any(name in names for name in CAPTION_FIELDS)
     wanted = {name: words for name, words in _COLUMNS.items() if not (has_captions and name == "caption")}
-    for name, meant in find_misspelt(names, wanted).items():
-        raise DatasetError(
-            f"{table}: column {name!r} is none of {', '.join(_COLUMNS)}; is {meant!r} meant? Rename or remove it"
-        )
+    for columns in dict.fromkeys(tuple(entry.fields) for entry in entries):  # a JSON line may be misspelt alone
+        for name, meant in find_misspelt(columns, wanted).items():
+            raise DatasetError(
+                f"{table}: column {name!r} is none of {', '.join(_COLUMNS)}; is {meant!r} meant? Rename or remove it"
+            )
     unread = [name for name in names if name and name not in (*_COLUMNS, *CAPTION_FIELDS)]
     if unread:
         folder.notes.append(f"columns that are not read: {', '.join(unread)}")
@@ -179,23 +186,23 @@ def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Entry]) ->
 def _read_row(folder: ReidFolder, entry: Entry, pictures: dict[Path, _Picture], default_split: str) -> None:
     name, split = entry.get("image", str), _split(entry, default_split)
     row = _Picture(_person(entry), _camera(entry), None)
-    captions, reasons = clean_captions(_captions(entry))
-    folder.skipped.extend(SkippedFile(f"{name} ({entry.place})", reason) for reason in reasons)
+    captions, defects = clean_captions(_captions(entry))
+    folder.skip(f"{name} ({entry.place})", *defects)
     folder.splits.setdefault(split, [])
     try:
         path = join_inside(folder.root, name)
     except UnsafePathError as error:
-        folder.skipped.append(SkippedFile(f"{name} ({entry.place})", str(error)))
+        folder.skip(f"{name} ({entry.place})", error.defect)
         return
     try:
         if mask := _optional(entry, "person_mask"):
             row.person_mask = join_inside(folder.root, mask)
     except UnsafePathError as error:
-        folder.skipped.append(SkippedFile(f"{name} ({entry.place})", f"mask: {error}"))
+        folder.skip(f"{name} ({entry.place})", error.defect.of_mask())
     known = pictures.setdefault(path, row)
     if replace(known, captions={}) != replace(row, captions={}) or not _may_be_both({*known.captions, split}):
         reason = "row says something else of its picture than an earlier row"
-        folder.skipped.append(SkippedFile(f"{name} ({entry.place})", reason))
+        folder.skip(f"{name} ({entry.place})", Defect(DefectKind.CONTRADICTION, reason))
         return
     kept = known.captions.setdefault(split, [])
     kept.extend(caption for caption in captions if caption not in kept)
@@ -298,7 +305,7 @@ def _read_names(folder: ReidFolder, pattern: regex.Pattern[str], default_split: 
     for path in _walk(folder):
         groups, problem = _read_name(pattern, folder.name_of(path) if "/" in pattern.pattern else path.name)
         if problem:
-            folder.skip(path, problem)
+            folder.skip(path, Defect(DefectKind.PATTERN, problem))
             continue
         split = groups.get("split") or default_split
         file = (split, os.path.realpath(path))
@@ -355,7 +362,7 @@ def _walk(folder: ReidFolder) -> list[Path]:
     """All pictures; folders that cannot be looked into are skipped. Linked ones are entered below the root alone."""
     pictures, unreadable = list_tree(folder.root)
     for place in unreadable:
-        folder.skip(place, "folder cannot be looked into")
+        folder.skip(place, Defect(DefectKind.FOLDER_CLOSED, "folder cannot be looked into"))
     return pictures
 
 
@@ -380,18 +387,18 @@ def _attach_masks(folder: ReidFolder, mask_folder: Path) -> None:
 def _attach_captions(folder: ReidFolder, caption_file: Path) -> None:
     sentences: dict[Path, list[str]] = {}
     for name, written in read_captions(caption_file).items():
-        kept, reasons = clean_captions(written)
-        folder.skipped.extend(SkippedFile(name, reason) for reason in reasons)
+        kept, defects = clean_captions(written)
+        folder.skip(name, *defects)
         try:
             sentences.setdefault(join_inside(folder.root, name), []).extend(kept)
         except UnsafePathError as error:
-            folder.skipped.append(SkippedFile(name, str(error)))
+            folder.skip(name, error.defect)
     for split, images in folder.splits.items():
         folder.splits[split] = [
             replace(image, captions=(*image.captions, *sentences.pop(image.image_path, ()))) for image in images
         ]
     for path in sentences:
-        folder.skip(path, "caption of a picture that is not there")
+        folder.skip(path, Defect(DefectKind.CAPTION_WITHOUT_PICTURE, "caption of a picture that is not there"))
 
 
 FOLDER = register(

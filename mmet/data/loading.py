@@ -17,7 +17,9 @@ from typing import Any, Literal
 from datasets import Dataset, DatasetDict, NamedSplit, Value
 
 from mmet.data.data_argument import DataArgument
-from mmet.data.files import display, find_defects, is_hidden, is_text, layout_error, shorten
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import display, is_hidden, is_text, layout_error, shorten
+from mmet.data.picture_checks import find_content_defects, find_defects, find_outside_links
 from mmet.data.registry import ReidDatasetSpec, SplitCount, get_spec
 from mmet.data.schema import (
     JUNK_PERSON_ID,
@@ -88,7 +90,8 @@ def load_reid_dataset(
         name: a registered dataset, see `mmet.data.dataset_names`.
         root: its folder as published, or the folder that holds it.
         on_skip: what to do about files and annotations that cannot be used: leave them out and report them, or raise.
-        check_images: look at every picture file (about 0.3 ms each). Without it broken pictures fail when decoded.
+        check_images: look at every picture file (about 0.3 ms each). Without it broken pictures fail when decoded;
+            links that lead out of the folder are left out all the same.
         allow_partial: take a folder that lacks splits as what is there of it. Without it that is an error.
         domain: goes into the column of that name, so that persons of two folders are told apart; empty for the name
             of the dataset, or of the folder for `folder`.
@@ -157,8 +160,7 @@ def read_reid_folder(
     if folder.missing and not allow_partial:
         raise layout_error(spec.title, folder.root, folder.missing, spec.expected_tree, PARTIAL_ADVICE)
     _drop_unprintable(folder)
-    if check_images:
-        _drop_defects(folder)
+    _drop_defects(folder, check_images)
     if allow_partial:
         _drop_empty_splits(folder)
     _require_images(folder, spec)
@@ -182,7 +184,7 @@ def _in_domain(rows: Dataset, domain: str) -> Dataset:
     """The rows in a domain of that name, or in one for each domain that they are of, so that these stay apart."""
     own = rows.select_columns("domain")[:]["domain"]
     named = [domain] * len(own) if len(set(own)) < 2 else [f"{domain}/{name}" for name in own]
-    renamed = rows.remove_columns("domain").add_column("domain", named, feature=Value("string"))  # type: ignore[call-arg]
+    renamed = rows.remove_columns("domain").add_column("domain", named, feature=Value("string"))
     return renamed.select_columns(rows.column_names)
 
 
@@ -248,7 +250,9 @@ def _note_cameras(folder: ReidFolder, check_images: bool) -> None:
         f"{len(unknown):,} queries are of unknown cameras: all of the gallery but their own picture counts for them"
     )
     gallery = [image.image_path for image in folder.splits["gallery"]]
-    twins = find_twins([image.image_path for image in unknown], gallery) if check_images else {}
+    twins = (
+        find_twins([image.image_path for image in unknown], gallery) if check_images and not folder.contents else {}
+    )
     folder.twins = {folder.name_of(query): folder.name_of(copy) for query, copy in twins.items()}
 
 
@@ -271,23 +275,29 @@ def _require_folder(root: Path, spec: ReidDatasetSpec) -> None:
 
 def _drop_unprintable(folder: ReidFolder) -> None:
     """Leave out files whose names are no text: Arrow could not store them."""
-    reason = "file name is not valid UTF-8"
-    _drop_images(folder, {path: reason for path in _image_paths(folder) if not is_text(str(path))})
-    _drop_masks(folder, {path: reason for path in _mask_paths(folder) if not is_text(str(path))})
+    defect = Defect(DefectKind.NAME_NOT_TEXT, "file name is not valid UTF-8")
+    _drop_images(folder, {path: defect for path in _image_paths(folder) if not is_text(str(path))})
+    _drop_masks(folder, {path: defect for path in _mask_paths(folder) if not is_text(str(path))})
 
 
-def _drop_defects(folder: ReidFolder) -> None:
-    """Check all pictures and masks."""
-    _drop_images(folder, find_defects(folder.root, _image_paths(folder)))
-    _drop_masks(folder, find_defects(folder.root, _mask_paths(folder)))
+def _drop_defects(folder: ReidFolder, check_images: bool) -> None:
+    """Check all pictures and masks; without `check_images`, only that no link leads out of the folder."""
+    _drop_images(folder, _defects(folder, _image_paths(folder), check_images))
+    _drop_masks(folder, _defects(folder, _mask_paths(folder), check_images))
 
 
-def _drop_masks(folder: ReidFolder, defects: Mapping[Path, str]) -> None:
+def _defects(folder: ReidFolder, paths: Sequence[Path], check_images: bool) -> dict[Path, Defect]:
+    if folder.contents:
+        return find_content_defects({path: folder.contents[path] for path in paths}) if check_images else {}
+    return find_defects(folder.root, paths) if check_images else find_outside_links(folder.root, paths)
+
+
+def _drop_masks(folder: ReidFolder, defects: Mapping[Path, Defect]) -> None:
     """Forget broken masks; their pictures are kept."""
     if not defects:
         return
-    for path, reason in defects.items():
-        folder.skip(path, f"mask: {reason}")
+    for path, defect in defects.items():
+        folder.skip(path, defect.of_mask())
     for split, images in folder.splits.items():
         folder.splits[split] = [
             replace(image, person_mask=None) if image.person_mask in defects else image for image in images
@@ -303,11 +313,11 @@ def _mask_paths(folder: ReidFolder) -> list[Path]:
     return list(dict.fromkeys(image.person_mask for image in _images(folder) if image.person_mask is not None))
 
 
-def _drop_images(folder: ReidFolder, defects: Mapping[Path, str]) -> None:
+def _drop_images(folder: ReidFolder, defects: Mapping[Path, Defect]) -> None:
     if not defects:
         return
-    for path, reason in defects.items():
-        folder.skip(path, reason)
+    for path, defect in defects.items():
+        folder.skip(path, defect)
     for split, images in folder.splits.items():
         folder.splits[split] = [image for image in images if image.image_path not in defects]
 

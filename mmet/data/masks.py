@@ -8,7 +8,8 @@ A mask that decodes can still be useless: all of it person, all of it ground, a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,38 +57,54 @@ class _Reading:
     misshapen: bool = False
 
 
-def measure_masks(masks: Sequence[tuple[Path, Path]], *, workers: int = 4) -> MaskSummary:
-    """Read masks in threads, each beside the picture that it belongs to. Undecodable files count as looked at."""
+def measure_masks(
+    masks: Sequence[tuple[Path, Path]],
+    *,
+    content_of: Callable[[Path], Path | bytes] = lambda path: path,
+    workers: int = 4,
+) -> MaskSummary:
+    """Read masks in threads, each beside the picture that it belongs to. Undecodable files count as looked at.
+
+    Args:
+        masks: mask and picture.
+        content_of: returns the bytes of a file that does not lie under its own name, as `ReidFolder.content_of` does.
+        workers: number of threads.
+    """
+
+    def read(pair: tuple[Path, Path]) -> _Reading:
+        return _read(*map(content_of, pair))
+
     with ThreadPoolExecutor(workers) as pool:
         readings = list(
-            tqdm(pool.map(_read, masks), total=len(masks), desc="reading masks", disable=None, delay=2, leave=False)
+            tqdm(pool.map(read, masks), total=len(masks), desc="reading masks", disable=None, delay=2, leave=False)
         )
     paths = [mask for mask, _ in masks]
-    read = list(zip(paths, readings, strict=True))
+    pairs = list(zip(paths, readings, strict=True))
     return MaskSummary(
         num_masks=len(masks),
         covered=np.array([reading.covered for reading in readings if reading.covered is not None], dtype=np.float64),
-        nobody=tuple(path for path, reading in read if reading.covered == 0),
-        everybody=tuple(path for path, reading in read if reading.covered == 1),
-        ambiguous=tuple((path, reading.problem) for path, reading in read if reading.problem),
-        misshapen=tuple(path for path, reading in read if reading.misshapen),
+        nobody=tuple(path for path, reading in pairs if reading.covered == 0),
+        everybody=tuple(path for path, reading in pairs if reading.covered == 1),
+        ambiguous=tuple((path, reading.problem) for path, reading in pairs if reading.problem),
+        misshapen=tuple(path for path, reading in pairs if reading.misshapen),
     )
 
 
-def _read(paths: tuple[Path, Path]) -> _Reading:
-    mask_path, picture_path = paths
+def _read(mask_file: Path | bytes, picture: Path | bytes) -> _Reading:
     try:
-        mask = read_person_mask(mask_path)
+        mask = read_person_mask(mask_file)
     except AmbiguousMaskError as error:
         return _Reading(problem=str(error))
     except READ_ERRORS:
         return _Reading()
-    return _Reading(float(np.mean(np.asarray(mask) > 0)), misshapen=_is_misshapen(mask, picture_path))
+    return _Reading(float(np.mean(np.asarray(mask) > 0)), misshapen=_is_misshapen(mask, picture))
 
 
-def _is_misshapen(mask: Image.Image, picture: Path) -> bool:
+def _is_misshapen(mask: Image.Image, picture: Path | bytes) -> bool:
     try:
-        with Image.open(picture, formats=IMAGE_FORMATS) as image:
+        with Image.open(
+            io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=IMAGE_FORMATS
+        ) as image:
             return not has_proportions(mask.size, upright_size(image))
     except Exception:  # decoders meet hostile bytes with errors of many kinds; the check of pictures names them
         return False

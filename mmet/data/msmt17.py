@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmet.data.annotations import read_text
-from mmet.data.files import UnsafePathError, join_inside, layout_error, list_tree
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import UnsafePathError, join_inside, layout_error, list_tree
 from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, register
-from mmet.data.schema import DatasetError, PersonImage, ReidFolder, SkippedFile
+from mmet.data.schema import DatasetError, PersonImage, ReidFolder
 from mmet.data.split_folders import find_home
 
 TITLE = "MSMT17"
@@ -101,12 +102,12 @@ def _read_list(folder: ReidFolder, split: str, list_name: str, picture_folder: s
         try:
             path = join_inside(folder.root / picture_folder, name)
         except UnsafePathError as error:
-            folder.skipped.append(SkippedFile(f"{name} ({place})", str(error)))
+            folder.skip(f"{name} ({place})", error.defect)
             continue
         if match is None:
-            folder.skip(path, "name is not like 0000_000_01_0303morning_0008_0.jpg")
+            folder.skip(path, Defect(DefectKind.NAME, "name is not like 0000_000_01_0303morning_0008_0.jpg"))
         elif path in seen:
-            folder.skip(path, "listed twice")
+            folder.skip(path, Defect(DefectKind.LISTED_TWICE, "listed twice"))
         else:
             seen.add(path)
             folder.splits[split].append(PersonImage(path, first_person + person, int(match["camera"])))

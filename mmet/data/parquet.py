@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -31,7 +31,9 @@ from datasets.table import embed_table_storage
 from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
+from mmet.data.paths import walk_files
 from mmet.data.schema import DatasetError
+from mmet.field_checks import Range, check_fields
 from mmet.folder_lock import locked_target
 from mmet.whole_files import clear_leftovers, read_json, sync, whole_file, write_whole
 
@@ -51,13 +53,16 @@ _HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet file: its name below the folder, its split, and what it must hold."""
+    """One Parquet file: its name below the folder, its split, and what it must hold, each checked by type."""
 
     file: str
     split: str
     rows: int
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"rows": Range(at_least=0), "bytes": Range(at_least=0)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ def save_parquet(
         ValueError: `rows_per_shard` or `shard_bytes` is less than one.
         FileExistsError: `folder` exists.
         DatasetError: `<folder>.partial` was begun from other data or with other shards; a picture cannot be read.
+        OSError: the folder cannot be written, or a shard that was written is missing or cut short at the end.
     """
     for name, value in (("rows_per_shard", rows_per_shard), ("shard_bytes", shard_bytes)):
         if value is not None and value < 1:
@@ -113,6 +119,8 @@ def _save(splits: Mapping[str, Dataset], target: Path, rows_per_shard: int | Non
     ]
     manifest = _begin(partial, _fingerprint(splits, plan))
     _write_shards(partial, manifest, splits, plan)
+    if problems := verify_parquet(partial, checksums=False):
+        raise OSError(f"{partial}: {problems[0]}; something changed it during the work: run the same command again")
     sync(partial / "data")
     partial.rename(target)
     sync(target.parent)
@@ -136,7 +144,7 @@ def _rows_that_fill(dataset: Dataset, shard_bytes: int) -> int:
         return 1
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(_SAMPLED_ROWS, len(dataset))).astype(np.int64))
     table = _embedded(dataset.select(rows))
-    return max(1, round(shard_bytes * len(rows) / max(1, table.nbytes)))
+    return int(max(1, round(shard_bytes * len(rows) / max(1, table.nbytes))))
 
 
 def _fingerprint(splits: Mapping[str, Dataset], plan: Sequence[_PlannedShard]) -> str:
@@ -157,20 +165,20 @@ def _begin(partial: Path, fingerprint: str) -> dict[str, Any]:
     if not (partial / MANIFEST).exists():
         manifest = {"format": _FORMAT, "fingerprint": fingerprint, "shards": []}
         _write_manifest(partial, manifest)
-        return manifest
+        return cast(dict[str, Any], manifest)
     manifest = read_manifest(partial)
     if manifest["fingerprint"] != fingerprint:
         raise DatasetError(
             f"{partial} was begun from other data or with other shard sizes; continue with the arguments it was begun "
             "with, or remove it"
         )
-    return manifest
+    return cast(dict[str, Any], manifest)
 
 
 def _write_shards(
     partial: Path, manifest: dict[str, Any], splits: Mapping[str, Dataset], plan: Sequence[_PlannedShard]
 ) -> None:
-    """Write what the manifest does not list yet, and enter it there."""
+    """Write the shards that the manifest does not list yet, and list them."""
     done = {entry["file"] for entry in manifest["shards"]}
     kept = [shard for shard in plan if shard.file in done and (partial / shard.file).is_file()]
     manifest["shards"] = [entry for entry in manifest["shards"] if entry["file"] in {shard.file for shard in kept}]
@@ -218,7 +226,7 @@ def _embedded(dataset: Dataset, rows: range | None = None) -> pa.Table:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """A manifest is whole or the one before."""
+    """Write the manifest, whole or not at all."""
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
@@ -236,7 +244,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{path} is no manifest of Parquet shards ({error})") from error
-    return manifest
+    return cast(dict[str, Any], manifest)
 
 
 def shards_of(folder: str | Path) -> list[Shard]:
@@ -248,7 +256,7 @@ def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
     """Compare the shards with the manifest: files, sizes, numbers of rows and, unless switched off, SHA-256.
 
     Returns:
-        What is wrong, a sentence each; empty when all is as it was written.
+        One sentence per problem; empty when all shards are as they were written.
 
     Raises:
         DatasetError: there is no manifest that can be read.
@@ -258,7 +266,7 @@ def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
     listed = {shard.file for shard in shards}
     present = {
         Path(place, name).relative_to(root).as_posix()
-        for place, _, names in os.walk(root)
+        for place, names in walk_files(root)
         for name in names
         if name.endswith(".parquet")
     }
@@ -271,7 +279,7 @@ def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
 def verify_once(folder: str | Path) -> list[str]:
     """As `verify_parquet`, but checksums are compared only of files that changed since they last agreed.
 
-    What agreed is kept in the cache of `datasets`, by the times and numbers that the file system gives to a file.
+    The result is kept in the cache of `datasets`, keyed by size, times and inode of each file.
     """
     root = Path(folder).resolve()
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
@@ -290,7 +298,7 @@ def verify_once(folder: str | Path) -> list[str]:
 
 
 def _state_of(path: Path) -> list[int]:
-    """What changes with a file's content: size, times of change (the second cannot be set), number."""
+    """Size, modification time, change time (which nobody can set) and inode of a file."""
     try:
         status = path.stat()
     except OSError:

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Value
 
 from mmet.data.annotations import parse_id
-from mmet.data.files import display, layout_error
 from mmet.data.parquet import MANIFEST, verify_once
+from mmet.data.paths import display, layout_error
 from mmet.data.registry import ReidDatasetSpec, register
 from mmet.data.schema import (
     JUNK_PERSON_ID,
@@ -33,6 +33,7 @@ from mmet.data.schema import (
     NO_CAMERA,
     REID_FEATURES,
     DatasetError,
+    PersonImage,
     ReidFolder,
     number_words,
 )
@@ -175,7 +176,7 @@ def _with_column(rows: Dataset, name: str, values: list[Any], feature: Any) -> D
     names = list(dict.fromkeys([*rows.column_names, name]))
     if name in rows.column_names:
         rows = rows.remove_columns(name)
-    return rows.add_column(name, values, feature=feature).select_columns(names)  # type: ignore[call-arg]
+    return rows.add_column(name, values, feature=feature).select_columns(names)
 
 
 def _cast(rows: Dataset, place: str) -> Dataset:
@@ -197,12 +198,60 @@ def _cast(rows: Dataset, place: str) -> Dataset:
 
 
 def read(root: Path) -> ReidFolder:
-    """There are no picture files to look at. Raises `DatasetError` that says how shards are checked."""
-    if not any(root.glob("data/*.parquet")):
-        raise layout_error(TITLE, root, ["data/*.parquet"], EXPECTED_TREE)
-    raise DatasetError(
-        f"{TITLE}: pictures lie inside the shards of {root}; check these with "
-        f"python -m mmet.data.to_parquet --output {root} --verify"
+    """The rows as pictures whose files lie inside the shards (`ReidFolder.contents`). Raises as `load` does.
+
+    Persons of several domains are numbered apart. Names of pictures begin with their domain where there are several.
+    """
+    folder = ReidFolder(root, splits={})
+    splits = load(root)
+    domains = sorted({domain for rows in splits.values() for domain in rows.unique("domain")})
+    keys = (
+        (row["domain"], row["person_id"])
+        for rows in splits.values()
+        for row in rows.select_columns(["domain", "person_id"])
+    )
+    persons = {key: number for number, key in enumerate(sorted({key for key in keys if key[1] != JUNK_PERSON_ID}))}
+    if len(domains) > 1:
+        folder.notes.append(f"rows of {len(domains):,} domains: {', '.join(domains)}")
+    for split, rows in splits.items():
+        undecoded = rows.cast_column("image", datasets.Image(decode=False))
+        undecoded = undecoded.cast_column("person_mask", datasets.Image(decode=False))
+        masked = pc.is_valid(pc.struct_field(_one_chunk(undecoded, "person_mask"), "bytes")).to_pylist()
+        words = undecoded.remove_columns(["image", "person_mask"])
+        folder.splits[split] = [
+            _picture(folder, undecoded, number, row, persons, has_domain=len(domains) > 1, has_mask=has_mask)
+            for number, (row, has_mask) in enumerate(zip(words, masked, strict=True))
+        ]
+    return folder
+
+
+def _one_chunk(rows: Dataset, column: str) -> pa.Array:
+    return rows.with_format("arrow").select_columns(column)[:][column].combine_chunks()
+
+
+def _picture(
+    folder: ReidFolder,
+    rows: Dataset,
+    number: int,
+    row: Mapping[str, Any],
+    persons: Mapping[tuple[str, int], int],
+    *,
+    has_domain: bool,
+    has_mask: bool,
+) -> PersonImage:
+    """One row; the contents of its files are read when they are asked for."""
+
+    def place(kind: str, column: str) -> Path:
+        # The name is what somebody wrote into a shard: "./" keeps an absolute path below the folder.
+        name = "/".join(part for part in (row["domain"] if has_domain else "", kind, row["image_path"]) if part)
+        path = folder.root / f"./{name}"
+        folder.contents[path] = lambda: rows[number][column]["bytes"]
+        return path
+
+    key = (row["domain"], row["person_id"])
+    mask = place("masks", "person_mask") if has_mask else None
+    return PersonImage(
+        place("", "image"), persons.get(key, JUNK_PERSON_ID), row["camera_id"], tuple(row["captions"]), mask
     )
 
 

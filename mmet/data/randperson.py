@@ -13,7 +13,8 @@ import re
 from itertools import accumulate
 from pathlib import Path
 
-from mmet.data.files import layout_error, list_folders, list_images
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import layout_error, list_folders, list_images
 from mmet.data.registry import ReidDatasetSpec, SplitCount, register
 from mmet.data.schema import PersonImage, ReidFolder
 
@@ -33,7 +34,7 @@ randperson/images/                   (name either of the two)
 └── scene00/camera0_1/               000000_s00_c00_f000264.jpg …
 """
 
-_EXAMPLE = "name is not like 000000_s00_c00_f000264.jpg"
+_OTHER_NAME = Defect(DefectKind.NAME, "name is not like 000000_s00_c00_f000264.jpg")
 _NAME = re.compile(r"([0-9]{1,9})_(?:s([0-9]{1,3})_c([0-9]{1,3})|c([0-9]{1,3})_s([0-9]{1,3}))_f[0-9]+\.")
 
 
@@ -72,11 +73,11 @@ def _walk(folder: Path, depth: int = 2) -> list[Path]:
 def _add(folder: ReidFolder, path: Path) -> None:
     match = _NAME.match(path.name)
     if match is None:
-        folder.skip(path, _EXAMPLE)
+        folder.skip(path, _OTHER_NAME)
         return
     scene, camera = int(match[2] or match[5]), int(match[3] or match[4])
     if scene >= len(CAMERAS_OF_SCENE) or camera >= CAMERAS_OF_SCENE[scene]:
-        folder.skip(path, "RandPerson has no such scene or camera")
+        folder.skip(path, Defect(DefectKind.NAME, "RandPerson has no such scene or camera"))
         return
     folder.splits["train"].append(PersonImage(path, int(match[1]), _FIRST_CAMERA[scene] + camera))
 

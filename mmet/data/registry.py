@@ -52,10 +52,14 @@ class ReidOption:
             raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
         if type(value) is int and not self.minimum <= value <= self.maximum:
             raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
-        return value  # type: ignore[return-value]  # of the type of the default
+        return value  # of the type of the default
 
     def parse(self, text: str) -> OptionValue:
-        """The value that `text` writes. Raises `ValueError` as `check` does."""
+        """Convert text to the option's type. Raises `ValueError` as `check` does.
+
+        >>> ReidOption("split", 1, "which classic split", minimum=1, maximum=20).parse("7")
+        7
+        """
         if isinstance(self.default, bool):
             return self.check({"true": True, "false": False}.get(text.lower(), text))
         if isinstance(self.default, int) and text.isascii() and text.isdecimal() and len(text) < 19:
@@ -85,14 +89,14 @@ class ReidDatasetSpec:
         read: `read(root, **options)` reads the folder, which exists and is not empty, with every option of `options`
             as a keyword; pictures are checked afterwards. Raises `DatasetError` when it is not this dataset at all.
         published_counts: split -> published size; a mismatch is reported, not fatal.
-        variant_counts: the same for each `ReidFolder.variant` that has other counts; none known is an empty mapping.
+        variant_counts: the same for each `ReidFolder.variant` with other counts; an empty mapping if they are unknown.
         options: what `read` takes beside the folder.
-        distractor_id: the person id of wrong candidates whom nobody queries, who are no person; None where every id
-            from 0 is a person.
+        distractor_id: person id of distractors, wrong candidates that are never queries; None if every id from 0 is a
+            person.
         protocol: how it is evaluated, a name of `mmet.evaluation.protocols`; None for training sets.
         licence: terms in one line, shown in model cards.
-        notice: what else its users should know, such as a withdrawal by its authors; empty for nothing.
-        load: for what holds rows and no picture files: `load(root)` gives the splits themselves, in place of `read`.
+        notice: other facts for users, such as a withdrawal by the authors; empty for none.
+        load: for data that holds rows instead of picture files: `load(root)` returns the splits.
     """
 
     name: str
@@ -109,11 +113,11 @@ class ReidDatasetSpec:
     load: Callable[[Path], DatasetDict] | None = None
 
     def counts_of(self, variant: str) -> Mapping[str, SplitCount]:
-        """The published counts of a variant: its own where it has some, else those of the dataset."""
+        """Return the published counts of a variant, or those of the dataset if it has none."""
         return self.variant_counts.get(variant, self.published_counts)
 
     def complete_options(self, given: Mapping[str, Any]) -> dict[str, OptionValue]:
-        """All options, those given checked, the others at their default.
+        """Check the given options and add defaults for the others.
 
         Raises:
             ValueError: a name that is no option of this dataset, or a value that it does not allow.

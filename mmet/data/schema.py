@@ -8,11 +8,13 @@ that into a `datasets.DatasetDict` with the columns of `REID_FEATURES`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Features, Image, List, Value
+
+from mmet.data.defects import Defect
 
 REID_FEATURES = Features(
     {
@@ -58,10 +60,15 @@ class PersonImage:
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
-    """A file or annotation that was left out, and why (the reason is what skips are counted by)."""
+    """A file or annotation that was left out: its name for messages, and the defect."""
 
     path: str
-    reason: str
+    defect: Defect
+
+    @property
+    def reason(self) -> str:
+        """The defect in words."""
+        return self.defect.reason
 
 
 @dataclass(slots=True)
@@ -71,10 +78,10 @@ class ReidFolder:
     Attributes:
         root: the dataset's own folder (it may lie below the one the user named); `image_path` is relative to it.
         splits: images by split; insertion order is the split order.
-        missing: files and folders that a complete copy has and this one lacks ("query/"). Readers name here what a
-            partial copy can do without, and raise for the rest.
+        missing: files and folders that a complete copy has and this one lacks ("query/"), if a partial copy is
+            usable without them; readers raise an error for others.
         skipped: defects, one entry a file or annotation that was left out.
-        set_aside: what the protocol or an option leaves out (reason -> how many). No defect.
+        set_aside: number of images left out by the protocol or an option, by reason; not defects.
         twins: queries of unknown cameras -> a picture of the gallery that is the same, byte by byte.
         unlisted: pictures that are there and that no table or list names, below `root`.
         person_names, camera_names: the words that stand for persons and cameras, by number; empty where all are
@@ -82,6 +89,8 @@ class ReidFolder:
         notes: sentences for the report, such as which caption file was read.
         variant: which of the dataset's published forms this is, a key of `ReidDatasetSpec.variant_counts`.
         domain: goes into the column of that name; empty for the dataset's name.
+        contents: for pictures inside Parquet shards: path -> a function that returns the file's bytes. These paths are
+            only names; no file of that name is ever opened.
     """
 
     root: Path
@@ -96,22 +105,31 @@ class ReidFolder:
     notes: list[str] = field(default_factory=list)
     variant: str = ""
     domain: str = ""
+    contents: dict[Path, Callable[[], bytes]] = field(default_factory=dict)
+
+    def content_of(self, path: Path) -> Path | bytes:
+        """A picture as `read_rgb` takes it: the path of its file, or the bytes that a shard holds."""
+        return self.contents[path]() if path in self.contents else path
 
     def name_of(self, path: Path) -> str:
-        """A path below `root` as it is told to the user and stored: relative, with forward slashes."""
+        """Return a path below `root` as shown and stored: relative, with forward slashes."""
         return path.relative_to(self.root).as_posix()
 
-    def skip(self, path: Path, reason: str) -> None:
+    def skip(self, what: Path | str, *defects: Defect) -> None:
         """Note that a file was left out."""
-        self.skipped.append(SkippedFile(self.name_of(path), reason))
+        name = self.name_of(what) if isinstance(what, Path) else what
+        self.skipped += [SkippedFile(name, defect) for defect in defects]
 
     def find_unlisted(self, pictures: Iterable[Path], named: Container[Path]) -> None:
-        """Note the pictures that are there and that nothing names."""
+        """Note the pictures that no table or list names."""
         self.unlisted += [self.name_of(path) for path in pictures if path not in named]
 
 
 def number_words(ids: Iterable[int | str]) -> dict[str, int]:
-    """A number for each word among the ids of persons or cameras, in the order of the alphabet.
+    """Number the words among the ids of persons or cameras in alphabetical order.
+
+    >>> number_words([7, "bob", "alice"])
+    {'alice': 8, 'bob': 9}
 
     Numbers stay what they are; words are numbered from 0, or from the number after the largest.
     """

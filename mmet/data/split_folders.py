@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmet.data.files import layout_error, list_images
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import layout_error, list_images
 from mmet.data.schema import JUNK_PERSON_ID, PersonImage, ReidFolder
 
 MARKET_SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -30,7 +31,7 @@ class SplitFolders:
         title: the dataset in prose.
         folder_names: names under which the dataset's folder is published.
         splits: split -> its folder.
-        pattern: beginning of a file name, with the groups `person` and `camera`; it goes on to what must stand behind
+        pattern: beginning of a file name, with the groups `person` and `camera` and the character that must follow
             them, so that no number is read in part.
         example: a file name, for messages.
         expected_tree, distractor_id: see `ReidDatasetSpec`.
@@ -68,7 +69,7 @@ class SplitFolders:
         for path in paths:
             match = self.pattern.match(path.name)
             if match is None:
-                folder.skip(path, f"name is not like {self.example}")
+                folder.skip(path, Defect(DefectKind.NAME, f"name is not like {self.example}"))
                 continue
             person_id = int(match["person"])
             if person_id == JUNK_PERSON_ID:

@@ -3,8 +3,8 @@
     python -m mmet.data.to_parquet finegpr=/data/FineGPR_Dataset --output /data/finegpr-parquet --shard_size 500MB
     python -m mmet.data.to_parquet --output /data/finegpr-parquet --verify
 
-A conversion that was killed goes on with the same command. `--verify` compares every shard with the checksum that was
-taken when it was written; after a conversion, or alone on a folder that is there already.
+The same command continues a killed conversion. `--verify` compares every shard with its checksum from the time of
+writing, after a conversion or, without a dataset, for an existing folder.
 
 Exit code 0: converted, verified. 1: a shard is not as it was written. 2: the arguments or the data cannot be used.
 """
@@ -29,7 +29,14 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `500MB`, `2GB`, `64kB` or a plain number. Raises `ValueError` for anything else, and for nothing."""
+    """Parse a size in bytes.
+
+    >>> parse_size("500MB"), parse_size("64kB"), parse_size("100")
+    (500000000, 64000, 100)
+
+    Raises:
+        ValueError: another unit, no number, or less than one byte.
+    """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMG]?)B?\s*", text, flags=re.IGNORECASE)
     size = round(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if size < 1:

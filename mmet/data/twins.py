@@ -2,8 +2,8 @@
 
     find_twins([root / "query/a.jpg"], [root / "gallery/b.jpg"])
 
-Where cameras are known, a query's own picture is left out of its gallery with all of its camera. Where they are not,
-a copy of it would be found first, and the figures would say nothing.
+If cameras are known, the camera rule removes a query's own picture from its gallery. If not, a copy of the query would
+rank first, and the figures would be meaningless.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 
 
 def find_twins(pictures: Sequence[Path], among: Iterable[Path]) -> dict[Path, Path]:
-    """For each picture that has one, another file out of `among` with the same content.
+    """Find, for each picture, another file in `among` with the same content; pictures without a copy are left out.
 
-    Files are read where their sizes agree alone; what cannot be read has no copy.
+    Only files of equal size are read; unreadable files have no copy.
     """
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in among:

@@ -12,38 +12,25 @@ from mmet.evaluation.metrics.chance import expected_random_metrics
 from mmet.evaluation.metrics.matches import GalleryMatches
 from mmet.evaluation.metrics.ranking import PerQueryMetrics, RankMetrics, rank_blocks, rank_metrics
 from mmet.evaluation.metrics.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
+from mmet.evaluation.options import EvaluationOptions, RerankParameters
 from mmet.evaluation.protocols import (
     PROTOCOLS,
     Items,
     Protocol,
     RetrievalTask,
     build_task,
+    prepare_tasks,
     select_items,
     standard_pairs,
 )
-from mmet.evaluation.results import (
-    EvaluationReport,
-    ResultRecord,
-    compare_systems,
-    format_comparisons,
-    format_console,
-    format_intervals,
-    format_table,
-    save_report,
-    summarize_seeds,
-)
-from mmet.evaluation.runner import EvaluationData, evaluate_systems, prepare_tasks
-from mmet.evaluation.search import SearchOptions
-from mmet.evaluation.systems.baselines import (
-    ChanceSystem,
-    ColorHistogramSystem,
-    EmbeddingSystem,
-    ModelSystem,
-    System,
-    untrained_model,
-)
+from mmet.evaluation.record import EvaluationReport, ResultRecord
+from mmet.evaluation.runner import EvaluationData, evaluate_systems
+from mmet.evaluation.systems.base import EmbeddingSystem, System
+from mmet.evaluation.systems.baselines import ChanceSystem, ColorHistogramSystem, untrained_model
 from mmet.evaluation.systems.embedding import embed_items
-from mmet.evaluation.task_metrics import expected_task_metrics, task_metrics
+from mmet.evaluation.systems.model import ModelSystem
+from mmet.evaluation.task_metrics import expected_task_metrics
+from mmet.evaluation.task_result import TaskResult
 
 __all__ = [
     "PROTOCOLS",
@@ -52,6 +39,7 @@ __all__ = [
     "ColorHistogramSystem",
     "EmbeddingSystem",
     "EvaluationData",
+    "EvaluationOptions",
     "EvaluationReport",
     "GalleryMatches",
     "Interval",
@@ -60,31 +48,24 @@ __all__ = [
     "PerQueryMetrics",
     "Protocol",
     "RankMetrics",
+    "RerankParameters",
     "ResultRecord",
     "RetrievalTask",
-    "SearchOptions",
     "System",
+    "TaskResult",
     "bootstrap_means",
     "build_task",
-    "compare_systems",
     "embed_items",
     "evaluate_systems",
     "expected_random_metrics",
     "expected_task_metrics",
-    "format_comparisons",
-    "format_console",
-    "format_intervals",
-    "format_table",
     "k_reciprocal_blocks",
     "k_reciprocal_rerank",
     "prepare_tasks",
     "rank_blocks",
     "rank_metrics",
     "reranked_metrics",
-    "save_report",
     "select_items",
     "standard_pairs",
-    "summarize_seeds",
-    "task_metrics",
     "untrained_model",
 ]

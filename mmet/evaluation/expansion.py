@@ -6,8 +6,6 @@ query = expand_queries(task, query, gallery, count=5)
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,19 +78,7 @@ def merge_queries(
     sums = np.zeros((len(first), query_embeddings.shape[1]), dtype=np.float32)
     np.add.at(sums, group.reshape(-1), query_embeddings)
     order = np.argsort(first)
-    kept = first[order]
-    exclusion = task.query_exclusion_ids
-    merged = replace(
-        task,
-        query=replace(
-            items,
-            image_index=items.image_index[kept],
-            caption_index=items.caption_index[kept],
-            person_ids=items.person_ids[kept],
-        ),
-        query_exclusion_ids=None if exclusion is None else exclusion[kept],
-    )
-    return merged, normalized(sums[order])
+    return task.select_queries(first[order]), normalized(sums[order])
 
 
 def normalized(rows: NDArray[np.float32]) -> NDArray[np.float32]:

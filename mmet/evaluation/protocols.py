@@ -22,7 +22,7 @@ result file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -169,6 +169,21 @@ class Items:
     def __len__(self) -> int:
         return len(self.image_index)
 
+    @property
+    def identity(self) -> tuple[str, str, bytes, bytes]:
+        """Equal for the same items of the same data, whatever objects hold them; other data never has it."""
+        fingerprint = self.dataset._fingerprint  # of `datasets`: its content and all that was done to it
+        return fingerprint, self.modality, self.image_index.tobytes(), self.caption_index.tobytes()
+
+    def select(self, kept: NDArray[np.int64] | NDArray[np.bool_]) -> Items:
+        """Some of the items: their positions, or a mask `(n,)`."""
+        return replace(
+            self,
+            image_index=self.image_index[kept],
+            caption_index=self.caption_index[kept],
+            person_ids=self.person_ids[kept],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class RetrievalTask:
@@ -192,6 +207,12 @@ class RetrievalTask:
     def rules(self) -> Protocol:
         """The protocol itself. Raises `ValueError` for a name that is none."""
         return _get_protocol(self.protocol)
+
+    def select_queries(self, kept: NDArray[np.int64]) -> RetrievalTask:
+        """The task with some of its queries, by their positions."""
+        exclusion = self.query_exclusion_ids
+        exclusion = None if exclusion is None else exclusion[kept]
+        return replace(self, query=self.query.select(kept), query_exclusion_ids=exclusion)
 
     def matches(self) -> GalleryMatches:
         """The true matches of each query."""
@@ -281,6 +302,32 @@ def standard_pairs(dataset: Mapping[str, Dataset]) -> tuple[tuple[Modality, Moda
     if PROTOCOLS["market"].fits(dataset) or ("test" in dataset and not _has_captions(dataset["test"])):
         return (("image", "image"),)
     return STANDARD_TEXT_PAIRS
+
+
+def prepare_tasks(
+    dataset: DatasetDict,
+    query: Modality | None = None,
+    gallery: Modality | None = None,
+    protocol: str | None = None,
+) -> list[RetrievalTask]:
+    """The task asked for, or the data set's standard ones.
+
+    Args:
+        dataset: splits with the columns of `mmet.data.schema.REID_FEATURES`.
+        query: modality of the queries; None for the standard tasks.
+        gallery: modality of the gallery; None for images, or whatever the standard tasks search.
+        protocol: a name of `PROTOCOLS`; None for the data set's own.
+
+    Raises:
+        ValueError: as `build_task` does, or a gallery modality without a query modality.
+    """
+    if query is not None:
+        return [build_task(dataset, query, gallery or "image", protocol)]
+    if gallery is not None:
+        raise ValueError(f"expected a query modality with gallery {gallery!r}, received none")
+    if protocol == "text-to-image":
+        return [build_task(dataset, "text", "image", protocol)]
+    return [build_task(dataset, *pair, protocol) for pair in standard_pairs(dataset)]
 
 
 def _has_captions(dataset: Dataset) -> bool:

@@ -1,6 +1,7 @@
-"""The metrics of a task by the rules of its protocol, and what chance would score by the same rules.
+"""Galleries that a protocol draws anew, and what chance would score on a task by the rules of its protocol.
 
-metrics = task_metrics(task, query_embeddings, gallery_embeddings, max_rank=50)
+drawn = draw_ranks(task, query_embeddings, gallery_embeddings, SingleShot(repeats=10, seed=0, num_persons=100))
+drawn.metrics(max_rank=50)
 chance = expected_task_metrics(task, max_rank=50)
 """
 
@@ -14,48 +15,9 @@ from numpy.typing import NDArray
 
 from mmet.data.schema import NO_CAMERA
 from mmet.evaluation.metrics.chance import expected_metrics, expected_random_metrics
-from mmet.evaluation.metrics.input_checks import check_ranking_options, curve_length, unit_pair
+from mmet.evaluation.metrics.input_checks import curve_length, unit_pair
 from mmet.evaluation.metrics.ranking import RankMetrics, rank_metrics
 from mmet.evaluation.protocols import RetrievalTask, SingleShot
-
-
-def task_metrics(
-    task: RetrievalTask,
-    query_embeddings: NDArray[np.float32],
-    gallery_embeddings: NDArray[np.float32],
-    *,
-    max_rank: int,
-) -> RankMetrics:
-    """Rank the gallery for every query of a task.
-
-    Args:
-        task: whose embeddings these are.
-        query_embeddings: `(Q, D)`.
-        gallery_embeddings: `(G, D)`.
-        max_rank: length of the CMC curve.
-
-    Returns:
-        With `per_query`, except for protocols that draw their galleries.
-
-    Raises:
-        ValueError: as `rank_metrics`.
-    """
-    rules = task.rules
-    check_ranking_options(max_rank, rules.ap, rules.denominator, 1, None)
-    if rules.single_shot is not None:
-        return draw_ranks(task, query_embeddings, gallery_embeddings, rules.single_shot).metrics(max_rank)
-    return rank_metrics(
-        query_embeddings,
-        gallery_embeddings,
-        task.query.person_ids,
-        task.gallery.person_ids,
-        task.query_exclusion_ids,
-        task.gallery_exclusion_ids,
-        max_rank=max_rank,
-        ap=rules.ap,
-        denominator=rules.denominator,
-        return_per_query=True,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +51,11 @@ class DrawnRanks:
 
     def precisions(self) -> NDArray[np.float64]:
         """The mean of each query's AP over the draws `(Q,)`; NaN for queries without a match."""
-        return np.where(self.ranks > 0, 1 / np.maximum(self.ranks, 1), np.nan).mean(axis=0)
+        return np.asarray(np.where(self.ranks > 0, 1 / np.maximum(self.ranks, 1), np.nan).mean(axis=0))
 
     def hits(self, rank: int) -> NDArray[np.float64]:
         """The share of the draws in which each query's match is among the first `rank` entries `(Q,)`; likewise."""
-        return np.where(self.ranks > 0, self.ranks <= rank, np.nan).mean(axis=0)
+        return np.asarray(np.where(self.ranks > 0, self.ranks <= rank, np.nan).mean(axis=0))
 
 
 def draw_ranks(

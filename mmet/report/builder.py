@@ -8,29 +8,26 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from datasets import DatasetDict
 
-from configuration_mmet import MMETConfig
-from mmet.checkpoint_files import check_model
+from configuration_mmet import MMETConfig, MMETImageConfig
 from mmet.data import DataArgument, load_reid_dataset
 from mmet.data.synthetic import PROVENANCE_FILE, command_options
-from mmet.evaluation import ModelSystem, RetrievalTask, SearchOptions, build_task
+from mmet.evaluation import EvaluationOptions, ModelSystem, RetrievalTask, build_task
 from mmet.evaluation.protocols import Modality
-from mmet.evaluation.search import RerankParameters
 from mmet.evaluation.systems.lineup import BASELINES
-from mmet.evaluation.systems.loading import load_matching_scorer
-from mmet.field_checks import check_value
+from mmet.evaluation.systems.loading import check_checkpoint, load_system
 from mmet.report import figures
 from mmet.report.figures import LIGHT, QUERY_LABELS
-from mmet.report.galleries import CachedEmbeddings, Search, run_search
+from mmet.report.galleries import Search, sample_task, show_lists
 from mmet.report.inputs import (
-    DataSummary,
+    DataFacts,
     Evaluation,
     TrainingHistory,
     read_evaluation,
@@ -40,8 +37,6 @@ from mmet.report.inputs import (
 from mmet.report.masks import MaskingComparison, compare_masking
 from mmet.report.page import Missing, ModelFacts, Page, headline, render_page
 from mmet.whole_files import read_json, write_all_whole
-from modeling_mmet import MMETForReID
-from processing_mmet import MMETProcessor
 
 SEARCHES: tuple[tuple[Modality, Modality], ...] = (("image", "image"), ("text", "image"), ("both", "image"))
 """What is shown: pictures are searched, whatever the query is."""
@@ -81,13 +76,13 @@ class ReportRequest:
 
 
 @dataclass(frozen=True)
-class LoadedData:
+class NamedDataset:
     """A data set and where it came from."""
 
     argument: DataArgument
     dataset: DatasetDict
 
-    def summary(self, *, training: bool) -> DataSummary:
+    def summary(self, *, training: bool) -> DataFacts:
         """Its figures: of the training split, or of the splits that are searched."""
         searched = [split for split in ("query", "gallery", "test") if split in self.dataset]
         return summarize_data(self.argument, self.dataset, ["train"] if training else searched)
@@ -112,24 +107,24 @@ def collect_page(request: ReportRequest) -> Page:
     """Read everything that the report shows and search the data sets. Raises as `build_report` does."""
     check_paths(request)
     evaluation, history = read_evaluation(request.results), read_history(request.run)
-    model, processor = load_model(request.run)
+    system = load_run(request, evaluation)
     targets = [
-        LoadedData(argument, load_reid_dataset(argument.name, argument.root, **argument.options))
+        NamedDataset(argument, load_reid_dataset(argument.name, argument.root, **argument.options))
         for argument in request.data
     ]
     training = [
-        LoadedData(argument, load_reid_dataset(argument.name, argument.root, check_images=False, **argument.options))
+        NamedDataset(argument, load_reid_dataset(argument.name, argument.root, check_images=False, **argument.options))
         for argument in request.training_data
     ]
     return Page(
-        model=describe_model(model),
+        model=describe_model(system),
         evaluation=evaluation,
         targets=[data.summary(training=False) for data in targets],
         training_data=[data.summary(training=True) for data in training],
         history=history or Missing(f"Left out: {request.run} holds no trainer_state.json."),
-        uniform_guesses=uniform_guesses(model.config),
-        searches=find_searches(request, model, processor, targets, evaluation),
-        masking=find_masking(request, processor, training),
+        uniform_guesses=uniform_guesses(_config(system)),
+        searches=find_searches(request, system, targets, evaluation),
+        masking=find_masking(request, system.processor, training),
         cpu_cores=os.cpu_count() or 1,
         commands=reproduction_commands(request, evaluation),
         files=[
@@ -153,21 +148,30 @@ def check_paths(request: ReportRequest) -> None:
         raise ValueError(f"--results: expected the results.json of an evaluation, there is no file {request.results}")
 
 
-def load_model(run: Path) -> tuple[MMETForReID, MMETProcessor]:
-    """The model and its processor. Raises `ValueError` when the folder holds none that can be read."""
+def load_run(request: ReportRequest, evaluation: Evaluation) -> ModelSystem:
+    """The model as the evaluation ran it. Raises `ValueError` when the folder holds none that can be read."""
+    rows = [task.trained for task in evaluation.tasks if task.trained is not None]
+    rescore = any(row.options.itm_top_k for row in rows)
     try:
-        check_model(str(run), MMETForReID)
-        return MMETForReID.from_pretrained(run, use_safetensors=True), MMETProcessor.from_pretrained(run)
-    except (OSError, ValueError) as error:
+        check_checkpoint(str(request.run))
+        return load_system(str(request.run), rescore=rescore, batch_size=request.batch_size)
+    except ValueError as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ValueError(f"--run: {run} holds no model with its processor: {first_line}") from error
+        raise ValueError(f"--run: {request.run} holds no model with its processor: {first_line}") from error
 
 
-def describe_model(model: MMETForReID) -> ModelFacts:
+def _config(system: ModelSystem) -> MMETConfig:
+    config = system.model.config
+    assert isinstance(config, MMETConfig)
+    return config
+
+
+def describe_model(system: ModelSystem) -> ModelFacts:
     """Size of the model and of its input."""
-    image = model.config.image_config
-    height, width = image.image_size
-    return ModelFacts(model.num_parameters(), (height, width), image.patch_grid)
+    image = cast(MMETImageConfig, _config(system).image_config)
+    height, width = cast(tuple[int, int], image.image_size)
+    num_parameters = sum(parameter.numel() for parameter in system.model.parameters())
+    return ModelFacts(num_parameters, (height, width), image.patch_grid)
 
 
 def uniform_guesses(config: MMETConfig) -> dict[str, float]:
@@ -184,94 +188,80 @@ def uniform_guesses(config: MMETConfig) -> dict[str, float]:
     return {name: math.log(number) for name, number in classes.items() if number > 1}
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """A search as the evaluation did it."""
+@dataclass(frozen=True, eq=False)
+class _PlannedSearch:
+    """A search as the evaluation did it, of a sample of the queries; `rng` chooses what is shown."""
 
     task: RetrievalTask
-    flip: bool
-    options: SearchOptions
+    num_all_queries: int
+    options: EvaluationOptions
+    rng: np.random.Generator
 
 
 def find_searches(
-    request: ReportRequest,
-    model: MMETForReID,
-    processor: MMETProcessor,
-    targets: Sequence[LoadedData],
-    evaluation: Evaluation,
+    request: ReportRequest, system: ModelSystem, targets: Sequence[NamedDataset], evaluation: Evaluation
 ) -> list[Search | Missing]:
     """Each of `SEARCHES` on the first data set that allows it, or why none does."""
-    embeddings: dict[tuple[int, bool, bool], CachedEmbeddings] = {}
-    found: list[Search | Missing] = []
-    for number, (query, gallery) in enumerate(SEARCHES):
-        label = f"“{QUERY_LABELS[query]}” is left out"
-        if model.config.identity_pooling not in ("multimodal", query):
-            found.append(Missing(f"{label}: this model embeds {model.config.identity_pooling} inputs alone."))
-            continue
-        tried = [_try_search(request, data, query, gallery, evaluation) for data in targets]
-        usable = [place for place, search in enumerate(tried) if isinstance(search, _Wanted)]
-        if not usable:
-            found.append(Missing(f"{label}: {'; '.join(str(search) for search in tried)}."))
-            continue
-        wanted = tried[usable[0]]
-        assert isinstance(wanted, _Wanted)
-        key = (usable[0], wanted.flip, wanted.options.itm_top_k > 0)
-        if key not in embeddings:
-            embeddings[key] = CachedEmbeddings(_system(request, model, processor, wanted))
-        found.append(
-            run_search(
-                wanted.task,
-                embeddings[key],
-                max_queries=request.max_queries,
+    planned = [
+        _plan_search(request, system, targets, evaluation, kind, np.random.default_rng([request.seed, number]))
+        for number, kind in enumerate(SEARCHES)
+    ]
+    searches = [search for search in planned if isinstance(search, _PlannedSearch)]
+    shown: dict[_PlannedSearch, Search] = {}
+    for options in dict.fromkeys(search.options for search in searches):  # tasks of one call share embeddings
+        alike = [search for search in searches if search.options == options]
+        for search, result in zip(alike, system.evaluate([s.task for s in alike], options), strict=True):
+            shown[search] = show_lists(
+                result,
+                num_all_queries=search.num_all_queries,
                 num_candidates=request.num_candidates,
-                rng=np.random.default_rng([request.seed, number]),
-                options=wanted.options,
+                rng=search.rng,
             )
-        )
-    return found
+    return [shown[search] if isinstance(search, _PlannedSearch) else search for search in planned]
 
 
-def _system(request: ReportRequest, model: MMETForReID, processor: MMETProcessor, wanted: _Wanted) -> ModelSystem:
-    """The model as the evaluation ran it."""
-    scorer = None
-    if wanted.options.itm_top_k:
-        scorer = load_matching_scorer(str(request.run), model, processor, batch_size=request.batch_size)
-    return ModelSystem(model, processor, batch_size=request.batch_size, flip=wanted.flip, matching_scorer=scorer)
+def _plan_search(
+    request: ReportRequest,
+    system: ModelSystem,
+    targets: Sequence[NamedDataset],
+    evaluation: Evaluation,
+    kind: tuple[Modality, Modality],
+    rng: np.random.Generator,
+) -> _PlannedSearch | Missing:
+    """A search of one kind on the first data set that allows it."""
+    label = f"“{QUERY_LABELS[kind[0]]}” is left out"
+    pooling = _config(system).identity_pooling
+    if pooling not in ("multimodal", kind[0]):
+        return Missing(f"{label}: this model embeds {pooling} inputs alone.")
+    reasons = []
+    for target in targets:
+        try:
+            task, options = _recorded_task(request, target, evaluation, kind)
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        sample = sample_task(task, options, request.max_queries, rng)
+        return _PlannedSearch(sample, len(task.query), options, rng)
+    return Missing(f"{label}: {'; '.join(reasons)}.")
 
 
-def _try_search(
-    request: ReportRequest, data: LoadedData, query: Modality, gallery: Modality, evaluation: Evaluation
-) -> _Wanted | ValueError:
-    """The search with the protocol and options of the evaluation, or what stands against it.
-
-    What was not evaluated is searched plainly by the data set's own protocol.
+def _recorded_task(
+    request: ReportRequest, target: NamedDataset, evaluation: Evaluation, kind: tuple[Modality, Modality]
+) -> tuple[RetrievalTask, EvaluationOptions]:
+    """The task with the protocol and options of the evaluation; what was not evaluated is searched plainly by the
+    data set's own protocol. Raises `ValueError` for what cannot be searched so.
     """
-    evaluated = evaluation.find_task(data.argument.label, data.argument.root, query, gallery)
+    evaluated = evaluation.find_task(target.argument.label, target.argument.root, *kind)
     row = evaluated.trained if evaluated is not None else None
-    flip, options = _recorded_options(request.results, row.options if row is not None else {})
-    try:
-        task = build_task(data.dataset, query, gallery, evaluated.protocol if evaluated is not None else None)
-        if task.rules.single_shot is not None:
-            raise ValueError(f"protocol {task.protocol!r} draws its galleries, so that there is no one list")
-        return _Wanted(task, flip, options)
-    except ValueError as error:
-        return error
-
-
-def _recorded_options(results: Path, recorded: Mapping[str, Any]) -> tuple[bool, SearchOptions]:
-    """`flip` and the other options of a row. Raises `ValueError` naming file and option for what is none."""
-    known = {name: value for name, value in recorded.items() if name != "flip"}
-    try:
-        rerank = known.pop("rerank", False)
-        parameters = RerankParameters(**check_value("rerank", rerank, dict)) if rerank else None
-        flip = check_value("flip", recorded.get("flip", False), bool)
-        return flip, SearchOptions(**known, rerank=parameters)
-    except (TypeError, ValueError) as error:  # TypeError: a name that is no option
-        raise ValueError(f"{results}: the model's row has options that no evaluation has: {error}") from error
+    options = row.options if row is not None else EvaluationOptions()
+    task = build_task(target.dataset, *kind, evaluated.protocol if evaluated is not None else None)
+    if task.rules.single_shot is not None:
+        raise ValueError(f"protocol {task.protocol!r} draws its galleries, so that there is no one list")
+    return task, replace(options, max_rank=request.num_candidates)
 
 
 def find_masking(
-    request: ReportRequest, processor: MMETProcessor, training: Sequence[LoadedData]
+    request: ReportRequest, processor: Any, training: Sequence[NamedDataset]
 ) -> MaskingComparison | Missing:
     """Masking strategies on the first training data set with silhouettes."""
     if not training:

@@ -27,7 +27,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
-from mmet.evaluation.analyses.figures import line_label
+from mmet.evaluation.analyses.panels import line_label
 from mmet.report.galleries import Candidate, RankedList, Search
 from mmet.report.inputs import LossSeries, Result, TaskResults, TrainingHistory
 from mmet.report.masks import MaskingComparison
@@ -188,8 +188,8 @@ class Canvas:
         """The picture as the bytes of a PNG file."""
         agg = self.figure.canvas
         assert isinstance(agg, FigureCanvasAgg)
-        agg.draw()
-        drawing = Image.fromarray(np.asarray(agg.buffer_rgba()))
+        agg.draw()  # type: ignore[no-untyped-call]
+        drawing = Image.fromarray(np.asarray(agg.buffer_rgba()))  # type: ignore[no-untyped-call]
         result = Image.new("RGBA", drawing.size, self.ground)
         # Pasted, because matplotlib takes ten times as long over an image.
         for picture, corner in self._pictures:

@@ -6,6 +6,7 @@ history = read_history(Path("outputs/demo/model"))
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -17,7 +18,9 @@ from datasets import Dataset, DatasetDict
 
 from mmet.data import JUNK_PERSON_ID, NO_CAMERA, DataArgument, get_spec
 from mmet.data.synthetic import PROVENANCE_FILE
+from mmet.evaluation.options import EvaluationOptions
 from mmet.evaluation.protocols import MODALITIES, PROTOCOLS
+from mmet.evaluation.record import TASK_FIELDS
 from mmet.evaluation.systems.lineup import MODEL
 from mmet.field_checks import SHARE_RANGE, Range, check_choice, check_number, shown
 from mmet.whole_files import read_json
@@ -29,8 +32,6 @@ BASELINE_LABELS = {"chance": "Chance", "histogram": "Colour histogram", "untrain
 TRAINED_LABEL = "MMET, trained"
 
 METRICS = ("mAP", "mINP", "rank1", "rank5", "rank10")
-
-TASK_FIELDS = ("data", "data_root", "protocol", "query", "gallery")
 
 ROUNDING = 1e-9
 """How far a curve may fall by the rounding of sums."""
@@ -56,7 +57,7 @@ class Result:
     system: str
     metrics: Mapping[str, float]
     cmc: Sequence[float]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: EvaluationOptions = field(default_factory=EvaluationOptions)
     variant: int | None = None
 
     @property
@@ -125,7 +126,7 @@ class TrainingHistory:
 
 
 @dataclass(frozen=True)
-class DataSummary:
+class DataFacts:
     """A data set in figures. `title` is its published name, and says when the data only has its layout."""
 
     name: str
@@ -148,7 +149,7 @@ def read_evaluation(path: Path) -> Evaluation:
         groups: dict[tuple[str, ...], list[_Row]] = {}
         for row in rows:
             groups.setdefault(row.task, []).append(row)
-        tasks = [_task_results(own) for own in groups.values()]
+        tasks = [_task_results(group) for group in groups.values()]
         names = dict.fromkeys(row.result.system for row in rows)
         variants = [name for name in names if name != MODEL and name not in BASELINE_LABELS]
         versions = _field(content, "versions", dict)
@@ -188,9 +189,16 @@ def _read_row(row: Mapping[str, Any], number: int) -> _Row:
         system=_field(row, "system", str, at),
         metrics=values,
         cmc=_read_cmc(_field(row, "cmc", list, at), f"{at}cmc"),
-        options=_of_kind(f"{at}options", row.get("options", {}), dict),
+        options=_read_options(row.get("options", {}), f"{at}options"),
     )
     return _Row((data, root, protocol, query, gallery), counts[1], counts[2], result)
+
+
+def _read_options(values: Any, name: str) -> EvaluationOptions:
+    try:
+        return EvaluationOptions.from_json(_of_kind(name, values, dict))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _read_cmc(values: Sequence[Any], name: str) -> list[float]:
@@ -210,12 +218,12 @@ def _check_intervals(intervals: Any, name: str) -> None:
         return
     by_metric = _of_kind(name, intervals, dict).get("metrics")
     for metric, bounds in (_of_kind(f"{name}.metrics", by_metric, dict) if by_metric is not None else {}).items():
-        own = f"{name}.metrics.{metric}"
-        if len(_of_kind(own, bounds, list)) != 2:
-            raise ValueError(f"{own}: expected [low, high], received {shown(bounds)}")
-        low, high = (check_number(own, bound, float, SHARE_RANGE) for bound in bounds)
+        place = f"{name}.metrics.{metric}"
+        if len(_of_kind(place, bounds, list)) != 2:
+            raise ValueError(f"{place}: expected [low, high], received {shown(bounds)}")
+        low, high = (check_number(place, bound, float, SHARE_RANGE) for bound in bounds)
         if low > high:
-            raise ValueError(f"{own}: expected [low, high], received the reversed {shown(bounds)}")
+            raise ValueError(f"{place}: expected [low, high], received the reversed {shown(bounds)}")
 
 
 def _check_comparisons(comparisons: Any) -> None:
@@ -281,7 +289,7 @@ def read_history(run: Path) -> TrainingHistory | None:
         ValueError: a `trainer_state.json` that is none.
     """
     path = run / "trainer_state.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     state = _read_json(path)
     try:
@@ -314,7 +322,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def summarize_data(argument: DataArgument, dataset: DatasetDict, splits: Sequence[str]) -> DataSummary:
+def summarize_data(argument: DataArgument, dataset: DatasetDict, splits: Sequence[str]) -> DataFacts:
     """Count the given splits; junk crops and distractors are images, but nobody. No picture is decoded."""
     parts = [dataset[split] for split in splits]
     persons, cameras = (
@@ -322,7 +330,7 @@ def summarize_data(argument: DataArgument, dataset: DatasetDict, splits: Sequenc
     )
     spec, root = get_spec(argument.name), argument.root
     is_synthetic = (root / PROVENANCE_FILE).is_file()
-    return DataSummary(
+    return DataFacts(
         name=argument.label,
         root=root,
         title=f"synthetic, {spec.title} layout" if is_synthetic else spec.title,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -125,7 +126,9 @@ def person_share(coverage: NDArray[np.floating], hidden: NDArray[np.bool_]) -> f
     return float(coverage[hidden].mean()) if hidden.any() else float("nan")
 
 
-def _example(row, hidden: Mapping[str, NDArray[np.bool_]], processor: MMETProcessor, scale: int) -> MaskingExample:
+def _example(
+    row: Any, hidden: Mapping[str, NDArray[np.bool_]], processor: MMETProcessor, scale: int
+) -> MaskingExample:
     size = processor.image_processor.size
     shown = (size["width"] * scale, size["height"] * scale)
     image = Image.fromarray(read_rgb(row["image"])).resize(shown, Image.Resampling.BICUBIC)

@@ -29,7 +29,7 @@ from mmet.report.figures import (
     describe_task,
 )
 from mmet.report.galleries import Candidate, RankedList, Search
-from mmet.report.inputs import DataSummary, Evaluation, LossSeries, Result, TaskResults, TrainingHistory
+from mmet.report.inputs import DataFacts, Evaluation, LossSeries, Result, TaskResults, TrainingHistory
 from mmet.report.masks import MaskingComparison
 
 CROP_WIDTH = 96
@@ -80,8 +80,8 @@ class Page:
 
     model: ModelFacts
     evaluation: Evaluation
-    targets: Sequence[DataSummary]
-    training_data: Sequence[DataSummary]
+    targets: Sequence[DataFacts]
+    training_data: Sequence[DataFacts]
     history: TrainingHistory | Missing
     uniform_guesses: Mapping[str, float]
     searches: Sequence[Search | Missing]
@@ -168,11 +168,11 @@ def headline(page: Page) -> str:
     )
 
 
-def _describe_training(data: DataSummary) -> str:
+def _describe_training(data: DataFacts) -> str:
     return f"{data.num_images:,} pictures of {data.num_persons:,} people ({data.title})"
 
 
-def _describe_target(data: DataSummary) -> str:
+def _describe_target(data: DataFacts) -> str:
     cameras = f" from {data.num_cameras} cameras" if data.num_cameras else ""
     return f"{data.num_persons:,} people in {data.num_images:,} pictures{cameras} ({data.title})"
 

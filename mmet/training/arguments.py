@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import parse_flag_from_env
-from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
 
-from configuration_mmet import MMETConfig
 from mmet.argument_parser import ArgumentParser
 from mmet.distributed import wait_for_processes
-from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, suggestion
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields
 from mmet.recipe_files import read_mapping_file
 from mmet.training.loss_schedule import LossSchedule
+from mmet.training.model_config import build_config, check_config_fields
 from mmet.training.sampling import MAX_BATCH_SIZE, check_mix
 from mmet.training.training_options import OPTION_RANGES, check_prepared_options, refuse_options_without_effect
 from modeling_mmet import LOSS_NAMES
@@ -42,7 +41,7 @@ MAX_SHARPNESS = 20
 
 @dataclass
 class ModelArguments:
-    """Which model is trained, and from where."""
+    """The model to train and its starting weights."""
 
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Checkpoint to continue from (folder or Hub name). None starts from scratch."}
@@ -50,8 +49,8 @@ class ModelArguments:
     model_config: dict[str, Any] | None = field(
         default=None,
         metadata={
-            "help": "Fields of MMETConfig, nested, as a mapping (YAML or JSON), merged over the recipe's. Beside "
-            "--model_name_or_path: those that leave the encoders' sizes as they are, such as triplet_margin."
+            "help": "Fields of MMETConfig as a nested mapping (YAML or JSON), merged into the recipe's. With "
+            "--model_name_or_path, only fields that do not change sizes of the model, such as triplet_margin."
         },
     )
     tokenizer_name: str | None = field(
@@ -65,22 +64,22 @@ class ModelArguments:
     codebook_images: int = field(
         default=2048,
         metadata={
-            "help": "Training images that a k-means image codebook is fitted on, at most.",
+            "help": "Maximum number of training images to fit a k-means image codebook on.",
             "range": Range(at_least=1),
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         if self.model_name_or_path is None:  # else the checkpoint's configuration is changed
             build_config(self.model_config, vocab_size=self.vocab_size, num_identities=0, loss_weights={})
         else:
-            _check_fields(self.model_config or {})
+            check_config_fields(self.model_config or {})
 
 
 @dataclass
 class DataArguments:
-    """What it is trained on and how examples are masked and augmented."""
+    """The training data, and how examples are masked and augmented."""
 
     data: list[str] = field(
         default_factory=list,
@@ -91,13 +90,13 @@ class DataArguments:
     )
     paired_data: list[str] = field(
         default_factory=list,
-        metadata={"help": "name=folder of datasets with images, captions and person ids, where not those of data."},
+        metadata={"help": "name=folder of datasets with images, captions and person ids; replaces data for pairs."},
     )
     image_data: list[str] = field(
-        default_factory=list, metadata={"help": "name=folder, used for images alone, where not those of data."}
+        default_factory=list, metadata={"help": "name=folder, used only for images; replaces data for images."}
     )
     text_data: list[str] = field(
-        default_factory=list, metadata={"help": "name=folder, used for captions alone, where not those of data."}
+        default_factory=list, metadata={"help": "name=folder, used only for captions; replaces data for captions."}
     )
     validation_identities: float = field(
         default=0.1,
@@ -109,19 +108,19 @@ class DataArguments:
     )
     validation_images_per_identity: int = field(
         default=16,
-        metadata={"help": "Images of a validation person that are evaluated on, at most.", "range": Range(at_least=2)},
+        metadata={"help": "Maximum number of images per validation person.", "range": Range(at_least=2)},
     )
     validation_seed: int = field(
         default=0,
         metadata={
-            "help": "Which persons are held out. Keep it over the stages and seeds of one experiment.",
+            "help": "Chooses the held-out persons. Keep it the same for all stages and seeds of an experiment.",
             "range": SEED_RANGE,
         },
     )
     eval_data: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "name=folder of datasets that are evaluated on during training, beside the validation split."
+            "help": "name=folder of datasets to evaluate on during training, in addition to the validation persons."
         },
     )
     eval_split: str = field(
@@ -205,7 +204,7 @@ class DataArguments:
     data_places: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
     """Where each training stream was set, for the first lines of a run's output."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         self._check_masking()
         for stream in TRAINING_STREAMS:
@@ -219,7 +218,7 @@ class DataArguments:
         if self.select_on == "eval_data" and not self.eval_data:
             raise ValueError("select_on=eval_data needs --eval_data name=folder")
 
-    def _check_masking(self):
+    def _check_masking(self) -> None:
         """Raise `ValueError` for pedestrian masking's settings beside another masking."""
         defaults = {"person_segmenter": None, "mask_prior": "figure", "mask_sharpness": 3.0}
         given = [name for name, default in defaults.items() if getattr(self, name) != default]
@@ -232,7 +231,7 @@ class DataArguments:
 
 @dataclass
 class ObjectiveArguments:
-    """Which losses are trained, how much each counts, and how batches are mixed."""
+    """Which losses are trained, their weights, and how batches are mixed."""
 
     batch_mix: dict[str, float] | None = field(
         default=None,
@@ -286,7 +285,7 @@ class ObjectiveArguments:
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         if self.batch_mix is not None:
             check_mix(self.batch_mix)
@@ -337,7 +336,7 @@ class PretrainingArguments(TrainingArguments):
     allow_changed_resume: bool = field(
         default=False,
         metadata={
-            "help": "Resume although recipe or data are no longer those of the checkpoint; else say what differs."
+            "help": "Resume although recipe or data differ from the checkpoint's; otherwise a difference is an error."
         },
     )
     eval_strategy: str = field(
@@ -348,15 +347,16 @@ class PretrainingArguments(TrainingArguments):
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, OPTION_RANGES)
         refuse_options_without_effect(self)
+        self.asks_to_evaluate = self.eval_strategy not in ("auto", "no") or self.eval_on_start
         if self.eval_strategy == "auto":
             self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
             self.eval_steps = self.eval_steps or self.save_steps
         wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
         try:
-            super().__post_init__()
+            super().__post_init__()  # type: ignore[no-untyped-call]
         except (TypeError, KeyError, AttributeError) as error:  # of mappings that it hands on
             raise ValueError(f"an option of TrainingArguments cannot be used: {error}") from error
         check_prepared_options(self)
@@ -397,7 +397,7 @@ def parse_arguments(
         stream: "command line" if stream in given or (stream not in recipe and "data" in given) else place
         for stream in TRAINING_STREAMS
     }
-    return parsed
+    return parsed  # type: ignore[no-any-return]
 
 
 def build_parser() -> ArgumentParser:
@@ -412,85 +412,9 @@ def build_parser() -> ArgumentParser:
 
 
 def _read_recipe(parser: ArgumentParser, path: Path) -> dict[str, Any]:
-    """The converted fields of a recipe. Raises `ValueError` naming the file, and what is wrong in it."""
+    """Read and convert the fields of a recipe. Raises `ValueError` that names the file and the problem."""
     recipe = read_mapping_file(path)
     try:
         return parser.convert(recipe)
     except ValueError as error:
         raise ValueError(f"recipe {path}: {error}") from error
-
-
-def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]) -> MMETConfig:
-    """
-    An `MMETConfig` from a recipe's nested `fields` (a mapping or None), the tokenizer's vocabulary, the data's
-    identities and the loss weights.
-
-    Raises:
-        ValueError: for a field that no configuration has (transformers itself would accept it in silence).
-    """
-    fields = dict(fields or {})
-    _check_fields(fields)
-    fields["text_config"] = {**(fields.get("text_config") or {}), "vocab_size": vocab_size}
-    return _make_config({**fields, "num_identities": num_identities, **loss_weights})
-
-
-def _make_config(fields: dict[str, Any]) -> MMETConfig:
-    try:
-        return MMETConfig.from_dict(fields)
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        reason = str(error.__cause__ or error)  # the validator's own words
-        raise ValueError(f"model_config: {' '.join(reason.split())}") from error
-
-
-FIELDS_OF_A_STAGE = (
-    "identity_pooling",
-    "modality_dropout",
-    "label_smoothing",
-    "triplet_margin",
-    "triplet_normalize",
-)
-"""Fields of `MMETConfig`, beside the loss weights, that a later stage may choose anew: they fit any weights."""
-
-
-def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
-    """
-    The configuration of a checkpoint with a recipe's `fields` (a mapping or None) in place of its own.
-
-    Raises:
-        ValueError: for a field that no configuration has, or another value of one that the checkpoint decides.
-    """
-    fields = dict(fields or {})
-    _check_fields(fields)
-    chosen = {name: fields[name] for name in fields if name in FIELDS_OF_A_STAGE or name.endswith("_weight")}
-    stored = config.to_dict()
-    changed = [name for name in fields if name not in chosen and not _agrees(fields[name], stored[name])]
-    if changed:
-        raise ValueError(
-            f"model_config beside model_name_or_path: only {', '.join(FIELDS_OF_A_STAGE)} and loss weights may differ "
-            f"from the checkpoint, received another {', '.join(sorted(changed))}"
-        )
-    return _make_config({**stored, **chosen})
-
-
-def _agrees(given: Any, stored: Any) -> bool:
-    """Whether a recipe's value says nothing else than the stored one; None says nothing, a mapping what it names."""
-    if isinstance(given, dict):
-        return all(_agrees(value, (stored or {}).get(name)) for name, value in given.items())
-    if isinstance(given, (list, tuple)) and isinstance(stored, (list, tuple)):
-        return list(given) == list(stored)
-    return given is None or given == stored
-
-
-def _check_fields(fields: dict[str, Any]) -> None:
-    known = {name: {f.name for f in dataclasses.fields(config)} for name, config in MMETConfig.sub_configs.items()}
-    known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
-    for prefix, names in known.items():
-        own = fields.get(prefix) if prefix else fields
-        if own is not None and not isinstance(own, dict):
-            raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {own!r}")
-        unknown = sorted(set(own or {}) - names)
-        if unknown:
-            raise ValueError(
-                f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {unknown}"
-                f"{suggestion(unknown[0], names)}"
-            )

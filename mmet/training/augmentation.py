@@ -1,7 +1,7 @@
-"""How training varies a person crop: crop, flip, colour, resolution, erasing; the person mask follows the geometry.
+"""Augmentation of person crops: crop, flip, colour, resolution, erasing; the person mask follows the geometry.
 
-Crops keep their own size, for the image processor resizes them to the model's anyway. Every step is drawn from the
-generator it is given: the same seed gives the same picture.
+Crops keep their size, since the image processor resizes them anyway. Every step draws from the given generator, so
+the same seed gives the same picture.
 
     augmentation = PersonAugmentation(flip_probability=0.0)  # captions say "left" and "right"
     image, person_mask = augmentation(image, person_mask, np.random.default_rng(seed))
@@ -10,6 +10,7 @@ generator it is given: the same seed gives the same picture.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +24,23 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts
 
 @dataclass(frozen=True, slots=True)
 class PersonAugmentation:
-    """Random changes that leave a person recognisable. Each is off at 0 (`crop_scale`: at `(1, 1)`).
+    """Random changes that leave a person recognisable. 0 switches a change off (`(1, 1)` for `crop_scale`).
 
     Attributes:
-        flip_probability: mirror left and right. Switch it off where captions name sides.
+        flip_probability: probability of mirroring. Set 0 if captions name sides.
         crop_scale: range of the share of height, and independently of width, that a crop keeps.
         padding: how far a crop may reach beyond the picture, as a share of height and width.
-        colour_probability: change the colours of a picture at all.
+        colour_probability: probability of changing colours.
         brightness: factor in `1 ± brightness`.
         contrast: factor in `1 ± contrast`, about the middle grey.
         saturation: factor in `1 ± saturation`; 0 would be grey.
         colour_cast: factor in `1 ± colour_cast` for each channel on its own, as lamps and cameras tint a picture.
         gamma: exponent in `[1 / (1 + gamma), 1 + gamma]`.
-        low_resolution_probability: shrink and enlarge the picture again, as for a person far away.
+        low_resolution_probability: probability of shrinking and enlarging the picture, as for a person far away.
         low_resolution_scale: range of the factor that it is shrunk to.
-        erasing_probability: cover a rectangle with a random colour, as a passer-by would; the mask loses it too.
+        erasing_probability: probability of covering a rectangle with a random colour, in the mask too.
         erasing_area: range of the covered share of the picture.
-        fill: colour of what lies beyond the picture, RGB.
+        fill: RGB colour beyond the edge of the picture.
     """
 
     flip_probability: float = 0.5
@@ -140,6 +141,14 @@ class PersonAugmentation:
             person_mask = person_mask.copy()
             person_mask.paste(0, box)
         return image, person_mask
+
+
+def build_augmentation(fields: Any) -> PersonAugmentation:
+    """The augmentation of a recipe's fields (None: the defaults). Raises `ValueError` for a field it does not have."""
+    try:
+        return PersonAugmentation(**(fields or {}))
+    except TypeError as error:
+        raise ValueError(f"augmentation: {error}") from None
 
 
 def _mirror(image: Image.Image) -> Image.Image:

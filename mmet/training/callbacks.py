@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import IntervalStrategy
 
 from mmet.training.sampling import MixedBatchSampler
@@ -14,21 +22,25 @@ from mmet.training.sampling import MixedBatchSampler
 
 class SamplerEpoch(TrainerCallback):
     """
-    Tells the sampler the epoch. Trainer does so too, but on several processes does not reach it when it resumes in the
-    middle of an epoch: accelerate's wrappers then lie one deeper than either looks.
+    Tells the sampler the epoch. With several processes, Trainer's own call does not reach the sampler after a resume
+    in the middle of an epoch, because accelerate wraps it once more.
     """
 
     def __init__(self, sampler: MixedBatchSampler) -> None:
         self._sampler = sampler
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._sampler.set_epoch(math.floor(state.epoch + 1e-6))  # a sum of fractions may fall short of a whole
 
 
 class EvaluateAtTheEnd(TrainerCallback):
-    """The last checkpoint is evaluated too, also where `max_steps` is no multiple of `eval_steps`."""
+    """Evaluates the last checkpoint, also if `max_steps` is not a multiple of `eval_steps`."""
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
             control.should_evaluate = True
 
@@ -45,15 +57,26 @@ class ReadableLines(ProgressCallback):
         super().__init__()
         self._show_bar = show_bar
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self._show_bar:
-            super().on_train_begin(args, state, control, **kwargs)
+            super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.training_bar is not None:
             super().on_step_end(args, state, control, **kwargs)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not state.is_world_process_zero or not logs:
             return
         line = format_log(logs, state.global_step, state.max_steps)
@@ -62,7 +85,9 @@ class ReadableLines(ProgressCallback):
         else:
             print(line, flush=True)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.training_bar is not None:
             super().on_train_end(args, state, control, **kwargs)
 

@@ -1,7 +1,6 @@
-"""Fit the image codebook: k-means over the patch descriptors of a sample of training images, with faiss.
+"""The image codebook before the first step: k-means over patch descriptors of training images, or DALL-E's network.
 
-The centroids become a buffer of the model, so a checkpoint carries the codes it was trained on and nothing is
-downloaded.
+The centroids are a buffer of the model, so a checkpoint contains the codes it was trained on.
 
     batches = (processor(images=images, return_tensors="pt").pixel_values for images in image_batches)
     print(fit_codebook(model.image_codebook, batches))
@@ -9,16 +8,30 @@ downloaded.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
-from modeling_mmet import MMETImageCodebook
+from configuration_mmet import MMETConfig
+from mmet.distributed import compute_on_all, compute_once
+from mmet.training.arguments import DataArguments, ObjectiveArguments, PretrainingArguments
+from mmet.training.dataset import TrainingDataset
+from mmet.training.sampling import Draw, draw_examples
+from modeling_mmet import MMETDalleCodebook, MMETForPreTraining, MMETImageCodebook
+from processing_mmet import MMETImageProcessor, MMETProcessor
+
+logger = logging.getLogger(__name__)
+
+_IMAGES_PER_READ = 64
 
 PATCHES_PER_CODE = 256
 """Patches read for each centroid: faiss's own `max_points_per_centroid`, past which it draws a sample anyway."""
@@ -37,9 +50,8 @@ class CodebookFit:
         num_patches: patches of them that were fitted.
         variance_left: mean squared distance of a patch to its centroid, as a share of the descriptors' variance (0 is
             perfect, 1 no better than one centroid).
-        perplexity: exponential of the entropy of the codes' distribution: how many codes are in use, were they used
-            evenly.
-        majority_share: share of the most frequent code, which is the accuracy of always guessing it.
+        perplexity: exponential of the entropy of the codes: the number of codes in use if used evenly.
+        majority_share: share of the most frequent code: the accuracy of always guessing it.
     """
 
     num_images: int
@@ -53,6 +65,79 @@ class CodebookFit:
             f"fitted on {self.num_patches:,} patches of {self.num_images:,} images; {self.variance_left:.1%} of the "
             f"variance left, perplexity {self.perplexity:.1f}, most frequent code {self.majority_share:.1%}"
         )
+
+
+def kinds_that_need_codes(
+    model: MMETForPreTraining, data: DataArguments, objectives: ObjectiveArguments
+) -> tuple[str, ...]:
+    """The kinds of batch in the mix with a loss that classifies patches into codes."""
+    if data.image_masking == "none":
+        return ()
+    weights = {"image": model.config.mim_weight, "paired": model.config.mmm_image_weight}
+    return tuple(kind for kind, weight in weights.items() if weight > 0 and kind in objectives.mix)
+
+
+def prepare_codebook(
+    model: MMETForPreTraining,
+    processor: MMETProcessor,
+    dataset: TrainingDataset,
+    kinds: Sequence[str],
+    num_images: int,
+    arguments: PretrainingArguments,
+) -> None:
+    """
+    Give the model's image codebook its codes where it has none: fit `kmeans` on training images of these kinds of
+    batch, load `dalle`.
+
+    Raises:
+        ValueError: for images that no codebook can be fitted on, weights that are no codebook, or a `dalle` that
+            undoes another normalisation than the processor's.
+        OSError: when the weights of `dalle` cannot be found.
+    """
+    config = model.config
+    if isinstance(model.image_codebook, MMETDalleCodebook):
+        check_normalisation(config, processor.image_processor)
+    if model.image_codebook.is_fitted:
+        return
+    codebook = model.image_codebook
+    if isinstance(codebook, MMETDalleCodebook):
+        compute_on_all(partial(codebook.load, config.codebook_name_or_path, use_safetensors=True))
+        logger.info("image codebook: %d codes of %s", config.codebook_size, config.codebook_name_or_path)
+        return
+
+    def fit() -> tuple[CodebookFit, dict[str, torch.Tensor]]:
+        """The report and the fitted state: the other processes have not fitted theirs."""
+        needed = min(num_images, num_images_needed(config.codebook_size, config.image_config.num_patches))
+        draws = draw_examples(dataset.sizes, kinds, needed, arguments.seed)
+        with tqdm(total=len(draws), desc="image codebook", unit="image", disable=arguments.disable_tqdm) as progress:
+            report = fit_codebook(codebook, read_images(processor, dataset, draws, progress), seed=arguments.seed)
+        return report, codebook.state_dict()
+
+    report, fitted = compute_once(fit)
+    codebook.load_state_dict(fitted)
+    logger.info("image codebook: %d codes %s", config.codebook_size, report)
+
+
+def check_normalisation(config: MMETConfig, image_processor: MMETImageProcessor) -> None:
+    """Raise `ValueError` unless the codebook undoes the normalisation that the image processor does."""
+    for field, name in (("codebook_image_mean", "image_mean"), ("codebook_image_deviation", "image_std")):
+        expected, received = getattr(config, field), list(getattr(image_processor, name))
+        if not np.allclose(expected, received):
+            raise ValueError(
+                f"{field}={expected} of the model must be the image processor's {name}, received {received}; "
+                "set one as the other"
+            )
+
+
+def read_images(
+    processor: Any, dataset: TrainingDataset, draws: Sequence[Draw], progress: tqdm
+) -> Iterator[torch.Tensor]:
+    """Batches `(B, C, H, W)` of the draws' pictures."""
+    for start in range(0, len(draws), _IMAGES_PER_READ):
+        samples = dataset.__getitems__(draws[start : start + _IMAGES_PER_READ])
+        pictures = [sample.image for sample in samples]
+        yield processor(images=pictures, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+        progress.update(len(pictures))
 
 
 def num_images_needed(num_codes: int, num_patches: int) -> int:

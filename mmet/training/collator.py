@@ -1,7 +1,7 @@
 """From samples to the tensors of one training step: processing, patch masks, token masks and mismatched captions.
 
-Masks are drawn anew for every sample each time it is seen, from a generator seeded by the samples' own seeds: the same
-samples give the same batch, in whichever worker process.
+Masks are drawn anew each time a sample is seen, from a generator seeded by the samples' seeds: the same samples give
+the same batch in every worker process.
 
     collator = MMETDataCollator(processor, image_masking="pedestrian", max_length=64)
     loader = DataLoader(training_dataset, batch_size=64, sampler=sampler, collate_fn=collator)
@@ -35,7 +35,7 @@ Batch = dict[str, Any]
 class MMETDataCollator:
     """Collates samples of one kind into the arguments of `MMETForPreTraining`, plus `image_paths` (a list of names).
 
-    Where samples stand in for pictures that could not be decoded, `skipped_images` lists path and reason of these.
+    If samples replace pictures that could not be decoded, `skipped_images` lists path and reason of these pictures.
 
     With B samples, N patches and L tokens, the batches hold:
 
@@ -219,7 +219,8 @@ class MMETDataCollator:
     def _special_tokens(self, captions: Batch) -> NDArray[np.bool_]:
         """True `(B, L)` at special tokens and padding."""
         special = np.isin(captions["input_ids"].numpy(), self.processor.tokenizer.all_special_ids)
-        return special | (captions["attention_mask"].numpy() == 0)
+        fixed: NDArray[np.bool_] = special | (captions["attention_mask"].numpy() == 0)
+        return fixed
 
     def _masked_captions(self, captions: Batch, rng: np.random.Generator) -> Batch:
         tokenizer = self.processor.tokenizer
@@ -275,4 +276,6 @@ def _is_other_person(samples: Sequence[TrainingSample]) -> NDArray[np.bool_]:
     labels = np.array([sample.person_label for sample in samples])
     captions = np.array([sample.caption for sample in samples], dtype=object)
     both_known = (labels[:, None] >= 0) & (labels[None, :] >= 0)
-    return (captions[:, None] != captions[None, :]) & (~both_known | (labels[:, None] != labels[None, :]))
+    other_words: NDArray[np.bool_] = captions[:, None] != captions[None, :]
+    other_person: NDArray[np.bool_] = ~both_known | (labels[:, None] != labels[None, :])
+    return other_words & other_person

@@ -249,14 +249,14 @@ class _Examples:
         """Row and person label of each example; one read for each source that they stand in."""
         rows = np.asarray(indices) if self._rows is None else self._rows[indices]
         numbers = np.searchsorted(self._ends, rows, side="right")
-        found: dict[int, dict[str, Any]] = {}
+        row_of: dict[int, dict[str, Any]] = {}
         for number in np.unique(numbers).tolist():
             places = np.flatnonzero(numbers == number)
             source = self._sources[number]
             first = int(self._ends[number]) - len(source)
-            found |= zip(places.tolist(), source.__getitems__((rows[places] - first).tolist()), strict=True)
+            row_of |= zip(places.tolist(), source.__getitems__((rows[places] - first).tolist()), strict=True)
         labels = np.full(len(rows), UNKNOWN_PERSON) if self._labels is None else self._labels[rows]
-        return [(found[place], label) for place, label in enumerate(labels.tolist())]
+        return [(row_of[place], label) for place, label in enumerate(labels.tolist())]
 
 
 class _PersonNumbers:
@@ -332,12 +332,14 @@ def _rows_not_repeated(sources: Sequence[datasets.Dataset], num_trusted: int) ->
 
 def _paths(source: datasets.Dataset, rows: NDArray[np.int64]) -> list[str]:
     """`image_path` of these rows."""
-    return source.select_columns(["image_path"]).with_format("arrow")[:]["image_path"].take(pa.array(rows)).to_pylist()
+    column = source.select_columns(["image_path"]).with_format("arrow")[:]["image_path"]
+    paths: list[str] = column.take(pa.array(rows)).to_pylist()
+    return paths
 
 
 def _rows_with_caption(sources: Sequence[datasets.Dataset]) -> NDArray[np.int64]:
     """Numbers of the rows, over all sources one after another, that have a caption which is not blank."""
-    found, first = [np.empty(0, dtype=np.int64)], 0
+    with_caption, first = [np.empty(0, dtype=np.int64)], 0
     for source in sources:
         _check_columns(source, ["captions"])
         captions = source.select_columns(["captions"]).with_format("arrow")
@@ -345,9 +347,9 @@ def _rows_with_caption(sources: Sequence[datasets.Dataset]) -> NDArray[np.int64]
             column = captions[start : start + _ROWS_PER_READ]["captions"].combine_chunks()
             written = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(pc.list_flatten(column))), 0)
             rows = pc.list_parent_indices(column).filter(written, null_selection_behavior="drop").unique().to_numpy()
-            found.append(first + start + rows.astype(np.int64))
+            with_caption.append(first + start + rows.astype(np.int64))
         first += len(source)
-    return np.concatenate(found)
+    return np.concatenate(with_caption)
 
 
 def _check_columns(source: datasets.Dataset, needed: list[str]) -> None:

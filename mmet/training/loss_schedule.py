@@ -1,9 +1,10 @@
 """Loss weights that change while training goes on: masked first and fading out, identities fading in.
 
-    schedule = LossSchedule({"mim": [[0, 1], [0.5, 1], [1, 0]]})
-    schedule.factors(0.75)      # {"mim": 0.5}: what `mim_weight` is multiplied with after three quarters of the steps
+    >>> schedule = LossSchedule({"mim": [[0, 1], [0.5, 1], [1, 0]]})
+    >>> schedule.factors(0.75)  # of mim_weight, after three quarters of the steps
+    {'mim': 0.5}
 
-A factor depends on the share of the steps that are done and on nothing else, so a resumed run has the same ones.
+A factor depends only on the share of steps done, so a resumed run has the same factors.
 """
 
 from __future__ import annotations

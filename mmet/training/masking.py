@@ -35,7 +35,15 @@ _POINTS_PER_PATCH = 8  # in each direction, over which a patch's coverage is ave
 
 
 def num_masked_patches(mask_ratio: float, num_patches: int) -> int:
-    """`round(mask_ratio * num_patches)`, halves to the even number. Raises `ValueError` for a ratio beyond [0, 1]."""
+    """
+    Return `round(mask_ratio * num_patches)`; halves round to the even number.
+
+    >>> num_masked_patches(0.15, 21 * 10)
+    32
+
+    Raises:
+        ValueError: for a ratio outside [0, 1].
+    """
     if not 0 <= mask_ratio <= 1:
         raise ValueError(f"expected a mask_ratio in [0, 1], received {mask_ratio}")
     return round(mask_ratio * num_patches)
@@ -117,7 +125,8 @@ def _sharpened(coverage: NDArray[np.floating], sharpness: float) -> NDArray[np.f
 
 
 def _sigmoid(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    return 1 / (1 + np.exp(-values))
+    shares: NDArray[np.floating] = 1 / (1 + np.exp(-values))
+    return shares
 
 
 def draw_patch_mask(

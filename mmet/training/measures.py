@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from modeling_mmet import IGNORE_INDEX, LOSS_NAMES
+from inputs_mmet import IGNORE_INDEX
+from modeling_mmet import LOSS_NAMES
 
 ACCURACY_NAMES = ("mim_accuracy", "mlm_accuracy", "mmm_image_accuracy", "mmm_text_accuracy", "itm_accuracy")
 """Shares of masked patches, masked tokens and pairs (matching or not) that a head gets right."""

@@ -1,138 +1,16 @@
-"""What a run leaves behind in words and figures: `training_result.json`, and a model card for people and the Hub.
+"""The model card of a run: what the model is, what it was trained on, and what it is good for.
 
-result = training_result(trainer, data, objectives, arguments, summaries, sets)
-write_result(result, output_dir)
 card = build_model_card(result, name="mmet-small")     # a huggingface_hub ModelCard
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from mmet.evaluation.results import installed_versions
-from mmet.training.arguments import DataArguments, ObjectiveArguments, PretrainingArguments
-from mmet.training.measures import MEASURE_NAMES
-from mmet.training.trainer import MMETTrainer
-from mmet.whole_files import read_json, write_whole
-from modeling_mmet import LOSS_NAMES, MMETForPreTraining
-
-RESULT_FILE = "training_result.json"
-"""Written last: where it is, the run is finished."""
-
 _METRIC_TITLES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
-_SELECTION = {
-    "validation": "the best mAP on persons held out of the training data chose the checkpoint, no test set did",
-    "eval_data": "the best mAP on the evaluation data below chose the checkpoint: figures on it are optimistic",
-    "last": "no checkpoint was chosen: the model is the last one",
-}
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """One training dataset: what it is, what of it was trained on, and on which terms."""
-
-    name: str
-    title: str
-    uses: tuple[str, ...]
-    images: int
-    persons: int
-    captions: int
-    held_out_persons: int
-    licence: str
-    synthetic: bool
-
-
-def training_result(
-    trainer: MMETTrainer,
-    data: DataArguments,
-    objectives: ObjectiveArguments,
-    arguments: PretrainingArguments,
-    summaries: Sequence[DataSummary],
-    sets: Mapping[str, str],
-) -> dict[str, Any]:
-    """What `training_result.json` holds, as plain values; `sets`: names and descriptions of what was evaluated."""
-    state, model = trainer.state, cast(MMETForPreTraining, trainer.accelerator.unwrap_model(trainer.model))
-    config = model.config
-    chosen = data.select_on if state.best_model_checkpoint is not None else "last"
-    step = state.best_global_step if chosen != "last" and state.best_global_step else state.global_step
-    return {
-        "checkpoint_selection": {
-            "chosen_on": chosen,
-            "explanation": _SELECTION[chosen or "last"],
-            "metric": f"eval_{arguments.metric_for_best_model}" if chosen != "last" else None,
-            "value": state.best_metric if chosen != "last" else None,
-            "step": step,
-        },
-        "evaluated_on": dict(sets),
-        "metrics": _at_step(state.log_history, step),
-        "training": {
-            "steps": state.global_step,
-            "max_steps": state.max_steps,
-            "num_train_epochs": arguments.num_train_epochs,
-            "global_batch_size": arguments.train_batch_size
-            * arguments.world_size
-            * arguments.gradient_accumulation_steps,
-            "optimizer": str(getattr(arguments.optim, "value", arguments.optim)),
-            "learning_rate": arguments.learning_rate,
-            "lr_scheduler_type": str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
-            "weight_decay": arguments.weight_decay,
-            "bf16": arguments.bf16,
-            "seed": arguments.seed,
-            "batch_mix": objectives.mix,
-            "loss_schedule": objectives.schedule_points,
-            "persons_per_batch": objectives.persons_per_batch,
-            "images_per_person": objectives.images_per_person,
-            "image_masking": data.image_masking,
-            "mask_ratio": data.mask_ratio,
-        },
-        "loss_weights": {name: getattr(config, f"{name}_weight") for name in LOSS_NAMES},
-        "last_logged": _last_logged(state.log_history),
-        "data": [asdict(summary) for summary in summaries],
-        "validation": {"identities": data.validation_identities, "seed": data.validation_seed},
-        "skipped_images": trainer.skipped.to_json(),
-        "num_parameters": model.num_parameters(),
-        "identity_head_trained": model.identity_head.is_trained,
-        "embedding_size": config.multimodal_config.hidden_size,
-        "versions": installed_versions(),
-    }
-
-
-def write_result(result: Mapping[str, Any], folder: Path) -> None:
-    """Write `training_result.json`, whole or not at all."""
-    write_whole(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """
-    The result of a finished run; None where the run has not finished.
-
-    Raises:
-        ValueError: the file is no result.
-    """
-    path = folder / RESULT_FILE
-    if not path.is_file():
-        return None
-    try:
-        result = read_json(path)
-        if not isinstance(result, dict):
-            raise ValueError(f"expected a JSON object, received {type(result).__name__}")
-    except ValueError as error:
-        raise not_a_result(path, error) from error
-    return result
-
-
-def not_a_result(path: Path, error: Exception) -> ValueError:
-    """What to say of a result file that cannot be read, because of `error`."""
-    return ValueError(
-        f"{path} is not the result of a training run ({error}); remove it, and the run goes on from its last "
-        "checkpoint"
-    )
 
 
 def build_model_card(result: Mapping[str, Any], *, name: str) -> ModelCard:
@@ -261,16 +139,16 @@ def _identity_note(result: Mapping[str, Any]) -> str:
 
 def _data_table(data: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| dataset | used as | images | persons | captions | terms |", "| --- | --- | ---: | ---: | ---: | --- |"]
-    for one in data:
-        title = f"{one['title']} (synthetic world in its layout)" if one["synthetic"] else one["title"]
-        terms = "drawn by this project" if one["synthetic"] else one["licence"]
-        counts = " | ".join(f"{one[field]:,}" for field in ("images", "persons", "captions"))
-        lines.append(f"| {title} | {', '.join(one['uses'])} | {counts} | {terms} |")
+    for source in data:
+        title = f"{source['title']} (synthetic world in its layout)" if source["synthetic"] else source["title"]
+        terms = "drawn by this project" if source["synthetic"] else source["licence"]
+        counts = " | ".join(f"{source[field]:,}" for field in ("images", "persons", "captions"))
+        lines.append(f"| {title} | {', '.join(source['uses'])} | {counts} | {terms} |")
     return "\n".join(lines)
 
 
 def _held_out(result: Mapping[str, Any]) -> str:
-    held = {one["name"]: one["held_out_persons"] for one in result["data"] if one["held_out_persons"]}
+    held = {source["name"]: source["held_out_persons"] for source in result["data"] if source["held_out_persons"]}
     if not held:
         return "No person was held out for validation."
     shown = ", ".join(f"{count} of {name}" for name, count in held.items())
@@ -329,20 +207,3 @@ def _selection_line(result: Mapping[str, Any]) -> str:
     selection = result["checkpoint_selection"]
     described = "".join(f"\n- `{name}`: {text}" for name, text in result["evaluated_on"].items())
     return f"Step {selection['step']:,}: {selection['explanation']}.{chr(10) if described else ''}{described}"
-
-
-def _at_step(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
-    """The evaluation of a step."""
-    found: dict[str, float] = {}
-    for entry in history:
-        if entry.get("step") == step:
-            found |= {key: value for key, value in entry.items() if key.startswith("eval_") and key != "eval_runtime"}
-    return found
-
-
-def _last_logged(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The last value of each loss, accuracy and norm."""
-    found: dict[str, float] = {}
-    for entry in history:
-        found |= {name: entry[name] for name in MEASURE_NAMES if name in entry}
-    return found

@@ -5,8 +5,9 @@
     RunRecord.load(checkpoint).differences(record)      # ["seed: 1 → 2", "data finegpr: 8 persons → 10 persons"]
 
 All arguments count but those that cannot change the weights, so that an argument that is added later counts. Data
-count by what they hold, wherever they lie: rows by their persons, cameras, captions and names, and some of the
-pictures by their content.
+count by what they hold, wherever they lie: rows by their persons, cameras, captions and names, pictures and masks by
+the size of every file and by the content of 256 of them. A picture that is replaced by another one of exactly the same
+size in bytes is noticed only if it is among these.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ import dataclasses
 import enum
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from configuration_mmet import MMETConfig
+from mmet.training.model_config import FIELDS_OF_A_STAGE
 from mmet.whole_files import read_json, write_whole
 
 RECORD_FILE = "run_record.json"
@@ -103,7 +108,8 @@ IN_OTHER_FORM = (
 """Arguments that are recorded by what they led to: data, weights, configuration, vocabulary, length."""
 
 _SAMPLED_PICTURES = 256
-_FORMAT = 1
+_NO_FILE, _UNREADABLE = -1, -2  # in place of a size
+_FORMAT = 2
 _CONFIG_BOOKKEEPING = (
     "codebook_name_or_path",
     "transformers_version",
@@ -122,42 +128,48 @@ class DataRecord:
 
     Attributes:
         uses: `paired`, `image` and `text`.
-        images, persons, captions: how many.
-        digests: of `persons` (person and camera of each row), `images` (their names, and the content of some) and
-            `captions`.
+        images, persons, captions, masks: how many.
+        digests: of `persons` (person and camera of each row), `images` (the name and size of each, the content of
+            some), `captions` and `masks` (as of images).
     """
 
     uses: tuple[str, ...]
     images: int
     persons: int
     captions: int
+    masks: int
     digests: Mapping[str, str]
 
     @classmethod
     def of(cls, dataset: datasets.Dataset, uses: Iterable[str]) -> DataRecord:
-        """Read all rows; of the pictures, a sample that is spread over them."""
+        """Read all rows, and the content of a sample of the pictures that is spread over them."""
         table = dataset.select_columns(["person_id", "camera_id", "captions", "image_path"]).with_format("arrow")[:]
         persons = table["person_id"].to_numpy()
+        sizes = {column: _file_sizes(dataset, column) for column in ("image", "person_mask")}
         digests = {
             "persons": _digest([persons.tobytes(), table["camera_id"].to_numpy().tobytes()]),
-            "images": _digest([*_texts(table["image_path"]), *_sampled_pictures(dataset)]),
+            "images": _digest(
+                chain(_texts(table["image_path"]), [sizes["image"].tobytes()], _sampled_files(dataset, "image"))
+            ),
             "captions": _digest(_texts(table["captions"])),
+            "masks": _digest(chain([sizes["person_mask"].tobytes()], _sampled_files(dataset, "person_mask"))),
         }
+        masks = int((sizes["person_mask"] != _NO_FILE).sum())
         captions = int(pc.sum(pc.list_value_length(table["captions"])).as_py() or 0)
-        return cls(tuple(uses), len(dataset), len(np.unique(persons[persons >= 0])), captions, digests)
+        return cls(tuple(uses), len(dataset), len(np.unique(persons[persons >= 0])), captions, masks, digests)
 
     def differences(self, now: DataRecord) -> list[str]:
         """What another state of the source has that this one has not, in words."""
-        found = []
+        changes = []
         if self.uses != now.uses:
-            found.append(f"used as {' and '.join(self.uses)} → {' and '.join(now.uses)}")
-        for name in ("persons", "images", "captions"):
+            changes.append(f"used as {' and '.join(self.uses)} → {' and '.join(now.uses)}")
+        for name in ("persons", "images", "captions", "masks"):
             before, after = getattr(self, name), getattr(now, name)
             if before != after:
-                found.append(f"{before:,} {name} → {after:,} {name}")
+                changes.append(f"{before:,} {name} → {after:,} {name}")
             elif self.digests.get(name) != now.digests.get(name):
-                found.append(f"other {name} ({after:,} as before)")
-        return found
+                changes.append(f"other {name} ({after:,} as before)")
+        return changes
 
 
 @dataclass(frozen=True)
@@ -198,15 +210,17 @@ class RunRecord:
             start: `model_name_or_path`: the checkpoint that the run starts from, None for fresh weights.
         """
         fields = {
-            field.name: _plain(getattr(one, field.name)) for one in arguments for field in dataclasses.fields(one)
+            field.name: _plain(getattr(group, field.name))
+            for group in arguments
+            for field in dataclasses.fields(group)
         }
         recipe = {name: value for name, value in fields.items() if _has_effect(name)}
-        own = _flatten(config.to_dict())
-        choices = {name: value for name, value in own.items() if _is_choice_of_a_stage(name)}
+        configured = _flatten(config.to_dict())
+        choices = {name: value for name, value in configured.items() if _is_choice_of_a_stage(name)}
         recipe |= {f"model_config.{name}": value for name, value in choices.items()}
         recipe |= {"num_processes": num_processes, "start_weights": None if start is None else digest_weights(start)}
         words = json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode()
-        model = {f"model_config.{name}": value for name, value in own.items() if name not in choices}
+        model = {f"model_config.{name}": value for name, value in configured.items() if name not in choices}
         model |= {
             "vocabulary": f"{len(vocabulary):,} words ({_digest([words])[:8]})",
             "optim": recipe.pop("optim", None),
@@ -227,7 +241,7 @@ class RunRecord:
             ValueError: the file is no record.
         """
         path = folder / RECORD_FILE
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
             content = read_json(path)
@@ -238,7 +252,7 @@ class RunRecord:
                 for name, source in content["data"].items()
             }
             return cls(dict(content["recipe"]), dict(content["model"]), dict(content["length"]), data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:
@@ -253,8 +267,8 @@ class RunRecord:
         lines = [f"data {name}: not used any more" for name in self.data if name not in now.data]
         lines += [f"data {name}: new" for name in now.data if name not in self.data]
         for name in self.data:
-            if name in now.data and (found := self.data[name].differences(now.data[name])):
-                lines.append(f"data {name}: {', '.join(found)}")
+            if name in now.data and (changes := self.data[name].differences(now.data[name])):
+                lines.append(f"data {name}: {', '.join(changes)}")
         if not lines and list(self.data) != list(now.data):
             lines.append(f"data: the order {', '.join(self.data)} → {', '.join(now.data)}")
         return lines
@@ -277,19 +291,19 @@ def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> li
     """
     then = RunRecord.load(checkpoint)
     if then is None:
-        return ["it has no record of its data and recipe, which cannot be compared therefore"]
+        return ["it has no record of its data and recipe, so these cannot be compared"]
     if obstacles := then.obstacles(now):
         others = then.differences(now)
         raise ValueError(
-            f"{checkpoint} cannot be continued, its weights and optimizer belong to another model: "
-            f"{'; '.join([*obstacles, *others])} (then → now). Continue it with what it was begun with, or start a "
-            f"run of its own in another --output_dir (from these weights with --model_name_or_path {checkpoint})"
+            f"{checkpoint} cannot be continued, because its weights and optimizer belong to another model: "
+            f"{'; '.join([*obstacles, *others])} (then → now). Resume with the original settings, or start a new run "
+            f"in another --output_dir (from these weights with --model_name_or_path {checkpoint})"
         )
     differences = then.differences(now)
     if differences and not allow_changes:
         raise ValueError(
-            f"{checkpoint} was trained otherwise: {'; '.join(differences)} (then → now). Continue it with what it was "
-            "begun with, start anew in another --output_dir, or say that the change is meant: "
+            f"{checkpoint} was trained otherwise: {'; '.join(differences)} (then → now). Resume with the original "
+            "recipe and data, start a new run in another --output_dir, or allow the change: "
             "--allow_changed_resume true"
         )
     return [*differences, *_changes(then.length, now.length)]
@@ -306,8 +320,6 @@ def _has_effect(name: str) -> bool:
 
 
 def _is_choice_of_a_stage(name: str) -> bool:
-    from mmet.training.arguments import FIELDS_OF_A_STAGE
-
     return name in FIELDS_OF_A_STAGE or (name.endswith("_weight") and "." not in name)
 
 
@@ -352,12 +364,39 @@ def _texts(column: Any) -> Iterable[bytes]:
         yield json.dumps(column[start : start + step].to_pylist()).encode()
 
 
-def _sampled_pictures(dataset: datasets.Dataset) -> Iterable[bytes]:
+def _file_sizes(dataset: datasets.Dataset, column: str) -> NDArray[np.int64]:
+    """
+    Size in bytes of the file in each row, int64 `(rows,)`; `_NO_FILE` and `_UNREADABLE` for rows without.
+
+    Files inside of the table are not read: their lengths are the table's own.
+    """
+    stored = dataset.data.column(column)
+    lengths, paths = pc.binary_length(pc.struct_field(stored, "bytes")), pc.struct_field(stored, "path")
+    if dataset._indices is not None:  # a selection; as rows, it would be copied with all pictures
+        rows = dataset._indices.column(0)
+        lengths, paths = lengths.take(rows), paths.take(rows)
+    sizes: NDArray[np.int64] = pc.fill_null(lengths, _NO_FILE).to_numpy().astype(np.int64)
+    for row, (size, path) in enumerate(zip(sizes.tolist(), paths.to_pylist(), strict=True)):
+        if size == _NO_FILE and path is not None:
+            sizes[row] = _size_of(path)
+    return sizes
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 (millions of paths)
+    except OSError:  # training says so, or skips it
+        return _UNREADABLE
+
+
+def _sampled_files(dataset: datasets.Dataset, column: str) -> Iterable[bytes]:
     if not len(dataset):
         return
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(_SAMPLED_PICTURES, len(dataset))).astype(np.int64))
-    undecoded = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
-    for picture in undecoded.select(rows)[:]["image"]:
+    undecoded = dataset.select_columns(column).cast_column(column, datasets.Image(decode=False))
+    for picture in undecoded.select(rows)[:][column]:
+        if picture is None:
+            continue
         if picture["bytes"] is not None:
             yield picture["bytes"]
             continue

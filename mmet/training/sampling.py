@@ -12,14 +12,17 @@ the same captions, augmentation and masks for any number of data loading workers
 batch is split over more processes, examples, captions and augmentation stay the same; masks, noise and mismatched
 captions, which the collator draws for a process's batch as a whole, become others.
 
-    sampler = MixedBatchSampler({"paired": 68_126, "text": 9_000}, mix={"paired": 0.75, "text": 0.25}, batch_size=64)
+    >>> sampler = MixedBatchSampler({"paired": 6, "text": 2}, mix={"paired": 0.75, "text": 0.25}, batch_size=2)
+    >>> sorted(f"{draw.kind} {draw.index}" for draw in sampler)  # an epoch shows every example once
+    ['paired 0', 'paired 1', 'paired 2', 'paired 3', 'paired 4', 'paired 5', 'text 0', 'text 1']
+
     loader = DataLoader(dataset, batch_size=64, sampler=sampler, collate_fn=collator)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,6 +165,27 @@ class MixedBatchSampler(Sampler[Draw]):
         # The i-th of n batches of a kind falls at random into the i-th n-th part of the epoch.
         times = [(np.arange(count) + rng.random(count)) / count for count in self.batch_counts.values()]
         return [kinds[i] for i in np.argsort(np.concatenate(times), kind="stable")]
+
+
+def draw_examples(sizes_by_kind: Mapping[str, int], kinds: Sequence[str], num_examples: int, seed: int) -> list[Draw]:
+    """
+    Draws of different examples of these kinds, up to `num_examples`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    sizes = np.array([sizes_by_kind[kind] for kind in kinds])
+    if not sizes.sum():
+        raise ValueError(f"no images to look at: give {' or '.join(f'--{kind}_data' for kind in kinds)}")
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(sizes.sum(), min(num_examples, sizes.sum()), replace=False)
+    numbers = np.searchsorted(np.cumsum(sizes), chosen, side="right")
+    indices = chosen - (np.cumsum(sizes) - sizes)[numbers]
+    seeds = rng.integers(MAX_SEED, size=len(chosen))
+    return [
+        Draw(kinds[number], index, draw_seed)
+        for number, index, draw_seed in zip(numbers.tolist(), indices.tolist(), seeds.tolist(), strict=True)
+    ]
 
 
 def apportion(total: int, proportions: Mapping[str, float]) -> dict[str, int]:
@@ -389,4 +413,5 @@ class _PersonBatches:
     def _draw_images(self, person: int, rng: np.random.Generator) -> NDArray[np.int64]:
         count, wanted = int(self._counts[person]), self.shape.images_per_person
         chosen = rng.choice(count, min(count, wanted), replace=False)
-        return self._examples[self._starts[person] + np.resize(chosen, wanted)]
+        examples: NDArray[np.int64] = self._examples[self._starts[person] + np.resize(chosen, wanted)]
+        return examples

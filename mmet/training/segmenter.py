@@ -1,9 +1,9 @@
-"""A segmenter of the user's own, named by a recipe: `module:function`, imported and looked at before training starts.
+"""A user's segmenter, named `module:function` in a recipe, imported and checked before training starts.
 
     segmenter = load_segmenter("my_project.silhouettes:segment")
     masks = segmenter([picture, ...])  # one mask of the picture's size, or None, for each
 
-Naming a segmenter runs its module's code, as importing any module does: name only what you would run yourself.
+Naming a segmenter runs its module's code: name only modules that you trust.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import difflib
 import importlib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -29,29 +29,29 @@ def load_segmenter(path: str) -> Segmenter:
 
     Raises:
         ValueError: for a path of another form, a module that cannot be imported, a name that it does not have, or
-            something that is not to be called with pictures.
+            an object that cannot be called with pictures.
     """
     match = _PATH.fullmatch(path)
     if match is None:
         raise ValueError(f"person_segmenter: expected module:function, such as my_module:segment, received {path!r}")
     module_name, name = match.groups()
     try:
-        found: Any = importlib.import_module(module_name)
+        named: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # importing runs code, which may raise anything
         raise ValueError(
             f"person_segmenter {path}: the module {module_name} cannot be imported ({type(error).__name__}: {error}); "
             "install it, or put its folder on PYTHONPATH"
         ) from error
     for part in name.split("."):
-        if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=1)
+        if not hasattr(named, part):
+            near = difflib.get_close_matches(part, dir(named), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"person_segmenter {path}: {module_name} has no {name}{hint}")
-        found = getattr(found, part)
-    if isinstance(found, type) or not callable(found):
-        kind = "a class" if isinstance(found, type) else type(found).__name__
+        named = getattr(named, part)
+    if isinstance(named, type) or not callable(named):
+        kind = "a class" if isinstance(named, type) else type(named).__name__
         raise ValueError(
             f"person_segmenter {path}: expected a function of a list of pictures, received {kind}; "
             "a class's instance can be named as well"
         )
-    return found
+    return cast(Segmenter, named)

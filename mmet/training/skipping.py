@@ -1,7 +1,7 @@
-"""The pictures that training met and could not decode, where `skip_bad_images` lets it go on without them.
+"""Pictures that could not be decoded in training and were replaced (`skip_bad_images`).
 
-The training set replaces such a picture (`mmet.training.dataset`); the trainer gathers their names here, says each
-once, and leaves `skipped_images.json` beside the model.
+The training set replaces such a picture (`mmet.training.dataset`). The trainer gathers the names, logs each once and
+writes `skipped_images.json` beside the model.
 
     skipped = SkippedImages.load(output_dir)
     skipped.add(batch["skipped_images"])
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -25,7 +27,7 @@ FILE_NAME = "skipped_images.json"
 
 
 class SkippedImages:
-    """Paths of replaced pictures, each with what was wrong and how often it was met."""
+    """Paths of replaced pictures, with the defect and the number of replacements."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
@@ -34,15 +36,15 @@ class SkippedImages:
 
     @classmethod
     def load(cls, folder: Path) -> SkippedImages:
-        """What an interrupted run wrote to `folder`; empty without one. Raises `ValueError` for another file."""
+        """Load the list of an interrupted run; empty without a file. Raises `ValueError` for another file."""
         skipped, path = cls(), folder / FILE_NAME
-        if not path.is_file():
+        if not os.path.lexists(path):
             return skipped
         try:
             for entry in read_json(path)["images"]:
                 skipped.reasons[entry["image_path"]] = str(entry["reason"])
                 skipped.counts[entry["image_path"]] = int(entry["times"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"{path} is not the list of skipped pictures ({error!r}); remove it") from error
         return skipped
 
@@ -54,7 +56,7 @@ class SkippedImages:
             self._new.append((path, reason))
 
     def gather(self) -> None:
-        """Put together what all processes met since the last time; all of them call it."""
+        """Merge the new entries of all processes; all of them call it."""
         new = gather_object(self._new) if PartialState().num_processes > 1 else self._new
         self._new = []
         for path, reason in new:
@@ -66,7 +68,7 @@ class SkippedImages:
         if self.reasons:
             write_whole(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """How many pictures were skipped, how often, and which."""
         images = [
             {"image_path": path, "reason": self.reasons[path], "times": self.counts[path]}

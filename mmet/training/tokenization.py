@@ -1,10 +1,11 @@
-"""A BERT tokenizer trained on captions, for work without a download: WordPiece, lower-cased, in BERT's own format.
+"""A BERT tokenizer trained on captions, without a download: WordPiece, lower-cased, in BERT's format.
 
-A vocabulary from the captions of one dataset alone cuts another dataset's sentences into many small pieces, so that a
-plain list of words that describe people (`person_words.txt`) is always part of it.
+A vocabulary trained on one dataset cuts the sentences of others into many small pieces. So it always includes a list
+of words that describe people (`person_words.txt`).
 
-    tokenizer = train_wordpiece_tokenizer(captions, vocab_size=4000)
-    tokenizer.save_pretrained(folder)
+    >>> tokenizer = train_wordpiece_tokenizer(["A man in a blue coat."], vocab_size=4000)
+    >>> tokenizer.tokenize("A blue coat")
+    ['a', 'blue', 'coat']
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def train_wordpiece_tokenizer(
     The same captions always give the same vocabulary.
 
     Args:
-        captions: sentences; blank ones count for nothing.
-        vocab_size: number of tokens at most (fewer where the captions hold no more).
+        captions: sentences; blank ones are ignored.
+        vocab_size: maximum number of tokens (the captions may yield fewer).
         extra_words: words that are always in the vocabulary; None for `load_person_words()`.
 
     Raises:

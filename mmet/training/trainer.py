@@ -1,8 +1,8 @@
 """`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
 
-What it adds, each in one hook: the mixed-batch sampler, the named losses and accuracies, the parameters that do not
-decay, retrieval as evaluation, checkpoints that are whole or not there, and two ways to stop all processes together: a
-loss that is not finite (naming the images), and a Ctrl-C or SIGTERM (after saving).
+It adds, each in one hook: the mixed-batch sampler, named losses and accuracies, the parameters without weight decay,
+retrieval as evaluation, whole checkpoints, and two ways to stop all processes together: at a loss that is not finite
+(naming the images), and at Ctrl-C or SIGTERM (after saving).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from mmet.stopping import RunError, StopSignal, TrainingStopped, signal_name
 from mmet.training.callbacks import EvaluateAtTheEnd, SamplerEpoch, use_readable_lines
-from mmet.training.checkpoints import (
+from mmet.training.checkpoint_writing import (
     UNFINISHED,
     CheckpointError,
     clear_unfinished,
@@ -40,7 +40,7 @@ from mmet.training.sampling import MixedBatchSampler
 from mmet.training.skipping import SkippedImages
 from mmet.training.validation import RetrievalEvaluator, embedder_of, random_state_kept
 from mmet.whole_files import whole_file
-from modeling_mmet import weighted_sum
+from objectives_mmet import weighted_sum
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embedding", "logit_scale")
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""
@@ -56,11 +56,11 @@ class MMETTrainer(Trainer):
 
     Args:
         train_sampler: order of the training examples.
-        loss_schedule: what the weights of losses are multiplied with as training goes on; None for weights that stay.
-        evaluator: what `evaluate` does; None where nothing is evaluated.
+        loss_schedule: factors of the loss weights over the course of training; None for constant weights.
+        evaluator: called by `evaluate`; None for no evaluation.
         stop: tells when to save and stop; None for never.
         skipped: keeps the list of pictures that were replaced; None for a new one.
-        record: what the run is made of, which goes into every checkpoint; None for none.
+        record: recipe, model and data of the run, saved in every checkpoint; None for none.
         **kwargs: as for `transformers.Trainer`.
     """
 
@@ -93,7 +93,7 @@ class MMETTrainer(Trainer):
         self.add_callback(EvaluateAtTheEnd())
         self.add_callback(_SaveAndStop(self))
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any]:
         return self._train_sampler
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
@@ -102,7 +102,13 @@ class MMETTrainer(Trainer):
 
     # Steps
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
         """The model's own loss, with its named parts kept for the log."""
         image_paths = inputs.pop("image_paths", ())
         self.skipped.add(inputs.pop("skipped_images", ()))
@@ -120,12 +126,12 @@ class MMETTrainer(Trainer):
         """The loss of a batch with the weights of this step. What the model's configuration says stays as it is."""
         factors = self.loss_factors()
         if not factors:
-            return outputs.loss
+            return cast(torch.Tensor, outputs.loss)
         losses = {name: loss * factors.get(name, 1.0) for name, loss in outputs.losses.items() if loss is not None}
         return cast(torch.Tensor, weighted_sum(self.accelerator.unwrap_model(self.model).config, losses))
 
     def loss_factors(self) -> dict[str, float]:
-        """What the weight of each scheduled loss is multiplied with in the current step."""
+        """Factor of the weight of each scheduled loss in the current step."""
         return self._loss_schedule.factors(self.state.global_step / max(1, self.state.max_steps))
 
     def _agree_to_go_on(self, outputs: Any, image_paths: Iterable[str]) -> None:
@@ -156,7 +162,9 @@ class MMETTrainer(Trainer):
 
     # Evaluation and log
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """
         Retrieval metrics of the evaluator's sets under `<metric_key_prefix>_<name>` (see `RetrievalEvaluator`), logged
         and returned. The arguments `eval_dataset` and `ignore_keys` of `transformers.Trainer` have no use here.
@@ -166,9 +174,9 @@ class MMETTrainer(Trainer):
         start = time.perf_counter()
         self._embedder.train(self._embedder.mmet.training)  # the state that embedding returns to
         with random_state_kept(self.args.device), _whole_parameters(self.model_wrapped):
-            found = self._evaluator(self._embedder, self.accelerator)
-        found["runtime"] = round(time.perf_counter() - start, 2)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+            values = self._evaluator(self._embedder, self.accelerator)
+        values["runtime"] = round(time.perf_counter() - start, 2)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -258,8 +266,8 @@ class MMETTrainer(Trainer):
             f"{last_checkpoint(output) or 'none'}. Make room and continue with --resume_from_checkpoint true"
         )
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Model and processor, without the pickled arguments, which nobody should have to trust."""
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save model and processor without the pickled arguments, which would have to be trusted."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
@@ -320,13 +328,15 @@ class _SaveAndStop(TrainerCallback):
     def __init__(self, trainer: MMETTrainer) -> None:
         self._trainer = trainer
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self._trainer.stopping:
             control.should_save = True
 
 
 def _describe_failure(step: int, losses: Iterable[str], image_paths: Iterable[str]) -> str:
-    """Which losses of step `step` are not finite, and on which images."""
+    """Describe which losses of a step are not finite, and on which images."""
     failed = dict.fromkeys(losses)
     shown = ", ".join(dict.fromkeys(path for path in image_paths if path)) or "a batch without images"
     return (

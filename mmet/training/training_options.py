@@ -1,21 +1,21 @@
-"""Which of transformers' `TrainingArguments` training here takes, with which values, and why not others.
+"""Which of transformers' `TrainingArguments` are supported, with which values, and why others are refused.
 
-Every option of `TrainingArguments` works as transformers documents it, or another value than its default is refused
-with the reason: `MMETTrainer` samples, computes losses and evaluates in its own ways, and an option that these do not
-read would be accepted and do nothing.
+Every option of `TrainingArguments` either works as transformers documents it, or is refused with a reason unless it
+has its default value. `MMETTrainer` has its own sampling, losses and evaluation, which would ignore such an option.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any, cast
 
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from mmet.field_checks import SEED_RANGE, Range, shown, suggestion
+from mmet.field_checks import SEED_RANGE, Range, check_choice, shown, suggestion
 from mmet.training.sampling import MAX_BATCH_SIZE
 
 _COUNT = Range(at_least=1)
@@ -100,11 +100,30 @@ def refuse_options_without_effect(arguments: TrainingArguments) -> None:
             raise ValueError(f"{field.name}: {shown(value)} would have no effect: {reason}")
     if arguments.max_steps == 0:
         raise ValueError("max_steps: 0 would save an untrained model; give a number of steps, or -1 for epochs")
+    if arguments.save_strategy == "best":
+        raise ValueError(f"save_strategy: best would have no effect: {_SELECTION}")
+    if "underflow_overflow" in arguments.debug:
+        raise ValueError(
+            "debug: underflow_overflow stops at the model's boolean masks; a loss that is not finite ends the run "
+            "with a message that names its images"
+        )
     if arguments.do_eval and arguments.eval_strategy == "no":
         raise ValueError("do_eval: true would have no effect: eval_strategy says when to evaluate")
     if arguments.dataloader_persistent_workers and not arguments.dataloader_num_workers:
         raise ValueError("dataloader_persistent_workers: there are no workers; set dataloader_num_workers")
     _check_trackers(arguments.report_to)
+    _check_compilation(arguments)
+
+
+def _check_compilation(arguments: TrainingArguments) -> None:
+    """Raise `ValueError` for a mode or backend that `torch.compile` does not have."""
+    for name, list_choices in (
+        ("torch_compile_mode", lambda: torch._inductor.list_mode_options()),
+        ("torch_compile_backend", lambda: torch._dynamo.list_backends(exclude_tags=())),
+    ):
+        value = getattr(arguments, name)
+        if value is not None:
+            check_choice(name, value, list_choices())
 
 
 def check_prepared_options(arguments: TrainingArguments) -> None:
@@ -132,6 +151,19 @@ def check_prepared_options(arguments: TrainingArguments) -> None:
         for name, key in (("adam_beta1", "betas"), ("adam_beta2", "betas"), ("adam_epsilon", "eps")):
             if getattr(arguments, name) != defaults[name] and key not in options:
                 raise ValueError(f"{name} would have no effect: optim {_name_of(arguments.optim)} has no {key}")
+        _check_optimizer_options(arguments, options)
+
+
+def _check_optimizer_options(arguments: TrainingArguments, options: dict[str, Any]) -> None:
+    """Raise `ValueError` for a part of `optim_args` without which the optimizer gets the same options."""
+    parts = [part for part in (arguments.optim_args or "").split(",") if part.strip()]
+    for part in parts:
+        fewer = copy.copy(arguments)
+        fewer.optim_args = ",".join(other for other in parts if other is not part) or None
+        if Trainer.get_optimizer_cls_and_kwargs(fewer)[1] == options:
+            raise ValueError(
+                f"optim_args: {part.strip()} has no effect on optim {_name_of(arguments.optim)}; remove it"
+            )
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:
@@ -139,7 +171,7 @@ def _check_schedule(arguments: TrainingArguments) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=arguments.learning_rate)
     options: dict[str, Any] = dict(cast(Any, arguments.lr_scheduler_kwargs) or {})
     try:
-        get_scheduler(
+        scheduler = get_scheduler(
             arguments.lr_scheduler_type,
             optimizer,
             num_warmup_steps=1,
@@ -149,6 +181,10 @@ def _check_schedule(arguments: TrainingArguments) -> None:
     except (TypeError, ValueError) as error:
         name = _name_of(arguments.lr_scheduler_type)
         raise ValueError(f"lr_scheduler_kwargs: {shown(options)} do not fit the schedule {name}: {error}") from error
+    if arguments.warmup_steps and scheduler.get_last_lr()[0] == arguments.learning_rate:
+        name = _name_of(arguments.lr_scheduler_type)
+        advice = "; constant_with_warmup has one" if name == "constant" else ""
+        raise ValueError(f"warmup_steps would have no effect: the schedule {name} has no warm-up{advice}")
 
 
 def _name_of(option: Any) -> str:
@@ -156,7 +192,7 @@ def _name_of(option: Any) -> str:
     return str(getattr(option, "value", option))
 
 
-def default_of(field: dataclasses.Field) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
     """The default of a dataclass's field."""
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
@@ -164,7 +200,7 @@ def default_of(field: dataclasses.Field) -> Any:
 def _check_trackers(report_to: Any) -> None:
     """Raise `ValueError` for a tracker that transformers does not know or that is not installed."""
     names = [report_to] if isinstance(report_to, str) else list(report_to or ())
-    available = [*get_available_reporting_integrations(), "all", "none"]
+    available = [*get_available_reporting_integrations(), "all", "none"]  # type: ignore[no-untyped-call]
     for name in names:
         if name not in available:
             raise ValueError(

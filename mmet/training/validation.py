@@ -1,6 +1,6 @@
-"""Validation without touching a test set: persons held out of the training data, and retrieval among them.
+"""Validation without a test set: retrieval among persons held out of the training data.
 
-`choose_persons` takes some persons of each domain out of *all* training sources, so that no stage ever sees them;
+`choose_persons` holds some persons of each domain out of *all* training sources, so that no stage sees them;
 `RetrievalEvaluator` then searches images (and, where there are captions, sentences) of these persons during training.
 It does the same for datasets that the user names for evaluation.
 
@@ -13,7 +13,7 @@ It does the same for datasets that the user names for evaluation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from mmet.data.schema import NO_CAMERA, DatasetError
-from mmet.evaluation import RetrievalTask, build_task, embed_items, rank_metrics
-from mmet.evaluation.protocols import Items
+from mmet.evaluation.metrics.ranking import REPORTED_RANKS
+from mmet.evaluation.options import EvaluationOptions
+from mmet.evaluation.protocols import RetrievalTask, build_task
+from mmet.evaluation.systems.model import ModelSystem
 from modeling_mmet import MMETForPreTraining, MMETForReID
 
 logger = logging.getLogger(__name__)
-
-REPORTED_RANKS = (1, 5, 10)
 
 _ROWS_PER_READ = 1_024
 
@@ -94,7 +94,7 @@ def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: 
 
 
 def split_persons(source: datasets.Dataset, persons: Persons) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The rows of everybody else, unknown persons (negative ids) among them, and those of `persons`."""
+    """Split into the rows of all others, including unknown persons (negative ids), and the rows of `persons`."""
     domains, person_ids = _persons(source)
     held = np.zeros(len(source), dtype=bool)
     for domain, ids in persons.items():
@@ -105,7 +105,7 @@ def split_persons(source: datasets.Dataset, persons: Persons) -> tuple[datasets.
 
 
 def limit_images(source: datasets.Dataset, *, images_per_person: int, seed: int) -> datasets.Dataset:
-    """At most so many rows of each person, drawn by seed; rows keep their order."""
+    """Keep at most this many rows of each person, drawn by seed, in their order."""
     _, person_ids = _persons(source)
     order = np.random.default_rng([seed, len(source)]).permutation(len(source))
     order = order[np.argsort(person_ids[order], kind="stable")]  # by person, shuffled within
@@ -160,7 +160,7 @@ def evaluation_set(name: str, dataset: datasets.DatasetDict, *, split: str) -> R
 
 
 class RetrievalEvaluator:
-    """Embeds the items of some `RetrievalSet`s and ranks them.
+    """Evaluates a model on some `RetrievalSet`s as `run_reid_eval.py` would, by the rules of each task's protocol.
 
     Args:
         sets: what is evaluated.
@@ -182,42 +182,25 @@ class RetrievalEvaluator:
         Metrics by name, fractions in [0, 1], equal on all processes: `<set>_<query>_to_<gallery>_mAP` and `_rank<k>`
         for each task, and the mean mAP over the tasks of each role as `<role>_mAP`.
         """
+        system = ModelSystem(
+            model,
+            self._processor,
+            name="evaluation",
+            batch_size=self._batch_size,
+            accelerator=accelerator,
+            num_workers=self._num_workers,
+        )
+        options = EvaluationOptions(max_rank=max(REPORTED_RANKS))
         metrics: dict[str, float] = {}
-        by_role: dict[str, list[float]] = {}
-        for one in self.sets:
-            embedded: dict[tuple[int, str], NDArray[np.float32]] = {}
-            for task in one.tasks:
-                found = rank_metrics(
-                    self._embed(model, task.query, embedded, accelerator),
-                    self._embed(model, task.gallery, embedded, accelerator),
-                    task.query.person_ids,
-                    task.gallery.person_ids,
-                    task.query_exclusion_ids,
-                    task.gallery_exclusion_ids,
-                    max_rank=max(REPORTED_RANKS),
-                )
-                prefix = f"{one.name}_{task.query.modality}_to_{task.gallery.modality}"
-                metrics[f"{prefix}_mAP"] = float(found.mAP)
-                metrics |= {f"{prefix}_rank{k}": found.rank(k) for k in REPORTED_RANKS}
-                by_role.setdefault(one.role, []).append(float(found.mAP))
-        return metrics | {f"{role}_mAP": float(np.mean(values)) for role, values in by_role.items()}
-
-    def _embed(self, model, items: Items, embedded, accelerator: Accelerator) -> NDArray[np.float32]:
-        """Embeddings of the items; those of the same rows and modality are computed once for a set."""
-        key = (id(items.dataset), items.modality)
-        if key not in embedded:
-            embedded[key] = embed_items(
-                model,
-                self._processor,
-                items.dataset,
-                items,
-                items.modality,
-                batch_size=self._batch_size,
-                accelerator=accelerator,
-                num_workers=self._num_workers,
-                description=f"evaluation: {items.split} {items.modality}",
-            )
-        return embedded[key]
+        precisions: dict[str, list[float]] = {}
+        for retrieval_set in self.sets:
+            for result in system.evaluate(retrieval_set.tasks, options):
+                kind = f"{result.task.query.modality}_to_{result.task.gallery.modality}"
+                headline = result.metrics.headline()
+                del headline["mINP"]
+                metrics |= {f"{retrieval_set.name}_{kind}_{name}": value for name, value in headline.items()}
+                precisions.setdefault(retrieval_set.role, []).append(headline["mAP"])
+        return metrics | {f"{role}_mAP": float(np.mean(values)) for role, values in precisions.items()}
 
 
 def embedder_of(model: MMETForPreTraining) -> MMETForReID:
@@ -230,8 +213,8 @@ def embedder_of(model: MMETForPreTraining) -> MMETForReID:
 
 
 @contextmanager
-def random_state_kept(device: torch.device):
-    """Leave the random numbers of training alone, whatever is drawn in between."""
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Restore the random state of training at the end of the block."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
@@ -247,7 +230,7 @@ def _image_task(rows: datasets.Dataset) -> RetrievalTask:
 
 
 def _drop_repeated(rows: datasets.Dataset) -> datasets.Dataset:
-    """Rows whose picture came before are left out: a folder may be named twice, as itself and as a part of another."""
+    """Drop repeated pictures: a folder may be given twice, by itself and as a part of another."""
     stored = _undecoded(rows).with_format("arrow").iter(_ROWS_PER_READ)  # shards hold the pictures themselves
     pictures = [path for table in stored for path in pc.struct_field(table["image"], "path").to_pylist()]
     names = rows.select_columns(["domain", "image_path"])[:]

@@ -9,7 +9,8 @@ import yaml
 from mmet.ablate.experiments import METRICS, TABLES, Row
 from mmet.ablate.runs import MissingDataError, Runner
 from mmet.data import dataset_names
-from mmet.training.arguments import build_config, parse_arguments
+from mmet.training.arguments import parse_arguments
+from mmet.training.model_config import build_config
 from modeling_mmet import MMETForPreTraining
 
 DATA = {name: f"{name}=/data/{name}" for name in dataset_names() if name != "folder"}

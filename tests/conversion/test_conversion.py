@@ -24,9 +24,8 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from configuration_mmet import MMETConfig
 from mmet.conversion import from_bert, from_encoders, from_flava, from_vit
-from modeling_mmet import MMETForPreTraining, MMETForReID, MMETImageModel, MMETModel, MMETTextModel
+from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 VOCAB, CODES, PATCHES, LENGTH = 40, 11, 6, 7
@@ -615,77 +614,3 @@ def test_from_encoders__refuses_two_dtypes():
     image_model, text_model = from_vit(make_vit()), from_bert(make_bert())
     with pytest.raises(ValueError, match=r"float32 and torch\.bfloat16"):
         from_encoders(image_model, text_model.to(torch.bfloat16), model_class=MMETModel)
-
-
-# Another image size or stride
-
-
-def resized_positions(model: MMETImageModel, grid: tuple[int, int]) -> torch.Tensor:
-    """The position embeddings of a model interpolated to another grid."""
-    old = model.embeddings.position_embedding.detach()
-    patches = old[:, 1:].view(1, *model.config.patch_grid, -1).permute(0, 3, 1, 2)
-    patches = F.interpolate(patches, grid, mode="bicubic", align_corners=False)
-    return torch.cat([old[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
-
-
-@pytest.mark.parametrize(
-    ("size", "stride", "grid"),
-    [((88, 40), None, (7, 3)), ((52, 28), 4, (10, 4)), (40, 8, (4, 4)), ((55, 30), None, (4, 2))],
-)
-def test_resize_image__positions_are_interpolated(config, size, stride, grid):
-    model = MMETImageModel(config.image_config)
-    expected = resized_positions(model, grid)
-    assert model.resize_image(size, stride) is model
-    assert model.config.patch_grid == grid
-    close(model.embeddings.position_embedding, expected)
-    height, width = (size, size) if isinstance(size, int) else size
-    states = model(torch.randn(2, 3, height, width)).last_hidden_state
-    assert states.shape[1] == 1 + grid[0] * grid[1]
-
-
-def test_resize_image__agrees_with_interpolation_on_the_fly(config):
-    model = MMETModel(config).eval()
-    pixel_values = torch.randn(2, 3, 88, 40)
-    with torch.no_grad():
-        expected = model(pixel_values, interpolate_pos_encoding=True).multimodal_embeds
-        close(model.resize_image((88, 40))(pixel_values).multimodal_embeds, expected)
-
-
-@pytest.mark.parametrize("model_class", [MMETModel, MMETForPreTraining, MMETForReID])
-def test_resize_image__saved_model_has_the_new_geometry(config, make_batch, tmp_path, model_class):
-    model = model_class(config).eval().resize_image((88, 40), patch_stride=8)
-    model.save_pretrained(tmp_path)
-    assert MMETConfig.from_pretrained(tmp_path).image_config.image_size == [88, 40]
-    batch = make_batch() | {"pixel_values": torch.randn(4, 3, 88, 40)}
-    loaded = model_class.from_pretrained(tmp_path).eval()
-    with torch.no_grad():
-        expected, actual = (each.base_model(**batch) for each in (model, loaded))
-    assert actual.image_embeds.shape == (4, 1 + 10 * 4, 32)
-    close(actual.multimodal_embeds, expected.multimodal_embeds)
-
-
-def test_resize_image__pretraining_goes_on_with_the_new_patches(config):
-    model = MMETForPreTraining(config).resize_image((88, 40), patch_stride=8)
-    nn.init.normal_(model.image_codebook.centroids)
-    masked = torch.zeros(2, 40, dtype=torch.bool)
-    masked[:, ::5] = True
-    output = model(pixel_values=torch.randn(2, 3, 88, 40), bool_masked_pos=masked)
-    assert output.mim_logits.shape == (16, 6)
-    output.loss.backward()
-    assert model.mmet.image_model.embeddings.position_embedding.grad.abs().sum() > 0
-
-
-def test_resize_image__a_refused_geometry_changes_nothing(config):
-    model = MMETForPreTraining(config)
-    before = model.mmet.image_model.embeddings.position_embedding.clone()
-    for size, stride, message in (((8, 8), None, "at least patch_size"), ((52, 28), 6, "codebook_cell must divide")):
-        with pytest.raises(ValueError, match=message):
-            model.resize_image(size, stride)
-    assert model.config.image_config.image_size == [52, 28]
-    assert model.mmet.image_model.config.patch_stride == 12
-    assert torch.equal(model.mmet.image_model.embeddings.position_embedding, before)
-
-
-def test_resize_image__needs_an_image_encoder(config):
-    with pytest.raises(ValueError, match="MMETTextModel has no image encoder"):
-        MMETTextModel(config.text_config).resize_image(64)

@@ -21,7 +21,8 @@ from reid_trees import add_picture, make_cuhk_pedes, make_finegpr, make_market, 
 
 from mmet.data import DatasetError, dataset_names, get_spec, load_reid_dataset, read_reid_folder, summarize
 from mmet.data.annotations import read_captions, read_entries
-from mmet.data.files import display, image_defect
+from mmet.data.paths import display
+from mmet.data.picture_checks import image_defect
 from mmet.training.augmentation import PersonAugmentation
 from mmet.training.dataset import TrainingDataset
 from mmet.training.sampling import Draw

@@ -156,7 +156,7 @@ def test_read__ill_typed_field_names_file_entry_and_field(tmp_path: Path, entry:
         (json.dumps([pedes_entry("a.jpg")], indent=1)[:-3], r"line \d+, column \d+: not valid JSON"),
         ("", "line 1, column 1: not valid JSON"),
         ('{"annotations": []}', "must be a list of objects, not "),
-        ('[{"id": ' + "9" * 5000 + "}]", "line 1: JSON that cannot be parsed"),
+        ('[{"id": ' + "9" * 5000 + "}]", "Exceeds the limit"),
     ],
 )
 def test_read__annotation_file_that_is_no_list(tmp_path: Path, content: str, problem: str) -> None:

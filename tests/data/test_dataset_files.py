@@ -15,12 +15,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from reid_trees import add_picture, picture_bytes
 
-from mmet.data.files import UnsafePathError, find_defects, find_undecodable, image_defect, join_inside, list_images
+from mmet.data.defects import Defect, DefectKind
+from mmet.data.paths import UnsafePathError, join_inside, list_images
+from mmet.data.picture_checks import find_defects, find_undecodable, image_defect
 from processing_mmet import read_rgb
 
 JPEG, PNG = picture_bytes("JPEG"), picture_bytes("PNG")
 OTHER_FORMATS = ("BMP", "GIF", "TIFF", "WEBP")
 UNREADABLE = "not a readable picture (BMP, GIF, JPEG, PNG, TIFF or WebP)"
+
+
+def _reason(path: Path) -> str | None:
+    defect = image_defect(path)
+    return None if defect is None else defect.reason
 
 
 @given(
@@ -107,7 +114,7 @@ def _jpeg_2000() -> bytes:
     ],
 )
 def test_image_defect(tmp_path: Path, content: bytes, expected: str | None) -> None:
-    assert image_defect(add_picture(tmp_path / "a.jpg", content)) == expected
+    assert _reason(add_picture(tmp_path / "a.jpg", content)) == expected
 
 
 def test_image_defect__every_cut_of_a_picture_is_noticed(tmp_path: Path) -> None:
@@ -155,8 +162,8 @@ def test_image_defect__every_cut_of_another_format_is_noticed_or_loses_no_pixel(
 )
 def test_image_defect__pixels_of_unknown_meaning(tmp_path: Path, values: np.ndarray, expected: str | None) -> None:
     Image.fromarray(values.reshape(8, 6).astype(np.float32)).save(tmp_path / "a.tiff")
-    defect = image_defect(tmp_path / "a.tiff")
-    assert defect == expected or (expected is not None and defect is not None and defect.startswith(expected))
+    reason = _reason(tmp_path / "a.tiff")
+    assert reason == expected or (expected is not None and reason is not None and reason.startswith(expected))
 
 
 def test_list_images__suffixes(tmp_path: Path) -> None:
@@ -169,21 +176,22 @@ def test_list_images__suffixes(tmp_path: Path) -> None:
 def test_find_undecodable__names_what_decoding_alone_finds(tmp_path: Path) -> None:
     good, bad = add_picture(tmp_path / "a.png"), tmp_path / "b.png"
     bad.write_bytes(_without_rows((24, 48), 20))
-    assert find_undecodable([good, bad]) == {bad: "damaged inside (OSError)"}
+    assert find_undecodable([good, bad]) == {bad: Defect(DefectKind.DAMAGED, "damaged inside (OSError)")}
 
 
 def test_image_defect__things_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
     (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
-    assert image_defect(tmp_path / "folder.jpg") == "not a regular file"
-    assert image_defect(tmp_path / "pipe.jpg") == "not a regular file"
-    assert image_defect(tmp_path / "dangling.jpg") == "missing"
-    assert image_defect(tmp_path / "none.jpg") == "missing"
+    assert _reason(tmp_path / "folder.jpg") == "not a regular file"
+    assert _reason(tmp_path / "pipe.jpg") == "not a regular file"
+    assert _reason(tmp_path / "dangling.jpg") == "missing"
+    assert _reason(tmp_path / "none.jpg") == "missing"
 
 
 def test_find_defects__names_exactly_the_broken_among_many(tmp_path: Path) -> None:
     paths = [add_picture(tmp_path / "p" / f"{number:04d}.jpg", JPEG) for number in range(600)]
     for number in (0, 511, 512, 599):
         paths[number].write_bytes(b"")
-    assert find_defects(tmp_path, paths) == {paths[number]: "empty file" for number in (0, 511, 512, 599)}
+    empty = Defect(DefectKind.EMPTY_FILE, "empty file")
+    assert find_defects(tmp_path, paths) == dict.fromkeys((paths[number] for number in (0, 511, 512, 599)), empty)

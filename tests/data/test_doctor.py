@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from reid_trees import add_picture, make_cuhk_pedes, make_market, make_msmt17, pedes_entry, picture_bytes
 
-from mmet.data import SplitCount, doctor, get_spec, load_reid_dataset, parse_data_argument, registry
-from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, Diagnosis, Finding, MaskTotals, diagnose, format_diagnosis, main
+from mmet.data import SplitCount, get_spec, load_reid_dataset, parse_data_argument, registry, save_parquet
+from mmet.data.defects import DefectKind
+from mmet.data.diagnosis import FIXES, Diagnosis, Finding, MaskTotals, diagnose
+from mmet.data.doctor import FIT, UNFIT, USAGE_ERROR, format_diagnosis, main
+from mmet.data.paths import walk_files
 
 TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
 
@@ -222,6 +228,21 @@ def test_captions_and_pictures_that_lack_each_other(tmp_path: Path) -> None:
     assert "must lie below the folder" in _finding(diagnosis, "path leaves").fix
 
 
+def test_every_kind_of_defect_has_a_fix() -> None:
+    assert set(FIXES) == set(DefectKind)
+
+
+def test_a_mask_is_put_right_as_a_mask_whatever_is_wrong_with_it(market: Path) -> None:
+    name = "0007_c1_x.jpg"
+    add_picture(market / name, picture_bytes("JPEG"))
+    (market / "mask.png").write_bytes(b"")
+    (market / "t.csv").write_text(f"image,person_id,person_mask\n{name},7,mask.png\n", encoding="utf-8")
+    finding = _finding(
+        diagnose(parse_data_argument(f"folder={market}?annotations=t.csv")), "left out: mask: empty file"
+    )
+    assert finding.fix == "restore the mask; until then its picture is used without"
+
+
 def test_old_annotation_file_is_answered_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = make_cuhk_pedes(tmp_path, [], ["a.jpg"])
     (home / "reid_raw.json").rename(home / "caption_all.json")
@@ -294,7 +315,7 @@ def test_masks__that_are_all_useless_are_an_error(tmp_path: Path, value: int, pa
 def test_masks__a_sample_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.eye(48, 24, dtype=np.uint8)
     home = _masked(tmp_path, {f"{number}": mask for number in range(7)})
-    monkeypatch.setattr(doctor, "_MASK_SAMPLE", 3)
+    monkeypatch.setattr("mmet.data.diagnosis._MASK_SAMPLE", 3)
     diagnosis = _diagnose("folder", home)
     assert (diagnosis.masks.masks, diagnosis.masks.looked_at) == (7, 3)
     assert "  3 of 7 masks, read, cover 2% of their pictures" in format_diagnosis(diagnosis)
@@ -337,3 +358,94 @@ def test_several_folders_and_json(market: Path, tmp_path: Path, capsys: pytest.C
 def test_wrong_arguments_have_their_own_code(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([argument]) == USAGE_ERROR
     assert "error: " in capsys.readouterr().err
+
+
+def _shards(market: Path, folder: Path) -> Path:
+    save_parquet(load_reid_dataset("market1501", market, check_images=False, allow_partial=True), folder)
+    return folder
+
+
+def test_parquet__counts_and_verdict(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = _shards(market, tmp_path / "shards")
+    assert main([f"parquet={home}", "--decode"]) == FIT
+    text = capsys.readouterr().out
+    assert "FIT to use: 0 errors, 0 warnings" in text
+    assert [line.split() for line in text.splitlines() if line.startswith("  train ")] == [
+        ["train", "1", "1", "0", "1", "0"]
+    ]
+
+
+def test_parquet__a_person_in_train_and_test_and_queries_without_a_match(market: Path, tmp_path: Path) -> None:
+    add_picture(market / "bounding_box_train" / "0001_c3s1_000451_03.jpg")
+    add_picture(market / "query" / "0009_c3s1_000451_03.jpg")
+    diagnosis = _diagnose("parquet", _shards(market, tmp_path / "shards"))
+    assert not diagnosis.fit
+    assert _finding(diagnosis, "in train and in a test split").count == 1
+    assert _finding(diagnosis, "no picture of their person in another camera").examples == (
+        "query/0009_c3s1_000451_03.jpg",
+    )
+
+
+def test_parquet__the_same_number_in_two_domains_is_two_persons(market: Path, tmp_path: Path) -> None:
+    splits = load_reid_dataset("market1501", market)
+    train = splits["gallery"].map(lambda row: {"domain": "elsewhere"})
+    save_parquet({**splits, "train": train}, tmp_path / "shards")
+    diagnosis = _diagnose("parquet", tmp_path / "shards")
+    assert diagnosis.fit
+    assert "rows of 2 domains: elsewhere, market1501" in [finding.what for finding in diagnosis.findings]
+
+
+def test_parquet__broken_pictures_inside_are_named(market: Path, tmp_path: Path) -> None:
+    add_picture(market / "bounding_box_train" / "0003_c1_a.jpg", picture_bytes()[:800])
+    hollow = market / "bounding_box_train" / "0003_c2_a.jpg"
+    add_picture(hollow, _png(zlib.compress(b"\x63" * 48 * 73)))  # 0x63 is no filter
+    home = _shards(market, tmp_path / "shards")
+    diagnosis = _diagnose("parquet", home)
+    assert _finding(diagnosis, "truncated or damaged").examples == ("bounding_box_train/0003_c1_a.jpg",)
+    assert not diagnosis.fit
+    decoded = _finding(_diagnose("parquet", home, decode=True), "cannot be decoded")
+    assert "bounding_box_train/0003_c2_a.jpg" in decoded.examples
+
+
+def test_parquet__masks_are_measured(tmp_path: Path) -> None:
+    half = np.zeros((48, 24), dtype=np.uint8)
+    half[:24] = 1
+    home = _masked(
+        tmp_path / "folder", {"half": half, "nobody": half * 0, "parts": half * 3 + np.eye(48, 24, dtype=np.uint8)}
+    )
+    save_parquet(load_reid_dataset("folder", home), tmp_path / "shards")
+    masks = _diagnose("parquet", tmp_path / "shards").masks
+    assert masks == _diagnose("folder", home).masks
+    assert (masks.masks, masks.nobody, masks.ambiguous) == (3, 1, 1)
+
+
+def test_parquet__shards_that_changed(market: Path, tmp_path: Path) -> None:
+    home = _shards(market, tmp_path / "shards")
+    shard = next(home.glob("data/query-*"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"0")
+    finding = _finding(_diagnose("parquet", home), "is not as it was written")
+    assert finding.severity == "error"
+
+
+def test_parquet__without_a_manifest_and_with_paths_to_elsewhere(market: Path, tmp_path: Path) -> None:
+    home = _shards(market, tmp_path / "shards")
+    (home / "manifest.json").unlink()
+    secret = add_picture(tmp_path / "secret" / "0001_c1.jpg", b"no picture")
+    for path in home.glob("data/*.parquet"):
+        rows = pq.read_table(path)
+        names = pa.array([str(secret)] * len(rows))
+        pq.write_table(rows.set_column(rows.column_names.index("image_path"), "image_path", names), path)
+    diagnosis = _diagnose("parquet", home, decode=True)
+    assert diagnosis.fit
+    assert _finding(diagnosis, "no manifest.json").severity == "note"
+
+
+def test_diagnose__folders_deeper_than_recursion_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1_500):
+        Path("d").mkdir()
+        monkeypatch.chdir("d")
+    monkeypatch.chdir(tmp_path)
+    assert main([f"market1501={tmp_path}"]) == UNFIT
+    assert sum(1 for _ in walk_files(tmp_path)) > 1_000
+    subprocess.run(["rm", "-rf", "d"], check=True)

@@ -213,6 +213,9 @@ def test_two_folders_are_two_domains(home: Path, tmp_path: Path) -> None:
         ("image,person_id,Camera_ID", r"column 'Camera_ID' is none of .*; is 'camera_id' meant\?"),
         ("image,person_id,cam", r"is 'camera_id' meant\?"),
         ("image,person_id,splt", r"is 'split' meant\?"),
+        ("image,person_id,phase", r"column 'phase' is none of .*; is 'split' meant\?"),
+        ("image,person_id,set", r"column 'set' is none of .*; is 'split' meant\?"),
+        ("image,person_id,Description", r"column 'Description' is none of .*; is 'caption' meant\?"),
         ("image,person_id,Split", r"is 'split' meant\?"),
         ("image,person_id,captoin", r"is 'caption' meant\?"),
         ("image,person_id,mask", r"is 'person_mask' meant\?"),
@@ -225,6 +228,29 @@ def test_csv__headers_that_are_not_what_they_should_be(home: Path, header: str, 
     values = "a/1.jpg;1;1" if ";" in header else "a/1.jpg,1,1"
     with pytest.raises(DatasetError, match=rf"annotations\.csv: .*{problem}"):
         read_reid_folder("folder", _table(home, f"{header}\n{values}\n"))
+
+
+def test_jsonl__misspelt_field_beside_rows_that_have_it_is_an_error(home: Path) -> None:
+    rows = [
+        '{"image": "a.jpg", "person_id": 1, "split": "query"}',
+        '{"image": "b.jpg", "person_id": 1, "spilt": "gallery"}',
+    ]
+    (home / "annotations.csv").unlink(missing_ok=True)
+    (home / "annotations.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DatasetError, match=r"column 'spilt' is none of .*; is 'split' meant\?"):
+        read_reid_folder("folder", home)
+
+
+def test_two_tables__one_must_be_named(home: Path) -> None:
+    add_picture(home / "1_a.jpg")
+    (home / "annotations.csv").write_text("image,person_id\n1_a.jpg,1")
+    (home / "annotations.jsonl").write_text('{"image": "1_a.jpg", "person_id": 2}')
+    with pytest.raises(DatasetError, match=r"annotations\.csv and annotations\.jsonl.*annotations=annotations\.csv"):
+        read_reid_folder("folder", home)
+    (image,) = read_reid_folder("folder", home, annotations="annotations.jsonl").splits["train"]
+    assert image.person_id == 2
+    (image,) = read_reid_folder("folder", home, pattern=r"(?P<person_id>\d+)_").splits["train"]
+    assert image.person_id == 1
 
 
 def test_jsonl__misspelt_field_of_one_row_is_an_error(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ from mmet.data import (
     save_parquet,
     summarize,
 )
+from mmet.data.defects import Defect, DefectKind
 from mmet.data.schema import PersonImage, SkippedFile
 
 TRAIN, QUERY, GALLERY = "0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0001_c2s1_001051_00.jpg"
@@ -147,7 +149,7 @@ def test_summarize__counts_beside_published_ones() -> None:
     )
     folder.set_aside["junk"] = 1_234
     folder.notes.append("a note")
-    folder.skipped.append(SkippedFile("b.jpg", "bad"))
+    folder.skipped.append(SkippedFile("b.jpg", Defect(DefectKind.NO_PICTURE, "bad")))
     spec = _spec(train=SplitCount(3, 2), test=SplitCount(1, 1, captions=2))
     assert summarize(folder, spec).splitlines() == [
         "The X in /data/x",
@@ -282,3 +284,41 @@ def test_save_parquet__keeps_what_is_there(market: Path, tmp_path: Path) -> None
         save_parquet(dataset, tmp_path)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         save_parquet(dataset, tmp_path / "new", rows_per_shard=0)
+
+
+@pytest.mark.parametrize("check_images", [True, False])
+def test_load__nothing_outside_the_folder_is_ever_opened(tmp_path: Path, check_images: bool) -> None:
+    """Absolute paths, web addresses, other schemes, climbing paths and links out, for pictures and for masks."""
+    secret = add_picture(tmp_path / "secret" / "a.jpg")
+    home = tmp_path / "home"
+    add_picture(home / "kept" / "a.jpg")
+    (home / "kept" / "link.jpg").symlink_to(secret)
+    (home / "kept" / "folder").symlink_to(secret.parent)
+    (home / "kept" / "inside.jpg").symlink_to("a.jpg")
+    elsewhere = (
+        str(secret),
+        f"file://{secret}",
+        "https://example.com/a.jpg",
+        f"zip://a.jpg::{secret}",
+        "../secret/a.jpg",
+        "kept/link.jpg",
+        "kept/folder/a.jpg",
+        f"C:{secret}",
+    )
+    rows = [{"image": name, "person_id": number} for number, name in enumerate(elsewhere)]
+    rows += [{"image": "kept/a.jpg", "person_id": 50}, {"image": "kept/inside.jpg", "person_id": 51}]
+    (home / "annotations.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    dataset = load_reid_dataset("folder", home, check_images=check_images)["train"]
+    opened = dataset.cast_column("image", datasets.Image(decode=False))
+    for row in opened:
+        path = row["image"]["path"]
+        assert Path(path).is_relative_to(home)
+        assert not os.path.samefile(path, secret) if os.path.exists(path) else row["person_id"] in (1, 2, 3)  # noqa: PTH110, PTH121
+    assert {50, 51} <= set(dataset["person_id"]) <= {1, 2, 3, 50, 51}
+    for name in elsewhere:
+        masked = json.dumps({"image": "kept/a.jpg", "person_id": 1, "person_mask": name})
+        (home / "annotations.jsonl").write_text(masked, encoding="utf-8")
+        (row,) = load_reid_dataset("folder", home, check_images=check_images)["train"].cast_column(
+            "person_mask", datasets.Image(decode=False)
+        )
+        assert row["person_mask"] is None or not Path(row["person_mask"]["path"]).exists()

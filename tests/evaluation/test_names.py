@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmet.data import load_reid_dataset
 from mmet.evaluation import build_task
-from mmet.evaluation.analyses.figures import _entry, name_of
+from mmet.evaluation.analyses.ranked_lists import list_entry, name_of
 
 
 def test_name_of__word_where_there_is_one_else_the_number(tmp_path: Path) -> None:
@@ -22,4 +22,4 @@ def test_name_of__word_where_there_is_one_else_the_number(tmp_path: Path) -> Non
     assert [name_of(task.gallery, number, "person_id") for number in (0, 1)] == ["alice", "4"]
     assert [name_of(task.gallery, number, "camera_id") for number in (0, 1)] == ["7", "front-door"]
     assert task.matches().of_query(0).tolist() == [0]
-    assert [_entry(task.gallery, number).camera_name for number in (0, 1)] == ["7", "front-door"]
+    assert [list_entry(task.gallery, number).camera_name for number in (0, 1)] == ["7", "front-door"]

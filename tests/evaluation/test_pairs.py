@@ -8,8 +8,6 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmet.evaluation import build_task
-from mmet.evaluation.expansion import expand_queries, merge_queries
 from mmet.evaluation.pairs import best_entries, count_wrong_pairs, label_pairs, pair_blocks
 from mmet.evaluation.protocols import Items, RetrievalTask
 
@@ -88,46 +86,6 @@ def test_best_entries__is_the_head_of_a_stable_sort(scores, count):
     scores = np.array(scores, dtype=np.float32)
     order = [index for index in np.argsort(-scores, kind="stable") if scores[index] > -np.inf]
     assert best_entries(scores, count).tolist() == order[:count]
-
-
-@settings(max_examples=50, deadline=None)
-@given(searches(), st.integers(1, 6))
-def test_expand_queries__is_the_mean_of_query_and_first_entries(search, count):
-    task, query, gallery = search
-    expanded = expand_queries(task, query, gallery, count=count)
-    scores = query @ gallery.T
-    for number in range(len(query)):
-        kept = [entry for entry in range(len(gallery)) if pair_kind(task, number, entry) != "removed"]
-        first = sorted(kept, key=lambda entry: (-scores[number, entry], entry))[:count]
-        mean = np.mean([query[number], *(gallery[entry] for entry in first)], axis=0)
-        np.testing.assert_allclose(expanded[number], mean / np.linalg.norm(mean), atol=1e-6)
-    assert expanded.dtype == np.float32
-
-
-def test_expand_queries__wants_an_entry():
-    task = make_task([1], [1])
-    with pytest.raises(ValueError, match="at least 1, received 0"):
-        expand_queries(task, np.ones((1, 1), np.float32), np.ones((1, 1), np.float32), count=0)
-
-
-def test_merge_queries__one_a_person_and_camera():
-    task = make_task([2, 1, 2, 2], [1, 2], [1, 1, 1, 2], [2, 2])
-    query = np.eye(4, dtype=np.float32)
-    merged, embeddings = merge_queries(task, query)
-    assert merged.query.person_ids.tolist() == [2, 1, 2]
-    assert merged.query_exclusion_ids.tolist() == [1, 1, 2]
-    assert merged.query.image_index.tolist() == [0, 1, 3]
-    half = np.sqrt(0.5)
-    np.testing.assert_allclose(embeddings, [[half, 0, half, 0], [0, 1, 0, 0], [0, 0, 0, 1]], atol=1e-6)
-
-
-def test_merge_queries__captions_by_person_or_by_image(text_dataset):
-    """Two images a person with 2, 1, 3, 1, 0 and 2 captions, no cameras."""
-    for pair, groups in ((("text", "image"), [1, 2, 3]), (("text", "text"), [1, 1, 2, 2, 3])):
-        task = build_task(text_dataset, *pair)
-        merged, embeddings = merge_queries(task, np.eye(9, dtype=np.float32))
-        assert merged.query.person_ids.tolist() == groups
-        assert len(embeddings) == len(merged.query) == len(groups)
 
 
 def test_pair_blocks__an_unknown_person_is_neither_the_same_nor_another():

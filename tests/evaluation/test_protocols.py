@@ -194,3 +194,48 @@ def test_standard_pairs__test_split_without_captions_is_searched_by_pictures():
     (task,) = prepare_tasks(dataset)
     assert task.protocol == "leave-one-image-out"
     assert [matched_images(task, number) for number in range(4)] == [[1], [0], [3], [2]]
+
+
+def test_build_task__pictures_of_unknown_cameras_are_no_cameras_of_others():
+    """The first pictures there are, which are query and gallery both, beside known cameras 0 and 1."""
+    query = rows_without_cameras(("a", 1), ("b", 1), ("c", 1), ("z", 1))
+    gallery = rows_without_cameras(("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1), cameras=[-1, -1, -1, 0, 1])
+    task = build_task(DatasetDict(query=query, gallery=gallery), "image", "image")
+    assert [matched_images(task, number) for number in range(4)] == [
+        [1, 2, 3, 4],
+        [0, 2, 3, 4],
+        [0, 1, 3, 4],
+        [0, 1, 2, 3, 4],
+    ]
+    assert task.query_exclusion_ids[3] == -1  # what is only asked for stays of an unknown camera
+
+
+def test_build_task__pictures_without_names_are_pictures_of_their_own():
+    """In one split a row is the same picture as itself, in two splits none is the same as another."""
+    rows = rows_without_cameras(("", 1), ("", 1), ("", 1))
+    alone = build_task(DatasetDict(test=rows), "image", "image")
+    assert [matched_images(alone, number) for number in range(3)] == [[1, 2], [0, 2], [0, 1]]
+    both = build_task(
+        DatasetDict(query=rows, gallery=rows_without_cameras(("", 1), ("", 1), ("", 1))), "image", "image"
+    )
+    assert [matched_images(both, number) for number in range(3)] == [[0, 1, 2]] * 3
+
+
+def test_build_task__classic_cuhk03_wants_as_many_persons_in_the_gallery():
+    persons = [(f"{person}.png", person) for person in range(1, 101)]
+    query = rows_without_cameras(*persons, cameras=[1] * 100)
+    other = [(f"other-{name}", person) for name, person in persons]
+    whole = DatasetDict(query=query, gallery=rows_without_cameras(*other, cameras=[2] * 100))
+    assert len(build_task(whole, "image", "image", "cuhk03-classic").gallery) == 100
+    fewer = DatasetDict(query=query, gallery=rows_without_cameras(*other[:99], cameras=[2] * 99))
+    with pytest.raises(ValueError, match="received 100 and 99"):
+        build_task(fewer, "image", "image", "cuhk03-classic")
+
+
+def test_select_items__junk_takes_its_captions_with_it():
+    rows = rows_without_cameras(("a", -1), ("b", 1), ("c", 2)).remove_columns("captions")
+    rows = rows.add_column("captions", [["x", "y", "z"], ["u"], ["v", "w"]])
+    items = select_items(rows, "test", "text")
+    assert items.image_index.tolist() == [1, 2, 2]
+    assert items.caption_index.tolist() == [0, 0, 1]
+    assert items.person_ids.tolist() == [1, 2, 2]

@@ -12,20 +12,22 @@ from PIL import Image
 
 from mmet.evaluation import (
     BootstrapOptions,
+    EvaluationOptions,
     EvaluationReport,
     RankMetrics,
+    RerankParameters,
     ResultRecord,
-    compare_systems,
-    format_comparisons,
-    format_console,
-    format_intervals,
-    format_table,
-    save_report,
-    summarize_seeds,
 )
-from mmet.evaluation.analyses.figures import plot_cmc
+from mmet.evaluation.analyses.base import summarize
+from mmet.evaluation.analyses.cmc import CmcCurves, plot_cmc
+from mmet.evaluation.analyses.intervals import Differences, compare_systems, format_comparisons, format_intervals
+from mmet.evaluation.analyses.open_set import OpenSet
+from mmet.evaluation.analyses.reliability import CalibrationCheck
+from mmet.evaluation.analyses.seeds import OverSeeds, summarize_seeds
 from mmet.evaluation.metrics.bootstrap import QueryValues
-from mmet.evaluation.search import RerankParameters, SearchOptions
+from mmet.evaluation.results import format_console, format_table, save_report
+
+ANALYSES = [CmcCurves(), Differences("model", [], None), OverSeeds(), OpenSet(0.5, 0), CalibrationCheck("model", {})]
 
 
 def record(system="model", data="market1501", query="image", valid=3368, mean_ap=0.28349):
@@ -35,8 +37,10 @@ def record(system="model", data="market1501", query="image", valid=3368, mean_ap
 
 
 def test_save_report__json_has_the_documented_fields(tmp_path):
-    report = EvaluationReport.now("outputs/run", [record()], settings={"max_rank": 50})
-    save_report(report, tmp_path / "new" / "folder")
+    report = EvaluationReport.now(
+        "outputs/run", [record()], settings={"max_rank": 50}, summaries=summarize([], ANALYSES)
+    )
+    save_report(report, tmp_path / "new" / "folder", ANALYSES)
     content = json.loads((tmp_path / "new" / "folder" / "results.json").read_text(encoding="utf-8"))
     assert set(content) == {
         "model",
@@ -79,7 +83,7 @@ def test_save_report__json_has_the_documented_fields(tmp_path):
 
 def test_save_report__replaces_and_leaves_no_temporary_files(tmp_path):
     for system in ("first", "second"):
-        save_report(EvaluationReport.now("model", [record(system)]), tmp_path)
+        save_report(EvaluationReport.now("model", [record(system)]), tmp_path, ANALYSES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cmc.png", "results.json", "results.md"]
     markdown = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "second" in markdown
@@ -91,7 +95,7 @@ def test_save_report__replaces_and_leaves_no_temporary_files(tmp_path):
 
 
 def test_save_report__keeps_the_old_file_when_writing_fails(tmp_path, monkeypatch):
-    save_report(EvaluationReport.now("model", [record("first")]), tmp_path)
+    save_report(EvaluationReport.now("model", [record("first")]), tmp_path, ANALYSES)
 
     def fail_halfway(path, content, **_):
         with path.open("w") as file:
@@ -100,7 +104,7 @@ def test_save_report__keeps_the_old_file_when_writing_fails(tmp_path, monkeypatc
 
     monkeypatch.setattr(Path, "write_text", fail_halfway)
     with pytest.raises(OSError, match="disk full"):
-        save_report(EvaluationReport.now("model", [record("second")]), tmp_path)
+        save_report(EvaluationReport.now("model", [record("second")]), tmp_path, ANALYSES)
     assert json.loads((tmp_path / "results.json").read_bytes())["results"][0]["system"] == "first"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cmc.png", "results.json", "results.md"]
 
@@ -190,26 +194,26 @@ def test_format_intervals__is_empty_without_any():
 
 def options_line(records, folder):
     """What the written report says of options."""
-    save_report(EvaluationReport.now("outputs/run", records), folder)
+    save_report(EvaluationReport.now("outputs/run", records), folder, ANALYSES)
     lines = (folder / "results.md").read_text(encoding="utf-8").splitlines()
     return next(line for line in lines if line.startswith("- Options: ")).removeprefix("- Options: ")
 
 
 def test_save_report__a_plain_search_has_no_options(tmp_path):
-    plain = {"flip": False, **SearchOptions().to_json()}
+    plain = {**EvaluationOptions().to_json()}
     rows = [replace(record(name), options=plain) for name in ("chance", "model")]
     assert options_line(rows, tmp_path) == "none (a plain search by cosine similarity)"
 
 
 def test_save_report__options_of_all_rows_are_told_once(tmp_path):
-    options = {"flip": True, **SearchOptions(rerank=RerankParameters(k1=7)).to_json()}
+    options = {**EvaluationOptions(flip=True, rerank=RerankParameters(k1=7)).to_json()}
     line = options_line([replace(record(query=query), options=options) for query in ("image", "both")], tmp_path)
     assert line == "flip, rerank with k1 7, k2 6, lambda_value 0.3, metric euclidean"
 
 
 def test_save_report__options_of_some_rows_are_told_with_them(tmp_path):
     """Re-scoring touches one of a model's tasks, and no later task's row may hide it."""
-    plain, rescored = SearchOptions().to_json(), SearchOptions(itm_top_k=5, itm_weight=0.5).to_json()
+    plain, rescored = EvaluationOptions().to_json(), EvaluationOptions(itm_top_k=5, itm_weight=0.5).to_json()
     rows = [
         replace(record("chance", query="text"), options=plain),
         replace(record("model", query="text"), options=rescored),
@@ -230,19 +234,19 @@ def test_align_table__a_pipe_in_a_name_ends_no_cell():
 
 @pytest.mark.parametrize("name", [r"$\frac{", "a|b", "_hidden", "x\x00y\nz", "half \udc80", "{}%", "$_$^$"])
 def test_save_report__any_name_can_be_written_and_drawn(tmp_path, name):
-    save_report(EvaluationReport.now(name, [record(name, data=name)]), tmp_path)
+    save_report(EvaluationReport.now(name, [record(name, data=name)]), tmp_path, ANALYSES)
     content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert content["results"][0]["system"] == name
     assert (tmp_path / "cmc.png").stat().st_size > 1000
 
 
 def test_format_console__says_protocol_and_options_and_has_every_table():
-    options = {"flip": True, **SearchOptions(query_expansion=3, rerank=RerankParameters()).to_json()}
+    options = {**EvaluationOptions(flip=True, query_expansion=3, rerank=RerankParameters()).to_json()}
     rates = {"verification": {"operating_points": [{"max_fpr": 0.01, "tpr": 0.5}]}}
     rates["open_set"] = {"absent_share": 0.5, "seed": 0, "operating_points": [{"max_fpir": 0.1, "fnir": 0.25}]}
     measured = {"ece": 0.125, "brier": 0.0625}
     extras = {**rates, "calibration": {"pairs": measured, "first": measured}}
-    text = format_console(EvaluationReport.now("run", [replace(record(), options=options, extras=extras)]))
+    text = format_console(EvaluationReport.now("run", [replace(record(), options=options, extras=extras)]), ANALYSES)
     for part in ("market1501 image→image: market", "flip", "query_expansion 3", "rerank with k1 20", "TPR@FPR 0.01"):
         assert part in text
     for part in ("FNIR@FPIR 0.1", "25.0", "0.1250", "0.0625"):

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pairs import pair_kind, searches
 
-from mmet.evaluation import ModelSystem, build_task, k_reciprocal_rerank
+from mmet.evaluation import EvaluationOptions, ModelSystem, RerankParameters, build_task, k_reciprocal_rerank
 from mmet.evaluation.expansion import expand_queries, merge_queries
 from mmet.evaluation.protocols import MODALITIES
-from mmet.evaluation.search import RerankParameters, SearchOptions, match_ranks, rescore_first, run_search
+from mmet.evaluation.rescoring import match_ranks, rescore_first
+from mmet.evaluation.search import run_search
 
 
 def full_ranking(task, query, gallery, number):
@@ -50,8 +51,8 @@ def test_run_search__rescored_entries_are_reordered_and_the_others_keep_their_ra
     task, query, gallery = search
     if not has_match(task):
         return
-    options = SearchOptions(itm_top_k=count, itm_weight=weight)
-    result = run_search(task, query, gallery, options, max_rank=5, matcher=matcher)
+    options = EvaluationOptions(itm_top_k=count, itm_weight=weight)
+    result = run_search(task, query, gallery, options, matcher=matcher)
     rankings = []
     for number in range(len(query)):
         ranking = full_ranking(task, query, gallery, number)
@@ -78,7 +79,7 @@ def test_run_search__expanded_and_merged_queries(search, count):
         return
     merged, embeddings = merge_queries(task, query)
     expanded = expand_queries(merged, embeddings, gallery, count=count)
-    result = run_search(task, query, gallery, SearchOptions(multi_query=True, query_expansion=count), max_rank=5)
+    result = run_search(task, query, gallery, EvaluationOptions(multi_query=True, query_expansion=count))
     rankings = [full_ranking(merged, expanded, gallery, number) for number in range(len(expanded))]
     metrics = result.metrics
     np.testing.assert_allclose([metrics.mAP, metrics.mINP, metrics.rank(1)], metrics_of(merged, rankings))
@@ -92,7 +93,7 @@ def test_run_search__reranked_is_the_order_of_the_published_distances(search):
     if not has_match(task):
         return
     parameters = RerankParameters(k1=3, k2=2)
-    result = run_search(task, query, gallery, SearchOptions(rerank=parameters), max_rank=5)
+    result = run_search(task, query, gallery, EvaluationOptions(rerank=parameters))
     distances = k_reciprocal_rerank(query, gallery, k1=3, k2=2, lambda_value=0.3)
     rankings = []
     for number in range(len(query)):
@@ -106,10 +107,10 @@ def test_run_search__reranked_is_the_order_of_the_published_distances(search):
 
 
 SEARCHES = {
-    "plain": SearchOptions(),
-    "merged and expanded": SearchOptions(multi_query=True, query_expansion=2),
-    "reranked": SearchOptions(rerank=RerankParameters(k1=3, k2=2)),
-    "rescored": SearchOptions(itm_top_k=3),
+    "plain": EvaluationOptions(),
+    "merged and expanded": EvaluationOptions(multi_query=True, query_expansion=2),
+    "reranked": EvaluationOptions(rerank=RerankParameters(k1=3, k2=2)),
+    "rescored": EvaluationOptions(itm_top_k=3),
 }
 
 
@@ -120,7 +121,7 @@ def test_headline_values__have_the_metrics_as_their_means(search, protocol, kind
     task, query, gallery = search
     if not has_match(task):
         return
-    result = run_search(replace(task, protocol=protocol), query, gallery, SEARCHES[kind], max_rank=10, matcher=matcher)
+    result = run_search(replace(task, protocol=protocol), query, gallery, SEARCHES[kind], matcher=matcher)
     values = result.headline_values()
     metrics = result.metrics
     expected = {"mAP": metrics.mAP, "mINP": metrics.mINP, **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)}}
@@ -160,19 +161,19 @@ def test_rescore_first__asks_for_no_pair_twice(text_dataset):
         ({"itm_weight": float("nan")}, "itm_weight: expected a number, received"),
     ],
 )
-def test_search_options__reject(options, message):
+def test_evaluation_options__reject(options, message):
     with pytest.raises(ValueError, match=message):
-        SearchOptions(**options)
+        EvaluationOptions(**options)
 
 
 @pytest.mark.parametrize("query", MODALITIES)
 @pytest.mark.parametrize("gallery", MODALITIES)
-@pytest.mark.parametrize("options", [SearchOptions(), SearchOptions(multi_query=True, query_expansion=1)])
+@pytest.mark.parametrize("options", [EvaluationOptions(), EvaluationOptions(multi_query=True, query_expansion=1)])
 def test_model_system__all_nine_pairs_of_modalities(
     text_dataset, colour_model, colour_processor, query, gallery, options
 ):
     """A model that reads colours off pictures and words finds everyone, whatever is searched by whatever."""
     system = ModelSystem(colour_model, colour_processor)
-    (result,) = system.evaluate([build_task(text_dataset, query, gallery)], max_rank=10, options=options)
+    (result,) = system.evaluate([build_task(text_dataset, query, gallery)], options)
     assert result.metrics.mAP == 1.0
     assert (result.task.query.modality, result.task.gallery.modality) == (query, gallery)

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from datasets import DatasetDict
 
-from mmet.evaluation import Items, RetrievalTask, expected_task_metrics, rank_metrics, task_metrics
+from mmet.evaluation import EvaluationOptions, Items, RetrievalTask, expected_task_metrics, rank_metrics
 from mmet.evaluation.metrics.bootstrap import BootstrapOptions, bootstrap_means
-from mmet.evaluation.search import SearchOptions, run_search
+from mmet.evaluation.protocols import SingleShot
+from mmet.evaluation.search import run_search
+from mmet.evaluation.task_metrics import draw_ranks
+
+
+def task_metrics(task, query, gallery, *, max_rank):
+    return run_search(task, query, gallery, EvaluationOptions(max_rank=max_rank)).metrics
 
 
 def make_task(protocol, query_persons, gallery_persons, query_cameras, gallery_cameras):
@@ -72,6 +78,40 @@ def test_task_metrics__classic_draws_one_image_a_person_from_the_other_camera(cl
     assert metrics.rank(1) == pytest.approx(np.mean(hits), abs=0.05)
 
 
+def test_draw_ranks__the_querys_own_camera_is_never_drawn_from():
+    """Pictures of one camera are alike; in the other one everybody looks like the next person, and nobody is found."""
+    persons, cameras = np.tile(np.arange(5), 2), np.repeat([1, 2], 5)
+    looks = np.eye(5, dtype=np.float32)
+    gallery = np.concatenate([looks, looks[np.arange(1, 6) % 5]])
+    task = make_task("cuhk03-classic", persons[:5], persons, cameras[:5], cameras)
+    drawn = draw_ranks(task, looks, gallery, SingleShot(4, 0, 5))
+    # The right entry scores 0, like three others: it is behind the wrong one and behind the equal ones before it.
+    assert drawn.ranks.tolist() == [[2, 2, 3, 4, 5]] * 4
+    assert drawn.num_gallery == 5
+
+
+def test_draw_ranks__an_unknown_camera_is_no_camera():
+    task = make_task("cuhk03-classic", [1, 2], [1, 2], [-1, -1], [-1, 3])
+    assert draw_ranks(task, np.eye(2), np.eye(2), SingleShot(3, 0, 2)).ranks.tolist() == [[1, 1]] * 3
+
+
+def test_draw_ranks__every_image_of_a_person_is_drawn_as_often():
+    """Person 1 has two images, one like the query and one like nobody; ranks are 1 or 2, anew in every draw."""
+    task = make_task("cuhk03-classic", [1], [1, 2, 1], [1], [2, 2, 3])
+    gallery = np.array([[1, 0], [0.6, 0.8], [0, 1]], dtype=np.float32)
+    seeds = {seed: draw_ranks(task, gallery[:1], gallery, SingleShot(120, seed, 2)).ranks[:, 0] for seed in (0, 1)}
+    for ranks in seeds.values():
+        assert set(ranks) == {1, 2}
+        assert (ranks == 1).mean() == pytest.approx(0.5, abs=0.2)
+    assert (seeds[0] != seeds[1]).any()
+
+
+def test_draw_ranks__the_largest_gallery_is_the_one_reported():
+    """Camera 2 shows four persons, camera 1 only one of them."""
+    task = make_task("cuhk03-classic", [1, 1], [1, 1, 2, 3, 4], [1, 2], [1, 2, 2, 2, 2])
+    assert draw_ranks(task, np.eye(2, 5), np.eye(5), SingleShot(1, 0, 4)).num_gallery == 4
+
+
 def test_task_metrics__classic_is_seeded(classic):
     task, embeddings = classic
     first, again = (task_metrics(task, embeddings, embeddings, max_rank=10) for _ in range(2))
@@ -81,7 +121,7 @@ def test_task_metrics__classic_is_seeded(classic):
 def test_headline_values__classic_means_over_the_draws_have_the_metrics_as_their_means(classic):
     task, embeddings = classic
     task.query.person_ids[7] = 99  # of nobody in the gallery
-    result = run_search(task, embeddings, embeddings, max_rank=10)
+    result = run_search(task, embeddings, embeddings)
     values = result.headline_values()
     means = {name: np.nanmean(own) for name, own in values.items()}
     metrics = result.metrics
@@ -106,7 +146,7 @@ def test_bootstrap_means__classic_intervals_are_those_of_all_samples_of_persons(
 
     def evaluate(chosen):
         ids = persons[chosen], gallery_persons, cameras[chosen], gallery_cameras
-        return run_search(make_task("cuhk03-classic", *ids), query[chosen], gallery, max_rank=10)
+        return run_search(make_task("cuhk03-classic", *ids), query[chosen], gallery)
 
     alone = [evaluate(persons == person).metrics for person in range(4)]
     values, options = evaluate(persons >= 0).headline_values(), BootstrapOptions(40_000, "person", 0.8)
@@ -143,7 +183,6 @@ def test_run_search__no_rescoring_where_galleries_are_drawn(classic):
             task,
             embeddings,
             embeddings,
-            SearchOptions(itm_top_k=3),
-            max_rank=5,
+            EvaluationOptions(itm_top_k=3),
             matcher=lambda task, pairs: np.zeros(len(pairs), np.float32),
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ TEXTS: tuple[str, ...] = (
     *("https://example.org/a.png", "x" * 300 + ".png", "d/" * 2_100 + "a.png", "[]", "{}", "null"),
 )
 """What a cell of a table may wrongly hold."""
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1234567\n"
 
 
 def write_value(value: Any) -> str:
@@ -122,7 +128,7 @@ def damage_bytes(rng: random.Random, content: bytes) -> bytes:
     if action == "front":
         return content[place:]
     if action == "pointer":  # what Git leaves of a large file that was not fetched
-        return b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1234567\n"
+        return _POINTER
     filling = bytes(length) if action == "zeros" else rng.randbytes(length)
     return content[:place] + filling + content[place + (0 if action == "insert" else length) :]
 
@@ -141,3 +147,62 @@ def damage_file(rng: random.Random, path: Path) -> str:
         if action == "folder":
             path.mkdir()
     return f"{action} of {path.name}"
+
+
+def replace_file(rng: random.Random, path: Path) -> str:
+    """Put something else in the place of a text file; what it is, for the report of a failure."""
+    content = path.read_bytes()
+    text = content.decode("utf-8", "replace")
+    contents = {
+        "nothing": b"",
+        "spaces": b" \n",
+        **{name: name.encode() for name in ("[]", "{}", "null", "0", '"a"', "NaN", "[{}]", '{"a": 1}', "tru")},
+        "half": content[: len(content) // 2],
+        "all but the end": content.rstrip()[:-1],
+        "more behind": content + b"{}",
+        "twice": content * 2,
+        "open lists": b"[" * 100_000,
+        "nested lists": b"[" * 100_000 + b"]" * 100_000,
+        "nested objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        "a byte order mark": codecs.BOM_UTF8 + content,
+        "UTF-16": text.encode("utf-16"),
+        "zeros": bytes(len(content)),
+        "a zero inside": content[: len(content) // 2] + b"\0" + content[len(content) // 2 :],
+        "no UTF-8": b'{"\xe9": 1}',
+        "a pointer": _POINTER,
+        "every key twice": re.sub(r'("\w+"): ', r"\1: 0, \1: ", text).encode(),
+        "long numbers": re.sub(r": -?[0-9.]+", ": " + "9" * 5_000, text).encode(),
+        "huge numbers": re.sub(r": -?[0-9.]+", ": 1e309", text).encode(),
+        "no numbers": re.sub(r": -?[0-9.]+", ": NaN", text).encode(),
+        "negative numbers": re.sub(r": ([0-9])", r": -1\1", text).encode(),
+        "lone surrogates": re.sub(r'": "', r'": "\\ud800', text).encode(),
+    }
+    others: dict[str, Callable[[], None]] = {
+        "nothing at all": lambda: None,
+        "a folder": path.mkdir,
+        "a pipe": lambda: os.mkfifo(path),
+        "an endless device": lambda: path.symlink_to("/dev/zero"),
+        "a link to nothing": lambda: path.symlink_to("nowhere"),
+        "a link to itself": lambda: path.symlink_to(path.name),
+        "a large file": lambda: os.truncate(_touched(path), 2**40),
+    }
+    what = rng.choice([*contents, *others])
+    path.unlink()
+    if what in contents:
+        path.write_bytes(contents[what])
+    else:
+        others[what]()
+    return f"{what} in place of {path.name}"
+
+
+def damage_json(rng: random.Random, path: Path) -> str:
+    """Change a value, key or branch of a JSON file, or put something else in its place."""
+    if rng.random() < 0.5:
+        return replace_file(rng, path)
+    path.write_text(json.dumps(mutate_tree(rng, json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    return f"{path.name} changed: {path.read_text()[:400]}"
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path

@@ -7,13 +7,8 @@ import pytest
 from datasets import Dataset
 
 from mmet.evaluation import Items, RetrievalTask
-from mmet.report.galleries import (
-    STRATA,
-    average_precisions,
-    choose_queries,
-    sample_queries,
-    top_candidates,
-)
+from mmet.evaluation.search import run_search
+from mmet.report.galleries import STRATA, choose_strata, sample_queries
 
 
 def make_task(rng, num_queries=12, num_gallery=60, with_cameras=True):
@@ -47,46 +42,21 @@ def ranked_by_hand(task, query, gallery, position):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("with_cameras", [True, False])
-def test_top_candidates_agree_with_a_plain_sort(seed, with_cameras):
+def test_first_entries_agree_with_a_plain_sort(seed, with_cameras):
     rng = np.random.default_rng(seed)
     task = make_task(rng, with_cameras=with_cameras)
     query, gallery = random_embeddings(rng, task)
     for position in range(len(task.query)):
-        found = list(top_candidates(task, position, query[position], gallery, 10))
+        found = run_search(task, query, gallery).first_entries(position, 10)
         assert [(index, right) for index, _, right in found] == ranked_by_hand(task, query, gallery, position)[:10]
         for index, score, _ in found:
             assert score == pytest.approx(float(gallery[index] @ query[position]), abs=1e-5)
 
 
-def test_equal_scores_keep_the_gallery_order():
-    task = make_task(np.random.default_rng(0), with_cameras=False)
-    gallery = np.ones((len(task.gallery), 2), dtype=np.float32)
-    found = list(top_candidates(task, 0, np.ones(2, dtype=np.float32), gallery, 10))
-    assert [index for index, _, _ in found] == list(range(10))
-
-
-def test_candidates_of_a_short_gallery_are_all_of_it():
-    rng = np.random.default_rng(1)
-    task = make_task(rng, num_gallery=7, with_cameras=False)
-    query, gallery = random_embeddings(rng, task)
-    assert len(list(top_candidates(task, 0, query[0], gallery, 10))) == 7
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_average_precisions_agree_with_the_definition(seed):
-    rng = np.random.default_rng(seed)
-    task = make_task(rng)
-    task = sample_queries(task, 100, rng)
-    query, gallery = random_embeddings(rng, task)
-    for position, precision in enumerate(average_precisions(task, query, gallery)):
-        ranks = [rank for rank, (_, right) in enumerate(ranked_by_hand(task, query, gallery, position), 1) if right]
-        assert precision == pytest.approx(np.mean([number / rank for number, rank in enumerate(ranks, 1)]))
-
-
 def test_queries_come_from_the_tenths_they_are_said_to():
     precisions = np.random.default_rng(0).permutation(100) / 100  # 0.00, 0.01, …, 0.99
     for seed in range(20):
-        chosen = choose_queries(precisions, np.random.default_rng(seed))
+        chosen = choose_strata(precisions, np.random.default_rng(seed))
         assert list(chosen) == list(STRATA)
         assert precisions[chosen["best"]] >= 0.9
         assert 0.45 <= precisions[chosen["typical"]] < 0.55
@@ -95,7 +65,7 @@ def test_queries_come_from_the_tenths_they_are_said_to():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_few_queries_are_shown_once_each(count):
-    chosen = choose_queries(np.linspace(0, 1, count), np.random.default_rng(0))
+    chosen = choose_strata(np.linspace(0, 1, count), np.random.default_rng(0))
     assert len(set(chosen.values())) == len(chosen) == min(count, 3)
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from mmet.training.arguments import build_config, parse_arguments
+from mmet.training.arguments import DataArguments, ObjectiveArguments, PretrainingArguments, parse_arguments
+from mmet.training.checkpoint_selection import plan_selection
+from mmet.training.model_config import build_config
 
 
 def write_recipe(path, text):
@@ -155,3 +157,22 @@ def test_parse_arguments__slips_get_a_suggestion():
     for arguments, near in ((["--max_step", "3"], "--max_steps"), (["--image_masking", "pedestrain"], "pedestrian")):
         with pytest.raises(ValueError, match=f"did you mean '{near}'"):
             parse_arguments(["--data", "finegpr=/a", *arguments])
+
+
+@pytest.mark.parametrize("name", ["image_config", "text_config", "multimodal_config"])
+def test_build_config__a_part_that_is_null_is_not_the_default(name):
+    with pytest.raises(ValueError, match=rf"model_config.{name}: expected a mapping of fields, received None"):
+        build_config({name: None}, vocab_size=10, num_identities=2, loss_weights={})
+
+
+@pytest.mark.parametrize("options", [{"eval_strategy": "steps"}, {"eval_strategy": "epoch"}, {"eval_on_start": True}])
+def test_plan_selection__evaluation_without_anything_to_evaluate_is_refused(tmp_path, options):
+    arguments = PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, eval_steps=1, **options)
+    with pytest.raises(ValueError, match="would have no effect: nobody is held out and there is no eval_data"):
+        plan_selection(DataArguments(paired_data=["finegpr=x"]), ObjectiveArguments(), arguments, [])
+    plan_selection(
+        DataArguments(paired_data=["finegpr=x"]),
+        ObjectiveArguments(),
+        PretrainingArguments(output_dir=str(tmp_path), use_cpu=True),
+        [],
+    )

@@ -5,18 +5,15 @@ import shutil
 
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tiny_runs import draw_world, save_recipe, tiniest_model, tiny_recipe
 
-from mmet.data.synthetic import write_world
 from mmet.training.arguments import ObjectiveArguments, parse_arguments
 from mmet.training.loss_schedule import LossSchedule
 from mmet.training.pretraining import run_pretraining
 from modeling_mmet import MMETForPreTraining
-
-ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 @pytest.mark.parametrize(
@@ -66,41 +63,22 @@ def test_objective_arguments__points_of_the_schedule():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world") / "source"
-    write_world("finegpr", folder, num_ids=6, images_per_id=4, seed=3, image_height=52, image_width=28)
-    return folder
+    return draw_world(tmp_path_factory.mktemp("world") / "source", num_ids=6, image_height=52, image_width=28)
 
 
 @pytest.fixture
 def recipe(world, tmp_path):
-    fields = {
-        "output_dir": str(tmp_path / "run"),
-        "paired_data": [f"finegpr={world}"],
-        "image_data": [f"finegpr={world}"],
-        "validation_identities": 0,
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 8,
-            "codebook_size": 8,
-            "identity_pooling": "image",
-        },
-        "vocab_size": 1000,
-        "batch_mix": {"identity_image": 1, "image": 1},
-        "persons_per_batch": 4,
-        "images_per_person": 2,
-        "per_device_train_batch_size": 8,
-        "max_steps": 8,
-        "learning_rate": 1.0e-3,
-        "logging_steps": 2,
-        "save_steps": 4,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    return str(path)
+    source = [f"finegpr={world}"]
+    recipe = tiny_recipe(
+        output_dir=str(tmp_path / "run"),
+        paired_data=source,
+        image_data=source,
+        model_config=tiniest_model(identity_pooling="image"),
+        vocab_size=1000,
+        batch_mix={"identity_image": 1, "image": 1},
+        logging_steps=2,
+    )
+    return save_recipe(tmp_path, recipe)
 
 
 def pretrain(recipe, folder, schedule, *overrides):

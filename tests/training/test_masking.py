@@ -87,6 +87,18 @@ def test_mean_coverage_prior__needs_a_mask() -> None:
         mean_coverage_prior(np.full((2, 4), np.nan))
 
 
+def test_mean_coverage_prior__a_row_with_any_gap_is_left_out() -> None:
+    prior = mean_coverage_prior([[np.nan, 1.0], [0.5, 0.25], [0.1, 0.75]], sharpness=1)
+    np.testing.assert_allclose(prior, [0.3, 0.5], rtol=1e-6)
+
+
+def test_pedestrian_prior__nobody_above_the_head_or_below_the_feet() -> None:
+    """Of 40 rows the first and the last are outside the figure, whose head and feet begin in the second."""
+    rows = pedestrian_prior(40, 9, sharpness=1).reshape(40, 9).max(axis=1)
+    assert rows[0] < 0.5 * rows[2]
+    assert rows[-1] < 0.5 * rows[-3]
+
+
 @pytest.mark.parametrize("grid", [(21, 10), (8, 4), (16, 8), (1, 1)])
 def test_pedestrian_prior__is_a_standing_figure(grid: tuple[int, int]) -> None:
     prior = pedestrian_prior(*grid)
@@ -139,6 +151,16 @@ def test_own_mask_outweighs_prior_row_by_row() -> None:
     assert (drawn[:, 1:].sum(axis=2) == 32).all()
 
 
+def test_pedestrian_masking__each_row_follows_its_own_mask_or_the_prior() -> None:
+    """A picture's own mask is at the top; the prior, for a picture without one or an empty one, at the bottom."""
+    coverage, prior = np.zeros((3, 12)), np.zeros(12)
+    coverage[0, :4], coverage[1] = 0.5, np.nan
+    prior[8:] = 0.5
+    for seed in range(20):
+        hidden = pedestrian_masking(PatchRegion(coverage, prior, (3, 4)), 4, np.random.default_rng(seed))
+        assert [np.flatnonzero(row).tolist() for row in hidden] == [[0, 1, 2, 3], [8, 9, 10, 11], [8, 9, 10, 11]]
+
+
 @pytest.mark.parametrize("name", ["pedestrian", "random", "block"])
 @pytest.mark.parametrize(("grid", "count"), [((21, 10), 32), ((8, 4), 5), ((3, 1), 2), ((4, 4), 16), ((5, 5), 0)])
 def test_strategies__exact_count_and_seed(name: str, grid: tuple[int, int], count: int) -> None:
@@ -173,6 +195,19 @@ def test_block_masking__patches_stick_together() -> None:
 
     assert masked_neighbours(block_masking(region, 32, rng)) > 2.3
     assert masked_neighbours(random_masking(region, 32, rng)) < 0.8
+
+
+def test_block_masking__blocks_lean_to_no_side() -> None:
+    """Upright and lying blocks are as frequent, and no half of the picture is hidden more often than the other."""
+    grid, rng = (12, 12), np.random.default_rng(0)
+    region = PatchRegion(np.ones((3000, 144)), np.ones(144), grid)
+    masks = block_masking(region, 6, rng).reshape(-1, *grid)
+    heights, widths = (np.array([np.ptp(np.flatnonzero(line)) for line in masks.any(axis=axis)]) for axis in (2, 1))
+    assert (heights > widths).mean() == pytest.approx((heights < widths).mean(), abs=0.06)
+    assert (heights > widths).mean() > 0.3
+    share = masks.mean(axis=0)
+    for half, other in ((share[:6], share[6:]), (share[:, :6], share[:, 6:])):
+        assert half.mean() == pytest.approx(other.mean(), rel=0.06)
 
 
 def test_draw_patch_mask__follows_the_weights() -> None:

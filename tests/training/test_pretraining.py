@@ -13,6 +13,8 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_runs import draw_world, write_recipe
+from tiny_runs import run as pretrain
 from transformers import (
     AutoModel,
     AutoModelForPreTraining,
@@ -24,58 +26,27 @@ from transformers import (
 
 from mmet.data import DatasetError
 from mmet.data.synthetic import write_world
-from mmet.training import pretraining
+from mmet.training import codebook, pretraining
 from mmet.training.arguments import ModelArguments, ObjectiveArguments, parse_arguments
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
-from mmet.training.pretraining import build_model, find_checkpoint, run_pretraining
+from mmet.training.pretraining import build_collator, find_checkpoint
+from mmet.training.starting_model import build_model
 from mmet.training.trainer import MMETTrainer, NonFiniteLossError
+from mmet.training.training_data import TrainingSources
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining, MMETForReID
 from processing_mmet import MMETImageProcessor, MMETProcessor
 from run_pretrain import main
 
-ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world") / "source"
-    write_world("finegpr", folder, num_ids=8, images_per_id=4, seed=3, image_height=100, image_width=52)
-    return folder
+    return draw_world(tmp_path_factory.mktemp("world") / "source")
 
 
 @pytest.fixture
 def recipe(world, tmp_path):
-    source = [f"finegpr={world}"]
-    fields = {
-        "output_dir": str(tmp_path / "run"),
-        "paired_data": source,
-        "image_data": source,
-        "text_data": source,
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 16,
-            "codebook_size": 16,
-        },
-        "vocab_size": 1200,
-        "max_text_length": 48,
-        "batch_mix": {"paired": 1, "identity": 1, "image": 1, "text": 1},
-        "persons_per_batch": 4,
-        "images_per_person": 2,
-        "per_device_train_batch_size": 8,
-        "max_steps": 8,
-        "learning_rate": 1.0e-3,
-        "logging_steps": 4,
-        "save_steps": 4,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "validation_identities": 0,
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    return str(path)
+    return write_recipe(tmp_path, world)
 
 
 def recipe_without(recipe, *names):
@@ -86,13 +57,27 @@ def recipe_without(recipe, *names):
     return recipe
 
 
-def pretrain(recipe, *overrides):
-    return run_pretraining(*parse_arguments([recipe, *map(str, overrides)]))
-
-
 def logged_losses(folder):
     history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     return {name for entry in history for name in LOSS_NAMES if f"{name}_loss" in entry}
+
+
+@pytest.mark.slow
+def test_main__compiled_training_learns_what_plain_training_does(recipe, tmp_path, capsys):
+    """All kinds of batch through the script, with a compiler that needs no C++: the losses are those of eager mode."""
+    losses = {}
+    for name, options in {"eager": (), "compiled": ("--torch_compile_backend", "aot_eager")}.items():
+        folder = tmp_path / name
+        common = ["--output_dir", str(folder), "--max_steps", "4", "--logging_steps", "1", "--save_strategy", "no"]
+        compiled = ["--torch_compile", "true", *options] if options else []
+        assert main([recipe, *common, *compiled]) == 0
+        assert str(folder) in capsys.readouterr().out
+        assert logged_losses(folder) == set(LOSS_NAMES)
+        history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        losses[name] = [entry["loss"] for entry in history if "loss" in entry]
+        assert MMETForReID.from_pretrained(folder).config.num_identities == 8
+    assert len(losses["eager"]) == 4
+    assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-3)
 
 
 def test_run_pretraining__all_eight_losses_and_a_model_that_loads(recipe):
@@ -316,10 +301,10 @@ def test_run_pretraining__prior_and_sharpness_reach_the_masks(recipe, image_only
 
 def test_measure_prior__is_the_mean_of_the_training_masks(recipe, world):
     model, data, objectives, _ = parse_arguments([recipe, "--mask_prior", "masks", "--mask_sharpness", "1"])
-    sources = pretraining.TrainingSources.load(data)
+    sources = TrainingSources.load(data)
     dataset = TrainingDataset(paired=sources.paired, image=sources.image)
-    processor, network = pretraining.build_model(model, objectives, sources, dataset)
-    collator = pretraining.build_collator(processor, dataset, data, objectives, network.config, 0)
+    processor, network = build_model(model, objectives, sources, dataset)
+    collator = build_collator(processor, dataset, data, objectives, network.config, 0)
     masks = [np.asarray(row["person_mask"].convert("L").resize((28, 52), Image.BOX)) > 127 for row in sources.image[0]]
     mean = np.mean(masks, axis=0)  # (52, 28), pixel by pixel
     expected = [mean[y : y + 16, x : x + 16].mean() for y in (0, 12, 24, 36) for x in (0, 12)]
@@ -334,13 +319,13 @@ def test_run_pretraining__weight_zero_switches_a_loss_off(recipe):
 def test_run_pretraining__codebook_sees_augmented_images_and_reports(recipe, caplog, monkeypatch):
     seen = []
 
-    def record(codebook, batches, **kwargs):
+    def record(fitted, batches, **kwargs):
         batches = list(batches)
         seen.append(torch.cat(batches))
-        return fit_codebook(codebook, batches, **kwargs)
+        return fit_codebook(fitted, batches, **kwargs)
 
-    fit_codebook = pretraining.fit_codebook
-    monkeypatch.setattr(pretraining, "fit_codebook", record)
+    fit_codebook = codebook.fit_codebook
+    monkeypatch.setattr(codebook, "fit_codebook", record)
     arguments = ["--batch_mix", '{"image": 1}', "--max_steps", 1, "--codebook_images", 12]
     with caplog.at_level("INFO"):
         pretrain(recipe, *arguments)
@@ -396,9 +381,9 @@ def test_run_pretraining__dalle_codebook_from_a_folder(recipe, tmp_path):
 def test_check_normalisation__names_both(make_config):
     processor = MMETImageProcessor(image_mean=[0.4, 0.5, 0.6])
     with pytest.raises(ValueError, match=r"codebook_image_mean=\[0.5, 0.5, 0.5\].*received \[0.4, 0.5, 0.6\]"):
-        pretraining.check_normalisation(make_config(), processor)
+        codebook.check_normalisation(make_config(), processor)
     config = make_config(codebook_image_mean=(0.4, 0.5, 0.6))
-    pretraining.check_normalisation(config, processor)
+    codebook.check_normalisation(config, processor)
 
 
 def test_run_pretraining__missing_data_folder_is_named(recipe, tmp_path):

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from tiny_runs import save_recipe, tiny_recipe
 
-from mmet.data import load_reid_dataset
+from mmet.data import load_reid_dataset, save_parquet
 from mmet.data.synthetic import write_world
+from mmet.training import run_record
 from mmet.training.arguments import parse_arguments
 from mmet.training.pretraining import run_pretraining
 from mmet.training.run_record import RECORD_FILE, DataRecord, RunRecord, check_resume
 
-ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 SIZE = {"images_per_id": 4, "image_height": 100, "image_width": 52}
 
 
@@ -36,33 +38,11 @@ def worlds(tmp_path_factory):
 @pytest.fixture(scope="module")
 def begun(worlds):
     """A recipe, and the folder of a run of it that stopped after its second of four steps."""
-    fields = {
-        "output_dir": str(worlds / "run"),
-        "paired_data": [f"finegpr={worlds / 'captioned'}"],
-        "image_data": [f"market1501={worlds / 'one'}"],
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 16,
-            "codebook_size": 16,
-        },
-        "vocab_size": 1200,
-        "max_text_length": 48,
-        "batch_mix": {"paired": 1, "image": 1, "identity": 1},
-        "persons_per_batch": 4,
-        "images_per_person": 2,
-        "per_device_train_batch_size": 8,
-        "max_steps": 4,
-        "learning_rate": 1.0e-3,
-        "logging_steps": 2,
-        "save_steps": 2,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "validation_identities": 0,
-    }
-    path = worlds / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    data = {"paired_data": [f"finegpr={worlds / 'captioned'}"], "image_data": [f"market1501={worlds / 'one'}"]}
+    steps = {"max_steps": 4, "logging_steps": 2, "save_steps": 2}
+    mix = {"paired": 1, "image": 1, "identity": 1}
+    recipe = tiny_recipe(output_dir=str(worlds / "run"), batch_mix=mix, **data, **steps)
+    path = Path(save_recipe(worlds, recipe))
     run_pretraining(*parse_arguments([str(path)]))
     return path, worlds / "run" / "checkpoint-2"
 
@@ -161,7 +141,7 @@ def test_resume__a_checkpoint_without_record_goes_on_and_says_so(begun, tmp_path
     assert "no record of its data and recipe" in caplog.text
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "recipe": 3, "data": {}}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "recipe": 3, "data": {}}'])
 def test_load__a_file_that_is_no_record_is_named(tmp_path, content):
     (tmp_path / RECORD_FILE).write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=f"{RECORD_FILE} is no record of a run"):
@@ -189,6 +169,34 @@ def test_data_record__sees_persons_captions_and_pictures_wherever_they_lie(world
         assert record.differences(DataRecord.of(changed, ["paired"])) == [f"other {name} ({count} as before)"]
 
 
+@pytest.mark.parametrize("in_shards", [False, True])
+@pytest.mark.parametrize("selected", [False, True])
+@pytest.mark.parametrize("what", ["image", "person_mask"])
+def test_data_record__sees_a_single_file_outside_of_the_sample(
+    worlds, tmp_path, monkeypatch, what, selected, in_shards
+):
+    """By its size; a file of the same size is seen only inside of the sample, as the module says."""
+    monkeypatch.setattr(run_record, "_SAMPLED_PICTURES", 2)
+
+    def record(source):
+        table = load_reid_dataset("finegpr", source)["train"]
+        if in_shards:
+            save_parquet({"train": table}, folder := Path(tempfile.mkdtemp(dir=tmp_path)) / "shards")
+            table = load_reid_dataset("parquet", folder)["train"]
+        return DataRecord.of(table.select(range(1, 20)) if selected else table, ["paired"])
+
+    copy = shutil.copytree(worlds / "captioned", tmp_path / "copy")
+    before = record(copy)
+    assert before.differences(record(worlds / "captioned")) == []
+    assert before.masks == before.images
+    folder, name = ("FineGPR", "images") if what == "image" else ("FineGPR_masks", "masks")
+    files = sorted((copy / folder).glob("*/*"))
+    with Image.open(files[7]) as picture:
+        changed = picture.transpose(Image.Transpose.ROTATE_180)
+    changed.crop((0, 0, 50, 100)).save(files[7])
+    assert before.differences(record(copy)) == [f"other {name} ({before.images} as before)"]
+
+
 values = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.lists(st.integers())
 )
@@ -199,7 +207,8 @@ sources = st.builds(
     st.integers(0),
     st.integers(0),
     st.integers(0),
-    st.fixed_dictionaries({name: st.text(max_size=2) for name in ("persons", "images", "captions")}),
+    st.integers(0),
+    st.fixed_dictionaries({name: st.text(max_size=2) for name in ("persons", "images", "captions", "masks")}),
 )
 records = st.builds(RunRecord, fields, fields, fields, st.dictionaries(st.text(min_size=1), sources, max_size=3))
 

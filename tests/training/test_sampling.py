@@ -140,6 +140,33 @@ def test_images_of_a_person_are_drawn_anew() -> None:
     assert max(counts.values()) < 1.5 * min(counts.values())
 
 
+def test_kinds_of_one_size_have_orders_of_their_own() -> None:
+    sampler = sampler_of(sizes={"image": 40, "text": 40}, mix={"image": 1, "text": 1}, batches_per_epoch=10)
+    image, text = ([draw.index for draw in sampler if draw.kind == kind] for kind in ("image", "text"))
+    assert sorted(image) == sorted(text) == list(range(40))
+    assert image != text
+
+
+def test_persons_come_in_another_order_in_every_pass() -> None:
+    sampler = sampler_of(mix={"identity_image": 1}, batches_per_epoch=40)  # 8 persons, 2 a batch: 10 passes
+    shown = [int(LABELS[draw.index]) for draw in sampler][::4]
+    passes = {tuple(shown[i : i + 8]) for i in range(0, 80, 8)}
+    assert all(sorted(one) == list(range(8)) for one in passes)
+    assert len(passes) == 10
+
+
+def test_a_person_with_too_few_images_repeats_each_of_them_as_often() -> None:
+    sampler = sampler_of(
+        mix={"identity": 1},
+        batch_size=6,
+        identity_shape=IdentityBatchShape(2, 3),
+        person_labels=[0, 0, 1, 1],
+        batches_per_epoch=400,
+    )
+    counts = Counter(draw.index for draw in sampler)
+    assert min(counts.values()) > 0.9 * max(counts.values())
+
+
 def test_a_global_batch_is_the_same_however_it_is_split() -> None:
     whole = sampler_of(batch_size=16, identity_shape=IdentityBatchShape(4, 4))
     split = sampler_of(batch_size=8, identity_shape=IdentityBatchShape(2, 4), num_processes=2)
@@ -317,6 +344,82 @@ def test_balanced_identity_batches_share_persons_between_domains(num_processes: 
             person_labels=labels,
             domains={"identity": (labels >= 308).astype(int)},
         )
+
+
+def test_balanced_domains__orders_of_their_own_and_an_epoch_that_shows_the_larger_one() -> None:
+    sampler = sampler_of(
+        sizes={"image": 70}, mix={"image": 1}, domains={"image": np.repeat([0, 1], [40, 30])}, batches_per_epoch=None
+    )
+    assert sampler.batches_per_epoch == 10  # 40 of the larger domain, 4 a batch
+    first, second = ([draw.index - start for draw in sampler if draw.index // 40 == start // 40] for start in (0, 40))
+    assert set(first) == set(range(40))
+    equal = sampler_of(
+        sizes={"image": 40}, mix={"image": 1}, domains={"image": np.repeat([0, 1], 20)}, batches_per_epoch=5
+    )
+    first, second = ([draw.index % 20 for draw in equal if draw.index // 20 == domain] for domain in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+
+
+@pytest.mark.parametrize("persons", [2, 3, 5])
+def test_balanced_identity_batches__domains_take_turns_to_be_more(persons: int) -> None:
+    """With an odd number of persons one domain is shown once more; over ten batches both are shown as often.
+
+    Each domain has just as many persons as a batch needs of it, or twice as many, all of whom come before any again.
+    """
+    share = -(-persons // 2)
+    labels = np.arange(3 * share)
+    domains = (labels >= share).astype(int)  # so many of domain 0, twice as many of domain 1
+    sampler = sampler_of(
+        mix={"identity": 1},
+        batch_size=persons,
+        identity_shape=IdentityBatchShape(persons, 1),
+        person_labels=labels,
+        domains={"identity": domains},
+        batches_per_epoch=None,
+    )
+    assert sampler.batches_per_epoch == -(-4 * share // persons)  # the larger domain once, at half of the places
+    sampler = sampler_of(
+        mix={"identity": 1},
+        batch_size=persons,
+        identity_shape=IdentityBatchShape(persons, 1),
+        person_labels=labels,
+        domains={"identity": domains},
+        batches_per_epoch=60,
+    )
+    shown = Counter(int(domains[draw.index]) for draw in sampler)
+    assert shown[0] == shown[1]
+    counts = Counter(draw.index for draw in sampler)
+    assert set(counts) == set(range(3 * share))
+    assert max(counts[person] for person in range(share, 3 * share)) <= 1.3 * 30 * persons / (2 * share)
+
+
+def test_balanced_identity_batches__domains_of_one_size_have_orders_of_their_own() -> None:
+    sampler = sampler_of(
+        mix={"identity": 1},
+        batch_size=2,
+        identity_shape=IdentityBatchShape(2, 1),
+        person_labels=np.arange(24),
+        domains={"identity": np.repeat([0, 1], 12)},
+        batches_per_epoch=12,
+    )
+    first, second = ([draw.index % 12 for draw in sampler if draw.index // 12 == domain] for domain in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+
+
+def test_balanced_identity_batches__nobody_comes_again_before_all_others() -> None:
+    """Two of four persons of either domain are in a batch: two batches show all eight."""
+    sampler = sampler_of(
+        mix={"identity": 1},
+        batch_size=4,
+        identity_shape=IdentityBatchShape(4, 1),
+        person_labels=np.arange(8),
+        domains={"identity": np.repeat([0, 1], 4)},
+        batches_per_epoch=20,
+    )
+    shown = [draw.index for draw in sampler]
+    assert all(sorted(shown[start : start + 8]) == list(range(8)) for start in range(0, 80, 8))
 
 
 def test_balanced_domains__split_and_resume_like_any_other() -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from transformers import TrainingArguments
 
+from mmet.training.arguments import PretrainingArguments
 from mmet.training.training_options import OPTIONS_WITHOUT_EFFECT
 
 WORKING = """
@@ -36,3 +37,42 @@ def test_options__each_works_or_is_refused_with_a_reason():
 @pytest.mark.parametrize("name", OPTIONS_WITHOUT_EFFECT)
 def test_options__reasons_are_sentences(name):
     assert len(OPTIONS_WITHOUT_EFFECT[name].split()) >= 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optim": "sgd", "optim_args": "momentm=0.9"}, "optim_args: momentm=0.9 has no effect on optim sgd"),
+        (
+            {"optim": "adamw_torch", "optim_args": "beta3=0.9"},
+            "optim_args: beta3=0.9 has no effect on optim adamw_torch",
+        ),
+        ({"optim": "sgd", "optim_args": "momentum=0.9,dampenin=1"}, "optim_args: dampenin=1 has no effect"),
+        (
+            {"lr_scheduler_type": "constant", "warmup_steps": 1},
+            "warmup_steps would .* constant has no warm-up; constant_w",
+        ),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau", "warmup_steps": 1, "eval_strategy": "steps"}, "has no warm-up"),
+        ({"torch_compile_mode": "fast"}, "torch_compile_mode: expected one of default, .*received 'fast'"),
+        ({"torch_compile_backend": "inducter"}, "torch_compile_backend: .*did you mean 'inductor'"),
+        ({"debug": "underflow_overflow"}, "debug: underflow_overflow stops at"),
+        ({"save_strategy": "best"}, "save_strategy: best would have no effect: --select_on"),
+    ],
+)
+def test_options__those_that_nothing_reads_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optim": "sgd", "optim_args": "momentum=0.9, nesterov=true"},
+        {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 3},
+        {"lr_scheduler_type": "constant"},
+        {"torch_compile_mode": "reduce-overhead"},
+        {"torch_compile_backend": "eager"},
+    ],
+)
+def test_options__those_that_are_read_are_taken(tmp_path, options):
+    PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)

@@ -13,13 +13,14 @@ import datasets
 import numpy as np
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from process_group import run_processes
 from safetensors.torch import load_file
+from tiny_runs import run as pretrain
+from tiny_runs import write_recipe
 from torch.distributed.fsdp import fully_shard
 
 from mmet.data import REID_FEATURES, load_reid_dataset
@@ -28,9 +29,9 @@ from mmet.evaluation import embed_items, rank_metrics
 from mmet.training.arguments import parse_arguments
 from mmet.training.masking import IMAGE_MASKING
 from mmet.training.measures import MEASURE_NAMES, TrainingMeasures
-from mmet.training.pretraining import load_data, run_pretraining
 from mmet.training.skipping import SkippedImages
 from mmet.training.trainer import _whole_parameters
+from mmet.training.training_data import load_data
 from mmet.training.validation import (
     choose_persons,
     embedder_of,
@@ -41,8 +42,6 @@ from mmet.training.validation import (
 )
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining, MMETForPreTrainingOutput, MMETForReID
 from processing_mmet import MMETProcessor
-
-ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def source_of(domain, person_ids, cameras=None, captions=None):
@@ -166,40 +165,8 @@ def worlds(tmp_path_factory):
 
 @pytest.fixture
 def recipe(worlds, tmp_path):
-    source = [f"finegpr={worlds / 'source'}"]
-    fields = {
-        "output_dir": str(tmp_path / "run"),
-        "paired_data": [*source, f"market1501={worlds / 'target'}"],
-        "image_data": source,
-        "text_data": source,
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 16,
-            "codebook_size": 16,
-        },
-        "vocab_size": 1200,
-        "max_text_length": 48,
-        "batch_mix": {"paired": 1, "identity": 1, "image": 1, "text": 1},
-        "persons_per_batch": 4,
-        "images_per_person": 2,
-        "per_device_train_batch_size": 8,
-        "validation_identities": 3,
-        "max_steps": 8,
-        "learning_rate": 1.0e-3,
-        "logging_steps": 4,
-        "save_steps": 4,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    return str(path)
-
-
-def pretrain(recipe, *overrides):
-    return run_pretraining(*parse_arguments([recipe, *map(str, overrides)]))
+    paired = [f"finegpr={worlds / 'source'}", f"market1501={worlds / 'target'}"]
+    return write_recipe(tmp_path, worlds / "source", paired_data=paired, validation_identities=3)
 
 
 def read_json(path):
@@ -442,7 +409,7 @@ class Hub:
 def test_run_pretraining__push_to_hub_sends_model_and_card(recipe, monkeypatch):
     hub = Hub()
     monkeypatch.setattr("transformers.trainer.hf_api", lambda: hub)
-    monkeypatch.setattr("mmet.hub.HfApi", lambda token: hub)
+    monkeypatch.setattr("mmet.training.hub.HfApi", lambda token: hub)
     folder = pretrain(recipe, "--push_to_hub", "true", "--hub_model_id", "org/mmet-tiny", "--max_steps", 4)
     ((name, files),) = hub.pushed
     assert name == "org/mmet-tiny"

@@ -6,9 +6,11 @@ on it is a result on a real data set, and every folder says so in `SYNTHETIC.jso
 
     python -m mmet.data.synthetic --layout finegpr --output data/synthetic_finegpr --num_ids 200
 
-    from mmet.data.synthetic import render_person, write_world
     write_world("market1501", "data/synthetic_market", num_train_ids=20, num_test_ids=100)
-    image, mask = render_person(number=7, view=90)
+
+    >>> image, mask = render_person(number=7, view=90)
+    >>> image.size, mask.getextrema()
+    ((96, 192), (0, 255))
 """
 
 from __future__ import annotations

@@ -17,16 +17,8 @@ from mmet.command_line import run_command
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.tables import CAPTION_FORMATS
 from mmet.data.synthetic.style import STYLES
-from mmet.data.synthetic.world import RATE_OPTIONS, write_world
-from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, number_type
-
-_PERSONS_OR_PICTURES = Range(at_least=0, at_most=10**7)
-_RANGES = {
-    "seed": SEED_RANGE,
-    "image_height": Range(at_least=1, at_most=4096),
-    "image_width": Range(at_least=1, at_most=4096),
-    "num_workers": Range(at_least=1, at_most=1024),
-}
+from mmet.data.synthetic.world import NUMBER_RANGES, RATE_OPTIONS, write_world
+from mmet.field_checks import SHARE_RANGE, number_type
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,10 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     }
     for name, text in counts.items():
         shown = "" if defaults[name] is None else " (default: %(default)s)"
-        allowed = _RANGES.get(name, _PERSONS_OR_PICTURES)
-        parser.add_argument(
-            f"--{name}", type=number_type(int, allowed), default=defaults[name], metavar="N", help=text + shown
-        )
+        kind = number_type(int, NUMBER_RANGES[name])
+        parser.add_argument(f"--{name}", type=kind, default=defaults[name], metavar="N", help=text + shown)
     parser.add_argument(
         "--test_fraction",
         type=number_type(float, SHARE_RANGE),

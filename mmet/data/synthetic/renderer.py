@@ -117,14 +117,14 @@ def render_shot(identity: Identity, shot: Shot, style: WorldStyle, *, height: in
         light=float(rng.uniform(-1, 1)),
     )
     rgb = _place(shot, weather, light, figure, rng, height, width)
-    rgb += _lit_person(figure, weather, light)
+    rgb += lit_person(figure, weather, light)
     alpha = figure.alpha
     if rng.random() < style.occlusion:
         cover = draw_occluder(style.occluders, rng, height, width)
         rgb = rgb * (1 - cover.alpha[..., None]) + cover.rgb
         alpha = alpha * (1 - cover.alpha)
     _falling_snow(rgb, weather, rng)
-    image = _expose(rgb, camera, weather.saturation, float(rng.lognormal(0, style.exposure)), rng)
+    image = expose(rgb, camera, weather.saturation, float(rng.lognormal(0, style.exposure)), rng)
     mask = Image.fromarray(np.where(alpha >= 0.5, 255, 0).astype(np.uint8))
     quality = int(rng.integers(camera.quality[0], camera.quality[1] + 1))
     return Picture(image, mask, quality, figure.pixels, seen_keypoints(figure.joints, alpha))
@@ -183,7 +183,7 @@ def _place(
         rgb *= 1 - cover
         rgb += 238 * cover
     ambient = np.asarray(light.place, dtype=np.float32) * np.float32(weather.brightness)
-    rgb *= _ground_shadow(figure, weather.shadow, rng, height, width)[..., None]
+    rgb *= ground_shadow(figure, weather.shadow, rng, height, width)[..., None]
     rgb *= ambient * np.float32(1 - weather.haze)
     rgb += ambient * np.float32(214 * weather.haze)
     if light.glow:
@@ -192,7 +192,7 @@ def _place(
     return rgb
 
 
-def _ground_shadow(figure: Figure, strength: float, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def ground_shadow(figure: Figure, strength: float, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Factor on the ground (H, W): a soft contact shadow, drawn out to one side when the sun shines."""
     x, y = figure.foot
     lean = float(rng.uniform(-1, 1)) * (strength > 0.3)
@@ -204,9 +204,10 @@ def _ground_shadow(figure: Figure, strength: float, rng: np.random.Generator, he
     return 1 - np.float32(min(0.75, strength + 0.2)) * far
 
 
-def _lit_person(figure: Figure, weather: Weather, light: Light) -> np.ndarray:
+def lit_person(figure: Figure, weather: Weather, light: Light) -> np.ndarray:
+    """The figure's colours, multiplied by its alpha, in weather and light: float32 (H, W, 3) in 0..255."""
     tint = np.asarray(light.person, dtype=np.float32) * np.float32(weather.brightness)
-    rgb = figure.rgb * tint
+    rgb: np.ndarray = figure.rgb * tint
     if weather.veil:
         fog = np.float32(214 * weather.veil) * np.asarray(light.place, dtype=np.float32)
         rgb = rgb * np.float32(1 - weather.veil) + fog * figure.alpha[..., None]
@@ -232,7 +233,7 @@ def _falling_snow(rgb: np.ndarray, weather: Weather, rng: np.random.Generator) -
     rgb += (np.float32(240) - rgb) * cover
 
 
-def _expose(
+def expose(
     rgb: np.ndarray, camera: Camera, saturation: float, exposure: float, rng: np.random.Generator
 ) -> Image.Image:
     """What the camera makes of the light that reaches it: saturation, cast, contrast, gamma, resolution and noise."""
@@ -249,7 +250,7 @@ def _expose(
     if share < 0.97:
         small = (max(8, round(width * share)), max(16, round(height * share)))
         image = image.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BILINEAR)
-    left, top = int(rng.integers(_NOISE_SIDE - MAX_SIZE[1])), int(rng.integers(_NOISE_SIDE - MAX_SIZE[0]))
+    left, top = (int(rng.integers(_NOISE_SIDE - max(side))) for side in ((MAX_SIZE[1], width), (MAX_SIZE[0], height)))
     grain = _noise_field().crop((left, top, left + width, top + height)).point(_grain_table(camera.noise))
     return ImageChops.add(image, Image.merge("RGB", (grain, grain, grain)), 1, -_NOISE_MEAN)
 

@@ -11,24 +11,27 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
 
 from mmet.data.annotations import parse_json, read_text
+from mmet.data.paths import walk_files
 from mmet.data.schema import DatasetError
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, write_json
 from mmet.data.synthetic.layouts.untidy import make_untidy
 from mmet.data.synthetic.renderer import check_size
 from mmet.data.synthetic.style import STYLES, TOLD_IF_SET, WorldStyle, plan_shots
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_number
 from mmet.folder_lock import locked_target
-from mmet.whole_files import whole_folder
+from mmet.whole_files import FolderDraft, whole_folder
 
 PROVENANCE_FILE = "SYNTHETIC.json"
 
@@ -38,6 +41,20 @@ RATE_OPTIONS: Mapping[str, str] = {
     "lookalike_rate": "lookalikes",
 }
 """Options that set a field of the style."""
+
+_COUNT_RANGE = Range(at_least=0, at_most=10**7)
+NUMBER_RANGES: Mapping[str, Range] = {
+    "num_ids": _COUNT_RANGE,
+    "images_per_id": _COUNT_RANGE,
+    "num_train_ids": _COUNT_RANGE,
+    "num_test_ids": _COUNT_RANGE,
+    "num_val_ids": _COUNT_RANGE,
+    "seed": SEED_RANGE,
+    "image_height": Range(at_least=1, at_most=4096),
+    "image_width": Range(at_least=1, at_most=4096),
+    "num_workers": Range(at_least=1, at_most=1024),
+}
+"""Whole numbers that `write_world` and the command line take; a layout may allow fewer."""
 
 _APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(58)
 
@@ -101,10 +118,25 @@ def write_world(
         True when the world was written, False when it was already there.
 
     Raises:
-        ValueError: an argument is outside its range.
+        ValueError: an argument is of another type or outside its range.
         DatasetError: `output` holds something else.
-        OSError: `output` cannot be written.
+        OSError: `output` cannot be written, or a file that was written is missing or changed at the end.
     """
+    numbers = {
+        "num_ids": num_ids,
+        "images_per_id": images_per_id,
+        "num_train_ids": num_train_ids,
+        "num_test_ids": num_test_ids,
+        "num_val_ids": num_val_ids,
+        "seed": seed,
+        "image_height": image_height,
+        "image_width": image_width,
+        "num_workers": num_workers,
+    }
+    for name, number in numbers.items():
+        if number is not None:
+            check_number(name, number, int, NUMBER_RANGES[name])
+    check_number("test_fraction", test_fraction, float, SHARE_RANGE)
     spec = _layout(layout)
     rates = {"occlusion": occlusion_rate, "crop": crop_rate, "lookalikes": lookalike_rate}
     counts = _split(spec, num_ids, test_fraction, num_train_ids, num_val_ids, num_test_ids)
@@ -123,8 +155,6 @@ def write_world(
         keypoints=keypoints,
     )
     _check(request, spec)
-    if num_workers < 1:
-        raise ValueError(f"num_workers: expected at least 1, received {num_workers}")
     output = Path(output)
     with locked_target(output):
         return _write_unless_there(request, spec, output, num_workers, show_progress)
@@ -134,17 +164,19 @@ def _write_unless_there(
     request: WorldRequest, spec: Layout, output: Path, num_workers: int, show_progress: bool
 ) -> bool:
     provenance = _provenance(request, spec)
-    if _already_there(output, provenance):
+    if already_there(output, provenance):
         return False
     with whole_folder(output) as root:
         for folder in spec.folders:
             (root / folder).mkdir(parents=True)
+        draft = FolderDraft(root)
         jobs = make_untidy(request, spec.plan(request))
-        records = _write_jobs(request, jobs, root, num_workers, show_progress)
-        spec.finish(request, records, root)
+        records = _write_jobs(request, jobs, draft, num_workers, show_progress)
+        spec.finish(request, records, draft)
         if request.shadow_files:
-            _add_shadow_files(root)
-        write_json(root / PROVENANCE_FILE, {**provenance, "files": _count_files(root)})
+            _add_shadow_files(draft)
+        write_json(draft, PROVENANCE_FILE, {**provenance, **folder_totals(root)})
+        draft.check()
     return True
 
 
@@ -165,9 +197,7 @@ def _style(spec: Layout, style: str | WorldStyle | None, rates: Mapping[str, flo
 
 
 def _rate(name: str, rate: float) -> float:
-    if not 0 <= rate <= 1:
-        raise ValueError(f"{name}: expected 0..1, received {rate}")
-    return float(rate)
+    return float(check_number(name, rate, float, SHARE_RANGE))
 
 
 def _choice(name: str, value: str | None, choices: Sequence[str], layout: str) -> str:
@@ -180,8 +210,6 @@ def _choice(name: str, value: str | None, choices: Sequence[str], layout: str) -
 
 def _check(request: WorldRequest, spec: Layout) -> None:
     """Raise `ValueError` for numbers out of range."""
-    if request.seed < 0:
-        raise ValueError(f"seed: expected 0 or more, received {request.seed}")
     if request.images_per_id < spec.min_images:
         raise ValueError(
             f"images_per_id: expected at least {spec.min_images} for {spec.name}, received {request.images_per_id}"
@@ -243,7 +271,8 @@ def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
         "layout_version": spec.version,
         "arguments": told,
     }
-    return json.loads(json.dumps(content))
+    written: dict[str, Any] = json.loads(json.dumps(content))
+    return written
 
 
 def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,7 +297,7 @@ def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
+def already_there(output: Path, provenance: dict[str, Any]) -> bool:
     """Whether `output` is exactly this world; raises `DatasetError` when it is anything else that is not empty."""
     if not output.exists():
         return False
@@ -285,23 +314,26 @@ def _already_there(output: Path, provenance: dict[str, Any]) -> bool:
         found = parse_json(read_text(marker), marker)
     except DatasetError as error:
         raise DatasetError(f"{error}: not the mark of a synthetic world; choose another folder") from error
-    files = found.pop("files", None) if isinstance(found, dict) else None
+    totals = {name: found.pop(name, None) for name in ("files", "bytes")} if isinstance(found, dict) else {}
     if found != provenance:
         raise DatasetError(
             f"{output}: holds a synthetic world made with other arguments (see {marker}); choose another folder"
         )
-    if files != (present := _count_files(output) - 1):
-        raise DatasetError(
-            f"{output}: expected {files} files of this synthetic world, found {present}; remove it to write it anew"
-        )
+    present = folder_totals(output)
+    for name, expected in totals.items():
+        if expected != present[name]:
+            raise DatasetError(
+                f"{output}: expected {expected} {name} of this synthetic world, found {present[name]}; remove it to "
+                "write it anew"
+            )
     return True
 
 
 def _write_jobs(
-    request: WorldRequest, jobs: Sequence[Job], root: Path, num_workers: int, show_progress: bool
+    request: WorldRequest, jobs: Sequence[Job], draft: FolderDraft, num_workers: int, show_progress: bool
 ) -> list[Record]:
-    """Carry out all jobs and return their records in the order of the jobs."""
-    write = partial(_write_job, request, root)
+    """Carry out all jobs, note their files in the draft, and return their records in the order of the jobs."""
+    write = partial(_write_job, request, draft.root)
     progress = partial(
         tqdm,
         total=len(jobs),
@@ -310,12 +342,12 @@ def _write_jobs(
         disable=not show_progress,
     )
     if num_workers == 1:
-        return [record for records in progress(map(write, jobs)) for record in records]
+        return _collect(progress(map(write, jobs)), draft)
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(num_workers) as pool:
+    with ProcessPoolExecutor(num_workers, initializer=_end_with_parent) as pool:
         results = pool.map(write, jobs, chunksize=max(1, len(jobs) // (num_workers * 8)))
         try:
-            return [record for records in progress(results) for record in records]
+            return _collect(progress(results), draft)
         except BaseException:  # a stop does not wait for the jobs that are left
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in set(multiprocessing.active_children()) - others:
@@ -323,17 +355,41 @@ def _write_jobs(
             raise
 
 
-def _write_job(request: WorldRequest, root: Path, job: Job) -> list[Record]:
-    return LAYOUTS[request.layout].write(request, job, root)
+def _collect(results: Iterable[tuple[list[Record], FolderDraft]], draft: FolderDraft) -> list[Record]:
+    """The records of all jobs, in order; their files are noted in `draft`."""
+    records: list[Record] = []
+    for job_records, job_draft in results:
+        records += job_records
+        draft.files.update(job_draft.files)
+    return records
 
 
-def _add_shadow_files(root: Path) -> None:
+def _write_job(request: WorldRequest, root: Path, job: Job) -> tuple[list[Record], FolderDraft]:
+    draft = FolderDraft(root)
+    return LAYOUTS[request.layout].write(request, job, draft), draft
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _add_shadow_files(draft: FolderDraft) -> None:
     """Leave what an archive made on macOS leaves: a shadow beside every third file, and a view setting."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    for path in files[::3]:
-        path.with_name(f"._{path.name}").write_bytes(_APPLE_DOUBLE)
-    (root / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1" + bytes(24))
+    for path in sorted(map(PurePosixPath, draft.files))[::3]:
+        draft.write(str(path.with_name(f"._{path.name}")), _APPLE_DOUBLE)
+    draft.write(".DS_Store", b"\x00\x00\x00\x01Bud1" + bytes(24))
 
 
-def _count_files(root: Path) -> int:
-    return sum(len(files) for _, _, files in os.walk(root))
+def folder_totals(root: Path) -> dict[str, int]:
+    """Number of files below `root` and their bytes, without `SYNTHETIC.json`."""
+    files = [Path(place, name) for place, names in walk_files(root) for name in names]
+    sizes = [path.stat().st_size for path in files if path != root / PROVENANCE_FILE]
+    return {"files": len(sizes), "bytes": sum(sizes)}

@@ -78,17 +78,17 @@ def face_zones(look: Appearance, side: np.ndarray, up: np.ndarray, front: np.nda
 
 
 def _hair_zone(style: str, side: np.ndarray, up: np.ndarray, front: np.ndarray) -> np.ndarray:
-    behind = (front < -0.12) & (up > -0.8)
+    behind: np.ndarray = (front < -0.12) & (up > -0.8)
+    hair: np.ndarray
     if style == "receding":
-        return (front + 0.7 * up < 0.2) & (up < 0.5) & (up > -0.65 - 0.5 * front) & (front < 0.25)
-    if style == "fringe":
-        return behind | (up > 0.3) | (np.abs(side) > 0.86) & (front < 0.5)
-    if style in {"parted", "wavy", "straight"}:
-        return (
-            behind
-            | (up > 0.5 + 0.22 * np.cos(3 * (side - 0.25)))
-            | (np.abs(side) > 0.8) & (front < 0.45) & (up > -0.5)
-        )
-    if style == "bob":
-        return behind | (up > 0.42 + 0.12 * side) | (np.abs(side) > 0.78) & (front < 0.5)
-    return behind | (up > 0.5 - 0.1 * side**2) | (np.abs(side) > 0.82) & (front < 0.3) & (up > -0.1)
+        hair = (front + 0.7 * up < 0.2) & (up < 0.5) & (up > -0.65 - 0.5 * front) & (front < 0.25)
+    elif style == "fringe":
+        hair = behind | (up > 0.3) | (np.abs(side) > 0.86) & (front < 0.5)
+    elif style in {"parted", "wavy", "straight"}:
+        parting = up > 0.5 + 0.22 * np.cos(3 * (side - 0.25))
+        hair = behind | parting | (np.abs(side) > 0.8) & (front < 0.45) & (up > -0.5)
+    elif style == "bob":
+        hair = behind | (up > 0.42 + 0.12 * side) | (np.abs(side) > 0.78) & (front < 0.5)
+    else:
+        hair = behind | (up > 0.5 - 0.1 * side**2) | (np.abs(side) > 0.82) & (front < 0.3) & (up > -0.1)
+    return hair

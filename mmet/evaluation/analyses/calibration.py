@@ -32,7 +32,6 @@ CALIBRATION_FILE = "calibration.json"
 FORMAT = "mmet-calibration-1"
 METHODS = ("isotonic", "platt")
 MAX_WRONG_PAIRS = 1_000_000
-NUM_BINS = 15
 
 Method = Literal["isotonic", "platt"]
 
@@ -279,73 +278,6 @@ def _parse(entry: Mapping[str, Any]) -> MatchCalibration:
     elif not np.isfinite([calibration.slope, calibration.intercept]).all():
         raise ValueError("expected a finite slope and intercept")
     return calibration
-
-
-class Reliability:
-    """How far predicted probabilities can be trusted: a reliability diagram, Brier score and ECE, from a stream.
-
-    Bins are of equal width over [0, 1], as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017).
-
-    Attributes:
-        counts, predicted, observed: `(bins,)`: how many predictions fell into each bin, the sum of them, and how many
-            came true.
-    """
-
-    def __init__(self, num_bins: int = NUM_BINS) -> None:
-        self.counts = np.zeros(num_bins, dtype=np.int64)
-        self.predicted = np.zeros(num_bins)
-        self.observed = np.zeros(num_bins)
-        self._squared_error = 0.0
-
-    def add(self, probabilities: NDArray[np.float64], outcomes: NDArray[np.bool_]) -> None:
-        """Take in predictions `(n,)` and whether they came true `(n,)`."""
-        num_bins = len(self.counts)
-        bins = np.minimum((probabilities * num_bins).astype(np.int64), num_bins - 1)
-        self.counts += np.bincount(bins, minlength=num_bins)
-        self.predicted += np.bincount(bins, probabilities, minlength=num_bins)
-        self.observed += np.bincount(bins, outcomes, minlength=num_bins)
-        self._squared_error += float(np.sum((probabilities - outcomes) ** 2))
-
-    @property
-    def brier(self) -> float:
-        """Mean squared difference of prediction and outcome (Brier 1950)."""
-        return self._squared_error / int(self.counts.sum())
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error: the mean over predictions of |observed - predicted| of their bin."""
-        return float(np.abs(self.observed - self.predicted).sum() / self.counts.sum())
-
-    def to_json(self) -> dict[str, Any]:
-        """Brier score, ECE and the bins that hold anything: mean prediction, share that came true, count."""
-        filled = np.flatnonzero(self.counts)
-        bins = [
-            {
-                "predicted": float(self.predicted[b] / self.counts[b]),
-                "observed": float(self.observed[b] / self.counts[b]),
-                "count": int(self.counts[b]),
-            }
-            for b in filled
-        ]
-        return {"brier": self.brier, "ece": self.ece, "bins": bins}
-
-
-def measure_reliability(
-    calibration: MatchCalibration,
-    task: RetrievalTask,
-    query_embeddings: NDArray[np.float32],
-    gallery_embeddings: NDArray[np.float32],
-) -> dict[str, Reliability]:
-    """Predictions for `pairs`, every query with every entry of its gallery, and for `first`, its first entry alone."""
-    pairs, first = Reliability(), Reliability()
-    for block in pair_blocks(task, query_embeddings, gallery_embeddings):
-        kept = ~block.is_removed
-        pairs.add(calibration(block.scores[kept]), block.is_match[kept])
-        scores = np.where(kept, block.scores, -np.inf)
-        rows, best = np.arange(len(scores)), scores.argmax(axis=1)
-        answered = scores[rows, best] > -np.inf
-        first.add(calibration(scores[rows, best][answered]), block.is_match[rows, best][answered])
-    return {"pairs": pairs, "first": first}
 
 
 def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,20 +6,31 @@
     open_set.any_rank.at(1e-2).true_positive_rate          # 1 - FNIR
 
 A pair or a search is accepted when its score is at or above the threshold. All rates are exact: of the wrong pairs
-only the highest scores are kept, which is all that low false positive rates depend on.
+only the highest scores are kept, which is all that low false positive rates depend on. `OpenSet` puts both into rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mmet.evaluation.analyses.base import ROW_HEADER, Analysis, having, row_cells
+from mmet.evaluation.analyses.panels import draw_panels, legend_beside, line_label
 from mmet.evaluation.pairs import count_wrong_pairs, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
+from mmet.evaluation.record import EvaluationReport, ResultRecord
+from mmet.evaluation.task_result import TaskResult
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_number
+from mmet.markdown_table import align_table
+
+VERIFICATION, OPEN_SET = "verification", "open_set"
+"""Names in a row."""
 
 VERIFICATION_RATES = (1e-2, 1e-3, 1e-4)
 IDENTIFICATION_RATES = (1e-1, 1e-2, 1e-3)
@@ -246,3 +257,104 @@ def _count_within(rate: float, total: int) -> int:
     while count > 0 and count / total > rate:
         count -= 1
     return count
+
+
+@dataclass(frozen=True)
+class OpenSet(Analysis):
+    """Verification and open-set search by the cosines of the (merged, expanded) embeddings.
+
+    Attributes:
+        absent_share: share of the queried persons to take out of the gallery.
+        seed: chooses them.
+    """
+
+    absent_share: float
+    seed: int
+
+    def compute(self, result: TaskResult, record: ResultRecord) -> dict[str, Any]:
+        verified = verify_pairs(result.task, *result.embeddings())
+        searched = search_open_set(result.task, *result.embeddings(), absent_share=self.absent_share, seed=self.seed)
+        return {
+            VERIFICATION: _verification_json(verified),
+            OPEN_SET: {"absent_share": self.absent_share, "seed": self.seed, **_open_set_json(searched)},
+        }
+
+    def section(self, report: EvaluationReport) -> str:
+        rows, header = [], [*ROW_HEADER]
+        searches = having(report.results, OPEN_SET)
+        for record, verified in having(report.results, VERIFICATION).items():
+            accepted, missed = verified["operating_points"], searches[record]["operating_points"]
+            shares = [*(point["tpr"] for point in accepted), *(point["fnir"] for point in missed)]
+            rows.append((*row_cells(record), *(f"{100 * share:.1f}" for share in shares)))
+            rates = [f"TPR@FPR {point['max_fpr']:g}" for point in accepted]
+            header = [*ROW_HEADER, *rates, *(f"FNIR@FPIR {point['max_fpir']:g}" for point in missed)]
+        if not rows:
+            return ""
+        search = next(iter(searches.values()))
+        return (
+            f"## By threshold\n\n{align_table(header, rows, len(ROW_HEADER))}\n"
+            f"In percent. For FNIR, {search['absent_share']:.0%} of the queried persons were taken out of the "
+            f"gallery (seed {search['seed']}); the figures of rank 1 are in `results.json`.\n"
+        )
+
+    def figures(self, records: Sequence[ResultRecord]) -> dict[str, Figure]:
+        rows = [*having(records, VERIFICATION)]
+        return {"roc.png": plot_roc(rows)} if rows else {}
+
+
+def plot_roc(records: Sequence[ResultRecord]) -> Figure:
+    """ROC curves of one-to-one verification, false positive rates on a log scale."""
+
+    def draw(ax: Axes, record: ResultRecord, color: str) -> None:
+        curve = record.extras[VERIFICATION]["roc"]
+        rates = [point["fpr"] for point in curve], [point["tpr"] for point in curve]
+        ax.plot(*rates, label=line_label(record.system), color=color, linewidth=1.8)
+
+    def finish(ax: Axes) -> None:
+        ax.set_xscale("log")
+        ax.set_xlabel("false positive rate")
+        ax.set_ylabel("true positive rate")
+        legend_beside(ax, "system")
+
+    return draw_panels(records, draw, finish)
+
+
+def _verification_json(scores: ThresholdScores) -> dict[str, Any]:
+    points = [scores.at(rate) for rate in VERIFICATION_RATES]
+    return {
+        "operating_points": [
+            {"max_fpr": p.max_false_positive_rate, "tpr": p.true_positive_rate, "threshold": _finite(p.threshold)}
+            for p in points
+        ],
+        "roc": [
+            {"fpr": p.max_false_positive_rate, "tpr": p.true_positive_rate}
+            for p in scores.curve(MAX_FALSE_POSITIVE_RATE)
+        ],
+        "num_matching_pairs": len(scores.positives),
+        "num_different_pairs": scores.num_negatives,
+    }
+
+
+def _open_set_json(searched: OpenSetSearch) -> dict[str, Any]:
+    points = []
+    for rate in IDENTIFICATION_RATES:
+        anywhere, first = searched.any_rank.at(rate), searched.first_rank.at(rate)
+        points.append(
+            {
+                "max_fpir": rate,
+                "fnir": 1 - anywhere.true_positive_rate,
+                "fnir_rank1": 1 - first.true_positive_rate,
+                "threshold": _finite(anywhere.threshold),
+            }
+        )
+    return {
+        "operating_points": points,
+        "num_absent_persons": searched.num_absent_persons,
+        "num_mated_searches": len(searched.any_rank.positives),
+        "num_nonmated_searches": searched.any_rank.num_negatives,
+    }
+
+
+def _finite(threshold: float) -> float | None:
+    """JSON knows no infinity: None where nothing can be accepted."""
+    return threshold if np.isfinite(threshold) else None

@@ -9,7 +9,7 @@ queries (the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and thei
 treats persons as the sample, which is what a claim about unseen people is about. That is the default.
 
 The intervals speak of other queries and persons only. The gallery's distractors, the cameras and the trained weights
-stay as they are; for the latter there are several seeds (`mmet.evaluation.results.summarize_seeds`).
+stay as they are; for the latter there are several seeds (`mmet.evaluation.analyses.seeds`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class QueryValues:
         """The differences, query by query. Raises `ValueError` when the queries are not the same."""
         if not np.array_equal(self.persons, other.persons):
             raise ValueError("expected the values of the same queries, received those of other persons")
-        return QueryValues({name: own - other.values[name] for name, own in self.values.items()}, self.persons)
+        return QueryValues({name: values - other.values[name] for name, values in self.values.items()}, self.persons)
 
 
 @dataclass(frozen=True)

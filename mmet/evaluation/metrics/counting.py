@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +111,7 @@ def rank_computed_matches(
 
 
 def _rank_rows(
-    scores: NDArray[np.float32], entries: PersonEntries, map_shares: Callable[..., Iterable], num_threads: int
+    scores: NDArray[np.float32], entries: PersonEntries, map_shares: Callable[..., Iterable[Any]], num_threads: int
 ) -> MatchRanks:
     """The ranks for some queries' scores `(B, G)`, whose persons' entries are overwritten.
 
@@ -270,4 +271,4 @@ def _count_true(flags: NDArray[np.bool_], words: NDArray[np.uint64]) -> NDArray[
     np.add.reduce(flags.view(np.uint64).reshape(len(words), LANES, -1), axis=1, out=words)
     words *= np.uint64(0x0101010101010101)  # puts the sum of a word's bytes, 64 at most, into its top byte
     words >>= np.uint64(56)
-    return words.sum(axis=1).reshape(flags.shape[:2])
+    return np.asarray(words.sum(axis=1).reshape(flags.shape[:2]))

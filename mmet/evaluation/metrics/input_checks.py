@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -98,7 +100,7 @@ def _real_array(values: ArrayLike | torch.Tensor, name: str) -> NDArray[np.float
     if isinstance(values, torch.Tensor):
         is_real = not values.is_complex() and values.dtype != torch.bool
         kind = str(values.dtype)
-        array: NDArray = values.detach().float().cpu().numpy() if is_real else np.empty(0)
+        array: NDArray[Any] = values.detach().float().cpu().numpy() if is_real else np.empty(0)
     else:
         try:
             array = np.asarray(values)

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -205,7 +206,7 @@ class _Search:
         self.hits: list[_Hits] = []
         self.num_hits = 0
 
-    def run(self, map_shares: Callable[..., Iterable], num_threads: int) -> None:
+    def run(self, map_shares: Callable[..., Iterable[Any]], num_threads: int) -> None:
         """Visit all blocks; `map_shares` applies a function to each thread's share of a block's tiles.
 
         A thread multiplies and looks through tile after tile, while it is in the cache.
@@ -321,7 +322,9 @@ class _Search:
         by_index = np.argsort(self.order[rows if by_column else columns])
         best = by_index[np.argsort(-table[:, by_index], axis=1, kind="stable")[:, : self.count]]
         owner = np.arange(len(table))[:, None]
-        return (best * scores.shape[1] + owner if by_column else owner * scores.shape[1] + best).reshape(-1)
+        return np.asarray(
+            (best * scores.shape[1] + owner if by_column else owner * scores.shape[1] + best).reshape(-1)
+        )
 
     def _prune(self) -> None:
         """Keep the `count` best of every point, ordered by point, then nearest first, then original index."""

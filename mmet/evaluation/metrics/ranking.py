@@ -40,6 +40,9 @@ from mmet.evaluation.metrics.matches import GalleryMatches
 AveragePrecision = Literal["mean-precision", "trapezoid"]
 Denominator = Literal["valid", "all"]
 
+REPORTED_RANKS = (1, 5, 10)
+"""Ranks of the CMC curve that tables and result files name."""
+
 BLOCK_BYTES = 64 * 2**20
 """Default size of a block of scores, of which each thread has one: products of fewer rows take longer in all."""
 
@@ -96,6 +99,10 @@ class RankMetrics:
         if not 1 <= k <= last:
             raise ValueError(f"expected a rank from 1 to {last} (max_rank), received {k}")
         return float(self.cmc[min(k, len(self.cmc)) - 1])
+
+    def headline(self) -> dict[str, float]:
+        """The metrics of tables and result files by name. Raises `ValueError` for a `max_rank` below 10."""
+        return {"mAP": self.mAP, "mINP": self.mINP, **{f"rank{k}": self.rank(k) for k in REPORTED_RANKS}}
 
 
 def rank_metrics(

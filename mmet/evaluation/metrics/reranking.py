@@ -378,7 +378,7 @@ def _distances_of(
         a, b = owner[some], other[some]
         products = np.einsum("pd,pd->p", points[a], points[b])
         distances[some] = np.maximum(half_squares[a] + half_squares[b] - products, 0)
-    return distances
+    return np.asarray(distances)
 
 
 def _average_over_neighbors(weights: csr_array, indices: NDArray[np.int64]) -> csr_array:

@@ -61,7 +61,7 @@ SIDES = ("query_embeddings", "gallery_embeddings", "query_person_ids", "gallery_
 NO_CAMERA = -1
 
 
-class ReID(evaluate.Metric):
+class ReID(evaluate.Metric):  # type: ignore[misc]
     """Rows are images or captions, of query or gallery; see `INPUTS`."""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -84,7 +84,7 @@ class ReID(evaluate.Metric):
 
     def __len__(self) -> int:
         if self.num_process > 1:
-            return super().__len__()
+            return int(super().__len__())
         return sum(len(batch["person_ids"]) for batches in self._batches.values() for batch in batches)
 
     def add_batch(self, *, embeddings: Any, person_ids: Any, is_query: Any, camera_ids: Any = None) -> None:
@@ -130,7 +130,7 @@ class ReID(evaluate.Metric):
             if given:
                 self._add_side("query", sides)
                 self._add_side("gallery", sides)
-            return super().compute(**kwargs)
+            return super().compute(**kwargs)  # type: ignore[no-any-return]
         if given:
             return _results(rank_metrics(**sides, **kwargs))
         for side, batches in self._batches.items():

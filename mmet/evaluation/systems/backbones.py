@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
 
 from mmet.evaluation.protocols import Modality
-from mmet.evaluation.systems.baselines import ModelSystem
 from mmet.evaluation.systems.embedding import ModelInputs, RawBatch
+from mmet.evaluation.systems.model import ModelSystem
 
 
 @dataclass
@@ -165,15 +165,17 @@ def load_backbone(name_or_path: str, **options: Any) -> BackboneSystem:
         config = AutoConfig.from_pretrained(name_or_path)
         if getattr(config, "mask_ratio", None) is not None:
             config.mask_ratio = 0.0  # masked autoencoders hide patches outside of training too
-        model, loading = AutoModel.from_pretrained(name_or_path, config=config, output_loading_info=True)
+        model, loading = AutoModel.from_pretrained(
+            name_or_path, config=config, output_loading_info=True, use_safetensors=True
+        )
         if hasattr(model, "get_image_features") and hasattr(model, "get_text_features"):
             processor: Callable[..., Any] = DualInputs(
-                AutoProcessor.from_pretrained(name_or_path), config.text_config.max_position_embeddings
+                cast(Any, AutoProcessor).from_pretrained(name_or_path), config.text_config.max_position_embeddings
             )
             system = BackboneSystem(DualEncoder(model), processor, **options)
             system.try_out()
             return system
-        processor = ImageInputs(AutoImageProcessor.from_pretrained(name_or_path))
+        processor = ImageInputs(cast(Any, AutoImageProcessor).from_pretrained(name_or_path))
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
         raise ValueError(f"cannot load a backbone with its processor from {name_or_path!r}: {error}") from error
     if getattr(model, "main_input_name", None) != "pixel_values":

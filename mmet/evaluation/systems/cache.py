@@ -74,7 +74,7 @@ class EmbeddingCache:
                 if positions.size and not 0 <= positions.min() <= positions.max() < count:
                     raise ValueError(f"it holds rows {positions.min()} to {positions.max()} of {count}")
                 shards.append(path)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+            except (OSError, MemoryError, ValueError, KeyError, SafetensorError) as error:
                 logger.warning("%s is not usable (%s): what it held is computed again", path, error)
                 path.unlink(missing_ok=True)
         return shards

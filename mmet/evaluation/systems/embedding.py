@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ def embed_items(
 
     def forward(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         with accelerator.autocast():
-            return model(**inputs).embeddings
+            return cast(torch.Tensor, model(**inputs).embeddings)
 
     def embed(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         inputs = {name: values.to(accelerator.device) for name, values in inputs.items()}
@@ -278,10 +278,10 @@ class ItemReader:
             except DECODE_ERRORS as error:
                 path = row["image"]["path"] or row["image_path"]
                 raise DatasetError(f"cannot read image {path}: {error}. Restore or remove the file") from error
-        return row
+        return cast(dict[str, Any], row)
 
 
-class _Batches(torch.utils.data.Dataset):
+class _Batches(torch.utils.data.Dataset[RawBatch]):
     """Preprocessed batches by number. An unreadable picture is *returned* as its `DatasetError`.
 
     Raised in a worker process, the error would reach the user wrapped in that process's traceback.

@@ -15,9 +15,11 @@ from typing import Any
 
 from configuration_mmet import MMETConfig
 from mmet.evaluation.systems.backbones import load_backbone
-from mmet.evaluation.systems.baselines import ChanceSystem, ColorHistogramSystem, ModelSystem, System, untrained_model
+from mmet.evaluation.systems.base import System
+from mmet.evaluation.systems.baselines import ChanceSystem, ColorHistogramSystem, untrained_model
 from mmet.evaluation.systems.cache import fingerprint_weights
-from mmet.evaluation.systems.loading import check_checkpoint, load_embedder, load_matching_scorer, name_systems
+from mmet.evaluation.systems.loading import check_checkpoint, load_embedder, load_system, name_systems
+from mmet.evaluation.systems.model import ModelSystem
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -126,12 +128,7 @@ class Lineup:
             yield self._load(name, source)
 
     def _load(self, name: str, source: str) -> ModelSystem:
-        model, processor = load_embedder(source)
-        scorer = None
-        if self.rescore:
-            own = {key: self.options[key] for key in ("batch_size", "accelerator") if key in self.options}
-            scorer = load_matching_scorer(source, model, processor, **own)
-        return ModelSystem(model, processor, matching_scorer=scorer, **{**self.options, "name": name})
+        return load_system(source, rescore=self.rescore, **{**self.options, "name": name})
 
     def _untrained(self) -> ModelSystem:
         config = MMETConfig.from_pretrained(self.source)

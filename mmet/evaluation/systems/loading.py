@@ -2,7 +2,7 @@
 
     check_checkpoint("outputs/run")                    # milliseconds; says what is wrong before anything is computed
     model, processor = load_embedder("outputs/run")
-    scorer = load_matching_scorer("outputs/run", model, processor, batch_size=64)
+    system = load_system("outputs/run", rescore=True, batch_size=64)
 
 transformers loads the configuration of another kind of model with a warning and fills weights that are missing with
 random ones. A figure of such a model would look like a result, so both are errors here.
@@ -13,13 +13,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PretrainedConfig
 
 from configuration_mmet import MMETConfig
 from mmet.checkpoint_files import check_model
 from mmet.evaluation.systems.cross_encoder import MatchingScorer
+from mmet.evaluation.systems.model import ModelSystem
 from modeling_mmet import MMETForPreTraining, MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -35,11 +36,11 @@ def check_checkpoint(name_or_path: str) -> None:
     """
     try:
         check_model(name_or_path, MMETForReID)
-        found, _ = PretrainedConfig.get_config_dict(name_or_path)
-        if found.get("model_type") != MMETConfig.model_type:
+        config, _ = PretrainedConfig.get_config_dict(name_or_path)
+        if config.get("model_type") != MMETConfig.model_type:
             raise ValueError(
                 f"expected the model type {MMETConfig.model_type!r} in its config.json, received "
-                f"{found.get('model_type')!r}; other models are rows of the table by --backbones"
+                f"{config.get('model_type')!r}; other models are rows of the table by --backbones"
             )
         MMETProcessor.from_pretrained(name_or_path)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -56,7 +57,9 @@ def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
         ValueError: no such checkpoint, or one without some of the encoders' weights.
     """
     try:
-        model, loading = MMETForReID.from_pretrained(name_or_path, output_loading_info=True, use_safetensors=True)
+        model, loading = cast(Any, MMETForReID).from_pretrained(
+            name_or_path, output_loading_info=True, use_safetensors=True
+        )
         processor = MMETProcessor.from_pretrained(name_or_path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _cannot_load(name_or_path, error) from error
@@ -66,6 +69,25 @@ def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
     if head:
         logger.warning("%s has no identity head: a fresh one is used, as before identity training", name_or_path)
     return model, processor
+
+
+def load_system(name_or_path: str, *, rescore: bool = False, **options: Any) -> ModelSystem:
+    """A checkpoint as a system.
+
+    Args:
+        name_or_path: folder or Hub name.
+        rescore: whether its ITM head re-scores where a search asks for it.
+        options: to `ModelSystem`.
+
+    Raises:
+        ValueError: no such checkpoint, or one without weights that are needed.
+    """
+    model, processor = load_embedder(name_or_path)
+    scorer = None
+    if rescore:
+        shared = {key: options[key] for key in ("batch_size", "accelerator") if key in options}
+        scorer = load_matching_scorer(name_or_path, model, processor, **shared)
+    return ModelSystem(model, processor, matching_scorer=scorer, **options)
 
 
 def load_matching_scorer(
@@ -111,8 +133,8 @@ def name_systems(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[st
     Raises:
         ValueError: an empty name or folder, one that is given twice, or a name that is taken.
     """
-    given = [_split_name(argument) for argument in arguments]
-    unnamed = [source for name, source in given if name is None]
+    pairs = [_split_name(argument) for argument in arguments]
+    unnamed = [source for name, source in pairs if name is None]
     parts = [Path(source).parts for source in unnamed]
     if len(set(parts)) < len(parts):
         twice = next(source for number, source in enumerate(unnamed) if parts.index(parts[number]) != number)
@@ -121,7 +143,7 @@ def name_systems(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[st
         )
     names: dict[str, str] = {}
     taken = set(taken)
-    for name, source in given:
+    for name, source in pairs:
         name = name or _shortest_name(Path(source).parts, parts, taken)
         if name in taken:
             raise ValueError(
@@ -141,12 +163,12 @@ def _split_name(argument: str) -> tuple[str | None, str]:
     return name.strip() or None, source.strip()
 
 
-def _shortest_name(own: tuple[str, ...], all_parts: Sequence[tuple[str, ...]], taken: set[str]) -> str:
-    for length in range(1, len(own)):
-        name = "/".join(own[-length:])
-        if name not in taken and sum(parts[-length:] == own[-length:] for parts in all_parts) == 1:
+def _shortest_name(path: tuple[str, ...], paths: Sequence[tuple[str, ...]], taken: set[str]) -> str:
+    for length in range(1, len(path)):
+        name = "/".join(path[-length:])
+        if name not in taken and sum(other[-length:] == path[-length:] for other in paths) == 1:
             return name
-    return "/".join(own)
+    return "/".join(path)
 
 
 def _require_nothing(name_or_path: str, missing: set[str]) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +21,9 @@ from PIL import Image
 from mmet.data.schema import DatasetError
 from mmet.data.synthetic import ATTRIBUTE_VALUES, LAYOUTS, PROVENANCE_FILE, write_world
 from mmet.data.synthetic.__main__ import main
+from mmet.data.synthetic.layouts import base
 from mmet.data.synthetic.layouts.takes import query_indices
+from mmet.whole_files import FolderDraft
 
 SMALL = {"images_per_id": 6, "image_height": 100, "image_width": 52, "seed": 4}
 COUNTS = {
@@ -182,6 +191,104 @@ def test_write_world__notices_missing_files(tmp_path: Path) -> None:
         write_world("finegpr", tmp_path / "world", **arguments)
 
 
+def test_write_world__notices_a_shortened_file(tmp_path: Path) -> None:
+    arguments = {"num_ids": 1, **SMALL}
+    write_world("finegpr", tmp_path / "world", **arguments)
+    picture = next(tmp_path.glob("world/FineGPR/*/*.jpg"))
+    picture.write_bytes(picture.read_bytes()[:-5])
+    with pytest.raises(DatasetError, match=r"expected [0-9]+ bytes of this synthetic world, found [0-9]+; remove it"):
+        write_world("finegpr", tmp_path / "world", **arguments)
+
+
+def spoil(harm: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do `harm` to a picture that is written before the annotations are."""
+    write_json = base.write_json
+
+    def write_then_harm(folder: FolderDraft, name: str, content: object) -> None:
+        write_json(folder, name, content)
+        harm(min(path for path in folder.root.rglob("*.*") if path.suffix in {".jpg", ".png", ".bmp"}))
+
+    monkeypatch.setattr("mmet.data.synthetic.world.write_json", write_then_harm)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (Path.unlink, "missing"),
+        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "changed"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "changed"),
+    ],
+)
+def test_write_world__a_picture_lost_while_drawing_is_an_error(
+    harm: Callable[[Path], None], reason: str, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(harm, monkeypatch)
+    with pytest.raises(OSError, match=rf"1 of [0-9]+ files are not as they were written: .*\({reason}\)"):
+        write_world(layout, tmp_path / "world", num_ids=2, images_per_id=2, image_height=60, image_width=30)
+    assert not list(tmp_path.iterdir())
+
+
+def test_command__says_which_picture_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(Path.unlink, monkeypatch)
+    command = ["--layout", "finegpr", "--output", str(tmp_path / "world"), "--num_ids", "1", "--images_per_id", "1"]
+    assert main([*command, "--num_workers", "2"]) == 2
+    output, error = capsys.readouterr()
+    assert "FineGPR/0001/0001_c" in error
+    assert "written" not in output
+
+
+def test_write_world__a_folder_lost_while_drawing_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(lambda picture: shutil.rmtree(picture.parents[2]), monkeypatch)
+    with pytest.raises(OSError, match="files are not as they were written"):
+        write_world("finegpr", tmp_path / "world", num_ids=1, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_world__clears_what_a_killed_drawing_left(tmp_path: Path) -> None:
+    """Also where the killed process had the number of this one, as is usual in containers."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid in (gone.pid, os.getpid()):
+        leftover = tmp_path / f".world.partial-{pid}"
+        leftover.mkdir()
+        (leftover / "half.jpg").write_bytes(b"half")
+    assert write_world("finegpr", tmp_path / "world", num_ids=1, **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+    assert not list(tmp_path.rglob("half.jpg"))
+
+
+def test_write_world__workers_end_with_a_killed_drawing(tmp_path: Path) -> None:
+    script = (
+        "from mmet.data.synthetic import write_world\n"
+        f"write_world('finegpr', {str(tmp_path / 'world')!r}, num_ids=500, images_per_id=8, num_workers=2)\n"
+    )
+    drawing = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    wait_until(lambda: any(tmp_path.glob(".world.partial-*/FineGPR/*/*.jpg")))
+    os.kill(drawing.pid, signal.SIGKILL)
+    drawing.wait()
+    wait_until(lambda: not is_group_alive(drawing.pid))
+
+
+def is_group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_write_world__leaves_nothing_behind_when_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_) -> None:
         raise KeyboardInterrupt
@@ -207,8 +314,12 @@ def test_write_world__leaves_nothing_behind_when_interrupted(tmp_path: Path, mon
         ("market1501", {"num_val_ids": 3}, "num_val_ids: Market-1501 has no such split"),
         ("market1501", {"test_fraction": 1.0}, "test_fraction: expected between 0 and 1"),
         ("cuhk_pedes", {"style": "noir"}, "style: expected one of source, target.* received 'noir'"),
-        ("cuhk_pedes", {"num_workers": 0}, "num_workers: expected at least 1"),
-        ("cuhk_pedes", {"seed": -1}, "seed: expected 0 or more"),
+        ("cuhk_pedes", {"num_workers": 0}, "num_workers: expected a whole number of at least 1"),
+        ("cuhk_pedes", {"num_workers": 1025}, "num_workers: .*at most 1024, received 1025"),
+        ("cuhk_pedes", {"num_ids": 3.5}, "num_ids: expected a whole number.*received 3.5"),
+        ("cuhk_pedes", {"seed": 2**32}, "seed: .*at most 4294967295"),
+        ("cuhk_pedes", {"occlusion_rate": float("nan")}, "occlusion_rate: expected a number"),
+        ("cuhk_pedes", {"seed": -1}, "seed: expected a whole number of at least 0"),
     ],
 )
 def test_write_world__names_the_bad_argument(layout: str, arguments: dict, message: str, tmp_path: Path) -> None:

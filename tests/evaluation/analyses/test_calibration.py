@@ -15,13 +15,12 @@ from test_pairs import make_task, searches
 from mmet.evaluation.analyses.calibration import (
     MatchCalibration,
     PairSample,
-    Reliability,
     fit_calibration,
-    measure_reliability,
     read_calibrations,
     sample_pairs,
     save_calibrations,
 )
+from mmet.evaluation.analyses.reliability import Reliability, measure_reliability
 
 
 def make_sample(count=20_000, seed=0):
@@ -190,6 +189,26 @@ def test_with_prior__is_right_where_matches_are_rarer(method):
     assert reliability["as it is"].ece > 0.1
     with pytest.raises(ValueError, match=r"prior: .*above 0 and below 1, received 0"):
         calibration.with_prior(0)
+
+
+def test_with_prior__odds_by_hand():
+    """Matches are nine times as rare as at the fit, where odds were 1 to 1: odds of 3 become 3 to 9, and so on."""
+    fitted = MatchCalibration("isotonic", prior=0.5, scores=(0, 1, 2, 3), probabilities=(0, 0.5, 0.75, 1))
+    moved = fitted.with_prior(0.1)
+    assert moved.prior == 0.1
+    np.testing.assert_allclose(moved([0, 1, 2, 3]), [0, 1 / 10, 3 / 12, 1])
+    platt = MatchCalibration("platt", prior=0.5, slope=float(np.log(3)), intercept=0.0)
+    rarer = platt.with_prior(0.1)
+    assert rarer.prior == 0.1
+    np.testing.assert_allclose(rarer([0, 1, 2]), [1 / 10, 3 / 12, 9 / 18])
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.sampled_from(["isotonic", "platt"]))
+def test_with_prior__there_and_back_is_where_it_was(prior, other, method):
+    fitted = MatchCalibration(method, prior, scores=(-1, 1), probabilities=(0.2, 0.9), slope=2.0, intercept=-0.5)
+    grid = np.linspace(-1, 1, 9)
+    np.testing.assert_allclose(fitted.with_prior(other).with_prior(prior)([-1, 1]), fitted([-1, 1]), rtol=1e-9)
+    assert ((fitted.with_prior(other)(grid) - fitted(grid)) * (other - prior) >= -1e-12).all()
 
 
 def test_reliability__bins_brier_and_ece_by_hand():

@@ -362,3 +362,9 @@ def test_rank_metrics__takes_every_real_dtype(dtype):
 def test_rank_metrics__ids_beyond_int64_are_refused():
     with pytest.raises(ValueError, match="query_person_ids of at most"):
         rank_metrics(np.eye(2), np.eye(2), np.array([0, 2**64 - 1], np.uint64), [0, 1])
+
+
+def test_rank_metrics__rows_that_are_nearly_of_one_length_are_normalised():
+    """The wrong entry is half a per cent longer than the right one and points a little past the query."""
+    gallery = [[1.005 * np.cos(0.05), 1.005 * np.sin(0.05)], [1, 0]]
+    assert rank_metrics([[1, 0]], gallery, [1], [2, 1]).mAP == 1

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmet.evaluation.metrics import reranking
-from mmet.evaluation.metrics.neighbors import nearest_neighbors
 from mmet.evaluation.metrics.ranking import rank_metrics
 from mmet.evaluation.metrics.reranking import k_reciprocal_blocks, k_reciprocal_rerank, reranked_metrics
 
@@ -148,21 +147,6 @@ def test_k_reciprocal_rerank__kept_distances_equal_computed_ones(monkeypatch, me
     np.testing.assert_allclose(kept, computed, atol=1e-6)
 
 
-@pytest.mark.parametrize("keep_first", [0, 1, 63, 64, 200, 699, 700])
-def test_nearest_neighbors__keep_the_distances_of_the_first_points(keep_first):
-    points = np.random.default_rng(2).integers(-9, 9, size=(700, 3)).astype(np.float32)  # exact in float32
-    found = nearest_neighbors(points, 5, keep_first=keep_first, block_rows=64)
-    expected = squared_distances(points.astype(np.float64)) / 2
-    np.testing.assert_array_equal(found.indices, np.argsort(expected, axis=1, kind="stable")[:, :5])
-    if keep_first == 0:
-        assert found.kept is None
-        return
-    received = np.empty((keep_first, 700 - keep_first), dtype=np.float32)
-    found.kept.write(slice(0, keep_first // 2), received[: keep_first // 2])
-    found.kept.write(slice(keep_first // 2, keep_first), received[keep_first // 2 :])
-    np.testing.assert_array_equal(-received, expected[:keep_first, keep_first:])
-
-
 @pytest.mark.parametrize("block_bytes", [1, 4 * 40 * 5, 2**20])
 def test_k_reciprocal_blocks__do_not_depend_on_their_size(block_bytes):
     query, gallery, _, _ = persons(8)
@@ -230,41 +214,6 @@ def test_k_reciprocal_rerank__bad_embeddings():
     gallery[3, 2] = np.nan
     with pytest.raises(ValueError, match="row 3"):
         k_reciprocal_rerank(query, gallery)
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    seed=st.integers(0, 2**20),
-    total=st.integers(1, 700),
-    count=st.integers(1, 40),
-    block_rows=st.sampled_from([1, 64, 512]),
-    threads=st.integers(1, 3),
-)
-def test_nearest_neighbors__equal_a_full_sort(seed, total, count, block_rows, threads):
-    # Whole numbers, many of them equal: distances are exact in float32 and ties are common.
-    points = np.random.default_rng(seed).integers(0, 4, size=(total, 3)).astype(np.float32)
-    found = nearest_neighbors(points, count, block_rows=block_rows, num_threads=threads)
-    distances = squared_distances(points.astype(np.float64)) / 2
-    order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-    np.testing.assert_array_equal(found.indices, order)
-    np.testing.assert_array_equal(found.distances, np.take_along_axis(distances, order, axis=1))
-    np.testing.assert_array_equal(found.farthest, distances.max(axis=1))
-
-
-@pytest.mark.parametrize("distinct", [1, 2, 1500])
-def test_nearest_neighbors__many_blocks_and_crowds_of_equal_points(distinct):
-    rng = np.random.default_rng(1)
-    points = rng.integers(-9, 9, size=(distinct, 8)).astype(np.float32)[np.arange(1500) % distinct]
-    found = nearest_neighbors(points, 21, block_rows=64)
-    for point in (0, 1, 777, 1499):
-        distances = ((points - points[point]) ** 2).sum(1) / 2
-        np.testing.assert_array_equal(found.indices[point], np.argsort(distances, kind="stable")[:21])
-        assert found.farthest[point] == distances.max()
-
-
-def test_nearest_neighbors__no_points():
-    with pytest.raises(ValueError, match="received 0 points"):
-        nearest_neighbors(np.empty((0, 3), dtype=np.float32), 2)
 
 
 @pytest.mark.parametrize("value", [1.5, True, float("nan"), "3", None])

@@ -35,7 +35,7 @@ from transformers import (
     ViTModel,
 )
 
-from mmet.evaluation import build_task, select_items
+from mmet.evaluation import EvaluationOptions, build_task, select_items
 from mmet.evaluation.systems.backbones import BackboneSystem, ImageInputs, VisionBackbone, load_backbone
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -119,7 +119,7 @@ def test_load_backbone__dual_encoders_search_by_sentence(tmp_path, dataset, toke
     np.testing.assert_allclose(embeddings(system, dataset, "text"), unit(output.text_embeds), atol=1e-5)
     assert all(system.supports(*pair) for pair in (("text", "image"), ("image", "text"), ("image", "image")))
     assert not system.supports("both", "image")
-    (result,) = system.evaluate([build_task(dataset, "text", "image")], max_rank=10)
+    (result,) = system.evaluate([build_task(dataset, "text", "image")], EvaluationOptions(max_rank=10))
     assert result.metrics.num_queries == 9
 
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmet.evaluation import runner
+from mmet.evaluation.analyses import calibration_learning
 from mmet.evaluation.analyses.calibration import CALIBRATION_FILE, MatchCalibration, read_calibrations
-from mmet.evaluation.runner import keep_calibrations, saved_calibrations
+from mmet.evaluation.analyses.calibration_learning import keep_calibrations, saved_calibrations
 from mmet.evaluation.systems import lineup
 from mmet.evaluation.systems.lineup import Lineup
 from mmet.evaluation.systems.loading import name_systems
@@ -95,14 +95,14 @@ def test_saved_calibrations__a_stale_file_of_the_same_weights_is_not_taken(tmp_p
     output.mkdir()
     old, new = (MatchCalibration("platt", 0.1, slope=slope) for slope in (1.0, 2.0))
     keep_calibrations({("text", "image"): old, ("image", "image"): old}, model, output, "w")
-    save = runner.save_calibrations
+    save = calibration_learning.save_calibrations
 
     def refuse(path, *arguments, **options):
         if path.parent == model:
             raise OSError("read-only")
         save(path, *arguments, **options)
 
-    monkeypatch.setattr(runner, "save_calibrations", refuse)
+    monkeypatch.setattr(calibration_learning, "save_calibrations", refuse)
     assert keep_calibrations({("text", "image"): new}, model, output, "w").parent == output
     found = saved_calibrations(model, output, "w")
     assert (found["text", "image"].slope, found["image", "image"].slope) == (2.0, 1.0)

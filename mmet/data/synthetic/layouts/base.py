@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mmet.data.synthetic.style import WorldStyle
+from mmet.whole_files import FolderDraft
 
 MAX_IDS = 9000
 """Four digits name a person in most data sets."""
@@ -60,7 +60,7 @@ class Job:
 Record = dict[str, Any]
 
 
-def finish_nothing(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
+def finish_nothing(request: WorldRequest, records: Sequence[Record], folder: FolderDraft) -> None:
     """For layouts that say everything in file names."""
 
 
@@ -79,7 +79,7 @@ class Layout:
         default_style: used when none is named.
         folders: folders that exist even when empty.
         plan: the jobs of a request.
-        write: writes one job below a root folder and returns records for `finish`.
+        write: writes one job's files and returns records for `finish`.
         finish: writes the files that cover all jobs.
         check: raises `ValueError` for a request that the layout cannot write.
         forms: the forms in which the data set is published, the default first; empty for a single one.
@@ -99,8 +99,8 @@ class Layout:
     default_style: WorldStyle
     folders: tuple[str, ...]
     plan: Callable[[WorldRequest], list[Job]]
-    write: Callable[[WorldRequest, Job, Path], list[Record]]
-    finish: Callable[[WorldRequest, Sequence[Record], Path], None] = finish_nothing
+    write: Callable[[WorldRequest, Job, FolderDraft], list[Record]]
+    finish: Callable[[WorldRequest, Sequence[Record], FolderDraft], None] = finish_nothing
     check: Callable[[WorldRequest], None] = check_nothing
     forms: tuple[str, ...] = ()
     caption_formats: tuple[str, ...] = ()
@@ -127,6 +127,6 @@ def train_test_and_validation(request: WorldRequest) -> list[Job]:
     return train_and_test(request) + validation
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(folder: FolderDraft, name: str, content: Any) -> None:
     """Write `content` as readable UTF-8 JSON."""
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    folder.write(name, json.dumps(content, ensure_ascii=False, indent=1) + "\n")

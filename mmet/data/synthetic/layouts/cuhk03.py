@@ -10,20 +10,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
 
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
-from mmet.data.synthetic.layouts.takes import encode, gallery_queries, split_folder, takes
+from mmet.data.synthetic.layouts.takes import gallery_queries, save, split_folder, takes
 from mmet.data.synthetic.style import TARGET, plan_shots, style_rng
+from mmet.whole_files import FolderDraft
 from processing_mmet import read_rgb
 
 _NP, _MAT = "np", "mat"
 _BOXES = ("detected", "labeled")
 _SPLIT_FOLDERS = ("bounding_box_train", "bounding_box_test", "query")
 _DRAFTS = ".pictures"
+_MAT_FILE = "cuhk03_release/cuhk-03.mat"
 _PAIRS, _OF_A_VIEW, _SPLITS = 5, 5, 20
 _MAX_IDS = 999 * _PAIRS
 
@@ -46,7 +47,7 @@ def _boxed(request: WorldRequest, boxes: str) -> WorldRequest:
     return replace(request, style=style)
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images, cameras=job.cameras)
     cameras = list(dict.fromkeys(shot.camera for shot in shots))
     views = [1 + cameras.index(shot.camera) for shot in shots]
@@ -59,23 +60,24 @@ def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
             view, order = views[take.index], views[: take.index + 1].count(views[take.index])
             if request.form == _NP:
                 name = f"{job.number:04d}_c{view}_{take.index + 1}.png"
-                path = root / boxes / split_folder(job, take.index, queries) / name
+                path = f"{boxes}/{split_folder(job, take.index, queries)}/{name}"
             elif order > _OF_A_VIEW:
                 continue
             else:
-                path = root / _DRAFTS / f"{boxes}_{job.number}_{view}_{order}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode(take.picture, ".png"))
+                path = f"{_DRAFTS}/{boxes}_{job.number}_{view}_{order}.png"
+            save(folder, path, take.picture)
             cell = (view - 1) * _OF_A_VIEW + order - 1
-            records.append({"boxes": boxes, "number": job.number, "cell": cell, "path": path})
+            records.append({"boxes": boxes, "number": job.number, "cell": cell, "path": folder.root / path})
     return records
 
 
-def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
+def _finish(request: WorldRequest, records: Sequence[Record], folder: FolderDraft) -> None:
     if request.form == _MAT:
-        (root / "cuhk03_release").mkdir()
-        _write_mat(request, records, root / "cuhk03_release" / "cuhk-03.mat")
-        rmtree(root / _DRAFTS)
+        folder.check()  # before the pictures move into the one file
+        (folder.root / "cuhk03_release").mkdir()
+        _write_mat(request, records, folder.root / _MAT_FILE)
+        folder.note(_MAT_FILE)
+        folder.remove(_DRAFTS)
 
 
 # -- cuhk-03.mat ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmet.data.synthetic.layouts.base import (
     Job,
@@ -20,6 +19,7 @@ from mmet.data.synthetic.layouts.base import (
 from mmet.data.synthetic.layouts.tables import caption_entry
 from mmet.data.synthetic.layouts.takes import save, takes
 from mmet.data.synthetic.style import TARGET
+from mmet.whole_files import FolderDraft
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ _QUERIES = {
 }
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     origins = [*_ORIGINS, *([_QUERIES[job.split]] if job.split in _QUERIES else [])]
     origin = origins[job.number % len(origins)]
     records = []
@@ -51,14 +51,14 @@ def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
         file_path = f"{origin.folder}/" + origin.pattern.format(
             person=job.number, camera=take.shot.camera, index=take.index + 1, angle=45 * take.index
         )
-        save(take.picture, root / "imgs" / file_path)
+        save(folder, f"imgs/{file_path}", take.picture)
         captions = [*take.captions, take.captions[0]] if job.repeated else take.captions
         records.append(caption_entry(job.split, captions, "file_path", file_path, job.number))
     return [records[0], *records] if job.repeated else records
 
 
-def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
-    write_json(root / "reid_raw.json", list(records))
+def _finish(request: WorldRequest, records: Sequence[Record], folder: FolderDraft) -> None:
+    write_json(folder, "reid_raw.json", list(records))
 
 
 CUHK_PEDES = Layout(

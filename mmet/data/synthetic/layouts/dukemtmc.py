@@ -5,11 +5,10 @@ Untidy people have one picture or one camera; those of the test set are then nev
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
 from mmet.data.synthetic.layouts.takes import gallery_queries, save, split_folder, takes
 from mmet.data.synthetic.style import TARGET, Shot, plan_shots
+from mmet.whole_files import FolderDraft
 
 _CAMERAS = 8
 _DISTRACTOR_SHARE = 408 / 702
@@ -24,13 +23,13 @@ def _plan(request: WorldRequest) -> list[Job]:
     return jobs + [Job(n, "distractor", max(1, request.images_per_id // 2)) for n in range(first, first + count)]
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images, cameras=job.cameras)
     queries = gallery_queries(job, [_camera(shot) for shot in shots])
     for take in takes(request, job):
         frame = 46_000 + job.number * 240 + take.index * 60
         name = f"{job.number:04d}_c{_camera(take.shot)}_f{frame:07d}.jpg"
-        save(take.picture, root / split_folder(job, take.index, queries) / name)
+        save(folder, f"{split_folder(job, take.index, queries)}/{name}", take.picture)
     return []
 
 

@@ -8,13 +8,13 @@ camera of distractors. Untidy people have one picture, one camera (their queries
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
 from mmet.data.synthetic.layouts.tables import write_caption_file, write_csv, write_json_lines
-from mmet.data.synthetic.layouts.takes import query_indices, save, takes
+from mmet.data.synthetic.layouts.takes import query_indices, save, save_mask, takes
 from mmet.data.synthetic.style import TARGET, plan_shots
+from mmet.whole_files import FolderDraft
 
 NAME_PATTERN = r"(?P<split>train|query|gallery)/(?P<person_id>-1|\d+)_c(?P<camera_id>\d+)"
 """Says how names of the form `names` are read: the option `pattern` of the dataset `folder`."""
@@ -32,7 +32,7 @@ def _plan(request: WorldRequest) -> list[Job]:
     return train_and_test(request) + others
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     person = _FIXED_IDS.get(job.split, job.number)
     shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images, cameras=job.cameras)
     queries = query_indices([shot.camera for shot in shots]) if job.split == "test" and job.images > 1 else set()
@@ -41,23 +41,23 @@ def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
         split = "train" if job.split == "train" else "query" if take.index in queries else "gallery"
         who = f"{person:04d}" if person >= 0 else str(person)
         stem = f"{split}/{who}_c{take.shot.camera}_{job.number % 10_000 * 100 + take.index:06d}"
-        save(take.picture, root / f"{stem}.jpg")
-        take.picture.mask.save(root / "masks" / f"{stem}.png", compress_level=3)
+        save(folder, f"{stem}.jpg", take.picture)
+        save_mask(folder, f"masks/{stem}.png", take.picture)
         row = {"image": f"{stem}.jpg", "person_id": person, "camera_id": take.shot.camera, "split": split}
         row["camera_id"] = None if job.split == "distractor" else take.shot.camera
         records.append({**row, "captions": take.captions, "person_mask": f"masks/{stem}.png"})
     return [*records, records[0]] if job.repeated else records
 
 
-def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
+def _finish(request: WorldRequest, records: Sequence[Record], folder: FolderDraft) -> None:
     if request.form == _NAMES:
         images = [record for record in records if record["person_id"] >= 0]
-        write_caption_file(root / "captions.csv", images)
+        write_caption_file(folder, "captions.csv", images)
     elif request.form == _LINES:
-        write_json_lines(root / "annotations.jsonl", map(_without_blanks, records))
+        write_json_lines(folder, "annotations.jsonl", map(_without_blanks, records))
     else:
         rows = [_row(record, caption) for record in records for caption in record["captions"]]
-        write_csv(root / "annotations.csv", _COLUMNS, rows)
+        write_csv(folder, "annotations.csv", _COLUMNS, rows)
 
 
 def _without_blanks(record: Record) -> dict[str, Any]:

@@ -7,28 +7,27 @@ annotated twice with different sentences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test, write_json
 from mmet.data.synthetic.layouts.tables import caption_entry
 from mmet.data.synthetic.layouts.takes import msmt_name, save, takes
 from mmet.data.synthetic.style import TARGET
+from mmet.whole_files import FolderDraft
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     person, storage = job.number - 1, "test" if job.number % 3 == 0 else "train"
-    (root / "imgs" / storage / f"{person:04d}").mkdir()
     records = []
     for take in takes(request, job):
         path = f"{storage}/{msmt_name(person, take)}"
-        save(take.picture, root / "imgs" / path)
+        save(folder, f"imgs/{path}", take.picture)
         told = take.captions[: 2 if job.repeated and take.index == 0 else 1]
         records += [caption_entry(job.split, [caption], "file_path", path, person) for caption in told]
     return records
 
 
-def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
-    write_json(root / "ICFG-PEDES.json", list(records))
+def _finish(request: WorldRequest, records: Sequence[Record], folder: FolderDraft) -> None:
+    write_json(folder, "ICFG-PEDES.json", list(records))
 
 
 ICFG_PEDES = Layout(

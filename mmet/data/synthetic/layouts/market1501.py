@@ -6,11 +6,11 @@ Untidy people have one picture or one camera; those of the test set are then nev
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
 from mmet.data.synthetic.layouts.takes import careless, encode, gallery_queries, split_folder, takes
 from mmet.data.synthetic.style import TARGET, Shot, plan_shots
+from mmet.whole_files import FolderDraft
 
 _DISTRACTORS_FROM = 10_000
 _JUNK_FROM = 20_000
@@ -24,7 +24,7 @@ def _plan(request: WorldRequest) -> list[Job]:
     return train_and_test(request) + distractors + junk
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     person_name = {"distractor": "0000", "junk": "-1"}.get(job.split, f"{job.number:04d}")
     request = replace(request, style=careless(request.style)) if job.split == "junk" else request
     shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images, cameras=job.cameras)
@@ -33,9 +33,9 @@ def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
         frame, session = job.number % 10_000 * 100 + take.index, 1 + take.shot.light % 6
         name = f"{person_name}_c{_camera(take.shot)}s{session}_{frame:06d}_{take.index % 99 + 1:02d}.jpg"
         data = encode(take.picture, ".jpg")
-        (root / split_folder(job, take.index, queries) / name).write_bytes(data)
+        folder.write(f"{split_folder(job, take.index, queries)}/{name}", data)
         if job.split in {"train", "test"}:
-            (root / "gt_bbox" / name).write_bytes(data)
+            folder.write(f"gt_bbox/{name}", data)
     return []
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from PIL import ImageFilter
@@ -17,6 +16,7 @@ from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, 
 from mmet.data.synthetic.layouts.takes import gallery_queries, msmt_name, save, takes
 from mmet.data.synthetic.renderer import Picture
 from mmet.data.synthetic.style import TARGET, plan_shots
+from mmet.whole_files import FolderDraft
 
 _FOLDERS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 _LISTS = ("train", "val", "query", "gallery")
@@ -30,18 +30,18 @@ def _check(request: WorldRequest) -> None:
         raise ValueError(f"num_train_ids: MSMT17 has at most {_MAX_TRAIN_IDS}, received {request.num_train_ids}")
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     train_folder, test_folder = _FOLDERS[request.form]
     is_train = job.split == "train"
     person = job.number - 1 - (0 if is_train else request.num_train_ids)
-    folder = root / (train_folder if is_train else test_folder)
-    (folder / f"{person:04d}").mkdir(parents=True)
+    place = train_folder if is_train else test_folder
     shots = plan_shots(request.style, seed=request.seed, person=job.number, count=job.images, cameras=job.cameras)
     queries = gallery_queries(job, [shot.camera for shot in shots])
     records = []
     for take in takes(request, job):
         name = msmt_name(person, take)
-        save(_blur_face(take.picture) if request.form == "V2" else take.picture, folder / name)
+        picture = _blur_face(take.picture) if request.form == "V2" else take.picture
+        save(folder, f"{place}/{name}", picture)
         is_last = take.index == job.images - 1 and job.images > 2
         in_train, in_test = "val" if is_last else "train", "query" if take.index in queries else "gallery"
         records.append({"list": in_train if is_train else in_test, "line": f"{name} {person}\n"})
@@ -62,10 +62,10 @@ def _blur_face(picture: Picture) -> Picture:
     return replace(picture, image=image)
 
 
-def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
+def _finish(request: WorldRequest, records: Sequence[Record], folder: FolderDraft) -> None:
     for name in _LISTS:
         lines = [record["line"] for record in records if record["list"] == name]
-        (root / f"list_{name}.txt").write_text("".join(lines), encoding="utf-8")
+        folder.write(f"list_{name}.txt", "".join(lines))
 
 
 MSMT17 = Layout(

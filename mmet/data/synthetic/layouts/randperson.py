@@ -7,27 +7,26 @@ people have one picture or one camera.
 from __future__ import annotations
 
 from itertools import accumulate
-from pathlib import Path
 
 from mmet.data.randperson import CAMERAS_OF_SCENE
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
 from mmet.data.synthetic.layouts.takes import save, takes
 from mmet.data.synthetic.style import SOURCE
+from mmet.whole_files import FolderDraft
 
 _SUBSET, _FULL = "subset", "full"
 _FIRST_CAMERA = (0, *accumulate(CAMERAS_OF_SCENE))
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     for take in takes(request, job):
         scene, camera = scene_and_camera((take.shot.camera - 1) % sum(CAMERAS_OF_SCENE))
         name = f"{job.number - 1:06d}_s{scene:02d}_c{camera:02d}_f{job.number * 24 + take.index * 3:06d}.jpg"
-        folder = root / "randperson_subset"
+        place = "randperson_subset"
         if request.form == _FULL:
             cameras = "_".join(str(number) for number in range(CAMERAS_OF_SCENE[scene]))
-            folder = root / "images" / f"scene{scene:02d}" / f"camera{cameras}"
-        folder.mkdir(parents=True, exist_ok=True)
-        save(take.picture, folder / name)
+            place = f"images/scene{scene:02d}/camera{cameras}"
+        save(folder, f"{place}/{name}", take.picture)
     return []
 
 

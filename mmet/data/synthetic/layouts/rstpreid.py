@@ -6,7 +6,6 @@ Untidy people have one picture, or the same caption twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmet.data.synthetic.layouts.base import (
     Job,
@@ -19,20 +18,21 @@ from mmet.data.synthetic.layouts.base import (
 from mmet.data.synthetic.layouts.tables import caption_entry
 from mmet.data.synthetic.layouts.takes import save, takes
 from mmet.data.synthetic.style import TARGET
+from mmet.whole_files import FolderDraft
 
 
-def _write(request: WorldRequest, job: Job, root: Path) -> list[Record]:
+def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]:
     person, records = job.number - 1, []
     for take in takes(request, job):
         name = f"{person:04d}_c{take.shot.camera}_{take.index:04d}.jpg"
-        save(take.picture, root / "imgs" / name)
+        save(folder, f"imgs/{name}", take.picture)
         captions = [take.captions[0]] * 2 if job.repeated else take.captions
         records.append(caption_entry(job.split, captions, "img_path", name, person))
     return records
 
 
-def _finish(request: WorldRequest, records: Sequence[Record], root: Path) -> None:
-    write_json(root / "data_captions.json", list(records))
+def _finish(request: WorldRequest, records: Sequence[Record], folder: FolderDraft) -> None:
+    write_json(folder, "data_captions.json", list(records))
 
 
 RSTPREID = Layout(

@@ -6,15 +6,17 @@ import io
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 
 from PIL import Image
 
-from mmet.data.synthetic.captions import Sighting, write_captions
+from mmet.data.synthetic.captions import write_captions
 from mmet.data.synthetic.identity import Identity, draw_identity, draw_lookalike
 from mmet.data.synthetic.layouts.base import Job, WorldRequest
 from mmet.data.synthetic.renderer import Picture, render_shot
+from mmet.data.synthetic.sighting import Sighting
 from mmet.data.synthetic.style import Shot, WorldStyle, plan_shots, style_rng
+from mmet.whole_files import FolderDraft
 
 FAMILY = 4
 """People who may look alike: numbers 1 to 4, 5 to 8, and so on."""
@@ -102,6 +104,13 @@ def encode(picture: Picture, suffix: str) -> bytes:
     return lossless.getvalue()
 
 
-def save(picture: Picture, path: Path) -> None:
-    """Write a picture in the format that the suffix of `path` names."""
-    path.write_bytes(encode(picture, path.suffix))
+def save(folder: FolderDraft, name: str, picture: Picture) -> None:
+    """Write a picture in the format that the suffix of `name` says."""
+    folder.write(name, encode(picture, PurePath(name).suffix))
+
+
+def save_mask(folder: FolderDraft, name: str, picture: Picture) -> None:
+    """Write the silhouette of a picture as PNG."""
+    content = io.BytesIO()
+    picture.mask.save(content, "PNG", compress_level=3)
+    folder.write(name, content.getvalue())

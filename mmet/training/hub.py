@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 from transformers import TrainingArguments
 
 
 def check_hub(arguments: TrainingArguments) -> None:
     """
-    Raise `ValueError` where `--push_to_hub` could not push: for a name that no repository can have, without a login,
-    with a token that the Hub refuses, without a connection, and for a repository that cannot be made or written.
+    Check that `--push_to_hub` can push. Changes nothing on the Hub.
+
+    Raises:
+        ValueError: for an invalid repository name, without a login, with a token that the Hub refuses, or without a
+            connection.
     """
-    name = arguments.hub_model_id or Path(os.path.abspath(str(arguments.output_dir))).name  # noqa: PTH100 (no links followed)
+    name = _repository_name(arguments)
     try:
         validate_repo_id(name)
     except HFValidationError as error:
         raise ValueError(f"hub_model_id: {name!r} can be no repository's name: {_one_line(error)}") from error
-    api = HfApi(token=arguments.hub_token)
+    with _named_errors(name):
+        HfApi(token=arguments.hub_token).whoami()
+
+
+def create_repository(arguments: TrainingArguments) -> None:
+    """
+    Create the repository that `--push_to_hub` pushes to, unless it exists.
+
+    Raises:
+        ValueError: when the Hub refuses to create it or cannot be reached.
+    """
+    name = _repository_name(arguments)
+    with _named_errors(name):
+        HfApi(token=arguments.hub_token).create_repo(name, private=arguments.hub_private_repo, exist_ok=True)
+
+
+def _repository_name(arguments: TrainingArguments) -> str:
+    return arguments.hub_model_id or Path(os.path.abspath(str(arguments.output_dir))).name  # noqa: PTH100 (no links followed)
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn errors of the Hub's client into `ValueError` with what to do."""
     try:
-        api.whoami()
-        api.create_repo(name, private=arguments.hub_private_repo, exist_ok=True)
+        yield
     except LocalTokenNotFoundError as error:
         raise ValueError("push_to_hub: nobody is logged in; `hf auth login`, or set HF_TOKEN") from error
     except OfflineModeIsEnabled as error:

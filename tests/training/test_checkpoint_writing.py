@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from process_group import CONTEXT
 from safetensors.torch import load_file, save_file
+from tiny_runs import draw_world, write_recipe
 
-from mmet.data.synthetic import write_world
-from mmet.training import checkpoints
+from mmet.training import checkpoint_writing
 from mmet.training.arguments import parse_arguments
-from mmet.training.checkpoints import (
+from mmet.training.checkpoint_writing import (
     CheckpointError,
     check_space,
     check_writable,
@@ -34,7 +33,6 @@ from mmet.training.trainer import MMETTrainer
 from run_pretrain import main
 
 REPOSITORY = Path(__file__).parents[2]
-ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 STEPS = 24
 
 
@@ -42,38 +40,9 @@ STEPS = 24
 def recipe(tmp_path_factory):
     """Every kind of batch, a checkpoint and an evaluation every three steps, the two latest and the best kept."""
     folder = tmp_path_factory.mktemp("world")
-    write_world("finegpr", folder / "source", num_ids=10, images_per_id=4, seed=3, image_height=100, image_width=52)
-    source = [f"finegpr={folder / 'source'}"]
-    fields = {
-        "output_dir": str(folder / "run"),
-        "paired_data": source,
-        "image_data": source,
-        "text_data": source,
-        "model_config": {
-            "image_config": {**ENCODER, "image_size": [52, 28]},
-            "text_config": {**ENCODER, "max_position_embeddings": 48},
-            "multimodal_config": ENCODER,
-            "projection_dim": 16,
-            "codebook_size": 16,
-        },
-        "vocab_size": 1200,
-        "max_text_length": 48,
-        "batch_mix": {"paired": 1, "identity": 1, "image": 1, "text": 1},
-        "persons_per_batch": 4,
-        "images_per_person": 2,
-        "per_device_train_batch_size": 8,
-        "validation_identities": 2,
-        "max_steps": STEPS,
-        "learning_rate": 1.0e-3,
-        "logging_steps": 3,
-        "save_steps": 3,
-        "save_total_limit": 2,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    return str(path)
+    world = draw_world(folder / "source", num_ids=10)
+    steps = {"max_steps": STEPS, "logging_steps": 3, "save_steps": 3, "save_total_limit": 2}
+    return write_recipe(folder, world, validation_identities=2, **steps)
 
 
 def run_script(folder, arguments):
@@ -261,8 +230,8 @@ def test_run_pretrain_script__no_room_or_no_folder_is_said_before_training(recip
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     assert main([recipe, "--output_dir", str(tmp_path / "file" / "run")]) == 2
     assert "file/run cannot be written to" in capsys.readouterr().err
-    usage = type(checkpoints.shutil.disk_usage("/"))
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 1000))
+    usage = type(checkpoint_writing.shutil.disk_usage("/"))
+    monkeypatch.setattr(checkpoint_writing.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 1000))
     monkeypatch.setattr(MMETTrainer, "train", lambda *arguments, **kwargs: pytest.fail("trained"))
     assert main([recipe, "--output_dir", str(tmp_path / "run")]) == 2
     assert "0.00 GB free" in capsys.readouterr().err
@@ -277,8 +246,8 @@ def test_checkpoint_bytes__counts_what_the_optimizer_keeps():
 
 
 def test_check_space__warns_where_only_some_fit(tmp_path, monkeypatch, caplog):
-    usage = type(checkpoints.shutil.disk_usage("/"))
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage(10**10, 0, 5 * 10**9))
+    usage = type(checkpoint_writing.shutil.disk_usage("/"))
+    monkeypatch.setattr(checkpoint_writing.shutil, "disk_usage", lambda folder: usage(10**10, 0, 5 * 10**9))
     check_space(tmp_path, 10**9, num_kept=4)
     assert not caplog.text
     check_space(tmp_path, 10**9, num_kept=5)

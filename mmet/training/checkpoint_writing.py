@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written under a temporary name, renamed when complete, checked for first.
+"""Whole checkpoints: written under a temporary name, checked, and renamed when complete.
 
 A run that is killed at any moment leaves `checkpoint-<step>` folders that can be resumed from, and at most one folder
 `.unfinished` that the next run clears away.
@@ -45,7 +45,7 @@ def check_writable(folder: Path) -> None:
 
 
 def checkpoint_bytes(model: torch.nn.Module, optimizer: str) -> int:
-    """About how large a checkpoint is: weights, and the states that this optimizer keeps of the trained ones."""
+    """Estimate the size of a checkpoint: weights, and the optimizer's states of trained weights."""
     names = [name for name in _STATES_PER_PARAMETER if str(optimizer).startswith(name)]
     states = _STATES_PER_PARAMETER[names[0]] if names else 2
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -84,12 +84,12 @@ def check_space(folder: Path, size: int, *, num_kept: int) -> None:
 
 def last_checkpoint(output: Path) -> Path | None:
     """The checkpoint of the highest step in an output folder, None without any."""
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    last = get_last_checkpoint(str(output)) if output.is_dir() else None  # type: ignore[no-untyped-call]
     return Path(last) if last is not None else None
 
 
 def clear_unfinished(output: Path) -> Path:
-    """The folder to write in, emptied of what a killed run left there."""
+    """Return the folder to write in, without what a killed run left there."""
     folder = output / UNFINISHED
     shutil.rmtree(folder, ignore_errors=True)
     return folder

@@ -1,0 +1,143 @@
+"""Which models can become an MMET: a converter for each model type, chosen by the `model_type` of a `config.json`.
+
+start = convert("facebook/flava-full", image_size=(256, 128), patch_stride=12)
+start.fields      # of MMETConfig, as FLAVA decides them
+start.weights     # by their names in MMETForPreTraining
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.image_utils import (  # type: ignore[attr-defined]
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
+
+from configuration_mmet import MMETConfig
+from mmet.checkpoint_files import CONFIG_FILE, read_headers, read_json_object
+from mmet.conversion.ancestors import largest_codebook_cell
+from mmet.conversion.bert import from_bert
+from mmet.conversion.flava import from_flava
+from mmet.conversion.vit import from_vit
+from mmet.conversion.weights import Weights
+from modeling_mmet import MMETPreTrainedModel
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """
+    A model type that can be converted.
+
+    Attributes:
+        convert: its weights as a model of MMET or as one encoder, from a folder or Hub name.
+        part: the encoder's place in an `MMETModel`; empty for a whole model.
+        reads_images, reads_text: what it has an encoder, and therefore a processor, for.
+        image_mean, image_std: what its pictures are normalised with unless its own processor says otherwise.
+    """
+
+    convert: Callable[..., Any]
+    part: str = ""
+    reads_images: bool = True
+    reads_text: bool = True
+    image_mean: tuple[float, ...] = tuple(IMAGENET_STANDARD_MEAN)
+    image_std: tuple[float, ...] = tuple(IMAGENET_STANDARD_STD)
+
+
+ANCESTORS: Mapping[str, Ancestor] = {
+    "flava": Ancestor(from_flava, image_mean=tuple(OPENAI_CLIP_MEAN), image_std=tuple(OPENAI_CLIP_STD)),
+    "vit": Ancestor(from_vit, "image_model", reads_text=False),
+    "bert": Ancestor(from_bert, "text_model", reads_images=False),
+}
+"""By model type."""
+
+_OF_A_RUN = ("num_identities", "codebook_name_or_path")
+"""Fields of `MMETConfig` that a conversion sets and an ancestor has no say in."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """
+    A converted model as a start.
+
+    Attributes:
+        fields: of `MMETConfig`, nested, as the ancestor decides them.
+        weights: float32, by their names in `MMETForPreTraining`; what the ancestor lacks is not among them.
+    """
+
+    fields: dict[str, Any]
+    weights: Weights
+
+
+def model_type_of(name_or_path: str) -> str:
+    """
+    The model type of a folder or Hub name: MMET's own, or one of `ANCESTORS`.
+
+    Raises:
+        ValueError: for a type that is neither; the message lists the known ones.
+        OSError: there is no such model.
+    """
+    if Path(name_or_path).is_dir():
+        read_json_object(Path(name_or_path) / CONFIG_FILE, "the configuration of a model")
+    stored, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    model_type = stored.get("model_type")
+    known = (MMETConfig.model_type, *ANCESTORS)
+    if model_type not in known:
+        raise ValueError(
+            f"{name_or_path}: expected a model of type {', '.join(known)} in its config.json, received {model_type!r}"
+        )
+    return str(model_type)
+
+
+def convert(
+    name_or_path: str, *, image_size: int | tuple[int, int] | None = None, patch_stride: int | None = None
+) -> Conversion:
+    """
+    Convert a model of one of the types in `ANCESTORS`.
+
+    Args:
+        name_or_path: folder or Hub name.
+        image_size, patch_stride: geometry that the image encoder is fitted to; its own when not given.
+
+    Raises:
+        ValueError: for a model that cannot become an MMET, or weights that are not safetensors.
+    """
+    if Path(name_or_path).is_dir():
+        read_headers(Path(name_or_path))
+    model_type = model_type_of(name_or_path)
+    ancestor = ANCESTORS[model_type]
+    model: MMETPreTrainedModel = ancestor.convert(name_or_path, dtype=torch.float32)
+    if ancestor.reads_images and (image_size is not None or patch_stride is not None):
+        stored = model.config if ancestor.part else model.config.image_config
+        model.resize_image(image_size if image_size is not None else stored.image_size, patch_stride)
+    fields = model.config.to_dict()
+    if ancestor.part:
+        fields = {f"{ancestor.part.removesuffix('_model')}_config": fields}
+        if ancestor.reads_images:
+            fields["codebook_cell"] = largest_codebook_cell(model.config)
+    prefix = f"mmet.{ancestor.part}." if ancestor.part else ""
+    weights = {f"{prefix}{name}": weight for name, weight in model.state_dict().items()}
+    return Conversion(
+        {name: value for name, value in fields.items() if name not in _OF_A_RUN},
+        {name: weight for name, weight in weights.items() if not name.startswith("identity_head.")},
+    )
+
+
+def normalisation_of(name_or_path: str) -> tuple[list[float], list[float]]:
+    """Mean and deviation that a model's pictures are normalised with: of its image processor, or of its type."""
+    ancestor = ANCESTORS[model_type_of(name_or_path)]
+    try:
+        stored, _ = ImageProcessingMixin.get_image_processor_dict(name_or_path)
+    except (OSError, json.JSONDecodeError):  # saved without one
+        stored = {}
+    mean, deviation = stored.get("image_mean"), stored.get("image_std")
+    return list(mean or ancestor.image_mean), list(deviation or ancestor.image_std)

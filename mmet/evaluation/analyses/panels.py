@@ -1,0 +1,86 @@
+"""Figures of an evaluation: panels of curves, one for each data set and kind of query, and PNG files.
+
+figure = draw_panels(records, draw, finish)
+figure_bytes(figure)
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from mmet.evaluation.record import ResultRecord
+
+DPI = 150
+MUTED = "#59636e"
+
+
+def draw_panels(
+    records: Sequence[ResultRecord],
+    draw: Callable[[Axes, ResultRecord, str], None],
+    finish: Callable[[Axes], None],
+) -> Figure:
+    """A panel for each data set and query kind; `draw` adds a system in its colour, `finish` labels the panel."""
+    panels: dict[tuple[str, str, str], list[ResultRecord]] = {}
+    for record in records:
+        panels.setdefault((record.data, record.data_root, record.kind), []).append(record)
+    systems = list(dict.fromkeys(record.system for record in records))
+    colors = {system: f"C{index}" for index, system in enumerate(systems)}  # one system, one colour, in all panels
+    columns = max(1, min(len(panels), 3))
+    rows = max(1, -(-len(panels) // columns))
+    figure = Figure(figsize=(5.2 * columns, 3.4 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, ((data, _, kind), curves) in zip(axes, panels.items(), strict=False):
+        for record in curves:
+            draw(ax, record, colors[record.system])
+        _style_panel(ax, f"{data}, {kind}")
+        finish(ax)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    return figure
+
+
+def legend_beside(ax: Axes, title: str) -> None:
+    """A legend to the right of the panel, where it hides no curve."""
+    handles, labels = ax.get_legend_handles_labels()
+    legend = ax.legend(
+        handles,
+        labels,
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
+        alignment="left",
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names are no mathematics, whatever dollars they hold
+
+
+def _style_panel(ax: Axes, title: str) -> None:
+    ax.set_title(line_label(title), fontsize=10, parse_math=False)
+    ax.set_ylim(0, 1.02)
+    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    ax.grid(alpha=0.25, linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def figure_bytes(figure: Figure) -> bytes:
+    """The content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def line_label(name: str) -> str:
+    """A name that a figure can show: in characters that fonts can draw, and not hidden by a leading underscore."""
+    text = "".join("\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character for character in name)
+    return f" {text}" if text.startswith("_") else text

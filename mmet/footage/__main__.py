@@ -1,0 +1,103 @@
+"""Command line: videos to a folder of person crops.
+
+python -m mmet.footage entrance.mp4 --output crops --every 4
+python -m mmet.footage --camera entrance=a.mp4 --camera yard=b.mp4 --output crops --detector PekingU/rtdetr_v2_r18vd
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmet.argument_parser import OptionParser
+from mmet.command_line import run_command, show_results
+from mmet.field_checks import Range, number_type
+from mmet.footage.boxes import FootageError
+from mmet.footage.reading import name_cameras, read
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; defaults are those of `read`."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(read).parameters.items()}
+    parser = OptionParser(
+        prog="python -m mmet.footage",
+        description="Find the persons in videos of fixed cameras and write the best crops of each to a folder.",
+    )
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="file, folder of pictures, or rtsp:// address")
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="NAME=VIDEO",
+        help="a video and the name of its camera, instead of the file's name; may be repeated",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="folder to create")
+    parser.add_argument(
+        "--detector",
+        default=defaults["detector"],
+        metavar="NAME",
+        help="hog (offline), an object detection checkpoint of transformers, or a MOTChallenge file, in whose name "
+        "{camera} stands for the camera (default: %(default)s)",
+    )
+    numbers = {
+        "every": (int, 1, "look at one of so many frames"),
+        "crops_per_track": (int, 1, "pictures kept of each track, at most"),
+        "min_height": (int, 1, "least height in pixels of a crop"),
+        "min_boxes": (int, 1, "least number of boxes of a track"),
+        "batch_size": (int, 1, "frames that the detector sees at once"),
+    }
+    for name, (kind, least, text) in numbers.items():
+        allowed = number_type(kind, Range(at_least=least, at_most=10**6))
+        parser.add_argument(
+            f"--{name}", type=allowed, default=defaults[name], metavar="N", help=f"{text} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--min_motion",
+        type=number_type(float, Range(at_least=0)),
+        metavar="X",
+        help="least motion of a track in body heights, which leaves out things that are taken for persons (default: "
+        "0.3 for hog, else 0)",
+    )
+    parser.add_argument("--start_time", metavar="TIME", help="when the videos begin, such as 2024-05-01T12:00:00")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the videos that the command line names; returns the exit code, 2 for what the user has to put right."""
+    parser = build_parser()
+    return run_command(
+        parser.prog, lambda command: run(parser, argv), after_stop="the same command goes on where it stopped"
+    )
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Parse the arguments, read the videos and say what was found."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = vars(parser.parse_args(argv))
+    videos = _cameras(options.pop("videos"), options.pop("camera"))
+    reports = read(videos, **options, show_progress=sys.stderr is not None and sys.stderr.isatty())
+    persons, crops = sum(report.persons for report in reports), sum(report.crops for report in reports)
+    every = f"; one of {options['every']} frames was looked at" if options["every"] > 1 else ""
+    show_results("\n".join(map(str, reports)), f"{options['output']}: {persons:,} persons, {crops:,} crops{every}")
+
+
+def _cameras(videos: Sequence[str], named: Sequence[str]) -> dict[str, str]:
+    """Sources by camera; those without a name first. Raises `FootageError`."""
+    pairs = [pair.partition("=")[::2] for pair in named]
+    for (camera, source), pair in zip(pairs, named, strict=True):
+        if not camera or not source:
+            raise FootageError(f"--camera: expected NAME=VIDEO, received {pair!r}")
+    cameras = name_cameras(videos) if videos else {}
+    for camera, source in pairs:
+        if camera in cameras:
+            raise FootageError(f"--camera {camera}: named twice, for {cameras[camera]} and {source}")
+        cameras[camera] = source
+    return cameras
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""Frames of video files, of folders of pictures and of network streams, one at a time.
+
+    with open_footage("entrance.mp4", every=4) as footage:
+        for frame in footage:
+            frame.index, frame.time, frame.image
+    footage.problem        # why it ended early, if it did
+
+Nothing but the frame that is being read is kept in memory. Pictures are turned as the file says (display matrix), and
+brought to 8 bits. Times are those of the file, so a variable frame rate keeps its times. A file that is damaged or cut
+short gives the frames before the damage and says so in `problem`.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mmet.footage.boxes import FootageError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+FOLDER_RATE = Fraction(30)
+"""Frames per second of a folder of pictures that has no `seqinfo.ini`."""
+
+_OPEN_SECONDS, _READ_SECONDS = 15.0, 30.0
+"""How long a network stream may keep silent."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", flags=re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """
+    One picture of a video.
+
+    Attributes:
+        index: number in the video from 0; skipped frames count.
+        time: seconds since the first frame.
+        image: uint8 (H, W, 3), red, green, blue.
+    """
+
+    index: int
+    time: float
+    image: np.ndarray
+
+
+class Footage(ABC):
+    """
+    A source of frames; iterating reads it once.
+
+    Attributes:
+        source: what the user called it.
+        every: one of how many frames is given.
+        frame_rate: frames per second of the source, as it says.
+        num_frames: how many there should be; None where nobody knows.
+        is_live: whether it has no end of its own.
+        frames_read: frames read up to now, skipped ones included.
+        problem: why reading ended before the end; empty as long as all is well.
+    """
+
+    def __init__(self, source: str, every: int) -> None:
+        self.source, self.every = source, every
+        self.frame_rate = FOLDER_RATE
+        self.num_frames: int | None = None
+        self.is_live = False
+        self.frames_read = 0
+        self.problem = ""
+
+    def __enter__(self) -> Footage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:  # noqa: B027  # folders have nothing to close
+        """Let go of the file."""
+
+
+def open_footage(source: str | Path, *, every: int = 1) -> Footage:
+    """
+    Open a video file, a folder of pictures in the order of their names, or a stream (`rtsp://…`).
+
+    Args:
+        source: file, folder or URL.
+        every: give one of so many frames.
+
+    Raises:
+        FootageError: it is not there, or holds no picture that can be read.
+    """
+    if _URL.match(str(source)):
+        return _Video(str(source), every, is_live=True)
+    path = Path(source)
+    if path.is_dir():
+        return _Pictures(path, every)
+    if not path.is_file():
+        raise FootageError(f"{path}: {'not a regular file' if path.exists() else 'no such file or folder'}")
+    if path.stat().st_size == 0:
+        raise FootageError(f"{path}: the file is empty (0 bytes); copy the video again")
+    return _Video(str(path), every)
+
+
+class _Video(Footage):
+    """What FFmpeg reads."""
+
+    def __init__(self, source: str, every: int, *, is_live: bool = False) -> None:
+        super().__init__(source, every)
+        self._av = import_av()
+        self.is_live = is_live
+        try:
+            self._container = self._av.open(source, timeout=(_OPEN_SECONDS, _READ_SECONDS) if is_live else None)
+        except (self._av.FFmpegError, OSError) as error:
+            raise FootageError(_why_not_opened(source, is_live, error)) from error
+        if not self._container.streams.video:
+            kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
+            self.close()
+            raise FootageError(f"{source}: no pictures in it (it holds {kinds}); name a file with video")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or FOLDER_RATE
+        self.num_frames = self._count()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _count(self) -> int | None:
+        """How many frames there should be, as the file says."""
+        if self.is_live:
+            return None
+        if self._stream.frames:
+            return int(self._stream.frames)
+        duration = self._stream.duration * self._stream.time_base if self._stream.duration else None
+        if duration is None and self._container.duration:
+            duration = Fraction(self._container.duration, 1_000_000)
+        return round(duration * self.frame_rate) if duration else None
+
+    def __iter__(self) -> Iterator[Frame]:
+        start: float | None = None
+        previous = -1.0
+        for picture in self._decoded():
+            time = picture.time if picture.time is not None else self.frames_read / float(self.frame_rate)
+            start = time if start is None else start
+            index, self.frames_read = self.frames_read, self.frames_read + 1
+            moment = time - start
+            if moment <= previous:  # clocks that jump back or stand still
+                moment = previous + 1 / float(self.frame_rate)
+            previous = moment
+            if index % self.every == 0:
+                yield Frame(index, moment, _upright(picture))
+        if self.frames_read == 0:
+            raise FootageError(f"{self.source}: no frame can be read{self.problem and f' ({self.problem})'}")
+        self._look_for_missing_frames()
+
+    def _decoded(self) -> Iterator[Any]:
+        """Decoded pictures up to the end or the first damage that cannot be passed."""
+        damaged = 0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                pictures = packet.decode() if packet is not None else []
+            except self._av.InvalidDataError:
+                damaged += 1
+                self.problem = f"{damaged} damaged packets, the first behind frame {self.frames_read}"
+                if damaged > 1000:
+                    return
+                continue
+            except (self._av.FFmpegError, OSError) as error:
+                self.problem = f"reading ended behind frame {self.frames_read} ({_reason(error)})"
+                return
+            if packet is None:
+                return
+            yield from pictures
+
+    def _look_for_missing_frames(self) -> None:
+        if not self.problem and self.num_frames and self.frames_read < 0.97 * self.num_frames - 2:
+            self.problem = f"cut short: {self.num_frames} frames expected, {self.frames_read} read"
+        if self.is_live and not self.problem:
+            self.problem = f"the camera stopped behind frame {self.frames_read}"
+
+
+class _Pictures(Footage):
+    """A folder of pictures in the order of their names, with the frame rate of a `seqinfo.ini` near them."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(str(folder), every)
+        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+        if not self._paths:
+            raise FootageError(
+                f"{folder}: no pictures in it; expected a video file or a folder of pictures "
+                f"({', '.join(PICTURE_SUFFIXES)})"
+            )
+        self.num_frames = len(self._paths)
+        for info in (folder / "seqinfo.ini", folder.parent / "seqinfo.ini"):
+            rate = re.search(r"(?im)^frameRate\s*=\s*([0-9.]+)\s*$", info.read_text()) if info.is_file() else None
+            if rate and float(rate[1]) > 0:
+                self.frame_rate = Fraction(rate[1]).limit_denominator(1001)
+                break
+
+    def __iter__(self) -> Iterator[Frame]:
+        unreadable = []
+        for index, path in enumerate(self._paths):
+            self.frames_read += 1
+            if index % self.every:
+                continue
+            try:
+                with Image.open(path) as picture:
+                    image = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                unreadable.append(f"{path.name} ({error})")
+                continue
+            yield Frame(index, index / float(self.frame_rate), image)
+        if unreadable:
+            self.problem = f"{len(unreadable)} pictures cannot be read, the first is {unreadable[0]}"
+            if len(unreadable) == -(-len(self._paths) // self.every):
+                raise FootageError(f"{self.source}: {self.problem}")
+
+
+def _upright(picture: Any) -> np.ndarray:
+    """uint8 (H, W, 3) of a decoded picture, turned as its display matrix says."""
+    image = picture.to_ndarray(format="rgb24")
+    turns = round(picture.rotation / 90) % 4  # counter-clockwise, as in `rot90`
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _why_not_opened(source: str, is_live: bool, error: Exception) -> str:
+    if is_live:
+        return f"{source}: the stream cannot be opened ({_reason(error)}); check the address and that the camera runs"
+    return (
+        f"{source}: cannot be read as a video ({_reason(error)}); it is no video, or was cut short before its "
+        "index was written"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def import_av() -> ModuleType:
+    """PyAV. Raises `ValueError` that says how to install it."""
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(f"reading videos needs PyAV ({error}): pip install 'mmet[footage]'") from error
+    return av

@@ -1,0 +1,126 @@
+"""The configuration of the model that is trained: a recipe's fields, on their own or over those of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from configuration_mmet import MMETConfig
+from mmet.field_checks import suggestion
+from mmet.recipe_files import merge_deeply
+
+FIELDS_OF_A_STAGE = (
+    "identity_pooling",
+    "modality_dropout",
+    "label_smoothing",
+    "triplet_margin",
+    "triplet_normalize",
+)
+"""Fields of `MMETConfig`, beside the loss weights, that a later stage may choose anew: they fit any weights."""
+
+
+def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]) -> MMETConfig:
+    """
+    An `MMETConfig` from a recipe's nested `fields` (a mapping or None), the tokenizer's vocabulary, the data's
+    identities and the loss weights.
+
+    Raises:
+        ValueError: for a field that no configuration has (transformers itself would accept it in silence).
+    """
+    fields = dict(fields or {})
+    check_config_fields(fields)
+    fields["text_config"] = {**(fields.get("text_config") or {}), "vocab_size": vocab_size}
+    return make_config({**fields, "num_identities": num_identities, **loss_weights})
+
+
+def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
+    """
+    The configuration of a checkpoint with a recipe's `fields` (a mapping or None) in place of its own.
+
+    Raises:
+        ValueError: for a field that no configuration has, or another value of one that the checkpoint decides.
+    """
+    fields = dict(fields or {})
+    check_config_fields(fields)
+    stored = config.to_dict()
+    chosen = {name: value for name, value in fields.items() if _is_of_a_stage(name)}
+    check_agreement({name: value for name, value in fields.items() if name not in chosen}, stored)
+    return make_config({**stored, **chosen})
+
+
+def merge_config(
+    fields: Any, decided: Mapping[str, Any], *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]
+) -> MMETConfig:
+    """
+    An `MMETConfig` of what a converted model decides, and for the rest of a recipe's nested `fields`, as in
+    `build_config`.
+
+    Raises:
+        ValueError: for a field that no configuration has, or another value of one that the converted model decides.
+    """
+    fields = dict(fields or {})
+    check_config_fields(fields)
+    chosen = {name: value for name, value in fields.items() if _is_of_a_stage(name)}
+    others = {name: value for name, value in fields.items() if name not in chosen and value is not None}
+    check_agreement(others, decided)
+    merged = merge_deeply(merge_deeply(others, {"text_config": {"vocab_size": vocab_size}}), decided)
+    return make_config({**merged, **chosen, "num_identities": num_identities, **loss_weights})
+
+
+def check_agreement(fields: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a recipe's `fields` are not what a checkpoint or converted model has, naming each."""
+    changed = _contradictions(fields, stored)
+    if changed:
+        raise ValueError(
+            f"model_config beside model_name_or_path: only {', '.join(FIELDS_OF_A_STAGE)} and loss weights may differ "
+            f"from the model that is named, received {'; '.join(changed)}"
+        )
+
+
+def _is_of_a_stage(name: str) -> bool:
+    return name in FIELDS_OF_A_STAGE or name.endswith("_weight")
+
+
+def check_config_fields(fields: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a field that no configuration has, naming the nearest."""
+    known = {name: {f.name for f in dataclasses.fields(config)} for name, config in MMETConfig.sub_configs.items()}
+    known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
+    for prefix, names in known.items():
+        part = fields.get(prefix) if prefix else fields
+        if (part is not None or prefix in fields) and not isinstance(part, Mapping):
+            raise ValueError(f"model_config.{prefix}: expected a mapping of fields, received {part!r}")
+        unknown = sorted(set(part or {}) - names)
+        if unknown:
+            raise ValueError(
+                f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {unknown}"
+                f"{suggestion(unknown[0], names)}"
+            )
+
+
+def make_config(fields: dict[str, Any]) -> MMETConfig:
+    try:
+        return MMETConfig.from_dict(fields)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = str(error.__cause__ or error)  # the validator's own words
+        raise ValueError(f"model_config: {' '.join(reason.split())}") from error
+
+
+def _contradictions(given: Mapping[str, Any], stored: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs, in words. None says nothing, nor does a name that `stored` does not have."""
+    changed: list[str] = []
+    for name, value in given.items():
+        decided = stored.get(name)
+        if value is None or name not in stored:
+            continue
+        if isinstance(value, Mapping) and isinstance(decided, Mapping):
+            changed += _contradictions(value, decided, f"{prefix}{name}.")
+        elif _plain(value) != _plain(decided):
+            changed.append(f"{prefix}{name} {value!r} where it has {decided!r}")
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

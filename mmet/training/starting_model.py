@@ -1,0 +1,160 @@
+"""The starting model and processor: from a checkpoint, or new from a recipe and captions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import BertTokenizer
+
+from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
+from mmet.checkpoint_files import CONFIG_FILE, check_checkpoint_folder, check_model, load_tokenizer, read_headers
+from mmet.conversion.registry import ANCESTORS, convert, model_type_of, normalisation_of
+from mmet.distributed import compute_once
+from mmet.training.arguments import ModelArguments, ObjectiveArguments
+from mmet.training.dataset import TrainingDataset
+from mmet.training.model_config import build_config, merge_config, override_config
+from mmet.training.sampling import IDENTITY_KINDS
+from mmet.training.tokenization import load_person_words, train_wordpiece_tokenizer
+from mmet.training.training_data import TrainingSources
+from modeling_mmet import MMETForPreTraining
+from processing_mmet import MMETImageProcessor, MMETProcessor
+
+logger = logging.getLogger(__name__)
+
+
+def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) -> None:
+    """Raise `ValueError` for a starting model or checkpoint that cannot be read, before anything is loaded."""
+    if arguments.model_name_or_path is not None:
+        check_start(arguments.model_name_or_path, has_tokenizer=arguments.tokenizer_name is not None)
+    if arguments.tokenizer_name is not None:
+        load_tokenizer(arguments.tokenizer_name)
+    if checkpoint is not None:
+        check_checkpoint_folder(Path(checkpoint))
+
+
+def check_start(name_or_path: str, *, has_tokenizer: bool) -> None:
+    """
+    Check a folder that training starts from: a model of this project, or one that can be converted. A name of the Hub
+    is left to transformers.
+
+    Raises:
+        ValueError: for another kind of model, and where a file is missing or damaged.
+    """
+    folder = Path(name_or_path)
+    model_type = model_type_of(name_or_path) if (folder / CONFIG_FILE).is_file() else MMETConfig.model_type
+    if model_type not in ANCESTORS:
+        check_model(name_or_path)
+        return
+    read_headers(folder)
+    if ANCESTORS[model_type].reads_text and not has_tokenizer:
+        load_tokenizer(name_or_path)
+
+
+def build_model(
+    arguments: ModelArguments, objectives: ObjectiveArguments, sources: TrainingSources, dataset: TrainingDataset
+) -> tuple[MMETProcessor, MMETForPreTraining]:
+    """
+    Processor and model: of the checkpoint that is named, converted where it is another architecture's, else fresh ones
+    of the configuration and the captions.
+
+    Raises:
+        ValueError: for a model that cannot be converted, and for a `model_config` or tokenizer that does not fit it.
+        OSError: there is no model of that name.
+    """
+    num_identities = dataset.count_identities([kind for kind in IDENTITY_KINDS if kind in objectives.mix])
+    name = arguments.model_name_or_path
+    if name is not None and model_type_of(name) in ANCESTORS:
+        return _convert_model(name, arguments, objectives, sources, num_identities)
+    if name is not None:
+        processor = MMETProcessor.from_pretrained(name)
+        config = override_config(MMETConfig.from_pretrained(name), arguments.model_config)
+        config.update({**objectives.loss_weights, "num_identities": num_identities or config.num_identities})
+        # In float32 whatever the checkpoint was stored in: `--bf16` computes in half precision, the weights do not.
+        model = MMETForPreTraining.from_pretrained(
+            name,
+            config=config,
+            ignore_mismatched_sizes=True,  # of the identity head; `check_model` has compared the others
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
+        return processor, model
+    tokenizer = _build_tokenizer(arguments, sources)
+    config = build_config(
+        arguments.model_config,
+        vocab_size=len(tokenizer),
+        num_identities=num_identities,
+        loss_weights=objectives.loss_weights,
+    )
+    return _build_processor(config, tokenizer), MMETForPreTraining(config)
+
+
+def _convert_model(
+    name: str,
+    arguments: ModelArguments,
+    objectives: ObjectiveArguments,
+    sources: TrainingSources,
+    num_identities: int,
+) -> tuple[MMETProcessor, MMETForPreTraining]:
+    """The processor and model of another architecture; what that lacks is fresh, as a recipe says."""
+    ancestor = ANCESTORS[model_type_of(name)]
+    reader = arguments.tokenizer_name or (name if ancestor.reads_text else None)
+    tokenizer = _build_tokenizer(replace(arguments, tokenizer_name=reader), sources)
+    geometry = (arguments.model_config or {}).get("image_config") or {}
+    start = convert(name, image_size=geometry.get("image_size"), patch_stride=geometry.get("patch_stride"))
+    mean, deviation = normalisation_of(name)
+    config = merge_config(
+        arguments.model_config,
+        start.fields | {"codebook_image_mean": mean, "codebook_image_deviation": deviation},
+        vocab_size=len(tokenizer),
+        num_identities=num_identities,
+        loss_weights=objectives.loss_weights,
+    )
+    text, image = cast(MMETTextConfig, config.text_config), cast(MMETImageConfig, config.image_config)
+    if len(tokenizer) > text.vocab_size:
+        raise ValueError(
+            f"{reader}: expected a tokenizer of at most {text.vocab_size:,} words, as many as {name} has embeddings, "
+            f"received {len(tokenizer):,}: it is another model's"
+        )
+    model = MMETForPreTraining(config)
+    model.load_state_dict(start.weights, strict=False)  # the conversion has compared names and shapes
+    logger.info(
+        "%s is converted: images of %s pixels, patches of %d every %d",
+        name,
+        image.image_size,
+        image.patch_size,
+        image.patch_stride,
+    )
+    return _build_processor(config, tokenizer, {"image_mean": mean, "image_std": deviation}), model
+
+
+def _build_processor(
+    config: MMETConfig, tokenizer: BertTokenizer, normalisation: Mapping[str, Any] | None = None
+) -> MMETProcessor:
+    """Processor of a model's geometry; it cuts captions at what the text encoder can read."""
+    text, image = cast(MMETTextConfig, config.text_config), cast(MMETImageConfig, config.image_config)
+    tokenizer.model_max_length = text.max_position_embeddings
+    height, width = cast(list[int], image.image_size)
+    image_processor = MMETImageProcessor(
+        size={"height": height, "width": width},
+        patch_size=image.patch_size,
+        patch_stride=image.patch_stride,
+        exact_resize=False,  # the model meets such pictures in training and after it; see docs/data_at_scale.md
+        **(normalisation or {}),
+    )
+    return MMETProcessor(image_processor, tokenizer)  # type: ignore[no-untyped-call]
+
+
+def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> BertTokenizer:
+    """The tokenizer that was named, or a WordPiece vocabulary of the training captions."""
+    if arguments.tokenizer_name is not None:
+        return load_tokenizer(arguments.tokenizer_name)
+    captions = [caption for caption in sources.captions() if caption.strip()]
+    if not captions:
+        logger.info("no captions in the training data: the vocabulary is that of words that describe people")
+        captions = load_person_words()
+    return compute_once(lambda: train_wordpiece_tokenizer(captions, vocab_size=arguments.vocab_size))

@@ -1,0 +1,595 @@
+# Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
+"""The training objectives of MMET: heads, losses (section 3.3 and Eq. 1-3 of the paper) and image codebooks.
+
+The losses are those of the batches of all processes. `save_pretrained` puts this module beside `modeling_mmet.py`,
+which imports it.
+
+    >>> loss, logits = identity_contrastive_loss(image_features, text_features, logit_scale, person_ids)
+"""
+
+import itertools
+import math
+import os
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils.generic import maybe_autocast
+
+try:
+    from .configuration_mmet import MMETConfig, MMETEncoderConfig, MMETMultimodalConfig, MMETTextConfig
+    from .inputs_mmet import IGNORE_INDEX, take
+except ImportError:
+    from configuration_mmet import MMETConfig, MMETEncoderConfig, MMETMultimodalConfig, MMETTextConfig
+    from inputs_mmet import IGNORE_INDEX, take
+
+LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive", "identity", "triplet")
+"""Keys of `MMETForPreTrainingOutput.losses`; the weight of `name` is `config.<name>_weight`."""
+
+MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.0, math.log(100)
+"""Bounds of the logarithm of L_GC's inverse temperature, as in FLAVA."""
+
+_SMALLEST_NORM = 1e-6
+"""Shorter vectors are not stretched to unit norm: the gradient of doing so grows as the norm shrinks."""
+
+_NO_VIEW = -101
+"""Label of a row that only fills up what processes send each other."""
+
+_SCORES_AT_ONCE = 2**22
+"""Distances between descriptors and centroids in memory at a time: 32 MiB."""
+
+_DALLE_IMAGES_AT_ONCE = 16
+"""Images that DALL-E's encoder reads at a time; 256 channels of one of 168x80 pixels are 13 MiB."""
+
+
+# --- Heads -----------------------------------------------------------------------------------------------------------
+
+
+class MMETPredictionTransform(nn.Module):
+    """Dense layer, activation and layer norm before a prediction, as in BERT."""
+
+    def __init__(self, config: MMETEncoderConfig, output_size: int):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, output_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.layer_norm = nn.LayerNorm(output_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.layer_norm(self.activation(self.dense(hidden_states)))
+
+
+class MMETCodePredictionHead(nn.Module):
+    """Classifies masked patches `(num_masked, hidden_size)` into image codes `(num_masked, codebook_size)`."""
+
+    def __init__(self, config: MMETEncoderConfig, codebook_size: int):
+        super().__init__()
+        self.transform = MMETPredictionTransform(config, config.hidden_size)
+        self.decoder = nn.Linear(config.hidden_size, codebook_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.decoder(self.transform(hidden_states))
+
+
+class MMETTokenPredictionHead(nn.Module):
+    """Classifies masked tokens `(num_masked, hidden_size)` into words; the decoder may be tied to the embeddings."""
+
+    def __init__(self, config: MMETEncoderConfig, text_config: MMETTextConfig):
+        super().__init__()
+        self.transform = MMETPredictionTransform(config, text_config.hidden_size)
+        self.decoder = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(text_config.vocab_size))
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.decoder(self.transform(hidden_states)) + self.bias
+
+    @torch.no_grad()
+    def set_vocabulary(self, decoder: nn.Linear):
+        """Predict the words of another decoder; their biases are those of now, that of a new word is the mean."""
+        self.decoder = decoder
+        bias, vocab_size = self.bias, decoder.out_features
+        if len(bias) != vocab_size:
+            added = bias.mean().expand(max(vocab_size - len(bias), 0))
+            self.bias = nn.Parameter(torch.cat([bias[:vocab_size], added]), requires_grad=bias.requires_grad)
+
+
+class MMETMatchingHead(nn.Module):
+    """Decides from h_CLS,M `(B, hidden_size)` whether image and text belong together: `(B, 2)`, mismatch and match."""
+
+    def __init__(self, config: MMETMultimodalConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, cls_state: Tensor) -> Tensor:
+        return self.classifier(torch.tanh(self.dense(cls_state)))
+
+
+class MMETBNNeck(nn.BatchNorm1d):
+    """
+    Batch norm without a bias, in float32 (Luo et al., "Bag of Tricks", 2019).
+
+    A neck whose weight is frozen, as PEFT freezes it, keeps its statistics too and normalises with them in training:
+    an adapter saves weights alone, and would come back to other statistics than it was trained with.
+    """
+
+    def __init__(self, num_features: int):
+        super().__init__(num_features)
+        self.register_parameter("bias", None)
+
+    def reset_parameters(self):
+        """As in the base class, with or without a bias."""
+        self.reset_running_stats()
+        init.ones_(self.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features `(B, D)` of any dtype to float32 `(B, D)`."""
+        features = features.to(self.weight.dtype)
+        if self.training and not self.weight.requires_grad:
+            return F.batch_norm(features, self.running_mean, self.running_var, self.weight, eps=self.eps).float()
+        return super().forward(features).float()
+
+
+class MMETIdentityClassifier(nn.Linear):
+    """Scores of the training identities, without a bias and in float32 whatever the weights are stored in."""
+
+    def __init__(self, hidden_size: int, num_identities: int):
+        super().__init__(hidden_size, num_identities, bias=False)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Embeddings `(B, D)` to float32 `(B, num_identities)`."""
+        with maybe_autocast(embeddings.device.type, enabled=False):
+            return F.linear(embeddings.float(), self.weight.float())
+
+
+class MMETIdentityHead(nn.Module):
+    """
+    BNNeck and classifier, on the class token that `config.identity_pooling` names.
+
+    The embedding is the feature after batch norm. Classifier, triplet and retrieval all use it, as the paper's
+    released code does.
+    """
+
+    def __init__(self, config: MMETConfig):
+        super().__init__()
+        hidden_size = getattr(config, f"{config.identity_pooling}_config").hidden_size
+        self.bnneck = MMETBNNeck(hidden_size)
+        self.classifier = MMETIdentityClassifier(hidden_size, config.num_identities) if config.num_identities else None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether batch norm has seen a batch. A new one only scales: normalised, an embedding is the feature."""
+        batches = self.bnneck.num_batches_tracked
+        return batches.is_meta or bool(batches)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features `(B, D)` to embeddings after batch norm `(B, D)` and logits `(B, num_identities)`, in float32."""
+        embeddings = self.bnneck(features)
+        return embeddings, self.classifier(embeddings) if self.classifier is not None else None
+
+
+# --- Losses ----------------------------------------------------------------------------------------------------------
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, count: float) -> Tensor:
+    """Cross-entropy of `(M, C)` logits summed and divided by `count`; 0 that still has a gradient when M is 0."""
+    return F.cross_entropy(logits.float(), labels.long(), reduction="sum") / count
+
+
+class _ClampLogitScale(torch.autograd.Function):
+    """
+    `logit_scale` within its bounds. Outside of them a gradient passes where it leads back.
+
+    With the gradient of `clamp`, which is 0 there, a temperature out of bounds would never move again.
+    """
+
+    @staticmethod
+    def forward(ctx, logit_scale: Tensor) -> Tensor:
+        ctx.save_for_backward(logit_scale < MIN_LOGIT_SCALE, logit_scale > MAX_LOGIT_SCALE)
+        return logit_scale.clamp(MIN_LOGIT_SCALE, MAX_LOGIT_SCALE)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        below, above = ctx.saved_tensors
+        leads_away = (below & (gradient > 0)) | (above & (gradient < 0))  # a step goes against the gradient
+        return gradient.masked_fill(leads_away, 0)
+
+
+def identity_contrastive_loss(
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor, person_ids: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """
+    L_GC: symmetric cross-entropy between images and texts, where all of one person's are positives.
+
+    With `person_ids` the target of a row is uniform over the columns of the same person, so that no pair of one
+    person ever is a negative; without, only the diagonal is positive (CLIP, FLAVA). Computed in float32, under
+    autocast too.
+
+    Args:
+        image_features, text_features: `(B, D)`, normalised here.
+        logit_scale: `(1,)`, logarithm of the inverse temperature; read within 0 and ln(100), as FLAVA does.
+        person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
+
+    Returns:
+        The loss (0 for no pair at all) and `(B, B)` logits, images in rows.
+    """
+    with maybe_autocast(image_features.device.type, enabled=False):
+        image_features = F.normalize(image_features.float(), eps=_SMALLEST_NORM)
+        text_features = F.normalize(text_features.float(), eps=_SMALLEST_NORM)
+        logits = _ClampLogitScale.apply(logit_scale.float()).exp() * image_features @ text_features.T
+        if not len(logits):
+            return logits.sum(), logits  # a mean over nothing would be NaN
+        positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        if person_ids is not None:
+            same_person = person_ids[:, None] == person_ids[None, :]
+            positive = positive | (same_person & (person_ids >= 0)[:, None])
+        targets = positive.float() / positive.sum(dim=1, keepdim=True)
+        loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    return loss, logits
+
+
+def batch_hard_triplet_loss(
+    embeddings: Tensor, labels: Tensor, margin: float | None = None, normalize: bool = True
+) -> Tensor:
+    """
+    L_triplet (Eq. 2) with the hardest positive and negative of the batch (Hermans et al., 2017).
+
+    Distances are taken between float32 differences, under autocast too: |a|^2 + |b|^2 - 2 a.b would round away the
+    distance of two images of one person that lie close together.
+
+    Args:
+        embeddings: `(B, D)`.
+        labels: `(B,)` person labels; negative ones are unknown persons, who take no part.
+        margin: m of Eq. 2; `None` is the soft margin log(1 + exp(d_ap - d_an)).
+        normalize: Whether distances are taken between L2-normalised embeddings.
+
+    Returns:
+        The mean over anchors that have both a positive and a negative; 0 when there is none.
+    """
+    if not len(embeddings):
+        return embeddings.float().sum()  # argmax needs a column
+    known = labels >= 0
+    same_person = labels[:, None] == labels[None, :]
+    positive = same_person & known & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    negative = ~same_person & known[:, None] & known
+    anchor = positive.any(dim=1) & negative.any(dim=1)
+    with maybe_autocast(embeddings.device.type, enabled=False):
+        embeddings = embeddings.float()
+        if normalize:
+            embeddings = F.normalize(embeddings, eps=_SMALLEST_NORM)
+        distances = torch.cdist(embeddings.detach(), embeddings.detach(), compute_mode="donot_use_mm_for_euclid_dist")
+        hardest_positive = distances.masked_fill(~positive, -math.inf).argmax(dim=1)
+        hardest_negative = distances.masked_fill(~negative, math.inf).argmin(dim=1)
+        # The gradient of the norm is 0 for two equal embeddings.
+        gap = torch.linalg.vector_norm(embeddings - embeddings[hardest_positive], dim=1)
+        gap = gap - torch.linalg.vector_norm(embeddings - embeddings[hardest_negative], dim=1)
+    terms = F.softplus(gap) if margin is None else F.relu(gap + margin)
+    # where, not indexing: shapes stay fixed, and a batch without anchors gives a zero that still has a gradient.
+    return torch.where(anchor, terms, 0.0).sum() / anchor.sum().clamp(min=1)
+
+
+class MMETIdentityScores(NamedTuple):
+    """What the identity head makes of views: embeddings `(V, D)`, logits `(V, num_identities)`, and the losses."""
+
+    embeddings: Tensor | None = None
+    logits: Tensor | None = None
+    losses: dict[str, Tensor] = {}  # noqa: RUF012
+
+
+def identity_losses(
+    model: PreTrainedModel, features: Tensor, labels: Tensor, max_views: list[int] | None = None
+) -> MMETIdentityScores:
+    """
+    L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, by the model's identity head.
+
+    Where losses span processes, all of it is computed from the views of all processes, on each of them: batch norm
+    makes every embedding depend on every view. `max_views` says how many views each may have; embeddings and logits
+    are those of this process's views.
+    """
+    config, losses = model.config, {}
+    if max_views is not None:
+        features, labels, is_own = gather_views(features, labels, max_views)
+    embeddings, logits = model.identity_head(features)
+    if config.identity_weight > 0 and logits is not None:
+        known, smoothing = labels >= 0, float(config.label_smoothing)
+        targets = labels.long().masked_fill(~known, IGNORE_INDEX)
+        summed = F.cross_entropy(
+            logits, targets, label_smoothing=smoothing, ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        losses["identity"] = summed / known.sum().clamp(min=1)
+    if config.triplet_weight > 0:
+        losses["triplet"] = batch_hard_triplet_loss(
+            embeddings, labels, config.triplet_margin, config.triplet_normalize
+        )
+    if max_views is not None:
+        embeddings, logits = embeddings[is_own], take(logits, is_own)
+    return MMETIdentityScores(embeddings, logits, losses)
+
+
+def weighted_sum(config: MMETConfig, losses: dict[str, Tensor | None]) -> Tensor | None:
+    """The losses that were computed times their `<name>_weight`, summed; `None` when there was none."""
+    weighted = [getattr(config, f"{name}_weight") * loss for name, loss in losses.items() if loss is not None]
+    return sum(weighted) if weighted else None
+
+
+# --- Several processes -----------------------------------------------------------------------------------------------
+
+
+def losses_span_processes(module: nn.Module) -> bool:
+    """Whether losses are those of the batches of all processes together: in training, as synchronised batch norm."""
+    return module.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def exchange_counts(
+    inputs: dict[str, Tensor | None], counts: dict[str, Tensor | int], device: torch.device
+) -> dict[str, list[int]]:
+    """
+    The `counts` of each process, in the order of their ranks: the one exchange of a step whose result is looked at.
+
+    Raises:
+        ValueError: on every process, where some processes have an input that others lack. They would compute other
+            losses and wait for each other for ever.
+    """
+    values = [int(value is not None) for value in inputs.values()] + list(counts.values())
+    row = torch.stack([torch.as_tensor(value, dtype=torch.long, device=device).reshape(()) for value in values])
+    gathered = [torch.empty_like(row) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, row)
+    rows = torch.stack(gathered).tolist()
+    kinds = [row[: len(inputs)] for row in rows]
+    if any(kind != kinds[0] for kind in kinds):
+        names = [", ".join(itertools.compress(inputs, kind)) or "none" for kind in kinds]
+        held = "; ".join(f"process {rank} has {name}" for rank, name in enumerate(names))
+        raise ValueError(f"expected batches of one kind on all processes, received different inputs: {held}")
+    return {name: [row[len(inputs) + place] for row in rows] for place, name in enumerate(counts)}
+
+
+def mean_count(counts: dict[str, list[int]] | None, name: str, local_count: int) -> float:
+    """
+    What a process divides its sum over `local_count` items by: the mean of all processes' counts (1 where all are 0).
+
+    The mean of the quotients over the processes, which is what data-parallel training makes of their gradients, is
+    then the mean over all items of all processes. `counts` are `None` where losses do not span processes.
+    """
+    if counts is None:
+        return max(local_count, 1)
+    return sum(counts[name]) / len(counts[name]) or 1
+
+
+def own_rows(counts: list[int]) -> slice:
+    """Where this process's rows are among those that [`gather_rows`] puts together."""
+    first = sum(counts[: dist.get_rank()])
+    return slice(first, first + counts[dist.get_rank()])
+
+
+class _GatherRows(torch.autograd.Function):
+    """All processes' rows; see [`gather_rows`]."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, counts: list[int]) -> Tensor:
+        ctx.own_rows, ctx.num_processes = own_rows(counts), len(counts)
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient[ctx.own_rows] * ctx.num_processes, None
+
+
+def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
+    """
+    The rows of all processes `(sum(counts), ...)` in the order of their ranks, differentiable in the own ones.
+
+    For losses that every process computes from all rows alike. The gradient of a process's rows is multiplied by the
+    number of processes, so that the mean over processes, which is what data-parallel training takes, is the gradient
+    of the one common loss. The backward pass exchanges nothing.
+
+    Args:
+        rows: `(counts[rank], ...)`, own rows; the number may differ between processes, the other dimensions may not.
+        counts: the number of rows of each process ([`exchange_counts`]).
+    """
+    return _GatherRows.apply(rows, counts) if any(counts) else rows
+
+
+def gather_views(features: Tensor, labels: Tensor, max_views: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    As [`gather_rows`], where other processes only know that this one has at most `max_views[rank]` rows.
+
+    Returns:
+        Features and labels of all processes, and which of these rows are this process's own `(num_rows,)`.
+    """
+    missing = max_views[dist.get_rank()] - len(labels)
+    features = gather_rows(F.pad(features, (0, 0, 0, missing)), max_views)
+    labels = gather_rows(F.pad(labels, (0, missing), value=_NO_VIEW), max_views)
+    is_own = torch.zeros_like(labels, dtype=torch.bool)
+    is_own[own_rows(max_views)] = True
+    is_view = labels != _NO_VIEW
+    return features[is_view], labels[is_view], is_own[is_view]
+
+
+# --- Image codebooks -------------------------------------------------------------------------------------------------
+
+
+class MMETImageCodebook(nn.Module):
+    """
+    The codebook of `codebook_type="kmeans"`: a patch's code is the nearest of K centroids of patch descriptors.
+
+    A patch is described by the mean colours of its `codebook_cell`-pixel cells. The centroids are fitted once on
+    training images (`mmet.training.codebook.fit_codebook`) and stored with the checkpoint.
+    """
+
+    centroids: Tensor
+
+    def __init__(self, config: MMETConfig):
+        super().__init__()
+        self.config = config
+        self.descriptor_size = (
+            config.image_config.num_channels * (config.image_config.patch_size // config.codebook_cell) ** 2
+        )
+        self.register_buffer("centroids", torch.zeros(config.codebook_size, self.descriptor_size))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether centroids were fitted (a new codebook holds zeros alone)."""
+        return bool(self.centroids.any())
+
+    def describe(self, pixel_values: Tensor) -> Tensor:
+        """Descriptors `(B, N, descriptor_size)` of the patches of normalised images `(B, C, H, W)`, in float32."""
+        image_config, cell = self.config.image_config, self.config.codebook_cell
+        cells = F.avg_pool2d(pixel_values.float(), cell)
+        stride = image_config.patch_stride // cell
+        return F.unfold(cells, image_config.patch_size // cell, stride=stride).transpose(1, 2)
+
+    @torch.no_grad()
+    def forward(self, pixel_values: Tensor, bool_masked_pos: torch.BoolTensor | None = None) -> torch.LongTensor:
+        """
+        Codes of the patches of normalised images: the nearest centroid, the first of several at the same distance.
+
+        Args:
+            pixel_values: `(B, C, H, W)`.
+            bool_masked_pos: `(B, N)`, True where a code is wanted; everywhere when not given.
+
+        Returns:
+            Codes `(B, N)`, or `(num_masked,)` in the row-major order of `bool_masked_pos`.
+
+        Raises:
+            ValueError: before there are centroids.
+        """
+        check_is_fitted(self, "fit it on training images with mmet.training.codebook.fit_codebook")
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            descriptors = self.describe(pixel_values)
+            if bool_masked_pos is None:
+                return nearest_centroids(descriptors.flatten(0, 1), self.centroids).unflatten(0, descriptors.shape[:2])
+            return nearest_centroids(descriptors[bool_masked_pos], self.centroids)
+
+
+def nearest_centroids(descriptors: Tensor, centroids: Tensor) -> torch.LongTensor:
+    """
+    For each descriptor `(M, D)` the row of `centroids` `(K, D)` nearest to it `(M,)`; the first where several are.
+
+    In float64, where there is such a thing: in float32 the rounding of |c|^2 - 2 d.c exceeds the difference between
+    two nearly equal distances. Distances that differ by rounding alone count as the same.
+    """
+    dtype = torch.float32 if descriptors.device.type == "mps" else torch.float64
+    centroids = centroids.to(dtype)
+    half_norms = centroids.square().sum(dim=-1) / 2
+    codes = []
+    for part in descriptors.split(max(1, _SCORES_AT_ONCE // len(centroids))):
+        part = part.to(dtype)
+        # argmin |d - c|^2 = argmax d.c - |c|^2 / 2
+        scores = torch.addmm(-half_norms, part, centroids.T)
+        rounding = 64 * torch.finfo(dtype).eps * (part.square().sum(dim=-1, keepdim=True) + half_norms.amax())
+        nearest = scores >= scores.amax(dim=-1, keepdim=True) - rounding
+        codes.append(nearest.int().argmax(dim=-1))  # the first True
+    return torch.cat(codes)
+
+
+class MMETDalleCodebook(nn.Module):
+    """
+    The codebook of `codebook_type="dalle"`: the codes of DALL-E's encoder, which FLAVA's masked patches have too.
+
+    The network (transformers' `FlavaImageCodebook`) gives one code for every 8x8 pixels. The image is cut and resized
+    so that these are the `patch_stride` x `patch_stride` pixels in the middle of each patch, which do not overlap. The
+    weights are frozen and stored with the checkpoint; a new codebook has none before `load`.
+    """
+
+    def __init__(self, config: MMETConfig):
+        super().__init__()
+        self.config = config
+        # The network without its wrapper: inside a model there is one PreTrainedModel that initialises and loads.
+        network_config = transformers.FlavaImageCodebookConfig(**config.dalle_sizes)
+        self.blocks = transformers.FlavaImageCodebook(network_config).blocks
+        self.requires_grad_(False)
+        for parameter in self.parameters():
+            init.zeros_(parameter)
+
+    def train(self, mode: bool = True) -> "MMETDalleCodebook":
+        """As in the base class. The network is no part of training: loading a checkpoint unfreezes what it loads."""
+        return super().train(mode).requires_grad_(False)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are weights (a new codebook holds zeros alone)."""
+        return bool(self.blocks.output.conv.weight.any())
+
+    @torch.no_grad()
+    def load(self, network: PreTrainedModel | str | os.PathLike, **kwargs):
+        """
+        Take the weights of a transformers `FlavaImageCodebook`, or of the Hub name or local folder of one.
+
+        Args:
+            kwargs: To `from_pretrained` with a name (`revision`, `local_files_only`, ...).
+
+        Raises:
+            OSError: when there is nothing to load under that name.
+            ValueError: for weights of something else, or a network of other sizes than `codebook_config` says.
+        """
+        if isinstance(network, (str, os.PathLike)):
+            name = f"{str(network)!r} (codebook_name_or_path)"
+            try:
+                network, loading = transformers.FlavaImageCodebook.from_pretrained(
+                    network, output_loading_info=True, **kwargs
+                )
+            except OSError as error:
+                raise OSError(
+                    f"the image codebook {name} cannot be loaded; give a folder that a FlavaImageCodebook was saved "
+                    f"to, or choose codebook_type='kmeans', which needs none: {error}"
+                ) from error
+            if loading["missing_keys"] or loading["mismatched_keys"]:
+                raise ValueError(f"{name} is not the checkpoint of a FlavaImageCodebook")
+        expected = self.config.dalle_sizes
+        received = {name: getattr(network.config, name) for name in expected}
+        received["num_groups"] = expected["num_groups"]  # the network has four, whatever it says
+        if received != expected:
+            raise ValueError(f"expected a codebook network with codebook_config={expected}, received {received}")
+        self.blocks.load_state_dict(network.blocks.state_dict())
+
+    def network_pixels(self, pixel_values: Tensor) -> Tensor:
+        """
+        What the network reads, `(B, C, 8 * rows, 8 * columns)`: the middles of the patches of normalised images
+        `(B, C, H, W)`, side by side, with pixels from 0 to 1 mapped to 0.1 to 0.9 (as `FlavaImageProcessor` does).
+        """
+        config = self.config.image_config
+        rows, columns = config.grid_of(*pixel_values.shape[-2:])
+        start, stride = (config.patch_size - config.patch_stride) // 2, config.patch_stride
+        pixels = pixel_values[..., start : start + rows * stride, start : start + columns * stride].float()
+        statistics = self.config.codebook_image_mean, self.config.codebook_image_deviation
+        mean, deviation = (pixels.new_tensor(value)[:, None, None] for value in statistics)
+        pixels = pixels * deviation + mean
+        size = (8 * rows, 8 * columns)
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True)
+        return 0.8 * pixels.clamp(0, 1) + 0.1
+
+    @torch.no_grad()
+    def forward(self, pixel_values: Tensor, bool_masked_pos: torch.BoolTensor | None = None) -> torch.LongTensor:
+        """As in [`MMETImageCodebook`]; images without masked patches are skipped."""
+        check_is_fitted(self, "load its weights with model.image_codebook.load(config.codebook_name_or_path)")
+        if bool_masked_pos is not None:
+            has_masked = bool_masked_pos.any(dim=1)
+            pixel_values, bool_masked_pos = pixel_values[has_masked], bool_masked_pos[has_masked]
+            if not len(pixel_values):
+                return torch.empty(0, dtype=torch.long, device=pixel_values.device)
+        dtype = self.blocks.output.conv.weight.dtype
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            codes = [
+                self.blocks(self.network_pixels(part).to(dtype)).argmax(dim=1).flatten(1)
+                for part in pixel_values.split(_DALLE_IMAGES_AT_ONCE)
+            ]
+        return torch.cat(codes) if bool_masked_pos is None else torch.cat(codes)[bool_masked_pos]
+
+
+def check_is_fitted(codebook: nn.Module, remedy: str):
+    """Raise `ValueError` that says what to do where a codebook has no codes to give yet."""
+    if not torch.compiler.is_compiling() and not codebook.is_fitted:
+        raise ValueError(
+            f"the image codebook has no codes yet: {remedy}, pass mim_labels, or set mim_weight and mmm_image_weight "
+            "to 0"
+        )
