@@ -61,7 +61,8 @@ class ModelEmbedder:
         from mmet.evaluation.systems.loading import load_embedder
 
         model, processor = load_embedder(str(name_or_path))
-        return cls(model.eval(), processor, str(name_or_path), getattr(model.config, "_commit_hash", None))
+        model.train(False)
+        return cls(model, processor, str(name_or_path), getattr(model.config, "_commit_hash", None))
 
     def embed(
         self, images: Sequence[PIL.Image.Image] | None, texts: Sequence[str] | None, *, flip: bool = False

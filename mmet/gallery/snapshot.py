@@ -252,5 +252,5 @@ def open_snapshot(folder: Path, known: Sequence[Segment] = ()) -> Snapshot:
     raise AssertionError("unreachable")
 
 
-def _joined(parts: Sequence[NDArray], dtype: type) -> NDArray:
+def _joined(parts: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
     return np.concatenate([np.empty(0, dtype=dtype), *parts])

@@ -94,7 +94,7 @@ def _from_path(place: str) -> Source:
 
 
 def _from_folder(folder: Path) -> Source:
-    from mmet.data.files import display, is_text, list_tree
+    from mmet.data.paths import display, is_text, list_tree
 
     pictures, unreadable = list_tree(folder)
     skipped = [Skipped(display(str(place)), "folder cannot be looked into") for place in unreadable]
