@@ -11,13 +11,14 @@ files that it still needed, it goes over to the present generation and answers f
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,8 @@ from mmet.gallery.index import (
 from mmet.gallery.results import GalleryError
 from mmet.gallery.snapshot import Snapshot, open_snapshot
 from mmet.gallery.storage import (
+    EMBEDDING,
+    MANIFEST,
     REMOVED,
     SEGMENTS,
     Manifest,
@@ -54,56 +57,47 @@ from mmet.gallery.storage import (
     write_manifest,
     write_table,
 )
+from mmet.gallery.store import (
+    KEEP_SECONDS,
+    Appended,
+    Description,
+    Found,
+    OnConflict,
+    Store,
+    centred,
+    check_distinct,
+    conflict_message,
+    missing_message,
+)
 from mmet.whole_files import check_writable, clear_leftovers, write_whole
 
 logger = logging.getLogger(__name__)
 
-OnConflict = Literal["error", "replace", "keep"]
-ON_CONFLICT: tuple[OnConflict, ...] = ("error", "replace", "keep")
-
 ROWS_PER_SEGMENT = 65_536
 BYTES_PER_SEGMENT = 2**28
-KEEP_SECONDS = 3600.0
-"""How long a compaction keeps the files that it replaced, for readers of the generation before."""
-
 _MAX_REPLACED = 256
 _README = "README.md"
 _THREADS = threading.RLock()  # record locks do not tell the threads of a process apart
 Answer = TypeVar("Answer")
 
 
-class Found(NamedTuple):
-    """A row that a search found: its stored columns (`embedding` among them in a centred gallery), and its score."""
-
-    row: Mapping[str, Any]
-    score: float
-
-
-@dataclass(frozen=True)
-class Appended:
-    """How many rows were added, of them put in the place of others, and left as they were."""
-
-    added: int
-    replaced: int
-    kept: int
-
-
-class DiskStore:
+class DiskStore(Store):
     """The rows of a gallery in a folder. Raises `GalleryError` where there is no whole gallery."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._snapshot = open_snapshot(folder)
+    def __init__(self, place: Path | str) -> None:
+        self.place = self.folder = Path(place)
+        self._snapshot = open_snapshot(self.folder)
         self._index: tuple[str, VectorIndex] | None = None
         self._searched = -1  # the generation that the index was looked up for
 
     @classmethod
-    def create(cls, folder: Path, manifest: Manifest) -> DiskStore:
+    def create(cls, place: Path | str, description: Description) -> DiskStore:
         """Begin an empty gallery.
 
         Raises:
             GalleryError: the folder is one already, holds other files, or cannot be written.
         """
+        folder, manifest = Path(place), Manifest(**_fields(description))
         try:
             check_writable(folder)
             with _THREADS, locked(folder):
@@ -118,12 +112,35 @@ class DiskStore:
             raise GalleryError(f"cannot make a gallery at {folder}: {error.strerror or error}") from error
         return cls(folder)
 
+    @classmethod
+    def exists(cls, place: Path | str) -> bool:
+        """Whether the folder has a manifest."""
+        return (Path(place) / MANIFEST).exists()
+
+    def delete(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def manifest(self) -> Manifest:
         """Of the generation that this object reads."""
         return self._snapshot.manifest
+
+    @property
+    def description(self) -> Description:
+        """Of the generation that this object reads."""
+        return self.manifest
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Generation, number of segments and bytes."""
+        return {
+            "generation": self.manifest.generation,
+            "segments": len(self.manifest.segments),
+            "bytes": sum(stored.bytes for stored in self.manifest.files),
+        }
 
     def __len__(self) -> int:
         return len(self._snapshot)
@@ -149,17 +166,7 @@ class DiskStore:
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
     ) -> tuple[list[list[Found]], int]:
-        """The nearest rows to each of some unit vectors `(Q, D)`, best first, and how many rows were searched.
-
-        Args:
-            vectors: the queries, about the gallery's centre where it has one.
-            k: rows a query, or tracks.
-            row_filter: which rows.
-            by_track: the best row of each track alone; a row without a track stands for itself.
-
-        Raises:
-            GalleryError: an unknown camera.
-        """
+        """See `Store.search`."""
         return self._read(lambda snapshot: self._search(snapshot, vectors, k, row_filter, by_track))
 
     def _read(self, function: Callable[[Snapshot], Answer]) -> Answer:
@@ -196,7 +203,11 @@ class DiskStore:
         if not len(positions):
             return []
         rows = snapshot.take(positions, with_embedding=bool(snapshot.manifest.centre)).to_pylist()
-        return [Found(row, float(score)) for row, score in zip(rows, scores, strict=True)]
+        vectors = [row.pop(EMBEDDING, None) for row in rows]
+        return [
+            Found(row, float(score), None if vector is None else np.asarray(vector, dtype=np.float32))
+            for row, score, vector in zip(rows, scores, vectors, strict=True)
+        ]
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -220,17 +231,7 @@ class DiskStore:
     def append(
         self, tables: Sequence[pa.Table], *, on_conflict: OnConflict = "error", complete: bool | None = None
     ) -> Appended:
-        """Add rows in one change.
-
-        Args:
-            tables: as `mmet.gallery.storage.make_table` makes them; ids are unique among them.
-            on_conflict: what happens to ids that are in the gallery: an error, the new row in the place of the old
-                one, or the old one stays.
-            complete: whether a build has come to its end with these; None leaves it as it is.
-
-        Raises:
-            GalleryError: ids that are there already (with `error`) or twice among the new rows; it cannot be written.
-        """
+        """See `Store.append`."""
         with self.writing():
             snapshot = self._snapshot
             tables = [table for table in tables if table.num_rows]
@@ -255,20 +256,16 @@ class DiskStore:
         with self.writing():
             positions = self._snapshot.find(ids)
             if len(positions) != len(set(ids)):
-                missing = sorted(set(ids) - set(self._snapshot.ids_at(positions)))
-                raise GalleryError(
-                    f"{self.folder} has no row {missing[0]!r}"
-                    + (f" (nor {len(missing) - 1} others)" if len(missing) > 1 else "")
-                    + ": nothing was removed"
-                )
+                missing = set(ids) - set(self._snapshot.ids_at(positions))
+                raise GalleryError(missing_message(self.folder, sorted(missing)))
             if len(positions):
                 self._write_rows([], self._snapshot.row_numbers[positions], None)
             return len(positions)
 
-    def update(self, **fields: Any) -> None:
+    def update(self, **changes: Any) -> None:
         """Change fields of the manifest, such as `complete`, `centre` and `settings`."""
         with self.writing():
-            self._swap(replace(self.manifest, **fields))
+            self._swap(replace(self.manifest, **changes))
             self._update_index()
 
     def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
@@ -279,6 +276,8 @@ class DiskStore:
         """
         with self.writing():
             manifest, segments = self.manifest, []
+            if len(manifest.segments) < 2 and manifest.removed is None:
+                return
             next_row = manifest.next_row
             for table in _batches(self._snapshot.tables()):
                 segments.append(self._write_segment(table, next_row))
@@ -449,23 +448,6 @@ def vectors_at(snapshot: Snapshot, number: int) -> NDArray[np.float32]:
     return centred(snapshot.segments[number].read_vectors(), snapshot.manifest.centre.get("image"))
 
 
-def centred(vectors: NDArray[np.float32], mean: Sequence[float] | None) -> NDArray[np.float32]:
-    """Unit vectors `(n, D)` about a mean `(D,)`; as they are where there is none."""
-    if mean is None:
-        return vectors
-    moved = vectors - np.asarray(mean, dtype=np.float32)
-    return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-def check_distinct(ids: Sequence[str]) -> None:
-    """Raise `GalleryError` for an id that stands twice."""
-    seen: set[str] = set()
-    for name in ids:
-        if name in seen:
-            raise GalleryError(f"two pictures have the id {name!r}: give each an id of its own; nothing was added")
-        seen.add(name)
-
-
 def _scan_matrix(snapshot: Snapshot, numbers: Sequence[int]) -> NDArray[np.float32]:
     """The vectors of some segments, kept for the next search."""
     key = tuple(snapshot.segments[number].stored.file for number in numbers)
@@ -504,13 +486,8 @@ def _batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def conflict_message(folder: Path, ids: Sequence[str]) -> str:
-    """What to say about ids that are in the gallery already."""
-    more = f" and {len(ids) - 1} more of these ids" if len(ids) > 1 else ""
-    return (
-        f"{folder} has a row {ids[0]!r} already{more}; nothing was added. Say on_conflict='replace' or 'keep', or "
-        "give the new rows other ids"
-    )
+def _fields(description: Description) -> dict[str, Any]:
+    return {entry.name: getattr(description, entry.name) for entry in fields(description)}
 
 
 def _describe(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmet.gallery.results import GalleryError
+from mmet.gallery.store import Description
 from mmet.whole_files import read_json, read_regular_file, whole_file, write_whole
 
 MANIFEST = "manifest.json"
@@ -64,34 +65,20 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """All that a gallery is, at one moment.
+class Manifest(Description):
+    """All that a gallery on disk is, at one moment.
 
     Attributes:
         generation: counts the changes.
-        embedding: identity of what embedded the rows; see `mmet.gallery.embedding`.
-        dimension: of the embeddings.
-        dtype: `float16` or `float32`, of the stored embeddings.
-        settings: how the gallery was built: kind of index, mirror images.
-        complete: whether the build that began the gallery came to its end.
-        next_row: number of the next row; numbers are never given twice.
         segments: in the order of their rows.
         removed: the tombstones; None where no row was removed.
         replaced: files that readers of an earlier generation may still read -> when they were replaced.
-        centre: means that embeddings are compared about, by `image` and `text`; empty for none.
     """
 
-    embedding: Mapping[str, Any]
-    dimension: int
-    dtype: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
     generation: int = 0
-    complete: bool = False
-    next_row: int = 0
     segments: tuple[StoredFile, ...] = ()
     removed: StoredFile | None = None
     replaced: tuple[tuple[str, float], ...] = ()
-    centre: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
