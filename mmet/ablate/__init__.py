@@ -7,8 +7,8 @@
 the paper's figures, `worlds` draws the synthetic data.
 """
 
-from mmet.ablate.experiments import TABLES, Row, Stage, Table
+from mmet.ablate.experiments import TABLES, Table, TableRow, TrainingStage
 from mmet.ablate.runs import Runner
 from mmet.ablate.tables import TableResult, collect_table, format_tables
 
-__all__ = ["TABLES", "Row", "Runner", "Stage", "Table", "TableResult", "collect_table", "format_tables"]
+__all__ = ["TABLES", "Runner", "Table", "TableResult", "TableRow", "TrainingStage", "collect_table", "format_tables"]

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 from datasets import DatasetDict
 
-from mmet.ablate.experiments import Row, Stage
+from mmet.ablate.experiments import TableRow, TrainingStage
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.evaluation import EvaluationData, EvaluationOptions, evaluate_systems, prepare_tasks
 from mmet.evaluation.protocols import Modality
@@ -75,7 +75,7 @@ class Runner:
     Attributes:
         output: folder of all runs.
         data: `name=folder` of each dataset by name.
-        size: `paper` or `small`, see `Row`.
+        size: `paper` or `small`, see `TableRow`.
         settings: fields set by the user for all stages, or for those of a kind as `masked.max_steps`.
         recipes: folder of the recipes.
         launcher: command that `run_pretrain.py` runs under; empty trains in this process.
@@ -92,7 +92,7 @@ class Runner:
     batch_size: int = 64
     report_only: bool = False
 
-    def measure(self, row: Row, *, seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    def measure(self, row: TableRow, *, seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """Metrics of a row with one seed on the datasets of these names: fractions by dataset and metric.
 
         Raises:
@@ -102,7 +102,7 @@ class Runner:
         folder = self.train(row, seed=seed)
         return {name: self.evaluate(folder, name, row.query, row.gallery) for name in names}
 
-    def train(self, row: Row, *, seed: int) -> Path:
+    def train(self, row: TableRow, *, seed: int) -> Path:
         """Train what is not trained yet of a row; the folder of its last stage."""
         stages = row.stages_of(self.size)
         if not stages:
@@ -113,7 +113,7 @@ class Runner:
         assert before is not None
         return before
 
-    def train_stage(self, stage: Stage, before: Path | None, *, seed: int) -> Path:
+    def train_stage(self, stage: TrainingStage, before: Path | None, *, seed: int) -> Path:
         """Train a stage, after the stage in folder `before`, unless it is finished; its folder."""
         fields = self.fields_of(stage, before, seed=seed)
         folder = self.output / "runs" / f"{stage.name}-seed{seed}-{fingerprint(fields)}"
@@ -131,7 +131,7 @@ class Runner:
         write_whole(folder / "seconds.json", json.dumps({"last_session": round(time.perf_counter() - start, 1)}))
         return folder
 
-    def fields_of(self, stage: Stage, before: Path | None, *, seed: int) -> dict[str, Any]:
+    def fields_of(self, stage: TrainingStage, before: Path | None, *, seed: int) -> dict[str, Any]:
         """The recipe of a stage as it is run, without its output folder."""
         path = self.recipes / f"{stage.recipe}.yaml"
         if not path.is_file():
@@ -190,9 +190,9 @@ class Runner:
 def _read_evaluation(path: Path) -> dict[str, Any]:
     """The kept metrics of a dataset. Raises `ValueError` naming the file where it holds something else."""
     try:
-        found = read_json(path)
-        metrics = {name: check_number(name, found["metrics"][name], float, SHARE_RANGE) for name in KEPT_METRICS}
-        return {"data": found["data"], "metrics": metrics}
+        content = read_json(path)
+        metrics = {name: check_number(name, content["metrics"][name], float, SHARE_RANGE) for name in KEPT_METRICS}
+        return {"data": content["data"], "metrics": metrics}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an evaluation of this command ({error!r}); remove it") from error
 
@@ -223,8 +223,8 @@ def merge_fields(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
 def settings_for(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """What a user set for stages of a kind: fields named plainly, then those named as `<kind>.<field>`."""
     plain = {name: value for name, value in settings.items() if "." not in name}
-    own = {name.partition(".")[2]: value for name, value in settings.items() if name.partition(".")[0] == kind}
-    return merge_fields(plain, {name: value for name, value in own.items() if name})
+    for_kind = {name.partition(".")[2]: value for name, value in settings.items() if name.partition(".")[0] == kind}
+    return merge_fields(plain, {name: value for name, value in for_kind.items() if name})
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:

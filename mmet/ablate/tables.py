@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmet.ablate.experiments import METRICS, Row, Table
+from mmet.ablate.experiments import METRICS, Table, TableRow
 from mmet.data import get_spec
-from mmet.evaluation.metrics.seeds import SeedValues
+from mmet.evaluation.metrics.seed_values import SeedValues
 from mmet.markdown_table import align_table
 from mmet.whole_files import write_whole
 
@@ -121,7 +121,7 @@ def save_tables(
     return [markdown, content]
 
 
-def _cell(row: Row, name: str, metric: str, measured: Measured, seeds: Sequence[int]) -> Cell:
-    found = [measured.get((row.title, seed), {}).get(name) for seed in seeds]
-    values = tuple(100 * metrics[metric] for metrics in found if metrics is not None)
+def _cell(row: TableRow, name: str, metric: str, measured: Measured, seeds: Sequence[int]) -> Cell:
+    results = [measured.get((row.title, seed), {}).get(name) for seed in seeds]
+    values = tuple(100 * metrics[metric] for metrics in results if metrics is not None)
     return Cell(values, row.paper.get(name, {}).get(metric))

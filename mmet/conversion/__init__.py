@@ -10,7 +10,7 @@ A weight without a place in MMET, or a place without a weight, is an error unles
 from mmet.conversion.bert import from_bert
 from mmet.conversion.encoders import from_encoders
 from mmet.conversion.flava import from_flava
-from mmet.conversion.registry import ANCESTORS, convert
+from mmet.conversion.model_types import ANCESTORS, convert
 from mmet.conversion.vit import from_vit
 
 __all__ = ["ANCESTORS", "convert", "from_bert", "from_encoders", "from_flava", "from_vit"]

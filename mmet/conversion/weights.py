@@ -52,7 +52,7 @@ class NameMap:
             ValueError: for a weight that no source covers, or more than one.
         """
         targets = {name: self._targets(name) for name in weights}
-        unclear = sorted(name for name, found in targets.items() if len(found) != 1)
+        unclear = sorted(name for name, places in targets.items() if len(places) != 1)
         if unclear:
             raise ValueError(f"expected one place for each weight, received {unclear} with none or several")
         return {targets[name][0]: weight for name, weight in weights.items() if targets[name][0]}

@@ -355,15 +355,15 @@ class _Camera:
             while frames := list(islice(pictures, self.options.batch_size)):
                 old = [frame for frame in frames if frame.index in known]
                 self.detector.observe(old)
-                found = [known[frame.index] for frame in old]
+                detections = [known[frame.index] for frame in old]
                 new = frames[len(old) :]
                 if new:
                     sizes = [frame.image.shape[:2] for frame in new]
                     fresh = [part.clipped(*size) for part, size in zip(self.detector.detect(new), sizes, strict=True)]
                     file.writelines(_line(frame, part) for frame, part in zip(new, fresh, strict=True))
                     file.flush()
-                    found += fresh
-                yield from zip(frames, found, strict=True)
+                    detections += fresh
+                yield from zip(frames, detections, strict=True)
 
     def _known_detections(self) -> dict[int, Detections]:
         """What an earlier run has found; a last line that it did not finish is removed."""

@@ -221,10 +221,10 @@ class DataArguments:
     def _check_masking(self) -> None:
         """Raise `ValueError` for pedestrian masking's settings beside another masking."""
         defaults = {"person_segmenter": None, "mask_prior": "figure", "mask_sharpness": 3.0}
-        given = [name for name, default in defaults.items() if getattr(self, name) != default]
-        if given and self.image_masking != "pedestrian":
+        changed = [name for name, default in defaults.items() if getattr(self, name) != default]
+        if changed and self.image_masking != "pedestrian":
             raise ValueError(
-                f"{', '.join(given)}: only image_masking=pedestrian asks where the person is, received "
+                f"{', '.join(changed)}: only image_masking=pedestrian asks where the person is, received "
                 f"image_masking={self.image_masking}"
             )
 
@@ -381,10 +381,10 @@ def parse_arguments(
         path = Path(argv.pop(0))
         place = f"recipe {path}"
         recipe = _read_recipe(parser, path)
-    given = parser.given(argv)
-    if "data" in given:  # a run's data is one thing: nothing of the recipe's trains along
+    options = parser.read_options(argv)
+    if "data" in options:  # a run's data is one thing: nothing of the recipe's trains along
         recipe = {name: value for name, value in recipe.items() if name not in TRAINING_STREAMS}
-    fields = parser.merge(recipe, given)
+    fields = parser.merge(recipe, options)
     try:
         parsed: Any = tuple(
             kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
@@ -392,9 +392,9 @@ def parse_arguments(
         )
     except ValueError as error:
         name = str(error).partition(":")[0].partition("[")[0].partition(".")[0]
-        raise ValueError(f"{place}: {error}" if name in recipe and name not in given else str(error)) from error
+        raise ValueError(f"{place}: {error}" if name in recipe and name not in options else str(error)) from error
     parsed[1].data_places = {
-        stream: "command line" if stream in given or (stream not in recipe and "data" in given) else place
+        stream: "command line" if stream in options or (stream not in recipe and "data" in options) else place
         for stream in TRAINING_STREAMS
     }
     return parsed  # type: ignore[no-any-return]
