@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="python -m mmet.ablate",
         description="Train and evaluate the rows of the paper's tables with several seeds, and print means and "
-        "standard deviations beside the paper's figures. Run it again to continue: what is finished is not repeated.",
+        "standard deviations beside the paper's figures. Run it again to continue: finished runs are not repeated.",
     )
     parser.add_argument("--tables", type=int, nargs="+", default=[1, 2], choices=sorted(TABLES), help="which tables")
     parser.add_argument(

@@ -1,9 +1,9 @@
-"""What each row of the paper's tables is: stages (a recipe and what it changes), the search, and the paper's figures.
+"""The rows of the paper's tables: stages (a recipe and its changes), the search, and the paper's figures.
 
 Every row has two sets of stages: those of the paper's size (`table1_random.yaml`, …) and small ones for two CPU cores
-(`synthetic_*.yaml`). Stages of one name and equal settings are one run, however many rows they serve.
+(`synthetic_*.yaml`). Rows share a run where their stages have the same name and settings.
 
-Rows without figures are controls that the paper does not have.
+Rows without figures are controls that are not in the paper.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TableRow:
         title: as the table shows it.
         stages: training at the paper's size; each stage continues from the one before.
         small_stages: the same for two CPU cores.
-        query, gallery: what asks and what is searched.
+        query, gallery: modalities of the search.
         paper: figures of the paper in percent, by dataset and metric.
     """
 
@@ -73,7 +73,7 @@ class Table:
 
 
 def _stages(name: str, recipe: str, masked: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A masked and an identity stage of both sizes; `recipe` already says what `masked` says of the small one."""
+    """A masked and an identity stage of both sizes; `masked` makes of the small recipe what `recipe` is."""
     paper_identity = {key: value for key, value in identity.items() if key in ("batch_mix", "paired_data")}
     return {
         "stages": (
@@ -93,7 +93,7 @@ _NOTHING_MASKED = {
     "mmm_image_weight": 0,
     "mmm_text_weight": 0,
 }
-"""L_ITM and L_GC alone on the pairs that the masked rows see: that stage without anything to reconstruct."""
+"""L_ITM and L_GC on the pairs of the masked rows: the masked stage without anything to reconstruct."""
 
 _IMAGES = {"batch_mix": {"identity_image": 1}}
 _RANDPERSON = ["randperson=data/RandPerson"]

@@ -26,7 +26,7 @@ Measured = Mapping[tuple[str, int], Mapping[str, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class Cell(SeedValues):
-    """What was measured, in percent, one value a seed in the order of the seeds, and what the paper has."""
+    """Measured values in percent, one per seed in the order of the seeds, and the paper's value."""
 
     paper: float | None = None
 
@@ -70,7 +70,7 @@ class TableResult:
 
 
 def collect_table(table: Table, measured: Measured, seeds: Sequence[int], notes: Sequence[str] = ()) -> TableResult:
-    """Sort what was measured into the cells of a table; what was not measured leaves them empty."""
+    """Fill the cells of a table; cells without a measurement stay empty."""
     cells = {
         row.title: {
             name: {metric: _cell(row, name, metric, measured, seeds) for metric in table.metrics}
@@ -82,7 +82,7 @@ def collect_table(table: Table, measured: Measured, seeds: Sequence[int], notes:
 
 
 def _incomplete(cells: Mapping[str, Mapping[str, Mapping[str, Cell]]], num_seeds: int) -> list[str]:
-    """A note for every row that has some seeds and lacks others."""
+    """A note for every row that was measured with only a part of the seeds."""
     notes = []
     for title, by_dataset in cells.items():
         counts = {len(cell.values) for by_metric in by_dataset.values() for cell in by_metric.values()} - {0}

@@ -4,7 +4,7 @@
     model = from_encoders(from_vit("google/vit-base-patch16-224-in21k"), from_bert("google-bert/bert-base-uncased"))
     start = convert("facebook/flava-full")  # by its model type, as --model_name_or_path does
 
-A weight without a place in MMET, or a place without a weight, is an error unless the ancestor's file names it.
+An unused weight or an uninitialised parameter is an error unless the ancestor's file names it.
 """
 
 from mmet.conversion.bert import from_bert

@@ -4,8 +4,8 @@
     detections = detector.detect([frame])
 
 The HOG detector's window has a margin round the person, which is removed. A background model (MOG2) finds what moves:
-a moving region with a person's proportions is a person although HOG does not see one (from the side, drawn, from
-above), and the edges of a HOG box are brought to those of the moving region in it. Nothing is downloaded.
+a moving region with a person's proportions counts as a person even if HOG misses it (from the side, from above,
+drawn), and the edges of a HOG box are moved to those of the moving region in it. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _WORKING_HEIGHT = 288
 """Rows of the picture in which motion is looked for."""
 
 _TOO_MUCH = 0.6
-"""Share of the picture that cannot be persons who move."""
+"""Share of the picture above which what moves is not persons."""
 
 _FULL_SCAN = 8
-"""HOG looks at the whole picture every so many frames, and else where something moves or a person was."""
+"""HOG scans the whole picture once in this many frames, otherwise only where something moves or a person was."""
 
 _ASPECT = (1.3, 4.6)
 """Height over width of a region that may be one person."""
@@ -224,7 +224,7 @@ def _merge(persons: Detections, regions: Detections) -> Detections:
     """
     One box for each person of HOG boxes and moving regions.
 
-    A region that holds two HOG boxes or more is a group, of which HOG tells the persons. Otherwise the region is the
+    A region that holds two or more HOG boxes is a group, and HOG's boxes are its persons. Otherwise the region is the
     tighter box, and the better score counts.
     """
     share = intersections(persons.boxes, regions.boxes) / np.maximum(areas(persons.boxes), 1e-9)[:, None]

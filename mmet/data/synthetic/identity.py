@@ -222,7 +222,7 @@ def draw_identity(rng: np.random.Generator, *, number: int = 1, attributes: Attr
 
 
 def draw_lookalike(rng: np.random.Generator, person: Identity, model: Identity) -> Identity:
-    """Person `own` dressed as `model`, told apart by build, hair style and two attributes.
+    """Return `person` dressed as `model`; build, hair style and two attributes still differ.
 
     Gender, age, garments with their exact shades and patterns, and the colours of skin and hair are the model's; two
     of `_TELLING` are the opposite of the model's, so that a careful description or look still tells them apart.

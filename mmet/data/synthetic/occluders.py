@@ -36,7 +36,7 @@ def draw_occluder(names: Sequence[str], rng: np.random.Generator, height: int, w
 
 
 def draw_object(names: Sequence[str], rng: np.random.Generator, height: int, width: int) -> Cover:
-    """One of the things called `names`."""
+    """One of the objects called `names`."""
     sheet = Image.new("RGBA", (width * 2, height * 2))
     OCCLUDERS[names[int(rng.integers(len(names)))]](ImageDraw.Draw(sheet), rng, height * 2, width * 2)
     small = np.asarray(sheet.reduce(2), dtype=np.float32)

@@ -5,7 +5,7 @@
     from mmet.data.synthetic.video import write_films
     write_films("data/films", num_people=6, num_cameras=2, seconds=18.0)
 
-People meet, pass in front of each other and of things, leave and come back. The folder holds, for each camera,
+People meet, pass in front of each other and behind objects, leave and come back. The folder holds, for each camera,
 `camera1.mp4`, and `camera1/gt/gt.txt` and `camera1/seqinfo.ini` as MOTChallenge has them; and `persons.json`, which
 says who the people are in sentences and which tracks are theirs. A person who has left the picture and returns is a
 new track. A box is that of the whole person, cut at the edges of the picture; people of whom less than a quarter is in
@@ -237,7 +237,7 @@ class _CameraView:
         self.occluder, self.occluder_left = self._draw_object(rng)
 
     def _draw_object(self, rng: np.random.Generator) -> tuple[Cover, int]:
-        """Something that stands before everybody, and its left edge."""
+        """An object in front of everybody, and its left edge."""
         width = self.width // 4
         cover = draw_object(self.request.style.occluders, rng, self.height, width)
         return cover, int(rng.uniform(0.2, 0.8) * (self.width - width))
@@ -262,7 +262,7 @@ class _CameraView:
     def _draw(
         self, rgb: np.ndarray, owner: np.ndarray, number: int, walk: Walk, place: Place, time: float
     ) -> tuple[Figure, Shot, int, int]:
-        """Draw a person into the picture and mark her pixels; the figure and where its corner is."""
+        """Draw a person into the picture and mark the pixels; return the figure and the position of its corner."""
         foot_x, foot_y = place.x * self.width, place.y * self.height
         body = _BODY_OF_WAY_DOWN * (foot_y - self.horizon)
         identity, habit = self._person(walk.person)

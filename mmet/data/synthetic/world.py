@@ -256,7 +256,7 @@ def _split(
 def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
     """What `SYNTHETIC.json` says, in the types that JSON gives back.
 
-    Options at their plainest are not told, so that a world written before they existed is still recognised.
+    Options at their defaults are left out, so that worlds written before these options existed are still recognised.
     """
     plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False, "keypoints": False}
     plain |= {"form": next(iter(spec.forms), ""), "caption_format": next(iter(spec.caption_formats), "")}
@@ -370,7 +370,7 @@ def _write_job(request: WorldRequest, root: Path, job: Job) -> tuple[list[Record
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent is killed: it would wait for work for ever."""
+    """End this worker when its parent is killed; otherwise it would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
