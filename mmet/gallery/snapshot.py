@@ -20,9 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmet.field_checks import suggestion
-from mmet.gallery.filters import RowFilter
-from mmet.gallery.labels import read_label
+from mmet.gallery.filters import RowFilter, check_cameras
 from mmet.gallery.results import GalleryError
 from mmet.gallery.storage import (
     EMBEDDING,
@@ -36,7 +34,6 @@ from mmet.gallery.storage import (
 )
 
 _ATTEMPTS = 20
-_NAMED_CAMERAS = 10
 
 
 class Words(NamedTuple):
@@ -164,7 +161,7 @@ class Snapshot:
             return self.live
         mask = self.live.copy()
         if row_filter.cameras is not None:
-            self._check_cameras(row_filter.cameras)
+            check_cameras(row_filter.cameras, {word for segment in self.segments for word in segment.cameras.words})
             mask &= _joined([segment.cameras.among(row_filter.cameras) for segment in self.segments], bool)
         if row_filter.tracks is not None:
             mask &= _joined([segment.tracks.among(row_filter.tracks) for segment in self.segments], bool)
@@ -174,15 +171,6 @@ class Snapshot:
         if row_filter.excluded:
             mask[self.find(sorted(row_filter.excluded))] = False
         return mask
-
-    def _check_cameras(self, cameras: frozenset[str]) -> None:
-        known = sorted({word for segment in self.segments for word in segment.cameras.words})
-        for camera in sorted(cameras - set(known)):
-            names = ", ".join(known[:_NAMED_CAMERAS]) + (", …" if len(known) > _NAMED_CAMERAS else "")
-            raise GalleryError(
-                f"there is no camera {read_label(camera)!r} in this gallery; it has {names or 'no cameras at all'}"
-                + suggestion(camera, known)
-            )
 
     @cached_property
     def track_keys(self) -> NDArray[np.int64]:
