@@ -30,10 +30,10 @@ FORMAT = "mmet-gallery-milvus-1"
 MAX_TEXT_BYTES = 65_535
 """What Milvus takes as one text or one JSON value."""
 
-IMAGE_PART = 49_149
+PICTURE_PART = 49_149
 """Bytes of a picture in one text, in base64: 4/3 of them are `MAX_TEXT_BYTES` at most."""
 
-MAX_IMAGE_PARTS = 1_024
+MAX_PICTURE_PARTS = 1_024
 
 LABELS = ("person_id", "camera_id", "track_id")
 INDEXES: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
@@ -171,7 +171,7 @@ def make_schema(dimension: int) -> Any:
         DataType.ARRAY,
         element_type=DataType.VARCHAR,
         max_length=MAX_TEXT_BYTES,
-        max_capacity=MAX_IMAGE_PARTS,
+        max_capacity=MAX_PICTURE_PARTS,
         nullable=True,
     )
     schema.add_field("row", DataType.JSON, nullable=True)
@@ -236,13 +236,14 @@ def raw_vector(row: Mapping[str, Any], facts: Facts) -> np.ndarray[Any, np.dtype
 
 
 def _parts(row_id: str, content: bytes) -> list[str]:
-    if len(content) > IMAGE_PART * MAX_IMAGE_PARTS:
+    if len(content) > PICTURE_PART * MAX_PICTURE_PARTS:
         raise GalleryError(
             f"the picture of {row_id!r} has {len(content):,} bytes, more than a row in Milvus holds: store it as a "
             "file and give its path"
         )
     return [
-        base64.b64encode(content[start : start + IMAGE_PART]).decode() for start in range(0, len(content), IMAGE_PART)
+        base64.b64encode(content[start : start + PICTURE_PART]).decode()
+        for start in range(0, len(content), PICTURE_PART)
     ]
 
 
