@@ -14,7 +14,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -38,13 +38,14 @@ from mmet.gallery.index import (
     find_record,
     load_index,
     save_index,
-    scan,
     verify_indexes,
 )
+from mmet.gallery.nearest import nearest, vectors_at
 from mmet.gallery.results import GalleryError
+from mmet.gallery.selection import Positions
 from mmet.gallery.snapshot import Snapshot, open_snapshot
 from mmet.gallery.storage import (
-    EMBEDDING,
+    COLUMNS,
     MANIFEST,
     REMOVED,
     SEGMENTS,
@@ -54,6 +55,7 @@ from mmet.gallery.storage import (
     read_manifest,
     user_schema_of,
     verify_files,
+    write_columns,
     write_manifest,
     write_table,
 )
@@ -64,10 +66,10 @@ from mmet.gallery.store import (
     Found,
     OnConflict,
     Store,
-    centred,
     check_distinct,
     conflict_message,
     missing_message,
+    uncentred,
 )
 from mmet.whole_files import check_writable, clear_leftovers, write_whole
 
@@ -75,7 +77,8 @@ logger = logging.getLogger(__name__)
 
 ROWS_PER_SEGMENT = 65_536
 BYTES_PER_SEGMENT = 2**28
-_MAX_REPLACED = 256
+_MAX_REPLACED = 1024
+_CROPS_PER_TRACK = 8
 _README = "README.md"
 _THREADS = threading.RLock()  # record locks do not tell the threads of a process apart
 Answer = TypeVar("Answer")
@@ -159,9 +162,7 @@ class DiskStore(Store):
 
     def cameras(self) -> list[str]:
         """The stored labels of all cameras."""
-        return self._read(
-            lambda snapshot: sorted({word for segment in snapshot.segments for word in segment.cameras.words})
-        )
+        return self._read(lambda snapshot: snapshot.cameras)
 
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
@@ -181,33 +182,34 @@ class DiskStore(Store):
     def _search(
         self, snapshot: Snapshot, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, by_track: bool
     ) -> tuple[list[list[Found]], int]:
-        mask = snapshot.mask(row_filter)
-        total = int(mask.sum())
+        selection = snapshot.select(row_filter)
+        total = len(selection)
         if not total:
             return [[] for _ in vectors], 0
         index = self._index_of(snapshot)
-        wanted = min(k, total)
+        wanted = min(k * _CROPS_PER_TRACK if by_track else k, total)
         while True:
-            scores, positions = nearest(snapshot, index, vectors, wanted, mask)
+            scores, positions = nearest(snapshot, index, vectors, wanted, selection)
             if not by_track:
                 break
-            heads = [_first_of_tracks(snapshot.track_keys, row, k) for row in positions]
+            heads = [_first_of_tracks(snapshot.tracks_at(row), k) for row in positions]
             if wanted == total or all(len(head) == k for head in heads):
                 scores = [row[head] for row, head in zip(scores, heads, strict=True)]
                 positions = [row[head] for row, head in zip(positions, heads, strict=True)]
                 break
             wanted = min(4 * wanted, total)
-        return [self._found(snapshot, *pair) for pair in zip(scores, positions, strict=True)], total
+        return [self._found(snapshot, index, *pair) for pair in zip(scores, positions, strict=True)], total
 
-    def _found(self, snapshot: Snapshot, scores: NDArray[np.float32], positions: NDArray[np.int64]) -> list[Found]:
-        if not len(positions):
-            return []
-        rows = snapshot.take(positions, with_embedding=bool(snapshot.manifest.centre)).to_pylist()
-        vectors = [row.pop(EMBEDDING, None) for row in rows]
-        return [
-            Found(row, float(score), None if vector is None else np.asarray(vector, dtype=np.float32))
-            for row, score, vector in zip(rows, scores, vectors, strict=True)
-        ]
+    def _found(
+        self, snapshot: Snapshot, index: VectorIndex | None, scores: NDArray[np.float32], positions: Positions
+    ) -> list[Found]:
+        rows = snapshot.rows(positions)
+        if not snapshot.manifest.centre:
+            return [Found(row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
+        order = np.argsort(positions)
+        vectors = np.empty((len(positions), snapshot.manifest.dimension), dtype=np.float32)
+        vectors[order] = uncentred(vectors_at(snapshot, index, positions[order]), snapshot.manifest.centre["image"])
+        return [Found(*values) for values in zip(rows, scores.tolist(), vectors, strict=True)]
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -247,7 +249,7 @@ class DiskStore(Store):
                 tables = [table.filter(pc.invert(pc.is_in(table["id"], there))) for table in tables]
                 kept = len(old)
             elif len(old):
-                removed = snapshot.row_numbers[old]
+                removed = snapshot.numbers_at(old)
             self._write_rows(tables, removed, complete)
         return Appended(sum(table.num_rows for table in tables), len(removed), kept)
 
@@ -259,7 +261,7 @@ class DiskStore(Store):
                 missing = set(ids) - set(self._snapshot.ids_at(positions))
                 raise GalleryError(missing_message(self.folder, sorted(missing)))
             if len(positions):
-                self._write_rows([], self._snapshot.row_numbers[positions], None)
+                self._write_rows([], self._snapshot.numbers_at(positions), None)
             return len(positions)
 
     def update(self, **changes: Any) -> None:
@@ -275,23 +277,14 @@ class DiskStore(Store):
             keep_seconds: how long the present files are kept for readers that are at work.
         """
         with self.writing():
-            manifest, segments = self.manifest, []
+            manifest = self.manifest
             if len(manifest.segments) < 2 and manifest.removed is None:
                 return
-            next_row = manifest.next_row
-            for table in _batches(self._snapshot.tables()):
-                segments.append(self._write_segment(table, next_row))
-                next_row += table.num_rows
+            empty = replace(manifest, segments=(), columns=(), removed=None)
             now = time.time()
-            replaced = tuple((stored.file, now) for stored in manifest.segments)
+            replaced = tuple((stored.file, now) for stored in manifest.segments + manifest.columns)
             self._swap(
-                replace(
-                    manifest,
-                    segments=tuple(segments),
-                    removed=None,
-                    next_row=next_row,
-                    replaced=manifest.replaced + replaced,
-                ),
+                replace(self._with_rows(empty, self._snapshot.tables()), replaced=manifest.replaced + replaced),
                 keep_seconds,
             )
             self._update_index()
@@ -315,21 +308,11 @@ class DiskStore(Store):
         if schema is None and tables:
             schema = user_schema_of(tables[0].schema)
         tables = [conform(table, schema, manifest.dtype) for table in tables if schema is not None]
-        segments, next_row = list(manifest.segments), manifest.next_row
-        for table in _batches(iter(tables)):
-            segments.append(self._write_segment(table, next_row))
-            next_row += table.num_rows
-        self._swap(
-            replace(
-                manifest,
-                segments=tuple(segments),
-                removed=self._write_removed(np.union1d(self._snapshot.removed, removed))
-                if len(removed)
-                else manifest.removed,
-                next_row=next_row,
-                complete=manifest.complete if complete is None else complete,
-            )
-        )
+        if len(removed):
+            manifest = replace(manifest, removed=self._write_removed(np.union1d(self._snapshot.removed, removed)))
+        if complete is not None:
+            manifest = replace(manifest, complete=complete)
+        self._swap(self._with_rows(manifest, iter(tables)))
         if self.manifest.complete:
             self._update_index()
 
@@ -346,14 +329,21 @@ class DiskStore(Store):
         """Delete segments and tombstones that the manifest does not name: a killed writer left them."""
         manifest = self.manifest
         named = {stored.file for stored in manifest.files} | {file for file, _ in manifest.replaced}
-        for name in (SEGMENTS, REMOVED):
+        for name in (SEGMENTS, COLUMNS, REMOVED):
             clear_leftovers(self.folder / name)
-            for path in (self.folder / name).glob("*.parquet"):
+            for path in (self.folder / name).glob("[!.]*"):
                 if f"{name}/{path.name}" not in named:
                     path.unlink(missing_ok=True)
 
-    def _write_segment(self, table: pa.Table, first: int) -> StoredFile:
-        return write_table(self.folder, f"{SEGMENTS}/rows-{first:012d}.parquet", table, first)
+    def _with_rows(self, manifest: Manifest, tables: Iterator[pa.Table]) -> Manifest:
+        """Write segments; the manifest with them."""
+        segments, columns, next_row = list(manifest.segments), list(manifest.columns), manifest.next_row
+        for table in _batches(tables):
+            name = f"rows-{next_row:012d}"
+            segments.append(write_table(self.folder, f"{SEGMENTS}/{name}.parquet", table, next_row))
+            columns.append(write_columns(self.folder, f"{COLUMNS}/{name}.arrow", table))
+            next_row += table.num_rows
+        return replace(manifest, segments=tuple(segments), columns=tuple(columns), next_row=next_row)
 
     def _write_removed(self, rows: NDArray[np.int64]) -> StoredFile | None:
         if not len(rows):
@@ -377,7 +367,7 @@ class DiskStore(Store):
         index = None if record is None else load_index(self.folder, record)
         if index is None:
             index = build_index(
-                kind, snapshot.manifest.segments, centre_digest(snapshot.manifest), lambda n: vectors_at(snapshot, n)
+                kind, snapshot.manifest.segments, centre_digest(snapshot.manifest), snapshot.read_vectors
             )
             with suppress(OSError):  # a folder that cannot be written: it is made anew the next time
                 index = save_index(self.folder, index)
@@ -392,86 +382,31 @@ class DiskStore(Store):
         if record is None:
             self._index_of(snapshot)
             return
-        covered = set(record.segments)
-        rest = [n for n, s in enumerate(snapshot.manifest.segments) if (s.file, s.sha256) not in covered]
-        rows = sum(snapshot.manifest.segments[n].rows for n in rest)
+        first = len(record.segments)
+        segments = snapshot.manifest.segments[first:]
+        rows = sum(segment.rows for segment in segments)
         if rows <= max(GROWTH_ROWS, GROWTH_SHARE * record.rows):
             return
-        segments = [snapshot.manifest.segments[n] for n in rest]
         try:
             if record.rows + rows > 2 * record.trained:
                 raise RuntimeError("the gallery has doubled since it was trained")
-            index = extend_index(self.folder, record, segments, lambda n: vectors_at(snapshot, rest[n]))
+            index = extend_index(self.folder, record, segments, lambda n: snapshot.read_vectors(first + n))
         except RuntimeError as reason:
             logger.info("%s is made anew: %s", record.file, reason)
-            index = build_index(kind, snapshot.manifest.segments, record.centre, lambda n: vectors_at(snapshot, n))
+            index = build_index(kind, snapshot.manifest.segments, record.centre, snapshot.read_vectors)
         saved = save_index(self.folder, index)
         self._index = (saved.record.file, saved)
 
 
-def nearest(
-    snapshot: Snapshot, index: VectorIndex | None, vectors: NDArray[np.float32], k: int, mask: NDArray[np.bool_]
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-    """Scores and positions of the nearest rows of a mask, a pair of arrays a query, best first."""
-    parts = []
-    number_of = {(s.stored.file, s.stored.sha256): n for n, s in enumerate(snapshot.segments)}
-    covered = [] if index is None else [number_of.pop(name) for name in index.record.segments]
-    if index is not None:
-        places = _places(snapshot, covered)
-        scores, found = index.search(vectors, min(k, len(places)), mask[places])
-        parts.append((scores, np.where(found >= 0, places[found], -1)))
-    rest = sorted(number_of.values())
-    places = _places(snapshot, rest)
-    allowed = mask[places]
-    if allowed.any():
-        matrix = _scan_matrix(snapshot, rest)
-        chosen = matrix if allowed.all() else matrix[allowed]
-        parts.append(scan(vectors, chosen, k, places[allowed]))
-    scores, positions = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    return _merge(scores, positions, k)
-
-
-def _merge(
-    scores: NDArray[np.float32], positions: NDArray[np.int64], k: int
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-    all_scores, all_positions = [], []
-    for row_scores, row in zip(scores, positions, strict=True):
-        there = row >= 0
-        order = np.lexsort((row[there], -row_scores[there]))[:k]
-        all_scores.append(row_scores[there][order])
-        all_positions.append(row[there][order])
-    return all_scores, all_positions
-
-
-def vectors_at(snapshot: Snapshot, number: int) -> NDArray[np.float32]:
-    """The vectors of a segment as they are compared: about the centre, where there is one."""
-    return centred(snapshot.segments[number].read_vectors(), snapshot.manifest.centre.get("image"))
-
-
-def _scan_matrix(snapshot: Snapshot, numbers: Sequence[int]) -> NDArray[np.float32]:
-    """The vectors of some segments, kept for the next search."""
-    key = tuple(snapshot.segments[number].stored.file for number in numbers)
-    if key not in snapshot.scan_rows:
-        mean = snapshot.manifest.centre.get("image")
-        parts = [centred(snapshot.segments[number].vectors, mean) for number in numbers]
-        snapshot.scan_rows[key] = np.concatenate(parts)
-    return snapshot.scan_rows[key]
-
-
-def _places(snapshot: Snapshot, numbers: Sequence[int]) -> NDArray[np.int64]:
-    parts = [np.arange(snapshot.starts[number], snapshot.starts[number + 1]) for number in numbers]
-    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
-
-
-def _first_of_tracks(keys: NDArray[np.int64], positions: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Places among `positions` of the first row of each track, at most `k`."""
-    seen: set[int] = set()
+def _first_of_tracks(tracks: Sequence[Hashable | None], k: int) -> list[int]:
+    """Places of the first row of each track, at most `k`; rows without a track stand for themselves."""
+    seen: set[Hashable] = set()
     places = []
-    for place, key in enumerate(keys[positions].tolist()):
-        if key < 0 or key not in seen:
-            seen.add(key)
+    for place, track in enumerate(tracks):
+        if track is None or track not in seen:
+            seen.add(track)
             places.append(place)
-    return np.array(places[:k], dtype=np.int64)
+    return places[:k]
 
 
 def _batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
