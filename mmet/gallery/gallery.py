@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,7 +97,7 @@ class Gallery:
 
         Args:
             source: see `mmet.gallery.sources`.
-            path: the folder to be made.
+            path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
             model: a checkpoint's folder or Hub name, or an `Embedder`.
             batch_size: pictures that are embedded at once.
             num_workers: threads that decode pictures.
@@ -153,7 +154,7 @@ class Gallery:
         A gallery that was built.
 
         Args:
-            path: its folder.
+            path: its folder or address.
             model: as for `build`; None for the one that the gallery names, which is loaded when a query needs it.
 
         Raises:
@@ -439,8 +440,10 @@ def in_gallery(probabilities: Sequence[float], prior: float, total: int) -> floa
 
 def _store_class(path: str | Path) -> type[Store]:
     """What keeps the rows of a gallery at a path or an address."""
-    if str(path).startswith("milvus"):
-        raise GalleryError(f"{path}: expected a folder; galleries on Milvus are not supported by this version")
+    if re.match(r"milvus[+:]", str(path)):
+        from mmet.gallery.milvus import MilvusStore
+
+        return MilvusStore
     return DiskStore
 
 
