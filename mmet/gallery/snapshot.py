@@ -73,7 +73,7 @@ class Snapshot:
     def numbers_at(self, positions: Positions) -> NDArray[np.int64]:
         """The numbers of the rows at some positions, which tombstones name them by."""
         segments = self._segments_of(positions)
-        return positions - self.starts[segments] + self._firsts[segments]
+        return np.asarray(positions - self.starts[segments] + self._firsts[segments])
 
     def find(self, ids: Sequence[str]) -> Positions:
         """Ascending positions of the live rows with one of these ids."""
