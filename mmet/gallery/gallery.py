@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import PIL.Image
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from mmet.evaluation.analyses.calibration import Method, read_fields
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import (
     KEEP_SECONDS,
@@ -37,6 +38,7 @@ from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
 from mmet.gallery.filters import RowFilter, write_ids
 from mmet.gallery.index import IndexKind, check_kind
 from mmet.gallery.labels import Label, read_label
+from mmet.gallery.probability import CALIBRATION, EVIDENCE_ROWS, in_gallery, learn_from_rows, match_probability
 from mmet.gallery.queries import EmbeddedQuery, Query, embed_query
 from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResult, Skipped
 from mmet.gallery.sources import Entry, chunks, decode, read_source
@@ -56,10 +58,8 @@ logger = logging.getLogger(__name__)
 ROWS_PER_COMMIT = 2_048
 """Pictures that a killed build embeds again, at most."""
 
-PRESENT_PRIOR = 0.5
-"""Probability that a person is in a gallery before anything of it was seen; see `in_gallery`."""
-
 _NAMED_SKIPS = 5
+_LISTED_SKIPS = 100
 
 
 class Gallery:
@@ -195,6 +195,7 @@ class Gallery:
             "centred": bool(manifest.centre),
             "cameras": self.cameras,
             **manifest.settings,
+            CALIBRATION: list(manifest.settings.get(CALIBRATION, ())),
             **manifest.embedding,
         }
 
@@ -281,8 +282,8 @@ class Gallery:
                 for query in embedded
             ]
         )
-        answers, total = self._store.search(vectors, k, row_filter, by_track=by_track)
-        return [self._result(query, found, total) for query, found in zip(embedded, answers, strict=True)]
+        answers, total = self._store.search(vectors, max(k, EVIDENCE_ROWS), row_filter, by_track=by_track)
+        return [self._result(query, found, total, k) for query, found in zip(embedded, answers, strict=True)]
 
     @property
     def embedder(self) -> Embedder:
@@ -294,24 +295,34 @@ class Gallery:
             except (OSError, ValueError) as error:
                 raise GalleryError(
                     f"{self.path} was embedded by {name!r}, which cannot be loaded: {error}. Say where it is now: "
-                    "Gallery.open(path, model=…)"
+                    "--model, or Gallery.open(path, model=…)"
                 ) from error
             check_same_model(self._store.manifest.embedding, embedder.identity, str(self.path))
             self._embedder = embedder
         return self._embedder
 
-    def _result(self, query: EmbeddedQuery, found: Sequence[Any], total: int) -> SearchResult:
-        calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
-        matches = []
-        for hit in found:
-            vector = hit.row.get(EMBEDDING)
-            cosine = hit.score if vector is None else float(np.dot(query.vector, np.asarray(vector, np.float32)))
-            probability = None if calibration is None else float(calibration(cosine))
-            values = _row_values(hit.row)
-            matches.append(Match(**values, score=hit.score, probability=probability))
-        probabilities = [match.probability for match in matches if match.probability is not None]
-        present = None if calibration is None else in_gallery(probabilities, calibration.prior, total)
-        return SearchResult(matches, present, query.notes)
+    def _result(self, query: EmbeddedQuery, found: Sequence[Any], total: int, k: int) -> SearchResult:
+        """The answer that the best rows make; at least `EVIDENCE_ROWS` of them say whether the person is there."""
+        scores = [hit.score for hit in found]
+        own = self._store.manifest.settings.get(CALIBRATION, {}).get(query.modality)
+        if own is not None:
+            calibration = read_fields(own)
+        else:  # the model's, learnt on cosines that no gallery has centred
+            calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
+            vectors = [hit.row.get(EMBEDDING) for hit in found]
+            scores = [
+                score if vector is None else float(np.dot(query.vector, np.asarray(vector, np.float32)))
+                for score, vector in zip(scores, vectors, strict=True)
+            ]
+        present, probabilities = None, [None] * len(found)
+        if calibration is not None:
+            present = in_gallery(calibration, scores, total)
+            probabilities = match_probability(calibration, scores, total, is_own=own is not None)
+        matches = [
+            Match(**_row_values(hit.row), score=hit.score, probability=probability)
+            for hit, probability in zip(found[:k], probabilities, strict=False)
+        ]
+        return SearchResult(matches, present, query.notes, total)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -375,15 +386,17 @@ class Gallery:
 
     def set_centre(self, on: bool = True, *, text_mean: Any = None) -> None:
         """
-        Compare embeddings about the mean of the rows as they are now, which is kept in the manifest.
+        Compare embeddings about the mean of the rows as they are now, which is kept in the manifest. What `calibrate`
+        learnt is dropped: scores are others.
 
         Args:
             on: False to compare them as they are again.
             text_mean: `(D,)` mean embedding of sentences, such as the captions of training, about which sentences are
                 compared; None for the rows' mean.
         """
+        settings = {name: value for name, value in self._store.manifest.settings.items() if name != CALIBRATION}
         if not on or not len(self):
-            self._store.update(centre={})
+            self._store.update(centre={}, settings=settings)
             return
         dimension = self._store.manifest.dimension
         total = sum(vectors_of(t[EMBEDDING], dimension).sum(axis=0, dtype=np.float64) for t in self._store.tables())
@@ -391,7 +404,32 @@ class Gallery:
         text = mean if text_mean is None else np.asarray(text_mean, dtype=np.float64)
         if text.shape != (dimension,) or not np.isfinite(text).all():
             raise GalleryError(f"text_mean: expected {dimension} finite numbers, received the shape {text.shape}")
-        self._store.update(centre={"image": tuple(mean.tolist()), "text": tuple(text.tolist())})
+        centre = {"image": tuple(mean.tolist()), "text": tuple(text.tolist())}
+        self._store.update(centre=centre, settings=settings)
+
+    def calibrate(self, *, captions: str | None = None, method: Method = "platt", seed: int = 0) -> dict[str, int]:
+        """
+        Learn match probabilities from the rows that have a `person_id`, and keep them in the gallery.
+
+        Searches then have probabilities as this gallery's cameras make them, in place of the model's own. Pairs of one
+        person from one camera, which are too easy, count only where no cameras are known.
+
+        Args:
+            captions: the column of sentences, for queries by sentence and by both; None for `captions` or `caption`,
+                where the rows have one.
+            method: `platt`, or `isotonic` where there are some thousand pairs of one person.
+            seed: draws rows where there are many.
+
+        Returns:
+            Pairs of one person that were learnt from, by the query's modality.
+
+        Raises:
+            ValueError: too few labels, an unknown column, or scikit-learn is missing; nothing is changed.
+        """
+        learnt = learn_from_rows(self, captions=captions, method=method, seed=seed)
+        fields = {modality: asdict(calibration) for modality, calibration in learnt.items()}
+        self._store.update(settings={**self._store.manifest.settings, CALIBRATION: fields})
+        return {name: int((calibration.about or {})["num_matching_pairs"]) for name, calibration in learnt.items()}
 
     def verify(self) -> list[str]:
         """Compare all files with their checksums: what is wrong, a sentence each; empty when all is well."""
@@ -428,22 +466,6 @@ class Gallery:
         return make_table(columns, [entry.row for entry in good], schema, np.concatenate(vectors), dtype), skipped
 
 
-def in_gallery(probabilities: Sequence[float], prior: float, total: int) -> float:
-    """
-    The probability that a person is among the rows that were searched, from the match probabilities of the best.
-
-    A calibration gives each row's likelihood ratio, L = odds(p) / odds(prior). With the person there as often as not
-    beforehand, and each of the `total` rows as likely to be the one, the odds are the mean of L over the rows; rows
-    beyond the best count nothing. Never less than the best match's own probability.
-    """
-    if not probabilities or not total:
-        return 0.0
-    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
-    ratios = clipped / (1 - clipped) * (1 - prior) / prior
-    odds = PRESENT_PRIOR / (1 - PRESENT_PRIOR) * float(ratios.sum()) / total
-    return max(odds / (1 + odds) if math.isfinite(odds) else 1.0, max(probabilities))
-
-
 def _begin(folder: Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> DiskStore:
     """A new store, or that of a build that was killed."""
     if not (folder / MANIFEST).exists():
@@ -452,7 +474,7 @@ def _begin(folder: Path, embedder: Embedder, dtype: str, settings: Mapping[str, 
     store = DiskStore(folder)
     if store.manifest.complete:
         raise GalleryError(
-            f"{folder} is a gallery already: add to it with Gallery.open(…).add(…), or name another folder"
+            f"{folder} is a gallery already: add to it (mmet-gallery add, Gallery.add), or name another folder"
         )
     check_same_model(store.manifest.embedding, embedder.identity, str(folder))
     if dict(store.manifest.settings) != dict(settings) or store.manifest.dtype != dtype:
@@ -509,5 +531,8 @@ def _skip_words(skipped: Sequence[Skipped]) -> str:
 
 
 def _warn(skipped: Sequence[Skipped]) -> None:
+    """List what was left out, a picture a line."""
     if skipped:
-        logger.warning("%d pictures were left out: %s", len(skipped), _skip_words(skipped))
+        lines = [f"  {skip.name}: {skip.reason}" for skip in skipped[:_LISTED_SKIPS]]
+        lines += [f"  and {len(skipped) - _LISTED_SKIPS} more"] if len(skipped) > _LISTED_SKIPS else []
+        logger.warning("%d pictures were left out:\n%s", len(skipped), "\n".join(lines))

@@ -135,7 +135,7 @@ def _renamed(row: dict[str, Any]) -> dict[str, Any]:
         row["camera_id"] = None
     if row.get("id") is None and row.get("image_path"):
         row["id"] = "/".join(filter(None, [row.get("split"), row["image_path"]]))
-    return {name: value for name, value in row.items() if name not in _NOT_KEPT}
+    return {name: value for name, value in row.items() if name not in _NOT_KEPT and value != []}
 
 
 def _from_item(item: Any, number: int) -> Entry:
