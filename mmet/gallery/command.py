@@ -19,14 +19,15 @@ import transformers
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
+from mmet.evaluation.analyses.calibration import METHODS
 from mmet.field_checks import SHARE_RANGE, Range, number_type
-from mmet.gallery.disk import ON_CONFLICT
 from mmet.gallery.gallery import Gallery
 from mmet.gallery.index import KINDS
 from mmet.gallery.labels import read_time
 from mmet.gallery.listing import describe_presence, write_csv, write_json, write_table
 from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, SearchResult
+from mmet.gallery.store import ON_CONFLICT
 from mmet.whole_files import write_whole
 
 PROGRAM = "mmet-gallery"
@@ -139,6 +140,13 @@ def add_merge_options(parser: argparse.ArgumentParser) -> None:
     add_gallery(parser)
     parser.add_argument("other", metavar="OTHER", help="gallery whose rows are added")
     add_conflict(parser)
+
+
+def add_calibrate_options(parser: argparse.ArgumentParser) -> None:
+    add_gallery(parser)
+    parser.add_argument("--captions", metavar="COLUMN", help="sentences of the rows (captions or caption, if present)")
+    parser.add_argument("--method", choices=METHODS, help="kind of curve (default: by the number of pairs)")
+    add_model(parser)
 
 
 def add_info_options(parser: argparse.ArgumentParser) -> None:
@@ -260,7 +268,15 @@ def compact(options: argparse.Namespace) -> None:
     """Free the space of removed rows."""
     gallery = Gallery.open(options.gallery)
     gallery.compact()
-    print(f"{options.gallery}: {_rows(len(gallery))} in {gallery.info['segments']} segments")
+    print(f"{options.gallery}: {_rows(len(gallery))}, the space of removed ones is free")
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Learn match probabilities from labelled rows."""
+    gallery = Gallery.open(options.gallery, model=options.model)
+    pairs = gallery.calibrate(captions=options.captions, method=options.method)
+    learnt = ", ".join(f"{modality} ({count:,} pairs of one person)" for modality, count in pairs.items())
+    print(f"{options.gallery}: probabilities learnt for queries by {learnt}")
 
 
 def info(options: argparse.Namespace) -> None:
@@ -317,6 +333,7 @@ SUBCOMMANDS = {
     "remove": Subcommand(remove, add_remove_options, "remove rows"),
     "merge": Subcommand(merge, add_merge_options, "add the rows of another gallery by the same model"),
     "compact": Subcommand(compact, add_gallery, "free the space of removed rows and join small segments"),
+    "calibrate": Subcommand(calibrate, add_calibrate_options, "learn match probabilities from rows with a person_id"),
     "info": Subcommand(info, add_info_options, "say what a gallery is: rows, cameras, model, size"),
     "verify": Subcommand(
         verify, add_gallery, "compare all files with their checksums; exit code 1 for a damaged gallery"

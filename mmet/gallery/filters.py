@@ -42,8 +42,10 @@ class RowFilter:
             excluded=write_labels("exclude", excluded or None) or frozenset(),
         )
 
-    def __bool__(self) -> bool:
-        return bool(self.excluded) or (self.cameras, self.tracks, self.time) != (None, None, None)
+    @property
+    def names_rows(self) -> bool:
+        """Whether it says anything of cameras, tracks or time."""
+        return (self.cameras, self.tracks, self.time) != (None, None, None)
 
 
 def write_ids(ids: Any) -> list[str]:

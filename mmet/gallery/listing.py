@@ -17,19 +17,25 @@ from mmet.gallery.labels import show_time
 from mmet.gallery.results import Match, SearchResult
 from mmet.markdown_table import align_table
 
-LIKELY = 0.5
-"""Probability from which on a person is said to be there."""
+LIKELY, UNLIKELY = 2 / 3, 1 / 3
+"""Probabilities from which on a person is said to be there, or not to be; between them the search does not tell."""
+
+
+def verdict(in_gallery: float) -> str:
+    """A probability that the person is there, in words."""
+    if in_gallery >= LIKELY:
+        return "Probably here"
+    return "Probably not here" if in_gallery <= UNLIKELY else "Cannot tell whether the person is here"
 
 
 def describe_presence(result: SearchResult) -> str:
     """Whether the person is in the gallery, in a sentence; empty without a calibration."""
     if result.in_gallery is None:
         return ""
-    verdict = "Probably here" if result.in_gallery >= LIKELY else "Probably not here"
-    rows = "row that was" if result.searched == 1 else "rows that were"
+    rows = "the one row" if result.searched == 1 else f"the {result.searched:,} rows"
     return (
-        f"{verdict}: the person is among the {result.searched:,} {rows} searched with probability "
-        f"{percent(result.in_gallery)}."
+        f"{verdict(result.in_gallery)} ({percent(result.in_gallery)}: the probability that this person is among {rows} "
+        "that were searched)."
     )
 
 

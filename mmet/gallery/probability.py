@@ -1,6 +1,5 @@
-"""How sure an answer is: match probabilities of rows, whether a person is there at all, and learning both from labels.
+"""How sure an answer is: the match probability of each row, and whether the person is there at all.
 
-calibration = learn_calibration(queries, rows, is_match, is_left_out)
 match_probability(calibration, [0.83], num_rows=500)
 in_gallery(calibration, scores, num_rows=500)
 
@@ -10,23 +9,19 @@ calibration (`mmet.evaluation.analyses.calibration`) knows the odds of a pair, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmet.evaluation.analyses.calibration import MatchCalibration, Method, PairSample, fit_calibration
+from mmet.evaluation.analyses.calibration import MatchCalibration
 
 PRESENT_PRIOR = 0.5
 """Probability that a person is among the searched rows before any of them was seen."""
 
 EVIDENCE_ROWS = 10
 """Best rows that are counted one by one in `in_gallery`, however many are shown."""
-
-MAX_QUERIES = 1_000
-MAX_ROWS = 20_000
-"""Labelled rows that a calibration is learnt from at most: these ask, and these are searched."""
 
 
 def likelihood_ratios(calibration: MatchCalibration, scores: Sequence[float]) -> NDArray[np.float64]:
@@ -59,13 +54,13 @@ def in_gallery(calibration: MatchCalibration, scores: Sequence[float], num_rows:
     """
     The probability that the query's person is among the rows that were searched.
 
-    It is Bayes' rule for "one of these rows, nobody knows which" against "none of them", which are taken to be equally
-    likely before the search (`PRESENT_PRIOR`): the odds are the mean of L over all rows. The `EVIDENCE_ROWS` best are
-    counted one by one. The others are worth what they are worth on average, which is the share of true matches that
-    score lower than they all do (`MatchCalibration.match_scores`; nothing where the calibration does not know it, which
-    makes this a lower bound). A model that cannot tell people apart therefore answers 0.5.
+    Bayes' rule for "one of these rows, nobody knows which" against "none of them", equally likely before the search
+    (`PRESENT_PRIOR`): the odds are the mean of L over all rows. The `EVIDENCE_ROWS` best are counted one by one. The
+    others count what they do on average: the share of true matches that score lower than the last of the best
+    (`MatchCalibration.match_scores`; without it they count nothing, which gives a lower bound). A model that cannot
+    tell people apart therefore answers 0.5.
 
-    Rows are taken to be independent: many crops of one lookalike count as many hints. A person is taken to be as easy
+    Rows are taken as independent: many crops of one lookalike count as many hints. The person is taken to be as easy
     to find as those of the calibration.
 
     Args:
@@ -83,43 +78,6 @@ def in_gallery(calibration: MatchCalibration, scores: Sequence[float], num_rows:
         evidence += (num_rows - len(best)) * below
     odds = _odds(PRESENT_PRIOR) * evidence / num_rows
     return float(odds / (1 + odds))
-
-
-def learn_calibration(
-    queries: NDArray[np.float32],
-    rows: NDArray[np.float32],
-    is_match: NDArray[np.bool_],
-    is_left_out: NDArray[np.bool_],
-    *,
-    method: Method = "platt",
-    about: Mapping[str, Any] | None = None,
-) -> MatchCalibration:
-    """
-    Match probabilities from labelled rows.
-
-    Args:
-        queries, rows: unit vectors `(Q, D)` and `(n, D)`.
-        is_match: `(Q, n)`, whether both show one person.
-        is_left_out: `(Q, n)`, pairs that say nothing, such as a picture with itself.
-        method, about: see `fit_calibration`.
-
-    Raises:
-        ValueError: no pair of one person, or none of two; scikit-learn is missing.
-    """
-    scores = queries @ rows.T
-    matching, others = scores[is_match & ~is_left_out], scores[~is_match & ~is_left_out]
-    if not len(matching) or not len(others):
-        raise ValueError(
-            "expected rows with person_id of at least two persons, of whom one was seen by two cameras (or twice, where "
-            f"no cameras are known); received {len(matching)} pairs of one person and {len(others)} of two"
-        )
-    sample = PairSample(
-        scores=np.concatenate([matching, others]),
-        is_match=np.repeat([True, False], [len(matching), len(others)]),
-        weights=np.ones(len(matching) + len(others)),
-    )
-    counts = {"num_matching_pairs": len(matching), "num_different_pairs": len(others)}
-    return fit_calibration(sample, method=method, about={**(about or {}), **counts})
 
 
 def _odds(probability: Any) -> Any:

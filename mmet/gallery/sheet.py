@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 
 from mmet.gallery.gallery import Gallery
 from mmet.gallery.labels import show_time
-from mmet.gallery.listing import LIKELY, percent
+from mmet.gallery.listing import LIKELY, UNLIKELY, percent, verdict
 from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, Match, SearchResult
 from mmet.gallery.sources import load_picture
@@ -63,7 +63,8 @@ def render_sheet(gallery: Gallery, query: Query, result: SearchResult, filters: 
         query=query,
         query_pictures=[_picture(load_picture(image)) for image in images],
         result=result,
-        is_likely=result.in_gallery is not None and result.in_gallery >= LIKELY,
+        verdict=None if result.in_gallery is None or not result.matches else verdict(result.in_gallery),
+        tone=_tone(result.in_gallery),
         cards=[_card(rank, match) for rank, match in enumerate(result.matches[:MAX_SHOWN], 1)],
         filters=filters,
         gallery=gallery.path,
@@ -72,6 +73,13 @@ def render_sheet(gallery: Gallery, query: Query, result: SearchResult, filters: 
         light=LIGHT,
         dark=DARK,
     )
+
+
+def _tone(in_gallery: float | None) -> str:
+    """The class that colours the verdict."""
+    if in_gallery is None or UNLIKELY < in_gallery < LIKELY:
+        return ""
+    return " yes" if in_gallery >= LIKELY else " no"
 
 
 def _card(rank: int, match: Match) -> Card:
