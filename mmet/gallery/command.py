@@ -207,16 +207,14 @@ def search(options: argparse.Namespace) -> None:
         by_track=options.by_track,
         exclude=options.exclude,
     )
-    saved = ""
+    saved = []
     if options.html is not None:
         from mmet.gallery.sheet import render_sheet
 
         write_whole(options.html, render_sheet(gallery, query, result, describe_filters(options)))
-        saved = f"Contact sheet: {options.html}"
-    if options.json or options.csv:
-        print(write_json(result) if options.json else write_csv(result))
-    else:
-        show_results(describe_result(result), saved)
+        saved = [] if options.json or options.csv else [f"Contact sheet: {options.html}"]
+    write = write_json if options.json else write_csv if options.csv else describe_result
+    show_results("", "\n".join([write(result), *saved]))
 
 
 def describe_result(result: SearchResult) -> str:

@@ -105,7 +105,7 @@ def read_labelled(store: Store, captions: str | None, generator: np.random.Gener
     table = pa.concat_tables(tables)
     own = [row for part in tables for row in user_rows_of(part)]
     columns = CAPTION_COLUMNS if captions is None else (captions,)
-    if captions is not None and not any(captions in row for row in own):
+    if captions is not None and own and not any(captions in row for row in own):
         known = ", ".join(sorted({name for row in own for name in row})) or "none"
         raise GalleryError(f"captions: no labelled row has a column {captions!r}; the rows' own columns are {known}")
     return LabelledRows(

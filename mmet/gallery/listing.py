@@ -32,11 +32,9 @@ def describe_presence(result: SearchResult) -> str:
     """Whether the person is in the gallery, in a sentence; empty without a calibration."""
     if result.in_gallery is None:
         return ""
-    rows = "the one row" if result.searched == 1 else f"the {result.searched:,} rows"
-    return (
-        f"{verdict(result.in_gallery)} ({percent(result.in_gallery)}: the probability that this person is among {rows} "
-        "that were searched)."
-    )
+    rows = "the row that was" if result.searched == 1 else f"the {result.searched:,} rows that were"
+    chance = percent(result.in_gallery)
+    return f"{verdict(result.in_gallery)} ({chance}: the probability that this person is among {rows} searched)."
 
 
 def percent(probability: float) -> str:
