@@ -55,8 +55,10 @@ class _OneLineErrors(argparse.ArgumentParser):
     """Adds the nearest known option or value to argparse's messages, and takes no empty value."""
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        # The script that wrote "$FOLDER" meant no folder "", which would be the current one.
-        if not arg_string.strip() and arg_string != action.default:
+        # The script that wrote "$FOLDER" meant no folder "", which would be the current one. What belongs to a
+        # subcommand is looked at by the subcommand's own parser, which can name the option.
+        is_subcommands = action.nargs == argparse.PARSER
+        if not is_subcommands and not arg_string.strip() and arg_string != action.default:
             raise argparse.ArgumentError(
                 action, "expected a value, received an empty one; leave it out for its default"
             )
@@ -85,6 +87,13 @@ class OptionParser(_OneLineErrors):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        """As argparse's, but unknown arguments are an error here, where the subcommand that they are for is known."""
+        values, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return values, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {self.describe(message)} (--help lists all options)\n")

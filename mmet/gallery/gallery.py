@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ import PIL.Image
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from mmet.evaluation.analyses.calibration import Method, read_fields
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
 from mmet.gallery.filters import RowFilter, write_ids
 from mmet.gallery.index import IndexKind, check_kind
+from mmet.gallery.labelled import learn_from_rows
 from mmet.gallery.labels import Label, read_label
+from mmet.gallery.probability import EVIDENCE_ROWS, in_gallery, match_probability
 from mmet.gallery.queries import EmbeddedQuery, Query, embed_query
 from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResult, Skipped
 from mmet.gallery.sources import Entry, chunks, decode, read_source
@@ -54,13 +57,14 @@ from mmet.gallery.store import (
 
 logger = logging.getLogger(__name__)
 
+CALIBRATION = "calibration"
+"""The setting that holds what `calibrate` learnt."""
+
 ROWS_PER_COMMIT = 2_048
 """Pictures that a killed build embeds again, at most."""
 
-PRESENT_PRIOR = 0.5
-"""Probability that a person is in a gallery before anything of it was seen; see `in_gallery`."""
-
 _NAMED_SKIPS = 5
+_LISTED_SKIPS = 100
 
 
 class Gallery:
@@ -124,7 +128,7 @@ class Gallery:
         check_distinct([entry.id for entry in entries.entries])
         embedder = as_embedder(model)
         settings = {"index": index, "flip": flip, "keep_images": keep_images}
-        is_new = not _store_class(path).exists(path)
+        is_new = not store_class(path).exists(path)
         gallery = cls(_begin(path, embedder, dtype, settings), embedder)
         pending = _without(entries.entries, gallery._store.present_ids([entry.id for entry in entries.entries]))
         schema = infer_schema(entry.row for entry in entries.entries)
@@ -160,7 +164,7 @@ class Gallery:
         Raises:
             GalleryError: there is no gallery, not all of one, or one by another model.
         """
-        store = _store_class(path)(path)
+        store = store_class(path)(path)
         if not store.description.complete:
             logger.warning(
                 "%s: its build has not come to its end (%d rows so far); run the same build again", path, len(store)
@@ -190,6 +194,7 @@ class Gallery:
             "centred": bool(description.centre),
             "cameras": self.cameras,
             **description.settings,
+            CALIBRATION: list(description.settings.get(CALIBRATION, ())),
             **description.embedding,
         }
 
@@ -276,8 +281,8 @@ class Gallery:
                 for query in embedded
             ]
         )
-        answers, total = self._store.search(vectors, k, row_filter, by_track=by_track)
-        return [self._result(query, found, total) for query, found in zip(embedded, answers, strict=True)]
+        answers, total = self._store.search(vectors, max(k, EVIDENCE_ROWS), row_filter, by_track=by_track)
+        return [self._result(query, found, total, k) for query, found in zip(embedded, answers, strict=True)]
 
     @property
     def embedder(self) -> Embedder:
@@ -289,23 +294,33 @@ class Gallery:
             except (OSError, ValueError) as error:
                 raise GalleryError(
                     f"{self.path} was embedded by {name!r}, which cannot be loaded: {error}. Say where it is now: "
-                    "Gallery.open(path, model=…)"
+                    "--model, or Gallery.open(path, model=…)"
                 ) from error
             check_same_model(self._store.description.embedding, embedder.identity, str(self.path))
             self._embedder = embedder
         return self._embedder
 
-    def _result(self, query: EmbeddedQuery, found: Sequence[Found], total: int) -> SearchResult:
-        calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
-        matches = []
-        for hit in found:
-            cosine = hit.score if hit.embedding is None else float(np.dot(query.vector, hit.embedding))
-            probability = None if calibration is None else float(calibration(cosine))
-            values = _row_values(hit.row)
-            matches.append(Match(**values, score=hit.score, probability=probability))
-        probabilities = [match.probability for match in matches if match.probability is not None]
-        present = None if calibration is None else in_gallery(probabilities, calibration.prior, total)
-        return SearchResult(matches, present, query.notes)
+    def _result(self, query: EmbeddedQuery, found: Sequence[Found], total: int, k: int) -> SearchResult:
+        """The answer that the best rows make; at least `EVIDENCE_ROWS` of them say whether the person is there."""
+        scores = [hit.score for hit in found]
+        own = self._store.description.settings.get(CALIBRATION, {}).get(query.modality)
+        if own is not None:
+            calibration = read_fields(own)
+        else:  # the model's, learnt on cosines that no gallery has centred
+            calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
+            scores = [
+                hit.score if hit.embedding is None else float(np.dot(query.vector, hit.embedding)) for hit in found
+            ]
+        present: float | None = None
+        probabilities: Sequence[float | None] = [None] * len(found)
+        if calibration is not None:
+            present = in_gallery(calibration, scores, total)
+            probabilities = match_probability(calibration, scores, total, is_own=own is not None)
+        matches = [
+            Match(**_row_values(hit.row), score=hit.score, probability=probability)
+            for hit, probability in zip(found[:k], probabilities, strict=False)
+        ]
+        return SearchResult(matches, present, query.notes, total)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -369,15 +384,17 @@ class Gallery:
 
     def set_centre(self, on: bool = True, *, text_mean: Any = None) -> None:
         """
-        Compare embeddings about the mean of the rows as they are now, which is kept in the manifest.
+        Compare embeddings about the mean of the rows as they are now, which is kept in the manifest. What `calibrate`
+        learnt is dropped: scores are others.
 
         Args:
             on: False to compare them as they are again.
             text_mean: `(D,)` mean embedding of sentences, such as the captions of training, about which sentences are
                 compared; None for the rows' mean.
         """
+        settings = {name: value for name, value in self._store.description.settings.items() if name != CALIBRATION}
         if not on or not len(self):
-            self._store.update(centre={})
+            self._store.update(centre={}, settings=settings)
             return
         dimension = self._store.description.dimension
         total = sum(vectors_of(t[EMBEDDING], dimension).sum(axis=0, dtype=np.float64) for t in self._store.tables())
@@ -385,7 +402,32 @@ class Gallery:
         text = mean if text_mean is None else np.asarray(text_mean, dtype=np.float64)
         if text.shape != (dimension,) or not np.isfinite(text).all():
             raise GalleryError(f"text_mean: expected {dimension} finite numbers, received the shape {text.shape}")
-        self._store.update(centre={"image": tuple(mean.tolist()), "text": tuple(text.tolist())})
+        centre = {"image": tuple(mean.tolist()), "text": tuple(text.tolist())}
+        self._store.update(centre=centre, settings=settings)
+
+    def calibrate(self, *, captions: str | None = None, method: Method | None = None, seed: int = 0) -> dict[str, int]:
+        """
+        Learn match probabilities from the rows that have a `person_id`, and keep them in the gallery.
+
+        Searches then have probabilities as this gallery's cameras make them, in place of the model's own. Pairs of one
+        person from one camera, which are too easy, count only where no cameras are known.
+
+        Args:
+            captions: the column of sentences, for queries by sentence and by both; None for `captions` or `caption`,
+                where the rows have one.
+            method: `platt` or `isotonic` (see `fit_calibration`); None for isotonic from 1,000 pairs of one person on.
+            seed: draws rows where there are many.
+
+        Returns:
+            Pairs of one person that were learnt from, by the query's modality.
+
+        Raises:
+            ValueError: too few labels, an unknown column, or scikit-learn is missing; nothing is changed.
+        """
+        learnt = learn_from_rows(self._store, lambda: self.embedder, captions=captions, method=method, seed=seed)
+        fields = {modality: asdict(calibration) for modality, calibration in learnt.items()}
+        self._store.update(settings={**self._store.description.settings, CALIBRATION: fields})
+        return {name: int((calibration.about or {})["num_matching_pairs"]) for name, calibration in learnt.items()}
 
     def verify(self) -> list[str]:
         """Compare all files with their checksums: what is wrong, a sentence each; empty when all is well."""
@@ -422,23 +464,7 @@ class Gallery:
         return make_table(columns, [entry.row for entry in good], schema, np.concatenate(vectors), dtype), skipped
 
 
-def in_gallery(probabilities: Sequence[float], prior: float, total: int) -> float:
-    """
-    The probability that a person is among the rows that were searched, from the match probabilities of the best.
-
-    A calibration gives each row's likelihood ratio, L = odds(p) / odds(prior). With the person there as often as not
-    beforehand, and each of the `total` rows as likely to be the one, the odds are the mean of L over the rows; rows
-    beyond the best count nothing. Never less than the best match's own probability.
-    """
-    if not probabilities or not total:
-        return 0.0
-    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
-    ratios = clipped / (1 - clipped) * (1 - prior) / prior
-    odds = PRESENT_PRIOR / (1 - PRESENT_PRIOR) * float(ratios.sum()) / total
-    return max(odds / (1 + odds) if math.isfinite(odds) else 1.0, max(probabilities))
-
-
-def _store_class(path: str | Path) -> type[Store]:
+def store_class(path: str | Path) -> type[Store]:
     """What keeps the rows of a gallery at a path or an address."""
     if re.match(r"milvus[+:]", str(path)):
         from mmet.gallery.milvus import MilvusStore
@@ -449,14 +475,14 @@ def _store_class(path: str | Path) -> type[Store]:
 
 def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> Store:
     """A new store, or that of a build that was killed."""
-    kind = _store_class(path)
+    kind = store_class(path)
     if not kind.exists(path):
         dimension = embedder.embed([PIL.Image.new("RGB", (64, 128))], None).shape[1]
         return kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))
     store = kind(path)
     if store.description.complete:
         raise GalleryError(
-            f"{path} is a gallery already: add to it with Gallery.open(…).add(…), or name another place"
+            f"{path} is a gallery already: add to it (mmet-gallery add, Gallery.add), or name another place"
         )
     check_same_model(store.description.embedding, embedder.identity, str(path))
     begun = {**store.description.settings, "dtype": store.description.dtype}
@@ -511,5 +537,8 @@ def _skip_words(skipped: Sequence[Skipped]) -> str:
 
 
 def _warn(skipped: Sequence[Skipped]) -> None:
+    """List what was left out, a picture a line."""
     if skipped:
-        logger.warning("%d pictures were left out: %s", len(skipped), _skip_words(skipped))
+        lines = [f"  {skip.name}: {skip.reason}" for skip in skipped[:_LISTED_SKIPS]]
+        lines += [f"  and {len(skipped) - _LISTED_SKIPS} more"] if len(skipped) > _LISTED_SKIPS else []
+        logger.warning("%d pictures were left out:\n%s", len(skipped), "\n".join(lines))

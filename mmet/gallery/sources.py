@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -25,6 +25,8 @@ from mmet.field_checks import shown
 from mmet.gallery.labels import seconds, write_box, write_label
 from mmet.gallery.results import GalleryError, Skipped
 from mmet.gallery.storage import EMBEDDING, EXTRA
+
+Item = TypeVar("Item")
 
 _MEANINGFUL = ("id", "image", "person_id", "camera_id", "track_id", "time", "box")
 _NOT_KEPT = ("person_mask", "person_name", "camera_name", "image_path")
@@ -135,7 +137,7 @@ def _renamed(row: dict[str, Any]) -> dict[str, Any]:
         row["camera_id"] = None
     if row.get("id") is None and row.get("image_path"):
         row["id"] = "/".join(filter(None, [row.get("split"), row["image_path"]]))
-    return {name: value for name, value in row.items() if name not in _NOT_KEPT}
+    return {name: value for name, value in row.items() if name not in _NOT_KEPT and value != []}
 
 
 def _from_item(item: Any, number: int) -> Entry:
@@ -209,7 +211,7 @@ def encode_png(picture: PIL.Image.Image) -> bytes:
     return file.getvalue()
 
 
-def chunks(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
+def chunks(entries: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Entries in runs of at most `size`."""
     for start in range(0, len(entries), size):
         yield entries[start : start + size]

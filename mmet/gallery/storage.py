@@ -136,10 +136,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _no_gallery(folder: Path) -> str:
     if not folder.exists():
-        return f"there is no gallery at {folder}: build one with Gallery.build(source, {str(folder)!r}, model=…)"
+        return f"there is no gallery at {folder}: build one with mmet-gallery build or Gallery.build"
     if (folder / SEGMENTS).is_dir():
         return f"{folder} has segments and no {MANIFEST}: it was not copied completely. Copy it again"
-    return f"{folder} is no gallery: it has no {MANIFEST}. Build one with Gallery.build(source, path, model=…)"
+    return f"{folder} is no gallery: it has no {MANIFEST}. Build one with mmet-gallery build or Gallery.build"
 
 
 def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:

@@ -193,8 +193,8 @@ def conflict_message(place: Path | str, ids: Sequence[str]) -> str:
     """What to say about ids that are in the gallery already."""
     more = f" and {len(ids) - 1} more of these ids" if len(ids) > 1 else ""
     return (
-        f"{place} has a row {ids[0]!r} already{more}; nothing was added. Say on_conflict='replace' or 'keep', or "
-        "give the new rows other ids"
+        f"{place} has a row {ids[0]!r} already{more}; nothing was added. Replace or keep them "
+        "(on_conflict), or give the new rows other ids"
     )
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 from mmet.evaluation.analyses.calibration import MatchCalibration
 from mmet.gallery import Gallery, GalleryError, Query
 from mmet.gallery.disk import DiskStore
-from mmet.gallery.gallery import in_gallery
 
 
 @pytest.fixture(params=["disk", "milvus"])
@@ -185,12 +184,6 @@ def test_probabilities__come_from_the_models_calibration(entries, gallery_path):
     assert result.matches[0].probability == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-2)
     assert 0.9 < result.in_gallery <= 1
     assert gallery.search(image=entries[0]["image"]).in_gallery is None
-
-
-def test_in_gallery__is_bayes_rule_by_hand():
-    """Likelihood ratio (0.5/0.5)/(0.1/0.9) = 9 in a gallery of 3 rows: odds 3, probability 0.75."""
-    assert in_gallery([0.5], 0.1, 3) == pytest.approx(0.75)
-    assert in_gallery([], 0.1, 3) == 0
 
 
 def test_centre__scores_about_the_mean(gallery, entries):
