@@ -8,7 +8,6 @@ line wins:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -309,10 +308,7 @@ def parse_arguments(
         recipe = {name: value for name, value in recipe.items() if name not in TRAINING_STREAMS}
     fields = parser.merge(recipe, options)
     try:
-        parsed: Any = tuple(
-            kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
-            for kind in parser.dataclass_types
-        )
+        parsed: Any = parser.build(fields)
     except ValueError as error:
         name = str(error).partition(":")[0].partition("[")[0].partition(".")[0]
         raise ValueError(f"{place}: {error}" if name in recipe and name not in options else str(error)) from error

@@ -39,6 +39,7 @@ from mmet.training.skipping import SkippedImages
 from mmet.training.starting_model import build_model, check_sources_of_weights
 from mmet.training.trainer import MMETTrainer
 from mmet.training.training_data import TrainingData, load_data, log_training_data
+from mmet.training.training_options import name_of
 from mmet.training.validation import RetrievalEvaluator
 from mmet.whole_files import write_whole
 from modeling_mmet import MMETForPreTraining
@@ -168,7 +169,7 @@ def _check_room(model: MMETForPreTraining, arguments: PretrainingArguments) -> N
         expected = max(1, math.ceil(arguments.max_steps / max(1, arguments.save_steps)))
     check_space(
         Path(arguments.output_dir),
-        checkpoint_bytes(model, str(getattr(arguments.optim, "value", arguments.optim))),
+        checkpoint_bytes(model, name_of(arguments.optim)),
         num_kept=min(expected, arguments.save_total_limit or expected),
     )
 

@@ -18,6 +18,7 @@ from mmet.training.checkpoint_selection import SELECTION
 from mmet.training.measures import MEASURE_NAMES
 from mmet.training.trainer import MMETTrainer
 from mmet.training.training_data import SourceSummary
+from mmet.training.training_options import name_of
 from mmet.versions import installed_versions
 from mmet.whole_files import read_json, write_whole
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining
@@ -56,9 +57,9 @@ def training_result(
             "global_batch_size": arguments.train_batch_size
             * arguments.world_size
             * arguments.gradient_accumulation_steps,
-            "optimizer": str(getattr(arguments.optim, "value", arguments.optim)),
+            "optimizer": name_of(arguments.optim),
             "learning_rate": arguments.learning_rate,
-            "lr_scheduler_type": str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
+            "lr_scheduler_type": name_of(arguments.lr_scheduler_type),
             "weight_decay": arguments.weight_decay,
             "bf16": arguments.bf16,
             "seed": arguments.seed,
@@ -124,11 +125,8 @@ def is_finished(arguments: PretrainingArguments) -> bool:
         done = result["training"]
         if arguments.max_steps > 0:
             return bool(done["steps"] >= arguments.max_steps)
-        is_last_step, is_last_epoch = (
-            done["steps"] >= done["max_steps"],
-            done["num_train_epochs"] >= arguments.num_train_epochs,
-        )
-        return bool(is_last_step and is_last_epoch)
+        is_last_step = done["steps"] >= done["max_steps"]
+        return bool(is_last_step and done["num_train_epochs"] >= arguments.num_train_epochs)
     except (KeyError, TypeError) as error:
         raise not_a_result(Path(arguments.output_dir, RESULT_FILE), error) from error
 

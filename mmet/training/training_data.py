@@ -26,6 +26,7 @@ from mmet.data import (
 from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.distributed import compute_once
 from mmet.training.arguments import TRAINING_STREAMS, DataArguments
+from mmet.training.dataset import distinct
 from mmet.training.run_record import DataRecord
 from mmet.training.validation import (
     Persons,
@@ -56,7 +57,7 @@ class TrainingSources:
 
     def distinct(self) -> list[datasets.Dataset]:
         """Every source once, however often it is used."""
-        return list({id(source): source for source in (*self.paired, *self.image, *self.text)}.values())
+        return distinct([*self.paired, *self.image, *self.text])
 
     def without(self, persons: Persons) -> TrainingSources:
         """The sources without the rows of these persons."""
@@ -69,7 +70,7 @@ class TrainingSources:
 
     def captions(self) -> Iterator[str]:
         """Every caption once per image it describes."""
-        for source in {id(source): source for source in (*self.paired, *self.text)}.values():
+        for source in distinct([*self.paired, *self.text]):
             yield from chain.from_iterable(source["captions"])
 
 

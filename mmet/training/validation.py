@@ -31,6 +31,7 @@ from mmet.evaluation.metrics.ranking import REPORTED_RANKS
 from mmet.evaluation.options import EvaluationOptions
 from mmet.evaluation.protocols import RetrievalTask, build_task
 from mmet.evaluation.systems.model import ModelSystem
+from mmet.training.dataset import domains_and_persons
 from modeling_mmet import MMETForPreTraining, MMETForReID
 
 logger = logging.getLogger(__name__)
@@ -251,10 +252,8 @@ def _undecoded(rows: datasets.Dataset) -> datasets.Dataset:
 
 def _persons(source: datasets.Dataset) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
     """Domain and person id of every row."""
-    table = source.select_columns(["domain", "person_id"]).with_format("arrow")[:]
-    domains = table["domain"].combine_chunks().dictionary_encode()
-    names = np.array(domains.dictionary.to_pylist(), dtype=object)
-    return names[domains.indices.to_numpy(zero_copy_only=False)], table["person_id"].to_numpy()
+    names, codes, person_ids = domains_and_persons(source)
+    return np.array(names, dtype=object)[codes], person_ids
 
 
 def _count_images(sources: Iterable[datasets.Dataset]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -158,7 +158,7 @@ def embed_with(
     own_batches = batches[accelerator.process_index :: accelerator.num_processes]
     loader: Iterator[Any] = iter(
         DataLoader(
-            _Batches(ItemReader(dataset, items), own_batches, preprocess),  # type: ignore[arg-type]
+            _Batches(ItemReader(dataset, items), own_batches, preprocess),
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_as_it_is,
