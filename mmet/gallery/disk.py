@@ -11,13 +11,14 @@ files that it still needed, it goes over to the present generation and answers f
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,12 +38,15 @@ from mmet.gallery.index import (
     find_record,
     load_index,
     save_index,
-    scan,
     verify_indexes,
 )
+from mmet.gallery.nearest import nearest
 from mmet.gallery.results import GalleryError
+from mmet.gallery.selection import Positions
 from mmet.gallery.snapshot import Snapshot, open_snapshot
 from mmet.gallery.storage import (
+    COLUMNS,
+    MANIFEST,
     REMOVED,
     SEGMENTS,
     Manifest,
@@ -51,59 +55,51 @@ from mmet.gallery.storage import (
     read_manifest,
     user_schema_of,
     verify_files,
+    write_columns,
     write_manifest,
     write_table,
+)
+from mmet.gallery.store import (
+    KEEP_SECONDS,
+    Appended,
+    Description,
+    Found,
+    OnConflict,
+    Store,
+    check_distinct,
+    conflict_message,
+    missing_message,
 )
 from mmet.whole_files import check_writable, clear_leftovers, write_whole
 
 logger = logging.getLogger(__name__)
 
-OnConflict = Literal["error", "replace", "keep"]
-ON_CONFLICT: tuple[OnConflict, ...] = ("error", "replace", "keep")
-
 ROWS_PER_SEGMENT = 65_536
 BYTES_PER_SEGMENT = 2**28
-KEEP_SECONDS = 3600.0
-"""How long a compaction keeps the files that it replaced, for readers of the generation before."""
-
-_MAX_REPLACED = 256
+_MAX_REPLACED = 1024
+_CROPS_PER_TRACK = 8
 _README = "README.md"
 _THREADS = threading.RLock()  # record locks do not tell the threads of a process apart
 Answer = TypeVar("Answer")
 
 
-class Found(NamedTuple):
-    """A row that a search found: its stored columns (`embedding` among them in a centred gallery), and its score."""
-
-    row: Mapping[str, Any]
-    score: float
-
-
-@dataclass(frozen=True)
-class Appended:
-    """How many rows were added, of them put in the place of others, and left as they were."""
-
-    added: int
-    replaced: int
-    kept: int
-
-
-class DiskStore:
+class DiskStore(Store):
     """The rows of a gallery in a folder. Raises `GalleryError` where there is no whole gallery."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._snapshot = open_snapshot(folder)
+    def __init__(self, place: Path | str) -> None:
+        self.place = self.folder = Path(place)
+        self._snapshot = open_snapshot(self.folder)
         self._index: tuple[str, VectorIndex] | None = None
         self._searched = -1  # the generation that the index was looked up for
 
     @classmethod
-    def create(cls, folder: Path, manifest: Manifest) -> DiskStore:
+    def create(cls, place: Path | str, description: Description) -> DiskStore:
         """Begin an empty gallery.
 
         Raises:
             GalleryError: the folder is one already, holds other files, or cannot be written.
         """
+        folder, manifest = Path(place), Manifest(**_fields(description))
         try:
             check_writable(folder)
             with _THREADS, locked(folder):
@@ -118,12 +114,35 @@ class DiskStore:
             raise GalleryError(f"cannot make a gallery at {folder}: {error.strerror or error}") from error
         return cls(folder)
 
+    @classmethod
+    def exists(cls, place: Path | str) -> bool:
+        """Whether the folder has a manifest."""
+        return (Path(place) / MANIFEST).exists()
+
+    def delete(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def manifest(self) -> Manifest:
         """Of the generation that this object reads."""
         return self._snapshot.manifest
+
+    @property
+    def description(self) -> Description:
+        """Of the generation that this object reads."""
+        return self.manifest
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Generation, number of segments and bytes."""
+        return {
+            "generation": self.manifest.generation,
+            "segments": len(self.manifest.segments),
+            "bytes": sum(stored.bytes for stored in self.manifest.files),
+        }
 
     def __len__(self) -> int:
         return len(self._snapshot)
@@ -142,24 +161,12 @@ class DiskStore:
 
     def cameras(self) -> list[str]:
         """The stored labels of all cameras."""
-        return self._read(
-            lambda snapshot: sorted({word for segment in snapshot.segments for word in segment.cameras.words})
-        )
+        return self._read(lambda snapshot: snapshot.cameras)
 
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
     ) -> tuple[list[list[Found]], int]:
-        """The nearest rows to each of some unit vectors `(Q, D)`, best first, and how many rows were searched.
-
-        Args:
-            vectors: the queries, about the gallery's centre where it has one.
-            k: rows a query, or tracks.
-            row_filter: which rows.
-            by_track: the best row of each track alone; a row without a track stands for itself.
-
-        Raises:
-            GalleryError: an unknown camera.
-        """
+        """See `Store.search`."""
         return self._read(lambda snapshot: self._search(snapshot, vectors, k, row_filter, by_track))
 
     def _read(self, function: Callable[[Snapshot], Answer]) -> Answer:
@@ -174,17 +181,17 @@ class DiskStore:
     def _search(
         self, snapshot: Snapshot, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, by_track: bool
     ) -> tuple[list[list[Found]], int]:
-        mask = snapshot.mask(row_filter)
-        total = int(mask.sum())
+        selection = snapshot.select(row_filter)
+        total = len(selection)
         if not total:
             return [[] for _ in vectors], 0
         index = self._index_of(snapshot)
-        wanted = min(k, total)
+        wanted = min(k * _CROPS_PER_TRACK if by_track else k, total)
         while True:
-            scores, positions = nearest(snapshot, index, vectors, wanted, mask)
+            scores, positions = nearest(snapshot, index, vectors, wanted, selection)
             if not by_track:
                 break
-            heads = [_first_of_tracks(snapshot.track_keys, row, k) for row in positions]
+            heads = [_first_of_tracks(snapshot.tracks_at(row), k) for row in positions]
             if wanted == total or all(len(head) == k for head in heads):
                 scores = [row[head] for row, head in zip(scores, heads, strict=True)]
                 positions = [row[head] for row, head in zip(positions, heads, strict=True)]
@@ -192,11 +199,12 @@ class DiskStore:
             wanted = min(4 * wanted, total)
         return [self._found(snapshot, *pair) for pair in zip(scores, positions, strict=True)], total
 
-    def _found(self, snapshot: Snapshot, scores: NDArray[np.float32], positions: NDArray[np.int64]) -> list[Found]:
-        if not len(positions):
-            return []
-        rows = snapshot.take(positions, with_embedding=bool(snapshot.manifest.centre)).to_pylist()
-        return [Found(row, float(score)) for row, score in zip(rows, scores, strict=True)]
+    def _found(self, snapshot: Snapshot, scores: NDArray[np.float32], positions: Positions) -> list[Found]:
+        rows = snapshot.rows(positions)
+        if not snapshot.manifest.centre:
+            return [Found(row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
+        embeddings = snapshot.embeddings_at(positions)
+        return [Found(*values) for values in zip(rows, scores.tolist(), embeddings, strict=True)]
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -220,17 +228,7 @@ class DiskStore:
     def append(
         self, tables: Sequence[pa.Table], *, on_conflict: OnConflict = "error", complete: bool | None = None
     ) -> Appended:
-        """Add rows in one change.
-
-        Args:
-            tables: as `mmet.gallery.storage.make_table` makes them; ids are unique among them.
-            on_conflict: what happens to ids that are in the gallery: an error, the new row in the place of the old
-                one, or the old one stays.
-            complete: whether a build has come to its end with these; None leaves it as it is.
-
-        Raises:
-            GalleryError: ids that are there already (with `error`) or twice among the new rows; it cannot be written.
-        """
+        """See `Store.append`."""
         with self.writing():
             snapshot = self._snapshot
             tables = [table for table in tables if table.num_rows]
@@ -246,7 +244,7 @@ class DiskStore:
                 tables = [table.filter(pc.invert(pc.is_in(table["id"], there))) for table in tables]
                 kept = len(old)
             elif len(old):
-                removed = snapshot.row_numbers[old]
+                removed = snapshot.numbers_at(old)
             self._write_rows(tables, removed, complete)
         return Appended(sum(table.num_rows for table in tables), len(removed), kept)
 
@@ -255,20 +253,16 @@ class DiskStore:
         with self.writing():
             positions = self._snapshot.find(ids)
             if len(positions) != len(set(ids)):
-                missing = sorted(set(ids) - set(self._snapshot.ids_at(positions)))
-                raise GalleryError(
-                    f"{self.folder} has no row {missing[0]!r}"
-                    + (f" (nor {len(missing) - 1} others)" if len(missing) > 1 else "")
-                    + ": nothing was removed"
-                )
+                missing = set(ids) - set(self._snapshot.ids_at(positions))
+                raise GalleryError(missing_message(self.folder, sorted(missing)))
             if len(positions):
-                self._write_rows([], self._snapshot.row_numbers[positions], None)
+                self._write_rows([], self._snapshot.numbers_at(positions), None)
             return len(positions)
 
-    def update(self, **fields: Any) -> None:
+    def update(self, **changes: Any) -> None:
         """Change fields of the manifest, such as `complete`, `centre` and `settings`."""
         with self.writing():
-            self._swap(replace(self.manifest, **fields))
+            self._swap(replace(self.manifest, **changes))
             self._update_index()
 
     def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
@@ -278,21 +272,14 @@ class DiskStore:
             keep_seconds: how long the present files are kept for readers that are at work.
         """
         with self.writing():
-            manifest, segments = self.manifest, []
-            next_row = manifest.next_row
-            for table in _batches(self._snapshot.tables()):
-                segments.append(self._write_segment(table, next_row))
-                next_row += table.num_rows
+            manifest = self.manifest
+            if len(manifest.segments) < 2 and manifest.removed is None:
+                return
+            empty = replace(manifest, segments=(), columns=(), removed=None)
             now = time.time()
-            replaced = tuple((stored.file, now) for stored in manifest.segments)
+            replaced = tuple((stored.file, now) for stored in manifest.segments + manifest.columns)
             self._swap(
-                replace(
-                    manifest,
-                    segments=tuple(segments),
-                    removed=None,
-                    next_row=next_row,
-                    replaced=manifest.replaced + replaced,
-                ),
+                replace(self._with_rows(empty, self._snapshot.tables()), replaced=manifest.replaced + replaced),
                 keep_seconds,
             )
             self._update_index()
@@ -316,21 +303,11 @@ class DiskStore:
         if schema is None and tables:
             schema = user_schema_of(tables[0].schema)
         tables = [conform(table, schema, manifest.dtype) for table in tables if schema is not None]
-        segments, next_row = list(manifest.segments), manifest.next_row
-        for table in _batches(iter(tables)):
-            segments.append(self._write_segment(table, next_row))
-            next_row += table.num_rows
-        self._swap(
-            replace(
-                manifest,
-                segments=tuple(segments),
-                removed=self._write_removed(np.union1d(self._snapshot.removed, removed))
-                if len(removed)
-                else manifest.removed,
-                next_row=next_row,
-                complete=manifest.complete if complete is None else complete,
-            )
-        )
+        if len(removed):
+            manifest = replace(manifest, removed=self._write_removed(np.union1d(self._snapshot.removed, removed)))
+        if complete is not None:
+            manifest = replace(manifest, complete=complete)
+        self._swap(self._with_rows(manifest, iter(tables)))
         if self.manifest.complete:
             self._update_index()
 
@@ -347,14 +324,21 @@ class DiskStore:
         """Delete segments and tombstones that the manifest does not name: a killed writer left them."""
         manifest = self.manifest
         named = {stored.file for stored in manifest.files} | {file for file, _ in manifest.replaced}
-        for name in (SEGMENTS, REMOVED):
+        for name in (SEGMENTS, COLUMNS, REMOVED):
             clear_leftovers(self.folder / name)
-            for path in (self.folder / name).glob("*.parquet"):
+            for path in (self.folder / name).glob("[!.]*"):
                 if f"{name}/{path.name}" not in named:
                     path.unlink(missing_ok=True)
 
-    def _write_segment(self, table: pa.Table, first: int) -> StoredFile:
-        return write_table(self.folder, f"{SEGMENTS}/rows-{first:012d}.parquet", table, first)
+    def _with_rows(self, manifest: Manifest, tables: Iterator[pa.Table]) -> Manifest:
+        """Write segments; the manifest with them."""
+        segments, columns, next_row = list(manifest.segments), list(manifest.columns), manifest.next_row
+        for table in _batches(tables):
+            name = f"rows-{next_row:012d}"
+            segments.append(write_table(self.folder, f"{SEGMENTS}/{name}.parquet", table, next_row))
+            columns.append(write_columns(self.folder, f"{COLUMNS}/{name}.arrow", table))
+            next_row += table.num_rows
+        return replace(manifest, segments=tuple(segments), columns=tuple(columns), next_row=next_row)
 
     def _write_removed(self, rows: NDArray[np.int64]) -> StoredFile | None:
         if not len(rows):
@@ -378,7 +362,7 @@ class DiskStore:
         index = None if record is None else load_index(self.folder, record)
         if index is None:
             index = build_index(
-                kind, snapshot.manifest.segments, centre_digest(snapshot.manifest), lambda n: vectors_at(snapshot, n)
+                kind, snapshot.manifest.segments, centre_digest(snapshot.manifest), snapshot.vectors_of
             )
             with suppress(OSError):  # a folder that cannot be written: it is made anew the next time
                 index = save_index(self.folder, index)
@@ -393,103 +377,31 @@ class DiskStore:
         if record is None:
             self._index_of(snapshot)
             return
-        covered = set(record.segments)
-        rest = [n for n, s in enumerate(snapshot.manifest.segments) if (s.file, s.sha256) not in covered]
-        rows = sum(snapshot.manifest.segments[n].rows for n in rest)
+        first = len(record.segments)
+        segments = snapshot.manifest.segments[first:]
+        rows = sum(segment.rows for segment in segments)
         if rows <= max(GROWTH_ROWS, GROWTH_SHARE * record.rows):
             return
-        segments = [snapshot.manifest.segments[n] for n in rest]
         try:
             if record.rows + rows > 2 * record.trained:
                 raise RuntimeError("the gallery has doubled since it was trained")
-            index = extend_index(self.folder, record, segments, lambda n: vectors_at(snapshot, rest[n]))
+            index = extend_index(self.folder, record, segments, lambda n: snapshot.vectors_of(first + n))
         except RuntimeError as reason:
             logger.info("%s is made anew: %s", record.file, reason)
-            index = build_index(kind, snapshot.manifest.segments, record.centre, lambda n: vectors_at(snapshot, n))
+            index = build_index(kind, snapshot.manifest.segments, record.centre, snapshot.vectors_of)
         saved = save_index(self.folder, index)
         self._index = (saved.record.file, saved)
 
 
-def nearest(
-    snapshot: Snapshot, index: VectorIndex | None, vectors: NDArray[np.float32], k: int, mask: NDArray[np.bool_]
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-    """Scores and positions of the nearest rows of a mask, a pair of arrays a query, best first."""
-    parts = []
-    number_of = {(s.stored.file, s.stored.sha256): n for n, s in enumerate(snapshot.segments)}
-    covered = [] if index is None else [number_of.pop(name) for name in index.record.segments]
-    if index is not None:
-        places = _places(snapshot, covered)
-        scores, found = index.search(vectors, min(k, len(places)), mask[places])
-        parts.append((scores, np.where(found >= 0, places[found], -1)))
-    rest = sorted(number_of.values())
-    places = _places(snapshot, rest)
-    allowed = mask[places]
-    if allowed.any():
-        matrix = _scan_matrix(snapshot, rest)
-        chosen = matrix if allowed.all() else matrix[allowed]
-        parts.append(scan(vectors, chosen, k, places[allowed]))
-    scores, positions = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    return _merge(scores, positions, k)
-
-
-def _merge(
-    scores: NDArray[np.float32], positions: NDArray[np.int64], k: int
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-    all_scores, all_positions = [], []
-    for row_scores, row in zip(scores, positions, strict=True):
-        there = row >= 0
-        order = np.lexsort((row[there], -row_scores[there]))[:k]
-        all_scores.append(row_scores[there][order])
-        all_positions.append(row[there][order])
-    return all_scores, all_positions
-
-
-def vectors_at(snapshot: Snapshot, number: int) -> NDArray[np.float32]:
-    """The vectors of a segment as they are compared: about the centre, where there is one."""
-    return centred(snapshot.segments[number].read_vectors(), snapshot.manifest.centre.get("image"))
-
-
-def centred(vectors: NDArray[np.float32], mean: Sequence[float] | None) -> NDArray[np.float32]:
-    """Unit vectors `(n, D)` about a mean `(D,)`; as they are where there is none."""
-    if mean is None:
-        return vectors
-    moved = vectors - np.asarray(mean, dtype=np.float32)
-    return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-def check_distinct(ids: Sequence[str]) -> None:
-    """Raise `GalleryError` for an id that stands twice."""
-    seen: set[str] = set()
-    for name in ids:
-        if name in seen:
-            raise GalleryError(f"two pictures have the id {name!r}: give each an id of its own; nothing was added")
-        seen.add(name)
-
-
-def _scan_matrix(snapshot: Snapshot, numbers: Sequence[int]) -> NDArray[np.float32]:
-    """The vectors of some segments, kept for the next search."""
-    key = tuple(snapshot.segments[number].stored.file for number in numbers)
-    if key not in snapshot.scan_rows:
-        mean = snapshot.manifest.centre.get("image")
-        parts = [centred(snapshot.segments[number].vectors, mean) for number in numbers]
-        snapshot.scan_rows[key] = np.concatenate(parts)
-    return snapshot.scan_rows[key]
-
-
-def _places(snapshot: Snapshot, numbers: Sequence[int]) -> NDArray[np.int64]:
-    parts = [np.arange(snapshot.starts[number], snapshot.starts[number + 1]) for number in numbers]
-    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
-
-
-def _first_of_tracks(keys: NDArray[np.int64], positions: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Places among `positions` of the first row of each track, at most `k`."""
-    seen: set[int] = set()
+def _first_of_tracks(tracks: Sequence[Hashable | None], k: int) -> list[int]:
+    """Places of the first row of each track, at most `k`; rows without a track stand for themselves."""
+    seen: set[Hashable] = set()
     places = []
-    for place, key in enumerate(keys[positions].tolist()):
-        if key < 0 or key not in seen:
-            seen.add(key)
+    for place, track in enumerate(tracks):
+        if track is None or track not in seen:
+            seen.add(track)
             places.append(place)
-    return np.array(places[:k], dtype=np.int64)
+    return places[:k]
 
 
 def _batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -504,13 +416,8 @@ def _batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def conflict_message(folder: Path, ids: Sequence[str]) -> str:
-    """What to say about ids that are in the gallery already."""
-    more = f" and {len(ids) - 1} more of these ids" if len(ids) > 1 else ""
-    return (
-        f"{folder} has a row {ids[0]!r} already{more}; nothing was added. Say on_conflict='replace' or 'keep', or "
-        "give the new rows other ids"
-    )
+def _fields(description: Description) -> dict[str, Any]:
+    return {entry.name: getattr(description, entry.name) for entry in fields(description)}
 
 
 def _describe(manifest: Manifest) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,15 +24,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from mmet.field_checks import Range, check_choice, check_number
-from mmet.gallery.disk import (
-    KEEP_SECONDS,
-    ON_CONFLICT,
-    DiskStore,
-    OnConflict,
-    centred,
-    check_distinct,
-    conflict_message,
-)
+from mmet.gallery.disk import DiskStore
 from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
 from mmet.gallery.filters import RowFilter, write_ids
 from mmet.gallery.index import IndexKind, check_kind
@@ -44,11 +36,20 @@ from mmet.gallery.storage import (
     EMBEDDING,
     EXTRA,
     FIXED_COLUMNS,
-    MANIFEST,
-    Manifest,
     infer_schema,
     make_table,
     vectors_of,
+)
+from mmet.gallery.store import (
+    KEEP_SECONDS,
+    ON_CONFLICT,
+    Description,
+    Found,
+    OnConflict,
+    Store,
+    centred,
+    check_distinct,
+    conflict_message,
 )
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Gallery:
         skipped: pictures that `build` could not read.
     """
 
-    def __init__(self, store: DiskStore, embedder: Embedder | None = None) -> None:
+    def __init__(self, store: Store, embedder: Embedder | None = None) -> None:
         self._store = store
         self._embedder = embedder
         self.skipped: tuple[Skipped, ...] = ()
@@ -96,7 +97,7 @@ class Gallery:
 
         Args:
             source: see `mmet.gallery.sources`.
-            path: the folder to be made.
+            path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
             model: a checkpoint's folder or Hub name, or an `Embedder`.
             batch_size: pictures that are embedded at once.
             num_workers: threads that decode pictures.
@@ -122,10 +123,9 @@ class Gallery:
         entries = read_source(source)
         check_distinct([entry.id for entry in entries.entries])
         embedder = as_embedder(model)
-        folder = Path(path)
         settings = {"index": index, "flip": flip, "keep_images": keep_images}
-        is_new = not folder.exists()
-        gallery = cls(_begin(folder, embedder, dtype, settings), embedder)
+        is_new = not _store_class(path).exists(path)
+        gallery = cls(_begin(path, embedder, dtype, settings), embedder)
         pending = _without(entries.entries, gallery._store.present_ids([entry.id for entry in entries.entries]))
         schema = infer_schema(entry.row for entry in entries.entries)
         skipped = list(entries.skipped)
@@ -138,10 +138,9 @@ class Gallery:
                 gallery._store.append([table] if table is not None else [])
         if not len(gallery):
             if is_new:
-                shutil.rmtree(folder, ignore_errors=True)
+                gallery._store.delete()
             raise GalleryError(f"{entries.name}: no picture could be read. {_skip_words(skipped)}")
-        if len(gallery._store.manifest.segments) > 1:
-            gallery._store.compact(keep_seconds=0)
+        gallery._store.compact(keep_seconds=0)
         gallery._store.update(complete=True)
         if centre:
             gallery.set_centre()
@@ -155,47 +154,43 @@ class Gallery:
         A gallery that was built.
 
         Args:
-            path: its folder.
+            path: its folder or address.
             model: as for `build`; None for the one that the gallery names, which is loaded when a query needs it.
 
         Raises:
             GalleryError: there is no gallery, not all of one, or one by another model.
         """
-        if str(path).startswith("milvus"):
-            raise GalleryError(f"{path}: expected a folder; galleries on Milvus are not supported by this version")
-        store = DiskStore(Path(path))
-        if not store.manifest.complete:
+        store = _store_class(path)(path)
+        if not store.description.complete:
             logger.warning(
                 "%s: its build has not come to its end (%d rows so far); run the same build again", path, len(store)
             )
         embedder = None if model is None else as_embedder(model)
         if embedder is not None:
-            check_same_model(store.manifest.embedding, embedder.identity, str(path))
+            check_same_model(store.description.embedding, embedder.identity, str(path))
         return cls(store, embedder)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._store.folder
+    def path(self) -> Path | str:
+        """The folder, or the address of a gallery on a server."""
+        return self._store.place
 
     @property
     def info(self) -> dict[str, Any]:
         """Rows, cameras, model, settings and size, for people to read."""
-        manifest = self._store.manifest
+        description = self._store.description
         return {
             "rows": len(self),
-            "complete": manifest.complete,
-            "generation": manifest.generation,
-            "segments": len(manifest.segments),
-            "bytes": sum(stored.bytes for stored in manifest.files),
-            "dimension": manifest.dimension,
-            "dtype": manifest.dtype,
-            "centred": bool(manifest.centre),
+            "complete": description.complete,
+            **self._store.info,
+            "dimension": description.dimension,
+            "dtype": description.dtype,
+            "centred": bool(description.centre),
             "cameras": self.cameras,
-            **manifest.settings,
-            **manifest.embedding,
+            **description.settings,
+            **description.embedding,
         }
 
     @property
@@ -271,13 +266,13 @@ class Gallery:
         row_filter = RowFilter.of(camera_id=camera_id, track_id=track_id, time=time, exclude=exclude)
         if not queries:
             return []
-        manifest = self._store.manifest
+        description = self._store.description
         needs_model = any(query.embedding is None for query in queries)
         embedder = self.embedder if needs_model else self._embedder
-        embedded = [embed_query(embedder, query, manifest.dimension) for query in queries]
+        embedded = [embed_query(embedder, query, description.dimension) for query in queries]
         vectors = np.concatenate(
             [
-                centred(query.vector[None], manifest.centre.get("text" if query.modality == "text" else "image"))
+                centred(query.vector[None], description.centre.get("text" if query.modality == "text" else "image"))
                 for query in embedded
             ]
         )
@@ -288,7 +283,7 @@ class Gallery:
     def embedder(self) -> Embedder:
         """The gallery's model, loaded when it is first needed. Raises `GalleryError` where it is another one now."""
         if self._embedder is None:
-            name = self._store.manifest.embedding.get("model")
+            name = self._store.description.embedding.get("model")
             try:
                 embedder = as_embedder(name)
             except (OSError, ValueError) as error:
@@ -296,16 +291,15 @@ class Gallery:
                     f"{self.path} was embedded by {name!r}, which cannot be loaded: {error}. Say where it is now: "
                     "Gallery.open(path, model=…)"
                 ) from error
-            check_same_model(self._store.manifest.embedding, embedder.identity, str(self.path))
+            check_same_model(self._store.description.embedding, embedder.identity, str(self.path))
             self._embedder = embedder
         return self._embedder
 
-    def _result(self, query: EmbeddedQuery, found: Sequence[Any], total: int) -> SearchResult:
+    def _result(self, query: EmbeddedQuery, found: Sequence[Found], total: int) -> SearchResult:
         calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
         matches = []
         for hit in found:
-            vector = hit.row.get(EMBEDDING)
-            cosine = hit.score if vector is None else float(np.dot(query.vector, np.asarray(vector, np.float32)))
+            cosine = hit.score if hit.embedding is None else float(np.dot(query.vector, hit.embedding))
             probability = None if calibration is None else float(calibration(cosine))
             values = _row_values(hit.row)
             matches.append(Match(**values, score=hit.score, probability=probability))
@@ -331,7 +325,7 @@ class Gallery:
         """
         check_choice("on_conflict", on_conflict, ON_CONFLICT)
         self._store.refresh()
-        found = read_source(source, first_number=self._store.manifest.next_row)
+        found = read_source(source, first_number=self._store.description.next_row)
         entries = found.entries
         check_distinct([entry.id for entry in entries])
         present = self._store.present_ids([entry.id for entry in entries])
@@ -365,7 +359,7 @@ class Gallery:
         """
         check_choice("on_conflict", on_conflict, ON_CONFLICT)
         source = other if isinstance(other, Gallery) else Gallery.open(other)
-        check_same_model(self._store.manifest.embedding, source._store.manifest.embedding, str(self.path))
+        check_same_model(self._store.description.embedding, source._store.description.embedding, str(self.path))
         report = self._store.append(list(source._store.tables()), on_conflict=on_conflict)
         return AddReport(report.added, report.replaced, report.kept)
 
@@ -385,7 +379,7 @@ class Gallery:
         if not on or not len(self):
             self._store.update(centre={})
             return
-        dimension = self._store.manifest.dimension
+        dimension = self._store.description.dimension
         total = sum(vectors_of(t[EMBEDDING], dimension).sum(axis=0, dtype=np.float64) for t in self._store.tables())
         mean = np.asarray(total, dtype=np.float64) / len(self)
         text = mean if text_mean is None else np.asarray(text_mean, dtype=np.float64)
@@ -401,7 +395,7 @@ class Gallery:
         self, entries: Sequence[Entry], schema: pa.Schema, batch_size: int, num_workers: int, bar: Any
     ) -> tuple[pa.Table | None, list[Skipped]]:
         """Rows with their embeddings, without the pictures that cannot be read."""
-        settings = self._store.manifest.settings
+        settings = self._store.description.settings
         good: list[Entry] = []
         vectors, skipped = [], []
         with ThreadPoolExecutor(num_workers) as pool:
@@ -424,7 +418,7 @@ class Gallery:
         columns = {name: [getattr(entry, name) for entry in good] for name in FIXED_COLUMNS}
         if settings.get("keep_images"):
             columns["image"] = [_with_bytes(image) for image in columns["image"]]
-        dtype = self._store.manifest.dtype
+        dtype = self._store.description.dtype
         return make_table(columns, [entry.row for entry in good], schema, np.concatenate(vectors), dtype), skipped
 
 
@@ -444,23 +438,31 @@ def in_gallery(probabilities: Sequence[float], prior: float, total: int) -> floa
     return max(odds / (1 + odds) if math.isfinite(odds) else 1.0, max(probabilities))
 
 
-def _begin(folder: Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> DiskStore:
+def _store_class(path: str | Path) -> type[Store]:
+    """What keeps the rows of a gallery at a path or an address."""
+    if re.match(r"milvus[+:]", str(path)):
+        from mmet.gallery.milvus import MilvusStore
+
+        return MilvusStore
+    return DiskStore
+
+
+def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> Store:
     """A new store, or that of a build that was killed."""
-    if not (folder / MANIFEST).exists():
+    kind = _store_class(path)
+    if not kind.exists(path):
         dimension = embedder.embed([PIL.Image.new("RGB", (64, 128))], None).shape[1]
-        return DiskStore.create(folder, Manifest(dict(embedder.identity), dimension, dtype, dict(settings)))
-    store = DiskStore(folder)
-    if store.manifest.complete:
+        return kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))
+    store = kind(path)
+    if store.description.complete:
         raise GalleryError(
-            f"{folder} is a gallery already: add to it with Gallery.open(…).add(…), or name another folder"
+            f"{path} is a gallery already: add to it with Gallery.open(…).add(…), or name another place"
         )
-    check_same_model(store.manifest.embedding, embedder.identity, str(folder))
-    if dict(store.manifest.settings) != dict(settings) or store.manifest.dtype != dtype:
-        raise GalleryError(
-            f"{folder} was begun with {dict(store.manifest.settings)} and {store.manifest.dtype}: go on with the same "
-            "options, or remove it"
-        )
-    logger.info("%s: %d rows are there already", folder, len(store))
+    check_same_model(store.description.embedding, embedder.identity, str(path))
+    begun = {**store.description.settings, "dtype": store.description.dtype}
+    if begun != {**settings, "dtype": dtype}:
+        raise GalleryError(f"{path} was begun with {begun}: go on with the same options, or remove it")
+    logger.info("%s: %d rows are there already", path, len(store))
     return store
 
 
@@ -499,7 +501,7 @@ def _row_values(stored: Mapping[str, Any]) -> dict[str, Any]:
         **{name: read_label(stored[name]) for name in ("person_id", "camera_id", "track_id")},
         "time": stored["time"],
         "box": None if stored["box"] is None else tuple(stored["box"]),
-        "row": own | json.loads(stored[EXTRA] or "{}"),
+        "row": own | json.loads(stored[EXTRA]) if stored[EXTRA] else own,
     }
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmet.gallery.results import GalleryError
+from mmet.gallery.selection import Selection
 from mmet.gallery.storage import INDEX, Manifest, StoredFile, read_sealed, sha256_of, write_sealed
 from mmet.whole_files import whole_file
 
@@ -37,14 +38,15 @@ KINDS: tuple[IndexKind, ...] = ("auto", "exact", "ivf", "hnsw")
 EXACT_BELOW = 50_000
 """Rows from which on `auto` makes an index."""
 
-GROWTH_SHARE, GROWTH_ROWS = 0.05, 20_000
+GROWTH_SHARE, GROWTH_ROWS = 0.005, 8_192
 """Rows that an index does not cover are scanned until they are more than both of these."""
 
 TARGET_RECALL = 0.98
 """Recall@10 that the effort of a search is set to when an index is made."""
 
 _MIN_EXACT_ROWS = 2_000  # so few matching rows are always compared one by one
-_IVF_EXACT_SHARE, _HNSW_EXACT_SHARE = 0.01, 0.1
+_EXACT_SHARE = 0.02
+_FILTER_EFFORT = 2  # a filter's rows lie farther apart than all rows do
 _TRAINING_ROWS_PER_LIST, _TRAINING_ROUNDS = 40, 8
 _TRIAL_QUERIES, _TRIAL_NOISE = 200, 0.5
 _GRAPH_DEGREE, _GRAPH_BUILD_EFFORT, _GRAPH_EFFORT = 32, 80, 64
@@ -70,66 +72,38 @@ class IndexRecord:
 
 
 class VectorIndex:
-    """An index and its record; positions count the rows of the covered segments in the record's order."""
+    """An index and its record."""
 
     def __init__(self, index: Any, record: IndexRecord) -> None:
         self.index = index
         self.record = record
 
-    def search(self, queries: Vectors, k: int, allowed: NDArray[np.bool_]) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and positions `(Q, k)` of the nearest rows among `allowed` `(n,)`; positions are -1 where there are
-        no more."""
-        count = int(allowed.sum())
-        exact_share = _IVF_EXACT_SHARE if self.record.kind == "ivf" else _HNSW_EXACT_SHARE
-        if count <= max(_MIN_EXACT_ROWS, exact_share * len(allowed)):
-            positions = np.flatnonzero(allowed)
-            return scan(queries, self.index.reconstruct_batch(positions), k, positions)
-        return self._approximate(queries, k, allowed, count)
+    @property
+    def rows(self) -> int:
+        """How many of a gallery's first rows it covers; its own positions are theirs."""
+        return self.record.rows
 
-    def _approximate(
-        self, queries: Vectors, k: int, allowed: NDArray[np.bool_], count: int
-    ) -> tuple[Vectors, NDArray[np.int64]]:
+    @property
+    def few(self) -> int:
+        """So many matching rows are found sooner by comparing all of them."""
+        return max(_MIN_EXACT_ROWS, round(_EXACT_SHARE * self.rows))
+
+    def search(self, queries: Vectors, k: int, selection: Selection) -> tuple[Vectors, NDArray[np.int64]]:
+        """Scores and positions `(Q, k)` of the nearest selected rows; positions are -1 where there are no more."""
         faiss = _faiss()
 
-        bits = np.packbits(allowed, bitorder="little")
-        selector = None if count == len(allowed) else faiss.IDSelectorBitmap(bits)
-        share = count / len(allowed)
+        share = selection.count_below(self.rows) / self.rows
+        # A bitmap may be longer than the index, never shorter.
+        selector = None if selection.is_all else faiss.IDSelectorBitmap(selection.bits)
         if self.record.kind == "ivf":
-            wider = self.record.effort * max(1.0, k / 10) * (1 if selector is None else 3 / share)
+            wider = self.record.effort * max(1.0, k / 10) * (1 + _FILTER_EFFORT * (1 - share)) / share
             parameters = faiss.SearchParametersIVF(sel=selector, nprobe=min(self.index.nlist, round(wider)))
         else:
             # `bounded_queue` stays on: without it faiss passes the selector over and returns rows that it excludes.
-            effort = max(self.record.effort, 2 * k) / (1 if selector is None else share)
+            effort = max(self.record.effort, 2 * k) / share
             parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=round(effort))
         scores, positions = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
         return scores, positions
-
-
-def scan(
-    queries: Vectors, vectors: Vectors, k: int, positions: NDArray[np.int64]
-) -> tuple[Vectors, NDArray[np.int64]]:
-    """The exact answer: scores and positions `(Q, k)` of the nearest of `vectors` `(n, D)`, which have `positions`.
-
-    Of equal scores the smaller position comes first.
-    """
-    k = min(k, len(vectors))
-    scores = queries @ vectors.T
-    order = np.empty((len(queries), k), dtype=np.int64)
-    for row, values in enumerate(scores):
-        order[row] = best_places(values, k)
-    return np.take_along_axis(scores, order, axis=1), positions[order]
-
-
-def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Places of the `k` highest scores, best first; of equal ones the smaller place comes first."""
-    if k <= 0:
-        return np.empty(0, dtype=np.int64)
-    if k < len(scores):
-        bound = np.partition(scores, len(scores) - k)[len(scores) - k]
-        places = np.flatnonzero(scores >= bound)
-    else:
-        places = np.arange(len(scores))
-    return places[np.argsort(-scores[places], kind="stable")][:k]
 
 
 def choose_kind(kind: str, rows: int) -> str:
@@ -167,7 +141,7 @@ def build_index(kind: str, segments: Sequence[StoredFile], centre: str, read: Re
     for number in range(len(segments)):
         index.add(read(number))
     record = IndexRecord(kind, "", _names(segments), centre, rows, rows, 1)
-    return _ready(VectorIndex(index, IndexRecord(**{**asdict(record), "effort": _trial(kind, index, sample)})))
+    return VectorIndex(index, IndexRecord(**{**asdict(record), "effort": _trial(kind, index, sample)}))
 
 
 def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFile], read: ReadSegment) -> VectorIndex:
@@ -175,12 +149,10 @@ def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFil
     faiss = _faiss()
 
     index = faiss.read_index(str(folder / record.file))
-    if record.kind == "ivf":
-        index.set_direct_map_type(faiss.DirectMap.NoMap)
     for number in range(len(segments)):
         index.add(read(number))
     names, rows = record.segments + _names(segments), record.rows + sum(segment.rows for segment in segments)
-    return _ready(VectorIndex(index, IndexRecord(**{**asdict(record), "segments": names, "rows": rows})))
+    return VectorIndex(index, IndexRecord(**{**asdict(record), "segments": names, "rows": rows}))
 
 
 def save_index(folder: Path, vector_index: VectorIndex) -> VectorIndex:
@@ -207,12 +179,12 @@ def save_index(folder: Path, vector_index: VectorIndex) -> VectorIndex:
 
 
 def find_record(folder: Path, manifest: Manifest, kind: str) -> IndexRecord | None:
-    """The record of the index that covers most of a gallery and nothing else; None where there is none."""
-    present = {(segment.file, segment.sha256) for segment in manifest.segments}
+    """The record of the index that covers most of a gallery, from its first row on; None where there is none."""
+    present = _names(manifest.segments)
     records = [
         record for record in _records(folder) if record.kind == kind and record.centre == centre_digest(manifest)
     ]
-    fitting = [record for record in records if present.issuperset(record.segments)]
+    fitting = [record for record in records if record.segments == present[: len(record.segments)]]
     return max(fitting, key=lambda record: record.rows, default=None)
 
 
@@ -225,7 +197,10 @@ def load_index(folder: Path, record: IndexRecord) -> VectorIndex | None:
         if path.stat().st_size != record.bytes:
             raise RuntimeError(f"expected {record.bytes:,} bytes")
         flag = faiss.IO_FLAG_MMAP if record.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
-        return _ready(VectorIndex(faiss.read_index(str(path), flag), record))
+        index = faiss.read_index(str(path), flag)
+        if record.kind == "ivf":  # no threads that read ahead: starting them takes longer than a search
+            faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
+        return VectorIndex(index, record)
     except (OSError, RuntimeError) as error:
         logger.warning("%s cannot be read (%s): it is made anew", path, error)
         return None
@@ -262,13 +237,6 @@ def _parse_record(fields: dict[str, Any]) -> IndexRecord:
 
 def _names(segments: Sequence[StoredFile]) -> tuple[tuple[str, str], ...]:
     return tuple((segment.file, segment.sha256) for segment in segments)
-
-
-def _ready(vector_index: VectorIndex) -> VectorIndex:
-    """Let vectors be read back by their positions."""
-    if vector_index.record.kind == "ivf":
-        vector_index.index.make_direct_map()
-    return vector_index
 
 
 def _faiss() -> Any:

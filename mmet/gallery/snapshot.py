@@ -1,8 +1,8 @@
 """A gallery on disk as it was at one moment: what readers read, whatever a writer does meanwhile.
 
     snapshot = open_snapshot(Path("my_gallery"))
-    mask = snapshot.mask(RowFilter.of(camera_id="gate"))
-    rows = snapshot.take(np.flatnonzero(mask))
+    selection = snapshot.select(RowFilter.of(camera_id="gate"))
+    rows = snapshot.rows(selection.positions)
 
 *Positions* count all rows of the segments in order, those that were removed too.
 """
@@ -10,98 +10,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmet.field_checks import suggestion
-from mmet.gallery.filters import RowFilter
-from mmet.gallery.labels import read_label
+from mmet.gallery.columns import Segment
+from mmet.gallery.filters import RowFilter, check_cameras
 from mmet.gallery.results import GalleryError
-from mmet.gallery.storage import (
-    EMBEDDING,
-    Manifest,
-    StoredFile,
-    check_files,
-    read_manifest,
-    read_removed,
-    user_schema_of,
-    vectors_of,
-)
+from mmet.gallery.selection import Positions, Selection
+from mmet.gallery.storage import Manifest, check_files, read_manifest, read_removed, user_schema_of
+from mmet.gallery.store import centred
 
 _ATTEMPTS = 20
-_NAMED_CAMERAS = 10
-
-
-class Words(NamedTuple):
-    """A column of labels: the number of each row's label in `words`, -1 for none."""
-
-    codes: NDArray[np.int64]
-    words: list[str]
-
-    def among(self, allowed: frozenset[str]) -> NDArray[np.bool_]:
-        """Whether each row's label is allowed."""
-        return np.array([word in allowed for word in self.words] + [False])[self.codes]
-
-
-class Segment:
-    """One segment's columns, each read when it is first asked for and kept."""
-
-    def __init__(self, folder: Path, stored: StoredFile, dimension: int) -> None:
-        self.stored = stored
-        self.path = folder / stored.file
-        self._dimension = dimension
-
-    @cached_property
-    def ids(self) -> pa.ChunkedArray:
-        return pq.read_table(self.path, columns=["id"])["id"]
-
-    @cached_property
-    def cameras(self) -> Words:
-        return self._words("camera_id")
-
-    @cached_property
-    def tracks(self) -> Words:
-        return self._words("track_id")
-
-    @cached_property
-    def times(self) -> NDArray[np.float64]:
-        """Seconds of each row; NaN for none."""
-        return np.asarray(pq.read_table(self.path, columns=["time"])["time"].to_numpy())
-
-    @cached_property
-    def vectors(self) -> NDArray[np.float32]:
-        """The embeddings `(n, D)`, kept in memory."""
-        return self.read_vectors()
-
-    def read_vectors(self) -> NDArray[np.float32]:
-        """The embeddings `(n, D)`, read anew."""
-        return vectors_of(pq.read_table(self.path, columns=[EMBEDDING])[EMBEDDING], self._dimension)
-
-    def take(self, rows: NDArray[np.int64], with_embedding: bool) -> pa.Table:
-        """Some rows, from the row groups that they lie in."""
-        with pq.ParquetFile(self.path) as file:
-            sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
-            starts = np.concatenate([[0], np.cumsum(sizes)])
-            groups = np.searchsorted(starts, rows, side="right") - 1
-            needed, places = np.unique(groups, return_inverse=True)
-            names = [name for name in file.schema_arrow.names if with_embedding or name != EMBEDDING]
-            table = file.read_row_groups(needed.tolist(), columns=names)
-        offsets = np.concatenate([[0], np.cumsum(np.array(sizes)[needed])])
-        return table.take(offsets[places] + rows - starts[groups])
-
-    def _words(self, name: str) -> Words:
-        column = pc.dictionary_encode(pq.read_table(self.path, columns=[name])[name]).combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # of older pyarrow
-            column = pa.concat_arrays(column.chunks)
-        codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return Words(codes, column.dictionary.to_pylist())
+_KEPT_SELECTIONS = 4
 
 
 class Snapshot:
@@ -121,97 +47,123 @@ class Snapshot:
         self.manifest = manifest
         kept = {segment.stored: segment for segment in known}
         self.segments = [
-            kept.get(stored) or Segment(folder, stored, manifest.dimension) for stored in manifest.segments
+            kept.get(stored) or Segment(folder, stored, columns)
+            for stored, columns in zip(manifest.segments, manifest.columns, strict=True)
         ]
-        self.starts = np.concatenate([[0], np.cumsum([stored.rows for stored in manifest.segments])]).astype(np.int64)
+        sizes = [stored.rows for stored in manifest.segments]
+        self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self._firsts = np.array([stored.first for stored in manifest.segments], dtype=np.int64)
         self.removed = removed
-        self.scan_rows: dict[tuple[str, ...], NDArray[np.float32]] = {}
-
-    @cached_property
-    def row_numbers(self) -> NDArray[np.int64]:
-        """The number of the row at each position."""
-        parts = [np.arange(stored.first, stored.first + stored.rows) for stored in self.manifest.segments]
-        return np.concatenate([np.empty(0, dtype=np.int64), *parts])
-
-    @cached_property
-    def live(self) -> NDArray[np.bool_]:
-        """Whether the row at each position is part of the gallery."""
-        live = np.ones(self.starts[-1], dtype=bool)
-        if len(self.removed):
-            live[np.isin(self.row_numbers, self.removed, assume_unique=True)] = False
-        return live
+        self.select = lru_cache(_KEPT_SELECTIONS)(self._select)
+        self._vectors: tuple[int, NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return int(self.starts[-1]) - len(self.removed)
 
-    def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Positions of the live rows with one of these ids."""
-        wanted = pa.array(ids, pa.string())
-        masks = [pc.is_in(segment.ids, value_set=wanted).to_numpy() for segment in self.segments]
-        return np.flatnonzero(_joined(masks, bool) & self.live)
-
-    def ids_at(self, positions: NDArray[np.int64]) -> list[str]:
-        """The ids at some positions."""
-        segments = np.searchsorted(self.starts, positions, side="right") - 1
-        return [
-            self.segments[segment].ids[int(position - self.starts[segment])].as_py()
-            for segment, position in zip(segments.tolist(), positions.tolist(), strict=True)
-        ]
-
-    def mask(self, row_filter: RowFilter) -> NDArray[np.bool_]:
-        """Whether the row at each position is live and passes. Raises `GalleryError` for an unknown camera."""
-        if not row_filter:
-            return self.live
-        mask = self.live.copy()
-        if row_filter.cameras is not None:
-            self._check_cameras(row_filter.cameras)
-            mask &= _joined([segment.cameras.among(row_filter.cameras) for segment in self.segments], bool)
-        if row_filter.tracks is not None:
-            mask &= _joined([segment.tracks.among(row_filter.tracks) for segment in self.segments], bool)
-        if row_filter.time is not None:
-            times = _joined([segment.times for segment in self.segments], np.float64)
-            mask &= (times >= row_filter.time[0]) & (times <= row_filter.time[1])
-        if row_filter.excluded:
-            mask[self.find(sorted(row_filter.excluded))] = False
-        return mask
-
-    def _check_cameras(self, cameras: frozenset[str]) -> None:
-        known = sorted({word for segment in self.segments for word in segment.cameras.words})
-        for camera in sorted(cameras - set(known)):
-            names = ", ".join(known[:_NAMED_CAMERAS]) + (", …" if len(known) > _NAMED_CAMERAS else "")
-            raise GalleryError(
-                f"there is no camera {read_label(camera)!r} in this gallery; it has {names or 'no cameras at all'}"
-                + suggestion(camera, known)
-            )
+    # -- which rows -------------------------------------------------------------------------------------------------
 
     @cached_property
-    def track_keys(self) -> NDArray[np.int64]:
-        """A number for the track of the row at each position: of camera and track together; -1 for no track."""
-        keys: dict[tuple[str | None, str], int] = {}
-        parts = []
-        for segment in self.segments:
-            cameras, tracks = segment.cameras, segment.tracks
-            pairs, inverse = np.unique(np.stack([cameras.codes, tracks.codes]), axis=1, return_inverse=True)
-            numbers = [
-                -1
-                if track < 0
-                else keys.setdefault((cameras.words[camera] if camera >= 0 else None, tracks.words[track]), len(keys))
-                for camera, track in pairs.T
-            ]
-            parts.append(np.array(numbers, dtype=np.int64)[inverse.reshape(-1)])
-        return _joined(parts, np.int64)
+    def live(self) -> Selection:
+        """The positions of the rows that are part of the gallery."""
+        if not self.segments:
+            return Selection(0)
+        numbers = np.searchsorted(self._firsts, self.removed, side="right") - 1
+        return Selection(int(self.starts[-1]), removed=self.removed - self._firsts[numbers] + self.starts[numbers])
 
-    def take(self, positions: NDArray[np.int64], *, with_embedding: bool = False) -> pa.Table:
-        """The rows at some positions, in that order."""
-        segments = np.searchsorted(self.starts, positions, side="right") - 1
-        order = np.argsort(segments, kind="stable")
-        tables = [
-            self.segments[number].take(
-                positions[order][segments[order] == number] - self.starts[number], with_embedding
-            )
-            for number in np.unique(segments).tolist()
+    def numbers_at(self, positions: Positions) -> NDArray[np.int64]:
+        """The numbers of the rows at some positions, which tombstones name them by."""
+        segments = self._segments_of(positions)
+        return positions - self.starts[segments] + self._firsts[segments]
+
+    def find(self, ids: Sequence[str]) -> Positions:
+        """Ascending positions of the live rows with one of these ids."""
+        wanted = list(dict.fromkeys(ids))
+        parts = [start + segment.find(wanted) for start, segment in zip(self.starts, self.segments, strict=False)]
+        positions = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
+        return positions[self.live.has(positions)]
+
+    def _select(self, row_filter: RowFilter) -> Selection:
+        """The rows that pass. Raises `GalleryError` for an unknown camera."""
+        selection = self.live
+        if row_filter.cameras is not None:
+            check_cameras(row_filter.cameras, self.cameras)
+        if row_filter.names_rows:
+            parts = [
+                start + segment.select(row_filter) for start, segment in zip(self.starts, self.segments, strict=False)
+            ]
+            positions = np.concatenate([np.empty(0, dtype=np.int64), *parts])
+            selection = Selection(selection.total, positions[selection.has(positions)])
+        return selection.without(self.find(sorted(row_filter.excluded))) if row_filter.excluded else selection
+
+    @cached_property
+    def cameras(self) -> list[str]:
+        """The stored labels of all cameras, sorted."""
+        return sorted({word for segment in self.segments for word in segment.cameras.words})
+
+    # -- their columns ----------------------------------------------------------------------------------------------
+
+    def ids_at(self, positions: Positions) -> list[str]:
+        """The ids at some positions."""
+        return [segment.table.column("id")[row].as_py() for segment, row in self._places(positions)]
+
+    def tracks_at(self, positions: Positions) -> list[tuple[str | None, str] | None]:
+        """Camera and track at some positions; None for rows without a track."""
+        return [
+            None if (track := segment.tracks[row]) is None else (segment.cameras[row], track)
+            for segment, row in self._places(positions)
         ]
-        return pa.concat_tables(tables).take(np.argsort(order, kind="stable"))
+
+    def rows(self, positions: Positions) -> list[dict[str, Any]]:
+        """The stored columns, but `embedding`, of the rows at some positions, in that order."""
+        segments = self._segments_of(positions)
+        rows: list[dict[str, Any]] = [{} for _ in positions]
+        for number in set(segments.tolist()):
+            places = np.flatnonzero(segments == number)
+            values = self.segments[number].rows((positions[places] - self.starts[number]).tolist())
+            for place, value in zip(places.tolist(), values, strict=True):
+                rows[place] = value
+        return rows
+
+    def _segments_of(self, positions: Positions) -> NDArray[np.int64]:
+        return np.searchsorted(self.starts, positions, side="right") - 1
+
+    def _places(self, positions: Positions) -> Iterator[tuple[Segment, int]]:
+        segments = self._segments_of(positions)
+        rows = positions - self.starts[segments]
+        for number, row in zip(segments.tolist(), rows.tolist(), strict=True):
+            yield self.segments[number], row
+
+    # -- their vectors ----------------------------------------------------------------------------------------------
+
+    def vectors_of(self, number: int) -> NDArray[np.float32]:
+        """The vectors of a segment as they are compared: about the centre, where there is one."""
+        return centred(self.segments[number].mapped_vectors.astype(np.float32), self.manifest.centre.get("image"))
+
+    def embeddings_at(self, positions: Positions) -> NDArray[np.float32]:
+        """The embeddings `(n, D)` at some positions, as they are stored."""
+        vectors = np.empty((len(positions), self.manifest.dimension), dtype=np.float32)
+        segments = self._segments_of(positions)
+        for number in np.unique(segments).tolist():
+            places = np.flatnonzero(segments == number)
+            vectors[places] = self.segments[number].mapped_vectors[positions[places] - self.starts[number]]
+        return vectors
+
+    def vectors_at(self, positions: Positions) -> NDArray[np.float32]:
+        """The vectors `(n, D)` at some positions as they are compared."""
+        return centred(self.embeddings_at(positions), self.manifest.centre.get("image"))
+
+    def vectors_from(self, position: int) -> NDArray[np.float32]:
+        """The vectors, as they are compared, from the first position of a segment on; kept for the next search."""
+        if self._vectors is None or self._vectors[0] != position:
+            first = int(np.searchsorted(self.starts, position))
+            parts = [segment.vectors for segment in self.segments[first:]]
+            matrix = np.concatenate(parts) if len(parts) > 1 else (parts or [self._no_vectors])[0]
+            self._vectors = position, centred(matrix, self.manifest.centre.get("image"))
+        return self._vectors[1]
+
+    @property
+    def _no_vectors(self) -> NDArray[np.float32]:
+        return np.empty((0, self.manifest.dimension), dtype=np.float32)
 
     def tables(self) -> Iterator[pa.Table]:
         """All live rows, a row group at a time. The files are open from the start: a writer may delete them."""
@@ -221,7 +173,7 @@ class Snapshot:
                 start = int(self.starts[number])
                 for group in range(file.metadata.num_row_groups):
                     table = file.read_row_group(group)
-                    live = self.live[start : start + table.num_rows]
+                    live = self.live.mask(start, start + table.num_rows)
                     start += table.num_rows
                     yield table if live.all() else table.filter(pa.array(live))
         finally:
@@ -250,7 +202,3 @@ def open_snapshot(folder: Path, known: Sequence[Segment] = ()) -> Snapshot:
             if attempt == _ATTEMPTS - 1 or read_manifest(folder).generation == manifest.generation:
                 raise
     raise AssertionError("unreachable")
-
-
-def _joined(parts: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype=dtype), *parts])

@@ -2,6 +2,7 @@
 
     manifest.json            generation, model, and every other file with rows, bytes and SHA-256
     segments/*.parquet       rows: id, picture, person, camera, track, time, box, embedding, the user's columns
+    columns/*.arrow          the same rows without pictures' bytes, for searches, which map them into memory
     removed/*.parquet        numbers of the rows that were removed since (tombstones)
     index/                   derived from the segments; see `mmet.gallery.index`
 
@@ -13,24 +14,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmet.gallery.results import GalleryError
+from mmet.gallery.store import Description
 from mmet.whole_files import read_json, read_regular_file, whole_file, write_whole
 
 MANIFEST = "manifest.json"
-SEGMENTS, REMOVED, INDEX = "segments", "removed", "index"
+SEGMENTS, COLUMNS, REMOVED, INDEX = "segments", "columns", "removed", "index"
 FORMAT = "mmet-gallery-1"
-ROWS_PER_GROUP = 1024
-"""Rows that are read from a segment to show one of them."""
+ROWS_PER_GROUP, PICTURES_PER_GROUP = 1024, 64
+"""Rows that are read from a segment at once; fewer where it holds pictures, of which a search shows some."""
+
+HOLDS_PICTURES = b"holds pictures"
+"""Metadata of the columns' file where the segment holds pictures' bytes."""
 
 _MAX_MANIFEST_BYTES = 2**28
 _NO_CHECKSUM = "0" * 64
@@ -45,6 +51,8 @@ FIXED_COLUMNS = {
     "box": pa.list_(pa.float32(), 4),
 }
 """Columns that every segment has, before `embedding`, the user's own, and `extra`."""
+
+LABEL_COLUMNS = ("person_id", "camera_id", "track_id")
 
 EMBEDDING, EXTRA = "embedding", "extra"
 """`extra` holds, as JSON, the user's values that the columns of the gallery have no place for."""
@@ -64,39 +72,27 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """All that a gallery is, at one moment.
+class Manifest(Description):
+    """All that a gallery on disk is, at one moment.
 
     Attributes:
         generation: counts the changes.
-        embedding: identity of what embedded the rows; see `mmet.gallery.embedding`.
-        dimension: of the embeddings.
-        dtype: `float16` or `float32`, of the stored embeddings.
-        settings: how the gallery was built: kind of index, mirror images.
-        complete: whether the build that began the gallery came to its end.
-        next_row: number of the next row; numbers are never given twice.
         segments: in the order of their rows.
+        columns: of each segment, its columns for searches.
         removed: the tombstones; None where no row was removed.
         replaced: files that readers of an earlier generation may still read -> when they were replaced.
-        centre: means that embeddings are compared about, by `image` and `text`; empty for none.
     """
 
-    embedding: Mapping[str, Any]
-    dimension: int
-    dtype: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
     generation: int = 0
-    complete: bool = False
-    next_row: int = 0
     segments: tuple[StoredFile, ...] = ()
+    columns: tuple[StoredFile, ...] = ()
     removed: StoredFile | None = None
     replaced: tuple[tuple[str, float], ...] = ()
-    centre: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
         """The files that hold the gallery."""
-        return self.segments + ((self.removed,) if self.removed else ())
+        return self.segments + self.columns + ((self.removed,) if self.removed else ())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -115,13 +111,16 @@ def read_manifest(folder: Path) -> Manifest:
         fields = read_sealed(path)
         if fields.pop("format") != FORMAT:
             raise ValueError(f"expected the format {FORMAT!r}")
-        segments = tuple(StoredFile(**entry) for entry in fields.pop("segments"))
+        segments, columns = (
+            tuple(StoredFile(**entry) for entry in fields.pop(name)) for name in ("segments", "columns")
+        )
         removed = fields.pop("removed")
         replaced = tuple((str(file), float(since)) for file, since in fields.pop("replaced"))
         centre = {name: tuple(values) for name, values in fields.pop("centre").items()}
         return Manifest(
             **fields,
             segments=segments,
+            columns=columns,
             removed=None if removed is None else StoredFile(**removed),
             replaced=replaced,
             centre=centre,
@@ -165,18 +164,51 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def write_table(folder: Path, file: str, table: pa.Table, first: int = 0) -> StoredFile:
     """Write a Parquet file, whole or not at all. Raises `OSError`."""
+    words = [name for name in LABEL_COLUMNS if name in table.column_names]
+    rows = PICTURES_PER_GROUP if _holds_pictures(table) else ROWS_PER_GROUP
+
+    def write(draft: Path) -> None:
+        pq.write_table(table, draft, row_group_size=rows, compression="zstd", use_dictionary=words or False)
+
+    return _write_file(folder, file, write, table.num_rows, first)
+
+
+def write_columns(folder: Path, file: str, table: pa.Table) -> StoredFile:
+    """Write a segment's columns as an Arrow file of one batch, whole or not at all. Raises `OSError`."""
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    for name in LABEL_COLUMNS:
+        columns[name] = columns[name].dictionary_encode()
+    paths = pc.struct_field(columns["image"], "path")
+    columns["image"] = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], ["bytes", "path"])
+    metadata = {HOLDS_PICTURES: b"1"} if _holds_pictures(table) else {}
+    batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata(metadata)
+
+    def write(draft: Path) -> None:
+        with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+
+    return _write_file(folder, file, write, table.num_rows)
+
+
+def open_columns(path: Path) -> pa.RecordBatch:
+    """What `write_columns` wrote, mapped into memory. Raises `FileNotFoundError`."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+
+
+def _holds_pictures(table: pa.Table) -> bool:
+    return "image" in table.column_names and pc.struct_field(table["image"], "bytes").null_count < table.num_rows
+
+
+def _write_file(folder: Path, file: str, write: Callable[[Path], None], rows: int, first: int = 0) -> StoredFile:
     path = folder / file
     path.parent.mkdir(exist_ok=True)
-    words = [name for name in ("camera_id", "track_id", "person_id") if name in table.column_names]
     try:
         with whole_file(path) as draft:
-            pq.write_table(
-                table, draft, row_group_size=ROWS_PER_GROUP, compression="zstd", use_dictionary=words or False
-            )
+            write(draft)
             checksum, size = sha256_of(draft), draft.stat().st_size
     except pa.ArrowException as error:
         raise OSError(f"{path} could not be written ({error})") from error
-    return StoredFile(file, table.num_rows, size, checksum, first)
+    return StoredFile(file, rows, size, checksum, first)
 
 
 def read_removed(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
