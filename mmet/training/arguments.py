@@ -226,7 +226,7 @@ class ObjectiveArguments:
 
     @property
     def schedule_points(self) -> dict[str, Any]:
-        """The points of `loss_schedule`; none where weights stay as they are."""
+        """The points of `loss_schedule`; empty if all weights are constant."""
         return {name: points for name, points in (self.loss_schedule or {}).items() if points is not None}
 
     @property
@@ -279,7 +279,7 @@ class PretrainingArguments(TrainingArguments):
         wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
         try:
             super().__post_init__()  # type: ignore[no-untyped-call]
-        except (TypeError, KeyError, AttributeError) as error:  # of mappings that it hands on
+        except (TypeError, KeyError, AttributeError) as error:  # from mappings that it passes on
             raise ValueError(f"an option of TrainingArguments cannot be used: {error}") from error
         check_prepared_options(self)
         if self.device.type == "cpu":
@@ -304,7 +304,7 @@ def parse_arguments(
         place = f"recipe {path}"
         recipe = _read_recipe(parser, path)
     options = parser.read_options(argv)
-    if "data" in options:  # a run's data is one thing: nothing of the recipe's trains along
+    if "data" in options:  # it replaces all training data of the recipe
         recipe = {name: value for name, value in recipe.items() if name not in TRAINING_STREAMS}
     fields = parser.merge(recipe, options)
     try:

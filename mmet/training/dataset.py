@@ -36,7 +36,7 @@ Decoded = TypeVar("Decoded")
 _ROWS_PER_READ = 65_536
 
 _MAX_STAND_INS = 100
-"""Pictures in a row that may be unreadable before there is nothing to skip any more."""
+"""How many unreadable pictures in a row are replaced before the error is raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class TrainingSample:
         kind: kind of batch it is for, one of `mmet.training.sampling.BATCH_KINDS`.
         seed: seed of the draw, from which the collator derives its masks.
         image: RGB picture, uint8 `(height, width, 3)`; None in text batches.
-        person_mask: mode L, 255 on the person, else 0, of the picture's size; None where there is none or no need.
-        caption: one of the picture's sentences; None where there is none or none is needed.
+        person_mask: mode L, 255 on the person, else 0, of the picture's size; None if there is none or none is needed.
+        caption: one of the picture's sentences; None if there is none or none is needed.
         person_label: number of the person in `range(num_identities)`, or -100.
         image_path: names the picture in messages; empty in text batches of unpaired sentences.
         skipped: path and reason of the pictures that could not be decoded and that this one stands in for.
@@ -85,7 +85,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         sizes: number of examples of each kind, as `MixedBatchSampler` takes them.
         person_labels: int64, the person of each example of kind `identity`; -100 where unknown.
         num_identities: number of persons among all examples.
-        without_caption: rows that the kinds `paired` and `text` leave out for want of a caption.
+        without_caption: rows without a caption, which the kinds `paired` and `text` leave out.
 
     Raises:
         DatasetError: for a source without the columns it needs; on loading, for a picture that cannot be decoded.
@@ -293,7 +293,7 @@ class _PersonNumbers:
 def domains_and_persons(source: datasets.Dataset) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64]]:
     """The names of the domains; and of every row the number of its domain among them, and its person id.
 
-    Reads these two columns alone: 12 bytes a row stay, whatever the pictures weigh.
+    Reads only these two columns and keeps 12 bytes per row.
     """
     _check_columns(source, ["domain", "person_id"])
     table = source.select_columns(["domain", "person_id"]).with_format("arrow")[:]

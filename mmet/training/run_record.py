@@ -1,13 +1,12 @@
-"""What a run is made of, kept in every checkpoint: a resume with another recipe or other data says what differs.
+"""The recipe, model and data of a run, kept in every checkpoint, so that a resume can report what has changed.
 
     record = RunRecord.of(arguments, model.config, tokenizer, data)
     record.save(checkpoint)
     RunRecord.load(checkpoint).differences(record)      # ["seed: 1 → 2", "data finegpr: 8 persons → 10 persons"]
 
-All arguments count but those that cannot change the weights, so that an argument that is added later counts. Data
-count by what they hold, wherever they lie: rows by their persons, cameras, captions and names, pictures and masks by
-the size of every file and by the content of 256 of them. A picture that is replaced by another one of exactly the same
-size in bytes is noticed only if it is among these.
+All arguments count except those that cannot change the weights. Data are compared by content, not by place: rows by
+persons, cameras, captions and names; pictures and masks by the size of every file and the content of 256 of them. A
+picture replaced by another of exactly the same size in bytes is noticed only if it is among these.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ WITHOUT_EFFECT = (
     "label_names",
     "length_column_name",
 )
-"""Arguments that say how and where a run computes, writes and reports, not what it computes; as shell patterns."""
+"""Arguments of how and where a run computes, writes and reports, without an effect on weights; shell patterns."""
 
 IN_OTHER_FORM = (
     "data",
@@ -105,7 +104,7 @@ IN_OTHER_FORM = (
     "max_steps",
     "num_train_epochs",
 )
-"""Arguments that are recorded by what they led to: data, weights, configuration, vocabulary, length."""
+"""Arguments that are recorded by their effect: data, weights, configuration, vocabulary, length."""
 
 _SAMPLED_PICTURES = 256
 _NO_FILE, _UNREADABLE = -1, -2  # in place of a size
@@ -159,7 +158,7 @@ class DataRecord:
         return cls(tuple(uses), len(dataset), len(np.unique(persons[persons >= 0])), captions, masks, digests)
 
     def differences(self, now: DataRecord) -> list[str]:
-        """What another state of the source has that this one has not, in words."""
+        """The changes from this record to another one of the same source, in words."""
         changes = []
         if self.uses != now.uses:
             changes.append(f"used as {' and '.join(self.uses)} → {' and '.join(now.uses)}")
@@ -178,8 +177,8 @@ class RunRecord:
     Recipe, model and data of a run.
 
     Attributes:
-        recipe: values that a user may change knowingly, by argument.
-        model: what the weights and the optimizer's state belong to: no checkpoint fits another.
+        recipe: by argument, the values that a resume may change if the user allows it.
+        model: what weights and optimizer state depend on; a resume cannot change it.
         length: `max_steps` and `num_train_epochs`; a run may be made longer.
         data: by the name of the source.
     """
@@ -256,11 +255,11 @@ class RunRecord:
             raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:
-        """What a run may be continued with if it is meant: recipe and data, each as `name: then → now`."""
+        """Changes of recipe and data, which a resume may have if allowed, each as `name: then → now`."""
         return [*_changes(self.recipe, now.recipe), *self._data_differences(now)]
 
     def obstacles(self, now: RunRecord) -> list[str]:
-        """What no checkpoint can be continued with: another model, vocabulary or optimizer."""
+        """Changes that no resume can have: another model, vocabulary or optimizer."""
         return _changes(self.model, now.model)
 
     def _data_differences(self, now: RunRecord) -> list[str]:
@@ -281,13 +280,13 @@ def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> li
     Args:
         checkpoint: its folder.
         now: of the run.
-        allow_changes: whether changes of recipe and data are meant.
+        allow_changes: whether recipe and data may change.
 
     Returns:
-        What differs and was allowed, or need not be asked for (the length), in words.
+        The changes that are allowed, those of the length included, in words.
 
     Raises:
-        ValueError: something differs that was not allowed, or that no checkpoint can be continued with.
+        ValueError: for a change that is not allowed, or never can be.
     """
     then = RunRecord.load(checkpoint)
     if then is None:
@@ -324,7 +323,7 @@ def _is_choice_of_a_stage(name: str) -> bool:
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Fields that both have and that differ. One that a version of this program added or dropped says nothing."""
+    """Fields of both that differ. A field of only one of them, from another version of this program, is ignored."""
     return [
         f"{name}: {_show(then[name])} → {_show(now[name])}" for name in then if name in now and then[name] != now[name]
     ]
@@ -368,7 +367,7 @@ def _file_sizes(dataset: datasets.Dataset, column: str) -> NDArray[np.int64]:
     """
     Size in bytes of the file in each row, int64 `(rows,)`; `_NO_FILE` and `_UNREADABLE` for rows without.
 
-    Files inside of the table are not read: their lengths are the table's own.
+    Files inside the table are not read: the table knows their lengths.
     """
     stored = dataset.data.column(column)
     lengths, paths = pc.binary_length(pc.struct_field(stored, "bytes")), pc.struct_field(stored, "path")

@@ -1,4 +1,4 @@
-"""What a finished run came to, in `training_result.json`: where the file is, the run is finished.
+"""The result of a finished run, `training_result.json`; its presence marks the run as finished.
 
 result = training_result(trainer, data, objectives, arguments, summaries, sets)
 write_result(result, output_dir)
@@ -24,7 +24,7 @@ from mmet.whole_files import read_json, write_whole
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining
 
 RESULT_FILE = "training_result.json"
-"""Written last: where it is, the run is finished."""
+"""Written last; its presence marks the run as finished."""
 
 
 def training_result(
@@ -35,7 +35,7 @@ def training_result(
     summaries: Sequence[SourceSummary],
     sets: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What `training_result.json` holds, as plain values; `sets`: names and descriptions of what was evaluated."""
+    """The content of `training_result.json`; `sets` are names and descriptions of the evaluated sets."""
     state, model = trainer.state, cast(MMETForPreTraining, trainer.accelerator.unwrap_model(trainer.model))
     config = model.config
     chosen = data.select_on if state.best_model_checkpoint is not None else "last"
@@ -107,7 +107,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def not_a_result(path: Path, error: Exception) -> ValueError:
-    """What to say of a result file that cannot be read, because of `error`."""
+    """The error for a result file that cannot be read."""
     return ValueError(
         f"{path} is not the result of a training run ({error}); remove it, and the run goes on from its last "
         "checkpoint"
@@ -115,7 +115,7 @@ def not_a_result(path: Path, error: Exception) -> ValueError:
 
 
 def is_finished(arguments: PretrainingArguments) -> bool:
-    """Whether a run that is to be continued has come to its end, with the model saved."""
+    """Whether a run that is to be resumed is already finished, with its model saved."""
     if str(arguments.resume_from_checkpoint).lower() != "true":
         return False
     result = read_result(Path(arguments.output_dir))

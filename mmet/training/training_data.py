@@ -92,8 +92,7 @@ class SourceSummary:
 @dataclass(frozen=True)
 class TrainingData:
     """
-    What a run trains and evaluates on; `summaries` tell the result file and the model card about it, `records` a
-    resume.
+    What a run trains and evaluates on; `summaries` are for the result file and the model card, `records` for a resume.
     """
 
     sources: TrainingSources
@@ -104,7 +103,7 @@ class TrainingData:
 
 def load_data(arguments: DataArguments) -> TrainingData:
     """
-    The training sources without the validation persons, and what is evaluated on: these persons, and `eval_data`.
+    Load the training sources without the validation persons, and the evaluation sets: these persons, and `eval_data`.
 
     Raises:
         DatasetError: for an unusable folder.
@@ -131,7 +130,7 @@ def load_data(arguments: DataArguments) -> TrainingData:
 
 
 def record_data(arguments: DataArguments, sources: TrainingSources) -> dict[str, DataRecord]:
-    """What each source holds, by a name that does not depend on where it lies, in the order of their first use."""
+    """A record of each source by a name that does not depend on its folder, in the order of first use."""
     records: dict[str, DataRecord] = {}
     for argument, split, uses in _sources_in_use(arguments, sources):
         number = sum(known.partition(" ")[0] == argument.name for known in records)

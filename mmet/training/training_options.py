@@ -50,7 +50,7 @@ OPTION_RANGES = {
     "ddp_bucket_cap_mb": _COUNT,
     "ddp_timeout": Range(at_least=1, at_most=10**7),
 }
-"""What numbers the options of `TrainingArguments` may have."""
+"""Allowed numbers for options of `TrainingArguments`."""
 
 _OWN_EVALUATION = "evaluation here searches galleries and has no batches of predictions"
 _SELECTION = "--select_on says which checkpoint becomes the model, and by what"
@@ -92,7 +92,8 @@ _ACCELERATOR_FIELDS = ("split_batches", "dispatch_batches", "even_batches", "use
 
 
 def refuse_options_without_effect(arguments: TrainingArguments) -> None:
-    """Raise `ValueError` for an option that would be accepted and do nothing. Before transformers prepares them."""
+    """Raise `ValueError` for an option that would be accepted without effect. Call it before transformers prepares
+    them."""
     for field in dataclasses.fields(arguments):
         reason = OPTIONS_WITHOUT_EFFECT.get(field.name)
         value = getattr(arguments, field.name)
@@ -128,7 +129,7 @@ def _check_compilation(arguments: TrainingArguments) -> None:
 
 def check_prepared_options(arguments: TrainingArguments) -> None:
     """
-    Raise `ValueError` for options that contradict each other or need what is not installed. After transformers
+    Raise `ValueError` for options that contradict each other or need a missing package. Call it after transformers
     prepared them.
     """
     plain = AcceleratorConfig()
@@ -155,7 +156,7 @@ def check_prepared_options(arguments: TrainingArguments) -> None:
 
 
 def _check_optimizer_options(arguments: TrainingArguments, options: dict[str, Any]) -> None:
-    """Raise `ValueError` for a part of `optim_args` without which the optimizer gets the same options."""
+    """Raise `ValueError` for a part of `optim_args` that does not change the optimizer's options."""
     parts = [part for part in (arguments.optim_args or "").split(",") if part.strip()]
     for part in parts:
         fewer = copy.copy(arguments)
@@ -167,7 +168,7 @@ def _check_optimizer_options(arguments: TrainingArguments, options: dict[str, An
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:
-    """Raise `ValueError` for options that the learning rate's schedule does not take."""
+    """Raise `ValueError` for options that the learning rate schedule does not accept."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=arguments.learning_rate)
     options: dict[str, Any] = dict(cast(Any, arguments.lr_scheduler_kwargs) or {})
     try:

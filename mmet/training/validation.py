@@ -44,7 +44,7 @@ Persons = Mapping[str, NDArray[np.int64]]
 
 @dataclass(frozen=True, eq=False)
 class RetrievalSet:
-    """What is evaluated during training under one name.
+    """Searches that are evaluated during training under one name.
 
     Attributes:
         name: begins the metrics' names, such as `validation_finegpr`.
@@ -62,8 +62,8 @@ class RetrievalSet:
 
 def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: int) -> Persons:
     """
-    The persons of each domain that validation gets: among those with two images or more, drawn by seed and domain, so
-    that a domain's choice depends neither on the other domains nor on the order of its sources.
+    Choose the validation persons of each domain among those with two images or more. The choice depends on seed and
+    domain, but not on other domains or the order of sources.
 
     Args:
         sources: all training sources, each once.
@@ -71,8 +71,8 @@ def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: 
         seed: which ones.
 
     Raises:
-        ValueError: for a number that is not whole or is 1 (among one person nobody is searched), or more persons than
-            a domain can spare.
+        ValueError: for a number that is not whole or is 1 (a search needs two persons), or more persons than a domain
+            can spare.
     """
     if not amount:
         return {}
@@ -135,8 +135,8 @@ def retrieval_tasks(rows: datasets.Dataset) -> list[RetrievalTask]:
     """
     image→image, and text→image where there are captions, among the rows of one split.
 
-    Where the cameras are known, images of the query's own person and camera do not count (the `market` protocol);
-    else the query's own image alone does not (`leave-one-image-out`).
+    If the cameras are known, images of the query's own person and camera are removed (the `market` protocol),
+    otherwise only the query's own image (`leave-one-image-out`).
     """
     tasks = [_image_task(rows)]
     if any(rows.select_columns("captions")[:]["captions"]):
@@ -161,7 +161,7 @@ def evaluation_set(name: str, dataset: datasets.DatasetDict, *, split: str) -> R
 
 
 class RetrievalEvaluator:
-    """Evaluates a model on some `RetrievalSet`s as `run_reid_eval.py` would, by the rules of each task's protocol.
+    """Evaluates a model on `RetrievalSet`s as `run_reid_eval.py` does, by the rules of each task's protocol.
 
     Args:
         sets: what is evaluated.
@@ -225,7 +225,7 @@ def _image_task(rows: datasets.Dataset) -> RetrievalTask:
     if (cameras != NO_CAMERA).all() and len(np.unique(cameras)) > 1:
         try:
             return build_task(datasets.DatasetDict(query=rows, gallery=rows), "image", "image", "market")
-        except ValueError:  # nobody was seen by two cameras
+        except ValueError:  # no person was seen by two cameras
             pass
     return build_task(datasets.DatasetDict(test=rows), "image", "image", "leave-one-image-out")
 
