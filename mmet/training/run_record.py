@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from configuration_mmet import MMETConfig
+from mmet.digests import digest, file_blocks
 from mmet.training.model_config import FIELDS_OF_A_STAGE
 from mmet.whole_files import read_json, write_whole
 
@@ -146,12 +146,12 @@ class DataRecord:
         persons = table["person_id"].to_numpy()
         sizes = {column: _file_sizes(dataset, column) for column in ("image", "person_mask")}
         digests = {
-            "persons": _digest([persons.tobytes(), table["camera_id"].to_numpy().tobytes()]),
-            "images": _digest(
+            "persons": digest([persons.tobytes(), table["camera_id"].to_numpy().tobytes()]),
+            "images": digest(
                 chain(_texts(table["image_path"]), [sizes["image"].tobytes()], _sampled_files(dataset, "image"))
             ),
-            "captions": _digest(_texts(table["captions"])),
-            "masks": _digest(chain([sizes["person_mask"].tobytes()], _sampled_files(dataset, "person_mask"))),
+            "captions": digest(_texts(table["captions"])),
+            "masks": digest(chain([sizes["person_mask"].tobytes()], _sampled_files(dataset, "person_mask"))),
         }
         masks = int((sizes["person_mask"] != _NO_FILE).sum())
         captions = int(pc.sum(pc.list_value_length(table["captions"])).as_py() or 0)
@@ -221,7 +221,7 @@ class RunRecord:
         words = json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode()
         model = {f"model_config.{name}": value for name, value in configured.items() if name not in choices}
         model |= {
-            "vocabulary": f"{len(vocabulary):,} words ({_digest([words])[:8]})",
+            "vocabulary": f"{len(vocabulary):,} words ({digest([words])[:8]})",
             "optim": recipe.pop("optim", None),
         }
         length = {name: fields.get(name) for name in ("max_steps", "num_train_epochs")}
@@ -311,7 +311,7 @@ def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> li
 def digest_weights(name_or_path: str) -> str:
     """A digest of a folder's weight files; the name of a model of the Hub as it is."""
     files = sorted(Path(name_or_path).glob("*.safetensors"))
-    return _digest(block for path in files for block in _blocks(path)) if files else name_or_path
+    return digest(block for path in files for block in file_blocks(path)) if files else name_or_path
 
 
 def _has_effect(name: str) -> bool:
@@ -403,16 +403,3 @@ def _sampled_files(dataset: datasets.Dataset, column: str) -> Iterable[bytes]:
             yield Path(picture["path"]).read_bytes()
         except OSError:  # training says so, or skips it
             yield b"unreadable"
-
-
-def _blocks(path: Path) -> Iterable[bytes]:
-    with path.open("rb") as file:
-        yield from iter(lambda: file.read(1 << 20), b"")
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(f"{len(part)} ".encode())
-        digest.update(part)
-    return digest.hexdigest()

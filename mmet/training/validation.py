@@ -26,7 +26,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from mmet.data.schema import NO_CAMERA, DatasetError
+from mmet.data.schema import NO_CAMERA, DatasetError, has_captions, integer_column
 from mmet.evaluation.metrics.ranking import REPORTED_RANKS
 from mmet.evaluation.options import EvaluationOptions
 from mmet.evaluation.protocols import RetrievalTask, build_task
@@ -139,7 +139,7 @@ def retrieval_tasks(rows: datasets.Dataset) -> list[RetrievalTask]:
     otherwise only the query's own image (`leave-one-image-out`).
     """
     tasks = [_image_task(rows)]
-    if any(rows.select_columns("captions")[:]["captions"]):
+    if has_captions(rows):
         tasks.append(build_task(datasets.DatasetDict(test=rows), "text", "image", "text-to-image"))
     return tasks
 
@@ -155,7 +155,7 @@ def evaluation_set(name: str, dataset: datasets.DatasetDict, *, split: str) -> R
             raise DatasetError(f"eval_split=validation: {name} has the splits {', '.join(dataset)}")
         dataset = datasets.DatasetDict(test=dataset["validation"])
     tasks = [build_task(dataset, "image", "image")]
-    if "query" not in dataset and any(dataset["test"].select_columns("captions")[:]["captions"]):
+    if "query" not in dataset and has_captions(dataset["test"]):
         tasks.append(build_task(dataset, "text", "image"))
     return RetrievalSet(f"data_{name}", "data", tasks, f"{split} split of {name}")
 
@@ -221,7 +221,7 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 
 
 def _image_task(rows: datasets.Dataset) -> RetrievalTask:
-    cameras = np.array(rows.select_columns("camera_id")[:]["camera_id"], dtype=np.int64)
+    cameras = integer_column(rows, "camera_id")
     if (cameras != NO_CAMERA).all() and len(np.unique(cameras)) > 1:
         try:
             return build_task(datasets.DatasetDict(query=rows, gallery=rows), "image", "image", "market")
