@@ -141,7 +141,10 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         Raises:
             ValueError: for unknown names, and values that cannot be converted or that a dataclass refuses.
         """
-        fields = self.merge(self.convert(recipe or {}), self.read_options(argv))
+        return self.build(self.merge(self.convert(recipe or {}), self.read_options(argv)))
+
+    def build(self, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The dataclasses of these fields. Raises `ValueError` for a value that a dataclass refuses."""
         return tuple(
             kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
             for kind in self.dataclass_types

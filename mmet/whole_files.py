@@ -32,6 +32,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from mmet.digests import file_blocks
 from mmet.field_checks import shown
 
 logger = logging.getLogger(__name__)
@@ -173,9 +174,8 @@ class FolderDraft:
 
 def _size_and_crc(path: Path) -> tuple[int, int]:
     size = crc = 0
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            size, crc = size + len(block), zlib.crc32(block, crc)
+    for block in file_blocks(path):
+        size, crc = size + len(block), zlib.crc32(block, crc)
     return size, crc
 
 

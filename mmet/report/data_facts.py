@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 
 from mmet.data import JUNK_PERSON_ID, NO_CAMERA, DataArgument, get_spec
+from mmet.data.schema import integer_column
 from mmet.data.synthetic import PROVENANCE_FILE
 
 
@@ -34,7 +35,7 @@ def summarize_data(argument: DataArgument, dataset: DatasetDict, splits: Sequenc
     """Count the given splits; junk crops and distractors are images, but nobody. No picture is decoded."""
     parts = [dataset[split] for split in splits]
     persons, cameras = (
-        np.concatenate([_integers(part, column) for part in parts]) for column in ("person_id", "camera_id")
+        np.concatenate([integer_column(part, column) for part in parts]) for column in ("person_id", "camera_id")
     )
     spec, root = get_spec(argument.name), argument.root
     is_synthetic = (root / PROVENANCE_FILE).is_file()
@@ -50,7 +51,3 @@ def summarize_data(argument: DataArgument, dataset: DatasetDict, splits: Sequenc
             len(captions) for part in parts for captions in part.select_columns("captions")[:]["captions"]
         ),
     )
-
-
-def _integers(dataset: Dataset, column: str) -> np.ndarray:
-    return np.array(dataset.select_columns(column)[:][column], dtype=np.int64)

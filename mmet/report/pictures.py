@@ -58,6 +58,7 @@ def _draw_candidate(
 ) -> None:
     """A crop in a green frame with a tick, or in a red one with a cross; camera and score below."""
     color = drawing.theme.match if candidate.is_match else drawing.theme.mismatch
+    assert candidate.image is not None  # galleries of the report hold pictures
     drawing.picture(left, top, width, height, candidate.image)
     ax = drawing.overlay
     ax.add_patch(Rectangle((left + 1, top + 1), width - 2, height - 2, fill=False, edgecolor=color, linewidth=2.2))

@@ -8,7 +8,6 @@ line wins:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,7 +226,7 @@ class ObjectiveArguments:
 
     @property
     def schedule_points(self) -> dict[str, Any]:
-        """The points of `loss_schedule`; none where weights stay as they are."""
+        """The points of `loss_schedule`; empty if all weights are constant."""
         return {name: points for name, points in (self.loss_schedule or {}).items() if points is not None}
 
     @property
@@ -280,7 +279,7 @@ class PretrainingArguments(TrainingArguments):
         wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
         try:
             super().__post_init__()  # type: ignore[no-untyped-call]
-        except (TypeError, KeyError, AttributeError) as error:  # of mappings that it hands on
+        except (TypeError, KeyError, AttributeError) as error:  # from mappings that it passes on
             raise ValueError(f"an option of TrainingArguments cannot be used: {error}") from error
         check_prepared_options(self)
         if self.device.type == "cpu":
@@ -305,14 +304,11 @@ def parse_arguments(
         place = f"recipe {path}"
         recipe = _read_recipe(parser, path)
     options = parser.read_options(argv)
-    if "data" in options:  # a run's data is one thing: nothing of the recipe's trains along
+    if "data" in options:  # it replaces all training data of the recipe
         recipe = {name: value for name, value in recipe.items() if name not in TRAINING_STREAMS}
     fields = parser.merge(recipe, options)
     try:
-        parsed: Any = tuple(
-            kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
-            for kind in parser.dataclass_types
-        )
+        parsed: Any = parser.build(fields)
     except ValueError as error:
         name = str(error).partition(":")[0].partition("[")[0].partition(".")[0]
         raise ValueError(f"{place}: {error}" if name in recipe and name not in options else str(error)) from error

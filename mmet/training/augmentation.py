@@ -16,9 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmet.field_checks import check_fields
+from mmet.field_checks import SHARE_RANGE, Range, check_fields
 
-_PROBABILITIES = ("flip_probability", "colour_probability", "low_resolution_probability", "erasing_probability")
+_RANGES = {
+    **dict.fromkeys(
+        ("flip_probability", "colour_probability", "low_resolution_probability", "erasing_probability"), SHARE_RANGE
+    ),
+    **dict.fromkeys(("brightness", "contrast", "saturation", "colour_cast", "padding"), Range(at_least=0, below=1)),
+    "gamma": Range(at_least=0),
+}
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts RGB to L
 
 
@@ -59,19 +65,11 @@ class PersonAugmentation:
     fill: tuple[int, int, int] = (124, 116, 104)  # the mean colour of ImageNet
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in _PROBABILITIES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"expected {name} in [0, 1], received {getattr(self, name)}")
+        check_fields(self, _RANGES)
         for name in ("crop_scale", "low_resolution_scale", "erasing_area"):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"expected 0 < low <= high <= 1 for {name}, received {(low, high)}")
-        for name in ("brightness", "contrast", "saturation", "colour_cast", "padding"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"expected {name} in [0, 1), received {getattr(self, name)}")
-        if self.gamma < 0:
-            raise ValueError(f"expected gamma of at least 0, received {self.gamma}")
 
     @classmethod
     def off(cls) -> PersonAugmentation:
@@ -115,11 +113,8 @@ class PersonAugmentation:
         )
 
     def _change_colours(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        brightness, contrast, saturation = 1 + rng.uniform(-1, 1, size=3) * (
-            self.brightness,
-            self.contrast,
-            self.saturation,
-        )
+        spread = (self.brightness, self.contrast, self.saturation)
+        brightness, contrast, saturation = 1 + rng.uniform(-1, 1, size=3) * spread
         gains = brightness * (1 + rng.uniform(-1, 1, size=3) * self.colour_cast)
         exponent = (1 + self.gamma) ** rng.uniform(-1, 1)
         if self.saturation:

@@ -28,7 +28,8 @@ class LossSchedule:
         points: for each loss of `LOSS_NAMES` that changes, its `[share of the steps done, factor]` in ascending order.
 
     Raises:
-        ValueError: for an unknown loss, and for points that are none, not pairs, outside their range or out of order.
+        ValueError: for an unknown loss, and for points that are missing, not pairs, outside their range or out of
+            order.
     """
 
     def __init__(self, points: Mapping[str, Sequence[Sequence[float]]]) -> None:

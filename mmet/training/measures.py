@@ -1,4 +1,4 @@
-"""What a training step tells beside its losses: how often the heads are right, and how long the embeddings are.
+"""Measures of training beside the losses: accuracy of the heads and norm of the embeddings.
 
 totals = TrainingMeasures(device)
 totals.add(outputs, inputs)                 # every step, on the device, without waiting for it
@@ -25,10 +25,10 @@ MEASURE_NAMES = (*(f"{name}_loss" for name in LOSS_NAMES), *ACCURACY_NAMES, "emb
 
 class TrainingMeasures:
     """
-    Sums of what is measured and of how much it is measured on, since the last call of `means`.
+    Totals and counts of each measure since the last call of `means`.
 
     Args:
-        device: where the sums live: reading them every step would stall a GPU.
+        device: of the sums; reading them every step would stall a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -49,7 +49,7 @@ class TrainingMeasures:
         self._sums.index_add_(0, rows, torch.stack(sums))
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """The mean of each measure that there was, over all processes; starts anew. All processes call it."""
+        """Return the mean of each measure over all processes and reset the sums. All processes call it."""
         sums = accelerator.reduce(self._sums, reduction="sum")
         self._sums = torch.zeros_like(self._sums)
         return {
@@ -60,7 +60,7 @@ class TrainingMeasures:
 
 
 def _accuracies(outputs: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """How many predictions are right, of how many."""
+    """Numbers of correct predictions and of all predictions."""
     answers = {"mim": outputs.mim_codes, "mmm_image": outputs.mmm_image_codes, "itm": inputs.get("itm_labels")}
     mlm_labels, matches = inputs.get("mlm_labels"), inputs.get("itm_labels")
     if mlm_labels is not None:

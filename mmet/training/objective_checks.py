@@ -1,4 +1,4 @@
-"""Settings with which a kind of batch, or one of its losses, would teach nothing: refused before training."""
+"""Refuse settings with which a kind of batch, or one of its losses, would teach nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOSSES_OF_KINDS = {
     "identity": ("identity", "triplet", "global_contrastive"),
     "identity_image": ("identity", "triplet"),
 }
-"""What a batch of each kind can train."""
+"""The losses that each kind of batch can train."""
 
 
 def check_objectives(

@@ -64,7 +64,7 @@ class SkippedImages:
             self.counts[path] = self.counts.get(path, 0) + 1
 
     def save(self, folder: Path) -> None:
-        """Write the list, where there is one."""
+        """Write the list unless it is empty."""
         if self.reasons:
             write_whole(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
 

@@ -58,7 +58,7 @@ class MMETTrainer(Trainer):
         train_sampler: order of the training examples.
         loss_schedule: factors of the loss weights over the course of training; None for constant weights.
         evaluator: called by `evaluate`; None for no evaluation.
-        stop: tells when to save and stop; None for never.
+        stop: signal to save and stop; None for never.
         skipped: keeps the list of pictures that were replaced; None for a new one.
         record: recipe, model and data of the run, saved in every checkpoint; None for none.
         **kwargs: as for `transformers.Trainer`.
@@ -75,7 +75,7 @@ class MMETTrainer(Trainer):
         record: RunRecord | None = None,
         **kwargs: Any,
     ) -> None:
-        # Trainer wants to see an evaluation dataset where it is to evaluate; it only hands it on.
+        # Trainer requires an evaluation dataset to evaluate; it only passes it on.
         super().__init__(eval_dataset=evaluator.sets if evaluator is not None else None, **kwargs)
         self._train_sampler = train_sampler
         self._loss_schedule = loss_schedule or LossSchedule({})
@@ -123,7 +123,7 @@ class MMETTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def _scheduled_loss(self, outputs: Any) -> torch.Tensor:
-        """The loss of a batch with the weights of this step. What the model's configuration says stays as it is."""
+        """The loss of a batch with the weights of this step; the model's configuration is not changed."""
         factors = self.loss_factors()
         if not factors:
             return cast(torch.Tensor, outputs.loss)
@@ -247,7 +247,7 @@ class MMETTrainer(Trainer):
             )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Not before the checkpoint has its name."""
+        """Postpone the push until the checkpoint has its final name."""
         self._push = checkpoint_folder
 
     def _begin_writing(self) -> Path:
@@ -304,14 +304,14 @@ class MMETTrainer(Trainer):
                 self.state.save_to_json(str(draft))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """`Trainer` asks for a card when it pushes; the one of the run (`README.md`) stands already."""
+        """Keep the run's card (`README.md`), instead of the one that `Trainer` writes for a push."""
         if not Path(str(self.args.output_dir), "README.md").is_file():
             super().create_model_card(*args, **kwargs)
 
 
 @contextmanager
 def _whole_parameters(model: torch.nn.Module) -> Iterator[None]:
-    """The parameters outside the layers, which FSDP 2 spreads over the processes, are whole; layers see to theirs."""
+    """Gather the parameters outside the layers, which FSDP 2 shards; layers gather their own."""
     if not isinstance(model, FSDPModule):
         yield
         return
@@ -323,7 +323,7 @@ def _whole_parameters(model: torch.nn.Module) -> Iterator[None]:
 
 
 class _SaveAndStop(TrainerCallback):
-    """Has a checkpoint saved once all processes have agreed to stop; saving it then ends training."""
+    """Requests a checkpoint once all processes have agreed to stop; saving it ends training."""
 
     def __init__(self, trainer: MMETTrainer) -> None:
         self._trainer = trainer

@@ -50,7 +50,7 @@ OPTION_RANGES = {
     "ddp_bucket_cap_mb": _COUNT,
     "ddp_timeout": Range(at_least=1, at_most=10**7),
 }
-"""What numbers the options of `TrainingArguments` may have."""
+"""Allowed numbers for options of `TrainingArguments`."""
 
 _OWN_EVALUATION = "evaluation here searches galleries and has no batches of predictions"
 _SELECTION = "--select_on says which checkpoint becomes the model, and by what"
@@ -92,7 +92,8 @@ _ACCELERATOR_FIELDS = ("split_batches", "dispatch_batches", "even_batches", "use
 
 
 def refuse_options_without_effect(arguments: TrainingArguments) -> None:
-    """Raise `ValueError` for an option that would be accepted and do nothing. Before transformers prepares them."""
+    """Raise `ValueError` for an option that would be accepted without effect. Call it before transformers prepares
+    them."""
     for field in dataclasses.fields(arguments):
         reason = OPTIONS_WITHOUT_EFFECT.get(field.name)
         value = getattr(arguments, field.name)
@@ -128,7 +129,7 @@ def _check_compilation(arguments: TrainingArguments) -> None:
 
 def check_prepared_options(arguments: TrainingArguments) -> None:
     """
-    Raise `ValueError` for options that contradict each other or need what is not installed. After transformers
+    Raise `ValueError` for options that contradict each other or need a missing package. Call it after transformers
     prepared them.
     """
     plain = AcceleratorConfig()
@@ -140,34 +141,34 @@ def check_prepared_options(arguments: TrainingArguments) -> None:
     try:
         _, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
     except ImportError as error:
-        raise ValueError(f"optim: {_name_of(arguments.optim)} needs what is not installed: {error}") from error
+        raise ValueError(f"optim: {name_of(arguments.optim)} needs what is not installed: {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         if arguments.optim_target_modules is None and "optim_target_modules" in str(error):
-            raise ValueError(f"optim: {_name_of(arguments.optim)} needs optim_target_modules") from error
+            raise ValueError(f"optim: {name_of(arguments.optim)} needs optim_target_modules") from error
         if arguments.optim_args:
             raise ValueError(f"optim_args: {shown(arguments.optim_args)} cannot be used: {error}") from error
     else:
         defaults = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
         for name, key in (("adam_beta1", "betas"), ("adam_beta2", "betas"), ("adam_epsilon", "eps")):
             if getattr(arguments, name) != defaults[name] and key not in options:
-                raise ValueError(f"{name} would have no effect: optim {_name_of(arguments.optim)} has no {key}")
+                raise ValueError(f"{name} would have no effect: optim {name_of(arguments.optim)} has no {key}")
         _check_optimizer_options(arguments, options)
 
 
 def _check_optimizer_options(arguments: TrainingArguments, options: dict[str, Any]) -> None:
-    """Raise `ValueError` for a part of `optim_args` without which the optimizer gets the same options."""
+    """Raise `ValueError` for a part of `optim_args` that does not change the optimizer's options."""
     parts = [part for part in (arguments.optim_args or "").split(",") if part.strip()]
     for part in parts:
         fewer = copy.copy(arguments)
         fewer.optim_args = ",".join(other for other in parts if other is not part) or None
         if Trainer.get_optimizer_cls_and_kwargs(fewer)[1] == options:
             raise ValueError(
-                f"optim_args: {part.strip()} has no effect on optim {_name_of(arguments.optim)}; remove it"
+                f"optim_args: {part.strip()} has no effect on optim {name_of(arguments.optim)}; remove it"
             )
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:
-    """Raise `ValueError` for options that the learning rate's schedule does not take."""
+    """Raise `ValueError` for options that the learning rate schedule does not accept."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=arguments.learning_rate)
     options: dict[str, Any] = dict(cast(Any, arguments.lr_scheduler_kwargs) or {})
     try:
@@ -179,15 +180,15 @@ def _check_schedule(arguments: TrainingArguments) -> None:
             scheduler_specific_kwargs=options,
         )
     except (TypeError, ValueError) as error:
-        name = _name_of(arguments.lr_scheduler_type)
+        name = name_of(arguments.lr_scheduler_type)
         raise ValueError(f"lr_scheduler_kwargs: {shown(options)} do not fit the schedule {name}: {error}") from error
     if arguments.warmup_steps and scheduler.get_last_lr()[0] == arguments.learning_rate:
-        name = _name_of(arguments.lr_scheduler_type)
+        name = name_of(arguments.lr_scheduler_type)
         advice = "; constant_with_warmup has one" if name == "constant" else ""
         raise ValueError(f"warmup_steps would have no effect: the schedule {name} has no warm-up{advice}")
 
 
-def _name_of(option: Any) -> str:
+def name_of(option: Any) -> str:
     """An option's name, as an enumeration or as text."""
     return str(getattr(option, "value", option))
 

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
-from mmet.data.synthetic.captions import Sighting, write_captions
+from mmet.data.synthetic.captions import write_captions
 from mmet.data.synthetic.figure import Figure, draw_figure
 from mmet.data.synthetic.identity import Identity
 from mmet.data.synthetic.layouts.base import write_json
@@ -39,6 +39,7 @@ from mmet.data.synthetic.layouts.takes import person
 from mmet.data.synthetic.occluders import Cover, draw_object
 from mmet.data.synthetic.renderer import LIGHTS, Weather, expose, ground_shadow, lit_person
 from mmet.data.synthetic.scene import VARIANTS, backdrop
+from mmet.data.synthetic.sighting import Sighting
 from mmet.data.synthetic.skeleton import Pose, draw_pose
 from mmet.data.synthetic.style import STYLES, TARGET, Camera, Shot, WorldStyle, style_rng
 from mmet.data.synthetic.walks import Place, Walk, plan_walks

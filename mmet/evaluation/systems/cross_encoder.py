@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from mmet.data.schema import DatasetError
 from mmet.evaluation.protocols import Modality, RetrievalTask
-from mmet.evaluation.systems.embedding import ItemReader
+from mmet.evaluation.systems.embedding import ItemReader, gather_rows_or_raise
 from modeling_mmet import CLASS_TOKEN
 
 MATCH, MISMATCH = 1, 0
@@ -102,14 +101,8 @@ class MatchingScorer:
                     failure = error
                     break
                 progress.update(len(chunk.rows))
-        if self.accelerator.num_processes > 1:
-            failures = [error for error in gather_object([failure]) if error is not None]
-            failure = failures[0] if failures else None
-            scored = gather_object(scored)
-        if failure is not None:
-            raise failure
         log_odds = np.empty(len(pairs), dtype=np.float32)
-        for rows, values in scored:
+        for rows, values in gather_rows_or_raise(scored, failure, self.accelerator):
             log_odds[rows] = values
         return log_odds
 

@@ -158,7 +158,7 @@ def embed_with(
     own_batches = batches[accelerator.process_index :: accelerator.num_processes]
     loader: Iterator[Any] = iter(
         DataLoader(
-            _Batches(ItemReader(dataset, items), own_batches, preprocess),  # type: ignore[arg-type]
+            _Batches(ItemReader(dataset, items), own_batches, preprocess),
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_as_it_is,
@@ -187,7 +187,7 @@ def embed_with(
                 break
             writer.add(*rows[-1])
             progress.update(len(positions))
-    rows = _gather(rows, failure, accelerator)
+    rows = gather_rows_or_raise(rows, failure, accelerator)
     if accelerator.is_main_process:
         _log_speed(description or items.modality, len(items), int(is_known.sum()), time.monotonic() - started)
     return _assemble([*known, *rows], len(items))
@@ -320,8 +320,8 @@ def _log_speed(name: str, count: int, known: int, seconds: float) -> None:
     logger.info("%s: %d items, %d of them from the cache%s", name, count, known, speed)
 
 
-def _gather(rows: list[Rows], failure: ValueError | None, accelerator: Accelerator) -> list[Rows]:
-    """All processes' rows. A failure on one process is raised on all, where waiting for it would never end."""
+def gather_rows_or_raise(rows: list[Rows], failure: ValueError | None, accelerator: Accelerator) -> list[Rows]:
+    """All processes' rows. A failure on one process is raised on all, which would otherwise wait for it forever."""
     if accelerator.num_processes == 1:
         failures = [failure]
     else:
