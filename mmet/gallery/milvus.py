@@ -169,7 +169,7 @@ class MilvusStore(Store):
 
     def present_ids(self, ids: Sequence[str]) -> set[str]:
         """Those of some ids that are in the gallery."""
-        if not ids or not len(self):
+        if not ids or not self.description.next_row:
             return set()
         return {row["id"] for part in _chunks(ids) for row in self._query(among("id", part), ["id"])}
 
@@ -326,7 +326,9 @@ class MilvusStore(Store):
         self._call("flush", seconds=WAIT_SECONDS)
         self._call("compact", seconds=WAIT_SECONDS)
         facts = self.description
-        cameras = tuple(camera for camera in facts.cameras if self._count(among("camera_id", [camera])))
+        cameras = tuple(
+            camera for camera in facts.cameras if self._query(among("camera_id", [camera]), ["id"], limit=1)
+        )
         self._write(replace(facts, rows=len(self), cameras=cameras))
 
     def verify(self) -> list[str]:
@@ -379,8 +381,8 @@ class MilvusStore(Store):
     def _names(self) -> list[str]:
         return list(self._ask("list_collections", ANSWER_SECONDS))
 
-    def _query(self, condition: str, fields: Sequence[str]) -> list[Row]:
-        return [dict(row) for row in self._call("query", filter=condition, output_fields=list(fields))]
+    def _query(self, condition: str, fields: Sequence[str], **options: Any) -> list[Row]:
+        return [dict(row) for row in self._call("query", filter=condition, output_fields=list(fields), **options)]
 
     def _count(self, condition: str) -> int:
         (row,) = self._query(condition, ["count(*)"])

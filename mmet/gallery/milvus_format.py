@@ -197,7 +197,7 @@ def stored_rows(table: pa.Table, facts: Facts, numbers: Iterable[int]) -> Iterat
     vectors = centred(raw, facts.centre.get("image"))
     columns = table.select(list(FIXED_COLUMNS)).to_pylist()
     for place, (number, row, own) in enumerate(zip(numbers, columns, user_rows_of(table), strict=True)):
-        image = row.pop("image")
+        image = row.pop("image") or {"bytes": None, "path": None}
         stored = row | {
             EMBEDDING: vectors[place],
             "number": number,
