@@ -178,13 +178,13 @@ def _weight_files(folder: Path) -> list[Path]:
             path.name for ending in ("bin", "pt", "pth", "ckpt", "pkl") for path in folder.glob(f"*.{ending}")
         )
         pickles = [name for name in pickles if name.startswith(("pytorch_model", "model"))]
-        found = (
+        advice = (
             f"found {pickles[0]}, a pickle, which can run code and is never loaded: save it as safetensors where you "
             "trust it"
             if pickles
             else "save the model with save_pretrained"
         )
-        raise ValueError(f"{folder} holds no {WEIGHTS_FILE}: {found}")
+        raise ValueError(f"{folder} holds no {WEIGHTS_FILE}: {advice}")
     names = read_json_object(index, "the index of sharded weights").get("weight_map")
     if not isinstance(names, dict) or not names or not all(_is_file_name(name) for name in names.values()):
         raise ValueError(f"{index}: expected a weight_map of names to files in this folder: {_COPY_AGAIN}")

@@ -123,6 +123,21 @@ def check_value(name: str, value: Any, hint: Any, metadata: Mapping[str, Any] | 
     raise errors[nearest]
 
 
+def option(default: Any, text: str, **metadata: Any) -> Any:
+    """
+    A field of a dataclass of arguments.
+
+    Args:
+        default: of the field; `list` or `dict` for an empty one of its own in each instance.
+        text: help on the command line.
+        metadata: `range` and `choices`, see `check_value`, and what `mmet.argument_parser` reads.
+    """
+    metadata["help"] = text
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 def check_fields(instance: Any, ranges: Mapping[str, Range] | None = None) -> None:
     """
     Check every field of a dataclass instance by its declared type and its metadata; see `check_value`.

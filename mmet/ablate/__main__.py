@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmet.ablate.experiments import TABLES, Row, Table
+from mmet.ablate.experiments import TABLES, Table, TableRow
 from mmet.ablate.runs import RECIPES, WITHOUT_EFFECT, MissingDataError, NotTrainedError, Runner
 from mmet.ablate.tables import TableResult, collect_table, format_tables, save_tables
 from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="python -m mmet.ablate",
         description="Train and evaluate the rows of the paper's tables with several seeds, and print means and "
-        "standard deviations beside the paper's figures. Run it again to continue: what is finished is not repeated.",
+        "standard deviations beside the paper's figures. Run it again to continue: finished runs are not repeated.",
     )
     parser.add_argument("--tables", type=int, nargs="+", default=[1, 2], choices=sorted(TABLES), help="which tables")
     parser.add_argument(
@@ -156,7 +156,12 @@ def run_tables(options: argparse.Namespace) -> str:
 
 
 def measure_row(
-    runner: Runner, table: Table, row: Row, seed: int, measured: dict[tuple[str, int], Any], notes: dict[str, None]
+    runner: Runner,
+    table: Table,
+    row: TableRow,
+    seed: int,
+    measured: dict[tuple[str, int], Any],
+    notes: dict[str, None],
 ) -> None:
     """Add one row's metrics with one seed to `measured`, and to `notes` what data it lacked."""
     names = [name for name in table.datasets if name in runner.data]

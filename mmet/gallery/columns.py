@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmet.gallery.filters import RowFilter
-from mmet.gallery.storage import EMBEDDING, HOLDS_PICTURES, StoredFile, open_columns, vectors_of
+from mmet.gallery.storage import EMBEDDING, HOLDS_PICTURES, StoredFile, open_columns
 
 Rows = NDArray[np.int64]
 
@@ -56,17 +56,16 @@ class Labels:
 
 
 class Segment:
-    """A segment: its Parquet file, and the Arrow file with its columns but pictures and embeddings."""
+    """A segment: its Parquet file, which is the gallery, and the same rows in an Arrow file for searches."""
 
-    def __init__(self, folder: Path, stored: StoredFile, columns: StoredFile, dimension: int) -> None:
+    def __init__(self, folder: Path, stored: StoredFile, columns: StoredFile) -> None:
         self.stored = stored
         self.path = folder / stored.file
         self._columns = folder / columns.file
-        self._dimension = dimension
 
     @cached_property
     def table(self) -> pa.RecordBatch:
-        """All columns but `embedding`, without the bytes of pictures; mapped, not read."""
+        """All columns, without the bytes of pictures; mapped, not read."""
         return open_columns(self._columns)
 
     @cached_property
@@ -96,13 +95,15 @@ class Segment:
         return keys[order], order
 
     @cached_property
+    def mapped_vectors(self) -> NDArray[Any]:
+        """The embeddings `(n, D)`, mapped as they are stored, in float16 or float32."""
+        flat = self.table.column(EMBEDDING).flatten().to_numpy(zero_copy_only=True)
+        return np.asarray(flat.reshape(len(self.table), -1))
+
+    @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """The embeddings `(n, D)`, kept in memory."""
-        return self.read_vectors()
-
-    def read_vectors(self) -> NDArray[np.float32]:
-        """The embeddings `(n, D)`, read anew."""
-        return vectors_of(pq.read_table(self.path, columns=[EMBEDDING])[EMBEDDING], self._dimension)
+        return self.mapped_vectors.astype(np.float32)
 
     def find(self, ids: Sequence[str]) -> Rows:
         """Rows with one of these distinct ids."""
@@ -140,13 +141,24 @@ class Segment:
             rows = rows[(self.times[rows] >= time[0]) & (self.times[rows] <= time[1])]
         return rows
 
-    def rows(self, rows: Rows) -> list[dict[str, Any]]:
-        """The stored columns of some rows."""
-        values: list[dict[str, Any]] = self.table.take(pa.array(rows)).to_pylist()
+    def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """The stored columns, but `embedding`, of some rows."""
+        values = [
+            {name: None if column is None else column[row].as_py() for name, column in self._readable.items()}
+            for row in rows
+        ]
         if HOLDS_PICTURES in (self.table.schema.metadata or {}):
-            for value, picture in zip(values, self._pictures(rows), strict=True):
+            for value, picture in zip(values, self._pictures(np.array(rows)), strict=True):
                 value["image"] = picture
         return values
+
+    @cached_property
+    def _readable(self) -> dict[str, pa.Array | None]:
+        """The columns that rows are shown from, in their order; None for those without a value."""
+        columns = zip(self.table.schema.names, self.table.columns, strict=True)
+        return {
+            name: None if column.null_count == len(column) else column for name, column in columns if name != EMBEDDING
+        }
 
     def _pictures(self, rows: Rows) -> list[dict[str, Any]]:
         """The pictures of some rows, from the row groups that they lie in."""

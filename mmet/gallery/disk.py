@@ -40,7 +40,7 @@ from mmet.gallery.index import (
     save_index,
     verify_indexes,
 )
-from mmet.gallery.nearest import nearest, vectors_at
+from mmet.gallery.nearest import nearest
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Positions
 from mmet.gallery.snapshot import Snapshot, open_snapshot
@@ -69,7 +69,6 @@ from mmet.gallery.store import (
     check_distinct,
     conflict_message,
     missing_message,
-    uncentred,
 )
 from mmet.whole_files import check_writable, clear_leftovers, write_whole
 
@@ -198,18 +197,14 @@ class DiskStore(Store):
                 positions = [row[head] for row, head in zip(positions, heads, strict=True)]
                 break
             wanted = min(4 * wanted, total)
-        return [self._found(snapshot, index, *pair) for pair in zip(scores, positions, strict=True)], total
+        return [self._found(snapshot, *pair) for pair in zip(scores, positions, strict=True)], total
 
-    def _found(
-        self, snapshot: Snapshot, index: VectorIndex | None, scores: NDArray[np.float32], positions: Positions
-    ) -> list[Found]:
+    def _found(self, snapshot: Snapshot, scores: NDArray[np.float32], positions: Positions) -> list[Found]:
         rows = snapshot.rows(positions)
         if not snapshot.manifest.centre:
             return [Found(row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
-        order = np.argsort(positions)
-        vectors = np.empty((len(positions), snapshot.manifest.dimension), dtype=np.float32)
-        vectors[order] = uncentred(vectors_at(snapshot, index, positions[order]), snapshot.manifest.centre["image"])
-        return [Found(*values) for values in zip(rows, scores.tolist(), vectors, strict=True)]
+        embeddings = snapshot.embeddings_at(positions)
+        return [Found(*values) for values in zip(rows, scores.tolist(), embeddings, strict=True)]
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -367,7 +362,7 @@ class DiskStore(Store):
         index = None if record is None else load_index(self.folder, record)
         if index is None:
             index = build_index(
-                kind, snapshot.manifest.segments, centre_digest(snapshot.manifest), snapshot.read_vectors
+                kind, snapshot.manifest.segments, centre_digest(snapshot.manifest), snapshot.vectors_of
             )
             with suppress(OSError):  # a folder that cannot be written: it is made anew the next time
                 index = save_index(self.folder, index)
@@ -390,10 +385,10 @@ class DiskStore(Store):
         try:
             if record.rows + rows > 2 * record.trained:
                 raise RuntimeError("the gallery has doubled since it was trained")
-            index = extend_index(self.folder, record, segments, lambda n: snapshot.read_vectors(first + n))
+            index = extend_index(self.folder, record, segments, lambda n: snapshot.vectors_of(first + n))
         except RuntimeError as reason:
             logger.info("%s is made anew: %s", record.file, reason)
-            index = build_index(kind, snapshot.manifest.segments, record.centre, snapshot.read_vectors)
+            index = build_index(kind, snapshot.manifest.segments, record.centre, snapshot.vectors_of)
         saved = save_index(self.folder, index)
         self._index = (saved.record.file, saved)
 

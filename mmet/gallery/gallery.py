@@ -531,7 +531,7 @@ def _row_values(stored: Mapping[str, Any]) -> dict[str, Any]:
         **{name: read_label(stored[name]) for name in ("person_id", "camera_id", "track_id")},
         "time": stored["time"],
         "box": None if stored["box"] is None else tuple(stored["box"]),
-        "row": own | json.loads(stored[EXTRA] or "{}"),
+        "row": own | json.loads(stored[EXTRA]) if stored[EXTRA] else own,
     }
 
 

@@ -88,11 +88,6 @@ class VectorIndex:
         """So many matching rows are found sooner by comparing all of them."""
         return max(_MIN_EXACT_ROWS, round(_EXACT_SHARE * self.rows))
 
-    def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
-        """The vectors `(n, D)` at some positions."""
-        vectors: Vectors = self.index.reconstruct_batch(positions)
-        return vectors
-
     def search(self, queries: Vectors, k: int, selection: Selection) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and positions `(Q, k)` of the nearest selected rows; positions are -1 where there are no more."""
         faiss = _faiss()
@@ -146,7 +141,7 @@ def build_index(kind: str, segments: Sequence[StoredFile], centre: str, read: Re
     for number in range(len(segments)):
         index.add(read(number))
     record = IndexRecord(kind, "", _names(segments), centre, rows, rows, 1)
-    return _ready(VectorIndex(index, IndexRecord(**{**asdict(record), "effort": _trial(kind, index, sample)})))
+    return VectorIndex(index, IndexRecord(**{**asdict(record), "effort": _trial(kind, index, sample)}))
 
 
 def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFile], read: ReadSegment) -> VectorIndex:
@@ -154,12 +149,10 @@ def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFil
     faiss = _faiss()
 
     index = faiss.read_index(str(folder / record.file))
-    if record.kind == "ivf":
-        index.set_direct_map_type(faiss.DirectMap.NoMap)
     for number in range(len(segments)):
         index.add(read(number))
     names, rows = record.segments + _names(segments), record.rows + sum(segment.rows for segment in segments)
-    return _ready(VectorIndex(index, IndexRecord(**{**asdict(record), "segments": names, "rows": rows})))
+    return VectorIndex(index, IndexRecord(**{**asdict(record), "segments": names, "rows": rows}))
 
 
 def save_index(folder: Path, vector_index: VectorIndex) -> VectorIndex:
@@ -204,7 +197,10 @@ def load_index(folder: Path, record: IndexRecord) -> VectorIndex | None:
         if path.stat().st_size != record.bytes:
             raise RuntimeError(f"expected {record.bytes:,} bytes")
         flag = faiss.IO_FLAG_MMAP if record.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
-        return _ready(VectorIndex(faiss.read_index(str(path), flag), record))
+        index = faiss.read_index(str(path), flag)
+        if record.kind == "ivf":  # no threads that read ahead: starting them takes longer than a search
+            faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
+        return VectorIndex(index, record)
     except (OSError, RuntimeError) as error:
         logger.warning("%s cannot be read (%s): it is made anew", path, error)
         return None
@@ -241,13 +237,6 @@ def _parse_record(fields: dict[str, Any]) -> IndexRecord:
 
 def _names(segments: Sequence[StoredFile]) -> tuple[tuple[str, str], ...]:
     return tuple((segment.file, segment.sha256) for segment in segments)
-
-
-def _ready(vector_index: VectorIndex) -> VectorIndex:
-    """Let vectors be read back by their positions."""
-    if vector_index.record.kind == "ivf":
-        vector_index.index.make_direct_map()
-    return vector_index
 
 
 def _faiss() -> Any:

@@ -28,7 +28,7 @@ def nearest(snapshot: Snapshot, index: VectorIndex | None, queries: Vectors, k: 
     """The nearest rows of a selection to `queries` `(Q, D)`; of equal scores the smaller position comes first."""
     covered = 0 if index is None else index.rows
     if index is not None and len(selection) <= max(index.few, k / SCAN_SHARE):
-        return _scan_listed(snapshot, index, queries, k, selection)
+        return _scan_listed(snapshot, queries, k, selection)
     parts = []
     if index is not None and selection.count_below(covered):
         parts.append(index.search(queries, min(k, covered), selection))
@@ -78,28 +78,18 @@ def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     return places[np.argsort(-scores[places], kind="stable")][:k]
 
 
-def _scan_listed(snapshot: Snapshot, index: VectorIndex, queries: Vectors, k: int, selection: Selection) -> Ranking:
+def _scan_listed(snapshot: Snapshot, queries: Vectors, k: int, selection: Selection) -> Ranking:
     """Compare the selected rows, a block at a time; few are kept for the next search with the same filter."""
     positions = selection.positions
     if selection.vectors is None and 4 * len(positions) * queries.shape[1] <= _MAX_KEPT_BYTES:
-        selection.vectors = vectors_at(snapshot, index, positions)
+        selection.vectors = snapshot.vectors_at(positions)
     parts = []
     for start in range(0, len(positions), _BLOCK):
         block = slice(start, start + _BLOCK)
         kept = selection.vectors
-        vectors = vectors_at(snapshot, index, positions[block]) if kept is None else kept[block]
+        vectors = snapshot.vectors_at(positions[block]) if kept is None else kept[block]
         parts.append(scan(queries, vectors, k, positions[block]))
     return _merge(parts, k)
-
-
-def vectors_at(snapshot: Snapshot, index: VectorIndex | None, positions: Positions) -> Vectors:
-    """The vectors `(n, D)`, as they are compared, at ascending positions."""
-    covered = 0 if index is None else index.rows
-    split = int(np.searchsorted(positions, covered))
-    parts = [] if index is None or not split else [index.vectors_at(positions[:split])]
-    if split < len(positions):
-        parts.append(snapshot.vectors_from(covered)[positions[split:] - covered])
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _merge(parts: list[tuple[Vectors, Positions]], k: int) -> Ranking:

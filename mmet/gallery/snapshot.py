@@ -47,7 +47,7 @@ class Snapshot:
         self.manifest = manifest
         kept = {segment.stored: segment for segment in known}
         self.segments = [
-            kept.get(stored) or Segment(folder, stored, columns, manifest.dimension)
+            kept.get(stored) or Segment(folder, stored, columns)
             for stored, columns in zip(manifest.segments, manifest.columns, strict=True)
         ]
         sizes = [stored.rows for stored in manifest.segments]
@@ -117,9 +117,9 @@ class Snapshot:
         """The stored columns, but `embedding`, of the rows at some positions, in that order."""
         segments = self._segments_of(positions)
         rows: list[dict[str, Any]] = [{} for _ in positions]
-        for number in np.unique(segments).tolist():
+        for number in set(segments.tolist()):
             places = np.flatnonzero(segments == number)
-            values = self.segments[number].rows(positions[places] - self.starts[number])
+            values = self.segments[number].rows((positions[places] - self.starts[number]).tolist())
             for place, value in zip(places.tolist(), values, strict=True):
                 rows[place] = value
         return rows
@@ -135,9 +135,22 @@ class Snapshot:
 
     # -- their vectors ----------------------------------------------------------------------------------------------
 
-    def read_vectors(self, number: int) -> NDArray[np.float32]:
+    def vectors_of(self, number: int) -> NDArray[np.float32]:
         """The vectors of a segment as they are compared: about the centre, where there is one."""
-        return centred(self.segments[number].read_vectors(), self.manifest.centre.get("image"))
+        return centred(self.segments[number].mapped_vectors.astype(np.float32), self.manifest.centre.get("image"))
+
+    def embeddings_at(self, positions: Positions) -> NDArray[np.float32]:
+        """The embeddings `(n, D)` at some positions, as they are stored."""
+        vectors = np.empty((len(positions), self.manifest.dimension), dtype=np.float32)
+        segments = self._segments_of(positions)
+        for number in np.unique(segments).tolist():
+            places = np.flatnonzero(segments == number)
+            vectors[places] = self.segments[number].mapped_vectors[positions[places] - self.starts[number]]
+        return vectors
+
+    def vectors_at(self, positions: Positions) -> NDArray[np.float32]:
+        """The vectors `(n, D)` at some positions as they are compared."""
+        return centred(self.embeddings_at(positions), self.manifest.centre.get("image"))
 
     def vectors_from(self, position: int) -> NDArray[np.float32]:
         """The vectors, as they are compared, from the first position of a segment on; kept for the next search."""

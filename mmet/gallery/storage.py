@@ -2,7 +2,7 @@
 
     manifest.json            generation, model, and every other file with rows, bytes and SHA-256
     segments/*.parquet       rows: id, picture, person, camera, track, time, box, embedding, the user's columns
-    columns/*.arrow          the same rows for searches, mapped into memory; no embeddings, no pictures' bytes
+    columns/*.arrow          the same rows without pictures' bytes, for searches, which map them into memory
     removed/*.parquet        numbers of the rows that were removed since (tombstones)
     index/                   derived from the segments; see `mmet.gallery.index`
 
@@ -175,7 +175,7 @@ def write_table(folder: Path, file: str, table: pa.Table, first: int = 0) -> Sto
 
 def write_columns(folder: Path, file: str, table: pa.Table) -> StoredFile:
     """Write a segment's columns as an Arrow file of one batch, whole or not at all. Raises `OSError`."""
-    columns = {name: table[name].combine_chunks() for name in table.column_names if name != EMBEDDING}
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
     for name in LABEL_COLUMNS:
         columns[name] = columns[name].dictionary_encode()
     paths = pc.struct_field(columns["image"], "path")

@@ -210,12 +210,3 @@ def centred(vectors: NDArray[np.float32], mean: Sequence[float] | None) -> NDArr
         return vectors
     moved = vectors - np.asarray(mean, dtype=np.float32)
     return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-def uncentred(vectors: NDArray[np.float32], mean: Sequence[float]) -> NDArray[np.float32]:
-    """The unit vectors `(n, D)` of which `centred` gives these: where a ray from the mean meets the unit sphere."""
-    about = np.asarray(mean, dtype=np.float32)
-    along = vectors @ about
-    return np.asarray(
-        about + (np.sqrt(np.maximum(along**2 + 1 - about @ about, 0)) - along)[:, None] * vectors, dtype=np.float32
-    )

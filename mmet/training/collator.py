@@ -245,16 +245,16 @@ class MMETDataCollator:
 def _segment(segmenter: Segmenter, images: list[Image.Image]) -> list[Image.Image | None]:
     """The segmenter's masks. Raises `ValueError` where it fails, or gives something else."""
     try:
-        found = segmenter(list(images))
+        segmented = segmenter(list(images))
     except Exception as error:  # somebody else's code, which may raise anything
         raise ValueError(
             f"the segmenter failed on {len(images)} pictures ({type(error).__name__}: {error})"
         ) from error
-    if not isinstance(found, (list, tuple)) or len(found) != len(images):
-        received = len(found) if isinstance(found, (list, tuple)) else type(found).__name__
+    if not isinstance(segmented, (list, tuple)) or len(segmented) != len(images):
+        received = len(segmented) if isinstance(segmented, (list, tuple)) else type(segmented).__name__
         raise ValueError(f"expected {len(images)} masks from the segmenter, received {received}")
     masks: list[Image.Image | None] = []
-    for picture, mask in zip(images, found, strict=True):
+    for picture, mask in zip(images, segmented, strict=True):
         if mask is not None and not isinstance(mask, Image.Image):
             raise ValueError(f"expected Pillow images or None from the segmenter, received {type(mask).__name__}")
         if mask is not None and mask.size != picture.size:

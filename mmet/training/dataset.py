@@ -282,10 +282,10 @@ class _PersonNumbers:
             names, codes, person_ids = _domains_and_persons(source)
             labels = np.full(len(source), UNKNOWN_PERSON, dtype=np.int64)
             for code, domain in enumerate(names):
-                here = codes == code
-                ids, inverse = np.unique(person_ids[here], return_inverse=True)
+                in_domain = codes == code
+                ids, inverse = np.unique(person_ids[in_domain], return_inverse=True)
                 numbers = [self._numbers.get((domain, person_id), UNKNOWN_PERSON) for person_id in ids.tolist()]
-                labels[here] = np.array(numbers, dtype=np.int64)[inverse]
+                labels[in_domain] = np.array(numbers, dtype=np.int64)[inverse]
             parts.append(labels)
         return np.concatenate(parts)
 

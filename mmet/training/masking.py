@@ -218,8 +218,8 @@ class PatchRegion:
 
 def pedestrian_masking(region: PatchRegion, num_masked: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Mask patches on the person: by the sample's own mask, else (no mask, or none of it in view) by the prior."""
-    own = np.nan_to_num(region.coverage).astype(np.float64) ** region.sharpness
-    weights = np.where(own.any(axis=1, keepdims=True), own, region.prior)
+    coverage = np.nan_to_num(region.coverage).astype(np.float64) ** region.sharpness
+    weights = np.where(coverage.any(axis=1, keepdims=True), coverage, region.prior)
     return draw_patch_mask(weights, num_masked, rng, grid=region.grid)
 
 

@@ -108,10 +108,10 @@ def make_config(fields: dict[str, Any]) -> MMETConfig:
         raise ValueError(f"model_config: {' '.join(reason.split())}") from error
 
 
-def _contradictions(given: Mapping[str, Any], stored: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _contradictions(fields: Mapping[str, Any], stored: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What differs, in words. None says nothing, nor does a name that `stored` does not have."""
     changed: list[str] = []
-    for name, value in given.items():
+    for name, value in fields.items():
         decided = stored.get(name)
         if value is None or name not in stored:
             continue

@@ -315,8 +315,8 @@ class _BalancedExamples:
         positions = np.arange(step * self._per_step, (step + 1) * self._per_step)
         indices = np.empty(len(positions), dtype=np.int64)
         for number, (group, passes) in enumerate(zip(self._groups, self._passes, strict=True)):
-            own = positions % len(self._groups) == number
-            indices[own] = _read_passes(passes, group, positions[own] // len(self._groups))
+            in_domain = positions % len(self._groups) == number
+            indices[in_domain] = _read_passes(passes, group, positions[in_domain] // len(self._groups))
         return indices
 
 
@@ -406,8 +406,8 @@ class _PersonBatches:
             # Persons are distinct within a pass, and a unit reads a domain's share from one pass.
             per_pass = len(domain) // share
             order = passes.order(unit // per_pass)
-            own = turns == number
-            persons[own] = domain[order[(unit % per_pass) * share :][: own.sum()]]
+            in_domain = turns == number
+            persons[in_domain] = domain[order[(unit % per_pass) * share :][: in_domain.sum()]]
         return persons
 
     def _draw_images(self, person: int, rng: np.random.Generator) -> NDArray[np.int64]:

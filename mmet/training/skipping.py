@@ -48,9 +48,9 @@ class SkippedImages:
             raise ValueError(f"{path} is not the list of skipped pictures ({error!r}); remove it") from error
         return skipped
 
-    def add(self, found: Iterable[tuple[str, str]]) -> None:
+    def add(self, pictures: Iterable[tuple[str, str]]) -> None:
         """Note `(image_path, reason)` of the pictures that a batch replaced."""
-        for path, reason in found:
+        for path, reason in pictures:
             if path not in self.reasons and (path, reason) not in self._new:
                 logger.warning("skipped %s: %s", path, reason)
             self._new.append((path, reason))

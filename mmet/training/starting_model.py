@@ -13,7 +13,7 @@ from transformers import BertTokenizer
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.checkpoint_files import CONFIG_FILE, check_checkpoint_folder, check_model, load_tokenizer, read_headers
-from mmet.conversion.registry import ANCESTORS, convert, model_type_of, normalisation_of
+from mmet.conversion.model_types import ANCESTORS, convert, model_type_of, normalisation_of
 from mmet.distributed import compute_once
 from mmet.training.arguments import ModelArguments, ObjectiveArguments
 from mmet.training.dataset import TrainingDataset

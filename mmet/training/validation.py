@@ -259,10 +259,12 @@ def _persons(source: datasets.Dataset) -> tuple[NDArray[np.object_], NDArray[np.
 
 def _count_images(sources: Iterable[datasets.Dataset]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """For each domain, its known persons, ascending, and how many rows each has."""
-    found: dict[str, list[NDArray[np.int64]]] = {}
+    person_ids_by_domain: dict[str, list[NDArray[np.int64]]] = {}
     for source in sources:
         domains, person_ids = _persons(source)
         for domain in np.unique(domains).tolist():
-            found.setdefault(domain, []).append(person_ids[(domains == domain) & (person_ids >= 0)])
-    counted = {domain: np.unique(np.concatenate(parts), return_counts=True) for domain, parts in found.items()}
+            person_ids_by_domain.setdefault(domain, []).append(person_ids[(domains == domain) & (person_ids >= 0)])
+    counted = {
+        domain: np.unique(np.concatenate(parts), return_counts=True) for domain, parts in person_ids_by_domain.items()
+    }
     return {domain: (ids, counts) for domain, (ids, counts) in sorted(counted.items()) if len(ids)}
