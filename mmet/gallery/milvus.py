@@ -281,6 +281,7 @@ class MilvusStore(Store):
             facts,
             next_row=facts.next_row + rows,
             rows=len(self) + new,
+            removed=facts.removed or new < rows,
             cameras=tuple(sorted({camera for camera in cameras if camera is not None})),
             columns=columns,
             complete=facts.complete if complete is None else complete,
@@ -306,7 +307,7 @@ class MilvusStore(Store):
         if missing:
             raise GalleryError(missing_message(self.place, missing))
         self._delete_rows(sorted(present))
-        self._write(replace(self.description, rows=len(self)))
+        self._write(replace(self.description, rows=len(self), removed=True))
         return len(present)
 
     def update(self, **fields: Any) -> None:
@@ -326,10 +327,10 @@ class MilvusStore(Store):
         self._call("flush", seconds=WAIT_SECONDS)
         self._call("compact", seconds=WAIT_SECONDS)
         facts = self.description
-        cameras = tuple(
-            camera for camera in facts.cameras if self._query(among("camera_id", [camera]), ["id"], limit=1)
-        )
-        self._write(replace(facts, rows=len(self), cameras=cameras))
+        cameras = facts.cameras
+        if facts.removed:
+            cameras = tuple(word for word in cameras if self._query(among("camera_id", [word]), ["id"], limit=1))
+        self._write(replace(facts, rows=len(self), cameras=cameras, removed=False))
 
     def verify(self) -> list[str]:
         """Compare numbers of rows with those that the gallery noted."""

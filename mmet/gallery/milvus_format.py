@@ -106,6 +106,7 @@ class Facts(Description):
         rows: that it holds after the last change.
         cameras: labels that its rows have, or had before the last `compact`.
         columns: the user's own columns and their types, an Arrow schema in base64; None before the first row.
+        removed: whether rows were removed or replaced since the last `compact`.
         moving: whether embeddings are being moved to another centre.
     """
 
@@ -113,6 +114,7 @@ class Facts(Description):
     rows: int = 0
     cameras: tuple[str, ...] = ()
     columns: str | None = None
+    removed: bool = False
     moving: bool = False
 
     @property
