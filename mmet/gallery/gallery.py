@@ -9,6 +9,7 @@ A gallery is one folder with one writer at a time; see `mmet.gallery.storage` fo
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -65,6 +66,7 @@ ROWS_PER_COMMIT = 2_048
 
 _NAMED_SKIPS = 5
 _LISTED_SKIPS = 100
+_COPIED_TABLES = 64
 
 
 class Gallery:
@@ -377,6 +379,34 @@ class Gallery:
         check_same_model(self._store.description.embedding, source._store.description.embedding, str(self.path))
         report = self._store.append(list(source._store.tables()), on_conflict=on_conflict)
         return AddReport(report.added, report.replaced, report.kept)
+
+    def copy(self, path: str | Path) -> Gallery:
+        """
+        Copy everything to a new gallery, such as one on a server, without embedding anything. A copy that was killed
+        goes on where it stopped when the same call is made again.
+
+        Args:
+            path: the folder or address to be made.
+
+        Raises:
+            GalleryError: a gallery is there already, or nothing can be written.
+        """
+        kind, source = store_class(path), self._store.description
+        if kind.exists(path):
+            target = kind(path)
+            check_same_model(target.description.embedding, source.embedding, str(path))
+            if target.description.complete:
+                raise GalleryError(f"{target.place} is a gallery already: merge into it, or name another place")
+        else:
+            target = kind.create(path, Description(source.embedding, source.dimension, source.dtype, source.settings))
+        tables = self._store.tables()
+        while part := list(itertools.islice(tables, _COPIED_TABLES)):
+            target.append(part, on_conflict="keep")
+        target.compact(keep_seconds=0)
+        if source.centre:
+            target.update(centre=source.centre)
+        target.update(complete=True)
+        return Gallery(target, self._embedder)
 
     def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
         """Free the space of removed rows and join small segments; readers at work have `keep_seconds` to finish."""

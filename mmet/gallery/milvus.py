@@ -169,7 +169,7 @@ class MilvusStore(Store):
 
     def present_ids(self, ids: Sequence[str]) -> set[str]:
         """Those of some ids that are in the gallery."""
-        if not ids or not len(self):
+        if not ids or not self.description.next_row:
             return set()
         return {row["id"] for part in _chunks(ids) for row in self._query(among("id", part), ["id"])}
 
@@ -281,6 +281,7 @@ class MilvusStore(Store):
             facts,
             next_row=facts.next_row + rows,
             rows=len(self) + new,
+            removed=facts.removed or new < rows,
             cameras=tuple(sorted({camera for camera in cameras if camera is not None})),
             columns=columns,
             complete=facts.complete if complete is None else complete,
@@ -306,7 +307,7 @@ class MilvusStore(Store):
         if missing:
             raise GalleryError(missing_message(self.place, missing))
         self._delete_rows(sorted(present))
-        self._write(replace(self.description, rows=len(self)))
+        self._write(replace(self.description, rows=len(self), removed=True))
         return len(present)
 
     def update(self, **fields: Any) -> None:
@@ -326,8 +327,10 @@ class MilvusStore(Store):
         self._call("flush", seconds=WAIT_SECONDS)
         self._call("compact", seconds=WAIT_SECONDS)
         facts = self.description
-        cameras = tuple(camera for camera in facts.cameras if self._count(among("camera_id", [camera])))
-        self._write(replace(facts, rows=len(self), cameras=cameras))
+        cameras = facts.cameras
+        if facts.removed:
+            cameras = tuple(word for word in cameras if self._query(among("camera_id", [word]), ["id"], limit=1))
+        self._write(replace(facts, rows=len(self), cameras=cameras, removed=False))
 
     def verify(self) -> list[str]:
         """Compare numbers of rows with those that the gallery noted."""
@@ -379,8 +382,8 @@ class MilvusStore(Store):
     def _names(self) -> list[str]:
         return list(self._ask("list_collections", ANSWER_SECONDS))
 
-    def _query(self, condition: str, fields: Sequence[str]) -> list[Row]:
-        return [dict(row) for row in self._call("query", filter=condition, output_fields=list(fields))]
+    def _query(self, condition: str, fields: Sequence[str], **options: Any) -> list[Row]:
+        return [dict(row) for row in self._call("query", filter=condition, output_fields=list(fields), **options)]
 
     def _count(self, condition: str) -> int:
         (row,) = self._query(condition, ["count(*)"])

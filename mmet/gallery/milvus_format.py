@@ -106,6 +106,7 @@ class Facts(Description):
         rows: that it holds after the last change.
         cameras: labels that its rows have, or had before the last `compact`.
         columns: the user's own columns and their types, an Arrow schema in base64; None before the first row.
+        removed: whether rows were removed or replaced since the last `compact`.
         moving: whether embeddings are being moved to another centre.
     """
 
@@ -113,6 +114,7 @@ class Facts(Description):
     rows: int = 0
     cameras: tuple[str, ...] = ()
     columns: str | None = None
+    removed: bool = False
     moving: bool = False
 
     @property
@@ -197,7 +199,7 @@ def stored_rows(table: pa.Table, facts: Facts, numbers: Iterable[int]) -> Iterat
     vectors = centred(raw, facts.centre.get("image"))
     columns = table.select(list(FIXED_COLUMNS)).to_pylist()
     for place, (number, row, own) in enumerate(zip(numbers, columns, user_rows_of(table), strict=True)):
-        image = row.pop("image")
+        image = row.pop("image") or {"bytes": None, "path": None}
         stored = row | {
             EMBEDDING: vectors[place],
             "number": number,

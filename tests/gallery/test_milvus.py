@@ -166,6 +166,19 @@ def test_centre__broken_off_is_told_and_done_again(create, monkeypatch):
     assert pa.concat_tables(store.tables()) == before
 
 
+def test_answers__in_any_order_are_put_in_order(create, monkeypatch):
+    """A server may return the rows of a question, and those of equal scores, as it likes."""
+    store = create()
+    store.append([table_of(["1", "2", "3"])])
+    equal = table_of(["1", "1", "1"]).set_column(0, "id", pa.array(["4", "5", "6"]))
+    store.append([equal])
+    query, search = store._client.query, store._client.search
+    monkeypatch.setattr(store._client, "query", lambda *a, **o: list(query(*a, **o))[::-1])
+    monkeypatch.setattr(store._client, "search", lambda *a, **o: [list(hits)[::-1] for hits in search(*a, **o)])
+    assert ids_of(store) == ["1", "2", "3", "4", "5", "6"]
+    assert search_ids(store, 1, 6)[:4] == ["1", "4", "5", "6"]
+
+
 def test_search__more_rows_than_milvus_returns(create, monkeypatch):
     monkeypatch.setattr("mmet.gallery.milvus.MAX_ANSWER", 4)
     store = create()
@@ -457,16 +470,40 @@ def test_missing_package__is_named(monkeypatch, lite_file):
 # -- there and back -------------------------------------------------------------------------------------------------
 
 
-def test_merge__from_a_folder_to_milvus_and_back(entries, embedder, tmp_path, new_place):
+def test_copy__from_a_folder_to_milvus_and_back(entries, embedder, tmp_path, new_place):
     folder = Gallery.build(entries, tmp_path / "one", model=embedder, keep_images=True)
     folder.set_centre()
-    server = Gallery.build(entries[:1], new_place(), model=embedder)
-    assert server.merge(folder, on_conflict="replace").replaced == 1
-    back = Gallery.build(entries[:1], tmp_path / "two", model=embedder)
-    back.merge(server.path, on_conflict="replace")
+    server = folder.copy(new_place())
+    back = server.copy(tmp_path / "two")
     assert [list(gallery) for gallery in (server, back)] == [list(folder)] * 2
-    tables = [pa.concat_tables(gallery._store.tables()) for gallery in (folder, back)]
-    assert tables[0] == tables[1]
+    tables = [pa.concat_tables(gallery._store.tables()) for gallery in (folder, server, back)]
+    assert tables[0] == tables[1] == tables[2]
+    for gallery in (Gallery.open(server.path, model=embedder), back):
+        result = gallery.search(text="red", k=5)
+        assert [match.id for match in result] == [match.id for match in folder.search(text="red", k=5)]
+        assert (gallery.info["centred"], gallery.info["complete"]) == (True, True)
+    with pytest.raises(GalleryError, match=r"is a gallery already: merge into it"):
+        folder.copy(server.path)
+
+
+def test_copy__that_was_killed_goes_on(entries, embedder, gallery_path, new_place, monkeypatch):
+    folder = Gallery.build(entries, gallery_path, model=embedder)
+    place = new_place("copy")
+    with monkeypatch.context() as patch:
+        patch.setattr(MilvusStore, "compact", lambda store, keep_seconds: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            folder.copy(place)
+    assert not Gallery.open(place).info["complete"]
+    assert list(folder.copy(place)) == list(folder)
+    assert Gallery.open(place).info["complete"]
+
+
+def test_merge__between_a_folder_and_milvus(entries, embedder, tmp_path, new_place):
+    folder = Gallery.build(entries[:3], tmp_path / "one", model=embedder)
+    server = Gallery.build(entries[3:], new_place(), model=embedder)
+    assert server.merge(folder).added == 3
+    assert folder.merge(server.path, on_conflict="replace").replaced == 3
+    assert {row.id: row for row in folder} == {row.id: row for row in server}
 
 
 def test_path_object__is_an_address_too(entries, embedder, new_place, gallery):
