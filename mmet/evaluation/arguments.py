@@ -15,6 +15,7 @@ from mmet.evaluation.metrics.ranking import REPORTED_RANKS
 from mmet.evaluation.options import EvaluationOptions, RerankParameters
 from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.systems.lineup import BASELINES
+from mmet.evaluation.systems.loading import split_name
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields
 
 RANGES = {
@@ -67,21 +68,24 @@ class EvaluationArguments:
         default_factory=list,
         metadata={
             "help": "Other models in the same table, as folders or Hub names, each also as name=folder: vision models "
-            "of transformers' AutoModel for images, CLIP- and SigLIP-style ones for images and text."
+            "of transformers' AutoModel for images, CLIP- and SigLIP-style ones for images and text.",
+            "reader": split_name,
         },
     )
     compare: list[str] = field(
         default_factory=list,
         metadata={
             "help": "Further MMET checkpoints in the same table, each also as name=folder; their differences from the "
-            "first model are shown with paired intervals."
+            "first model are shown with paired intervals.",
+            "reader": split_name,
         },
     )
     seeds: list[str] = field(
         default_factory=list,
         metadata={
             "help": "Further MMET checkpoints of the first model's recipe, trained with other seeds: rows of their "
-            "own, and mean ± standard deviation over all of them."
+            "own, and mean ± standard deviation over all of them.",
+            "reader": split_name,
         },
     )
     flip: bool = field(default=False, metadata={"help": "Embed every picture together with its mirror image."})
@@ -118,7 +122,7 @@ class EvaluationArguments:
         default=None,
         metadata={
             "help": "Learn match probabilities of the first model on this data set (name=folder; its split validation "
-            "where there is one), save them beside the model as calibration.json, and measure them on --data."
+            "where there is one), save them beside the model as calibration.json, and measure them on --data.",
         },
     )
     calibration_method: Method = field(default="isotonic", metadata={"help": "How --calibrate learns."})
