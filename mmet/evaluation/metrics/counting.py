@@ -22,11 +22,12 @@ from mmet.evaluation.metrics.matches import GalleryMatches, PersonEntries
 MAX_COMPARED_MATCHES = 64
 """With more matches than this, sorting a query's scores is cheaper."""
 
-FLAG_BYTES = 2**22
-"""Room for the flags of comparisons made together: small enough for a cache, large enough to keep threads apart."""
+FLAG_BYTES = 2**20
+"""Room for the flags of comparisons made together: it fits one core's cache, and calls are long enough that threads
+seldom wait for each other."""
 
-WORD, LANES = 8, 8
-"""Flags are added as the bytes of 64-bit integers, eight integers at a time."""
+WORD, LANES = 8, 16
+"""Flags are added as the bytes of 64-bit integers, sixteen integers at a time; a byte holds 255 at most."""
 
 GROUP_ROWS = 128
 """Rows handled together: enough to find some with equally many matches, and so few that in a gallery ordered by person
@@ -264,11 +265,11 @@ class _Counter:
 
 
 def _count_true(flags: NDArray[np.bool_], words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The number of True along the last axis of `(n, p, W)`, a multiple of eight words; `words` is room for a lane.
+    """The number of True along the last axis of `(n, p, W)`, a multiple of `LANES` words; `words` is room for a lane.
 
     Words are added before their bytes are, which is several times faster than turning each flag into an integer.
     """
     np.add.reduce(flags.view(np.uint64).reshape(len(words), LANES, -1), axis=1, out=words)
-    words *= np.uint64(0x0101010101010101)  # puts the sum of a word's bytes, 64 at most, into its top byte
+    words *= np.uint64(0x0101010101010101)  # puts the sum of a word's bytes, 128 at most, into its top byte
     words >>= np.uint64(56)
     return np.asarray(words.sum(axis=1).reshape(flags.shape[:2]))
