@@ -25,7 +25,7 @@ RANGES = {
     "rerank_lambda": SHARE_RANGE,
     "itm_top_k": Range(at_least=0, at_most=10**6),
     "absent_share": Range(above=0, below=1),
-    "ranked_lists": Range(at_least=0, at_most=10**4),
+    "ranked_lists": Range(at_least=0, at_most=100),  # rows of a picture, which has at most 2**16 pixels
     "bootstrap": Range(at_least=0, at_most=10**6),
     "confidence": Range(above=0, below=1),
     "batch_size": Range(at_least=1, at_most=2**16),
