@@ -22,7 +22,7 @@ from transformers.hf_argparser import string_to_bool
 from mmet.field_checks import shown, suggestion
 from mmet.recipe_files import merge_deeply, parse_mapping
 
-_FOR_CHECKS = ("range", "replaced_whole")
+_FOR_CHECKS = ("range", "reader", "replaced_whole")
 """Metadata of fields that argparse does not know."""
 
 _ABSENT = object()

@@ -22,7 +22,7 @@ from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
 from mmet.data import parse_data_argument
-from mmet.field_checks import Range, number_type
+from mmet.field_checks import Range, errors_about, number_type
 from mmet.folder_lock import locked
 from mmet.recipe_files import parse_yaml
 from mmet.versions import installed_versions
@@ -187,7 +187,8 @@ def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
         )
     else:
         size = None
-        data = {parse_data_argument(argument).name: argument for argument in options.data}
+        with errors_about("--data"):
+            data = {parse_data_argument(argument).name: argument for argument in options.data}
         if len(data) < len(options.data):
             raise ValueError(f"--data: expected one folder of each dataset, received {', '.join(options.data)}")
     settings = {} if options.max_steps is None else {"max_steps": options.max_steps}

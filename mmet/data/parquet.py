@@ -167,7 +167,7 @@ def _begin(partial: Path, fingerprint: str) -> dict[str, Any]:
         _write_manifest(partial, manifest)
         return cast(dict[str, Any], manifest)
     manifest = read_manifest(partial)
-    if manifest["fingerprint"] != fingerprint:
+    if manifest.get("fingerprint") != fingerprint:
         raise DatasetError(
             f"{partial} was begun from other data or with other shard sizes; continue with the arguments it was begun "
             "with, or remove it"

@@ -15,6 +15,7 @@ from mmet.evaluation.metrics.ranking import REPORTED_RANKS
 from mmet.evaluation.options import EvaluationOptions, RerankParameters
 from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.systems.lineup import BASELINES
+from mmet.evaluation.systems.loading import split_name
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, option
 
 
@@ -39,16 +40,19 @@ class EvaluationArguments:
         list,
         "Other models in the same table, as folders or Hub names, each also as name=folder: vision models "
         "of transformers' AutoModel for images, CLIP- and SigLIP-style ones for images and text.",
+        reader=split_name,
     )
     compare: list[str] = option(
         list,
         "Further MMET checkpoints in the same table, each also as name=folder; their differences from the "
         "first model are shown with paired intervals.",
+        reader=split_name,
     )
     seeds: list[str] = option(
         list,
         "Further MMET checkpoints of the first model's recipe, trained with other seeds: rows of their "
         "own, and mean ± standard deviation over all of them.",
+        reader=split_name,
     )
     flip: bool = option(False, "Embed every picture together with its mirror image.")
     query_expansion: int = option(
@@ -90,7 +94,7 @@ class EvaluationArguments:
     ranked_lists: int = option(
         0,
         "Draw the ranked lists of this many best, worst and random queries of the first model.",
-        range=Range(at_least=0, at_most=10**4),
+        range=Range(at_least=0, at_most=100),  # rows of a picture, which has at most 2**16 pixels
     )
     bootstrap: int = option(
         1000,

@@ -17,13 +17,20 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from mmet.argument_parser import ArgumentParser
+from mmet.data import parse_data_argument
 from mmet.distributed import wait_for_processes
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, option
 from mmet.recipe_files import read_mapping_file
+from mmet.training.augmentation import build_augmentation
 from mmet.training.loss_schedule import LossSchedule
 from mmet.training.model_config import build_config, check_config_fields
 from mmet.training.sampling import MAX_BATCH_SIZE, check_mix
-from mmet.training.training_options import OPTION_RANGES, check_prepared_options, refuse_options_without_effect
+from mmet.training.training_options import (
+    OPTION_RANGES,
+    check_prepared_options,
+    read_mappings,
+    refuse_options_without_effect,
+)
 from modeling_mmet import LOSS_NAMES
 
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
@@ -76,12 +83,19 @@ class DataArguments:
         list,
         "name=folder of all training data: pairs, images and captions alike. On the command line it "
         "replaces all training data of the recipe.",
+        reader=parse_data_argument,
     )
     paired_data: list[str] = option(
-        list, "name=folder of datasets with images, captions and person ids; replaces data for pairs."
+        list,
+        "name=folder of datasets with images, captions and person ids; replaces data for pairs.",
+        reader=parse_data_argument,
     )
-    image_data: list[str] = option(list, "name=folder, used only for images; replaces data for images.")
-    text_data: list[str] = option(list, "name=folder, used only for captions; replaces data for captions.")
+    image_data: list[str] = option(
+        list, "name=folder, used only for images; replaces data for images.", reader=parse_data_argument
+    )
+    text_data: list[str] = option(
+        list, "name=folder, used only for captions; replaces data for captions.", reader=parse_data_argument
+    )
     validation_identities: float = option(
         0.1,
         "Training persons of each domain that are held out of all training data for validation: a share "
@@ -97,7 +111,9 @@ class DataArguments:
         range=SEED_RANGE,
     )
     eval_data: list[str] = option(
-        list, "name=folder of datasets to evaluate on during training, in addition to the validation persons."
+        list,
+        "name=folder of datasets to evaluate on during training, in addition to the validation persons.",
+        reader=parse_data_argument,
     )
     eval_split: str = option(
         "test",
@@ -159,6 +175,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        build_augmentation(self.augmentation)
         self._check_masking()
         for stream in TRAINING_STREAMS:
             setattr(self, stream, getattr(self, stream) or list(self.data))
@@ -222,12 +239,7 @@ class ObjectiveArguments:
         check_fields(self)
         if self.batch_mix is not None:
             check_mix(self.batch_mix)
-        LossSchedule(self.schedule_points)  # raises for points that make no schedule
-
-    @property
-    def schedule_points(self) -> dict[str, Any]:
-        """The points of `loss_schedule`; empty if all weights are constant."""
-        return {name: points for name, points in (self.loss_schedule or {}).items() if points is not None}
+        self.schedule = LossSchedule(self.loss_schedule or {})
 
     @property
     def mix(self) -> dict[str, float]:
@@ -277,6 +289,7 @@ class PretrainingArguments(TrainingArguments):
             self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
             self.eval_steps = self.eval_steps or self.save_steps
         wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
+        read_mappings(self)
         try:
             super().__post_init__()  # type: ignore[no-untyped-call]
         except (TypeError, KeyError, AttributeError) as error:  # from mappings that it passes on
@@ -310,7 +323,7 @@ def parse_arguments(
     try:
         parsed: Any = parser.build(fields)
     except ValueError as error:
-        name = str(error).partition(":")[0].partition("[")[0].partition(".")[0]
+        name = str(error).partition(":")[0].partition("[")[0].partition(".")[0].partition(" ")[0]
         raise ValueError(f"{place}: {error}" if name in recipe and name not in options else str(error)) from error
     parsed[1].data_places = {
         stream: "command line" if stream in options or (stream not in recipe and "data" in options) else place

@@ -6,7 +6,6 @@ from typing import cast
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.training.arguments import MIN_TEXT_LENGTH, DataArguments, ObjectiveArguments
-from mmet.training.loss_schedule import LossSchedule
 from mmet.training.masking import num_masked_patches
 from modeling_mmet import LOSS_NAMES
 
@@ -50,12 +49,11 @@ def check_objectives(
 
 def _weighted_losses(config: MMETConfig, objectives: ObjectiveArguments) -> set[str]:
     """The losses whose weight is above 0 at some time of the run."""
-    schedule = LossSchedule(objectives.schedule_points)
     return {
         name
         for name in LOSS_NAMES
         if getattr(config, f"{name}_weight") > 0
-        and any(factor > 0 for _, factor in schedule.points.get(name, ((0.0, 1.0),)))
+        and any(factor > 0 for _, factor in objectives.schedule.points.get(name, ((0.0, 1.0),)))
     }
 
 

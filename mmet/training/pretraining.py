@@ -27,7 +27,6 @@ from mmet.training.codebook import kinds_that_need_codes, prepare_codebook
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
 from mmet.training.hub import check_hub, create_repository
-from mmet.training.loss_schedule import LossSchedule
 from mmet.training.mask_prior import measure_prior, read_prior
 from mmet.training.model_card import build_model_card
 from mmet.training.objective_checks import check_objectives
@@ -235,7 +234,7 @@ def build_trainer(
         data_collator=collator,
         processing_class=processor,
         train_sampler=sampler,
-        loss_schedule=LossSchedule(objectives.schedule_points),
+        loss_schedule=objectives.schedule,
         evaluator=evaluator if loaded.evaluation_sets else None,
         stop=stop,
         record=record,

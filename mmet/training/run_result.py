@@ -64,7 +64,7 @@ def training_result(
             "bf16": arguments.bf16,
             "seed": arguments.seed,
             "batch_mix": objectives.mix,
-            "loss_schedule": objectives.schedule_points,
+            "loss_schedule": objectives.schedule.to_json(),
             "persons_per_batch": objectives.persons_per_batch,
             "images_per_person": objectives.images_per_person,
             "image_masking": data.image_masking,

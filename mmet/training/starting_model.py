@@ -15,6 +15,7 @@ from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.checkpoint_files import CONFIG_FILE, check_checkpoint_folder, check_model, load_tokenizer, read_headers
 from mmet.conversion.model_types import ANCESTORS, convert, model_type_of, normalisation_of
 from mmet.distributed import compute_once
+from mmet.field_checks import errors_about
 from mmet.training.arguments import ModelArguments, ObjectiveArguments
 from mmet.training.dataset import TrainingDataset
 from mmet.training.model_config import build_config, merge_config, override_config
@@ -29,10 +30,13 @@ logger = logging.getLogger(__name__)
 
 def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) -> None:
     """Raise `ValueError` for a starting model or checkpoint that cannot be read, before anything is loaded."""
-    if arguments.model_name_or_path is not None:
-        check_start(arguments.model_name_or_path, has_tokenizer=arguments.tokenizer_name is not None)
-    if arguments.tokenizer_name is not None:
-        load_tokenizer(arguments.tokenizer_name)
+    name, tokenizer = arguments.model_name_or_path, arguments.tokenizer_name
+    if name is not None:
+        with errors_about("model_name_or_path"):
+            check_start(name, has_tokenizer=tokenizer is not None)
+    if tokenizer is not None:
+        with errors_about("tokenizer_name"):
+            load_tokenizer(tokenizer)
     if checkpoint is not None:
         check_checkpoint_folder(Path(checkpoint))
 
@@ -68,7 +72,9 @@ def build_model(
     """
     num_identities = dataset.count_identities([kind for kind in IDENTITY_KINDS if kind in objectives.mix])
     name = arguments.model_name_or_path
-    if name is not None and model_type_of(name) in ANCESTORS:
+    with errors_about("model_name_or_path"):
+        is_foreign = name is not None and model_type_of(name) in ANCESTORS
+    if name is not None and is_foreign:
         return _convert_model(name, arguments, objectives, sources, num_identities)
     if name is not None:
         processor = MMETProcessor.from_pretrained(name)

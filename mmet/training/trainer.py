@@ -7,6 +7,7 @@ retrieval as evaluation, whole checkpoints, and two ways to stop all processes t
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -41,6 +42,8 @@ from mmet.training.skipping import SkippedImages
 from mmet.training.validation import RetrievalEvaluator, embedder_of, random_state_kept
 from mmet.whole_files import whole_file
 from objectives_mmet import weighted_sum
+
+logger = logging.getLogger(__name__)
 
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embedding", "logit_scale")
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""
@@ -99,6 +102,17 @@ class MMETTrainer(Trainer):
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Matrices and embeddings decay; biases, norms, class tokens, positions and the temperature do not."""
         return [name for name, _ in model.named_parameters() if not any(part in name for part in NO_DECAY)]
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Trainer's own; warns of a warm-up that the run does not reach the end of."""
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        if warmup >= num_training_steps:
+            logger.warning(
+                "warmup_steps: the run of %d steps ends before its warm-up of %s: learning_rate is never reached",
+                num_training_steps,
+                f"{warmup:,}",
+            )
+        return super().create_scheduler(num_training_steps, optimizer)
 
     # Steps
 
