@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def write(store: Store, vectors: NDArray[np.float32], start: int, stop: int) -> 
 def search(store: Store, queries: NDArray[np.float32], row_filter: RowFilter) -> float:
     """The median milliseconds of a query, after one that is not counted."""
     store.search(queries[:1], 10, row_filter)
-    return 1000 * float(np.median([seconds(lambda q=q: store.search(q[None], 10, row_filter)) for q in queries]))
+    return 1000 * float(np.median([seconds(partial(store.search, q[None], 10, row_filter)) for q in queries]))
 
 
 def seconds(step: Callable[[], object]) -> float:

@@ -305,9 +305,10 @@ class Gallery:
     def _result(self, query: EmbeddedQuery, found: Sequence[Found], total: int, k: int) -> SearchResult:
         """The answer that the best rows make; at least `EVIDENCE_ROWS` of them say whether the person is there."""
         scores = [hit.score for hit in found]
-        own = self._store.description.settings.get(CALIBRATION, {}).get(query.modality)
-        if own is not None:
-            calibration = read_fields(own)
+        learnt = self._store.description.settings.get(CALIBRATION, {}).get(query.modality)
+        calibration: MatchCalibration | None
+        if learnt is not None:
+            calibration = read_fields(learnt)
         else:  # the model's, learnt on cosines that no gallery has centred
             calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
             scores = [

@@ -198,7 +198,7 @@ def check_prepared_options(arguments: TrainingArguments) -> None:
         _check_optimizer_options(arguments, options)
         if arguments.optim_target_modules is not None:  # those that read it ask for a model, which is not here yet
             raise ValueError(
-                f"optim_target_modules would have no effect: optim {_name_of(arguments.optim)} has no such modules"
+                f"optim_target_modules would have no effect: optim {name_of(arguments.optim)} has no such modules"
             )
 
 

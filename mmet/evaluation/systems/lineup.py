@@ -9,7 +9,7 @@ is reported before hours of embedding. Other weights are read when a system's tu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class Lineup:
         names: list[dict[str, str]] = []
         taken = {MODEL, *BASELINES}
         # Backbones are loaded to try them, and let go.
-        checks = {"backbones": load_backbone, "compare": check_checkpoint, "seeds": check_checkpoint}
+        checks: dict[str, Callable[[str], object]] = {"backbones": load_backbone, "compare": check_checkpoint, "seeds": check_checkpoint}
         for argument, given in zip(checks, (backbones, compared, seeds), strict=True):
             with errors_about(argument):
                 names.append(name_systems(given, taken))
