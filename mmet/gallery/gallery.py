@@ -24,7 +24,7 @@ import PIL.Image
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from mmet.evaluation.analyses.calibration import Method, read_fields
+from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.embedding import Embedder, as_embedder, check_same_model

@@ -158,12 +158,28 @@ def _learn(
             f"twice, where cameras are unknown); received {len(matching)} pairs of one person and {len(others)} of two"
         )
     kept = generator.permutation(len(others))[:MAX_WRONG_PAIRS]
-    weight = len(others) / len(kept) / rows.share
+    return fit_pairs(matching, others[kept], weight=len(others) / len(kept) / rows.share, method=method)
+
+
+def fit_pairs(
+    matching: NDArray[np.float32], others: NDArray[np.float32], *, weight: float = 1.0, method: Method | None = None
+) -> MatchCalibration:
+    """
+    A calibration from scores.
+
+    Args:
+        matching, others: of pairs of one person, and of two.
+        weight: pairs that each of `others` stands for.
+        method: None for what fits the number of `matching`.
+
+    Raises:
+        ValueError: scikit-learn is missing.
+    """
     sample = PairSample(
-        scores=np.concatenate([matching, others[kept]]),
-        is_match=np.repeat([True, False], [len(matching), len(kept)]),
-        weights=np.repeat([1.0, weight], [len(matching), len(kept)]),
+        scores=np.concatenate([matching, others]),
+        is_match=np.repeat([True, False], [len(matching), len(others)]),
+        weights=np.repeat([1.0, weight], [len(matching), len(others)]),
     )
-    counts = {"num_matching_pairs": len(matching), "num_different_pairs": len(others)}
+    counts = {"num_matching_pairs": len(matching), "num_different_pairs": round(len(others) * weight)}
     method = method or ("isotonic" if len(matching) >= ENOUGH_MATCHES else "platt")
     return fit_calibration(sample, method=method, about=counts)
