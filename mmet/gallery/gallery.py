@@ -318,7 +318,7 @@ class Gallery:
         probabilities: Sequence[float | None] = [None] * len(found)
         if calibration is not None:
             present = in_gallery(calibration, scores, total)
-            probabilities = match_probability(calibration, scores, total, is_own=own is not None)
+            probabilities = match_probability(calibration, scores, total, is_own=learnt is not None)
         matches = [
             Match(**_row_values(hit.row), score=hit.score, probability=probability)
             for hit, probability in zip(found[:k], probabilities, strict=False)
