@@ -54,6 +54,7 @@ def search_ids(store, number, k, **options):
 # -- the store ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # minutes of idle time on a busy machine, after which Lite's server drops the connection
 def test_random_operations__agree_with_a_dictionary(create):
     run_operations(create, examples=3, steps=15)
 
