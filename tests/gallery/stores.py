@@ -36,8 +36,9 @@ def table_of(names: list[str], camera: str | None = "1", track: str | None = Non
     return make_table(columns, [{} for _ in names], pa.schema([]), vectors, "float32")
 
 
-def create(folder: Path) -> DiskStore:
-    return DiskStore.create(folder, Manifest({"model": "random"}, DIMENSION, "float32", complete=True))
+def create(folder: Path, index: str = "auto") -> DiskStore:
+    settings = {"index": index}
+    return DiskStore.create(folder, Manifest({"model": "random"}, DIMENSION, "float32", settings, complete=True))
 
 
 def ids_of(store: DiskStore) -> list[str]:

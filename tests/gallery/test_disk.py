@@ -241,6 +241,18 @@ def test_full_disk__loses_nothing(tmp_path, size):
     assert sorted(ids_of(store)) == ["1", "3", "4", "9"]
 
 
+def test_full_disk__while_an_index_is_saved_keeps_the_rows(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    store = create(tmp_path / "gallery", "ivf")
+    monkeypatch.setattr("mmet.gallery.disk.save_index", full)
+    store.append([table_of([str(n) for n in range(50)])])
+    (found,), _ = store.search(vector_of("7")[None], 1, RowFilter())
+    assert found[0].row["id"] == "7"
+    assert len(DiskStore(store.folder)) == 50
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
 def test_read_only_folder__is_searched_and_not_changed(tmp_path):
     store = small_gallery(tmp_path / "gallery")

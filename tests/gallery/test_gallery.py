@@ -5,6 +5,8 @@ All tests run on a folder and on Milvus Lite.
 
 from __future__ import annotations
 
+import json
+
 import datasets
 import numpy as np
 import pyarrow.parquet as pq
@@ -282,3 +284,34 @@ def test_remove__an_unknown_id_removes_nothing(gallery):
     with pytest.raises(GalleryError, match=r"no row 'z'.*nothing was removed"):
         gallery.remove(["a", "z"])
     assert len(gallery) == 5
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_build__of_a_folder_with_a_table_has_its_columns(tmp_path, gallery_path, embedder, entries, kind):
+    folder = tmp_path / "crops"
+    if kind == "csv":
+        lines = ["image,person_id,camera_id,time,box,shirt", 'a.png,anna,gate,1.5,"1 2 8 16",red', "b.png,-1,3,,,"]
+        (folder / "annotations.csv").write_text("\n".join([*lines, "../x.png,1,3,,,", "c.png,7,3,,,"]) + "\n")
+    else:
+        anna = {"image": "a.png", "person_id": "anna", "camera_id": "gate", "time": 1.5, "box": [1, 2, 8, 16]}
+        rows = [anna | {"shirt": "red"}, {"image": "b.png", "person_id": -1}, {"image": "../x.png", "person_id": 1}]
+        rows.append({"image": "c.png", "person_id": 7, "camera_id": 3})
+        (folder / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    gallery = Gallery.build(folder, gallery_path, model=embedder)
+    first, second = gallery
+    assert (first.id, first.person_id, first.camera_id, first.time, first.box) == (
+        "a.png",
+        "anna",
+        "gate",
+        1.5,
+        (1, 2, 8, 16),
+    )
+    assert first.row == {"shirt": "red"}
+    assert (second.id, second.person_id, second.camera_id, second.time) == ("c.png", 7, 3, None)
+    assert len(gallery.skipped) == 2
+
+
+def test_build__of_a_broken_table_names_the_line(tmp_path, gallery_path, embedder, entries):
+    (tmp_path / "crops" / "annotations.csv").write_text("image,time\na.png,1\nb.png,noon\n")
+    with pytest.raises(GalleryError, match="line 3: time"):
+        Gallery.build(tmp_path / "crops", gallery_path, model=embedder)
