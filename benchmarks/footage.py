@@ -1,4 +1,4 @@
-"""How well the offline detector and the tracker see drawn people, and how long each stage takes against decoding alone.
+"""How well the offline detector and tracker see drawn people, and how long each stage takes against decoding alone.
 
 Films are drawn with true boxes and tracks (`mmet.data.synthetic.video`); the defaults draw other people than those on
 whose films the thresholds of `mmet.footage` were chosen (seeds 0 and 7). A person counts as seen where a box has an
@@ -170,11 +170,14 @@ def measure(video: Path, output: Path, every: int) -> dict[str, float]:
         for _ in frames:
             pass
     seconds = {"decoding alone": time.process_time() - start}
-    with timed_method(HogDetector, "_people") as people, timed_method(HogDetector, "detect") as detect:
-        with timed_method(Tracker, "update") as track:
-            start = time.process_time()
-            footage.read([video], output, every=every, show_progress=False)
-            seconds["all, end to end"] = time.process_time() - start
+    with (
+        timed_method(HogDetector, "_people") as people,
+        timed_method(HogDetector, "detect") as detect,
+        timed_method(Tracker, "update") as track,
+    ):
+        start = time.process_time()
+        footage.read([video], output, every=every, show_progress=False)
+        seconds["all, end to end"] = time.process_time() - start
     return seconds | {
         "detection": detect[0],
         "detection: HOG": people[0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -195,6 +196,8 @@ def test_read_json__reads_what_json_holds(tmp_path):
     assert read_json(tmp_path / "a.json") == {"a": [1, "人"]}
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        read_json(tmp_path)
 
 
 def test_make_folder__deeper_than_recursion_goes(tmp_path, monkeypatch):

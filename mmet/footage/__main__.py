@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         "{camera} stands for the camera (default: %(default)s)",
     )
     numbers = {
-        "every": (int, 1, "look at one of so many frames"),
+        "every": (int, 1, "use every N-th frame"),
         "crops_per_track": (int, 1, "pictures kept of each track, at most"),
         "min_height": (int, 1, "least height in pixels of a crop"),
         "min_boxes": (int, 1, "least number of boxes of a track"),
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--min_motion",
         type=number_type(float, Range(at_least=0)),
         metavar="X",
-        help="least motion of a track in body heights, which leaves out things that are taken for persons (default: "
+        help="least motion of a track in body heights; leaves out objects mistaken for persons (default: "
         "0.3 for hog, else 0)",
     )
     parser.add_argument("--start_time", metavar="TIME", help="when the videos begin, such as 2024-05-01T12:00:00")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import transformers
+from transformers.utils import logging as transformers_logging
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if sys.stderr is None or not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()  # of the weights' loading, which takes a moment
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     subcommand = SUBCOMMANDS[options.subcommand]
     return run_command(
         f"{PROGRAM} {options.subcommand}", lambda _: subcommand.work(options), after_stop=subcommand.after_stop

@@ -9,8 +9,10 @@ A gallery is one folder with one writer at a time; see `mmet.gallery.storage` fo
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -64,6 +66,7 @@ ROWS_PER_COMMIT = 2_048
 
 _NAMED_SKIPS = 5
 _LISTED_SKIPS = 100
+_COPIED_TABLES = 64
 
 
 class Gallery:
@@ -100,7 +103,7 @@ class Gallery:
 
         Args:
             source: see `mmet.gallery.sources`.
-            path: the folder to be made.
+            path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
             model: a checkpoint's folder or Hub name, or an `Embedder`.
             batch_size: pictures that are embedded at once.
             num_workers: threads that decode pictures.
@@ -127,7 +130,7 @@ class Gallery:
         check_distinct([entry.id for entry in entries.entries])
         embedder = as_embedder(model)
         settings = {"index": index, "flip": flip, "keep_images": keep_images}
-        is_new = not _store_class(path).exists(path)
+        is_new = not store_class(path).exists(path)
         gallery = cls(_begin(path, embedder, dtype, settings), embedder)
         pending = _without(entries.entries, gallery._store.present_ids([entry.id for entry in entries.entries]))
         schema = infer_schema(entry.row for entry in entries.entries)
@@ -157,13 +160,13 @@ class Gallery:
         A gallery that was built.
 
         Args:
-            path: its folder.
+            path: its folder or address.
             model: as for `build`; None for the one that the gallery names, which is loaded when a query needs it.
 
         Raises:
             GalleryError: there is no gallery, not all of one, or one by another model.
         """
-        store = _store_class(path)(path)
+        store = store_class(path)(path)
         if not store.description.complete:
             logger.warning(
                 "%s: its build has not come to its end (%d rows so far); run the same build again", path, len(store)
@@ -302,9 +305,10 @@ class Gallery:
     def _result(self, query: EmbeddedQuery, found: Sequence[Found], total: int, k: int) -> SearchResult:
         """The answer that the best rows make; at least `EVIDENCE_ROWS` of them say whether the person is there."""
         scores = [hit.score for hit in found]
-        own = self._store.description.settings.get(CALIBRATION, {}).get(query.modality)
-        if own is not None:
-            calibration = read_fields(own)
+        learnt = self._store.description.settings.get(CALIBRATION, {}).get(query.modality)
+        calibration: MatchCalibration | None
+        if learnt is not None:
+            calibration = read_fields(learnt)
         else:  # the model's, learnt on cosines that no gallery has centred
             calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
             scores = [
@@ -376,6 +380,34 @@ class Gallery:
         check_same_model(self._store.description.embedding, source._store.description.embedding, str(self.path))
         report = self._store.append(list(source._store.tables()), on_conflict=on_conflict)
         return AddReport(report.added, report.replaced, report.kept)
+
+    def copy(self, path: str | Path) -> Gallery:
+        """
+        Copy everything to a new gallery, such as one on a server, without embedding anything. A copy that was killed
+        goes on where it stopped when the same call is made again.
+
+        Args:
+            path: the folder or address to be made.
+
+        Raises:
+            GalleryError: a gallery is there already, or nothing can be written.
+        """
+        kind, source = store_class(path), self._store.description
+        if kind.exists(path):
+            target = kind(path)
+            check_same_model(target.description.embedding, source.embedding, str(path))
+            if target.description.complete:
+                raise GalleryError(f"{target.place} is a gallery already: merge into it, or name another place")
+        else:
+            target = kind.create(path, Description(source.embedding, source.dimension, source.dtype, source.settings))
+        tables = self._store.tables()
+        while part := list(itertools.islice(tables, _COPIED_TABLES)):
+            target.append(part, on_conflict="keep")
+        target.compact(keep_seconds=0)
+        if source.centre:
+            target.update(centre=source.centre)
+        target.update(complete=True)
+        return Gallery(target, self._embedder)
 
     def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
         """Free the space of removed rows and join small segments; readers at work have `keep_seconds` to finish."""
@@ -463,16 +495,18 @@ class Gallery:
         return make_table(columns, [entry.row for entry in good], schema, np.concatenate(vectors), dtype), skipped
 
 
-def _store_class(path: str | Path) -> type[Store]:
+def store_class(path: str | Path) -> type[Store]:
     """What keeps the rows of a gallery at a path or an address."""
-    if str(path).startswith("milvus"):
-        raise GalleryError(f"{path}: expected a folder; galleries on Milvus are not supported by this version")
+    if re.match(r"milvus[+:]", str(path)):
+        from mmet.gallery.milvus import MilvusStore
+
+        return MilvusStore
     return DiskStore
 
 
 def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> Store:
     """A new store, or that of a build that was killed."""
-    kind = _store_class(path)
+    kind = store_class(path)
     if not kind.exists(path):
         dimension = embedder.embed([PIL.Image.new("RGB", (64, 128))], None).shape[1]
         return kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))

@@ -25,7 +25,7 @@ from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, Match, SearchResult
 from mmet.gallery.sources import load_picture
 from mmet.markdown_table import plain_text
-from mmet.report.figures import DARK, LIGHT
+from mmet.report.drawing import DARK, LIGHT
 from mmet.report.page import jpeg_uri
 
 CROP_SIZE = (240, 480)

@@ -28,9 +28,9 @@ def vector_of(name: str) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def table_of(names: list[str], camera: str = "1") -> pa.Table:
+def table_of(names: list[str], camera: str | None = "1", track: str | None = None) -> pa.Table:
     columns = dict.fromkeys(FIXED_COLUMNS, [None] * len(names))
-    columns["id"], columns["camera_id"] = names, [camera] * len(names)
+    columns["id"], columns["camera_id"], columns["track_id"] = names, [camera] * len(names), [track] * len(names)
     columns["image"] = [{"bytes": None, "path": f"/{name}.png"} for name in names]
     vectors = np.stack([vector_of(name) for name in names])
     return make_table(columns, [{} for _ in names], pa.schema([]), vectors, "float32")

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from operations import run_operations
 from PIL import Image
 from stores import create, ids_of, table_of, vector_of
 
@@ -28,7 +26,6 @@ from mmet.gallery.selection import Selection
 from mmet.gallery.storage import StoredFile
 
 SCRIPT = Path(__file__).with_name("stores.py")
-NAMES = st.lists(st.integers(0, 40).map(str), min_size=1, max_size=5, unique=True)
 
 
 def run(*arguments, **options):
@@ -46,87 +43,18 @@ def run(*arguments, **options):
     )
 
 
-def machine(folder_factory):
-    """The operations beside a dictionary of id -> camera."""
-
-    class Operations(RuleBasedStateMachine):
-        def __init__(self):
-            super().__init__()
-            self.store = create(folder_factory())
-            self.model = {}
-
-        @rule(
-            names=NAMES,
-            camera=st.sampled_from(["1", "gate"]),
-            on_conflict=st.sampled_from(["error", "replace", "keep"]),
-        )
-        def add(self, names, camera, on_conflict):
-            if on_conflict == "error" and self.model.keys() & set(names):
-                with pytest.raises(GalleryError, match=r"already"):
-                    self.store.append([table_of(names, camera)])
-                return
-            self.store.append([table_of(names, camera)], on_conflict=on_conflict)
-            new = dict.fromkeys(names, camera)
-            self.model = {**new, **self.model} if on_conflict == "keep" else {**self.model, **new}
-
-        @rule(names=NAMES)
-        def remove(self, names):
-            if set(names) <= self.model.keys():
-                assert self.store.remove(names) == len(names)
-                for name in names:
-                    del self.model[name]
-            else:
-                with pytest.raises(GalleryError, match=r"nothing was removed"):
-                    self.store.remove(names)
-
-        @rule(data=st.data())
-        def remove_some(self, data):
-            if self.model:
-                self.remove([data.draw(st.sampled_from(sorted(self.model)))])
-
-        @rule()
-        def compact(self):
-            self.store.compact(keep_seconds=0)
-
-        @rule()
-        def reopen(self):
-            self.store = DiskStore(self.store.folder)
-
-        @rule(number=st.integers(0, 99), k=st.integers(1, 9), camera=st.sampled_from([None, "1", "gate"]))
-        def search(self, number, k, camera):
-            query = vector_of(str(number))
-            if camera is not None and camera not in self.store.cameras():
-                return
-            expected = [name for name, place in self.model.items() if camera in (None, place)]
-            expected.sort(key=lambda name: -float(vector_of(name) @ query))
-            cameras = None if camera is None else frozenset([camera])
-            (found,), total = self.store.search(query[None], k, RowFilter(cameras=cameras))
-            assert total == len(expected)
-            assert [hit.row["id"] for hit in found] == expected[:k]
-
-        @invariant()
-        def holds_the_same_rows(self):
-            assert len(self.store) == len(self.model)
-            assert sorted(ids_of(self.store)) == sorted(self.model)
-
-    return Operations
-
-
-def run_operations(tmp_path, examples, steps):
+def new_stores(tmp_path):
     numbers = itertools.count()
-    options = settings(
-        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    run_state_machine_as_test(machine(lambda: tmp_path / str(next(numbers))), settings=options)
+    return lambda: create(tmp_path / str(next(numbers)))
 
 
 def test_random_operations__agree_with_a_dictionary(tmp_path):
-    run_operations(tmp_path, examples=5, steps=20)
+    run_operations(new_stores(tmp_path), examples=5, steps=20)
 
 
 @pytest.mark.slow
 def test_ten_thousand_random_operations__agree_with_a_dictionary(tmp_path):
-    run_operations(tmp_path, examples=100, steps=100)
+    run_operations(new_stores(tmp_path), examples=100, steps=100)
 
 
 def pairs(folder):
