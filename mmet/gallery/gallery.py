@@ -24,7 +24,7 @@ import PIL.Image
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from mmet.evaluation.analyses.calibration import Method, read_fields
+from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
@@ -318,7 +318,7 @@ class Gallery:
         probabilities: Sequence[float | None] = [None] * len(found)
         if calibration is not None:
             present = in_gallery(calibration, scores, total)
-            probabilities = match_probability(calibration, scores, total, is_own=own is not None)
+            probabilities = match_probability(calibration, scores, total, is_own=learnt is not None)
         matches = [
             Match(**_row_values(hit.row), score=hit.score, probability=probability)
             for hit, probability in zip(found[:k], probabilities, strict=False)

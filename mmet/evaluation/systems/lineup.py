@@ -77,7 +77,11 @@ class Lineup:
         names: list[dict[str, str]] = []
         taken = {MODEL, *BASELINES}
         # Backbones are loaded to try them, and let go.
-        checks: dict[str, Callable[[str], object]] = {"backbones": load_backbone, "compare": check_checkpoint, "seeds": check_checkpoint}
+        checks: dict[str, Callable[[str], object]] = {
+            "backbones": load_backbone,
+            "compare": check_checkpoint,
+            "seeds": check_checkpoint,
+        }
         for argument, given in zip(checks, (backbones, compared, seeds), strict=True):
             with errors_about(argument):
                 names.append(name_systems(given, taken))
