@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if sys.stderr is None or not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of the weights' loading, which takes a moment
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     subcommand = SUBCOMMANDS[options.subcommand]
     return run_command(
         f"{PROGRAM} {options.subcommand}", lambda _: subcommand.work(options), after_stop=subcommand.after_stop
