@@ -92,7 +92,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     persons, crops = sum(report.persons for report in reports), sum(report.crops for report in reports)
     every = f"; one of {options['every']} frames was looked at" if options["every"] > 1 else ""
     show_results("\n".join(map(str, reports)), f"{options['output']}: {persons:,} persons, {crops:,} crops{every}")
-    if place is not None:
+    if place is not None and not crops:
+        show_results("", f"{place}: nothing was added, since no person was found")
+    elif place is not None:
         gallery = add_to_gallery(options["output"], place, model=model)
         show_results("", f"{place}: {len(gallery):,} crops; search them with python -m mmet.gallery search {place}")
 
