@@ -96,7 +96,7 @@ def print_accuracy(cameras: list[Path], every: int) -> None:
     print(f"| boxes that are a person (precision) | {100 * counts.right / counts.boxes:.1f} % |")
     print(f"| mean IoU of these boxes with the true ones | {np.mean(counts.overlaps):.2f} |")
     print(f"| boxes of a track that are its main person's (purity) | {100 * counts.pure / counts.tracked:.1f} % |")
-    print(f"| tracks found for {counts.true_tracks} true ones | {counts.tracks} |")
+    print(f"| tracks detections for {counts.true_tracks} true ones | {counts.tracks} |")
     print(f"| changes of track within a person's true track | {counts.changes} |\n", flush=True)
 
 
@@ -108,11 +108,11 @@ def count_camera(video: Path, every: int, counts: Counts) -> None:
     with open_footage(video, every=every) as frames:
         tracker = Tracker(frame_rate=float(frames.frame_rate) / every)
         for frame in frames:
-            found = detector.detect([frame])[0].clipped(*frame.image.shape[:2])
-            ids = tracker.update(found, time=frame.time, image=frame.image)
+            detections = detector.detect([frame])[0].clipped(*frame.image.shape[:2])
+            ids = tracker.update(detections, time=frame.time, image=frame.image)
             rows = np.array(truth.get(frame.index, [])).reshape(-1, 6)
-            iou = box_iou(found.boxes, rows[:, 1:5])
-            count_boxes(found.scores > 0.5, iou, rows[:, 5] > 0.5, counts)
+            iou = box_iou(detections.boxes, rows[:, 1:5])
+            count_boxes(detections.scores > 0.5, iou, rows[:, 5] > 0.5, counts)
             for place, number in enumerate(ids.tolist()):
                 if number >= 0 and len(rows) and iou[place].max() > 0.4:
                     person = int(rows[iou[place].argmax(), 0])

@@ -131,7 +131,7 @@ def option(default: Any, text: str, **metadata: Any) -> Any:
     Args:
         default: of the field; `list` or `dict` for an empty one of its own in each instance.
         text: help on the command line.
-        metadata: `range` and `choices`, see `check_value`, and what `mmet.argument_parser` reads.
+        metadata: `range`, `choices` and `reader`, see `check_value`, and what `mmet.argument_parser` reads.
     """
     metadata["help"] = text
     if isinstance(default, type):

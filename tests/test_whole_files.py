@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from full_disk import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -43,17 +42,6 @@ WRITERS = {
 def _save_tensors(path: Path, size: int) -> None:
     with whole_file(path) as draft:
         save_file({"rows": np.zeros(size, dtype=np.uint8)}, draft)
-
-
-@contextmanager
-def full_disk(size: int = 1_000):
-    """No file may grow beyond `size` bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def dead_pid() -> int:

@@ -63,26 +63,24 @@ def add_to_gallery(crops: str | Path, place: str | Path, *, model: Any = None) -
     entries = crop_entries(Path(crops))
     if not entries:
         raise FootageError(f"{crops}: no person was found, so there is nothing to search")
+    check_gallery(place, model)
     if not store_class(place).exists(place):
-        return Gallery.build(entries, place, model=check_gallery(place, model))
+        return Gallery.build(entries, place, model=model)
     gallery = Gallery.open(place, model=model)
     if not gallery.info["complete"]:
         return Gallery.build(entries, place, model=gallery.embedder)
-    pending = [entry for entry in entries if entry["id"] not in gallery]
-    if len(pending) < len(entries):
+    if gallery.known([entry["id"] for entry in entries]):
         _check_same_crops(gallery, entries)
-    if pending:
-        gallery.add(pending)
+    gallery.add(entries, on_conflict="keep")
     return gallery
 
 
-def check_gallery(place: str | Path, model: Any) -> Any:
-    """The model for a gallery. Raises `FootageError` where a new one has none, `GalleryError` for a damaged one."""
+def check_gallery(place: str | Path, model: Any) -> None:
+    """Raise `FootageError` for a new gallery without a model, and `GalleryError` for a damaged one."""
     if store_class(place).exists(place):
         Gallery.open(place)
     elif model is None:
         raise FootageError(f"{place}: there is no gallery yet; name the model that a new one is to have (--model)")
-    return model
 
 
 def crop_entries(crops: Path) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ from mmet.gallery.store import (
     KEEP_SECONDS,
     ON_CONFLICT,
     Description,
-    Found,
+    Hit,
     OnConflict,
     Store,
     centred,
@@ -209,7 +209,11 @@ class Gallery:
         return len(self._store)
 
     def __contains__(self, row_id: object) -> bool:
-        return bool(self._store.present_ids([str(row_id)]))
+        return bool(self.known([str(row_id)]))
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of some ids that are in the gallery."""
+        return self._store.present_ids(ids)
 
     def __iter__(self) -> Iterator[Row]:
         """All rows of one generation, in the order in which they were added."""
@@ -284,7 +288,7 @@ class Gallery:
             ]
         )
         answers, total = self._store.search(vectors, max(k, EVIDENCE_ROWS), row_filter, by_track=by_track)
-        return [self._result(query, found, total, k) for query, found in zip(embedded, answers, strict=True)]
+        return [self._result(query, hits, total, k) for query, hits in zip(embedded, answers, strict=True)]
 
     @property
     def embedder(self) -> Embedder:
@@ -302,9 +306,9 @@ class Gallery:
             self._embedder = embedder
         return self._embedder
 
-    def _result(self, query: EmbeddedQuery, found: Sequence[Found], total: int, k: int) -> SearchResult:
+    def _result(self, query: EmbeddedQuery, hits: Sequence[Hit], total: int, k: int) -> SearchResult:
         """The answer that the best rows make; at least `EVIDENCE_ROWS` of them say whether the person is there."""
-        scores = [hit.score for hit in found]
+        scores = [hit.score for hit in hits]
         learnt = self._store.description.settings.get(CALIBRATION, {}).get(query.modality)
         calibration: MatchCalibration | None
         if learnt is not None:
@@ -312,16 +316,16 @@ class Gallery:
         else:  # the model's, learnt on cosines that no gallery has centred
             calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
             scores = [
-                hit.score if hit.embedding is None else float(np.dot(query.vector, hit.embedding)) for hit in found
+                hit.score if hit.embedding is None else float(np.dot(query.vector, hit.embedding)) for hit in hits
             ]
         present: float | None = None
-        probabilities: Sequence[float | None] = [None] * len(found)
+        probabilities: Sequence[float | None] = [None] * len(hits)
         if calibration is not None:
             present = in_gallery(calibration, scores, total)
             probabilities = match_probability(calibration, scores, total, is_own=learnt is not None)
         matches = [
             Match(**_row_values(hit.row), score=hit.score, probability=probability)
-            for hit, probability in zip(found[:k], probabilities, strict=False)
+            for hit, probability in zip(hits[:k], probabilities, strict=False)
         ]
         return SearchResult(matches, present, query.notes, total)
 
@@ -343,8 +347,8 @@ class Gallery:
         """
         check_choice("on_conflict", on_conflict, ON_CONFLICT)
         self._store.refresh()
-        found = read_source(source, first_number=self._store.description.next_row)
-        entries = found.entries
+        pictures = read_source(source, first_number=self._store.description.next_row)
+        entries = pictures.entries
         check_distinct([entry.id for entry in entries])
         present = self._store.present_ids([entry.id for entry in entries])
         if present and on_conflict == "error":
@@ -352,14 +356,14 @@ class Gallery:
         kept = len(present) if on_conflict == "keep" else 0
         pending = _without(entries, present) if kept else entries
         schema = infer_schema(entry.row for entry in entries)
-        skipped, tables = list(found.skipped), []
+        skipped, tables = list(pictures.skipped), []
         with tqdm(total=len(pending), unit="image", disable=None) as bar:
             for part in chunks(pending, ROWS_PER_COMMIT):
                 table, unreadable = self._embed(part, schema, batch_size, num_workers, bar)
                 skipped += unreadable
                 tables += [] if table is None else [table]
         if pending and not tables:
-            raise GalleryError(f"{found.name}: no picture could be read. {_skip_words(skipped)}")
+            raise GalleryError(f"{pictures.name}: no picture could be read. {_skip_words(skipped)}")
         report = self._store.append(tables, on_conflict=on_conflict)
         _warn(skipped)
         return AddReport(report.added, report.replaced, kept + report.kept, tuple(skipped))
@@ -546,7 +550,7 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _row_values(stored: Mapping[str, Any]) -> dict[str, Any]:
-    own = {
+    user_row = {
         name: value
         for name, value in stored.items()
         if value is not None and name not in FIXED_COLUMNS and name not in (EMBEDDING, EXTRA)
@@ -558,7 +562,7 @@ def _row_values(stored: Mapping[str, Any]) -> dict[str, Any]:
         **{name: read_label(stored[name]) for name in ("person_id", "camera_id", "track_id")},
         "time": stored["time"],
         "box": None if stored["box"] is None else tuple(stored["box"]),
-        "row": own | json.loads(stored[EXTRA]) if stored[EXTRA] else own,
+        "row": user_row | json.loads(stored[EXTRA]) if stored[EXTRA] else user_row,
     }
 
 

@@ -103,10 +103,10 @@ def read_labelled(store: Store, captions: str | None, generator: np.random.Gener
     wanted = pa.array(chosen, pa.string())
     tables = [table.filter(pc.is_in(table["person_id"], value_set=wanted)) for table in store.tables()]
     table = pa.concat_tables(tables)
-    own = [row for part in tables for row in user_rows_of(part)]
+    user_rows = [row for part in tables for row in user_rows_of(part)]
     columns = CAPTION_COLUMNS if captions is None else (captions,)
-    if captions is not None and own and not any(captions in row for row in own):
-        known = ", ".join(sorted({name for row in own for name in row})) or "none"
+    if captions is not None and user_rows and not any(captions in row for row in user_rows):
+        known = ", ".join(sorted({name for row in user_rows for name in row})) or "none"
         raise GalleryError(f"captions: no labelled row has a column {captions!r}; the rows' own columns are {known}")
     return LabelledRows(
         vectors=centred(
@@ -115,7 +115,7 @@ def read_labelled(store: Store, captions: str | None, generator: np.random.Gener
         persons=np.array(table["person_id"].to_pylist(), dtype=np.str_),
         cameras=np.array([camera or "" for camera in table["camera_id"].to_pylist()], dtype=np.str_),
         images=table["image"].to_pylist(),
-        captions=[_sentence(row, columns) for row in own],
+        captions=[_sentence(row, columns) for row in user_rows],
         share=num_rows / max(sum(counts.values()), 1),
     )
 

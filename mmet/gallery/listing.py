@@ -79,8 +79,8 @@ def write_csv(result: SearchResult) -> str:
     rows = []
     for number, match in enumerate(result, 1):
         fields = _fields(match)
-        own: Mapping[str, Any] = fields.pop("row")
-        rows.append({"rank": number, **fields, **{f"row.{name}": value for name, value in own.items()}})
+        user_row: Mapping[str, Any] = fields.pop("row")
+        rows.append({"rank": number, **fields, **{f"row.{name}": value for name, value in user_row.items()}})
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["rank", "id", "score"]
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, names, lineterminator="\n")

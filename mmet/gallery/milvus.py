@@ -57,7 +57,7 @@ from mmet.gallery.store import (
     KEEP_SECONDS,
     Appended,
     Description,
-    Found,
+    Hit,
     OnConflict,
     Store,
     check_distinct,
@@ -185,7 +185,7 @@ class MilvusStore(Store):
 
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
-    ) -> tuple[list[list[Found]], int]:
+    ) -> tuple[list[list[Hit]], int]:
         """See `Store.search`. Raises `GalleryError` also for more rows than Milvus returns, and while the centre is
         being changed."""
         facts = self.description
@@ -205,7 +205,7 @@ class MilvusStore(Store):
             hits = [self._best_of_tracks(facts, vector, min(k, total), condition) for vector in vectors]
         else:
             hits = self._nearest(facts, vectors, min(k, total), condition)
-        return [_found(facts, rows) for rows in hits], total
+        return [_hits(facts, rows) for rows in hits], total
 
     def _nearest(
         self, facts: Facts, vectors: NDArray[np.float32], k: int, condition: str
@@ -453,12 +453,12 @@ def _reason(error: Any) -> str:
     return lines[0][:_MAX_REASON] if lines else type(error).__name__
 
 
-def _found(facts: Facts, hits: Sequence[tuple[float, Row]]) -> list[Found]:
+def _hits(facts: Facts, hits: Sequence[tuple[float, Row]]) -> list[Hit]:
     if not hits:
         return []
     rows = table_of([row for _, row in hits], facts).drop_columns([EMBEDDING]).to_pylist()
     vectors = [raw_vector(row, facts) if facts.centre else None for _, row in hits]
-    return [Found(row, score, vector) for row, (score, _), vector in zip(rows, hits, vectors, strict=True)]
+    return [Hit(row, score, vector) for row, (score, _), vector in zip(rows, hits, vectors, strict=True)]
 
 
 def _numbered(tables: Sequence[pa.Table], facts: Facts, first: int) -> Iterator[Row]:

@@ -198,7 +198,7 @@ def stored_rows(table: pa.Table, facts: Facts, numbers: Iterable[int]) -> Iterat
     raw = vectors_of(table[EMBEDDING], facts.dimension)
     vectors = centred(raw, facts.centre.get("image"))
     columns = table.select(list(FIXED_COLUMNS)).to_pylist()
-    for place, (number, row, own) in enumerate(zip(numbers, columns, user_rows_of(table), strict=True)):
+    for place, (number, row, user_row) in enumerate(zip(numbers, columns, user_rows_of(table), strict=True)):
         image = row.pop("image") or {"bytes": None, "path": None}
         stored = row | {
             EMBEDDING: vectors[place],
@@ -209,7 +209,7 @@ def stored_rows(table: pa.Table, facts: Facts, numbers: Iterable[int]) -> Iterat
             "image_path": image["path"],
             "image": None if image["bytes"] is None else _parts(row["id"], image["bytes"]),
             "raw": base64.b64encode(raw[place].astype(facts.dtype).tobytes()).decode() if facts.centre else None,
-            "row": _user_json(row["id"], own),
+            "row": _user_json(row["id"], user_row),
         }
         for name in ("id", "track_key", "image_path", *LABELS):
             if stored[name] is not None and len(stored[name].encode()) > MAX_TEXT_BYTES:

@@ -43,7 +43,7 @@ class Card:
     match: Match
     picture: str | None
     facts: Mapping[str, str]
-    own: Mapping[str, str]
+    user_columns: Mapping[str, str]
 
 
 def render_sheet(gallery: Gallery, query: Query, result: SearchResult, filters: Sequence[str] = ()) -> str:
@@ -94,7 +94,7 @@ def _card(rank: int, match: Match) -> Card:
         match,
         picture=_crop(match),
         facts={name: plain_text(str(value)) for name, value in facts.items() if value not in (None, "")},
-        own={plain_text(name): _own_words(value) for name, value in match.row.items()},
+        user_columns={plain_text(name): _words(value) for name, value in match.row.items()},
     )
 
 
@@ -112,6 +112,6 @@ def _picture(image: PIL.Image.Image) -> str:
     return jpeg_uri(small)
 
 
-def _own_words(value: Any) -> str:
+def _words(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return plain_text(text)

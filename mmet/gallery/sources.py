@@ -71,19 +71,19 @@ def read_source(source: Any, *, first_number: int = 0) -> Source:
         GalleryError: no such source, no pictures, or a value that is none of its column.
     """
     if isinstance(source, (str, Path)):
-        found = _from_path(str(source))
+        pictures = _from_path(str(source))
     elif hasattr(source, "cast_column"):
-        found = Source("the dataset", _from_datasets(source, first_number))
+        pictures = Source("the dataset", _from_datasets(source, first_number))
     elif isinstance(source, (Mapping, bytes, np.ndarray)) or not isinstance(source, Sequence):
         raise GalleryError(
             "source: expected a folder, name=folder, a datasets.Dataset, or a list of files, arrays, Pillow images or "
             f"mappings; received {type(source).__name__}"
         )
     else:
-        found = Source("the list", [_from_item(item, number + first_number) for number, item in enumerate(source)])
-    if not found.entries:
-        raise GalleryError(f"{found.name} holds no pictures: name a folder or a list with at least one")
-    return found
+        pictures = Source("the list", [_from_item(item, number + first_number) for number, item in enumerate(source)])
+    if not pictures.entries:
+        raise GalleryError(f"{pictures.name} holds no pictures: name a folder or a list with at least one")
+    return pictures
 
 
 def _from_path(place: str) -> Source:

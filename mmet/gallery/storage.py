@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mmet.digests import sha256_of
 from mmet.gallery.results import GalleryError
 from mmet.gallery.store import Description
 from mmet.whole_files import read_json, read_regular_file, whole_file, write_whole
@@ -245,19 +246,6 @@ def _size_problems(folder: Path, stored: StoredFile) -> list[str]:
     except OSError:
         return [f"{stored.file}: is missing"]
     return [] if size == stored.bytes else [f"{stored.file}: expected {stored.bytes:,} bytes, received {size:,}"]
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------

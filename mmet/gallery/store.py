@@ -49,7 +49,7 @@ class Description:
     centre: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-class Found(NamedTuple):
+class Hit(NamedTuple):
     """A row that a search found.
 
     Attributes:
@@ -132,7 +132,7 @@ class Store(ABC):
     @abstractmethod
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
-    ) -> tuple[list[list[Found]], int]:
+    ) -> tuple[list[list[Hit]], int]:
         """The nearest rows to each of some unit vectors `(Q, D)`, best first, and how many rows were searched.
 
         Args:

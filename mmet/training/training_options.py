@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from mmet.field_checks import SEED_RANGE, Range, check_choice, check_value, shown, suggestion
+from mmet.field_checks import SEED_RANGE, Range, check_choice, check_value, errors_about, shown, suggestion
 from mmet.recipe_files import parse_mapping, read_mapping_file
 from mmet.training.sampling import MAX_BATCH_SIZE
 
@@ -145,18 +145,12 @@ def read_mappings(arguments: TrainingArguments) -> None:
         if isinstance(value, str) and not value.lstrip().startswith("{") and name in _FILES:
             setattr(arguments, name, read_mapping_file(Path(value), name))
         elif isinstance(value, str):
-            setattr(arguments, name, _parse(name, value))
+            with errors_about(name):
+                setattr(arguments, name, parse_mapping(value))
         check_value(name, getattr(arguments, name), dict[str, Any] | None)
     known = [field.name for field in dataclasses.fields(AcceleratorConfig)]
     for name in cast(Any, arguments.accelerator_config) or {}:
         check_choice("accelerator_config", name, known)
-
-
-def _parse(name: str, text: str) -> dict[str, Any]:
-    try:
-        return parse_mapping(text)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_compilation(arguments: TrainingArguments) -> None:

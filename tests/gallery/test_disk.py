@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 from operations import run_operations
 from PIL import Image
 from stores import create, ids_of, table_of, vector_of
@@ -213,16 +213,6 @@ def test_open__refuses_half_a_copy(tmp_path):
             with pytest.raises(GalleryError, match=r"[Cc]opy|cannot be read as the manifest"):
                 DiskStore(copy)
             shutil.rmtree(copy)
-
-
-@contextmanager
-def full_disk(size):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("size", [0, 100, 400])

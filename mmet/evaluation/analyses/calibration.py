@@ -178,7 +178,14 @@ def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, A
         isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
         isotonic.fit(scores, truth, sample_weight=sample.weights)
         knots = isotonic.X_thresholds_.tolist(), isotonic.y_thresholds_.tolist()
-        return MatchCalibration("isotonic", prior, tuple(knots[0]), tuple(knots[1]), 0.0, 0.0, about, match_scores)
+        return MatchCalibration(
+            "isotonic",
+            prior,
+            scores=tuple(knots[0]),
+            probabilities=tuple(knots[1]),
+            about=about,
+            match_scores=match_scores,
+        )
     totals = [float(sample.weights[truth].sum()), float(sample.weights[~truth].sum())]
     target = np.where(truth, (totals[0] + 1) / (totals[0] + 2), 1 / (totals[1] + 2))
     # A pair with a fractional target is two pairs, one of each class, with fractional weights.
@@ -189,7 +196,7 @@ def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, A
         sample_weight=np.concatenate([target, 1 - target]) * np.tile(sample.weights, 2),
     )
     slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
-    return MatchCalibration("platt", prior, (), (), slope, intercept, about, match_scores)
+    return MatchCalibration("platt", prior, slope=slope, intercept=intercept, about=about, match_scores=match_scores)
 
 
 def save_calibrations(
