@@ -34,6 +34,8 @@ CROP_SIZE = (240, 480)
 MAX_SHOWN = 500
 """Crops on a sheet, about 15 KB each."""
 
+_ASKED = {"image": "queries by image", "text": "queries by sentence", "both": "queries by image and sentence"}
+
 
 @dataclass(frozen=True)
 class Card:
@@ -61,6 +63,7 @@ def render_sheet(gallery: Gallery, query: Query, result: SearchResult, filters: 
     images = [] if query.image is None else query.image if isinstance(query.image, (list, tuple)) else [query.image]
     return environment.from_string(source).render(
         query=query,
+        asked=_ASKED[query.modality],
         query_pictures=[_picture(load_picture(image)) for image in images],
         result=result,
         verdict=None if result.in_gallery is None or not result.matches else verdict(result.in_gallery),

@@ -45,7 +45,7 @@ def test_sheet__shows_query_crops_and_facts(gallery, entries):
     text = " ".join(page.text.split())
     for words in ("“a green coat”", "4 of 5 rows", "camera gate", "gate", "0:02", "seen in green", "score"):
         assert words in text
-    assert "neither the model nor the gallery was calibrated" in text
+    assert "neither the model nor the gallery was calibrated for queries by image and sentence" in text
 
 
 def test_sheet__asks_the_network_for_nothing(gallery, entries):
