@@ -96,7 +96,7 @@ def print_accuracy(cameras: list[Path], every: int) -> None:
     print(f"| boxes that are a person (precision) | {100 * counts.right / counts.boxes:.1f} % |")
     print(f"| mean IoU of these boxes with the true ones | {np.mean(counts.overlaps):.2f} |")
     print(f"| boxes of a track that are its main person's (purity) | {100 * counts.pure / counts.tracked:.1f} % |")
-    print(f"| tracks detections for {counts.true_tracks} true ones | {counts.tracks} |")
+    print(f"| tracks found for {counts.true_tracks} true ones | {counts.tracks} |")
     print(f"| changes of track within a person's true track | {counts.changes} |\n", flush=True)
 
 
