@@ -23,7 +23,7 @@ from mmet.evaluation.analyses.calibration import METHODS
 from mmet.field_checks import SHARE_RANGE, Range, number_type
 from mmet.gallery.gallery import Gallery
 from mmet.gallery.index import KINDS
-from mmet.gallery.labels import read_time
+from mmet.gallery.labels import counted, read_time
 from mmet.gallery.listing import describe_presence, write_csv, write_json, write_table
 from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, SearchResult
@@ -182,8 +182,8 @@ def build(options: argparse.Namespace) -> None:
         **{name: getattr(options, name) for name in ("flip", "centre", "keep_images")},
     )
     seconds = time.monotonic() - begin
-    skipped = f"; {len(gallery.skipped):,} pictures left out" if gallery.skipped else ""
-    print(f"{options.output}: {_rows(len(gallery))}{_cameras(gallery)}, {seconds:.0f} s{skipped}")
+    skipped = f"; {counted(len(gallery.skipped), 'picture')} left out" if gallery.skipped else ""
+    print(f"{options.output}: {counted(len(gallery), 'row')}{_cameras(gallery)}, {seconds:.0f} s{skipped}")
 
 
 def search(options: argparse.Namespace) -> None:
@@ -220,7 +220,7 @@ def search(options: argparse.Namespace) -> None:
 def describe_result(result: SearchResult) -> str:
     """The answer in the terminal: table, verdict and notes."""
     if not result.matches:
-        return f"No match: {_rows(result.searched)} searched"
+        return f"No match: {counted(result.searched, 'row')} searched"
     notes = [f"Note: {note}" for note in result.notes]
     return "\n".join([write_table(result), *filter(None, [describe_presence(result)]), *notes])
 
@@ -252,7 +252,7 @@ def remove(options: argparse.Namespace) -> None:
     """Remove rows."""
     gallery = Gallery.open(options.gallery)
     count = gallery.remove(options.ids)
-    print(f"{options.gallery}: {_rows(count)} removed, {_rows(len(gallery))} left")
+    print(f"{options.gallery}: {counted(count, 'row')} removed, {counted(len(gallery), 'row')} left")
 
 
 def merge(options: argparse.Namespace) -> None:
@@ -266,7 +266,7 @@ def compact(options: argparse.Namespace) -> None:
     """Free the space of removed rows."""
     gallery = Gallery.open(options.gallery)
     gallery.compact()
-    print(f"{options.gallery}: {_rows(len(gallery))}, the space of removed ones is free")
+    print(f"{options.gallery}: {counted(len(gallery), 'row')}, the space of removed ones is free")
 
 
 def calibrate(options: argparse.Namespace) -> None:
@@ -298,25 +298,21 @@ def verify(options: argparse.Namespace) -> int:
     if problems:
         print("\n".join(problems))
         return DAMAGED_EXIT_CODE
-    print(f"{options.gallery}: {_rows(len(gallery))}, all files are as they were written")
+    print(f"{options.gallery}: {counted(len(gallery), 'row')}, all files are as they were written")
     return 0
 
 
 def _describe_change(place: str, gallery: Gallery, report: Any) -> str:
-    parts = [f"{_rows(report.added)} added"]
+    parts = [f"{counted(report.added, 'row')} added"]
     parts += [f"{report.replaced:,} of them in the place of others"] if report.replaced else []
     parts += [f"{report.kept:,} left as they were"] if report.kept else []
-    parts += [f"{len(report.skipped):,} pictures left out"] if report.skipped else []
-    return f"{place}: {', '.join(parts)}; {_rows(len(gallery))} now"
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"
+    parts += [f"{counted(len(report.skipped), 'picture')} left out"] if report.skipped else []
+    return f"{place}: {', '.join(parts)}; {counted(len(gallery), 'row')} now"
 
 
 def _cameras(gallery: Gallery) -> str:
     count = len(gallery.cameras)
-    return f" of {count:,} camera{'' if count == 1 else 's'}" if count else ""
+    return f" of {counted(count, 'camera')}" if count else ""
 
 
 SUBCOMMANDS = {

@@ -31,7 +31,7 @@ from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
 from mmet.gallery.filters import RowFilter, write_ids
 from mmet.gallery.index import IndexKind, check_kind
 from mmet.gallery.labelled import learn_from_rows
-from mmet.gallery.labels import Label, read_label
+from mmet.gallery.labels import Label, counted, read_label
 from mmet.gallery.probability import EVIDENCE_ROWS, in_gallery, match_probability
 from mmet.gallery.queries import EmbeddedQuery, Query, embed_query
 from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResult, Skipped
@@ -576,4 +576,4 @@ def _warn(skipped: Sequence[Skipped]) -> None:
     if skipped:
         lines = [f"  {skip.name}: {skip.reason}" for skip in skipped[:_LISTED_SKIPS]]
         lines += [f"  and {len(skipped) - _LISTED_SKIPS} more"] if len(skipped) > _LISTED_SKIPS else []
-        logger.warning("%d pictures were left out:\n%s", len(skipped), "\n".join(lines))
+        logger.warning("%s left out:\n%s", counted(len(skipped), "picture"), "\n".join(lines))

@@ -47,7 +47,7 @@ TARGET_RECALL = 0.98
 
 _MIN_EXACT_ROWS = 2_000  # so few matching rows are always compared one by one
 _EXACT_SHARE = 0.02
-_FILTER_EFFORT = 8  # a filter's rows lie farther apart than all rows do
+_FILTER_EFFORT = 12  # a filter's rows lie farther apart than all rows do
 _TRAINING_ROWS_PER_LIST, _TRAINING_ROUNDS = 40, 8
 _TRIAL_QUERIES, _TRIAL_NOISE = 200, 0.5
 _GRAPH_DEGREE, _GRAPH_BUILD_EFFORT, _GRAPH_EFFORT = 32, 80, 64

@@ -166,6 +166,11 @@ def write_box(value: Any) -> list[float] | None:
     return box
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _is_text(value: str) -> bool:
     try:
         value.encode("utf-8")

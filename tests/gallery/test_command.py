@@ -48,7 +48,7 @@ def test_build__says_what_it_made_and_lists_what_it_skipped(tmp_path, entries, c
     code, out, _ = run(capsys, "build", tmp_path / "crops", "--model", "colours", "--output", tmp_path / "g")
     assert code == 0
     assert "5 rows" in out
-    assert "1 pictures left out" in out
+    assert "1 picture left out" in out
     assert "torn.png: cannot read image" in caplog.text
     assert len(Gallery.open(tmp_path / "g")) == 5
 
