@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mmet.digests import sha256_of
 from mmet.gallery.results import GalleryError
 from mmet.gallery.store import Description
-from mmet.whole_files import read_json, read_regular_file, whole_file, write_whole
+from mmet.whole_files import parse_json, read_regular_file, whole_file, write_whole
 
 MANIFEST = "manifest.json"
 SEGMENTS, COLUMNS, REMOVED, INDEX = "segments", "columns", "removed", "index"
@@ -152,11 +152,11 @@ def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """What `write_sealed` wrote, without the checksum. Raises `ValueError` where a bit of it changed."""
-    fields = read_json(path)
+    content = read_regular_file(path, _MAX_MANIFEST_BYTES)  # once: a writer may swap the file at any moment
+    fields = parse_json(content.decode("utf-8"))
     if not isinstance(fields, dict) or not isinstance(fields.get("seal"), str):
         raise ValueError("the field seal is missing")
     checksum = fields.pop("seal")
-    content = read_regular_file(path, _MAX_MANIFEST_BYTES)
     blank = content.replace(checksum.encode(), _NO_CHECKSUM.encode(), 1)
     if hashlib.sha256(blank).hexdigest() != checksum:
         raise ValueError("its checksum does not fit its content")
