@@ -34,6 +34,7 @@ from mmet.gallery.index import (
     build_index,
     centre_digest,
     choose_kind,
+    covers_first,
     extend_index,
     find_record,
     load_index,
@@ -361,13 +362,24 @@ class DiskStore(Store):
             return self._index[1]
         index = None if record is None else load_index(self.folder, record)
         if index is None:
-            index = build_index(
-                kind, snapshot.manifest.segments, centre_digest(snapshot.manifest), snapshot.vectors_of
-            )
-            with suppress(OSError):  # a folder that cannot be written: it is made anew the next time
-                index = save_index(self.folder, index)
+            segments, centre = snapshot.manifest.segments, centre_digest(snapshot.manifest)
+            index = self._saved(build_index(kind, segments, centre, snapshot.vectors_of))
         self._index, self._searched = (index.record.file, index), snapshot.manifest.generation
         return index
+
+    def _saved(self, index: VectorIndex) -> VectorIndex:
+        """Save an index for others, mapped from then on; as it is where it cannot be saved: it can be made again."""
+        try:
+            with _THREADS, locked(self.folder):
+                if not covers_first(read_manifest(self.folder), index.record):
+                    return index  # a reader of an earlier generation made it
+                record = save_index(self.folder, index)
+                return load_index(self.folder, record) or index
+        except (OSError, GalleryError) as error:
+            logger.warning(
+                "%s: the search index was not saved (%s); it is made again when it is needed", self.folder, error
+            )
+            return index
 
     def _update_index(self) -> None:
         """Make the index, or add the rows that it does not cover once they are many."""
@@ -389,8 +401,8 @@ class DiskStore(Store):
         except RuntimeError as reason:
             logger.info("%s is made anew: %s", record.file, reason)
             index = build_index(kind, snapshot.manifest.segments, record.centre, snapshot.vectors_of)
-        saved = save_index(self.folder, index)
-        self._index = (saved.record.file, saved)
+        index = self._saved(index)
+        self._index, self._searched = (index.record.file, index), snapshot.manifest.generation
 
 
 def _first_of_tracks(tracks: Sequence[Hashable | None], k: int) -> list[int]:

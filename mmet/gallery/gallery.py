@@ -13,15 +13,14 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pyarrow as pa
-from tqdm.auto import tqdm
 
+from mmet.distributed import compute_on_all, compute_once
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
@@ -30,13 +29,13 @@ from mmet.gallery.index import IndexKind, check_kind
 from mmet.gallery.labels import Label, read_label
 from mmet.gallery.queries import EmbeddedQuery, Query, embed_query
 from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResult, Skipped
-from mmet.gallery.sources import Entry, chunks, decode, read_source
+from mmet.gallery.rows import RowMaker
+from mmet.gallery.sources import Entry, read_source
 from mmet.gallery.storage import (
     EMBEDDING,
     EXTRA,
     FIXED_COLUMNS,
     infer_schema,
-    make_table,
     vectors_of,
 )
 from mmet.gallery.store import (
@@ -92,7 +91,7 @@ class Gallery:
     ) -> Gallery:
         """
         Embed all pictures of a source into a new gallery. A build that was killed goes on where it stopped when the
-        same call is made again.
+        same call is made again. Under `accelerate launch` or `torchrun`, all processes embed and the main one writes.
 
         Args:
             source: see `mmet.gallery.sources`.
@@ -119,33 +118,39 @@ class Gallery:
             ("rows_per_commit", rows_per_commit),
         ):
             check_number(name, value, int, Range(at_least=1))
-        entries = read_source(source)
-        check_distinct([entry.id for entry in entries.entries])
-        embedder = as_embedder(model)
+        found = compute_on_all(lambda: read_source(source))
+        ids = [entry.id for entry in found.entries]
+        check_distinct(ids)
+        embedder = compute_on_all(lambda: as_embedder(model))
         settings = {"index": index, "flip": flip, "keep_images": keep_images}
-        is_new = not _store_class(path).exists(path)
-        gallery = cls(_begin(path, embedder, dtype, settings), embedder)
-        pending = _without(entries.entries, gallery._store.present_ids([entry.id for entry in entries.entries]))
-        schema = infer_schema(entry.row for entry in entries.entries)
-        skipped = list(entries.skipped)
-        with tqdm(
-            total=len(entries.entries), initial=len(entries.entries) - len(pending), unit="image", disable=None
-        ) as bar:
-            for part in chunks(pending, rows_per_commit):
-                table, unreadable = gallery._embed(part, schema, batch_size, num_workers, bar)
-                skipped += unreadable
-                gallery._store.append([table] if table is not None else [])
-        if not len(gallery):
+        kind = _store_class(path)
+        is_new = compute_once(lambda: not kind.exists(path))
+        compute_once(lambda: _begin(path, embedder, dtype, settings))
+        store = kind(path)
+        pending = _without(found.entries, compute_on_all(lambda: store.present_ids(ids)))
+        schema = infer_schema(entry.row for entry in found.entries)
+        maker = RowMaker(embedder, store.description, schema, batch_size, num_workers)
+        skipped = list(found.skipped)
+        for tables, unreadable in maker.parts(pending, rows_per_commit, done=len(ids) - len(pending)):
+            skipped += unreadable
+            compute_once(lambda tables=tables: store.append(tables))  # type: ignore[misc]
+        if not compute_once(lambda: len(store)):
             if is_new:
-                gallery._store.delete()
-            raise GalleryError(f"{entries.name}: no picture could be read. {_skip_words(skipped)}")
-        gallery._store.compact(keep_seconds=0)
-        gallery._store.update(complete=True)
-        if centre:
-            gallery.set_centre()
+                compute_once(store.delete)
+            raise GalleryError(f"{found.name}: no picture could be read. {_skip_words(skipped)}")
+        gallery = cls(store, embedder)
         gallery.skipped = tuple(skipped)
+        compute_once(lambda: gallery._complete(centre))
+        compute_on_all(store.refresh)
         _warn(skipped)
         return gallery
+
+    def _complete(self, centre: bool) -> None:
+        """End a build."""
+        self._store.compact(keep_seconds=0)
+        self._store.update(complete=True)
+        if centre:
+            self.set_centre()
 
     @classmethod
     def open(cls, path: str | Path, *, model: Any = None) -> Gallery:
@@ -334,14 +339,14 @@ class Gallery:
         pending = _without(entries, present) if kept else entries
         schema = infer_schema(entry.row for entry in entries)
         skipped, tables = list(found.skipped), []
-        with tqdm(total=len(pending), unit="image", disable=None) as bar:
-            for part in chunks(pending, ROWS_PER_COMMIT):
-                table, unreadable = self._embed(part, schema, batch_size, num_workers, bar)
-                skipped += unreadable
-                tables += [] if table is None else [table]
+        maker = RowMaker(self.embedder, self._store.description, schema, batch_size, num_workers)
+        for part, unreadable in maker.parts(pending, ROWS_PER_COMMIT):
+            skipped += unreadable
+            tables += part
         if pending and not tables:
             raise GalleryError(f"{found.name}: no picture could be read. {_skip_words(skipped)}")
-        report = self._store.append(tables, on_conflict=on_conflict)
+        report = compute_once(lambda: self._store.append(tables, on_conflict=on_conflict))
+        compute_on_all(self._store.refresh)
         _warn(skipped)
         return AddReport(report.added, report.replaced, kept + report.kept, tuple(skipped))
 
@@ -390,36 +395,6 @@ class Gallery:
         """Compare all files with their checksums: what is wrong, a sentence each; empty when all is well."""
         return self._store.verify()
 
-    def _embed(
-        self, entries: Sequence[Entry], schema: pa.Schema, batch_size: int, num_workers: int, bar: Any
-    ) -> tuple[pa.Table | None, list[Skipped]]:
-        """Rows with their embeddings, without the pictures that cannot be read."""
-        settings = self._store.description.settings
-        good: list[Entry] = []
-        vectors, skipped = [], []
-        with ThreadPoolExecutor(num_workers) as pool:
-            for part in chunks(entries, batch_size):
-                pictures = list(pool.map(_try_decode, part))
-                readable = [(e, p) for e, p in zip(part, pictures, strict=True) if not isinstance(p, GalleryError)]
-                skipped += [
-                    Skipped(entry.id, str(p))
-                    for entry, p in zip(part, pictures, strict=True)
-                    if isinstance(p, GalleryError)
-                ]
-                if readable:
-                    vectors.append(
-                        self.embedder.embed([p for _, p in readable], None, flip=bool(settings.get("flip")))
-                    )
-                    good += [entry for entry, _ in readable]
-                bar.update(len(part))
-        if not good:
-            return None, skipped
-        columns = {name: [getattr(entry, name) for entry in good] for name in FIXED_COLUMNS}
-        if settings.get("keep_images"):
-            columns["image"] = [_with_bytes(image) for image in columns["image"]]
-        dtype = self._store.description.dtype
-        return make_table(columns, [entry.row for entry in good], schema, np.concatenate(vectors), dtype), skipped
-
 
 def in_gallery(probabilities: Sequence[float], prior: float, total: int) -> float:
     """
@@ -444,12 +419,13 @@ def _store_class(path: str | Path) -> type[Store]:
     return DiskStore
 
 
-def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> Store:
-    """A new store, or that of a build that was killed."""
+def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> None:
+    """Make a new store, or check that of a build that was killed."""
     kind = _store_class(path)
     if not kind.exists(path):
         dimension = embedder.embed([PIL.Image.new("RGB", (64, 128))], None).shape[1]
-        return kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))
+        kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))
+        return
     store = kind(path)
     if store.description.complete:
         raise GalleryError(
@@ -460,23 +436,10 @@ def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[s
     if begun != {**settings, "dtype": dtype}:
         raise GalleryError(f"{path} was begun with {begun}: go on with the same options, or remove it")
     logger.info("%s: %d rows are there already", path, len(store))
-    return store
 
 
 def _without(entries: Sequence[Entry], ids: set[str]) -> list[Entry]:
     return [entry for entry in entries if entry.id not in ids]
-
-
-def _try_decode(entry: Entry) -> Any:
-    try:
-        return decode(entry.image, entry.image.get("path") or entry.id)
-    except GalleryError as error:
-        return error
-
-
-def _with_bytes(image: Mapping[str, Any]) -> dict[str, Any]:
-    content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-    return {"bytes": content, "path": image["path"]}
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

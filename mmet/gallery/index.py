@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Selection
 from mmet.gallery.storage import INDEX, Manifest, StoredFile, read_sealed, sha256_of, write_sealed
-from mmet.whole_files import whole_file
+from mmet.whole_files import clear_leftovers, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -155,8 +155,8 @@ def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFil
     return VectorIndex(index, IndexRecord(**{**asdict(record), "segments": names, "rows": rows}))
 
 
-def save_index(folder: Path, vector_index: VectorIndex) -> VectorIndex:
-    """Write an index and its record. Raises `OSError`."""
+def save_index(folder: Path, vector_index: VectorIndex) -> IndexRecord:
+    """Write an index and its record, and remove the others. Raises `OSError`."""
     faiss = _faiss()
 
     record = vector_index.record
@@ -172,20 +172,23 @@ def save_index(folder: Path, vector_index: VectorIndex) -> VectorIndex:
         raise OSError(f"{path} could not be written ({error})") from error
     saved = IndexRecord(**{**asdict(record), "file": file, "sha256": checksum, "bytes": size})
     write_sealed(path.with_suffix(".json"), asdict(saved))
-    for other in path.parent.glob("*"):
-        if other.stem != path.stem and not other.name.startswith("."):
+    clear_leftovers(path.parent)
+    for other in sorted(path.parent.glob("[!.]*.*"), key=lambda other: other.suffix != ".json"):  # records first
+        if other.stem != path.stem:
             other.unlink(missing_ok=True)
-    return VectorIndex(vector_index.index, saved)
+    return saved
 
 
 def find_record(folder: Path, manifest: Manifest, kind: str) -> IndexRecord | None:
     """The record of the index that covers most of a gallery, from its first row on; None where there is none."""
-    present = _names(manifest.segments)
-    records = [
-        record for record in _records(folder) if record.kind == kind and record.centre == centre_digest(manifest)
-    ]
-    fitting = [record for record in records if record.segments == present[: len(record.segments)]]
+    fitting = [record for record in _records(folder) if record.kind == kind and covers_first(manifest, record)]
     return max(fitting, key=lambda record: record.rows, default=None)
+
+
+def covers_first(manifest: Manifest, record: IndexRecord) -> bool:
+    """Whether an index covers the first segments of a gallery, about its centre."""
+    present = _names(manifest.segments[: len(record.segments)])
+    return record.segments == present and record.centre == centre_digest(manifest)
 
 
 def load_index(folder: Path, record: IndexRecord) -> VectorIndex | None:

@@ -9,8 +9,8 @@ import resource
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from PIL import Image
-from stores import create, ids_of, table_of, vector_of
+from stores import Child, create, ids_of, read, table_of, vector_of
 
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.filters import RowFilter
@@ -27,23 +27,7 @@ from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Selection
 from mmet.gallery.storage import StoredFile
 
-SCRIPT = Path(__file__).with_name("stores.py")
 NAMES = st.lists(st.integers(0, 40).map(str), min_size=1, max_size=5, unique=True)
-
-
-def run(*arguments, **options):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2])]),
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **options,
-    )
 
 
 def machine(folder_factory):
@@ -138,21 +122,17 @@ def pairs(folder):
     return {name // 2 for name in names}
 
 
-def check_kill(folder, seed, generator):
-    """Kill a writer at a random moment; what it acknowledged is there, and nothing but that."""
+def check_kill(folder, seed, step, generator):
+    """Kill a writer at a random moment of a step; what it acknowledged is there, and nothing but that."""
     before = pairs(folder)
-    process = run("change", folder, seed)
-    lines = [process.stdout.readline()]
-    for _ in range(generator.randrange(30)):
-        lines.append(process.stdout.readline())
-    if generator.random() < 0.7:  # within a step, not right after a line
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(generator.random() * 0.05)
-    process.kill()
-    lines += process.stdout.readlines()
-    process.wait()
+    child = Child(step, folder, seed)
+    lines = [child.hear() for _ in range(generator.randrange(1, 30))]
+    while not lines[-1].startswith(f"try {step} "):
+        lines.append(child.hear())
+    time.sleep(generator.random() * 0.03)
+    lines += child.kill()
     expected, open_step = set(before), None
-    for line in filter(lambda line: line.endswith("\n"), lines):
+    for line in lines:
         words = line.split()
         if words[0] == "try":
             open_step = words[1:]
@@ -166,50 +146,83 @@ def check_kill(folder, seed, generator):
     assert after in allowed, (open_step, after ^ expected)
 
 
-@pytest.mark.slow
 def test_kill__leaves_what_was_acknowledged(tmp_path):
+    create(tmp_path / "gallery", "ivf").append([table_of([str(n) for n in range(8)])])
+    check_kill(tmp_path / "gallery", 0, "remove", random.Random(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["add", "remove", "compact"])
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_twenty_kills__leave_what_was_acknowledged(tmp_path, step, index):
     folder = tmp_path / "gallery"
-    create(folder)
+    create(folder, index)
     generator = random.Random(0)
     for seed in range(20):
-        check_kill(folder, seed, generator)
+        check_kill(folder, seed, step, generator)
 
 
-@pytest.mark.slow
-def test_kill__a_build_goes_on_where_it_stopped(tmp_path):
-    (tmp_path / "crops").mkdir()
-    for number in range(40):
-        Image.new("RGB", (4, 8), (number, 0, 0)).save(tmp_path / "crops" / f"{number:02d}.png")
-    folder, generator, counts = tmp_path / "gallery", random.Random(1), []
-    for _ in range(6):
-        process = run("build", folder, tmp_path / "crops")
-        assert process.stdout.readline() == "go\n"
-        try:
-            process.wait(generator.uniform(0.1, 1.2))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.wait()
+def build_killed_at(folder, crops, moments):
+    """Kill builds of 40 pictures; the rows after each, as long as the folder has a gallery."""
+    counts = []
+    for moment in moments:
+        child = Child("build", folder, crops)
+        assert child.hear() == "go"
+        child.process.join(moment)
+        child.kill()
         if (folder / "manifest.json").exists():
             store = DiskStore(folder)
             assert store.verify() == []
+            assert len(set(ids_of(store))) == len(store)
             counts.append(len(store))
-    assert counts == sorted(counts)
-    process = run("build", folder, tmp_path / "crops")
-    assert "built" in process.communicate()[0] or counts[-1] == 40
-    assert sorted(ids_of(DiskStore(folder))) == [f"{number:02d}.png" for number in range(40)]
+    return counts
+
+
+@pytest.fixture
+def forty_crops(tmp_path):
+    (tmp_path / "crops").mkdir()
+    for number in range(40):
+        Image.new("RGB", (4, 8), (number, 0, 0)).save(tmp_path / "crops" / f"{number:02d}.png")
+    return tmp_path / "crops"
 
 
 @pytest.mark.slow
-def test_eight_readers__beside_a_writer_see_no_error_and_no_half_state(tmp_path):
+def test_twenty_kills__a_build_goes_on_where_it_stopped(tmp_path, forty_crops):
+    generator, done = random.Random(1), 0
+    for number in range(5):
+        folder = tmp_path / f"gallery-{number}"
+        counts = build_killed_at(folder, forty_crops, [generator.uniform(0, 0.4) for _ in range(4)])
+        assert counts == sorted(counts)
+        done += counts[-1] if counts else 0
+        if not (folder / "manifest.json").exists() or not DiskStore(folder).manifest.complete:
+            assert "built" in Child("build", folder, forty_crops).hear_all()
+        assert sorted(ids_of(DiskStore(folder))) == [f"{number:02d}.png" for number in range(40)]
+    assert done  # a killed build had saved rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_eight_readers__beside_a_writer_see_no_error_and_no_half_state(tmp_path, index):
+    folder = tmp_path / "gallery"
+    create(folder, index).append([table_of([str(n) for n in range(20)])])
+    readers = [Child("read", folder, 20) for _ in range(8)]
+    writer = Child("add", folder, 0)
+    counts = [reader.hear_all() for reader in readers]
+    steps = writer.kill()
+    assert [reader.process.exitcode for reader in readers] == [0] * 8
+    assert all(int(count) > 1 for (count,) in counts)
+    assert len(steps) > 20
+
+
+def test_reader__beside_a_writer_sees_no_error_and_no_half_state(tmp_path):
     folder = tmp_path / "gallery"
     create(folder).append([table_of([str(n) for n in range(20)])])
-    readers = [run("read", folder, 20, stderr=subprocess.PIPE) for _ in range(8)]
-    writer = run("change", folder, 0)
-    outputs = [reader.communicate() for reader in readers]
-    writer.kill()
-    writer.communicate()
-    assert [reader.returncode for reader in readers] == [0] * 8, outputs
-    assert sum(int(output[0]) for output in outputs) > 8
+    writer = Child("add", folder, 0)
+    writer.hear()
+    counts = []
+    read(folder, 1, counts.append)
+    assert len(writer.kill()) > 2
+    assert counts != ["0"]
 
 
 def test_second_writer__is_told_who_writes(tmp_path):
@@ -311,6 +324,18 @@ def test_full_disk__loses_nothing(tmp_path, size):
         assert store.verify() == []
     store.append([table_of(["9"])])
     assert sorted(ids_of(store)) == ["1", "3", "4", "9"]
+
+
+def test_full_disk__while_an_index_is_saved_keeps_the_rows(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    store = create(tmp_path / "gallery", "ivf")
+    monkeypatch.setattr("mmet.gallery.disk.save_index", full)
+    store.append([table_of([str(n) for n in range(50)])])
+    (found,), _ = store.search(vector_of("7")[None], 1, RowFilter())
+    assert found[0].row["id"] == "7"
+    assert len(DiskStore(store.folder)) == 50
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
