@@ -22,11 +22,12 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(READY) ## synthetic data, training, evaluation on an unseen domain, report
+demo: $(READY) ## synthetic data, training, evaluation on an unseen domain, report, three searches
 	$(MAKE) --no-print-directory --jobs 3 demo-source demo-market1501 demo-cuhk_pedes
 	$(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml --resume_from_checkpoint true
 	$(BIN)/python run_reid_eval.py --model_name_or_path $(DEMO)/model --data $(TARGETS) --baselines chance histogram untrained --output_dir $(DEMO)/eval
 	$(BIN)/python -m mmet.report --run $(DEMO)/model --results $(DEMO)/eval/results.json --data $(TARGETS) --training_data finegpr=$(DEMO)/data/source --recipe recipes/demo.yaml --output $(DEMO)/report
+	$(BIN)/python -m mmet.gallery.demo --model $(DEMO)/model --data market1501=$(DEMO)/data/target_market1501 --output $(DEMO)/gallery
 
 # The source world trains the model; the target world, its people and its cameras are never seen in training.
 demo-source: $(READY)

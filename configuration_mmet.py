@@ -311,8 +311,8 @@ class MMETConfig(PreTrainedConfig):
     @id2label.setter
     def id2label(self, names: dict[int | str, str] | None):
         names = {int(number): name for number, name in (names or {}).items()}
-        given = any(name != f"LABEL_{number}" for number, name in names.items())
-        self.__dict__["id2label"] = names if given else None
+        is_named = any(name != f"LABEL_{number}" for number, name in names.items())
+        self.__dict__["id2label"] = names if is_named else None
         if names:
             self.num_identities = len(names)
 

@@ -1,4 +1,4 @@
-"""How well the offline detector and the tracker see drawn people, and how long each stage takes against decoding alone.
+"""How well the offline detector and tracker see drawn people, and how long each stage takes against decoding alone.
 
 Films are drawn with true boxes and tracks (`mmet.data.synthetic.video`); the defaults draw other people than those on
 whose films the thresholds of `mmet.footage` were chosen (seeds 0 and 7). A person counts as seen where a box has an
@@ -108,11 +108,11 @@ def count_camera(video: Path, every: int, counts: Counts) -> None:
     with open_footage(video, every=every) as frames:
         tracker = Tracker(frame_rate=float(frames.frame_rate) / every)
         for frame in frames:
-            found = detector.detect([frame])[0].clipped(*frame.image.shape[:2])
-            ids = tracker.update(found, time=frame.time, image=frame.image)
+            detections = detector.detect([frame])[0].clipped(*frame.image.shape[:2])
+            ids = tracker.update(detections, time=frame.time, image=frame.image)
             rows = np.array(truth.get(frame.index, [])).reshape(-1, 6)
-            iou = box_iou(found.boxes, rows[:, 1:5])
-            count_boxes(found.scores > 0.5, iou, rows[:, 5] > 0.5, counts)
+            iou = box_iou(detections.boxes, rows[:, 1:5])
+            count_boxes(detections.scores > 0.5, iou, rows[:, 5] > 0.5, counts)
             for place, number in enumerate(ids.tolist()):
                 if number >= 0 and len(rows) and iou[place].max() > 0.4:
                     person = int(rows[iou[place].argmax(), 0])
@@ -170,11 +170,14 @@ def measure(video: Path, output: Path, every: int) -> dict[str, float]:
         for _ in frames:
             pass
     seconds = {"decoding alone": time.process_time() - start}
-    with timed_method(HogDetector, "_people") as people, timed_method(HogDetector, "detect") as detect:
-        with timed_method(Tracker, "update") as track:
-            start = time.process_time()
-            footage.read([video], output, every=every, show_progress=False)
-            seconds["all, end to end"] = time.process_time() - start
+    with (
+        timed_method(HogDetector, "_people") as people,
+        timed_method(HogDetector, "detect") as detect,
+        timed_method(Tracker, "update") as track,
+    ):
+        start = time.process_time()
+        footage.read([video], output, every=every, show_progress=False)
+        seconds["all, end to end"] = time.process_time() - start
     return seconds | {
         "detection": detect[0],
         "detection: HOG": people[0],

@@ -124,10 +124,10 @@ def compare(
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors if mask.all() else vectors[mask])
     truth, exact, _ = timed_each(queries, lambda query: places[flat.search(query[None], 10)[1][0]])
-    found, ours, first = timed_each(
+    answers, ours, first = timed_each(
         queries, lambda query: np.array([int(match.id) for match in gallery.search(embedding=query, **filters)])
     )
-    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(answers, truth, strict=True)])
     p50, p99, scan = (1000 * float(np.percentile(times, q)) for times, q in ((ours, 50), (ours, 99), (exact, 50)))
     figures = f"{recall:.3f} | {p50:.2f} | {p99:.2f} | {1000 * first:.2f} | {scan:.2f} | {scan / p50:.1f}"
     return f"| {name} | {len(places):,} | {figures} |"
@@ -138,11 +138,11 @@ def change(store: DiskStore, rows: Rows, count: int, query: Vectors) -> None:
     report("adding 1,000 rows", seconds_of(lambda: store.append([rows.part(count, count + 1000)])), "s")
     gallery = Gallery(store)
     gallery.search(embedding=query)
-    _, times, _ = timed_each(np.repeat(query[None], 50, axis=0), lambda one: gallery.search(embedding=one))
+    _, times, _ = timed_each(np.repeat(query[None], 50, axis=0), lambda vector: gallery.search(embedding=vector))
     report("p50 of a search then", 1000 * float(np.percentile(times, 50)), "ms")
     report("removing 1,000 rows", seconds_of(lambda: store.remove([str(n) for n in range(0, 2000, 2)])), "s")
     gallery.search(embedding=query)
-    _, times, _ = timed_each(np.repeat(query[None], 50, axis=0), lambda one: gallery.search(embedding=one))
+    _, times, _ = timed_each(np.repeat(query[None], 50, axis=0), lambda vector: gallery.search(embedding=vector))
     report("p50 of a search then", 1000 * float(np.percentile(times, 50)), "ms")
 
 

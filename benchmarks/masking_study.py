@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmet.ablate.experiments import METRICS, Row, Stage
+from mmet.ablate.experiments import METRICS, TableRow, TrainingStage
 from mmet.ablate.runs import NotTrainedError, Runner
 from mmet.ablate.tables import Cell
 from mmet.ablate.worlds import SOURCE, SOURCE_SEED, TARGET_SEED, WIDE_SOURCE, WIDE_SOURCE_SEED, WorldSize
@@ -182,7 +182,7 @@ class StudyRunner(Runner):
     labelled: str = ""
     unlabelled: Sequence[str] = ()
 
-    def fields_of(self, stage: Stage, before: Path | None, *, seed: int) -> dict[str, Any]:
+    def fields_of(self, stage: TrainingStage, before: Path | None, *, seed: int) -> dict[str, Any]:
         fields = super().fields_of(stage, before, seed=seed)
         fields |= {"paired_data": [], "image_data": list(self.unlabelled), "text_data": []}
         if stage.kind == "identity":
@@ -193,21 +193,21 @@ class StudyRunner(Runner):
         return fields
 
 
-def build_row(title: str, trial: Trial) -> Row:
+def build_row(title: str, trial: Trial) -> TableRow:
     """The stages of a trial."""
     geometry = {"model_config": {"image_config": {"image_size": list(trial.image_size)}}}
     stages = []
     if trial.masked is not None:
         masked = {"batch_mix": {"image": 1}, "model_config": {"identity_pooling": "image", **geometry["model_config"]}}
-        stages.append(Stage("study_masked", "masked", "synthetic_masked", {**masked, **trial.masked}))
+        stages.append(TrainingStage("study_masked", "masked", "synthetic_masked", {**masked, **trial.masked}))
     identity: dict[str, Any] = {"batch_mix": {"identity_image": 1}, **trial.identity}
     if not stages:
         identity |= geometry
     if "image" in identity["batch_mix"]:
         identity |= {"codebook_images": 512, "image_masking": "pedestrian"}
     recipe = "synthetic_identity" if stages else "synthetic_baseline"
-    stages.append(Stage("study_identity", "identity", recipe, identity))
-    return Row(title, (), tuple(stages))
+    stages.append(TrainingStage("study_identity", "identity", recipe, identity))
+    return TableRow(title, (), tuple(stages))
 
 
 def draw_source(folder: Path, persons: int, size: tuple[int, int], *, layout: str = SOURCE, draw: bool = True) -> str:

@@ -22,7 +22,7 @@ from transformers.hf_argparser import string_to_bool
 from mmet.field_checks import shown, suggestion
 from mmet.recipe_files import merge_deeply, parse_mapping
 
-_FOR_CHECKS = ("range", "replaced_whole")
+_FOR_CHECKS = ("range", "reader", "replaced_whole")
 """Metadata of fields that argparse does not know."""
 
 _ABSENT = object()
@@ -55,8 +55,10 @@ class _OneLineErrors(argparse.ArgumentParser):
     """Adds the nearest known option or value to argparse's messages, and takes no empty value."""
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        # The script that wrote "$FOLDER" meant no folder "", which would be the current one.
-        if not arg_string.strip() and arg_string != action.default:
+        # The script that wrote "$FOLDER" meant no folder "", which would be the current one. What belongs to a
+        # subcommand is looked at by the subcommand's own parser, which can name the option.
+        is_subcommands = action.nargs == argparse.PARSER
+        if not is_subcommands and not arg_string.strip() and arg_string != action.default:
             raise argparse.ArgumentError(
                 action, "expected a value, received an empty one; leave it out for its default"
             )
@@ -85,6 +87,13 @@ class OptionParser(_OneLineErrors):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        """As argparse's, but unknown arguments are an error here, where the subcommand that they are for is known."""
+        values, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return values, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {self.describe(message)} (--help lists all options)\n")
@@ -132,7 +141,10 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         Raises:
             ValueError: for unknown names, and values that cannot be converted or that a dataclass refuses.
         """
-        fields = self.merge(self.convert(recipe or {}), self.given(argv))
+        return self.build(self.merge(self.convert(recipe or {}), self.read_options(argv)))
+
+    def build(self, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The dataclasses of these fields. Raises `ValueError` for a value that a dataclass refuses."""
         return tuple(
             kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
             for kind in self.dataclass_types
@@ -142,7 +154,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         """As `parse`, of the process's own arguments by default."""
         return self.parse(sys.argv[1:] if args is None else args)
 
-    def given(self, argv: Sequence[str]) -> dict[str, Any]:
+    def read_options(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the options on a command line, without defaults."""
         names = {action.dest for action in self._actions}
         namespace = argparse.Namespace(**dict.fromkeys(names, _ABSENT))
@@ -176,7 +188,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
             raise ValueError(f"{action.dest}: {self.describe(error.message)}") from None
         return value
 
-    def merge(self, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    def merge(self, recipe: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """Merge the command line's fields over a recipe's; mappings are merged level by level."""
         whole = {
             field.name
@@ -184,8 +196,8 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
             for field in dataclasses.fields(kind)
             if field.metadata.get("replaced_whole")
         }
-        merged = merge_deeply(recipe, {name: value for name, value in given.items() if name not in whole})
-        return merged | {name: value for name, value in given.items() if name in whole}
+        merged = merge_deeply(recipe, {name: value for name, value in options.items() if name not in whole})
+        return merged | {name: value for name, value in options.items() if name in whole}
 
 
 def _takes_mapping(hint: Any) -> bool:

@@ -22,7 +22,7 @@ from transformers import BertTokenizer, PreTrainedModel, TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import safe_globals
 
-from configuration_mmet import MMETConfig, MMETTextConfig
+from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.field_checks import shown
 from mmet.whole_files import read_json
 from modeling_mmet import MMETForPreTraining
@@ -178,19 +178,22 @@ def _weight_files(folder: Path) -> list[Path]:
             path.name for ending in ("bin", "pt", "pth", "ckpt", "pkl") for path in folder.glob(f"*.{ending}")
         )
         pickles = [name for name in pickles if name.startswith(("pytorch_model", "model"))]
-        found = (
+        advice = (
             f"found {pickles[0]}, a pickle, which can run code and is never loaded: save it as safetensors where you "
             "trust it"
             if pickles
             else "save the model with save_pretrained"
         )
-        raise ValueError(f"{folder} holds no {WEIGHTS_FILE}: {found}")
-    names = read_json_object(index, "the index of sharded weights").get("weight_map")
+        raise ValueError(f"{folder} holds no {WEIGHTS_FILE}: {advice}")
+    content = read_json_object(index, "the index of sharded weights")
+    names = content.get("weight_map")
     if not isinstance(names, dict) or not names or not all(_is_file_name(name) for name in names.values()):
         raise ValueError(f"{index}: expected a weight_map of names to files in this folder: {_COPY_AGAIN}")
     shards = [folder / name for name in sorted(set(names.values()))]
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         raise ValueError(f"{index} names {', '.join(missing)}, which the folder does not hold: {_COPY_AGAIN}")
+    if not isinstance(content.get("metadata"), dict):  # transformers writes into it
+        raise ValueError(f"{index}: expected metadata that is a JSON object: {_COPY_AGAIN}")
     return shards
 
 
@@ -245,11 +248,28 @@ def check_processor(folder: Path, config: MMETConfig) -> None:
     with _said_of(folder, "holds a processor that cannot be loaded"):
         processor = MMETProcessor.from_pretrained(folder)
         size = len(processor.tokenizer)
+        pictures = dict(processor.image_processor.size)
+    _check_special_tokens(folder, processor.tokenizer)
+    height, width = cast(list[int], cast(MMETImageConfig, config.image_config).image_size)
+    if (pictures["height"], pictures["width"]) != (height, width):
+        raise ValueError(
+            f"{folder}: expected an image processor for pictures of {height} x {width} pixels, as {CONFIG_FILE} says, "
+            f"received one for {pictures['height']} x {pictures['width']}: it is another model's"
+        )
     known = cast(MMETTextConfig, config.text_config).vocab_size
     if size > known:
         raise ValueError(
             f"{folder}: expected a tokenizer of at most {known:,} words, as many as the model has embeddings, "
             f"received {size:,}: it is another model's"
+        )
+
+
+def _check_special_tokens(place: Path | str, tokenizer: BertTokenizer) -> None:
+    missing = [name for name in ("cls", "mask", "pad", "sep", "unk") if getattr(tokenizer, f"{name}_token_id") is None]
+    if missing:
+        raise ValueError(
+            f"{place}: its tokenizer does not say which words its {', '.join(missing)} tokens are: {_COPY_AGAIN} "
+            "(tokenizer_config.json names them)"
         )
 
 
@@ -270,6 +290,7 @@ def load_tokenizer(name_or_path: str) -> BertTokenizer:
             f"{name_or_path}: its tokenizer has no words: expected a folder with {' or '.join(_TOKENIZER_FILES)}, or "
             "a name of the Hub that can be reached or was downloaded before"
         )
+    _check_special_tokens(name_or_path, tokenizer)
     return cast(BertTokenizer, tokenizer)
 
 

@@ -27,7 +27,8 @@ import enum
 import math
 import numbers
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -100,8 +101,8 @@ def check_value(name: str, value: Any, hint: Any, metadata: Mapping[str, Any] | 
         value: what was set.
         hint: a resolved type hint: plain types, `list[...]`, `tuple[...]`, `dict[...]`, `Literal`, enumerations and
             unions of them. A value of a type hint that is none of these is returned as it is.
-        metadata: `range`, a `Range` of numbers, and `choices`, the allowed values; for a list or mapping, they
-            apply to its elements.
+        metadata: `range`, a `Range` of numbers, `choices`, the allowed values, and `reader`, which raises
+            `ValueError` for text that it cannot read; for a list or mapping, they apply to its elements.
 
     Raises:
         ValueError: for a value of another type, outside the range or not among the choices.
@@ -123,6 +124,21 @@ def check_value(name: str, value: Any, hint: Any, metadata: Mapping[str, Any] | 
     raise errors[nearest]
 
 
+def option(default: Any, text: str, **metadata: Any) -> Any:
+    """
+    A field of a dataclass of arguments.
+
+    Args:
+        default: of the field; `list` or `dict` for an empty one of its own in each instance.
+        text: help on the command line.
+        metadata: `range`, `choices` and `reader`, see `check_value`, and what `mmet.argument_parser` reads.
+    """
+    metadata["help"] = text
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 def check_fields(instance: Any, ranges: Mapping[str, Range] | None = None) -> None:
     """
     Check every field of a dataclass instance by its declared type and its metadata; see `check_value`.
@@ -141,6 +157,15 @@ def check_fields(instance: Any, ranges: Mapping[str, Range] | None = None) -> No
         metadata = {**field.metadata, **({"range": ranges[field.name]} if ranges and field.name in ranges else {})}
         value = check_value(field.name, getattr(instance, field.name), hints[field.name], metadata)
         object.__setattr__(instance, field.name, value)
+
+
+@contextmanager
+def errors_about(name: str) -> Iterator[None]:
+    """A `ValueError` or `OSError` in the block becomes a `ValueError` that names the argument first."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def number_type(kind: type[Number], allowed: Range | None = None) -> Callable[[str], Number]:
@@ -207,6 +232,9 @@ def _check_member(name: str, value: Any, hint: Any, metadata: Mapping[str, Any])
         return _check_enum(name, value, origin)
     if origin in _NAMES and not isinstance(value, origin):
         raise ValueError(f"{name}: expected {_NAMES[origin]}, received {shown(value)}")
+    if "reader" in metadata:
+        with errors_about(name):
+            metadata["reader"](value)
     return value
 
 

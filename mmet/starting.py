@@ -16,11 +16,11 @@ from multiprocessing import parent_process
 from pathlib import Path
 from types import FrameType
 
-_SCRIPTS = ("run_pretrain.py", "run_reid_eval.py")
+_SCRIPTS = ("run_pretrain.py", "run_reid_eval.py", "mmet-gallery")
 
 
 def _is_command() -> bool:
-    """Whether this process was started as one of the scripts, or as `python -m mmet.…`."""
+    """Whether this process was started as one of the scripts, installed or not, or as `python -m mmet.…`."""
     if parent_process() is not None or not sys.argv:
         return False
     if sys.argv[0] != "-m":  # which stands there while the packages around a module are imported

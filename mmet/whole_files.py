@@ -32,6 +32,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from mmet.digests import file_blocks
 from mmet.field_checks import shown
 
 logger = logging.getLogger(__name__)
@@ -173,9 +174,8 @@ class FolderDraft:
 
 def _size_and_crc(path: Path) -> tuple[int, int]:
     size = crc = 0
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            size, crc = size + len(block), zlib.crc32(block, crc)
+    for block in file_blocks(path):
+        size, crc = size + len(block), zlib.crc32(block, crc)
     return size, crc
 
 
@@ -187,14 +187,18 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
         ValueError: it is no regular file, or holds more than `max_bytes`; the message does not name it.
         OSError: it is not there or cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file; put the file itself in this place")
         if status.st_size > max_bytes:
             raise ValueError(f"expected at most {max_bytes:,} bytes, received {status.st_size:,}")
         return file.read(max_bytes + 1)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, or a pipe without waiting for its other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_json(path: Path) -> Any:

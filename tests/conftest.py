@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,10 @@ from processing_mmet import MMETImageProcessor, MMETProcessor
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", "woman", "in", "red", "blue", "coat", "with", "bag")
 IMAGE_SIZE = (52, 28)  # rows of patches start at 0, 12, 24, 36 and columns at 0, 12
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+# Milvus Lite's threads live on in the test process; without this gRPC writes a line to stderr at each later fork.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

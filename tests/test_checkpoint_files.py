@@ -305,3 +305,30 @@ def test_check_model__an_encoder_of_another_kind(model, kind):
     replace(model / "config.json", json.dumps(fields))
     with pytest.raises(ValueError, match=r"config\.json: expected the model type .* in text_config, received"):
         check_model(str(model))
+
+
+def test_check_model__a_tokenizer_that_does_not_know_its_special_tokens(model):
+    """`tokenizer.json` alone has the words, but not which of them masks."""
+    (model / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match=f"{model}: its tokenizer does not say which words its .*mask"):
+        check_model(str(model))
+
+
+def test_check_model__pictures_of_another_size_than_the_models(model, processor):
+    MMETImageProcessor(size={"height": 64, "width": 32}).save_pretrained(model)
+    (model / "processor_config.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"pictures of 52 x 28 pixels, as config.json says, received one for 64 x 32"):
+        check_model(str(model))
+
+
+@pytest.mark.parametrize("metadata", [None, [], float("nan")])
+def test_check_model__an_index_of_shards_without_metadata(model, metadata):
+    """transformers writes into it."""
+    names = dict.fromkeys(load_file(model / "model.safetensors"), "model-00001-of-00001.safetensors")
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    check_model(str(model))
+    index.write_text(json.dumps({"metadata": metadata, "weight_map": names}))
+    with pytest.raises(ValueError, match=f"{index}: expected metadata that is a JSON object"):
+        check_model(str(model))

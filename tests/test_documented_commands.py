@@ -23,6 +23,7 @@ from tiny_runs import tiniest_model
 
 from mmet.data.synthetic import write_world
 from mmet.data.synthetic.video import write_films
+from mmet.gallery import Gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"])
@@ -99,7 +100,21 @@ def house(tmp_path_factory) -> Path:
     evaluation = ["--model_name_or_path", str(root / "model"), "--data", f"market1501={root / 'market1501'}"]
     arguments = [*evaluation, "--bootstrap", "10", "--output_dir", str(root / "eval")]
     assert importlib.import_module("run_reid_eval").main(arguments) == 0
+    build_galleries(root)
     return root
+
+
+def build_galleries(root: Path) -> None:
+    """`people` and `people-of-the-yard`, of two cameras with names."""
+    pictures = sorted((root / "market1501" / "bounding_box_test").glob("*.jpg"))
+    rows = [
+        {"id": f"{camera}/{number:04d}_000120.jpg", "image": pictures[number], "camera_id": camera, "track_id": number}
+        | {"time": f"2024-05-01T12:00:{number:02d}", "person_id": number // 4}
+        for number, camera in enumerate(["yard", "gate"] * 4)
+    ]
+    Gallery.build(rows, root / "people", model=root / "model")
+    others = [{**row, "id": f"other {row['id']}"} for row in rows]
+    Gallery.build(others, root / "people-of-the-yard", model=root / "model")
 
 
 @pytest.mark.parametrize("place", [pytest.param(place, id=place) for place in COMMANDS])
@@ -141,13 +156,15 @@ def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list
     adapted = [str(folder / Path(word).name) if word.startswith(("outputs/", "/data/")) else word for word in adapted]
     if program == "run_pretrain.py":
         return [str(house / "tiny.yaml"), *drop_recipe(adapted), *outputs(adapted, folder), "--max_steps", "1"]
-    for option in ("--model_name_or_path", "--run"):
+    for option in ("--model_name_or_path", "--run", "--model"):
         if option in adapted:
             adapted[adapted.index(option) + 1] = str(house / "model")
     if program == "mmet.data.to_parquet" and "--verify" in adapted and len(adapted) == 3:
         shutil.copytree(house / "parquet", adapted[1])
     if program == "run_reid_eval.py":
         adapted += ["--bootstrap", "10", *outputs(adapted, folder)]
+    if program == "mmet.gallery":
+        adapt_gallery(adapted, house, folder)
     if program == "mmet.footage":
         adapted = adapt_footage(adapted, house, folder)
     if program == "mmet.data.synthetic.video":
@@ -160,6 +177,25 @@ def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list
                 adapted[adapted.index(option) + 1] = "3"
         adapted += [] if "--output" in adapted else ["--output", str(folder / "drawn")]
     return adapted
+
+
+def adapt_gallery(arguments: list[str], house: Path, folder: Path) -> None:
+    """Puts crops, query pictures and galleries where the command looks for them."""
+    pictures = sorted((house / "market1501" / "bounding_box_test").glob("*.jpg"))
+    for word in arguments:
+        place = folder / word
+        if word in ("people", "people-of-the-yard") and arguments[0] != "build":
+            shutil.copytree(house / word, place)
+        elif word.endswith("crops"):
+            place = folder / word.removeprefix("folder=")
+            place.mkdir()
+            for picture in pictures[:3]:
+                shutil.copy(picture, place)
+            if word != place.name:
+                table = ["image,person_id,camera_id", *(f"{picture.name},1,gate" for picture in pictures[:3])]
+                (place / "annotations.csv").write_text("\n".join(table), encoding="utf-8")
+        elif word.endswith(".jpg") and "/" not in word:
+            shutil.copy(pictures[0], place)
 
 
 def adapt_footage(arguments: list[str], house: Path, folder: Path) -> list[str]:

@@ -21,7 +21,6 @@ from mmet.data.decoding import DECODE_ERRORS, decode_rgb
 from mmet.evaluation.analyses.ranked_lists import list_entry
 from mmet.evaluation.protocols import select_items
 from mmet.evaluation.systems.embedding import ItemReader
-from mmet.report.galleries import _candidate
 from mmet.training.dataset import TrainingDataset
 from mmet.training.sampling import Draw
 from processing_mmet import MMETImageProcessor, MMETProcessor, png_has_all_rows, read_rgb
@@ -160,7 +159,6 @@ def test_read_rgb__one_file_one_picture_by_every_way(name: str, tmp_path: Path) 
             "decode_rgb of a path": decode_rgb(stored),
             "training": TrainingDataset(image=[dataset])[Draw("image", 0, 0)].image,
             "evaluation": np.asarray(items.read(np.array([0])).images[0]),
-            "report": np.asarray(_candidate(dataset, 0, 0.5, True).image),
             "figure": np.asarray(list_entry(select_items(dataset, "test", "image"), 0).image),
             "array": read_rgb(pixels, "channels_last"),
             "tensor": read_rgb(torch.tensor(pixels.copy()).permute(2, 0, 1)),

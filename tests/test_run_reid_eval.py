@@ -343,7 +343,9 @@ def test_main__cache_dir_is_where_embeddings_go(run, tmp_path, colours):
         (["--data", "cameras={here}", "--query", "text"], "no captions"),
         (["--data", "one_camera={here}"], "--protocol no-camera"),
         (["--data", "sentences={here}", "--gallery", "text"], "query modality"),
-        (["--data", "cameras={here}", "--max_rank", "5"], "--max_rank of at least 10, received 5"),
+        (["--data", "cameras={here}", "--max_rank", "5"], "max_rank: expected a whole number of at least 10"),
+        # more rows than a picture of at most 2**16 pixels has room for
+        (["--data", "cameras={here}", "--ranked_lists", "200"], "ranked_lists: expected a whole number of at least 0"),
         (
             ["--data", "cameras={here}", "--batch_size", "0"],
             "batch_size: expected a whole number of at least 1 and at most 65536, received 0",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from full_disk import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -42,17 +42,6 @@ WRITERS = {
 def _save_tensors(path: Path, size: int) -> None:
     with whole_file(path) as draft:
         save_file({"rows": np.zeros(size, dtype=np.uint8)}, draft)
-
-
-@contextmanager
-def full_disk(size: int = 1_000):
-    """No file may grow beyond `size` bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def dead_pid() -> int:
@@ -195,6 +184,8 @@ def test_read_json__reads_what_json_holds(tmp_path):
     assert read_json(tmp_path / "a.json") == {"a": [1, "人"]}
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        read_json(tmp_path)
 
 
 def test_make_folder__deeper_than_recursion_goes(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Draw `architecture.svg`: the packages from bottom to top, and the two ways through them.
+"""Draw `architecture.svg`: the packages from bottom to top, and the ways through them.
 
 python docs/images/architecture.py            # writes architecture.svg beside this file
 """
@@ -15,7 +15,8 @@ mpl.rcParams["svg.hashsalt"] = "mmet"  # the same bytes each time
 
 INK, MUTED = "#1f2328", "#59636e"
 FLOORS = {"grey": ("#f6f8fa", "#d0d7de"), "blue": ("#ddf4ff", "#54aeff"), "green": ("#dafbe1", "#4ac26b")}
-SAMPLE, QUERY = "#0969da", "#1a7f37"
+FLOORS["orange"] = ("#fff1e5", "#fb8f44")
+SAMPLE, QUERY, CROP = "#0969da", "#1a7f37", "#bc4c00"
 
 
 class Drawing:
@@ -80,6 +81,9 @@ def draw() -> Figure:
     box(82, 38, 36, 9, "mmet/evaluation", "protocols make tasks, search ranks", "green")
     box(42, 38, 36, 9, "mmet/evaluation/metrics", "ranks in, numbers out", "green")
 
+    box(42, 75, 36, 10, "mmet/footage", "films in: detect, track,\nchoose the best crops", "orange")
+    box(42, 51, 36, 10, "mmet/gallery", "one's own crops: Parquet, index,\nsearches by image and sentence", "orange")
+
     box(2, 70, 36, 11, "mmet/training", "trainer, validation, checkpoints,\nrun record, model card", "blue")
     box(2, 53, 36, 11, "mmet/training", "collator: tensors, masks, labels\n(masking, tokenization)", "blue")
     box(2, 38, 36, 9, "mmet/training", "sampler and dataset (augmentation)", "blue")
@@ -115,7 +119,9 @@ def draw() -> Figure:
     arrow((82, 42.5), (78, 42.5), QUERY)
     arrow((100, 64), (100, 70), QUERY, "TaskResult, ResultRecord")
     arrow((100, 81), (100, 88), QUERY, "results.json")
-    arrow((38, 75), (82, 60), MUTED, "validation: the same system.evaluate")
+    arrow((38, 73), (82, 62), MUTED, "validation: the same system.evaluate")
+    arrow((76.3, 75), (76.3, 61), CROP, "crops")
+    arrow((82, 57), (78, 57), CROP)
     arrow((20, 14), (20, 20), MUTED)
     arrow((100, 14), (100, 20), MUTED)
     return drawing.figure

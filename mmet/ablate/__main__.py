@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmet.ablate.experiments import TABLES, Row, Table
+from mmet.ablate.experiments import TABLES, Table, TableRow
 from mmet.ablate.runs import RECIPES, WITHOUT_EFFECT, MissingDataError, NotTrainedError, Runner
 from mmet.ablate.tables import TableResult, collect_table, format_tables, save_tables
 from mmet.ablate.worlds import WorldSize, describe_worlds, draw_worlds
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
 from mmet.data import parse_data_argument
-from mmet.field_checks import Range, number_type
+from mmet.field_checks import Range, errors_about, number_type
 from mmet.folder_lock import locked
 from mmet.recipe_files import parse_yaml
 from mmet.versions import installed_versions
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="python -m mmet.ablate",
         description="Train and evaluate the rows of the paper's tables with several seeds, and print means and "
-        "standard deviations beside the paper's figures. Run it again to continue: what is finished is not repeated.",
+        "standard deviations beside the paper's figures. Run it again to continue: finished runs are not repeated.",
     )
     parser.add_argument("--tables", type=int, nargs="+", default=[1, 2], choices=sorted(TABLES), help="which tables")
     parser.add_argument(
@@ -156,7 +156,12 @@ def run_tables(options: argparse.Namespace) -> str:
 
 
 def measure_row(
-    runner: Runner, table: Table, row: Row, seed: int, measured: dict[tuple[str, int], Any], notes: dict[str, None]
+    runner: Runner,
+    table: Table,
+    row: TableRow,
+    seed: int,
+    measured: dict[tuple[str, int], Any],
+    notes: dict[str, None],
 ) -> None:
     """Add one row's metrics with one seed to `measured`, and to `notes` what data it lacked."""
     names = [name for name in table.datasets if name in runner.data]
@@ -182,7 +187,8 @@ def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
         )
     else:
         size = None
-        data = {parse_data_argument(argument).name: argument for argument in options.data}
+        with errors_about("--data"):
+            data = {parse_data_argument(argument).name: argument for argument in options.data}
         if len(data) < len(options.data):
             raise ValueError(f"--data: expected one folder of each dataset, received {', '.join(options.data)}")
     settings = {} if options.max_steps is None else {"max_steps": options.max_steps}

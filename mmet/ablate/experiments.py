@@ -1,9 +1,9 @@
-"""What each row of the paper's tables is: stages (a recipe and what it changes), the search, and the paper's figures.
+"""The rows of the paper's tables: stages (a recipe and its changes), the search, and the paper's figures.
 
 Every row has two sets of stages: those of the paper's size (`table1_random.yaml`, …) and small ones for two CPU cores
-(`synthetic_*.yaml`). Stages of one name and equal settings are one run, however many rows they serve.
+(`synthetic_*.yaml`). Rows share a run where their stages have the same name and settings.
 
-Rows without figures are controls that the paper does not have.
+Rows without figures are controls that are not in the paper.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ METRICS = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5"}
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One training run.
 
     Attributes:
@@ -38,25 +38,25 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table.
 
     Attributes:
         title: as the table shows it.
         stages: training at the paper's size; each stage continues from the one before.
         small_stages: the same for two CPU cores.
-        query, gallery: what asks and what is searched.
+        query, gallery: modalities of the search.
         paper: figures of the paper in percent, by dataset and metric.
     """
 
     title: str
-    stages: tuple[Stage, ...]
-    small_stages: tuple[Stage, ...]
+    stages: tuple[TrainingStage, ...]
+    small_stages: tuple[TrainingStage, ...]
     query: Modality = "image"
     gallery: Modality = "image"
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def stages_of(self, size: str) -> tuple[Stage, ...]:
+    def stages_of(self, size: str) -> tuple[TrainingStage, ...]:
         """The stages of a size, `paper` or `small`."""
         return self.small_stages if size == "small" else self.stages
 
@@ -69,20 +69,20 @@ class Table:
     title: str
     datasets: tuple[str, ...]
     metrics: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 def _stages(name: str, recipe: str, masked: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A masked and an identity stage of both sizes; `recipe` already says what `masked` says of the small one."""
+    """A masked and an identity stage of both sizes; `masked` makes of the small recipe what `recipe` is."""
     paper_identity = {key: value for key, value in identity.items() if key in ("batch_mix", "paired_data")}
     return {
         "stages": (
-            Stage(f"{name}_masked", "masked", recipe),
-            Stage(f"{name}_identity", "identity", "released_code_stage2", paper_identity),
+            TrainingStage(f"{name}_masked", "masked", recipe),
+            TrainingStage(f"{name}_identity", "identity", "released_code_stage2", paper_identity),
         ),
         "small_stages": (
-            Stage(f"{name}_masked", "masked", "synthetic_masked", masked),
-            Stage(f"{name}_identity", "identity", "synthetic_identity", identity),
+            TrainingStage(f"{name}_masked", "masked", "synthetic_masked", masked),
+            TrainingStage(f"{name}_identity", "identity", "synthetic_identity", identity),
         ),
     }
 
@@ -93,24 +93,26 @@ _NOTHING_MASKED = {
     "mmm_image_weight": 0,
     "mmm_text_weight": 0,
 }
-"""L_ITM and L_GC alone on the pairs that the masked rows see: that stage without anything to reconstruct."""
+"""L_ITM and L_GC on the pairs of the masked rows: the masked stage without anything to reconstruct."""
 
 _IMAGES = {"batch_mix": {"identity_image": 1}}
 _RANDPERSON = ["randperson=data/RandPerson"]
 _BASELINE: dict[str, Any] = {
-    "stages": (Stage("baseline", "identity", "table1_baseline"),),
-    "small_stages": (Stage("baseline", "identity", "synthetic_baseline"),),
+    "stages": (TrainingStage("baseline", "identity", "table1_baseline"),),
+    "small_stages": (TrainingStage("baseline", "identity", "synthetic_baseline"),),
 }
 _IMAGE_ENCODER = {"batch_mix": {"image": 1}, "model_config": {"identity_pooling": "image"}}
 _MIM = _stages("mim", "table2_mim", _IMAGE_ENCODER, _IMAGES)
 _MIM_RANDOM: dict[str, Any] = {
     "stages": (
-        Stage("mim_random_masked", "masked", "table2_mim", {"image_masking": "random"}),
-        Stage("mim_random_identity", "identity", "released_code_stage2", _IMAGES),
+        TrainingStage("mim_random_masked", "masked", "table2_mim", {"image_masking": "random"}),
+        TrainingStage("mim_random_identity", "identity", "released_code_stage2", _IMAGES),
     ),
     "small_stages": (
-        Stage("mim_random_masked", "masked", "synthetic_masked", {"image_masking": "random", **_IMAGE_ENCODER}),
-        Stage("mim_random_identity", "identity", "synthetic_identity", _IMAGES),
+        TrainingStage(
+            "mim_random_masked", "masked", "synthetic_masked", {"image_masking": "random", **_IMAGE_ENCODER}
+        ),
+        TrainingStage("mim_random_identity", "identity", "synthetic_identity", _IMAGES),
     ),
 }
 _MMM = _stages("mmm", "table1_pedestrian", {"image_masking": "pedestrian"}, {})
@@ -128,30 +130,30 @@ TABLES = {
         ("market1501", "dukemtmc"),
         ("mAP", "rank1"),
         (
-            Row(
+            TableRow(
                 "Baseline (image encoder, identities alone)",
                 **_BASELINE,
                 paper={"market1501": {"mAP": 15.4, "rank1": 38.9}, "dukemtmc": {"mAP": 9.8, "rank1": 19.5}},
             ),
-            Row("Baseline after MIM, random masking (not in the paper)", **_MIM_RANDOM),
-            Row("Baseline after MIM, pedestrian masking (not in the paper)", **_MIM),
-            Row(
+            TableRow("Baseline after MIM, random masking (not in the paper)", **_MIM_RANDOM),
+            TableRow("Baseline after MIM, pedestrian masking (not in the paper)", **_MIM),
+            TableRow(
                 "MMET, nothing masked (not in the paper)",
                 (
-                    Stage("unmasked_masked", "masked", "table1_random", _NOTHING_MASKED, share=1 / 3),
-                    Stage("unmasked_identity", "identity", "released_code_stage2"),
+                    TrainingStage("unmasked_masked", "masked", "table1_random", _NOTHING_MASKED, share=1 / 3),
+                    TrainingStage("unmasked_identity", "identity", "released_code_stage2"),
                 ),
                 (
-                    Stage("unmasked_masked", "masked", "synthetic_masked", _NOTHING_MASKED, share=1 / 3),
-                    Stage("unmasked_identity", "identity", "synthetic_identity"),
+                    TrainingStage("unmasked_masked", "masked", "synthetic_masked", _NOTHING_MASKED, share=1 / 3),
+                    TrainingStage("unmasked_identity", "identity", "synthetic_identity"),
                 ),
             ),
-            Row(
+            TableRow(
                 "MMET, random masking",
                 **_stages("random", "table1_random", {"image_masking": "random"}, {}),
                 paper={"market1501": {"mAP": 26.7, "rank1": 51.1}, "dukemtmc": {"mAP": 19.2, "rank1": 35.1}},
             ),
-            Row(
+            TableRow(
                 "MMET, pedestrian masking (MMM)",
                 **_MMM,
                 paper={name: _MMM_ON_CAMERAS[name] for name in ("market1501", "dukemtmc")},
@@ -164,12 +166,12 @@ TABLES = {
         ("cuhk_pedes",),
         ("mAP", "rank1", "rank5"),
         (
-            Row(
+            TableRow(
                 "MIM: image→image",
                 **_MIM,
                 paper={"cuhk_pedes": {"mAP": 24.6, "rank1": 36.7, "rank5": 47.6}},
             ),
-            Row(
+            TableRow(
                 "MLM: text→text",
                 **_stages(
                     "mlm",
@@ -185,17 +187,17 @@ TABLES = {
                 gallery="text",
                 paper={"cuhk_pedes": {"mAP": 14.4, "rank1": 27.8, "rank5": 39.5}},
             ),
-            Row(
+            TableRow(
                 "MMM: both→both",
                 **_MMM,
                 query="both",
                 gallery="both",
                 paper={"cuhk_pedes": {"mAP": 25.6, "rank1": 38.8, "rank5": 50.4}},
             ),
-            Row("Neither: image→image (not in the paper)", **_BASELINE),
-            Row("MMM: image→image (not in the paper)", **_MMM),
-            Row("MMM: text→image (not in the paper)", **_MMM, query="text"),
-            Row("MMM: text→text (not in the paper)", **_MMM, query="text", gallery="text"),
+            TableRow("Neither: image→image (not in the paper)", **_BASELINE),
+            TableRow("MMM: image→image (not in the paper)", **_MMM),
+            TableRow("MMM: text→image (not in the paper)", **_MMM, query="text"),
+            TableRow("MMM: text→text (not in the paper)", **_MMM, query="text", gallery="text"),
         ),
     ),
     3: Table(
@@ -203,7 +205,7 @@ TABLES = {
         "MMET among other methods (MMET's row)",
         ("market1501", "dukemtmc", "cuhk03"),
         ("mAP", "rank1"),
-        (Row("MMET with MMM", **_MMM, paper=_MMM_ON_CAMERAS),),
+        (TableRow("MMET with MMM", **_MMM, paper=_MMM_ON_CAMERAS),),
     ),
     4: Table(
         4,
@@ -211,11 +213,11 @@ TABLES = {
         ("market1501", "dukemtmc", "cuhk03"),
         ("mAP", "rank1"),
         (
-            Row(
+            TableRow(
                 "RandPerson (images alone)",
                 (
-                    Stage("randperson_masked", "masked", "table4_randperson"),
-                    Stage(
+                    TrainingStage("randperson_masked", "masked", "table4_randperson"),
+                    TrainingStage(
                         "randperson_identity",
                         "identity",
                         "released_code_stage2",
@@ -223,14 +225,14 @@ TABLES = {
                     ),
                 ),
                 (
-                    Stage(
+                    TrainingStage(
                         "randperson_masked",
                         "masked",
                         "synthetic_masked",
                         # The vocabulary is made of FineGPR's captions; no batch of this mix reads one.
                         {"paired_data": [], "image_data": _RANDPERSON, "batch_mix": {"image": 1}},
                     ),
-                    Stage(
+                    TrainingStage(
                         "randperson_identity",
                         "identity",
                         "synthetic_identity",
@@ -243,7 +245,7 @@ TABLES = {
                     "cuhk03": {"mAP": 10.8, "rank1": 13.4},
                 },
             ),
-            Row("FineGPR", **_MMM, paper=_MMM_ON_CAMERAS),
+            TableRow("FineGPR", **_MMM, paper=_MMM_ON_CAMERAS),
         ),
     ),
 }

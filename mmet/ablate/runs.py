@@ -1,8 +1,8 @@
 """Trains and evaluates rows of a table, each stage in a folder of its own that is named after its settings.
 
-A stage's fields are its recipe's, changed by the row, by what the user sets, and by seed and data. Their fingerprint
-names the folder: a finished run of equal fields is not run again, an unfinished one continues from its checkpoint, and
-different fields never meet in one folder. Training goes through `run_pretraining` in this process, or through
+A stage's fields are its recipe's, changed by the row, the user's settings, seed and data. Their fingerprint names the
+folder: a finished run with equal fields is not repeated, an unfinished one continues from its checkpoint, and runs
+with different fields never share a folder. Training goes through `run_pretraining` in this process, or through
 `run_pretrain.py` under a launcher; evaluation through `evaluate_systems`, as in `run_reid_eval.py`.
 
     runner = Runner(Path("outputs/ablate"), data={"finegpr": "finegpr=data/FineGPR", ...}, size="small")
@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 from datasets import DatasetDict
 
-from mmet.ablate.experiments import Row, Stage
+from mmet.ablate.experiments import TableRow, TrainingStage
 from mmet.data import load_reid_dataset, parse_data_argument
 from mmet.evaluation import EvaluationData, EvaluationOptions, evaluate_systems, prepare_tasks
 from mmet.evaluation.protocols import Modality
@@ -54,7 +54,7 @@ WITHOUT_EFFECT = (
     "disable_tqdm",
     "dataloader_num_workers",
 )
-"""Fields that change nothing about the trained weights: they are no part of a run's fingerprint."""
+"""Fields without an effect on the trained weights; a run's fingerprint leaves them out."""
 
 KEPT_METRICS = ("mAP", "mINP", "rank1", "rank5", "rank10")
 """Metrics of an evaluation that are kept."""
@@ -65,7 +65,7 @@ class MissingDataError(ValueError):
 
 
 class NotTrainedError(ValueError):
-    """A row is not trained to its end, and was not to be trained now."""
+    """A row's training is not finished, and only a report was asked for."""
 
 
 @dataclass
@@ -75,12 +75,12 @@ class Runner:
     Attributes:
         output: folder of all runs.
         data: `name=folder` of each dataset by name.
-        size: `paper` or `small`, see `Row`.
+        size: `paper` or `small`, see `TableRow`.
         settings: fields set by the user for all stages, or for those of a kind as `masked.max_steps`.
         recipes: folder of the recipes.
         launcher: command that `run_pretrain.py` runs under; empty trains in this process.
         batch_size: items embedded at a time.
-        report_only: whether what is not trained yet is an error instead of trained.
+        report_only: raise `NotTrainedError` for unfinished stages instead of training them.
     """
 
     output: Path
@@ -92,18 +92,18 @@ class Runner:
     batch_size: int = 64
     report_only: bool = False
 
-    def measure(self, row: Row, *, seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    def measure(self, row: TableRow, *, seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """Metrics of a row with one seed on the datasets of these names: fractions by dataset and metric.
 
         Raises:
-            MissingDataError: the row has no stages of this size, or data of them was not given.
+            MissingDataError: the row has no stages of this size, or the data of a stage was not given.
             NotTrainedError: with `report_only`, a stage is not finished.
         """
         folder = self.train(row, seed=seed)
         return {name: self.evaluate(folder, name, row.query, row.gallery) for name in names}
 
-    def train(self, row: Row, *, seed: int) -> Path:
-        """Train what is not trained yet of a row; the folder of its last stage."""
+    def train(self, row: TableRow, *, seed: int) -> Path:
+        """Train a row's unfinished stages; return the folder of the last stage."""
         stages = row.stages_of(self.size)
         if not stages:
             raise MissingDataError(f"{row.title}: there is no {self.size} form of it")
@@ -113,8 +113,8 @@ class Runner:
         assert before is not None
         return before
 
-    def train_stage(self, stage: Stage, before: Path | None, *, seed: int) -> Path:
-        """Train a stage, after the stage in folder `before`, unless it is finished; its folder."""
+    def train_stage(self, stage: TrainingStage, before: Path | None, *, seed: int) -> Path:
+        """Train a stage from the stage in folder `before`, unless it is finished; return its folder."""
         fields = self.fields_of(stage, before, seed=seed)
         folder = self.output / "runs" / f"{stage.name}-seed{seed}-{fingerprint(fields)}"
         if read_result(folder) is not None:
@@ -131,7 +131,7 @@ class Runner:
         write_whole(folder / "seconds.json", json.dumps({"last_session": round(time.perf_counter() - start, 1)}))
         return folder
 
-    def fields_of(self, stage: Stage, before: Path | None, *, seed: int) -> dict[str, Any]:
+    def fields_of(self, stage: TrainingStage, before: Path | None, *, seed: int) -> dict[str, Any]:
         """The recipe of a stage as it is run, without its output folder."""
         path = self.recipes / f"{stage.recipe}.yaml"
         if not path.is_file():
@@ -190,15 +190,15 @@ class Runner:
 def _read_evaluation(path: Path) -> dict[str, Any]:
     """The kept metrics of a dataset. Raises `ValueError` naming the file where it holds something else."""
     try:
-        found = read_json(path)
-        metrics = {name: check_number(name, found["metrics"][name], float, SHARE_RANGE) for name in KEPT_METRICS}
-        return {"data": found["data"], "metrics": metrics}
+        content = read_json(path)
+        metrics = {name: check_number(name, content["metrics"][name], float, SHARE_RANGE) for name in KEPT_METRICS}
+        return {"data": content["data"], "metrics": metrics}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an evaluation of this command ({error!r}); remove it") from error
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of a training process. One that this process is asked to stop saves its checkpoint first."""
+    """Wait for a training process and return its exit code; pass on signals, so that it saves a checkpoint first."""
     try:
         return process.wait()
     except StopRequested as stopped:
@@ -216,18 +216,18 @@ def load_once(argument: str) -> DatasetDict:
 
 
 def merge_fields(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` with `changes`, merged as the command line is over a recipe: `batch_mix` is replaced as a whole."""
+    """Merge `changes` over `fields` as the command line over a recipe: `batch_mix` is replaced as a whole."""
     return build_parser().merge(fields, changes)
 
 
 def settings_for(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """What a user set for stages of a kind: fields named plainly, then those named as `<kind>.<field>`."""
+    """The user's settings for a kind of stage: those for all stages, overridden by those named `<kind>.<field>`."""
     plain = {name: value for name, value in settings.items() if "." not in name}
-    own = {name.partition(".")[2]: value for name, value in settings.items() if name.partition(".")[0] == kind}
-    return merge_fields(plain, {name: value for name, value in own.items() if name})
+    for_kind = {name.partition(".")[2]: value for name, value in settings.items() if name.partition(".")[0] == kind}
+    return merge_fields(plain, {name: value for name, value in for_kind.items() if name})
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
-    """Eight hex digits of all fields that have an effect on the trained weights; the order of fields has none."""
+    """Hash the fields that affect the trained weights to eight hex digits; their order does not matter."""
     counted = {name: value for name, value in fields.items() if name not in WITHOUT_EFFECT}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]

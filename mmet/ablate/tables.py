@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmet.ablate.experiments import METRICS, Row, Table
+from mmet.ablate.experiments import METRICS, Table, TableRow
 from mmet.data import get_spec
-from mmet.evaluation.metrics.seeds import SeedValues
+from mmet.evaluation.metrics.seed_values import SeedValues
 from mmet.markdown_table import align_table
 from mmet.whole_files import write_whole
 
@@ -26,7 +26,7 @@ Measured = Mapping[tuple[str, int], Mapping[str, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class Cell(SeedValues):
-    """What was measured, in percent, one value a seed in the order of the seeds, and what the paper has."""
+    """Measured values in percent, one per seed in the order of the seeds, and the paper's value."""
 
     paper: float | None = None
 
@@ -70,7 +70,7 @@ class TableResult:
 
 
 def collect_table(table: Table, measured: Measured, seeds: Sequence[int], notes: Sequence[str] = ()) -> TableResult:
-    """Sort what was measured into the cells of a table; what was not measured leaves them empty."""
+    """Fill the cells of a table; cells without a measurement stay empty."""
     cells = {
         row.title: {
             name: {metric: _cell(row, name, metric, measured, seeds) for metric in table.metrics}
@@ -82,7 +82,7 @@ def collect_table(table: Table, measured: Measured, seeds: Sequence[int], notes:
 
 
 def _incomplete(cells: Mapping[str, Mapping[str, Mapping[str, Cell]]], num_seeds: int) -> list[str]:
-    """A note for every row that has some seeds and lacks others."""
+    """A note for every row that was measured with only a part of the seeds."""
     notes = []
     for title, by_dataset in cells.items():
         counts = {len(cell.values) for by_metric in by_dataset.values() for cell in by_metric.values()} - {0}
@@ -121,7 +121,7 @@ def save_tables(
     return [markdown, content]
 
 
-def _cell(row: Row, name: str, metric: str, measured: Measured, seeds: Sequence[int]) -> Cell:
-    found = [measured.get((row.title, seed), {}).get(name) for seed in seeds]
-    values = tuple(100 * metrics[metric] for metrics in found if metrics is not None)
+def _cell(row: TableRow, name: str, metric: str, measured: Measured, seeds: Sequence[int]) -> Cell:
+    results = [measured.get((row.title, seed), {}).get(name) for seed in seeds]
+    values = tuple(100 * metrics[metric] for metrics in results if metrics is not None)
     return Cell(values, row.paper.get(name, {}).get(metric))

@@ -31,12 +31,13 @@ class WorldSize:
 
     @property
     def wide_persons(self) -> int:
-        """People of the second source, RandPerson's layout: more than in the first, as of the published data sets."""
+        """People of the second source, in RandPerson's layout: more than in the first, as in the published data
+        sets."""
         return 2 * self.persons
 
 
 def draw_worlds(folder: Path, size: WorldSize, *, num_workers: int = 1, show_progress: bool = False) -> dict[str, str]:
-    """Write the worlds that are not there yet; `name=folder` by name.
+    """Write the missing worlds and return `name=folder` by name.
 
     Raises:
         ValueError: a size outside its range.
@@ -66,5 +67,5 @@ def draw_worlds(folder: Path, size: WorldSize, *, num_workers: int = 1, show_pro
 
 
 def describe_worlds(size: WorldSize) -> Mapping[str, object]:
-    """What the result file says of the data."""
+    """The description of the data for the result file."""
     return {"synthetic": True, **vars(size), "wide_persons": size.wide_persons}

@@ -4,13 +4,13 @@
     model = from_encoders(from_vit("google/vit-base-patch16-224-in21k"), from_bert("google-bert/bert-base-uncased"))
     start = convert("facebook/flava-full")  # by its model type, as --model_name_or_path does
 
-A weight without a place in MMET, or a place without a weight, is an error unless the ancestor's file names it.
+An unused weight or an uninitialised parameter is an error unless the ancestor's file names it.
 """
 
 from mmet.conversion.bert import from_bert
 from mmet.conversion.encoders import from_encoders
 from mmet.conversion.flava import from_flava
-from mmet.conversion.registry import ANCESTORS, convert
+from mmet.conversion.model_types import ANCESTORS, convert
 from mmet.conversion.vit import from_vit
 
 __all__ = ["ANCESTORS", "convert", "from_bert", "from_encoders", "from_flava", "from_vit"]

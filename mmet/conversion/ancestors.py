@@ -18,8 +18,8 @@ _OF_MMET_ALONE = ("position_initializer_range", "class_token_initializer_range")
 
 def load_ancestor(model_type: str, base_class: str, source: Source, options: dict[str, Any]) -> Any:
     """
-    The transformers model that was given or named; a checkpoint is loaded as the class that its configuration names,
-    from safetensors alone: other formats can run code.
+    Return a loaded transformers model, or load the named one as the class that its configuration names. Only
+    safetensors are read: other formats can run code.
 
     Args:
         model_type: of its configuration.
@@ -28,7 +28,7 @@ def load_ancestor(model_type: str, base_class: str, source: Source, options: dic
         options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
-        ValueError: unless its model type is `model_type`, or when `options` come with a model already loaded.
+        ValueError: its model type is not `model_type`, or there are `options` beside a loaded model.
     """
     if isinstance(source, (str, os.PathLike)):
         stored, _ = PreTrainedConfig.get_config_dict(source, **options)
@@ -49,7 +49,7 @@ def _check_model_type(expected: str, received: str | None, source: str) -> None:
 
 
 def encoder_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """What the configurations of ViT, BERT and FLAVA's encoders call as `MMETEncoderConfig` does."""
+    """The fields that the configurations of ViT, BERT and FLAVA's encoders share with `MMETEncoderConfig`."""
     names = (name for name in MMETEncoderConfig.__annotations__ if name not in _OF_MMET_ALONE)
     return {name: getattr(config, name) for name in names}
 
@@ -80,5 +80,5 @@ def text_config_of(config: PreTrainedConfig) -> MMETTextConfig:
 
 
 def largest_codebook_cell(config: MMETImageConfig) -> int:
-    """The largest `codebook_cell` up to the default of 4 pixels that patches and steps are made of."""
+    """The largest `codebook_cell`, up to the default of 4 pixels, that divides patch size and stride."""
     return max(cell for cell in (1, 2, 3, 4) if config.patch_size % cell == config.patch_stride % cell == 0)

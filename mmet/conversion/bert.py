@@ -1,4 +1,4 @@
-"""BERT (Devlin et al., 2019) as a start for the text encoder; outputs differ, for BERT normalises after each sum.
+"""BERT (Devlin et al., 2019) as a start for the text encoder; outputs differ, since BERT is post-norm.
 
 text_model = from_bert("google-bert/bert-base-uncased")
 """
@@ -21,7 +21,7 @@ TEXT_EMBEDDINGS = NameMap(
         "embeddings.LayerNorm": "embeddings.layer_norm",
     }
 )
-"""Of BERT and of FLAVA's text encoder; `add_first_segment` takes `token_types` up."""
+"""Of BERT and of FLAVA's text encoder; `add_first_segment` consumes `token_types`."""
 
 BERT = TEXT_EMBEDDINGS | NameMap(
     {
@@ -36,28 +36,26 @@ BERT = TEXT_EMBEDDINGS | NameMap(
     },
     dropped=("pooler",),
 )
-"""`norms_in_front` takes `norm_behind` to the next layer."""
+"""`norms_in_front` moves `norm_behind` to the next layer."""
 
 
 def from_bert(source: Source, **options: Any) -> MMETTextModel:
     """
-    The text encoder started from BERT, in evaluation mode and BERT's dtype.
+    Convert BERT to a text encoder, in evaluation mode and BERT's dtype, as a start for training. BERT normalises after
+    each residual sum, this encoder before each sublayer, so the residual stream is never normalised here and the
+    outputs differ. What carries over:
 
-    A start for training, not BERT itself: BERT normalises after each residual sum, this encoder in front of each
-    sublayer, so the residual stream is never normalised here and the outputs differ. What carries over:
-
-    - Embeddings: exactly. The first segment's embedding is added to every position; other segments stay behind.
+    - Embeddings: exactly. The first segment's embedding is added to every position; other segments are dropped.
     - Attention and MLP of every layer: exactly, as functions of their own input.
     - Layer norms: each sublayer reads through the norm that it reads through in BERT. The norm after attention
-      becomes `mlp_norm` of the same layer, the norm after the MLP `attention_norm` of the next layer, that of the
-      last layer `final_norm`. (By its place in the layer instead, attention would get the scales that BERT learned
-      for its MLP.) Up to the scale of the residual, which BERT has normalised and this encoder has not, every
-      sublayer then sees what it saw in BERT; the first MLP sees it but for the next item.
-    - The first `attention_norm` has no counterpart, for BERT's first attention reads the embeddings as their norm
-      leaves them, z * weight + bias. Ours would normalise them again; so it gets the uniform scale and shift that
-      undo this for z of independent entries: sqrt(mean(weight^2) + var(bias)) and mean(bias).
+      becomes `mlp_norm` of the same layer, the norm after the MLP `attention_norm` of the next layer, that of the last
+      layer `final_norm`. (Mapped by position instead, attention would get the scales that BERT learned for its MLP.)
+      Up to the scale of the residual, every sublayer then sees what it saw in BERT.
+    - The first `attention_norm` has no counterpart: BERT's first attention reads the output of the embeddings' norm, z
+      * weight + bias. Ours would normalise it again, so it gets the uniform scale and shift that undo this for z of
+      independent entries: sqrt(mean(weight^2) + var(bias)) and mean(bias).
 
-    BERT's pooler and whatever head it has stay behind.
+    BERT's pooler and heads are dropped.
 
     Args:
         source: transformers' `BertModel` or a model with one in it (`BertForMaskedLM`, ...), or the Hub name or local
@@ -86,7 +84,7 @@ def add_first_segment(weights: Weights, prefix: str = "") -> Weights:
 
 
 def norms_in_front(weights: Weights, num_layers: int) -> Weights:
-    """BERT's norms after the MLP, moved in front of what reads them (`from_bert` says how), and the first one."""
+    """Move BERT's norms after the MLP in front of what reads them, and add the first one; see `from_bert`."""
     moved = dict(weights)
     for layer in range(num_layers):
         reader = f"encoder.layers.{layer + 1}.attention_norm" if layer + 1 < num_layers else "encoder.final_norm"

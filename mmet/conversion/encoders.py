@@ -1,4 +1,4 @@
-"""A whole model round two encoders that were converted.
+"""A whole model from two converted encoders.
 
 model = from_encoders(from_vit("google/vit-base-patch16-224-in21k"), from_bert("google-bert/bert-base-uncased"))
 """
@@ -23,7 +23,8 @@ def from_encoders(
     **config_fields: Any,
 ) -> Any:
     """
-    A model with copies of two encoders, say of `from_vit` and `from_bert`; everything else is initialised freshly.
+    Build a model with copies of two encoders, such as those of `from_vit` and `from_bert`; the rest is newly
+    initialised.
 
     Args:
         image_model, text_model: encoders of one dtype.

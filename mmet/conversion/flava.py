@@ -74,25 +74,25 @@ HEADS = (
 CODEBOOK = NameMap({"image_codebook": "image_codebook"})
 
 FRESH = ("image_model.embeddings.mask_token", "identity_head", "image_codebook")
-"""What MMET has and a FLAVA may lack."""
+"""What MMET has and FLAVA may lack."""
 
 FRESH_HEADS: tuple[str, ...] = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head", "itm_head")
 
 
 def from_flava(source: Source, model_class: type[MMETPreTrainedModel] = MMETForPreTraining, **options: Any) -> Any:
     """
-    FLAVA's encoders and projections as an MMET: the same hidden states, features and temperature.
+    Convert FLAVA's encoders and projections: same hidden states, features and temperature.
 
     `patch_stride` is FLAVA's `patch_size`; `resize_image` fits the model to person crops and overlapping patches. The
-    model comes in evaluation mode and FLAVA's dtype. Poolers and the token types but the first stay behind; a FLAVA
-    without a [MASK] leaves ours as it was initialised.
+    model is in evaluation mode and has FLAVA's dtype. Poolers and all token types but the first are dropped. Without a
+    [MASK] in FLAVA, ours is newly initialised.
 
-    `MMETForPreTraining` also gets the heads of L_MIM, L_MLM, L_MMM and L_ITM and FLAVA's loss weights; the heads of a
-    `FlavaModel`, which has none, are initialised freshly; so is always the identity head (without classifier). Its
-    image codebook is FLAVA's own (`codebook_type="dalle"`) with the weights that a `FlavaForPreTraining` holds;
-    without them `image_codebook.load` them before L_MIM and L_MMM. A FLAVA trained on codes of another number than
-    its codebook's gets a k-means codebook of that number, which is to be fitted. Text heads are not tied to the word
-    embeddings, as FLAVA's are not.
+    `MMETForPreTraining` also gets FLAVA's loss weights and the heads of L_MIM, L_MLM, L_MMM and L_ITM; from a
+    `FlavaModel`, which has no heads, they are newly initialised. The identity head (without classifier) always is. The
+    image codebook is FLAVA's (`codebook_type="dalle"`) with the weights of a `FlavaForPreTraining`; if there are none,
+    load them with `image_codebook.load` before L_MIM and L_MMM. A FLAVA trained on another number of codes than its
+    codebook has gets a k-means codebook of that number, to be fitted. Text heads are not tied to the word embeddings,
+    as in FLAVA.
 
     Args:
         source: transformers' `FlavaModel` or `FlavaForPreTraining`, or the Hub name or local folder of one.
@@ -124,7 +124,7 @@ def from_flava(source: Source, model_class: type[MMETPreTrainedModel] = MMETForP
 
 
 def _take(weights: Weights, part: NameMap) -> Weights:
-    """Take the weights of a part, already renamed, out of `weights`."""
+    """Remove the renamed weights of a part from `weights` and return them."""
     modules = {target.partition(".")[0] for target in part.renamed.values()}
     return {name: weights.pop(name) for name in list(weights) if name.partition(".")[0] in modules}
 
@@ -135,7 +135,7 @@ def config_of(config: PreTrainedConfig) -> MMETConfig:
         raise ValueError("expected a FLAVA with a multimodal class token, received use_cls_token=False")
     image_config = image_config_of(config.image_config)
     codebook = {name: getattr(config.image_codebook_config, name) for name in DALLE_CODEBOOK}
-    # FLAVA may be trained on codes from elsewhere; then its own codebook has nothing to do with its heads.
+    # FLAVA may be trained on other codes; then its own codebook does not belong to its heads.
     has_codes = codebook["vocab_size"] == config.image_config.vocab_size
     reads_images = codebook["input_channels"] == image_config.num_channels == len(OPENAI_CLIP_MEAN)
     shared: tuple[str, ...] = (

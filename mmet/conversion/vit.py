@@ -1,4 +1,4 @@
-"""ViT (Dosovitskiy et al., 2021) as image encoder: at its own geometry, the same hidden states.
+"""ViT (Dosovitskiy et al., 2021) as image encoder, with the same hidden states at the ViT's geometry.
 
 image_model = from_vit("google/vit-base-patch16-224-in21k", image_size=(256, 128), patch_stride=12)
 """
@@ -46,13 +46,13 @@ def from_vit(
     The image encoder with the weights of a ViT, in evaluation mode and the ViT's dtype.
 
     A ViT is MMET's image encoder with `patch_stride` = `patch_size`: at its own geometry all hidden states are the
-    same. Its pooler and whatever head it has stay behind. A ViT without a [MASK] leaves ours as it was initialised.
+    same. Its pooler and heads are dropped. Without a [MASK] in the ViT, ours is newly initialised.
 
     Args:
         source: transformers' `ViTModel` or a model with one in it (`ViTForImageClassification`, ...), or the Hub
             name or local folder of one.
         image_size: (height, width) to interpolate the position embeddings for; the ViT's own when not given.
-        patch_stride: the same for the distance of neighbouring patches, e.g. 12 for overlapping ones.
+        patch_stride: distance of neighbouring patches, e.g. 12 for overlapping ones; the ViT's own when not given.
         options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:

@@ -3,8 +3,8 @@
     >>> list(NameMap({"layernorm": "encoder.final_norm"}).rename({"layernorm.weight": torch.ones(2)}))
     ['encoder.final_norm.weight']
 
-A source is the name of a module or of a weight and covers what is below it; `{n}` stands for the number of a layer. No
-two sources of a map may cover one weight, so their order means nothing.
+A source is the name of a module or of a weight and covers what is below it; `{n}` stands for the number of a layer.
+Two sources of a map may not cover the same weight, so their order does not matter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class NameMap:
-    """Where the weights of an architecture go.
+    """The place in MMET of each weight of another architecture.
 
     Attributes:
         renamed: target by source.
@@ -52,13 +52,13 @@ class NameMap:
             ValueError: for a weight that no source covers, or more than one.
         """
         targets = {name: self._targets(name) for name in weights}
-        unclear = sorted(name for name, found in targets.items() if len(found) != 1)
+        unclear = sorted(name for name, places in targets.items() if len(places) != 1)
         if unclear:
             raise ValueError(f"expected one place for each weight, received {unclear} with none or several")
         return {targets[name][0]: weight for name, weight in weights.items() if targets[name][0]}
 
     def _targets(self, name: str) -> list[str]:
-        """Targets of all sources that cover a name; an empty one where it is dropped."""
+        """Targets of all sources that cover a name; "" if it is dropped."""
         targets = []
         for pattern, target in self._patterns:
             if match := pattern.fullmatch(name):
@@ -91,7 +91,7 @@ def join_projections(weights: Weights) -> Weights:
 
 
 def own_weights(model: PreTrainedModel) -> Weights:
-    """A model's weights, those of its base model without the base model's prefix."""
+    """A model's weights; names in its base model are without the prefix."""
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
     return {name.removeprefix(prefix): weight for name, weight in model.state_dict().items()}
 
@@ -103,13 +103,13 @@ def load_converted(
     Copy converted weights into `model`, which takes on the device and dtype of `source` and leaves training mode.
 
     Args:
-        model: is filled.
+        model: receives the weights.
         source: where the weights are from.
         weights: by their names in `model`.
         may_keep: modules and weights that keep their initialisation where `weights` has nothing for them.
 
     Raises:
-        ValueError: when a weight has no place or another shape in `model`, or a place gets none.
+        ValueError: a weight has no place or another shape in `model`, or a place gets none.
     """
     nn.Module.to(model, device=source.device, dtype=source.dtype).train(False)
     places = model.state_dict()

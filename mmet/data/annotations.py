@@ -63,7 +63,7 @@ def parse_json(text: str, path: Path, first_line: int | None = None) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AnnotationEntry:
     """One object of an annotation file. Reading a field checks its type.
 
     Attributes:
@@ -157,7 +157,7 @@ def _shorten(value: Any, limit: int = 40) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def read_entries(path: Path) -> list[Entry]:
+def read_entries(path: Path) -> list[AnnotationEntry]:
     """Read a JSON file that is a list of objects. Raises `DatasetError` for any other content."""
     content = parse_json(read_text(path), path)
     if not isinstance(content, list):
@@ -165,11 +165,11 @@ def read_entries(path: Path) -> list[Entry]:
     return list(_entries(path, ((f"entry {number}", item) for number, item in enumerate(content, start=1))))
 
 
-def _entries(path: Path, items: Iterable[tuple[str, Any]]) -> Iterator[Entry]:
+def _entries(path: Path, items: Iterable[tuple[str, Any]]) -> Iterator[AnnotationEntry]:
     for place, item in items:
         if not isinstance(item, dict):
             raise DatasetError(f"{path}: {place}: must be an object, not {_shorten(item)}")
-        yield Entry(path, place, item)
+        yield AnnotationEntry(path, place, item)
 
 
 def clean_captions(captions: Iterable[str]) -> tuple[list[str], list[Defect]]:
@@ -206,7 +206,7 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     return captions
 
 
-def _caption_entries(path: Path) -> Iterable[Entry]:
+def _caption_entries(path: Path) -> Iterable[AnnotationEntry]:
     if path.suffix == ".csv":
         return read_csv_entries(path)
     if path.suffix == ".jsonl":
@@ -215,19 +215,21 @@ def _caption_entries(path: Path) -> Iterable[Entry]:
     if isinstance(content, dict):
         # One object that maps names to sentences reads as the list of its pairs.
         pairs = content.items()
-        return (Entry(path, f"key {_shorten(name)}", {"image": name, "caption": value}) for name, value in pairs)
+        return (
+            AnnotationEntry(path, f"key {_shorten(name)}", {"image": name, "caption": value}) for name, value in pairs
+        )
     if isinstance(content, list):
         return _entries(path, ((f"entry {number}", item) for number, item in enumerate(content, start=1)))
     raise DatasetError(f"{path}: must be a list of objects or an object, not {_shorten(content)}")
 
 
-def read_json_lines(path: Path) -> Iterator[Entry]:
+def read_json_lines(path: Path) -> Iterator[AnnotationEntry]:
     """Read a file with one JSON object per line. Raises `DatasetError` with file and line."""
     lines = ((number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip())
     return _entries(path, ((f"line {number}", parse_json(line, path, number)) for number, line in lines))
 
 
-def read_csv_entries(path: Path) -> Iterator[Entry]:
+def read_csv_entries(path: Path) -> Iterator[AnnotationEntry]:
     """Read the rows of a CSV file with a header; all fields are text. Raises `DatasetError` with file and line."""
     rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
@@ -242,7 +244,7 @@ def read_csv_entries(path: Path) -> Iterator[Entry]:
                     f"{path}: line {rows.line_num}: has no field {header[len(row)]!r}: expected {len(header)} values, "
                     f"as the header has, received {len(row)}; leave a value empty, not out"
                 )
-            yield Entry(path, f"line {rows.line_num}", dict(zip(header, row, strict=True)))
+            yield AnnotationEntry(path, f"line {rows.line_num}", dict(zip(header, row, strict=True)))
     except csv.Error as error:
         raise DatasetError(f"{path}: line {rows.line_num}: not valid CSV ({error})") from error
 
@@ -261,28 +263,28 @@ def _read_header(path: Path, header: list[str]) -> list[str]:
     return names
 
 
-def _fields_of(entry: Entry, names: tuple[str, ...]) -> list[str]:
+def _fields_of(entry: AnnotationEntry, names: tuple[str, ...]) -> list[str]:
     """Return which of these fields the entry has. Raises `DatasetError` when it has none."""
-    if found := [name for name in names if name in entry.fields]:
-        return found
+    if fields := [name for name in names if name in entry.fields]:
+        return fields
     raise entry.error(f"needs one of the fields {', '.join(names)}; it has: {', '.join(entry.fields) or 'none'}")
 
 
-def find_misspelt(found: Iterable[str], known: Mapping[str, Collection[str]]) -> dict[str, str]:
+def find_misspelt(names: Iterable[str], known: Mapping[str, Collection[str]]) -> dict[str, str]:
     """Find names that are probably misspelt: name -> the known name that is missing.
 
     >>> find_misspelt(["image", "persn_id"], {"image": (), "person_id": ("pid",)})
     {'persn_id': 'person_id'}
 
     Args:
-        found: the columns or fields of a file.
+        names: the columns or fields of a file.
         known: names that are read -> synonyms.
     """
-    names = list(found)
-    absent = {_plain(name): name for name in known if name not in names}
+    columns = list(names)
+    absent = {_plain(name): name for name in known if name not in columns}
     absent |= {_plain(word): name for name in absent.values() for word in known[name]}
     likely = {}
-    for name in names:
+    for name in columns:
         if name not in known and (near := difflib.get_close_matches(_plain(name), absent, n=1, cutoff=0.8)):
             likely[name] = absent[near[0]]
     return likely

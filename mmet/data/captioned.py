@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmet.data.annotations import Entry, clean_captions, read_entries
+from mmet.data.annotations import AnnotationEntry, clean_captions, read_entries
 from mmet.data.defects import Defect, DefectKind
 from mmet.data.paths import UnsafePathError, join_inside, layout_error, list_tree
 from mmet.data.schema import DatasetError, PersonImage, ReidFolder
@@ -75,7 +75,9 @@ class CaptionedLayout:
             raise layout_error(self.title, home, missing, self.expected_tree, advice)
         return files[0]
 
-    def _read_entry(self, folder: ReidFolder, entry: Entry, merged: dict[Path, tuple[str, PersonImage]]) -> None:
+    def _read_entry(
+        self, folder: ReidFolder, entry: AnnotationEntry, merged: dict[Path, tuple[str, PersonImage]]
+    ) -> None:
         """Add one entry to `merged`; further entries of a picture add captions that it does not have yet."""
         name, split, person_id = entry.get(self.path_field, str), self._split(entry), entry.get("id", int)
         if person_id < 0:
@@ -99,7 +101,7 @@ class CaptionedLayout:
         new = [caption for caption in captions if caption not in image.captions]
         merged[path] = split, replace(image, captions=(*image.captions, *new))
 
-    def _split(self, entry: Entry) -> str:
+    def _split(self, entry: AnnotationEntry) -> str:
         value = entry.get("split", str)
         if value not in self.splits:
             raise entry.error(f"field 'split' must be one of {', '.join(self.splits)}, not {value!r}")

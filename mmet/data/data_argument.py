@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence, Set
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -109,10 +110,12 @@ def name_sources(*lists: Sequence[tuple[str, Path, dict[str, Any]]]) -> list[lis
     """
     parsed = [[DataArgument(*argument) for argument in arguments] for arguments in lists]
     places: dict[str, set[tuple[str, str]]] = {}
-    for argument in (argument for arguments in parsed for argument in arguments):
-        if "domain" not in argument.options:
+    taken: set[str] = set()
+    for argument in chain.from_iterable(parsed):
+        if "domain" in argument.options:
+            taken.add(argument.options["domain"])
+        else:
             places.setdefault(_default_domain(argument), set()).add((argument.name, argument.folder))
-    taken = {argument.options["domain"] for one in parsed for argument in one if "domain" in argument.options}
     names = {
         place: name
         for domain, clashing in places.items()

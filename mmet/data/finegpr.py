@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mmet.data.annotations import Entry, clean_captions, read_captions, read_csv_entries
+from mmet.data.annotations import AnnotationEntry, clean_captions, read_captions, read_csv_entries
 from mmet.data.defects import Defect, DefectKind
 from mmet.data.finegpr_captions import ATTRIBUTE_VALUES, Conditions, attribute_value, write_caption
 from mmet.data.paths import is_hidden, layout_error, list_folders, list_images
@@ -177,7 +177,7 @@ def read_attributes(path: Path) -> dict[int, dict[str, str]]:
     return persons
 
 
-def _attribute(entry: Entry, name: str) -> str:
+def _attribute(entry: AnnotationEntry, name: str) -> str:
     try:
         return attribute_value(name, entry.get(name, str))
     except DatasetError:

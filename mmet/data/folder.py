@@ -36,7 +36,7 @@ import regex
 
 from mmet.data.annotations import (
     CAPTION_FIELDS,
-    Entry,
+    AnnotationEntry,
     clean_captions,
     find_misspelt,
     parse_id,
@@ -168,7 +168,7 @@ def _read_table(folder: ReidFolder, table: Path, default_split: str) -> None:
     folder.find_unlisted(_walk(folder), {*pictures, *masks})
 
 
-def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Entry]) -> None:
+def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[AnnotationEntry]) -> None:
     """Raise `DatasetError` for a column that most likely should have another name; note those that are not read."""
     names = dict.fromkeys(name for entry in entries for name in entry.fields)
     has_captions = any(name in names for name in CAPTION_FIELDS)
@@ -183,7 +183,7 @@ def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Entry]) ->
         folder.notes.append(f"columns that are not read: {', '.join(unread)}")
 
 
-def _read_row(folder: ReidFolder, entry: Entry, pictures: dict[Path, _Picture], default_split: str) -> None:
+def _read_row(folder: ReidFolder, entry: AnnotationEntry, pictures: dict[Path, _Picture], default_split: str) -> None:
     name, split = entry.get("image", str), _split(entry, default_split)
     row = _Picture(_person(entry), _camera(entry), None)
     captions, defects = clean_captions(_captions(entry))
@@ -213,21 +213,21 @@ def _may_be_both(splits: set[str]) -> bool:
     return len(splits) == 1 or splits == {"query", "gallery"}
 
 
-def _optional(entry: Entry, name: str) -> str | None:
+def _optional(entry: AnnotationEntry, name: str) -> str | None:
     """A field of text that may be absent, null or empty."""
     if entry.fields.get(name) is None:
         return None
     return entry.get(name, str).strip() or None
 
 
-def _person(entry: Entry) -> int | str:
+def _person(entry: AnnotationEntry) -> int | str:
     person_id = entry.get_id("person_id")
     if isinstance(person_id, int) and person_id < JUNK_PERSON_ID:
         raise entry.error(f"field 'person_id' must be 0 or more, or -1 for junk, {person_id} is not")
     return person_id
 
 
-def _camera(entry: Entry) -> int | str:
+def _camera(entry: AnnotationEntry) -> int | str:
     value = entry.fields.get("camera_id")
     if value is None or (isinstance(value, str) and not value.strip()):
         return NO_CAMERA
@@ -237,14 +237,14 @@ def _camera(entry: Entry) -> int | str:
     return camera_id
 
 
-def _split(entry: Entry, default: str) -> str:
+def _split(entry: AnnotationEntry, default: str) -> str:
     value = _optional(entry, "split") or default
     if value not in SPLITS:
         raise entry.error(f"field 'split' must be one of {', '.join(SPLITS)}, not {value[:40]!r}")
     return value
 
 
-def _captions(entry: Entry) -> list[str]:
+def _captions(entry: AnnotationEntry) -> list[str]:
     names = [name for name in CAPTION_FIELDS if entry.fields.get(name) not in (None, "")]
     return [text for name in names for text in entry.get_sentences(name)]
 

@@ -182,8 +182,8 @@ def _named_errors(spec: ReidDatasetSpec, root: str | Path) -> Iterator[None]:
 
 def _in_domain(rows: Dataset, domain: str) -> Dataset:
     """The rows in a domain of that name, or in one for each domain that they are of, so that these stay apart."""
-    own = rows.select_columns("domain")[:]["domain"]
-    named = [domain] * len(own) if len(set(own)) < 2 else [f"{domain}/{name}" for name in own]
+    domains = rows.select_columns("domain")[:]["domain"]
+    named = [domain] * len(domains) if len(set(domains)) < 2 else [f"{domain}/{name}" for name in domains]
     renamed = rows.remove_columns("domain").add_column("domain", named, feature=Value("string"))
     return renamed.select_columns(rows.column_names)
 
@@ -199,7 +199,9 @@ def load_sources(arguments: Sequence[DataArgument]) -> list[DatasetDict]:
     """
     keys = [(argument.name, argument.folder, str(sorted(argument.options.items()))) for argument in arguments]
     named = dict(zip(keys, arguments, strict=True))
-    loaded = {key: load_reid_dataset(one.name, one.root, **one.options) for key, one in named.items()}
+    loaded = {
+        key: load_reid_dataset(argument.name, argument.root, **argument.options) for key, argument in named.items()
+    }
     for key, argument in named.items():
         if get_spec(argument.name).load is None or "domain" in argument.options:
             continue
@@ -350,25 +352,25 @@ def _count_lines(folder: ReidFolder, spec: ReidDatasetSpec) -> list[str]:
     width = max(map(len, folder.splits), default=0)
     lines = []
     for split, images in folder.splits.items():
-        found, expected = count_split(images), spec.counts_of(folder.variant).get(split)
-        verdict = "" if expected is None else f" {_compare(found, expected)}"
-        lines.append(f"{split:{width}}  {found}{verdict}")
+        totals, expected = count_split(images), spec.counts_of(folder.variant).get(split)
+        verdict = "" if expected is None else f" {_compare(totals, expected)}"
+        lines.append(f"{split:{width}}  {totals}{verdict}")
     return lines
 
 
-def _compare(found: SplitTotals, expected: SplitCount) -> str:
-    if is_as_published(found, expected):
+def _compare(totals: SplitTotals, expected: SplitCount) -> str:
+    if is_as_published(totals, expected):
         return "(as published)"
     captions = f" and {expected.captions:,} captions" if expected.captions else ""
     return f"(published: {expected.images:,} images of {expected.persons:,} persons{captions})"
 
 
-def is_as_published(found: SplitTotals, expected: SplitCount | None) -> bool:
+def is_as_published(totals: SplitTotals, expected: SplitCount | None) -> bool:
     """Whether the counts agree; true where none were published."""
     if expected is None:
         return True
-    same_captions = not expected.captions or found.captions == expected.captions
-    return (found.images, found.persons) == (expected.images, expected.persons) and same_captions
+    same_captions = not expected.captions or totals.captions == expected.captions
+    return (totals.images, totals.persons) == (expected.images, expected.persons) and same_captions
 
 
 def _defect_lines(folder: ReidFolder) -> list[str]:

@@ -68,11 +68,11 @@ def read(root: Path, *, train: str) -> ReidFolder:
 
 def _joined(base: Path, names: Iterable[str]) -> set[Path]:
     """The paths of those names that lie below `base`."""
-    found = set()
+    paths = set()
     for name in names:
         with suppress(UnsafePathError):
-            found.add(join_inside(base, name))
-    return found
+            paths.add(join_inside(base, name))
+    return paths
 
 
 def _version(home: Path) -> str:

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from tqdm import tqdm
 from mmet.data.annotations import parse_json, read_text
 from mmet.data.paths import walk_files
 from mmet.data.schema import DatasetError
+from mmet.digests import sha256_of
 from mmet.field_checks import Range, check_fields
 from mmet.folder_lock import locked_target
 from mmet.whole_files import clear_leftovers, read_json, sync, whole_file, write_whole
@@ -48,7 +49,6 @@ _FORMAT = 1
 _ROWS_PER_GROUP = 256  # about 1 MB of person crops: what the writer and a reader of the file hold at once
 _ROWS_PER_READ = 16_384
 _SAMPLED_ROWS = 1_024  # whose pictures' sizes tell how many rows fill a shard
-_HASH_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _begin(partial: Path, fingerprint: str) -> dict[str, Any]:
         _write_manifest(partial, manifest)
         return cast(dict[str, Any], manifest)
     manifest = read_manifest(partial)
-    if manifest["fingerprint"] != fingerprint:
+    if manifest.get("fingerprint") != fingerprint:
         raise DatasetError(
             f"{partial} was begun from other data or with other shard sizes; continue with the arguments it was begun "
             "with, or remove it"
@@ -321,16 +321,3 @@ def _problems(path: Path, shard: Shard, checksums: bool) -> Iterator[str]:
         else:
             if rows != shard.rows:
                 yield f"expected {shard.rows:,} rows, received {rows:,}"
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in _blocks(file):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(file: Any) -> Iterable[bytes]:
-    return iter(lambda: file.read(_HASH_BLOCK), b"")

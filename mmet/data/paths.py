@@ -103,8 +103,8 @@ def walk_files(folder: Path) -> Iterator[tuple[str, list[str]]]:
     while waiting:
         place = waiting.pop()
         try:
-            with os.scandir(place) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(place) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
         except OSError:  # without permission, or too deep to be named
             continue
         yield place, [entry.name for entry in entries if not _is_folder(entry)]

@@ -116,19 +116,19 @@ class ReidDatasetSpec:
         """Return the published counts of a variant, or those of the dataset if it has none."""
         return self.variant_counts.get(variant, self.published_counts)
 
-    def complete_options(self, given: Mapping[str, Any]) -> dict[str, OptionValue]:
-        """Check the given options and add defaults for the others.
+    def complete_options(self, values: Mapping[str, Any]) -> dict[str, OptionValue]:
+        """Check the options' values and add defaults for the others.
 
         Raises:
             ValueError: a name that is no option of this dataset, or a value that it does not allow.
         """
         known = {option.name: option for option in self.options}
-        for name in given:
+        for name in values:
             if name not in known:
                 offered = ", ".join(known) or "none"
                 raise ValueError(f"{self.name} has no option {name!r}; it has: {offered}")
         try:
-            return {name: option.check(given.get(name, option.default)) for name, option in known.items()}
+            return {name: option.check(values.get(name, option.default)) for name, option in known.items()}
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
 

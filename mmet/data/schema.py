@@ -12,7 +12,9 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import Features, Image, List, Value
+import numpy as np
+from datasets import Dataset, Features, Image, List, Value
+from numpy.typing import NDArray
 
 from mmet.data.defects import Defect
 
@@ -137,3 +139,13 @@ def number_words(ids: Iterable[int | str]) -> dict[str, int]:
     words = sorted(value for value in values if isinstance(value, str))
     first = max((value for value in values if isinstance(value, int)), default=-1) + 1
     return {word: max(0, first) + place for place, word in enumerate(words)}
+
+
+def integer_column(dataset: Dataset, name: str) -> NDArray[np.int64]:
+    """An integer column `(rows,)`, read without decoding any picture."""
+    return np.array(dataset.select_columns(name)[:][name], dtype=np.int64)
+
+
+def has_captions(dataset: Dataset) -> bool:
+    """Whether any row has a caption."""
+    return any(dataset.select_columns("captions")[:]["captions"])

@@ -15,23 +15,8 @@ from mmet.evaluation.metrics.ranking import REPORTED_RANKS
 from mmet.evaluation.options import EvaluationOptions, RerankParameters
 from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.systems.lineup import BASELINES
-from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields
-
-RANGES = {
-    "query_expansion": Range(at_least=0, at_most=10**6),
-    "rerank_k1": Range(at_least=1, at_most=10**6),
-    "rerank_k2": Range(at_least=1, at_most=10**6),
-    "rerank_lambda": SHARE_RANGE,
-    "itm_top_k": Range(at_least=0, at_most=10**6),
-    "absent_share": Range(above=0, below=1),
-    "ranked_lists": Range(at_least=0, at_most=10**4),
-    "bootstrap": Range(at_least=0, at_most=10**6),
-    "confidence": Range(above=0, below=1),
-    "batch_size": Range(at_least=1, at_most=2**16),
-    "num_workers": Range(at_least=0, at_most=1024),
-    "seed": SEED_RANGE,
-}
-"""What numbers the arguments may have."""
+from mmet.evaluation.systems.loading import split_name
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, option
 
 
 @dataclass
@@ -42,120 +27,95 @@ class EvaluationArguments:
     data: list[str] = field(
         metadata={"help": "Data sets as name=folder, such as market1501=/data/market cuhk_pedes=/data/CUHK-PEDES."}
     )
-    output_dir: str = field(
-        default="outputs/eval", metadata={"help": "Folder for results.json, results.md and figures."}
+    output_dir: str = option("outputs/eval", "Folder for results.json, results.md and figures.")
+    query: Modality | None = option(
+        None,
+        "What asks. Without it: image→image for query/gallery data sets; text→image, both→both, "
+        "image→image and text→text for data sets with captions.",
     )
-    query: Modality | None = field(
-        default=None,
-        metadata={
-            "help": "What asks. Without it: image→image for query/gallery data sets; text→image, both→both, "
-            "image→image and text→text for data sets with captions."
-        },
+    gallery: Modality | None = option(None, "What is searched; images unless given. Needs --query.")
+    protocol: str | None = option(None, "Protocol, instead of the data set's own.", choices=list(PROTOCOLS))
+    baselines: list[str] = option(list, "Baselines in the same table.", choices=list(BASELINES))
+    backbones: list[str] = option(
+        list,
+        "Other models in the same table, as folders or Hub names, each also as name=folder: vision models "
+        "of transformers' AutoModel for images, CLIP- and SigLIP-style ones for images and text.",
+        reader=split_name,
     )
-    gallery: Modality | None = field(
-        default=None, metadata={"help": "What is searched; images unless given. Needs --query."}
+    compare: list[str] = option(
+        list,
+        "Further MMET checkpoints in the same table, each also as name=folder; their differences from the "
+        "first model are shown with paired intervals.",
+        reader=split_name,
     )
-    protocol: str | None = field(
-        default=None,
-        metadata={"help": "Protocol, instead of the data set's own.", "choices": list(PROTOCOLS)},
+    seeds: list[str] = option(
+        list,
+        "Further MMET checkpoints of the first model's recipe, trained with other seeds: rows of their "
+        "own, and mean ± standard deviation over all of them.",
+        reader=split_name,
     )
-    baselines: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Baselines in the same table.", "choices": list(BASELINES)},
+    flip: bool = option(False, "Embed every picture together with its mirror image.")
+    query_expansion: int = option(
+        0,
+        "Average each query with this many of its first entries; 0 for none.",
+        range=Range(at_least=0, at_most=10**6),
     )
-    backbones: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Other models in the same table, as folders or Hub names, each also as name=folder: vision models "
-            "of transformers' AutoModel for images, CLIP- and SigLIP-style ones for images and text."
-        },
+    multi_query: bool = option(False, "Average the queries of one person from one camera into one.")
+    rerank: bool = option(False, "Re-rank every gallery by k-reciprocal neighbours.")
+    rerank_k1: int = option(20, "Reciprocal neighbours, with --rerank.", range=Range(at_least=1, at_most=10**6))
+    rerank_k2: int = option(
+        6, "Neighbours of the local query expansion, with --rerank.", range=Range(at_least=1, at_most=10**6)
     )
-    compare: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Further MMET checkpoints in the same table, each also as name=folder; their differences from the "
-            "first model are shown with paired intervals."
-        },
+    rerank_lambda: float = option(
+        0.3, "Weight of the original distance in the final one, with --rerank.", range=SHARE_RANGE
     )
-    seeds: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Further MMET checkpoints of the first model's recipe, trained with other seeds: rows of their "
-            "own, and mean ± standard deviation over all of them."
-        },
+    itm_top_k: int = option(
+        0,
+        "Entries of each text→image or image→text ranking that the ITM head re-scores; 0 for none. Needs "
+        "a checkpoint of run_pretrain.py whose L_ITM has learnt (the demo's has not).",
+        range=Range(at_least=0, at_most=10**6),
     )
-    flip: bool = field(default=False, metadata={"help": "Embed every picture together with its mirror image."})
-    query_expansion: int = field(
-        default=0, metadata={"help": "Average each query with this many of its first entries; 0 for none."}
+    itm_weight: float = option(1.0, "Weight of the ITM head's log-odds beside the cosine, with --itm_top_k.")
+    open_set: bool = option(
+        False, "Also TPR at fixed FPR, the ROC curve, and FNIR at fixed FPIR with persons taken out."
     )
-    multi_query: bool = field(
-        default=False, metadata={"help": "Average the queries of one person from one camera into one."}
+    absent_share: float = option(
+        0.5, "Share of the queried persons taken out of the gallery, with --open_set.", range=Range(above=0, below=1)
     )
-    rerank: bool = field(default=False, metadata={"help": "Re-rank every gallery by k-reciprocal neighbours."})
-    rerank_k1: int = field(default=20, metadata={"help": "Reciprocal neighbours, with --rerank."})
-    rerank_k2: int = field(default=6, metadata={"help": "Neighbours of the local query expansion, with --rerank."})
-    rerank_lambda: float = field(
-        default=0.3, metadata={"help": "Weight of the original distance in the final one, with --rerank."}
+    calibrate: str | None = option(
+        None,
+        "Learn match probabilities of the first model on this data set (name=folder; its split validation "
+        "where there is one), save them beside the model as calibration.json, and measure them on --data.",
     )
-    itm_top_k: int = field(
-        default=0,
-        metadata={
-            "help": "Entries of each text→image or image→text ranking that the ITM head re-scores; 0 for none. Needs "
-            "a checkpoint of run_pretrain.py whose L_ITM has learnt (the demo's has not)."
-        },
+    calibration_method: Method = option("isotonic", "How --calibrate learns.")
+    reliability: bool = option(
+        False, "Measure the match probabilities that an earlier --calibrate saved beside the model."
     )
-    itm_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the ITM head's log-odds beside the cosine, with --itm_top_k."}
+    ranked_lists: int = option(
+        0,
+        "Draw the ranked lists of this many best, worst and random queries of the first model.",
+        range=Range(at_least=0, at_most=100),  # rows of a picture, which has at most 2**16 pixels
     )
-    open_set: bool = field(
-        default=False,
-        metadata={"help": "Also TPR at fixed FPR, the ROC curve, and FNIR at fixed FPIR with persons taken out."},
+    bootstrap: int = option(
+        1000,
+        "Resamples for the intervals of every metric; 0 for no intervals.",
+        range=Range(at_least=0, at_most=10**6),
     )
-    absent_share: float = field(
-        default=0.5, metadata={"help": "Share of the queried persons taken out of the gallery, with --open_set."}
+    bootstrap_unit: Unit = option("person", "What is resampled: persons with all their queries, or queries.")
+    confidence: float = option(0.95, "Confidence of the intervals.", range=Range(above=0, below=1))
+    use_cache: bool = option(True, "Keep embeddings, so that a run that was killed goes on where it stopped.")
+    cache_dir: str | None = option(None, "Folder of the embeddings; `cache` in --output_dir unless given.")
+    batch_size: int = option(64, "Items embedded at a time on each process.", range=Range(at_least=1, at_most=2**16))
+    num_workers: int = option(
+        0, "Processes that decode images ahead, on each process.", range=Range(at_least=0, at_most=1024)
     )
-    calibrate: str | None = field(
-        default=None,
-        metadata={
-            "help": "Learn match probabilities of the first model on this data set (name=folder; its split validation "
-            "where there is one), save them beside the model as calibration.json, and measure them on --data."
-        },
-    )
-    calibration_method: Method = field(default="isotonic", metadata={"help": "How --calibrate learns."})
-    reliability: bool = field(
-        default=False,
-        metadata={"help": "Measure the match probabilities that an earlier --calibrate saved beside the model."},
-    )
-    ranked_lists: int = field(
-        default=0,
-        metadata={"help": "Draw the ranked lists of this many best, worst and random queries of the first model."},
-    )
-    bootstrap: int = field(
-        default=1000, metadata={"help": "Resamples for the intervals of every metric; 0 for no intervals."}
-    )
-    bootstrap_unit: Unit = field(
-        default="person",
-        metadata={"help": "What is resampled: persons with all their queries, or queries."},
-    )
-    confidence: float = field(default=0.95, metadata={"help": "Confidence of the intervals."})
-    use_cache: bool = field(
-        default=True, metadata={"help": "Keep embeddings, so that a run that was killed goes on where it stopped."}
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the embeddings; `cache` in --output_dir unless given."}
-    )
-    batch_size: int = field(default=64, metadata={"help": "Items embedded at a time on each process."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that decode images ahead, on each process."})
-    max_rank: int = field(default=50, metadata={"help": "Length of the CMC curve, at least 10."})
-    seed: int = field(
-        default=0,
-        metadata={"help": "Of the untrained model's weights, absent persons, random ranked lists and resamples."},
+    max_rank: int = option(50, "Length of the CMC curve.", range=Range(at_least=max(REPORTED_RANKS)))
+    seed: int = option(
+        0, "Of the untrained model's weights, absent persons, random ranked lists and resamples.", range=SEED_RANGE
     )
 
     def __post_init__(self) -> None:
-        check_fields(self, RANGES)
-        if self.max_rank < max(REPORTED_RANKS):
-            raise ValueError(f"expected --max_rank of at least {max(REPORTED_RANKS)}, received {self.max_rank}")
+        check_fields(self)
         self.evaluation_options()
         self.bootstrap_options()
 

@@ -46,6 +46,7 @@ from mmet.evaluation.runner import EvaluationData, evaluate_systems, order_rows
 from mmet.evaluation.systems.base import System
 from mmet.evaluation.systems.cache import check_writable
 from mmet.evaluation.systems.lineup import MODEL, Lineup
+from mmet.field_checks import errors_about
 from mmet.folder_lock import locked_by_main_process
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,8 @@ def prepare_lineup(args: EvaluationArguments, accelerator: Accelerator) -> Lineu
 
 def load_all_data(args: EvaluationArguments) -> list[EvaluationData]:
     """The data sets of `--data` with their tasks."""
-    (arguments,) = name_sources([parse_data_argument(argument) for argument in args.data])
+    with errors_about("--data"):
+        (arguments,) = name_sources([parse_data_argument(argument) for argument in args.data])
     labels = distinct_labels(arguments)
     return [load_data(args, argument, label) for argument, label in zip(arguments, labels, strict=True)]
 
@@ -168,7 +170,8 @@ def prepare_calibration(args: EvaluationArguments, lineup: Lineup) -> Calibratio
 
 def calibrate(args: EvaluationArguments, argument: str, lineup: Lineup) -> dict[tuple[str, str], MatchCalibration]:
     """Learn the first model's match probabilities on a `name=folder` and save them."""
-    name, root, data_options = parse_data_argument(argument)
+    with errors_about("--calibrate"):
+        name, root, data_options = parse_data_argument(argument)
     dataset = compute_on_all(lambda: load_reid_dataset(name, root, **data_options))
     split, tasks = calibration_tasks(dataset, args.query, args.gallery, args.protocol)
     if split != "validation" and any(tuple(parse_data_argument(data))[:2] == (name, root) for data in args.data):

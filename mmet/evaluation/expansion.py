@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmet.data.schema import JUNK_PERSON_ID
+from mmet.data.schema import JUNK_PERSON_ID, integer_column
 from mmet.evaluation.metrics.input_checks import unit_pair, unit_rows
 from mmet.evaluation.pairs import best_entries, pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
@@ -71,7 +71,7 @@ def merge_queries(
     query_embeddings = unit_rows(query_embeddings, "query_embeddings", len(items))
     places = task.query_exclusion_ids
     if places is None:
-        places = np.array(items.dataset.select_columns("camera_id")[:]["camera_id"], dtype=np.int64)[items.image_index]
+        places = integer_column(items.dataset, "camera_id")[items.image_index]
     alone = np.where(items.person_ids == JUNK_PERSON_ID, np.arange(len(items)), -1)
     keys = np.stack([items.person_ids, places, alone], axis=1)
     _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)

@@ -87,8 +87,8 @@ def label_pairs(task: RetrievalTask, queries: slice) -> tuple[NDArray[np.bool_],
     removed = (persons == JUNK_PERSON_ID) | (task.gallery.person_ids == JUNK_PERSON_ID)
     query_ids, gallery_ids = task.query_exclusion_ids, task.gallery_exclusion_ids
     if query_ids is not None and gallery_ids is not None:
-        own = query_ids[queries, None]
-        removed |= same_person & (own == gallery_ids) & (own != NO_CAMERA)
+        own_ids = query_ids[queries, None]
+        removed |= same_person & (own_ids == gallery_ids) & (own_ids != NO_CAMERA)
     return same_person & ~removed, removed
 
 

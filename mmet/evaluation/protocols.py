@@ -30,7 +30,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
-from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError
+from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA, DatasetError, has_captions, integer_column
 from mmet.evaluation.metrics.matches import GalleryMatches
 from mmet.evaluation.metrics.ranking import AveragePrecision, Denominator
 
@@ -276,7 +276,9 @@ def _check_task(task: RetrievalTask) -> None:
 
 
 def _one_camera_words(task: RetrievalTask) -> str:
-    cameras = np.unique(np.concatenate([_column(side.dataset, "camera_id") for side in (task.query, task.gallery)]))
+    cameras = np.unique(
+        np.concatenate([integer_column(side.dataset, "camera_id") for side in (task.query, task.gallery)])
+    )
     seen = f"all images are from camera {cameras[0]}" if len(cameras) == 1 else "no person is seen by two cameras"
     return (
         f"no query has a true match left in its gallery: {seen}, and protocol {task.protocol!r} removes the gallery "
@@ -299,7 +301,7 @@ def default_protocol(dataset: Mapping[str, Dataset], query: Modality, gallery: M
 
 def standard_pairs(dataset: Mapping[str, Dataset]) -> tuple[tuple[Modality, Modality], ...]:
     """The (query, gallery) modalities that a dataset is evaluated on unless told otherwise."""
-    if PROTOCOLS["market"].fits(dataset) or ("test" in dataset and not _has_captions(dataset["test"])):
+    if PROTOCOLS["market"].fits(dataset) or ("test" in dataset and not has_captions(dataset["test"])):
         return (("image", "image"),)
     return STANDARD_TEXT_PAIRS
 
@@ -330,17 +332,13 @@ def prepare_tasks(
     return [build_task(dataset, *pair, protocol) for pair in standard_pairs(dataset)]
 
 
-def _has_captions(dataset: Dataset) -> bool:
-    return any(dataset.select_columns("captions")[:]["captions"])
-
-
 def select_items(dataset: Dataset, split: str, modality: Modality) -> Items:
     """All items of a split, in its order; captions stay in their image's order.
 
     Raises:
         DatasetError: no clean image, or no caption where the modality needs one.
     """
-    person_ids = _column(dataset, "person_id")
+    person_ids = integer_column(dataset, "person_id")
     images = np.flatnonzero(person_ids != JUNK_PERSON_ID)
     if images.size == 0:
         raise DatasetError(f"split {split!r} has no image of a person to evaluate on ({len(dataset)} rows)")
@@ -370,7 +368,7 @@ def _exclusion_ids(query: Items, gallery: Items, exclusion: Exclusion) -> tuple[
     if exclusion is Exclusion.NOTHING:
         return None, None
     if exclusion is Exclusion.SAME_CAMERA:
-        by_query, by_gallery = (_column(items.dataset, "camera_id") for items in (query, gallery))
+        by_query, by_gallery = (integer_column(items.dataset, "camera_id") for items in (query, gallery))
         if (by_query == NO_CAMERA).any():
             by_query, by_gallery = _pictures_as_cameras(query.dataset, gallery.dataset, by_query, by_gallery)
     else:
@@ -394,8 +392,3 @@ def _image_numbers(query: Dataset, gallery: Dataset) -> tuple[_Ids, _Ids]:
         return np.arange(len(names[0])), np.arange(len(names[1])) + (0 if query is gallery else len(names[0]))
     numbers = np.unique(np.array([*names[0], *names[1]]), return_inverse=True)[1].astype(np.int64)
     return numbers[: len(names[0])], numbers[len(names[0]) :]
-
-
-def _column(dataset: Dataset, name: str) -> NDArray[np.int64]:
-    """An integer column `(rows,)`, read without decoding any picture."""
-    return np.array(dataset.select_columns(name)[:][name], dtype=np.int64)

@@ -1,6 +1,7 @@
-"""Command line: videos to a folder of person crops.
+"""Command line: videos to a folder of person crops, and on request into a gallery that is searched.
 
 python -m mmet.footage entrance.mp4 --output crops --every 4
+python -m mmet.footage entrance.mp4 --output crops --every 4 --gallery people --model outputs/demo/model
 python -m mmet.footage --camera entrance=a.mp4 --camera yard=b.mp4 --output crops --detector PekingU/rtdetr_v2_r18vd
 """
 
@@ -18,6 +19,7 @@ from mmet.command_line import run_command, show_results
 from mmet.field_checks import Range, number_type
 from mmet.footage.boxes import FootageError
 from mmet.footage.reading import name_cameras, read
+from mmet.footage.searching import add_to_gallery, check_gallery
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         "{camera} stands for the camera (default: %(default)s)",
     )
     numbers = {
-        "every": (int, 1, "look at one of so many frames"),
+        "every": (int, 1, "use every N-th frame"),
         "crops_per_track": (int, 1, "pictures kept of each track, at most"),
         "min_height": (int, 1, "least height in pixels of a crop"),
         "min_boxes": (int, 1, "least number of boxes of a track"),
@@ -59,10 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--min_motion",
         type=number_type(float, Range(at_least=0)),
         metavar="X",
-        help="least motion of a track in body heights, which leaves out things that are taken for persons (default: "
+        help="least motion of a track in body heights; leaves out objects mistaken for persons (default: "
         "0.3 for hog, else 0)",
     )
     parser.add_argument("--start_time", metavar="TIME", help="when the videos begin, such as 2024-05-01T12:00:00")
+    parser.add_argument("--gallery", metavar="PLACE", help="also put the crops into this gallery, new or not")
+    parser.add_argument("--model", metavar="NAME", help="embeds the crops of --gallery; by default the gallery's own")
     return parser
 
 
@@ -78,11 +82,21 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Parse the arguments, read the videos and say what was found."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = vars(parser.parse_args(argv))
+    place, model = options.pop("gallery"), options.pop("model")
+    if place is None and model is not None:
+        raise FootageError("--model would have no effect: name a gallery for the crops with --gallery")
+    if place is not None:  # mistakes are told before hours of work
+        check_gallery(place, model)
     videos = _cameras(options.pop("videos"), options.pop("camera"))
     reports = read(videos, **options, show_progress=sys.stderr is not None and sys.stderr.isatty())
     persons, crops = sum(report.persons for report in reports), sum(report.crops for report in reports)
     every = f"; one of {options['every']} frames was looked at" if options["every"] > 1 else ""
     show_results("\n".join(map(str, reports)), f"{options['output']}: {persons:,} persons, {crops:,} crops{every}")
+    if place is not None and not crops:
+        show_results("", f"{place}: nothing was added, since no person was found")
+    elif place is not None:
+        gallery = add_to_gallery(options["output"], place, model=model)
+        show_results("", f"{place}: {len(gallery):,} crops; search them with python -m mmet.gallery search {place}")
 
 
 def _cameras(videos: Sequence[str], named: Sequence[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@
             frame.index, frame.time, frame.image
     footage.problem        # why it ended early, if it did
 
-Nothing but the frame that is being read is kept in memory. Pictures are turned as the file says (display matrix), and
+Only the current frame is in memory. Pictures are turned as the file says (display matrix), and
 brought to 8 bits. Times are those of the file, so a variable frame rate keeps its times. A file that is damaged or cut
 short gives the frames before the damage and says so in `problem`.
 """
@@ -31,7 +31,7 @@ FOLDER_RATE = Fraction(30)
 """Frames per second of a folder of pictures that has no `seqinfo.ini`."""
 
 _OPEN_SECONDS, _READ_SECONDS = 15.0, 30.0
-"""How long a network stream may keep silent."""
+"""How long a network stream may send nothing."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", flags=re.IGNORECASE)
 
@@ -58,12 +58,12 @@ class Footage(ABC):
 
     Attributes:
         source: what the user called it.
-        every: one of how many frames is given.
+        every: every how many frames one is yielded.
         frame_rate: frames per second of the source, as it says.
-        num_frames: how many there should be; None where nobody knows.
-        is_live: whether it has no end of its own.
+        num_frames: how many there should be; None if unknown.
+        is_live: whether it is a stream without an end.
         frames_read: frames read up to now, skipped ones included.
-        problem: why reading ended before the end; empty as long as all is well.
+        problem: why reading ended early; empty if it did not.
     """
 
     def __init__(self, source: str, every: int) -> None:
@@ -84,7 +84,7 @@ class Footage(ABC):
     def __iter__(self) -> Iterator[Frame]: ...
 
     def close(self) -> None:  # noqa: B027  # folders have nothing to close
-        """Let go of the file."""
+        """Close the file."""
 
 
 def open_footage(source: str | Path, *, every: int = 1) -> Footage:
@@ -93,7 +93,7 @@ def open_footage(source: str | Path, *, every: int = 1) -> Footage:
 
     Args:
         source: file, folder or URL.
-        every: give one of so many frames.
+        every: yield every n-th frame.
 
     Raises:
         FootageError: it is not there, or holds no picture that can be read.

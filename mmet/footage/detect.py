@@ -36,7 +36,7 @@ class Detector(Protocol):
         ...
 
     def observe(self, frames: Sequence[Frame]) -> None:
-        """Look at frames whose persons are known already, where the detector learns from what it sees."""
+        """Learn from frames whose persons are known already; detectors that do not learn ignore them."""
         ...
 
 
@@ -50,7 +50,7 @@ class TransformersDetector:
         device: where it runs; None for a GPU where there is one.
 
     Raises:
-        FootageError: it cannot be loaded, or knows no persons.
+        FootageError: it cannot be loaded, or has no label for persons.
     """
 
     def __init__(self, name: str, *, threshold: float = 0.3, device: str | None = None) -> None:
@@ -100,13 +100,13 @@ def person_label(name: str, labels: dict[int, str]) -> int:
 
 def detector_maker(name: str) -> Callable[[str], Detector]:
     """
-    A function that gives the detector for a camera's name: a new one where it learns from what it sees.
+    Return a function from a camera's name to its detector; cameras do not share a detector that learns.
 
     Args:
         name: `hog`, a MOTChallenge file (`{camera}` stands for the camera's name), or a checkpoint.
 
     Raises:
-        FootageError: at once, where the detector cannot be made whatever the camera.
+        FootageError: at once, if the detector cannot be made for any camera.
     """
     if name == HOG:
         HogDetector()  # says at once what is not installed

@@ -4,8 +4,8 @@
     detections = detector.detect([frame])
 
 The HOG detector's window has a margin round the person, which is removed. A background model (MOG2) finds what moves:
-a moving region with a person's proportions is a person although HOG does not see one (from the side, drawn, from
-above), and the edges of a HOG box are brought to those of the moving region in it. Nothing is downloaded.
+a moving region with a person's proportions counts as a person even if HOG misses it (from the side, from above,
+drawn), and the edges of a HOG box are moved to those of the moving region in it. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _WORKING_HEIGHT = 288
 """Rows of the picture in which motion is looked for."""
 
 _TOO_MUCH = 0.6
-"""Share of the picture that cannot be persons who move."""
+"""Share of the picture above which what moves is not persons."""
 
 _FULL_SCAN = 8
-"""HOG looks at the whole picture every so many frames, and else where something moves or a person was."""
+"""HOG scans the whole picture once in this many frames, otherwise only where something moves or a person was."""
 
 _ASPECT = (1.3, 4.6)
 """Height over width of a region that may be one person."""
@@ -76,12 +76,12 @@ class HogDetector:
         places = self._places(mask, scale) if self._calls % _FULL_SCAN else [(0, 0, image.shape[1], image.shape[0])]
         self._calls += 1
         parts = [self._people(image, place) for place in places]
-        found = Detections(
+        persons = Detections(
             np.concatenate([part.boxes for part in parts] or [np.zeros((0, 4))]),
             np.concatenate([part.scores for part in parts] or [np.zeros(0)]),
         )
-        self._seen = suppress(found, max_iou=0.5)
-        return _merge(self._snap(found, mask, scale), self._regions(mask, scale))
+        self._seen = suppress(persons, max_iou=0.5)
+        return _merge(self._snap(persons, mask, scale), self._regions(mask, scale))
 
     def _places(self, mask: np.ndarray, scale: float) -> list[tuple[int, int, int, int]]:
         """Left, top, right and bottom of where persons may be: what moves, and where the last frame had one."""
@@ -148,10 +148,10 @@ class HogDetector:
                     scores.append(0.55 + 0.4 * min(1.0, (fill - 0.3) / 0.4))
         return Detections(np.array(boxes).reshape(-1, 4), np.array(scores))
 
-    def _snap(self, found: Detections, mask: np.ndarray, scale: float) -> Detections:
+    def _snap(self, persons: Detections, mask: np.ndarray, scale: float) -> Detections:
         """Boxes whose edges are those of what moves in them."""
-        boxes, scores = found.boxes.copy(), found.scores.copy()
-        for index, box in enumerate(found.boxes / scale):
+        boxes, scores = persons.boxes.copy(), persons.scores.copy()
+        for index, box in enumerate(persons.boxes / scale):
             edges, share = _moving_edges(mask, box)
             scores[index] *= 0.6 + 0.4 * min(1.0, share / 0.35)
             if share > 0.35:
@@ -220,22 +220,22 @@ def _divide(region: np.ndarray) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-def _merge(found: Detections, regions: Detections) -> Detections:
+def _merge(persons: Detections, regions: Detections) -> Detections:
     """
     One box for each person of HOG boxes and moving regions.
 
-    A region that holds two HOG boxes or more is a group, of which HOG tells the persons. Otherwise the region is the
+    A region that holds two or more HOG boxes is a group, and HOG's boxes are its persons. Otherwise the region is the
     tighter box, and the better score counts.
     """
-    share = intersections(found.boxes, regions.boxes) / np.maximum(areas(found.boxes), 1e-9)[:, None]
+    share = intersections(persons.boxes, regions.boxes) / np.maximum(areas(persons.boxes), 1e-9)[:, None]
     group = (share > 0.6).sum(axis=0) >= 2
-    apart = box_iou(found.boxes, found.boxes)
+    apart = box_iou(persons.boxes, persons.boxes)
     group &= np.array(
         [_has_two_apart(apart, np.flatnonzero(share[:, region] > 0.6)) for region in range(len(regions))], bool
     )
     regions = regions[~group]
-    boxes = np.concatenate([regions.boxes, found.boxes])
-    scores = np.concatenate([regions.scores + 1, found.scores])
+    boxes = np.concatenate([regions.boxes, persons.boxes])
+    scores = np.concatenate([regions.scores + 1, persons.scores])
     kept = suppress(Detections(boxes, scores), max_iou=0.4, max_share=0.65)
     return Detections(kept.boxes, np.where(kept.scores > 1, kept.scores - 1, kept.scores))
 

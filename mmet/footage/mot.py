@@ -89,7 +89,7 @@ def _row(place: str, line: str) -> list[float] | None:
 
 
 def _detections(rows: Sequence[Sequence[float]], has_tracks: bool, are_shares: bool) -> Detections:
-    """Scores that are no shares, such as margins of an SVM, become some by the logistic function."""
+    """Map scores outside [0, 1], such as the margins of an SVM, into it by the logistic function."""
     values = np.array(rows, dtype=float)
     scores = values[:, 5] if are_shares else 1 / (1 + np.exp(-np.clip(values[:, 5], -50, 50)))
     return Detections(values[:, 1:5], scores, values[:, 0].astype(np.int64) if has_tracks else None)

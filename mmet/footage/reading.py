@@ -2,9 +2,9 @@
 
     report = read(["entrance.mp4", "yard.mp4"], "crops", every=4)
 
-The output folder is the memory of the run. Detections are written to it as they are made, so a run that was stopped
-makes none of them again and ends with the same files as one that was not. Nothing of a video is in memory but the
-frames of one batch and the candidates of the tracks that are still going on.
+The output folder is the memory of the run. Detections are written to it as they are made, so a continued run repeats
+none of them and ends with the same files as an uninterrupted one. Memory holds only the frames of one batch and the
+candidates of the current tracks.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def read(
     """
     Read videos of fixed cameras into a folder of person crops that `load_reid_dataset("folder", output)` reads.
 
-    A run that was stopped goes on with the same call. A video that is damaged gives what can be read of it.
+    The same call continues a stopped run. Of a damaged video, the readable part is used.
 
     Args:
         videos: files, folders of pictures or stream addresses; or these by the names of their cameras. Without names
@@ -129,11 +129,11 @@ def read(
         output: folder to create.
         detector: `hog` (offline), a MOTChallenge file, in whose name `{camera}` stands for the camera, or the name or
             folder of an object detection checkpoint of transformers.
-        every: look at one of so many frames.
+        every: use every n-th frame.
         crops_per_track: pictures kept of each track, at most.
         min_height: least height in pixels of a box that becomes a crop.
         min_boxes: least number of boxes of a track.
-        min_motion: least motion of a track in body heights: a thing that is taken for a person does not move. By
+        min_motion: least motion of a track in body heights: an object mistaken for a person does not move. By
             default 0.3 for `hog`, else 0.
         batch_size: frames that the detector sees at once.
         start_time: when the videos begin, in ISO 8601, for times in the table that are moments.
@@ -156,7 +156,7 @@ def read(
     finished = _finished(output, settings)
     if finished is not None:
         return finished
-    for source in sources.values():  # mistakes are told before hours of work
+    for source in sources.values():  # report mistakes before hours of work
         _check_opens(source)
     make = detector_maker(options.detector)
     with locked(output):
@@ -269,7 +269,7 @@ def _finish(output: Path, work: Path, settings: Mapping[str, Any]) -> list[Camer
 
 
 class _Track:
-    """A track that may go on."""
+    """A track that may continue."""
 
     def __init__(self, number: int, count: int) -> None:
         self.number = number
@@ -292,7 +292,7 @@ class _Track:
 
     @property
     def motion(self) -> float:
-        """How far the person got, in body heights."""
+        """How far the person has moved, in body heights."""
         return float(np.linalg.norm(self._high - self._low)) / max(self.height, 1.0)
 
 
@@ -355,15 +355,15 @@ class _Camera:
             while frames := list(islice(pictures, self.options.batch_size)):
                 old = [frame for frame in frames if frame.index in known]
                 self.detector.observe(old)
-                found = [known[frame.index] for frame in old]
+                detections = [known[frame.index] for frame in old]
                 new = frames[len(old) :]
                 if new:
                     sizes = [frame.image.shape[:2] for frame in new]
                     fresh = [part.clipped(*size) for part, size in zip(self.detector.detect(new), sizes, strict=True)]
                     file.writelines(_line(frame, part) for frame, part in zip(new, fresh, strict=True))
                     file.flush()
-                    found += fresh
-                yield from zip(frames, found, strict=True)
+                    detections += fresh
+                yield from zip(frames, detections, strict=True)
 
     def _known_detections(self) -> dict[int, Detections]:
         """What an earlier run has found; a last line that it did not finish is removed."""

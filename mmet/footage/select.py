@@ -90,7 +90,7 @@ def _typical(images: Sequence[np.ndarray]) -> np.ndarray:
     """
     How much crops of a track are dressed alike, (N,) in 0..1.
 
-    A track that goes over to somebody else for a moment, and a box about two persons, are told by it.
+    It is low where the track jumps to somebody else for a moment, and for a box around two persons.
     """
     boxes = [np.array([[0, 0, image.shape[1], image.shape[0]]]) for image in images]
     colors = np.concatenate([clothing_colors(image, box) for image, box in zip(images, boxes, strict=True)])

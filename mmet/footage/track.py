@@ -3,8 +3,7 @@
     tracker = Tracker(frame_rate=2.5)
     ids = tracker.update(detections, time=frame.time, image=frame.image)       # -1: belongs to no track yet
 
-ByteTrack goes by place alone and confuses people who meet. Here a box goes on with a track only where it is dressed
-as the track is.
+ByteTrack uses positions alone and confuses people who meet. Here a box continues a track only if the clothes match.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _SURE = 0.5
 """Score from which a box may begin a track."""
 
 _UNLIKE, _ALIKE = 0.72, 0.9
-"""Similarity of clothes up to which a box cannot belong to a track, and from which nothing speaks against it."""
+"""Similarity of clothes below which a box cannot belong to a track, and above which clothes are no objection."""
 
 _MEMORY = 0.9
 """Share of a track's colours that stays when a box is added."""
@@ -64,7 +63,7 @@ class Tracker:
 
     @property
     def lost_seconds(self) -> float:
-        """A track that has not been seen for longer does not go on."""
+        """Seconds after which an unseen track ends."""
         return self._lost_seconds
 
     def update(self, detections: Detections, *, time: float, image: np.ndarray) -> np.ndarray:
@@ -120,7 +119,7 @@ class Tracker:
         """
         Factors (N, M), 0..1, for N tracks and M boxes of the frame.
 
-        The library gives boxes alone: tracks are told by where they are expected, in the order it has them.
+        The library passes boxes alone, so tracks are identified by their expected positions, in the library's order.
         """
         places = {box.tobytes(): place for place, box in enumerate(self._boxes)}
         colors = self._box_colors[[places[box.tobytes()] for box in boxes]]

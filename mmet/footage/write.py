@@ -6,8 +6,8 @@
     ├── entrance/0003_000120.jpg     camera, track, frame
     └── tracks/entrance.txt          every box of every track
 
-Who a person is, nobody knows yet: `person_id` is the track. `box` is left, top, width and height in the frame, `time`
-seconds from the beginning of the video, or a moment where the user says when that was.
+Identities are unknown: `person_id` is the track. `box` is left, top, width and height in the frame; `time` is in
+seconds from the start of the video, or a moment if the user gives the start time.
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ class Labels:
 
     def among(self, rows: Rows, allowed: frozenset[str]) -> NDArray[np.bool_]:
         """Whether the labels of some rows are allowed."""
-        return np.array([word in allowed for word in self.words] + [False])[self.codes[rows]]
+        is_allowed = np.array([word in allowed for word in self.words] + [False])
+        return np.asarray(is_allowed[self.codes[rows]])
 
 
 class Segment:

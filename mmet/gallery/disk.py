@@ -47,6 +47,7 @@ from mmet.gallery.selection import Positions
 from mmet.gallery.snapshot import Snapshot, open_snapshot
 from mmet.gallery.storage import (
     COLUMNS,
+    INDEX,
     MANIFEST,
     REMOVED,
     SEGMENTS,
@@ -64,7 +65,7 @@ from mmet.gallery.store import (
     KEEP_SECONDS,
     Appended,
     Description,
-    Found,
+    Hit,
     OnConflict,
     Store,
     check_distinct,
@@ -166,7 +167,7 @@ class DiskStore(Store):
 
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
-    ) -> tuple[list[list[Found]], int]:
+    ) -> tuple[list[list[Hit]], int]:
         """See `Store.search`."""
         return self._read(lambda snapshot: self._search(snapshot, vectors, k, row_filter, by_track))
 
@@ -181,7 +182,7 @@ class DiskStore(Store):
 
     def _search(
         self, snapshot: Snapshot, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, by_track: bool
-    ) -> tuple[list[list[Found]], int]:
+    ) -> tuple[list[list[Hit]], int]:
         selection = snapshot.select(row_filter)
         total = len(selection)
         if not total:
@@ -198,14 +199,14 @@ class DiskStore(Store):
                 positions = [row[head] for row, head in zip(positions, heads, strict=True)]
                 break
             wanted = min(4 * wanted, total)
-        return [self._found(snapshot, *pair) for pair in zip(scores, positions, strict=True)], total
+        return [self._hits(snapshot, *pair) for pair in zip(scores, positions, strict=True)], total
 
-    def _found(self, snapshot: Snapshot, scores: NDArray[np.float32], positions: Positions) -> list[Found]:
+    def _hits(self, snapshot: Snapshot, scores: NDArray[np.float32], positions: Positions) -> list[Hit]:
         rows = snapshot.rows(positions)
         if not snapshot.manifest.centre:
-            return [Found(row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
+            return [Hit(row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
         embeddings = snapshot.embeddings_at(positions)
-        return [Found(*values) for values in zip(rows, scores.tolist(), embeddings, strict=True)]
+        return [Hit(*values) for values in zip(rows, scores.tolist(), embeddings, strict=True)]
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -370,7 +371,8 @@ class DiskStore(Store):
     def _saved(self, index: VectorIndex) -> VectorIndex:
         """Save an index for others, mapped from then on; as it is where it cannot be saved: it can be made again."""
         try:
-            with _THREADS, locked(self.folder):
+            # A lock of its own: a reader that saves an index must not turn a writer away.
+            with _THREADS, locked(self.folder / INDEX):
                 if not covers_first(read_manifest(self.folder), index.record):
                     return index  # a reader of an earlier generation made it
                 record = save_index(self.folder, index)

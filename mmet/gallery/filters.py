@@ -5,11 +5,15 @@ RowFilter.of(camera_id=["gate", 3], time=(0, 60), exclude=["a.jpg"])
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mmet.gallery.labels import time_range, write_label, write_labels
+from mmet.field_checks import suggestion
+from mmet.gallery.labels import read_label, time_range, write_label, write_labels
 from mmet.gallery.results import GalleryError
+
+_NAMED_CAMERAS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +59,14 @@ def write_ids(ids: Any) -> list[str]:
     if None in labels:
         raise GalleryError("id: expected whole numbers or words, received None among them")
     return list(dict.fromkeys(label for label in labels if label is not None))
+
+
+def check_cameras(cameras: Iterable[str], present: Iterable[str]) -> None:
+    """Raise `GalleryError` for a camera that is not in the gallery."""
+    known = sorted(present)
+    for camera in sorted(set(cameras).difference(known)):
+        names = ", ".join(known[:_NAMED_CAMERAS]) + (", …" if len(known) > _NAMED_CAMERAS else "")
+        raise GalleryError(
+            f"there is no camera {read_label(camera)!r} in this gallery; it has {names or 'no cameras at all'}"
+            + suggestion(camera, known)
+        )

@@ -9,40 +9,46 @@ A gallery is one folder with one writer at a time; see `mmet.gallery.storage` fo
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pyarrow as pa
+from tqdm.auto import tqdm
 
-from mmet.distributed import compute_on_all, compute_once
+from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
 from mmet.gallery.filters import RowFilter, write_ids
 from mmet.gallery.index import IndexKind, check_kind
-from mmet.gallery.labels import Label, read_label
+from mmet.gallery.labelled import learn_from_rows
+from mmet.gallery.labels import Label, counted, read_label
+from mmet.gallery.probability import EVIDENCE_ROWS, in_gallery, match_probability
 from mmet.gallery.queries import EmbeddedQuery, Query, embed_query
 from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResult, Skipped
-from mmet.gallery.rows import RowMaker
-from mmet.gallery.sources import Entry, read_source
+from mmet.gallery.sources import Entry, chunks, decode, read_source
 from mmet.gallery.storage import (
     EMBEDDING,
     EXTRA,
     FIXED_COLUMNS,
     infer_schema,
+    make_table,
     vectors_of,
 )
 from mmet.gallery.store import (
     KEEP_SECONDS,
     ON_CONFLICT,
     Description,
-    Found,
+    Hit,
     OnConflict,
     Store,
     centred,
@@ -52,13 +58,15 @@ from mmet.gallery.store import (
 
 logger = logging.getLogger(__name__)
 
+CALIBRATION = "calibration"
+"""The setting that holds what `calibrate` learnt."""
+
 ROWS_PER_COMMIT = 2_048
 """Pictures that a killed build embeds again, at most."""
 
-PRESENT_PRIOR = 0.5
-"""Probability that a person is in a gallery before anything of it was seen; see `in_gallery`."""
-
 _NAMED_SKIPS = 5
+_LISTED_SKIPS = 100
+_COPIED_TABLES = 64
 
 
 class Gallery:
@@ -91,11 +99,11 @@ class Gallery:
     ) -> Gallery:
         """
         Embed all pictures of a source into a new gallery. A build that was killed goes on where it stopped when the
-        same call is made again. Under `accelerate launch` or `torchrun`, all processes embed and the main one writes.
+        same call is made again.
 
         Args:
             source: see `mmet.gallery.sources`.
-            path: the folder to be made.
+            path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
             model: a checkpoint's folder or Hub name, or an `Embedder`.
             batch_size: pictures that are embedded at once.
             num_workers: threads that decode pictures.
@@ -118,39 +126,33 @@ class Gallery:
             ("rows_per_commit", rows_per_commit),
         ):
             check_number(name, value, int, Range(at_least=1))
-        found = compute_on_all(lambda: read_source(source))
-        ids = [entry.id for entry in found.entries]
-        check_distinct(ids)
-        embedder = compute_on_all(lambda: as_embedder(model))
+        entries = read_source(source)
+        check_distinct([entry.id for entry in entries.entries])
+        embedder = as_embedder(model)
         settings = {"index": index, "flip": flip, "keep_images": keep_images}
-        kind = _store_class(path)
-        is_new = compute_once(lambda: not kind.exists(path))
-        compute_once(lambda: _begin(path, embedder, dtype, settings))
-        store = kind(path)
-        pending = _without(found.entries, compute_on_all(lambda: store.present_ids(ids)))
-        schema = infer_schema(entry.row for entry in found.entries)
-        maker = RowMaker(embedder, store.description, schema, batch_size, num_workers)
-        skipped = list(found.skipped)
-        for tables, unreadable in maker.parts(pending, rows_per_commit, done=len(ids) - len(pending)):
-            skipped += unreadable
-            compute_once(lambda tables=tables: store.append(tables))  # type: ignore[misc]
-        if not compute_once(lambda: len(store)):
+        is_new = not store_class(path).exists(path)
+        gallery = cls(_begin(path, embedder, dtype, settings), embedder)
+        pending = _without(entries.entries, gallery._store.present_ids([entry.id for entry in entries.entries]))
+        schema = infer_schema(entry.row for entry in entries.entries)
+        skipped = list(entries.skipped)
+        with tqdm(
+            total=len(entries.entries), initial=len(entries.entries) - len(pending), unit="image", disable=None
+        ) as bar:
+            for part in chunks(pending, rows_per_commit):
+                table, unreadable = gallery._embed(part, schema, batch_size, num_workers, bar)
+                skipped += unreadable
+                gallery._store.append([table] if table is not None else [])
+        if not len(gallery):
             if is_new:
-                compute_once(store.delete)
-            raise GalleryError(f"{found.name}: no picture could be read. {_skip_words(skipped)}")
-        gallery = cls(store, embedder)
+                gallery._store.delete()
+            raise GalleryError(f"{entries.name}: no picture could be read. {_skip_words(skipped)}")
+        gallery._store.compact(keep_seconds=0)
+        gallery._store.update(complete=True)
+        if centre:
+            gallery.set_centre()
         gallery.skipped = tuple(skipped)
-        compute_once(lambda: gallery._complete(centre))
-        compute_on_all(store.refresh)
         _warn(skipped)
         return gallery
-
-    def _complete(self, centre: bool) -> None:
-        """End a build."""
-        self._store.compact(keep_seconds=0)
-        self._store.update(complete=True)
-        if centre:
-            self.set_centre()
 
     @classmethod
     def open(cls, path: str | Path, *, model: Any = None) -> Gallery:
@@ -158,13 +160,13 @@ class Gallery:
         A gallery that was built.
 
         Args:
-            path: its folder.
+            path: its folder or address.
             model: as for `build`; None for the one that the gallery names, which is loaded when a query needs it.
 
         Raises:
             GalleryError: there is no gallery, not all of one, or one by another model.
         """
-        store = _store_class(path)(path)
+        store = store_class(path)(path)
         if not store.description.complete:
             logger.warning(
                 "%s: its build has not come to its end (%d rows so far); run the same build again", path, len(store)
@@ -194,6 +196,7 @@ class Gallery:
             "centred": bool(description.centre),
             "cameras": self.cameras,
             **description.settings,
+            CALIBRATION: list(description.settings.get(CALIBRATION, ())),
             **description.embedding,
         }
 
@@ -206,7 +209,11 @@ class Gallery:
         return len(self._store)
 
     def __contains__(self, row_id: object) -> bool:
-        return bool(self._store.present_ids([str(row_id)]))
+        return bool(self.known([str(row_id)]))
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of some ids that are in the gallery."""
+        return self._store.present_ids(ids)
 
     def __iter__(self) -> Iterator[Row]:
         """All rows of one generation, in the order in which they were added."""
@@ -280,8 +287,8 @@ class Gallery:
                 for query in embedded
             ]
         )
-        answers, total = self._store.search(vectors, k, row_filter, by_track=by_track)
-        return [self._result(query, found, total) for query, found in zip(embedded, answers, strict=True)]
+        answers, total = self._store.search(vectors, max(k, EVIDENCE_ROWS), row_filter, by_track=by_track)
+        return [self._result(query, hits, total, k) for query, hits in zip(embedded, answers, strict=True)]
 
     @property
     def embedder(self) -> Embedder:
@@ -293,23 +300,34 @@ class Gallery:
             except (OSError, ValueError) as error:
                 raise GalleryError(
                     f"{self.path} was embedded by {name!r}, which cannot be loaded: {error}. Say where it is now: "
-                    "Gallery.open(path, model=…)"
+                    "--model, or Gallery.open(path, model=…)"
                 ) from error
             check_same_model(self._store.description.embedding, embedder.identity, str(self.path))
             self._embedder = embedder
         return self._embedder
 
-    def _result(self, query: EmbeddedQuery, found: Sequence[Found], total: int) -> SearchResult:
-        calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
-        matches = []
-        for hit in found:
-            cosine = hit.score if hit.embedding is None else float(np.dot(query.vector, hit.embedding))
-            probability = None if calibration is None else float(calibration(cosine))
-            values = _row_values(hit.row)
-            matches.append(Match(**values, score=hit.score, probability=probability))
-        probabilities = [match.probability for match in matches if match.probability is not None]
-        present = None if calibration is None else in_gallery(probabilities, calibration.prior, total)
-        return SearchResult(matches, present, query.notes)
+    def _result(self, query: EmbeddedQuery, hits: Sequence[Hit], total: int, k: int) -> SearchResult:
+        """The answer that the best rows make; at least `EVIDENCE_ROWS` of them say whether the person is there."""
+        scores = [hit.score for hit in hits]
+        learnt = self._store.description.settings.get(CALIBRATION, {}).get(query.modality)
+        calibration: MatchCalibration | None
+        if learnt is not None:
+            calibration = read_fields(learnt)
+        else:  # the model's, learnt on cosines that no gallery has centred
+            calibration = None if self._embedder is None else self._embedder.calibration(query.modality)
+            scores = [
+                hit.score if hit.embedding is None else float(np.dot(query.vector, hit.embedding)) for hit in hits
+            ]
+        present: float | None = None
+        probabilities: Sequence[float | None] = [None] * len(hits)
+        if calibration is not None:
+            present = in_gallery(calibration, scores, total)
+            probabilities = match_probability(calibration, scores, total, is_own=learnt is not None)
+        matches = [
+            Match(**_row_values(hit.row), score=hit.score, probability=probability)
+            for hit, probability in zip(hits[:k], probabilities, strict=False)
+        ]
+        return SearchResult(matches, present, query.notes, total)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -329,8 +347,8 @@ class Gallery:
         """
         check_choice("on_conflict", on_conflict, ON_CONFLICT)
         self._store.refresh()
-        found = read_source(source, first_number=self._store.description.next_row)
-        entries = found.entries
+        pictures = read_source(source, first_number=self._store.description.next_row)
+        entries = pictures.entries
         check_distinct([entry.id for entry in entries])
         present = self._store.present_ids([entry.id for entry in entries])
         if present and on_conflict == "error":
@@ -338,15 +356,15 @@ class Gallery:
         kept = len(present) if on_conflict == "keep" else 0
         pending = _without(entries, present) if kept else entries
         schema = infer_schema(entry.row for entry in entries)
-        skipped, tables = list(found.skipped), []
-        maker = RowMaker(self.embedder, self._store.description, schema, batch_size, num_workers)
-        for part, unreadable in maker.parts(pending, ROWS_PER_COMMIT):
-            skipped += unreadable
-            tables += part
+        skipped, tables = list(pictures.skipped), []
+        with tqdm(total=len(pending), unit="image", disable=None) as bar:
+            for part in chunks(pending, ROWS_PER_COMMIT):
+                table, unreadable = self._embed(part, schema, batch_size, num_workers, bar)
+                skipped += unreadable
+                tables += [] if table is None else [table]
         if pending and not tables:
-            raise GalleryError(f"{found.name}: no picture could be read. {_skip_words(skipped)}")
-        report = compute_once(lambda: self._store.append(tables, on_conflict=on_conflict))
-        compute_on_all(self._store.refresh)
+            raise GalleryError(f"{pictures.name}: no picture could be read. {_skip_words(skipped)}")
+        report = self._store.append(tables, on_conflict=on_conflict)
         _warn(skipped)
         return AddReport(report.added, report.replaced, kept + report.kept, tuple(skipped))
 
@@ -367,21 +385,51 @@ class Gallery:
         report = self._store.append(list(source._store.tables()), on_conflict=on_conflict)
         return AddReport(report.added, report.replaced, report.kept)
 
+    def copy(self, path: str | Path) -> Gallery:
+        """
+        Copy everything to a new gallery, such as one on a server, without embedding anything. A copy that was killed
+        goes on where it stopped when the same call is made again.
+
+        Args:
+            path: the folder or address to be made.
+
+        Raises:
+            GalleryError: a gallery is there already, or nothing can be written.
+        """
+        kind, source = store_class(path), self._store.description
+        if kind.exists(path):
+            target = kind(path)
+            check_same_model(target.description.embedding, source.embedding, str(path))
+            if target.description.complete:
+                raise GalleryError(f"{target.place} is a gallery already: merge into it, or name another place")
+        else:
+            target = kind.create(path, Description(source.embedding, source.dimension, source.dtype, source.settings))
+        tables = self._store.tables()
+        while part := list(itertools.islice(tables, _COPIED_TABLES)):
+            target.append(part, on_conflict="keep")
+        target.compact(keep_seconds=0)
+        if source.centre:
+            target.update(centre=source.centre)
+        target.update(complete=True)
+        return Gallery(target, self._embedder)
+
     def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
         """Free the space of removed rows and join small segments; readers at work have `keep_seconds` to finish."""
         self._store.compact(keep_seconds=keep_seconds)
 
     def set_centre(self, on: bool = True, *, text_mean: Any = None) -> None:
         """
-        Compare embeddings about the mean of the rows as they are now, which is kept in the manifest.
+        Compare embeddings about the mean of the rows as they are now, which is kept in the manifest. What `calibrate`
+        learnt is dropped: scores are others.
 
         Args:
             on: False to compare them as they are again.
             text_mean: `(D,)` mean embedding of sentences, such as the captions of training, about which sentences are
                 compared; None for the rows' mean.
         """
+        settings = {name: value for name, value in self._store.description.settings.items() if name != CALIBRATION}
         if not on or not len(self):
-            self._store.update(centre={})
+            self._store.update(centre={}, settings=settings)
             return
         dimension = self._store.description.dimension
         total = sum(vectors_of(t[EMBEDDING], dimension).sum(axis=0, dtype=np.float64) for t in self._store.tables())
@@ -389,57 +437,110 @@ class Gallery:
         text = mean if text_mean is None else np.asarray(text_mean, dtype=np.float64)
         if text.shape != (dimension,) or not np.isfinite(text).all():
             raise GalleryError(f"text_mean: expected {dimension} finite numbers, received the shape {text.shape}")
-        self._store.update(centre={"image": tuple(mean.tolist()), "text": tuple(text.tolist())})
+        centre = {"image": tuple(mean.tolist()), "text": tuple(text.tolist())}
+        self._store.update(centre=centre, settings=settings)
+
+    def calibrate(self, *, captions: str | None = None, method: Method | None = None, seed: int = 0) -> dict[str, int]:
+        """
+        Learn match probabilities from the rows that have a `person_id`, and keep them in the gallery.
+
+        Searches then have probabilities as this gallery's cameras make them, in place of the model's own. Pairs of one
+        person from one camera, which are too easy, count only where no cameras are known.
+
+        Args:
+            captions: the column of sentences, for queries by sentence and by both; None for `captions` or `caption`,
+                where the rows have one.
+            method: `platt` or `isotonic` (see `fit_calibration`); None for isotonic from 1,000 pairs of one person on.
+            seed: draws rows where there are many.
+
+        Returns:
+            Pairs of one person that were learnt from, by the query's modality.
+
+        Raises:
+            ValueError: too few labels, an unknown column, or scikit-learn is missing; nothing is changed.
+        """
+        learnt = learn_from_rows(self._store, lambda: self.embedder, captions=captions, method=method, seed=seed)
+        fields = {modality: asdict(calibration) for modality, calibration in learnt.items()}
+        self._store.update(settings={**self._store.description.settings, CALIBRATION: fields})
+        return {name: int((calibration.about or {})["num_matching_pairs"]) for name, calibration in learnt.items()}
 
     def verify(self) -> list[str]:
         """Compare all files with their checksums: what is wrong, a sentence each; empty when all is well."""
         return self._store.verify()
 
+    def _embed(
+        self, entries: Sequence[Entry], schema: pa.Schema, batch_size: int, num_workers: int, bar: Any
+    ) -> tuple[pa.Table | None, list[Skipped]]:
+        """Rows with their embeddings, without the pictures that cannot be read."""
+        settings = self._store.description.settings
+        good: list[Entry] = []
+        vectors, skipped = [], []
+        with ThreadPoolExecutor(num_workers) as pool:
+            for part in chunks(entries, batch_size):
+                pictures = list(pool.map(_try_decode, part))
+                readable = [(e, p) for e, p in zip(part, pictures, strict=True) if not isinstance(p, GalleryError)]
+                skipped += [
+                    Skipped(entry.id, str(p))
+                    for entry, p in zip(part, pictures, strict=True)
+                    if isinstance(p, GalleryError)
+                ]
+                if readable:
+                    vectors.append(
+                        self.embedder.embed([p for _, p in readable], None, flip=bool(settings.get("flip")))
+                    )
+                    good += [entry for entry, _ in readable]
+                bar.update(len(part))
+        if not good:
+            return None, skipped
+        columns = {name: [getattr(entry, name) for entry in good] for name in FIXED_COLUMNS}
+        if settings.get("keep_images"):
+            columns["image"] = [_with_bytes(image) for image in columns["image"]]
+        dtype = self._store.description.dtype
+        return make_table(columns, [entry.row for entry in good], schema, np.concatenate(vectors), dtype), skipped
 
-def in_gallery(probabilities: Sequence[float], prior: float, total: int) -> float:
-    """
-    The probability that a person is among the rows that were searched, from the match probabilities of the best.
 
-    A calibration gives each row's likelihood ratio, L = odds(p) / odds(prior). With the person there as often as not
-    beforehand, and each of the `total` rows as likely to be the one, the odds are the mean of L over the rows; rows
-    beyond the best count nothing. Never less than the best match's own probability.
-    """
-    if not probabilities or not total:
-        return 0.0
-    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
-    ratios = clipped / (1 - clipped) * (1 - prior) / prior
-    odds = PRESENT_PRIOR / (1 - PRESENT_PRIOR) * float(ratios.sum()) / total
-    return max(odds / (1 + odds) if math.isfinite(odds) else 1.0, max(probabilities))
-
-
-def _store_class(path: str | Path) -> type[Store]:
+def store_class(path: str | Path) -> type[Store]:
     """What keeps the rows of a gallery at a path or an address."""
-    if str(path).startswith("milvus"):
-        raise GalleryError(f"{path}: expected a folder; galleries on Milvus are not supported by this version")
+    if re.match(r"milvus[+:]", str(path)):
+        from mmet.gallery.milvus import MilvusStore
+
+        return MilvusStore
     return DiskStore
 
 
-def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> None:
-    """Make a new store, or check that of a build that was killed."""
-    kind = _store_class(path)
+def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> Store:
+    """A new store, or that of a build that was killed."""
+    kind = store_class(path)
     if not kind.exists(path):
         dimension = embedder.embed([PIL.Image.new("RGB", (64, 128))], None).shape[1]
-        kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))
-        return
+        return kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))
     store = kind(path)
     if store.description.complete:
         raise GalleryError(
-            f"{path} is a gallery already: add to it with Gallery.open(…).add(…), or name another place"
+            f"{path} is a gallery already: add to it (mmet-gallery add, Gallery.add), or name another place"
         )
     check_same_model(store.description.embedding, embedder.identity, str(path))
     begun = {**store.description.settings, "dtype": store.description.dtype}
     if begun != {**settings, "dtype": dtype}:
         raise GalleryError(f"{path} was begun with {begun}: go on with the same options, or remove it")
     logger.info("%s: %d rows are there already", path, len(store))
+    return store
 
 
 def _without(entries: Sequence[Entry], ids: set[str]) -> list[Entry]:
     return [entry for entry in entries if entry.id not in ids]
+
+
+def _try_decode(entry: Entry) -> Any:
+    try:
+        return decode(entry.image, entry.image.get("path") or entry.id)
+    except GalleryError as error:
+        return error
+
+
+def _with_bytes(image: Mapping[str, Any]) -> dict[str, Any]:
+    content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+    return {"bytes": content, "path": image["path"]}
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -449,7 +550,7 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _row_values(stored: Mapping[str, Any]) -> dict[str, Any]:
-    own = {
+    user_row = {
         name: value
         for name, value in stored.items()
         if value is not None and name not in FIXED_COLUMNS and name not in (EMBEDDING, EXTRA)
@@ -461,7 +562,7 @@ def _row_values(stored: Mapping[str, Any]) -> dict[str, Any]:
         **{name: read_label(stored[name]) for name in ("person_id", "camera_id", "track_id")},
         "time": stored["time"],
         "box": None if stored["box"] is None else tuple(stored["box"]),
-        "row": own | json.loads(stored[EXTRA]) if stored[EXTRA] else own,
+        "row": user_row | json.loads(stored[EXTRA]) if stored[EXTRA] else user_row,
     }
 
 
@@ -471,5 +572,8 @@ def _skip_words(skipped: Sequence[Skipped]) -> str:
 
 
 def _warn(skipped: Sequence[Skipped]) -> None:
+    """List what was left out, a picture a line."""
     if skipped:
-        logger.warning("%d pictures were left out: %s", len(skipped), _skip_words(skipped))
+        lines = [f"  {skip.name}: {skip.reason}" for skip in skipped[:_LISTED_SKIPS]]
+        lines += [f"  and {len(skipped) - _LISTED_SKIPS} more"] if len(skipped) > _LISTED_SKIPS else []
+        logger.warning("%s left out:\n%s", counted(len(skipped), "picture"), "\n".join(lines))

@@ -25,9 +25,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmet.digests import sha256_of
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Selection
-from mmet.gallery.storage import INDEX, Manifest, StoredFile, read_sealed, sha256_of, write_sealed
+from mmet.gallery.storage import INDEX, Manifest, StoredFile, read_sealed, write_sealed
 from mmet.whole_files import clear_leftovers, whole_file
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ TARGET_RECALL = 0.98
 
 _MIN_EXACT_ROWS = 2_000  # so few matching rows are always compared one by one
 _EXACT_SHARE = 0.02
-_FILTER_EFFORT = 2  # a filter's rows lie farther apart than all rows do
+_FILTER_EFFORT = 12  # a filter's rows lie farther apart than all rows do
 _TRAINING_ROWS_PER_LIST, _TRAINING_ROUNDS = 40, 8
 _TRIAL_QUERIES, _TRIAL_NOISE = 200, 0.5
 _GRAPH_DEGREE, _GRAPH_BUILD_EFFORT, _GRAPH_EFFORT = 32, 80, 64
@@ -285,8 +286,8 @@ def _trial(kind: str, index: Any, sample: Vectors) -> int:
         parameters: Any = (
             faiss.SearchParametersIVF(nprobe=effort) if kind == "ivf" else faiss.SearchParametersHNSW(efSearch=effort)
         )
-        _, found = index.search(queries, k, params=parameters)
-        if (found[:, :, None] == truth[:, None, :]).any(axis=2).mean() >= TARGET_RECALL:
+        _, answer = index.search(queries, k, params=parameters)
+        if (answer[:, :, None] == truth[:, None, :]).any(axis=2).mean() >= TARGET_RECALL:
             break
         effort *= 2
     return int(min(effort, limit))

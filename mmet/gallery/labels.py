@@ -4,6 +4,8 @@
     ('3', 'north gate', 3, 'north gate')
     >>> seconds("time", "2024-05-01T12:00:00Z"), seconds("time", 12.5)
     (1714564800.0, 12.5)
+    >>> show_time(1714564800.0), show_time(3725.5), read_time("time", "1:02:05.5")
+    ('2024-05-01 12:00:00', '1:02:05.5', 3725.5)
 
 Persons, cameras and tracks are stored as text, so that numbers and words can stand in one column; what is written as a
 plain whole number is read back as one.
@@ -27,6 +29,12 @@ from mmet.gallery.results import GalleryError
 Label = int | str
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
+
+CALENDAR_SECONDS = 10**8
+"""From here on (1973) seconds are shown as a date; below, as hours of a film."""
+
+_LAST_SECOND = 253_402_300_799.0  # of the year 9999
 
 
 def write_label(name: str, value: Any) -> str | None:
@@ -91,6 +99,42 @@ def seconds(name: str, value: Any) -> float | None:
     )
 
 
+def read_time(name: str, text: str) -> float:
+    """
+    A moment as people type it: `12.5` (seconds), `1:02:05` as `show_time` writes it, or ISO 8601.
+
+    Raises:
+        GalleryError: none of these.
+    """
+    clock = _CLOCK.fullmatch(text.strip())
+    if clock:
+        return 3600.0 * int(clock[1] or 0) + 60.0 * int(clock[2]) + float(clock[3])
+    number = None
+    with suppress(ValueError):
+        number = float(text)
+    moment = seconds(name, text if number is None else number)
+    if moment is None:
+        raise GalleryError(f"{name}: expected a moment, received {shown(text)}")
+    return moment
+
+
+def show_time(moment: float | None) -> str:
+    """A moment for people to read: date and time in UTC, or for a film's clock hours, minutes and seconds."""
+    if moment is None:
+        return ""
+    if CALENDAR_SECONDS <= moment <= _LAST_SECOND:
+        shown_moment = datetime.fromtimestamp(round(moment, 1), timezone.utc)
+        text = shown_moment.strftime("%Y-%m-%d %H:%M:%S")
+        tenth = shown_moment.microsecond // 100_000
+        return f"{text}.{tenth}" if tenth else text
+    if not 0 <= moment < CALENDAR_SECONDS:
+        return f"{moment:g} s"
+    minutes, rest = divmod(round(moment, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    tail = f"{rest:04.1f}".removesuffix(".0")
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
 def time_range(value: Any) -> tuple[float, float] | None:
     """
     The filter `(start, end)` in seconds, both ends included; None for an open end, or for no filter.
@@ -120,6 +164,11 @@ def write_box(value: Any) -> list[float] | None:
     if len(box) != 4 or not all(map(math.isfinite, box)):
         raise GalleryError(f"box: expected four numbers x, y, width, height, received {shown(value)}")
     return box
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _is_text(value: str) -> bool:

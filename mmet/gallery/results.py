@@ -92,11 +92,13 @@ class SearchResult:
         matches: at most `k`; fewer where fewer rows pass the filters.
         in_gallery: the probability that the person is among the rows that were searched; None without calibration.
         notes: what the user should know about the query, such as words that the model has never seen.
+        searched: how many rows passed the filters.
     """
 
     matches: list[Match]
     in_gallery: float | None = None
     notes: tuple[str, ...] = ()
+    searched: int = 0
 
     def __len__(self) -> int:
         return len(self.matches)

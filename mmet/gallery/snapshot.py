@@ -19,17 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmet.field_checks import suggestion
 from mmet.gallery.columns import Segment
-from mmet.gallery.filters import RowFilter
-from mmet.gallery.labels import read_label
+from mmet.gallery.filters import RowFilter, check_cameras
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Positions, Selection
 from mmet.gallery.storage import Manifest, check_files, read_manifest, read_removed, user_schema_of
 from mmet.gallery.store import centred
 
 _ATTEMPTS = 20
-_NAMED_CAMERAS = 10
 _KEPT_SELECTIONS = 4
 
 
@@ -76,7 +73,7 @@ class Snapshot:
     def numbers_at(self, positions: Positions) -> NDArray[np.int64]:
         """The numbers of the rows at some positions, which tombstones name them by."""
         segments = self._segments_of(positions)
-        return positions - self.starts[segments] + self._firsts[segments]
+        return np.asarray(positions - self.starts[segments] + self._firsts[segments])
 
     def find(self, ids: Sequence[str]) -> Positions:
         """Ascending positions of the live rows with one of these ids."""
@@ -89,7 +86,7 @@ class Snapshot:
         """The rows that pass. Raises `GalleryError` for an unknown camera."""
         selection = self.live
         if row_filter.cameras is not None:
-            self._check_cameras(row_filter.cameras)
+            check_cameras(row_filter.cameras, self.cameras)
         if row_filter.names_rows:
             parts = [
                 start + segment.select(row_filter) for start, segment in zip(self.starts, self.segments, strict=False)
@@ -102,15 +99,6 @@ class Snapshot:
     def cameras(self) -> list[str]:
         """The stored labels of all cameras, sorted."""
         return sorted({word for segment in self.segments for word in segment.cameras.words})
-
-    def _check_cameras(self, cameras: frozenset[str]) -> None:
-        for camera in sorted(cameras.difference(self.cameras)):
-            known = self.cameras
-            names = ", ".join(known[:_NAMED_CAMERAS]) + (", …" if len(known) > _NAMED_CAMERAS else "")
-            raise GalleryError(
-                f"there is no camera {read_label(camera)!r} in this gallery; it has {names or 'no cameras at all'}"
-                + suggestion(camera, known)
-            )
 
     # -- their columns ----------------------------------------------------------------------------------------------
 

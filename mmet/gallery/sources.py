@@ -1,22 +1,26 @@
 """Where a gallery's pictures come from: one list of entries, whatever the user has.
 
-    read_source("crops/")                                # pictures in and below a folder, no labels, no table
+    read_source("crops/")                                # pictures in and below a folder; a table there is read, too
     read_source("market1501=/data/Market-1501")          # any layout of mmet.data
     read_source(["a.jpg", array, pillow_image])          # files, arrays (H, W, 3) uint8, Pillow images
     read_source([{"image": "a.jpg", "camera_id": "gate", "time": 12.5, "shirt": "red"}])
     read_source(dataset)                                 # datasets.Dataset or DatasetDict with a column `image`
 
 The columns `id`, `person_id`, `camera_id`, `track_id`, `time` and `box` have a meaning; all others are the user's.
+A folder needs no table. Where it holds `annotations.csv` or `annotations.jsonl`, as the `folder` layout of `mmet.data`
+has, the table's pictures are the source, with its columns.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -25,6 +29,8 @@ from mmet.field_checks import shown
 from mmet.gallery.labels import seconds, write_box, write_label
 from mmet.gallery.results import GalleryError, Skipped
 from mmet.gallery.storage import EMBEDDING, EXTRA
+
+Item = TypeVar("Item")
 
 _MEANINGFUL = ("id", "image", "person_id", "camera_id", "track_id", "time", "box")
 _NOT_KEPT = ("person_mask", "person_name", "camera_name", "image_path")
@@ -65,19 +71,19 @@ def read_source(source: Any, *, first_number: int = 0) -> Source:
         GalleryError: no such source, no pictures, or a value that is none of its column.
     """
     if isinstance(source, (str, Path)):
-        found = _from_path(str(source))
+        pictures = _from_path(str(source))
     elif hasattr(source, "cast_column"):
-        found = Source("the dataset", _from_datasets(source, first_number))
+        pictures = Source("the dataset", _from_datasets(source, first_number))
     elif isinstance(source, (Mapping, bytes, np.ndarray)) or not isinstance(source, Sequence):
         raise GalleryError(
             "source: expected a folder, name=folder, a datasets.Dataset, or a list of files, arrays, Pillow images or "
             f"mappings; received {type(source).__name__}"
         )
     else:
-        found = Source("the list", [_from_item(item, number + first_number) for number, item in enumerate(source)])
-    if not found.entries:
-        raise GalleryError(f"{found.name} holds no pictures: name a folder or a list with at least one")
-    return found
+        pictures = Source("the list", [_from_item(item, number + first_number) for number, item in enumerate(source)])
+    if not pictures.entries:
+        raise GalleryError(f"{pictures.name} holds no pictures: name a folder or a list with at least one")
+    return pictures
 
 
 def _from_path(place: str) -> Source:
@@ -94,8 +100,14 @@ def _from_path(place: str) -> Source:
 
 
 def _from_folder(folder: Path) -> Source:
+    from mmet.data.folder import TABLES
     from mmet.data.paths import display, is_text, list_tree
 
+    tables = [folder / name for name in TABLES if (folder / name).is_file()]
+    if len(tables) > 1:
+        raise GalleryError(f"{folder} holds {' and '.join(TABLES)}, which may differ: remove one")
+    if tables:
+        return _from_table(folder, tables[0])
     pictures, unreadable = list_tree(folder)
     skipped = [Skipped(display(str(place)), "folder cannot be looked into") for place in unreadable]
     entries = []
@@ -106,6 +118,47 @@ def _from_folder(folder: Path) -> Source:
         else:
             skipped.append(Skipped(display(name), "its name is no text"))
     return Source(str(folder), entries, tuple(skipped))
+
+
+def _from_table(folder: Path, table: Path) -> Source:
+    """The pictures that a table names. Rows without a usable path are skipped; a picture named twice is one."""
+    from mmet.data.annotations import read_csv_entries, read_json_lines
+    from mmet.data.paths import UnsafePathError, display, join_inside
+    from mmet.data.schema import JUNK_PERSON_ID, DatasetError
+
+    entries: dict[str, Entry] = {}
+    skipped = []
+    try:
+        for line in read_csv_entries(table) if table.suffix == ".csv" else read_json_lines(table):
+            name = line.get("image", str)
+            try:
+                path = join_inside(folder, name)
+            except UnsafePathError as error:
+                skipped.append(Skipped(f"{table.name}: {line.place}: {display(name)}", str(error)))
+                continue
+            row = _table_values(line.fields) if table.suffix == ".csv" else line.fields
+            if str(row.get("person_id")) == str(JUNK_PERSON_ID):
+                skipped.append(Skipped(display(name), "the table calls it a junk detection (person -1)"))
+                continue
+            name = path.relative_to(folder).as_posix()
+            if name not in entries:
+                entries[name] = _from_row({"id": name, **row, "image": str(path)}, 0)
+    except DatasetError as error:
+        raise GalleryError(str(error)) from error
+    except GalleryError as error:
+        raise GalleryError(f"{table}: {line.place}: {error}") from error
+    return Source(str(folder), list(entries.values()), tuple(skipped))
+
+
+def _table_values(fields: Mapping[str, str]) -> dict[str, Any]:
+    """The cells of a CSV row that are not empty; seconds and boxes as numbers."""
+    row: dict[str, Any] = {name: value for name, value in fields.items() if value.strip()}
+    if "time" in row:
+        with suppress(ValueError):
+            row["time"] = float(row["time"])
+    if "box" in row:
+        row["box"] = re.findall(r"[^\s,;\[\]()]+", row["box"])
+    return row
 
 
 def _from_datasets(source: Any, first_number: int) -> list[Entry]:
@@ -135,7 +188,7 @@ def _renamed(row: dict[str, Any]) -> dict[str, Any]:
         row["camera_id"] = None
     if row.get("id") is None and row.get("image_path"):
         row["id"] = "/".join(filter(None, [row.get("split"), row["image_path"]]))
-    return {name: value for name, value in row.items() if name not in _NOT_KEPT}
+    return {name: value for name, value in row.items() if name not in _NOT_KEPT and value != []}
 
 
 def _from_item(item: Any, number: int) -> Entry:
@@ -209,7 +262,7 @@ def encode_png(picture: PIL.Image.Image) -> bytes:
     return file.getvalue()
 
 
-def chunks(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
+def chunks(entries: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Entries in runs of at most `size`."""
     for start in range(0, len(entries), size):
         yield entries[start : start + size]

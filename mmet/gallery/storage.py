@@ -25,9 +25,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mmet.digests import sha256_of
 from mmet.gallery.results import GalleryError
 from mmet.gallery.store import Description
-from mmet.whole_files import read_json, read_regular_file, whole_file, write_whole
+from mmet.whole_files import parse_json, read_regular_file, whole_file, write_whole
 
 MANIFEST = "manifest.json"
 SEGMENTS, COLUMNS, REMOVED, INDEX = "segments", "columns", "removed", "index"
@@ -136,10 +137,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _no_gallery(folder: Path) -> str:
     if not folder.exists():
-        return f"there is no gallery at {folder}: build one with Gallery.build(source, {str(folder)!r}, model=…)"
+        return f"there is no gallery at {folder}: build one with mmet-gallery build or Gallery.build"
     if (folder / SEGMENTS).is_dir():
         return f"{folder} has segments and no {MANIFEST}: it was not copied completely. Copy it again"
-    return f"{folder} is no gallery: it has no {MANIFEST}. Build one with Gallery.build(source, path, model=…)"
+    return f"{folder} is no gallery: it has no {MANIFEST}. Build one with mmet-gallery build or Gallery.build"
 
 
 def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:
@@ -151,11 +152,11 @@ def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """What `write_sealed` wrote, without the checksum. Raises `ValueError` where a bit of it changed."""
-    fields = read_json(path)
+    content = read_regular_file(path, _MAX_MANIFEST_BYTES)  # once: a writer may swap the file at any moment
+    fields = parse_json(content.decode("utf-8"))
     if not isinstance(fields, dict) or not isinstance(fields.get("seal"), str):
         raise ValueError("the field seal is missing")
     checksum = fields.pop("seal")
-    content = read_regular_file(path, _MAX_MANIFEST_BYTES)
     blank = content.replace(checksum.encode(), _NO_CHECKSUM.encode(), 1)
     if hashlib.sha256(blank).hexdigest() != checksum:
         raise ValueError("its checksum does not fit its content")
@@ -245,19 +246,6 @@ def _size_problems(folder: Path, stored: StoredFile) -> list[str]:
     except OSError:
         return [f"{stored.file}: is missing"]
     return [] if size == stored.bytes else [f"{stored.file}: expected {stored.bytes:,} bytes, received {size:,}"]
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------

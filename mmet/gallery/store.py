@@ -49,7 +49,7 @@ class Description:
     centre: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-class Found(NamedTuple):
+class Hit(NamedTuple):
     """A row that a search found.
 
     Attributes:
@@ -132,7 +132,7 @@ class Store(ABC):
     @abstractmethod
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
-    ) -> tuple[list[list[Found]], int]:
+    ) -> tuple[list[list[Hit]], int]:
         """The nearest rows to each of some unit vectors `(Q, D)`, best first, and how many rows were searched.
 
         Args:
@@ -193,8 +193,8 @@ def conflict_message(place: Path | str, ids: Sequence[str]) -> str:
     """What to say about ids that are in the gallery already."""
     more = f" and {len(ids) - 1} more of these ids" if len(ids) > 1 else ""
     return (
-        f"{place} has a row {ids[0]!r} already{more}; nothing was added. Say on_conflict='replace' or 'keep', or "
-        "give the new rows other ids"
+        f"{place} has a row {ids[0]!r} already{more}; nothing was added. Replace or keep them "
+        "(on_conflict), or give the new rows other ids"
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
 from mmet.data import parse_data_arguments
-from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, number_type
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, errors_about, number_type
 from mmet.folder_lock import locked
 from mmet.report.builder import ReportRequest, build_report
 
@@ -66,7 +66,8 @@ def report(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     """Parse the arguments, make the report and say where it is."""
     options = vars(parser.parse_args(arguments))
     for name in ("data", "training_data"):
-        (options[name],) = parse_data_arguments(options[name])
+        with errors_about(f"--{name}"):
+            (options[name],) = parse_data_arguments(options[name])
     with locked(options["output"]):
         index = build_report(ReportRequest(**options))
     print(f"{index} and {index.with_name('report.png')}")

@@ -23,19 +23,15 @@ from mmet.evaluation import EvaluationOptions, ModelSystem, RetrievalTask, build
 from mmet.evaluation.protocols import Modality
 from mmet.evaluation.systems.lineup import BASELINES
 from mmet.evaluation.systems.loading import check_checkpoint, load_system
-from mmet.report import figures
-from mmet.report.figures import LIGHT, QUERY_LABELS
-from mmet.report.galleries import Search, sample_task, show_lists
-from mmet.report.inputs import (
-    DataFacts,
-    Evaluation,
-    TrainingHistory,
-    read_evaluation,
-    read_history,
-    summarize_data,
-)
-from mmet.report.masks import MaskingComparison, compare_masking
+from mmet.report import charts, pictures
+from mmet.report.data_facts import DataFacts, summarize_data
+from mmet.report.drawing import LIGHT
+from mmet.report.examples import ExampleSearch, sample_task, show_lists
+from mmet.report.masking_comparison import MaskingComparison, compare_masking
 from mmet.report.page import Missing, ModelFacts, Page, headline, render_page
+from mmet.report.pictures import QUERY_LABELS
+from mmet.report.results_file import Evaluation, read_evaluation
+from mmet.report.training_history import TrainingHistory, read_history
 from mmet.whole_files import read_json, write_all_whole
 
 SEARCHES: tuple[tuple[Modality, Modality], ...] = (("image", "image"), ("text", "image"), ("both", "image"))
@@ -200,14 +196,14 @@ class _PlannedSearch:
 
 def find_searches(
     request: ReportRequest, system: ModelSystem, targets: Sequence[NamedDataset], evaluation: Evaluation
-) -> list[Search | Missing]:
+) -> list[ExampleSearch | Missing]:
     """Each of `SEARCHES` on the first data set that allows it, or why none does."""
     planned = [
         _plan_search(request, system, targets, evaluation, kind, np.random.default_rng([request.seed, number]))
         for number, kind in enumerate(SEARCHES)
     ]
     searches = [search for search in planned if isinstance(search, _PlannedSearch)]
-    shown: dict[_PlannedSearch, Search] = {}
+    shown: dict[_PlannedSearch, ExampleSearch] = {}
     for options in dict.fromkeys(search.options for search in searches):  # tasks of one call share embeddings
         alike = [search for search in searches if search.options == options]
         for search, result in zip(alike, system.evaluate([s.task for s in alike], options), strict=True):
@@ -336,24 +332,24 @@ def world_command(root: Path) -> str | None:
 
 def plan_figures(page: Page) -> dict[str, Callable[[], bytes]]:
     """The report's pictures by file name, each a function that draws it as PNG; none for what there is nothing of."""
-    searches = [search for search in page.searches if isinstance(search, Search)]
+    searches = [search for search in page.searches if isinstance(search, ExampleSearch)]
     history = page.history if isinstance(page.history, TrainingHistory) and page.history.losses else None
     masking = page.masking if isinstance(page.masking, MaskingComparison) else None
     tasks = page.evaluation.tasks
     plan: dict[str, Callable[[], bytes]] = {
-        f"gallery_{search.task.query.modality}.png": lambda search=search: figures.gallery_figure(  # type: ignore[misc]
+        f"gallery_{search.task.query.modality}.png": lambda search=search: pictures.gallery_figure(  # type: ignore[misc]
             search, QUERY_LABELS[search.task.query.modality], LIGHT
         )
         for search in searches
     }
     if tasks:
-        plan["map.png"] = lambda: figures.precision_figure(tasks, LIGHT)
-        plan["cmc.png"] = lambda: figures.cmc_figure(tasks, page.titles, LIGHT)
+        plan["map.png"] = lambda: charts.precision_figure(tasks, LIGHT)
+        plan["cmc.png"] = lambda: charts.cmc_figure(tasks, page.titles, LIGHT)
     if history is not None:
-        plan["losses.png"] = lambda: figures.losses_figure(history, page.uniform_guesses, LIGHT)
+        plan["losses.png"] = lambda: charts.losses_figure(history, page.uniform_guesses, LIGHT)
     if masking is not None:
-        plan["masks.png"] = lambda: figures.masks_figure(masking, LIGHT)
-    plan["report.png"] = lambda: figures.overview_figure(
+        plan["masks.png"] = lambda: pictures.masks_figure(masking, LIGHT)
+    plan["report.png"] = lambda: pictures.overview_figure(
         title=TITLE,
         subtitle=overview_subtitle(page),
         searches=searches,

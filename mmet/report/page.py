@@ -17,20 +17,16 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageOps
 
-from mmet.report import figures
-from mmet.report.figures import (
-    CROP_ASPECT,
-    DARK,
-    LIGHT,
-    LOSS_LABELS,
-    QUERY_LABELS,
-    SHORT_STRATEGY_LABELS,
-    STRATEGY_LABELS,
-    describe_task,
-)
-from mmet.report.galleries import Candidate, RankedList, Search
-from mmet.report.inputs import DataFacts, Evaluation, LossSeries, Result, TaskResults, TrainingHistory
-from mmet.report.masks import MaskingComparison
+from mmet.evaluation.analyses.ranked_lists import ListEntry
+from mmet.report import charts
+from mmet.report.charts import LOSS_LABELS, describe_task
+from mmet.report.data_facts import DataFacts
+from mmet.report.drawing import DARK, LIGHT
+from mmet.report.examples import ExampleList, ExampleSearch
+from mmet.report.masking_comparison import MaskingComparison
+from mmet.report.pictures import CROP_ASPECT, QUERY_LABELS, SHORT_STRATEGY_LABELS, STRATEGY_LABELS
+from mmet.report.results_file import Evaluation, SystemResult, TaskComparison
+from mmet.report.training_history import LossSeries, TrainingHistory
 
 CROP_WIDTH = 96
 """Pixels of a crop in a ranked list: twice what the page shows it in, for fine screens."""
@@ -84,7 +80,7 @@ class Page:
     training_data: Sequence[DataFacts]
     history: TrainingHistory | Missing
     uniform_guesses: Mapping[str, float]
-    searches: Sequence[Search | Missing]
+    searches: Sequence[ExampleSearch | Missing]
     masking: MaskingComparison | Missing
     cpu_cores: int
     commands: Sequence[tuple[str, str]]
@@ -130,7 +126,7 @@ def render_page(page: Page) -> str:
         scale=max((r.metrics["mAP"] for task in page.evaluation.tasks for r in task.results), default=1) or 1,
         cmc_charts=[_cmc_chart(task) for task in page.evaluation.tasks],
         loss_charts=_loss_charts(page),
-        searches=[search for search in page.searches if isinstance(search, Search)],
+        searches=[search for search in page.searches if isinstance(search, ExampleSearch)],
         missing_searches=[search for search in page.searches if isinstance(search, Missing)],
         history=None if isinstance(page.history, Missing) else page.history,
         masking=None if isinstance(page.masking, Missing) else page.masking,
@@ -145,7 +141,7 @@ def render_page(page: Page) -> str:
     )
 
 
-def color_name(result: Result) -> str:
+def color_name(result: SystemResult) -> str:
     """Name of a compared system's colour in the style sheet."""
     return result.system if result.variant is None else f"other{result.variant % len(LIGHT.others)}"
 
@@ -190,23 +186,23 @@ def describe_duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def describe_query(search: Search, ranked: RankedList) -> str:
+def describe_query(search: ExampleSearch, ranked: ExampleList) -> str:
     """Alternative text of a query's picture."""
-    camera = f" in camera {ranked.camera_name or ranked.camera_id}" if ranked.camera_id >= 0 else ""
+    camera = f" in camera {ranked.query.camera_name or ranked.query.camera_id}" if ranked.query.camera_id >= 0 else ""
     return f"Query picture{camera}: {ranked.stratum} case, {QUERY_LABELS[search.task.query.modality].lower()}"
 
 
-def describe_candidate(rank: int, candidate: Candidate) -> str:
+def describe_candidate(rank: int, candidate: ListEntry) -> str:
     """Alternative text of a ranked crop."""
     camera = f", camera {candidate.camera_name or candidate.camera_id}" if candidate.camera_id >= 0 else ""
     verdict = "the same person" if candidate.is_match else "another person"
     return f"Rank {rank}: {verdict}{camera}, score {candidate.score:.2f}"
 
 
-def _cmc_chart(task: TaskResults) -> Chart:
+def _cmc_chart(task: TaskComparison) -> Chart:
     at_ten = ", ".join(f"{result.label} {100 * result.metrics['rank10']:.0f} %" for result in task.results)
     alt = f"CMC curves of {describe_task(task)} on {task.data}; at rank 10: {at_ten}"
-    return Chart(_png_uri(figures.cmc_panel(task, LIGHT)), _png_uri(figures.cmc_panel(task, DARK)), alt)
+    return Chart(_png_uri(charts.cmc_panel(task, LIGHT)), _png_uri(charts.cmc_panel(task, DARK)), alt)
 
 
 def _loss_charts(page: Page) -> list[tuple[str, str, Chart]]:
@@ -220,12 +216,12 @@ def _loss_charts(page: Page) -> list[tuple[str, str, Chart]]:
 
 
 def _loss_chart(losses: LossSeries, uniform_guess: float | None) -> Chart:
-    smoothed = figures.smooth(losses.values)
+    smoothed = charts.smooth(losses.values)
     alt = (
         f"Loss {LOSS_LABELS[losses.name][0]} over training: {smoothed[0]:.2f} at step {losses.steps[0]:.0f}, "
         f"{smoothed[-1]:.2f} at step {losses.steps[-1]:.0f}"
     )
-    light, dark = (_png_uri(figures.loss_panel(losses, uniform_guess, theme)) for theme in (LIGHT, DARK))
+    light, dark = (_png_uri(charts.loss_panel(losses, uniform_guess, theme)) for theme in (LIGHT, DARK))
     return Chart(light, dark, alt)
 
 

@@ -1,1 +1,1 @@
-"""Training: arguments and recipes, masked batches of pictures and captions, the trainer, what a run records."""
+"""Training: arguments and recipes, masked batches of pictures and captions, the trainer, records of a run."""

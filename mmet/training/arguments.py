@@ -8,7 +8,6 @@ line wins:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +17,20 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from mmet.argument_parser import ArgumentParser
+from mmet.data import parse_data_argument
 from mmet.distributed import wait_for_processes
-from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields
+from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, option
 from mmet.recipe_files import read_mapping_file
+from mmet.training.augmentation import build_augmentation
 from mmet.training.loss_schedule import LossSchedule
 from mmet.training.model_config import build_config, check_config_fields
 from mmet.training.sampling import MAX_BATCH_SIZE, check_mix
-from mmet.training.training_options import OPTION_RANGES, check_prepared_options, refuse_options_without_effect
+from mmet.training.training_options import (
+    OPTION_RANGES,
+    check_prepared_options,
+    read_mappings,
+    refuse_options_without_effect,
+)
 from modeling_mmet import LOSS_NAMES
 
 RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
@@ -43,30 +49,22 @@ MAX_SHARPNESS = 20
 class ModelArguments:
     """The model to train and its starting weights."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Checkpoint to continue from (folder or Hub name). None starts from scratch."}
+    model_name_or_path: str | None = option(
+        None, "Checkpoint to continue from (folder or Hub name). None starts from scratch."
     )
-    model_config: dict[str, Any] | None = field(
-        default=None,
-        metadata={
-            "help": "Fields of MMETConfig as a nested mapping (YAML or JSON), merged into the recipe's. With "
-            "--model_name_or_path, only fields that do not change sizes of the model, such as triplet_margin."
-        },
+    model_config: dict[str, Any] | None = option(
+        None,
+        "Fields of MMETConfig as a nested mapping (YAML or JSON), merged into the recipe's. With "
+        "--model_name_or_path, only fields that do not change sizes of the model, such as triplet_margin.",
     )
-    tokenizer_name: str | None = field(
-        default=None,
-        metadata={"help": "BERT tokenizer (folder or Hub name). None trains a WordPiece vocabulary on the captions."},
+    tokenizer_name: str | None = option(
+        None, "BERT tokenizer (folder or Hub name). None trains a WordPiece vocabulary on the captions."
     )
-    vocab_size: int = field(
-        default=2000,
-        metadata={"help": "Size of a vocabulary trained on the captions.", "range": Range(at_least=6, at_most=10**6)},
+    vocab_size: int = option(
+        2000, "Size of a vocabulary trained on the captions.", range=Range(at_least=6, at_most=10**6)
     )
-    codebook_images: int = field(
-        default=2048,
-        metadata={
-            "help": "Maximum number of training images to fit a k-means image codebook on.",
-            "range": Range(at_least=1),
-        },
+    codebook_images: int = option(
+        2048, "Maximum number of training images to fit a k-means image codebook on.", range=Range(at_least=1)
     )
 
     def __post_init__(self) -> None:
@@ -81,124 +79,95 @@ class ModelArguments:
 class DataArguments:
     """The training data, and how examples are masked and augmented."""
 
-    data: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "name=folder of all training data: pairs, images and captions alike. On the command line it "
-            "replaces all training data of the recipe."
-        },
+    data: list[str] = option(
+        list,
+        "name=folder of all training data: pairs, images and captions alike. On the command line it "
+        "replaces all training data of the recipe.",
+        reader=parse_data_argument,
     )
-    paired_data: list[str] = field(
-        default_factory=list,
-        metadata={"help": "name=folder of datasets with images, captions and person ids; replaces data for pairs."},
+    paired_data: list[str] = option(
+        list,
+        "name=folder of datasets with images, captions and person ids; replaces data for pairs.",
+        reader=parse_data_argument,
     )
-    image_data: list[str] = field(
-        default_factory=list, metadata={"help": "name=folder, used only for images; replaces data for images."}
+    image_data: list[str] = option(
+        list, "name=folder, used only for images; replaces data for images.", reader=parse_data_argument
     )
-    text_data: list[str] = field(
-        default_factory=list, metadata={"help": "name=folder, used only for captions; replaces data for captions."}
+    text_data: list[str] = option(
+        list, "name=folder, used only for captions; replaces data for captions.", reader=parse_data_argument
     )
-    validation_identities: float = field(
-        default=0.1,
-        metadata={
-            "help": "Training persons of each domain that are held out of all training data for validation: a share "
-            "below 1 (rounded, at least two), or a number from 2 up. 0 holds out none.",
-            "range": Range(at_least=0),
-        },
+    validation_identities: float = option(
+        0.1,
+        "Training persons of each domain that are held out of all training data for validation: a share "
+        "below 1 (rounded, at least two), or a number from 2 up. 0 holds out none.",
+        range=Range(at_least=0),
     )
-    validation_images_per_identity: int = field(
-        default=16,
-        metadata={"help": "Maximum number of images per validation person.", "range": Range(at_least=2)},
+    validation_images_per_identity: int = option(
+        16, "Maximum number of images per validation person.", range=Range(at_least=2)
     )
-    validation_seed: int = field(
-        default=0,
-        metadata={
-            "help": "Chooses the held-out persons. Keep it the same for all stages and seeds of an experiment.",
-            "range": SEED_RANGE,
-        },
+    validation_seed: int = option(
+        0,
+        "Chooses the held-out persons. Keep it the same for all stages and seeds of an experiment.",
+        range=SEED_RANGE,
     )
-    eval_data: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "name=folder of datasets to evaluate on during training, in addition to the validation persons."
-        },
+    eval_data: list[str] = option(
+        list,
+        "name=folder of datasets to evaluate on during training, in addition to the validation persons.",
+        reader=parse_data_argument,
     )
-    eval_split: str = field(
-        default="test",
-        metadata={
-            "help": "Split of eval_data: test (query and gallery where the dataset has them), or the validation split "
-            "that text datasets publish.",
-            "choices": ["test", "validation"],
-        },
+    eval_split: str = option(
+        "test",
+        "Split of eval_data: test (query and gallery where the dataset has them), or the validation split "
+        "that text datasets publish.",
+        choices=["test", "validation"],
     )
-    select_on: str | None = field(
-        default=None,
-        metadata={
-            "help": "What chooses the checkpoint that becomes the model: validation, eval_data, or last. None: "
-            "validation where identities are trained and persons are held out, else last.",
-            "choices": ["validation", "eval_data", "last"],
-        },
+    select_on: str | None = option(
+        None,
+        "What chooses the checkpoint that becomes the model: validation, eval_data, or last. None: "
+        "validation where identities are trained and persons are held out, else last.",
+        choices=["validation", "eval_data", "last"],
     )
-    skip_bad_images: bool = field(
-        default=False,
-        metadata={"help": "Replace pictures that cannot be decoded by others, count and list them; else stop."},
+    skip_bad_images: bool = option(
+        False, "Replace pictures that cannot be decoded by others, count and list them; else stop."
     )
-    max_text_length: int = field(
-        default=64,
-        metadata={
-            "help": "Longest caption in tokens, [CLS] and [SEP] among them; longer ones are cut.",
-            "range": Range(at_least=MIN_TEXT_LENGTH),
-        },
+    max_text_length: int = option(
+        64,
+        "Longest caption in tokens, [CLS] and [SEP] among them; longer ones are cut.",
+        range=Range(at_least=MIN_TEXT_LENGTH),
     )
-    image_masking: str = field(
-        default="pedestrian",
-        metadata={"help": "Which patches are masked.", "choices": ["pedestrian", "random", "block", "none"]},
+    image_masking: str = option(
+        "pedestrian", "Which patches are masked.", choices=["pedestrian", "random", "block", "none"]
     )
-    mask_ratio: float = field(
-        default=0.15, metadata={"help": "Share of an image's patches that is masked.", "range": SHARE_RANGE}
+    mask_ratio: float = option(0.15, "Share of an image's patches that is masked.", range=SHARE_RANGE)
+    person_segmenter: str | None = option(
+        None,
+        "module:function that finds the person in pictures without a mask, for pedestrian masking: a list "
+        "of pictures in, a mask of its picture's size or None for each out. Naming it runs its module's code.",
     )
-    person_segmenter: str | None = field(
-        default=None,
-        metadata={
-            "help": "module:function that finds the person in pictures without a mask, for pedestrian masking: a list "
-            "of pictures in, a mask of its picture's size or None for each out. Naming it runs its module's code."
-        },
+    mask_prior: str = option(
+        "figure",
+        "Where pedestrian masking looks for the person in a picture without any mask: figure (a standing "
+        "one), masks (the mean of the training masks), or the file of a grey picture, white where persons are.",
     )
-    mask_prior: str = field(
-        default="figure",
-        metadata={
-            "help": "Where pedestrian masking looks for the person in a picture without any mask: figure (a standing "
-            "one), masks (the mean of the training masks), or the file of a grey picture, white where persons are."
-        },
+    mask_sharpness: float = option(
+        3.0,
+        "Exponent on the share of a patch that is person, its weight in pedestrian masking: 1 draws in "
+        "proportion to it, 3 keeps to the trunk.",
+        range=Range(above=0, at_most=MAX_SHARPNESS),
     )
-    mask_sharpness: float = field(
-        default=3.0,
-        metadata={
-            "help": "Exponent on the share of a patch that is person, its weight in pedestrian masking: 1 draws in "
-            "proportion to it, 3 keeps to the trunk.",
-            "range": Range(above=0, at_most=MAX_SHARPNESS),
-        },
+    mlm_probability: float = option(0.15, "Share of a caption's tokens that is masked.", range=SHARE_RANGE)
+    itm_mismatch_probability: float = option(
+        0.5, "Share of the pairs that get another person's caption for L_ITM.", range=SHARE_RANGE
     )
-    mlm_probability: float = field(
-        default=0.15, metadata={"help": "Share of a caption's tokens that is masked.", "range": SHARE_RANGE}
+    caption_noise: float = option(
+        0.0,
+        "Share of tokens in identity batches that become random, against another domain's words.",
+        range=SHARE_RANGE,
     )
-    itm_mismatch_probability: float = field(
-        default=0.5,
-        metadata={"help": "Share of the pairs that get another person's caption for L_ITM.", "range": SHARE_RANGE},
-    )
-    caption_noise: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of tokens in identity batches that become random, against another domain's words.",
-            "range": SHARE_RANGE,
-        },
-    )
-    augmentation: dict[str, Any] | None = field(
-        default=None,
-        metadata={
-            "help": "Fields of mmet.training.augmentation.PersonAugmentation, as a mapping (YAML or JSON), merged "
-            "over the recipe's; None for its defaults."
-        },
+    augmentation: dict[str, Any] | None = option(
+        None,
+        "Fields of mmet.training.augmentation.PersonAugmentation, as a mapping (YAML or JSON), merged "
+        "over the recipe's; None for its defaults.",
     )
 
     data_places: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -206,6 +175,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        build_augmentation(self.augmentation)
         self._check_masking()
         for stream in TRAINING_STREAMS:
             setattr(self, stream, getattr(self, stream) or list(self.data))
@@ -221,10 +191,10 @@ class DataArguments:
     def _check_masking(self) -> None:
         """Raise `ValueError` for pedestrian masking's settings beside another masking."""
         defaults = {"person_segmenter": None, "mask_prior": "figure", "mask_sharpness": 3.0}
-        given = [name for name, default in defaults.items() if getattr(self, name) != default]
-        if given and self.image_masking != "pedestrian":
+        changed = [name for name, default in defaults.items() if getattr(self, name) != default]
+        if changed and self.image_masking != "pedestrian":
             raise ValueError(
-                f"{', '.join(given)}: only image_masking=pedestrian asks where the person is, received "
+                f"{', '.join(changed)}: only image_masking=pedestrian asks where the person is, received "
                 f"image_masking={self.image_masking}"
             )
 
@@ -233,68 +203,43 @@ class DataArguments:
 class ObjectiveArguments:
     """Which losses are trained, their weights, and how batches are mixed."""
 
-    batch_mix: dict[str, float] | None = field(
-        default=None,
-        metadata={
-            "range": Range(at_least=0),
-            "replaced_whole": True,
-            "help": "Proportions of batch kinds: paired (masked), identity (P x K), identity_image (P x K without "
-            "captions), image, text. None: paired alone.",
-        },
+    batch_mix: dict[str, float] | None = option(
+        None,
+        "Proportions of batch kinds: paired (masked), identity (P x K), identity_image (P x K without "
+        "captions), image, text. None: paired alone.",
+        range=Range(at_least=0),
+        replaced_whole=True,
     )
-    persons_per_batch: int = field(
-        default=16,
-        metadata={"help": "P of identity batches (paper: 16).", "range": Range(at_least=2, at_most=MAX_BATCH_SIZE)},
+    persons_per_batch: int = option(
+        16, "P of identity batches (paper: 16).", range=Range(at_least=2, at_most=MAX_BATCH_SIZE)
     )
-    images_per_person: int = field(
-        default=4,
-        metadata={"help": "K of identity batches (paper: 4).", "range": Range(at_least=1, at_most=MAX_BATCH_SIZE)},
+    images_per_person: int = option(
+        4, "K of identity batches (paper: 4).", range=Range(at_least=1, at_most=MAX_BATCH_SIZE)
     )
-    balance_domains: bool = field(
-        default=False,
-        metadata={
-            "help": "Draw equally often from each domain of a kind of batch, however many images each has; else in "
-            "proportion to their sizes."
-        },
+    balance_domains: bool = option(
+        False,
+        "Draw equally often from each domain of a kind of batch, however many images each has; else in "
+        "proportion to their sizes.",
     )
-    mim_weight: float | None = field(
-        default=None, metadata={"help": "Weight of L_MIM; None keeps the model's.", "range": Range(at_least=0)}
-    )
-    mlm_weight: float | None = field(default=None, metadata={"help": "Weight of L_MLM.", "range": Range(at_least=0)})
-    mmm_image_weight: float | None = field(
-        default=None, metadata={"help": "Weight of L_MMM's image part.", "range": Range(at_least=0)}
-    )
-    mmm_text_weight: float | None = field(
-        default=None, metadata={"help": "Weight of L_MMM's text part.", "range": Range(at_least=0)}
-    )
-    itm_weight: float | None = field(default=None, metadata={"help": "Weight of L_ITM.", "range": Range(at_least=0)})
-    global_contrastive_weight: float | None = field(
-        default=None, metadata={"help": "Weight of L_GC.", "range": Range(at_least=0)}
-    )
-    identity_weight: float | None = field(
-        default=None, metadata={"help": "Weight of L_ID.", "range": Range(at_least=0)}
-    )
-    triplet_weight: float | None = field(
-        default=None, metadata={"help": "Weight of L_triplet.", "range": Range(at_least=0)}
-    )
-    loss_schedule: dict[str, Any] | None = field(
-        default=None,
-        metadata={
-            "help": "Factors of loss weights that change, by loss (mim, identity, ...): [share of the steps, factor] "
-            "points, linear between them, such as {mim: [[0, 1], [1, 0]]}. None: weights stay as they are."
-        },
+    mim_weight: float | None = option(None, "Weight of L_MIM; None keeps the model's.", range=Range(at_least=0))
+    mlm_weight: float | None = option(None, "Weight of L_MLM.", range=Range(at_least=0))
+    mmm_image_weight: float | None = option(None, "Weight of L_MMM's image part.", range=Range(at_least=0))
+    mmm_text_weight: float | None = option(None, "Weight of L_MMM's text part.", range=Range(at_least=0))
+    itm_weight: float | None = option(None, "Weight of L_ITM.", range=Range(at_least=0))
+    global_contrastive_weight: float | None = option(None, "Weight of L_GC.", range=Range(at_least=0))
+    identity_weight: float | None = option(None, "Weight of L_ID.", range=Range(at_least=0))
+    triplet_weight: float | None = option(None, "Weight of L_triplet.", range=Range(at_least=0))
+    loss_schedule: dict[str, Any] | None = option(
+        None,
+        "Factors of loss weights that change, by loss (mim, identity, ...): [share of the steps, factor] "
+        "points, linear between them, such as {mim: [[0, 1], [1, 0]]}. None: weights stay as they are.",
     )
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.batch_mix is not None:
             check_mix(self.batch_mix)
-        LossSchedule(self.schedule_points)  # raises for points that make no schedule
-
-    @property
-    def schedule_points(self) -> dict[str, Any]:
-        """The points of `loss_schedule`; none where weights stay as they are."""
-        return {name: points for name, points in (self.loss_schedule or {}).items() if points is not None}
+        self.schedule = LossSchedule(self.loss_schedule or {})
 
     @property
     def mix(self) -> dict[str, float]:
@@ -313,38 +258,27 @@ class ObjectiveArguments:
 class PretrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments` with the defaults that raw samples and homogeneous batches need."""
 
-    output_dir: str = field(default="outputs/pretrain", metadata={"help": "Where checkpoints and the model go."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "The collator reads raw samples; keep False."}
+    output_dir: str = option("outputs/pretrain", "Where checkpoints and the model go.")
+    remove_unused_columns: bool = option(False, "The collator reads raw samples; keep False.")
+    dataloader_drop_last: bool = option(True, "Only whole batches; keep True for P x K.")
+    logging_steps: float = option(10, "Steps between two log lines.")
+    hub_strategy: str = option(
+        "end",
+        "When push_to_hub pushes: end, every_save, checkpoint or all_checkpoints.",
+        choices=["end", "every_save", "checkpoint", "all_checkpoints"],
     )
-    dataloader_drop_last: bool = field(default=True, metadata={"help": "Only whole batches; keep True for P x K."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
-    hub_strategy: str = field(
-        default="end",
-        metadata={
-            "help": "When push_to_hub pushes: end, every_save, checkpoint or all_checkpoints.",
-            "choices": ["end", "every_save", "checkpoint", "all_checkpoints"],
-        },
+    ddp_find_unused_parameters: bool | None = option(
+        True,
+        "Whether several processes look for parameters that a kind of batch leaves alone; keep True "
+        "(Trainer's own choice is False with activation checkpointing) unless all batches are paired.",
     )
-    ddp_find_unused_parameters: bool | None = field(
-        default=True,
-        metadata={
-            "help": "Whether several processes look for parameters that a kind of batch leaves alone; keep True "
-            "(Trainer's own choice is False with activation checkpointing) unless all batches are paired."
-        },
+    allow_changed_resume: bool = option(
+        False, "Resume although recipe or data differ from the checkpoint's; otherwise a difference is an error."
     )
-    allow_changed_resume: bool = field(
-        default=False,
-        metadata={
-            "help": "Resume although recipe or data differ from the checkpoint's; otherwise a difference is an error."
-        },
-    )
-    eval_strategy: str = field(
-        default="auto",
-        metadata={
-            "help": "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch.",
-            "choices": ["auto", "no", "steps", "epoch"],
-        },
+    eval_strategy: str = option(
+        "auto",
+        "When to evaluate: auto (whenever a checkpoint is saved), no, steps or epoch.",
+        choices=["auto", "no", "steps", "epoch"],
     )
 
     def __post_init__(self) -> None:
@@ -355,9 +289,10 @@ class PretrainingArguments(TrainingArguments):
             self.eval_strategy = self.save_strategy if str(self.save_strategy) in ("steps", "epoch") else "no"
             self.eval_steps = self.eval_steps or self.save_steps
         wait_for_processes(cpu=self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
+        read_mappings(self)
         try:
             super().__post_init__()  # type: ignore[no-untyped-call]
-        except (TypeError, KeyError, AttributeError) as error:  # of mappings that it hands on
+        except (TypeError, KeyError, AttributeError) as error:  # from mappings that it passes on
             raise ValueError(f"an option of TrainingArguments cannot be used: {error}") from error
         check_prepared_options(self)
         if self.device.type == "cpu":
@@ -381,20 +316,17 @@ def parse_arguments(
         path = Path(argv.pop(0))
         place = f"recipe {path}"
         recipe = _read_recipe(parser, path)
-    given = parser.given(argv)
-    if "data" in given:  # a run's data is one thing: nothing of the recipe's trains along
+    options = parser.read_options(argv)
+    if "data" in options:  # it replaces all training data of the recipe
         recipe = {name: value for name, value in recipe.items() if name not in TRAINING_STREAMS}
-    fields = parser.merge(recipe, given)
+    fields = parser.merge(recipe, options)
     try:
-        parsed: Any = tuple(
-            kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
-            for kind in parser.dataclass_types
-        )
+        parsed: Any = parser.build(fields)
     except ValueError as error:
-        name = str(error).partition(":")[0].partition("[")[0].partition(".")[0]
-        raise ValueError(f"{place}: {error}" if name in recipe and name not in given else str(error)) from error
+        name = str(error).partition(":")[0].partition("[")[0].partition(".")[0].partition(" ")[0]
+        raise ValueError(f"{place}: {error}" if name in recipe and name not in options else str(error)) from error
     parsed[1].data_places = {
-        stream: "command line" if stream in given or (stream not in recipe and "data" in given) else place
+        stream: "command line" if stream in options or (stream not in recipe and "data" in options) else place
         for stream in TRAINING_STREAMS
     }
     return parsed  # type: ignore[no-any-return]

@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmet.field_checks import check_fields
+from mmet.field_checks import SHARE_RANGE, Range, check_choice, check_fields, check_value
 
 _PROBABILITIES = ("flip_probability", "colour_probability", "low_resolution_probability", "erasing_probability")
+_AMOUNTS = ("padding", "brightness", "contrast", "saturation", "colour_cast")
+_RANGES = {
+    **dict.fromkeys(_PROBABILITIES, SHARE_RANGE),
+    **dict.fromkeys(_AMOUNTS, Range(at_least=0, below=1)),
+    **dict.fromkeys(("crop_scale", "low_resolution_scale", "erasing_area"), Range(above=0, at_most=1)),
+    "gamma": Range(at_least=0),
+    "fill": Range(at_least=0, at_most=255),
+}
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts RGB to L
 
 
@@ -59,19 +67,11 @@ class PersonAugmentation:
     fill: tuple[int, int, int] = (124, 116, 104)  # the mean colour of ImageNet
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in _PROBABILITIES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"expected {name} in [0, 1], received {getattr(self, name)}")
+        check_fields(self, _RANGES)
         for name in ("crop_scale", "low_resolution_scale", "erasing_area"):
             low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"expected 0 < low <= high <= 1 for {name}, received {(low, high)}")
-        for name in ("brightness", "contrast", "saturation", "colour_cast", "padding"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"expected {name} in [0, 1), received {getattr(self, name)}")
-        if self.gamma < 0:
-            raise ValueError(f"expected gamma of at least 0, received {self.gamma}")
+            if low > high:
+                raise ValueError(f"{name}: expected the smaller share first, received {(low, high)}")
 
     @classmethod
     def off(cls) -> PersonAugmentation:
@@ -115,11 +115,8 @@ class PersonAugmentation:
         )
 
     def _change_colours(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        brightness, contrast, saturation = 1 + rng.uniform(-1, 1, size=3) * (
-            self.brightness,
-            self.contrast,
-            self.saturation,
-        )
+        spread = (self.brightness, self.contrast, self.saturation)
+        brightness, contrast, saturation = 1 + rng.uniform(-1, 1, size=3) * spread
         gains = brightness * (1 + rng.uniform(-1, 1, size=3) * self.colour_cast)
         exponent = (1 + self.gamma) ** rng.uniform(-1, 1)
         if self.saturation:
@@ -143,12 +140,15 @@ class PersonAugmentation:
         return image, person_mask
 
 
-def build_augmentation(fields: Any) -> PersonAugmentation:
-    """The augmentation of a recipe's fields (None: the defaults). Raises `ValueError` for a field it does not have."""
+def build_augmentation(names: Any) -> PersonAugmentation:
+    """The augmentation of a recipe's fields (None: the defaults). Raises `ValueError` for what it cannot have."""
+    given = check_value("augmentation", names, dict[str, Any] | None) or {}
+    for name in given:
+        check_choice("augmentation", name, [field.name for field in fields(PersonAugmentation)])
     try:
-        return PersonAugmentation(**(fields or {}))
-    except TypeError as error:
-        raise ValueError(f"augmentation: {error}") from None
+        return PersonAugmentation(**given)
+    except ValueError as error:
+        raise ValueError(f"augmentation.{error}") from error
 
 
 def _mirror(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The image codebook before the first step: k-means over patch descriptors of training images, or DALL-E's network.
+"""Prepare the image codebook before the first step: k-means over patch descriptors, or DALL-E's network.
 
 The centroids are a buffer of the model, so a checkpoint contains the codes it was trained on.
 
@@ -37,13 +37,13 @@ PATCHES_PER_CODE = 256
 """Patches read for each centroid: faiss's own `max_points_per_centroid`, past which it draws a sample anyway."""
 
 PATCHES_PER_IMAGE = 64
-"""Patches taken of one image, at random: neighbours overlap and look alike, other images say more."""
+"""Random patches taken from one image: neighbours overlap and look alike, so more images teach more."""
 
 
 @dataclass(frozen=True)
 class CodebookFit:
     """
-    What a fit read and how well its codes describe it.
+    The size of a fit, and how well its codes describe the patches.
 
     Attributes:
         num_images: images read.
@@ -86,8 +86,8 @@ def prepare_codebook(
     arguments: PretrainingArguments,
 ) -> None:
     """
-    Give the model's image codebook its codes where it has none: fit `kmeans` on training images of these kinds of
-    batch, load `dalle`.
+    Fill the model's image codebook if it is empty: fit `kmeans` on training images of these kinds of batch, or load
+    `dalle`.
 
     Raises:
         ValueError: for images that no codebook can be fitted on, weights that are no codebook, or a `dalle` that
@@ -141,7 +141,7 @@ def read_images(
 
 
 def num_images_needed(num_codes: int, num_patches: int) -> int:
-    """How many images of `num_patches` patches each `fit_codebook` reads for `num_codes` centroids by itself."""
+    """How many images with `num_patches` patches `fit_codebook` reads for `num_codes` centroids by default."""
     return math.ceil(PATCHES_PER_CODE * num_codes / min(PATCHES_PER_IMAGE, num_patches))
 
 

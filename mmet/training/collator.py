@@ -55,10 +55,10 @@ class MMETDataCollator:
         image_masking: a name in `mmet.training.masking.IMAGE_MASKING`; with `none`, batches have no `bool_masked_pos`.
         mask_ratio: share of patches that are masked: `round(mask_ratio * N)` in every picture, at least one.
         mlm_probability: share of tokens that are masked, on average for every caption (see `mask_tokens`).
-        itm_mismatch_probability: with which a pair's masked caption is swapped for another person's, where the batch
-            has one: any of them, equally likely.
-        caption_noise: with which a token of an identity batch becomes another one of the vocabulary, any of them, so
-            that words which only another domain uses do not throw the model off.
+        itm_mismatch_probability: probability that a pair's masked caption is replaced by that of another person in the
+            batch, drawn uniformly.
+        caption_noise: probability that a token of an identity batch is replaced by another one of the vocabulary,
+            drawn uniformly, so that words of other domains confuse the model less.
         max_length: longest caption in tokens; longer ones are cut.
         segmenter: called with the pictures of a batch that have no mask, where the masking strategy wants them. It
             runs in the data loading workers.
@@ -205,13 +205,13 @@ class MMETDataCollator:
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def _noisy_captions(self, captions: Batch, rng: np.random.Generator) -> Batch:
-        """The captions with `caption_noise` of their tokens replaced by others; special ones neither go nor come."""
+        """The captions with a share `caption_noise` of their tokens replaced; special tokens are left out."""
         if not self.caption_noise:
             return captions
         input_ids = captions["input_ids"].numpy()
         noisy = (rng.random(input_ids.shape) < self.caption_noise) & ~self._special_tokens(captions)
         words = np.setdiff1d(np.arange(len(self.processor.tokenizer)), self.processor.tokenizer.all_special_ids)
-        # Every word but the own one: a random step through the vocabulary, of less than a whole round.
+        # Any word but the same one: a random step through the vocabulary, shorter than a full round.
         steps = rng.integers(1, len(words), size=input_ids.shape)
         noise = words[(np.searchsorted(words, input_ids) + steps) % len(words)]
         return captions | {"input_ids": torch.from_numpy(np.where(noisy, noise, input_ids))}
@@ -235,7 +235,7 @@ class MMETDataCollator:
         return {"input_ids_masked": torch.from_numpy(masked.input_ids), "mlm_labels": torch.from_numpy(masked.labels)}
 
     def _caption_donors(self, samples: Sequence[TrainingSample], rng: np.random.Generator) -> torch.Tensor:
-        """Whose caption each sample is shown with, `(B)`: its own, or that of another person."""
+        """The sample whose caption each sample gets, `(B)`: itself, or another person's."""
         foreign = _is_other_person(samples)  # (B, B)
         swapped = (rng.random(len(samples)) < self.itm_mismatch_probability) & foreign.any(axis=1)
         chosen = np.where(foreign, rng.random(foreign.shape), -1).argmax(axis=1)
@@ -245,16 +245,16 @@ class MMETDataCollator:
 def _segment(segmenter: Segmenter, images: list[Image.Image]) -> list[Image.Image | None]:
     """The segmenter's masks. Raises `ValueError` where it fails, or gives something else."""
     try:
-        found = segmenter(list(images))
+        segmented = segmenter(list(images))
     except Exception as error:  # somebody else's code, which may raise anything
         raise ValueError(
             f"the segmenter failed on {len(images)} pictures ({type(error).__name__}: {error})"
         ) from error
-    if not isinstance(found, (list, tuple)) or len(found) != len(images):
-        received = len(found) if isinstance(found, (list, tuple)) else type(found).__name__
+    if not isinstance(segmented, (list, tuple)) or len(segmented) != len(images):
+        received = len(segmented) if isinstance(segmented, (list, tuple)) else type(segmented).__name__
         raise ValueError(f"expected {len(images)} masks from the segmenter, received {received}")
     masks: list[Image.Image | None] = []
-    for picture, mask in zip(images, found, strict=True):
+    for picture, mask in zip(images, segmented, strict=True):
         if mask is not None and not isinstance(mask, Image.Image):
             raise ValueError(f"expected Pillow images or None from the segmenter, received {type(mask).__name__}")
         if mask is not None and mask.size != picture.size:
@@ -270,8 +270,8 @@ def _person_labels(samples: Sequence[TrainingSample]) -> torch.Tensor:
 def _is_other_person(samples: Sequence[TrainingSample]) -> NDArray[np.bool_]:
     """True at `(i, j)` where caption j is certainly not about person i.
 
-    The sentences must differ in any case: word for word the same sentence does describe the picture. Between unknown
-    persons nothing more can be asked.
+    The sentences must always differ, since an identical sentence does describe the picture. For unknown persons this
+    is the only test.
     """
     labels = np.array([sample.person_label for sample in samples])
     captions = np.array([sample.caption for sample in samples], dtype=object)

@@ -36,7 +36,7 @@ Decoded = TypeVar("Decoded")
 _ROWS_PER_READ = 65_536
 
 _MAX_STAND_INS = 100
-"""Pictures in a row that may be unreadable before there is nothing to skip any more."""
+"""How many unreadable pictures in a row are replaced before the error is raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class TrainingSample:
         kind: kind of batch it is for, one of `mmet.training.sampling.BATCH_KINDS`.
         seed: seed of the draw, from which the collator derives its masks.
         image: RGB picture, uint8 `(height, width, 3)`; None in text batches.
-        person_mask: mode L, 255 on the person, else 0, of the picture's size; None where there is none or no need.
-        caption: one of the picture's sentences; None where there is none or none is needed.
+        person_mask: mode L, 255 on the person, else 0, of the picture's size; None if there is none or none is needed.
+        caption: one of the picture's sentences; None if there is none or none is needed.
         person_label: number of the person in `range(num_identities)`, or -100.
         image_path: names the picture in messages; empty in text batches of unpaired sentences.
         skipped: path and reason of the pictures that could not be decoded and that this one stands in for.
@@ -85,7 +85,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         sizes: number of examples of each kind, as `MixedBatchSampler` takes them.
         person_labels: int64, the person of each example of kind `identity`; -100 where unknown.
         num_identities: number of persons among all examples.
-        without_caption: rows that the kinds `paired` and `text` leave out for want of a caption.
+        without_caption: rows without a caption, which the kinds `paired` and `text` leave out.
 
     Raises:
         DatasetError: for a source without the columns it needs; on loading, for a picture that cannot be decoded.
@@ -105,14 +105,14 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         persons = _PersonNumbers([*paired, *image])
         self.num_identities = persons.count
         paired_rows, text_rows = _rows_with_caption(paired), _rows_with_caption(text)
-        pictures = _distinct([*paired, *image])
+        pictures = distinct([*paired, *image])
         paired_labels = persons.labels(paired)
         picture, sentence = ["image", "image_path"], ["captions", "image_path"]
         self._examples = {
             "paired": _Examples(paired, [*picture, "person_mask", "captions"], paired_labels, paired_rows),
             "identity": _Examples(paired, [*picture, "captions"], paired_labels),
             "identity_image": _Examples(
-                pictures, picture, persons.labels(pictures), _rows_not_repeated(pictures, len(_distinct(paired)))
+                pictures, picture, persons.labels(pictures), _rows_not_repeated(pictures, len(distinct(paired)))
             ),
             "image": _Examples(image, [*picture, "person_mask"], persons.labels(image)),
             "text": _Examples(text, sentence, None, text_rows),
@@ -237,7 +237,7 @@ class _Examples:
 
     def domains(self) -> NDArray[np.int64]:
         """The number of each example's domain, in the order of their names."""
-        rows = [_domains_and_persons(source) for source in self._whole]
+        rows = [domains_and_persons(source) for source in self._whole]
         number_of = {
             name: number for number, name in enumerate(sorted({name for names, _, _ in rows for name in names}))
         }
@@ -265,7 +265,7 @@ class _PersonNumbers:
     def __init__(self, sources: Sequence[datasets.Dataset]) -> None:
         self._numbers: dict[tuple[str, int], int] = {}
         for source in sources:
-            names, codes, person_ids = _domains_and_persons(source)
+            names, codes, person_ids = domains_and_persons(source)
             for code, domain in sorted(enumerate(names), key=lambda item: item[1]):
                 for person_id in np.unique(person_ids[codes == code]).tolist():
                     if person_id >= 0:
@@ -279,21 +279,21 @@ class _PersonNumbers:
         """The number of each row's person, -100 where it has none."""
         parts = [np.empty(0, dtype=np.int64)]
         for source in sources:
-            names, codes, person_ids = _domains_and_persons(source)
+            names, codes, person_ids = domains_and_persons(source)
             labels = np.full(len(source), UNKNOWN_PERSON, dtype=np.int64)
             for code, domain in enumerate(names):
-                here = codes == code
-                ids, inverse = np.unique(person_ids[here], return_inverse=True)
+                in_domain = codes == code
+                ids, inverse = np.unique(person_ids[in_domain], return_inverse=True)
                 numbers = [self._numbers.get((domain, person_id), UNKNOWN_PERSON) for person_id in ids.tolist()]
-                labels[here] = np.array(numbers, dtype=np.int64)[inverse]
+                labels[in_domain] = np.array(numbers, dtype=np.int64)[inverse]
             parts.append(labels)
         return np.concatenate(parts)
 
 
-def _domains_and_persons(source: datasets.Dataset) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64]]:
+def domains_and_persons(source: datasets.Dataset) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64]]:
     """The names of the domains; and of every row the number of its domain among them, and its person id.
 
-    Reads these two columns alone: 12 bytes a row stay, whatever the pictures weigh.
+    Reads only these two columns and keeps 12 bytes per row.
     """
     _check_columns(source, ["domain", "person_id"])
     table = source.select_columns(["domain", "person_id"]).with_format("arrow")[:]
@@ -302,7 +302,7 @@ def _domains_and_persons(source: datasets.Dataset) -> tuple[list[str], NDArray[n
     return names, domains.indices.to_numpy(zero_copy_only=False), table["person_id"].to_numpy()
 
 
-def _distinct(sources: Sequence[datasets.Dataset]) -> list[datasets.Dataset]:
+def distinct(sources: Sequence[datasets.Dataset]) -> list[datasets.Dataset]:
     """Every source once: a dataset may be used as pairs and as images."""
     return list({id(source): source for source in sources}.values())
 
@@ -312,7 +312,7 @@ def _rows_not_repeated(sources: Sequence[datasets.Dataset], num_trusted: int) ->
     Numbers of the rows, over all sources one after another, without those of the later sources whose picture (domain
     and path) an earlier source has as well; None for all rows. The first `num_trusted` sources keep all of theirs.
     """
-    tables = [_domains_and_persons(source) for source in sources]
+    tables = [domains_and_persons(source) for source in sources]
     seen: dict[str, set[str]] = {}
     kept, first = [np.empty(0, dtype=np.int64)], 0
     for number, (source, (names, codes, _)) in enumerate(zip(sources, tables, strict=True)):

@@ -1,4 +1,4 @@
-"""Whether a trained model can be pushed to the Hugging Face Hub: asked before the work starts, not after it."""
+"""Check before training that the model can be pushed to the Hugging Face Hub afterwards."""
 
 from __future__ import annotations
 

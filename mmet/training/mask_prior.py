@@ -22,7 +22,7 @@ _IMAGES_PER_READ = 64
 
 
 _PRIOR_IMAGES = 1024
-"""Pictures whose masks a measured prior is the mean of, at most: the share of a patch is then right to 0.03."""
+"""Maximum number of masks that a measured prior averages; a patch's share is then accurate to about 0.03."""
 
 
 def measure_prior(
@@ -44,7 +44,7 @@ def measure_prior(
 
 
 def read_prior(path: Path, processor: MMETProcessor, sharpness: float) -> NDArray[np.float32]:
-    """The prior of a grey picture. Raises `ValueError` for a file that is none, and a black one."""
+    """The prior of a grey picture. Raises `ValueError` for a file that is no picture, and for a black one."""
     geometry = processor.image_processor
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:

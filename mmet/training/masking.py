@@ -50,7 +50,7 @@ def num_masked_patches(mask_ratio: float, num_patches: int) -> int:
 
 
 def pedestrian_prior(grid_height: int, grid_width: int, *, sharpness: float = 3.0) -> NDArray[np.float32]:
-    """Where a person stands in a crop nobody segmented: a smooth parametric figure, as sampling weights.
+    """Where a person stands in a crop without a mask: a smooth parametric figure, as sampling weights.
 
     Args:
         grid_height: rows of the patch grid.
@@ -97,7 +97,7 @@ def picture_prior(
     picture: Image.Image, size: tuple[int, int], patch_size: int, patch_stride: int, *, sharpness: float = 3.0
 ) -> NDArray[np.float32]:
     """
-    The prior that a grey picture of a crop draws: white where persons always are, black where they never are.
+    The prior of a grey picture of a crop: white where persons always are, black where they never are.
 
     Args:
         picture: of any size and mode; it is stretched to the model's images.
@@ -218,8 +218,8 @@ class PatchRegion:
 
 def pedestrian_masking(region: PatchRegion, num_masked: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Mask patches on the person: by the sample's own mask, else (no mask, or none of it in view) by the prior."""
-    own = np.nan_to_num(region.coverage).astype(np.float64) ** region.sharpness
-    weights = np.where(own.any(axis=1, keepdims=True), own, region.prior)
+    coverage = np.nan_to_num(region.coverage).astype(np.float64) ** region.sharpness
+    weights = np.where(coverage.any(axis=1, keepdims=True), coverage, region.prior)
     return draw_patch_mask(weights, num_masked, rng, grid=region.grid)
 
 
@@ -329,7 +329,7 @@ def check_mlm_probability(mlm_probability: float) -> None:
 
 
 def _choose_tokens(maskable: NDArray[np.bool_], probability: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """As many maskable tokens of each row as are due, any of them."""
+    """Choose the due number of maskable tokens of each row, uniformly."""
     due = np.cumsum(probability * maskable.sum(axis=1))
     counts = np.diff(
         np.floor(due + rng.random()), prepend=0

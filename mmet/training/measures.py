@@ -1,4 +1,4 @@
-"""What a training step tells beside its losses: how often the heads are right, and how long the embeddings are.
+"""Measures of training beside the losses: accuracy of the heads and norm of the embeddings.
 
 totals = TrainingMeasures(device)
 totals.add(outputs, inputs)                 # every step, on the device, without waiting for it
@@ -25,10 +25,10 @@ MEASURE_NAMES = (*(f"{name}_loss" for name in LOSS_NAMES), *ACCURACY_NAMES, "emb
 
 class TrainingMeasures:
     """
-    Sums of what is measured and of how much it is measured on, since the last call of `means`.
+    Totals and counts of each measure since the last call of `means`.
 
     Args:
-        device: where the sums live: reading them every step would stall a GPU.
+        device: of the sums; reading them every step would stall a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -37,19 +37,19 @@ class TrainingMeasures:
     @torch.no_grad()
     def add(self, outputs: Any, inputs: Mapping[str, torch.Tensor]) -> None:
         """Add one batch: `outputs` of `MMETForPreTraining` for `inputs`."""
-        one = torch.ones((), device=self._sums.device)
-        found = {f"{name}_loss": (loss, one) for name, loss in outputs.losses.items() if loss is not None}
-        found |= _accuracies(outputs, inputs)
+        one_step = torch.ones((), device=self._sums.device)
+        measures = {f"{name}_loss": (loss, one_step) for name, loss in outputs.losses.items() if loss is not None}
+        measures |= _accuracies(outputs, inputs)
         if outputs.identity_embeds is not None:
             norms = outputs.identity_embeds.float().norm(dim=1)
-            found["embedding_norm"] = (norms.sum(), one * len(norms))
-        rows = torch.tensor([MEASURE_NAMES.index(name) for name in found], device=self._sums.device)
+            measures["embedding_norm"] = (norms.sum(), one_step * len(norms))
+        rows = torch.tensor([MEASURE_NAMES.index(name) for name in measures], device=self._sums.device)
         # Detached: otherwise the graph of every step would live until the next log line.
-        sums = [torch.stack([total.detach().float().reshape(()), count.float()]) for total, count in found.values()]
+        sums = [torch.stack([total.detach().float().reshape(()), count.float()]) for total, count in measures.values()]
         self._sums.index_add_(0, rows, torch.stack(sums))
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """The mean of each measure that there was, over all processes; starts anew. All processes call it."""
+        """Return the mean of each measure over all processes and reset the sums. All processes call it."""
         sums = accelerator.reduce(self._sums, reduction="sum")
         self._sums = torch.zeros_like(self._sums)
         return {
@@ -60,7 +60,7 @@ class TrainingMeasures:
 
 
 def _accuracies(outputs: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """How many predictions are right, of how many."""
+    """Numbers of correct predictions and of all predictions."""
     answers = {"mim": outputs.mim_codes, "mmm_image": outputs.mmm_image_codes, "itm": inputs.get("itm_labels")}
     mlm_labels, matches = inputs.get("mlm_labels"), inputs.get("itm_labels")
     if mlm_labels is not None:
@@ -68,10 +68,10 @@ def _accuracies(outputs: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, t
         # L_MMM reads the captions of matching pairs alone.
         read = mlm_labels if matches is None else mlm_labels[matches == 1]
         answers["mmm_text"] = read[read != IGNORE_INDEX]
-    found = {}
+    accuracies = {}
     for name, answer in answers.items():
         logits = getattr(outputs, f"{name}_logits")
         if logits is not None and answer is not None and len(logits) == len(answer):
             right = logits.argmax(dim=-1) == answer  # never where the answer is unknown
-            found[f"{name}_accuracy"] = (right.sum(), (answer != IGNORE_INDEX).sum())
-    return found
+            accuracies[f"{name}_accuracy"] = (right.sum(), (answer != IGNORE_INDEX).sum())
+    return accuracies

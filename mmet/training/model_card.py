@@ -1,4 +1,4 @@
-"""The model card of a run: what the model is, what it was trained on, and what it is good for.
+"""The model card of a run: the model, its training data, its metrics and its limits.
 
 card = build_model_card(result, name="mmet-small")     # a huggingface_hub ModelCard
 """
@@ -128,7 +128,7 @@ Made with {", ".join(f"{package} {version}" for package, version in result["vers
 
 
 def _identity_note(result: Mapping[str, Any]) -> str:
-    """What is to be known of embeddings where no identity loss was ever trained."""
+    """A warning about the embeddings if no identity loss was trained."""
     if result["identity_head_trained"]:
         return ""
     return (
@@ -184,7 +184,7 @@ def _training_lines(training: Mapping[str, Any]) -> str:
 
 
 def _factors(points: Sequence[Sequence[float]]) -> str:
-    """What a weight is multiplied with, in the order of the schedule's points."""
+    """The factors of a loss weight in the order of the schedule's points."""
     return " to ".join(f"{factor:g}" for _, factor in points)
 
 

@@ -104,14 +104,14 @@ def make_config(fields: dict[str, Any]) -> MMETConfig:
     try:
         return MMETConfig.from_dict(fields)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        reason = str(error.__cause__ or error)  # the validator's own words
+        reason = str(error.__cause__ or error)  # the validator's message
         raise ValueError(f"model_config: {' '.join(reason.split())}") from error
 
 
-def _contradictions(given: Mapping[str, Any], stored: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs, in words. None says nothing, nor does a name that `stored` does not have."""
+def _contradictions(fields: Mapping[str, Any], stored: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The differing fields, in words. None, and names that `stored` does not have, never differ."""
     changed: list[str] = []
-    for name, value in given.items():
+    for name, value in fields.items():
         decided = stored.get(name)
         if value is None or name not in stored:
             continue

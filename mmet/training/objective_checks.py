@@ -1,4 +1,4 @@
-"""Settings with which a kind of batch, or one of its losses, would teach nothing: refused before training."""
+"""Refuse settings with which a kind of batch, or one of its losses, would teach nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import cast
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.training.arguments import MIN_TEXT_LENGTH, DataArguments, ObjectiveArguments
-from mmet.training.loss_schedule import LossSchedule
 from mmet.training.masking import num_masked_patches
 from modeling_mmet import LOSS_NAMES
 
@@ -17,7 +16,7 @@ _LOSSES_OF_KINDS = {
     "identity": ("identity", "triplet", "global_contrastive"),
     "identity_image": ("identity", "triplet"),
 }
-"""What a batch of each kind can train."""
+"""The losses that each kind of batch can train."""
 
 
 def check_objectives(
@@ -50,12 +49,11 @@ def check_objectives(
 
 def _weighted_losses(config: MMETConfig, objectives: ObjectiveArguments) -> set[str]:
     """The losses whose weight is above 0 at some time of the run."""
-    schedule = LossSchedule(objectives.schedule_points)
     return {
         name
         for name in LOSS_NAMES
         if getattr(config, f"{name}_weight") > 0
-        and any(factor > 0 for _, factor in schedule.points.get(name, ((0.0, 1.0),)))
+        and any(factor > 0 for _, factor in objectives.schedule.points.get(name, ((0.0, 1.0),)))
     }
 
 

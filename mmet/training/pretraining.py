@@ -27,7 +27,6 @@ from mmet.training.codebook import kinds_that_need_codes, prepare_codebook
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
 from mmet.training.hub import check_hub, create_repository
-from mmet.training.loss_schedule import LossSchedule
 from mmet.training.mask_prior import measure_prior, read_prior
 from mmet.training.model_card import build_model_card
 from mmet.training.objective_checks import check_objectives
@@ -39,6 +38,7 @@ from mmet.training.skipping import SkippedImages
 from mmet.training.starting_model import build_model, check_sources_of_weights
 from mmet.training.trainer import MMETTrainer
 from mmet.training.training_data import TrainingData, load_data, log_training_data
+from mmet.training.training_options import name_of
 from mmet.training.validation import RetrievalEvaluator
 from mmet.whole_files import write_whole
 from modeling_mmet import MMETForPreTraining
@@ -118,11 +118,11 @@ def _train(
     )
     if checkpoint is not None:
         compute_once(lambda: compare_records(Path(checkpoint), record, training_arguments))
-    if training_arguments.push_to_hub:  # last of the checks: a run that is refused leaves nothing on the Hub
+    if training_arguments.push_to_hub:  # the last check, so that a refused run leaves nothing on the Hub
         compute_once(lambda: create_repository(training_arguments))
     with StopSignal() as stop:
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
-        if kinds and checkpoint is None:  # a checkpoint to resume brings its own
+        if kinds and checkpoint is None:  # a checkpoint has its own
             prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
         trainer = build_trainer(
             model, processor, dataset, data, data_arguments, objective_arguments, training_arguments, stop, record
@@ -132,7 +132,7 @@ def _train(
 
 
 def compare_records(checkpoint: Path, record: RunRecord, arguments: PretrainingArguments) -> None:
-    """Raise `ValueError` where a run differs from its checkpoint and was not meant to; log what is allowed."""
+    """Raise `ValueError` for differences between a run and its checkpoint that are not allowed; log the others."""
     for change in check_resume(checkpoint, record, allow_changes=arguments.allow_changed_resume):
         logger.warning("%s is continued although %s", checkpoint, change)
 
@@ -144,7 +144,7 @@ def finish(
     objectives: ObjectiveArguments,
     arguments: PretrainingArguments,
 ) -> None:
-    """Leave the trained model, its card and, at last, the result file; push them where `push_to_hub` says so."""
+    """Save the trained model, its card and, last, the result file; push them with `push_to_hub`."""
     output = Path(arguments.output_dir)
     trainer.save_model(_internal_call=True)
     trainer.skipped.gather()
@@ -168,7 +168,7 @@ def _check_room(model: MMETForPreTraining, arguments: PretrainingArguments) -> N
         expected = max(1, math.ceil(arguments.max_steps / max(1, arguments.save_steps)))
     check_space(
         Path(arguments.output_dir),
-        checkpoint_bytes(model, str(getattr(arguments.optim, "value", arguments.optim))),
+        checkpoint_bytes(model, name_of(arguments.optim)),
         num_kept=min(expected, arguments.save_total_limit or expected),
     )
 
@@ -234,7 +234,7 @@ def build_trainer(
         data_collator=collator,
         processing_class=processor,
         train_sampler=sampler,
-        loss_schedule=LossSchedule(objectives.schedule_points),
+        loss_schedule=objectives.schedule,
         evaluator=evaluator if loaded.evaluation_sets else None,
         stop=stop,
         record=record,
@@ -254,7 +254,7 @@ def build_collator(
     The collator, with the user's segmenter and the prior of pedestrian masking.
 
     Raises:
-        ValueError: for a segmenter that cannot be loaded or does not do its work, and for an unusable prior.
+        ValueError: for a segmenter that cannot be loaded or fails, and for an unusable prior.
     """
     masked = [kind for kind in ("paired", "image") if kind in objectives.mix and dataset.sizes[kind]]
     collator = MMETDataCollator(

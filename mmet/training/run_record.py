@@ -1,20 +1,18 @@
-"""What a run is made of, kept in every checkpoint: a resume with another recipe or other data says what differs.
+"""The recipe, model and data of a run, kept in every checkpoint, so that a resume can report what has changed.
 
     record = RunRecord.of(arguments, model.config, tokenizer, data)
     record.save(checkpoint)
     RunRecord.load(checkpoint).differences(record)      # ["seed: 1 → 2", "data finegpr: 8 persons → 10 persons"]
 
-All arguments count but those that cannot change the weights, so that an argument that is added later counts. Data
-count by what they hold, wherever they lie: rows by their persons, cameras, captions and names, pictures and masks by
-the size of every file and by the content of 256 of them. A picture that is replaced by another one of exactly the same
-size in bytes is noticed only if it is among these.
+All arguments count except those that cannot change the weights. Data are compared by content, not by place: rows by
+persons, cameras, captions and names; pictures and masks by the size of every file and the content of 256 of them. A
+picture replaced by another of exactly the same size in bytes is noticed only if it is among these.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +28,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from configuration_mmet import MMETConfig
+from mmet.digests import digest, file_blocks
 from mmet.training.model_config import FIELDS_OF_A_STAGE
 from mmet.whole_files import read_json, write_whole
 
@@ -91,7 +90,7 @@ WITHOUT_EFFECT = (
     "label_names",
     "length_column_name",
 )
-"""Arguments that say how and where a run computes, writes and reports, not what it computes; as shell patterns."""
+"""Arguments of how and where a run computes, writes and reports, without an effect on weights; shell patterns."""
 
 IN_OTHER_FORM = (
     "data",
@@ -105,7 +104,7 @@ IN_OTHER_FORM = (
     "max_steps",
     "num_train_epochs",
 )
-"""Arguments that are recorded by what they led to: data, weights, configuration, vocabulary, length."""
+"""Arguments that are recorded by their effect: data, weights, configuration, vocabulary, length."""
 
 _SAMPLED_PICTURES = 256
 _NO_FILE, _UNREADABLE = -1, -2  # in place of a size
@@ -147,19 +146,19 @@ class DataRecord:
         persons = table["person_id"].to_numpy()
         sizes = {column: _file_sizes(dataset, column) for column in ("image", "person_mask")}
         digests = {
-            "persons": _digest([persons.tobytes(), table["camera_id"].to_numpy().tobytes()]),
-            "images": _digest(
+            "persons": digest([persons.tobytes(), table["camera_id"].to_numpy().tobytes()]),
+            "images": digest(
                 chain(_texts(table["image_path"]), [sizes["image"].tobytes()], _sampled_files(dataset, "image"))
             ),
-            "captions": _digest(_texts(table["captions"])),
-            "masks": _digest(chain([sizes["person_mask"].tobytes()], _sampled_files(dataset, "person_mask"))),
+            "captions": digest(_texts(table["captions"])),
+            "masks": digest(chain([sizes["person_mask"].tobytes()], _sampled_files(dataset, "person_mask"))),
         }
         masks = int((sizes["person_mask"] != _NO_FILE).sum())
         captions = int(pc.sum(pc.list_value_length(table["captions"])).as_py() or 0)
         return cls(tuple(uses), len(dataset), len(np.unique(persons[persons >= 0])), captions, masks, digests)
 
     def differences(self, now: DataRecord) -> list[str]:
-        """What another state of the source has that this one has not, in words."""
+        """The changes from this record to another one of the same source, in words."""
         changes = []
         if self.uses != now.uses:
             changes.append(f"used as {' and '.join(self.uses)} → {' and '.join(now.uses)}")
@@ -178,8 +177,8 @@ class RunRecord:
     Recipe, model and data of a run.
 
     Attributes:
-        recipe: values that a user may change knowingly, by argument.
-        model: what the weights and the optimizer's state belong to: no checkpoint fits another.
+        recipe: by argument, the values that a resume may change if the user allows it.
+        model: what weights and optimizer state depend on; a resume cannot change it.
         length: `max_steps` and `num_train_epochs`; a run may be made longer.
         data: by the name of the source.
     """
@@ -222,7 +221,7 @@ class RunRecord:
         words = json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode()
         model = {f"model_config.{name}": value for name, value in configured.items() if name not in choices}
         model |= {
-            "vocabulary": f"{len(vocabulary):,} words ({_digest([words])[:8]})",
+            "vocabulary": f"{len(vocabulary):,} words ({digest([words])[:8]})",
             "optim": recipe.pop("optim", None),
         }
         length = {name: fields.get(name) for name in ("max_steps", "num_train_epochs")}
@@ -256,11 +255,11 @@ class RunRecord:
             raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:
-        """What a run may be continued with if it is meant: recipe and data, each as `name: then → now`."""
+        """Changes of recipe and data, which a resume may have if allowed, each as `name: then → now`."""
         return [*_changes(self.recipe, now.recipe), *self._data_differences(now)]
 
     def obstacles(self, now: RunRecord) -> list[str]:
-        """What no checkpoint can be continued with: another model, vocabulary or optimizer."""
+        """Changes that no resume can have: another model, vocabulary or optimizer."""
         return _changes(self.model, now.model)
 
     def _data_differences(self, now: RunRecord) -> list[str]:
@@ -281,13 +280,13 @@ def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> li
     Args:
         checkpoint: its folder.
         now: of the run.
-        allow_changes: whether changes of recipe and data are meant.
+        allow_changes: whether recipe and data may change.
 
     Returns:
-        What differs and was allowed, or need not be asked for (the length), in words.
+        The changes that are allowed, those of the length included, in words.
 
     Raises:
-        ValueError: something differs that was not allowed, or that no checkpoint can be continued with.
+        ValueError: for a change that is not allowed, or never can be.
     """
     then = RunRecord.load(checkpoint)
     if then is None:
@@ -312,7 +311,7 @@ def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> li
 def digest_weights(name_or_path: str) -> str:
     """A digest of a folder's weight files; the name of a model of the Hub as it is."""
     files = sorted(Path(name_or_path).glob("*.safetensors"))
-    return _digest(block for path in files for block in _blocks(path)) if files else name_or_path
+    return digest(block for path in files for block in file_blocks(path)) if files else name_or_path
 
 
 def _has_effect(name: str) -> bool:
@@ -324,7 +323,7 @@ def _is_choice_of_a_stage(name: str) -> bool:
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Fields that both have and that differ. One that a version of this program added or dropped says nothing."""
+    """Fields of both that differ. A field of only one of them, from another version of this program, is ignored."""
     return [
         f"{name}: {_show(then[name])} → {_show(now[name])}" for name in then if name in now and then[name] != now[name]
     ]
@@ -368,7 +367,7 @@ def _file_sizes(dataset: datasets.Dataset, column: str) -> NDArray[np.int64]:
     """
     Size in bytes of the file in each row, int64 `(rows,)`; `_NO_FILE` and `_UNREADABLE` for rows without.
 
-    Files inside of the table are not read: their lengths are the table's own.
+    Files inside the table are not read: the table knows their lengths.
     """
     stored = dataset.data.column(column)
     lengths, paths = pc.binary_length(pc.struct_field(stored, "bytes")), pc.struct_field(stored, "path")
@@ -404,16 +403,3 @@ def _sampled_files(dataset: datasets.Dataset, column: str) -> Iterable[bytes]:
             yield Path(picture["path"]).read_bytes()
         except OSError:  # training says so, or skips it
             yield b"unreadable"
-
-
-def _blocks(path: Path) -> Iterable[bytes]:
-    with path.open("rb") as file:
-        yield from iter(lambda: file.read(1 << 20), b"")
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(f"{len(part)} ".encode())
-        digest.update(part)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a finished run came to, in `training_result.json`: where the file is, the run is finished.
+"""The result of a finished run, `training_result.json`; its presence marks the run as finished.
 
 result = training_result(trainer, data, objectives, arguments, summaries, sets)
 write_result(result, output_dir)
@@ -18,12 +18,13 @@ from mmet.training.checkpoint_selection import SELECTION
 from mmet.training.measures import MEASURE_NAMES
 from mmet.training.trainer import MMETTrainer
 from mmet.training.training_data import SourceSummary
+from mmet.training.training_options import name_of
 from mmet.versions import installed_versions
 from mmet.whole_files import read_json, write_whole
 from modeling_mmet import LOSS_NAMES, MMETForPreTraining
 
 RESULT_FILE = "training_result.json"
-"""Written last: where it is, the run is finished."""
+"""Written last; its presence marks the run as finished."""
 
 
 def training_result(
@@ -34,7 +35,7 @@ def training_result(
     summaries: Sequence[SourceSummary],
     sets: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What `training_result.json` holds, as plain values; `sets`: names and descriptions of what was evaluated."""
+    """The content of `training_result.json`; `sets` are names and descriptions of the evaluated sets."""
     state, model = trainer.state, cast(MMETForPreTraining, trainer.accelerator.unwrap_model(trainer.model))
     config = model.config
     chosen = data.select_on if state.best_model_checkpoint is not None else "last"
@@ -56,14 +57,14 @@ def training_result(
             "global_batch_size": arguments.train_batch_size
             * arguments.world_size
             * arguments.gradient_accumulation_steps,
-            "optimizer": str(getattr(arguments.optim, "value", arguments.optim)),
+            "optimizer": name_of(arguments.optim),
             "learning_rate": arguments.learning_rate,
-            "lr_scheduler_type": str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
+            "lr_scheduler_type": name_of(arguments.lr_scheduler_type),
             "weight_decay": arguments.weight_decay,
             "bf16": arguments.bf16,
             "seed": arguments.seed,
             "batch_mix": objectives.mix,
-            "loss_schedule": objectives.schedule_points,
+            "loss_schedule": objectives.schedule.to_json(),
             "persons_per_batch": objectives.persons_per_batch,
             "images_per_person": objectives.images_per_person,
             "image_masking": data.image_masking,
@@ -106,7 +107,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def not_a_result(path: Path, error: Exception) -> ValueError:
-    """What to say of a result file that cannot be read, because of `error`."""
+    """The error for a result file that cannot be read."""
     return ValueError(
         f"{path} is not the result of a training run ({error}); remove it, and the run goes on from its last "
         "checkpoint"
@@ -114,7 +115,7 @@ def not_a_result(path: Path, error: Exception) -> ValueError:
 
 
 def is_finished(arguments: PretrainingArguments) -> bool:
-    """Whether a run that is to be continued has come to its end, with the model saved."""
+    """Whether a run that is to be resumed is already finished, with its model saved."""
     if str(arguments.resume_from_checkpoint).lower() != "true":
         return False
     result = read_result(Path(arguments.output_dir))
@@ -124,11 +125,8 @@ def is_finished(arguments: PretrainingArguments) -> bool:
         done = result["training"]
         if arguments.max_steps > 0:
             return bool(done["steps"] >= arguments.max_steps)
-        is_last_step, is_last_epoch = (
-            done["steps"] >= done["max_steps"],
-            done["num_train_epochs"] >= arguments.num_train_epochs,
-        )
-        return bool(is_last_step and is_last_epoch)
+        is_last_step = done["steps"] >= done["max_steps"]
+        return bool(is_last_step and done["num_train_epochs"] >= arguments.num_train_epochs)
     except (KeyError, TypeError) as error:
         raise not_a_result(Path(arguments.output_dir, RESULT_FILE), error) from error
 

@@ -1,4 +1,4 @@
-"""In which order training sees its examples: homogeneous batches of several kinds, mixed in exact proportions.
+"""The order of the training examples: homogeneous batches of several kinds, mixed in exact proportions.
 
 A batch holds examples of one kind only: `paired` (masked image and text), `identity` (P persons × K images with their
 sentences), `identity_image` (the same without sentences), `image` (images alone) or `text` (sentences alone).
@@ -8,9 +8,9 @@ sampler for `torch.utils.data.DataLoader`: every `batch_size` consecutive draws 
 processes compute the same losses.
 
 Every step is a pure function of the seed, the epoch and its number. Training therefore sees the same examples with
-the same captions, augmentation and masks for any number of data loading workers and after a resume. Where a global
-batch is split over more processes, examples, captions and augmentation stay the same; masks, noise and mismatched
-captions, which the collator draws for a process's batch as a whole, become others.
+the same captions, augmentation and masks for any number of data loading workers and after a resume. If a global batch
+is split over more processes, examples, captions and augmentation stay the same; masks, noise and mismatched captions
+change, since the collator draws them for a process's whole batch.
 
     >>> sampler = MixedBatchSampler({"paired": 6, "text": 2}, mix={"paired": 0.75, "text": 0.25}, batch_size=2)
     >>> sorted(f"{draw.kind} {draw.index}" for draw in sampler)  # an epoch shows every example once
@@ -81,8 +81,8 @@ class MixedBatchSampler(Sampler[Draw]):
         sizes: number of examples of each kind that `mix` names, but for the identity kinds.
         mix: proportion of batches of each kind; zero leaves a kind out. They need not add up to one.
         batch_size: examples in the batch of one process.
-        person_labels: person of each example of the identity kinds, which need it; negative where unknown: not drawn.
-            One array for both kinds, or one for each by its name.
+        person_labels: person of each example of the identity kinds, which require it; negative for unknown persons,
+            who are not drawn. One array for both kinds, or one for each by its name.
         identity_shape: P × K with `P * K == batch_size`. Only for the identity kinds.
         num_processes: number of processes that consecutive batches are dealt to.
         domains: number of the domain (0, 1, …) of each example, for each kind; every batch then draws equally from the
@@ -257,7 +257,8 @@ def _examples_by_domain(domains: Mapping[str, ArrayLike] | None, kind: str) -> l
 
 
 class _Passes:
-    """Endless shuffled passes over `size` things. Pass `p` has a seed of its own: it needs none of those before it."""
+    """Endless shuffled passes over `size` elements. Each pass has a seed of its own and does not depend on earlier
+    ones."""
 
     def __init__(self, size: int, seed: tuple[int, ...]) -> None:
         self._size = size
@@ -266,7 +267,7 @@ class _Passes:
         self._order = np.empty(0, dtype=np.int64)
 
     def order(self, number: int) -> NDArray[np.int64]:
-        """The permutation of pass `number`; the latest one is kept, for passes are read in sequence."""
+        """The permutation of pass `number`; the latest one is kept, since passes are read in sequence."""
         if number != self._number:
             self._number = number
             self._order = np.random.default_rng((*self._seed, number)).permutation(self._size)
@@ -315,13 +316,13 @@ class _BalancedExamples:
         positions = np.arange(step * self._per_step, (step + 1) * self._per_step)
         indices = np.empty(len(positions), dtype=np.int64)
         for number, (group, passes) in enumerate(zip(self._groups, self._passes, strict=True)):
-            own = positions % len(self._groups) == number
-            indices[own] = _read_passes(passes, group, positions[own] // len(self._groups))
+            in_domain = positions % len(self._groups) == number
+            indices[in_domain] = _read_passes(passes, group, positions[in_domain] // len(self._groups))
         return indices
 
 
 def _read_passes(passes: _Passes, group: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What stands at ascending positions of the endless passes through a group."""
+    """The examples at ascending positions of the endless passes through a group."""
     numbers, places = np.divmod(positions, len(group))
     return np.concatenate(
         [np.empty(0, dtype=np.int64)]
@@ -406,8 +407,8 @@ class _PersonBatches:
             # Persons are distinct within a pass, and a unit reads a domain's share from one pass.
             per_pass = len(domain) // share
             order = passes.order(unit // per_pass)
-            own = turns == number
-            persons[own] = domain[order[(unit % per_pass) * share :][: own.sum()]]
+            in_domain = turns == number
+            persons[in_domain] = domain[order[(unit % per_pass) * share :][: in_domain.sum()]]
         return persons
 
     def _draw_images(self, person: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -48,9 +48,9 @@ class SkippedImages:
             raise ValueError(f"{path} is not the list of skipped pictures ({error!r}); remove it") from error
         return skipped
 
-    def add(self, found: Iterable[tuple[str, str]]) -> None:
+    def add(self, pictures: Iterable[tuple[str, str]]) -> None:
         """Note `(image_path, reason)` of the pictures that a batch replaced."""
-        for path, reason in found:
+        for path, reason in pictures:
             if path not in self.reasons and (path, reason) not in self._new:
                 logger.warning("skipped %s: %s", path, reason)
             self._new.append((path, reason))
@@ -64,7 +64,7 @@ class SkippedImages:
             self.counts[path] = self.counts.get(path, 0) + 1
 
     def save(self, folder: Path) -> None:
-        """Write the list, where there is one."""
+        """Write the list unless it is empty."""
         if self.reasons:
             write_whole(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
 

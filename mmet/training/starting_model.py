@@ -13,8 +13,9 @@ from transformers import BertTokenizer
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.checkpoint_files import CONFIG_FILE, check_checkpoint_folder, check_model, load_tokenizer, read_headers
-from mmet.conversion.registry import ANCESTORS, convert, model_type_of, normalisation_of
+from mmet.conversion.model_types import ANCESTORS, convert, model_type_of, normalisation_of
 from mmet.distributed import compute_once
+from mmet.field_checks import errors_about
 from mmet.training.arguments import ModelArguments, ObjectiveArguments
 from mmet.training.dataset import TrainingDataset
 from mmet.training.model_config import build_config, merge_config, override_config
@@ -29,18 +30,21 @@ logger = logging.getLogger(__name__)
 
 def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) -> None:
     """Raise `ValueError` for a starting model or checkpoint that cannot be read, before anything is loaded."""
-    if arguments.model_name_or_path is not None:
-        check_start(arguments.model_name_or_path, has_tokenizer=arguments.tokenizer_name is not None)
-    if arguments.tokenizer_name is not None:
-        load_tokenizer(arguments.tokenizer_name)
+    name, tokenizer = arguments.model_name_or_path, arguments.tokenizer_name
+    if name is not None:
+        with errors_about("model_name_or_path"):
+            check_start(name, has_tokenizer=tokenizer is not None)
+    if tokenizer is not None:
+        with errors_about("tokenizer_name"):
+            load_tokenizer(tokenizer)
     if checkpoint is not None:
         check_checkpoint_folder(Path(checkpoint))
 
 
 def check_start(name_or_path: str, *, has_tokenizer: bool) -> None:
     """
-    Check a folder that training starts from: a model of this project, or one that can be converted. A name of the Hub
-    is left to transformers.
+    Check a folder that training starts from: an MMET model, or one that can be converted. Hub names are left to
+    transformers.
 
     Raises:
         ValueError: for another kind of model, and where a file is missing or damaged.
@@ -59,8 +63,8 @@ def build_model(
     arguments: ModelArguments, objectives: ObjectiveArguments, sources: TrainingSources, dataset: TrainingDataset
 ) -> tuple[MMETProcessor, MMETForPreTraining]:
     """
-    Processor and model: of the checkpoint that is named, converted where it is another architecture's, else fresh ones
-    of the configuration and the captions.
+    Build processor and model: from the named checkpoint, converted if it is of another architecture, or new ones from
+    the configuration and the captions.
 
     Raises:
         ValueError: for a model that cannot be converted, and for a `model_config` or tokenizer that does not fit it.
@@ -68,13 +72,15 @@ def build_model(
     """
     num_identities = dataset.count_identities([kind for kind in IDENTITY_KINDS if kind in objectives.mix])
     name = arguments.model_name_or_path
-    if name is not None and model_type_of(name) in ANCESTORS:
+    with errors_about("model_name_or_path"):
+        is_foreign = name is not None and model_type_of(name) in ANCESTORS
+    if name is not None and is_foreign:
         return _convert_model(name, arguments, objectives, sources, num_identities)
     if name is not None:
         processor = MMETProcessor.from_pretrained(name)
         config = override_config(MMETConfig.from_pretrained(name), arguments.model_config)
         config.update({**objectives.loss_weights, "num_identities": num_identities or config.num_identities})
-        # In float32 whatever the checkpoint was stored in: `--bf16` computes in half precision, the weights do not.
+        # Always in float32: `--bf16` computes in half precision, but keeps the weights in float32.
         model = MMETForPreTraining.from_pretrained(
             name,
             config=config,
@@ -100,7 +106,7 @@ def _convert_model(
     sources: TrainingSources,
     num_identities: int,
 ) -> tuple[MMETProcessor, MMETForPreTraining]:
-    """The processor and model of another architecture; what that lacks is fresh, as a recipe says."""
+    """Convert processor and model of another architecture; what it lacks is new, from the recipe."""
     ancestor = ANCESTORS[model_type_of(name)]
     reader = arguments.tokenizer_name or (name if ancestor.reads_text else None)
     tokenizer = _build_tokenizer(replace(arguments, tokenizer_name=reader), sources)
@@ -143,7 +149,7 @@ def _build_processor(
         size={"height": height, "width": width},
         patch_size=image.patch_size,
         patch_stride=image.patch_stride,
-        exact_resize=False,  # the model meets such pictures in training and after it; see docs/data_at_scale.md
+        exact_resize=False,  # in training and after it alike; see docs/data_at_scale.md
         **(normalisation or {}),
     )
     return MMETProcessor(image_processor, tokenizer)  # type: ignore[no-untyped-call]

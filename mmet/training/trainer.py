@@ -7,6 +7,7 @@ retrieval as evaluation, whole checkpoints, and two ways to stop all processes t
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,8 @@ from mmet.training.validation import RetrievalEvaluator, embedder_of, random_sta
 from mmet.whole_files import whole_file
 from objectives_mmet import weighted_sum
 
+logger = logging.getLogger(__name__)
+
 NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embedding", "logit_scale")
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""
 
@@ -58,7 +61,7 @@ class MMETTrainer(Trainer):
         train_sampler: order of the training examples.
         loss_schedule: factors of the loss weights over the course of training; None for constant weights.
         evaluator: called by `evaluate`; None for no evaluation.
-        stop: tells when to save and stop; None for never.
+        stop: signal to save and stop; None for never.
         skipped: keeps the list of pictures that were replaced; None for a new one.
         record: recipe, model and data of the run, saved in every checkpoint; None for none.
         **kwargs: as for `transformers.Trainer`.
@@ -75,7 +78,7 @@ class MMETTrainer(Trainer):
         record: RunRecord | None = None,
         **kwargs: Any,
     ) -> None:
-        # Trainer wants to see an evaluation dataset where it is to evaluate; it only hands it on.
+        # Trainer requires an evaluation dataset to evaluate; it only passes it on.
         super().__init__(eval_dataset=evaluator.sets if evaluator is not None else None, **kwargs)
         self._train_sampler = train_sampler
         self._loss_schedule = loss_schedule or LossSchedule({})
@@ -100,6 +103,17 @@ class MMETTrainer(Trainer):
         """Matrices and embeddings decay; biases, norms, class tokens, positions and the temperature do not."""
         return [name for name, _ in model.named_parameters() if not any(part in name for part in NO_DECAY)]
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Trainer's own; warns of a warm-up that the run does not reach the end of."""
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        if warmup >= num_training_steps:
+            logger.warning(
+                "warmup_steps: the run of %d steps ends before its warm-up of %s: learning_rate is never reached",
+                num_training_steps,
+                f"{warmup:,}",
+            )
+        return super().create_scheduler(num_training_steps, optimizer)
+
     # Steps
 
     def compute_loss(
@@ -123,7 +137,7 @@ class MMETTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def _scheduled_loss(self, outputs: Any) -> torch.Tensor:
-        """The loss of a batch with the weights of this step. What the model's configuration says stays as it is."""
+        """The loss of a batch with the weights of this step; the model's configuration is not changed."""
         factors = self.loss_factors()
         if not factors:
             return cast(torch.Tensor, outputs.loss)
@@ -247,7 +261,7 @@ class MMETTrainer(Trainer):
             )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Not before the checkpoint has its name."""
+        """Postpone the push until the checkpoint has its final name."""
         self._push = checkpoint_folder
 
     def _begin_writing(self) -> Path:
@@ -304,14 +318,14 @@ class MMETTrainer(Trainer):
                 self.state.save_to_json(str(draft))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """`Trainer` asks for a card when it pushes; the one of the run (`README.md`) stands already."""
+        """Keep the run's card (`README.md`), instead of the one that `Trainer` writes for a push."""
         if not Path(str(self.args.output_dir), "README.md").is_file():
             super().create_model_card(*args, **kwargs)
 
 
 @contextmanager
 def _whole_parameters(model: torch.nn.Module) -> Iterator[None]:
-    """The parameters outside the layers, which FSDP 2 spreads over the processes, are whole; layers see to theirs."""
+    """Gather the parameters outside the layers, which FSDP 2 shards; layers gather their own."""
     if not isinstance(model, FSDPModule):
         yield
         return
@@ -323,7 +337,7 @@ def _whole_parameters(model: torch.nn.Module) -> Iterator[None]:
 
 
 class _SaveAndStop(TrainerCallback):
-    """Has a checkpoint saved once all processes have agreed to stop; saving it then ends training."""
+    """Requests a checkpoint once all processes have agreed to stop; saving it ends training."""
 
     def __init__(self, trainer: MMETTrainer) -> None:
         self._trainer = trainer

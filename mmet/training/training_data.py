@@ -26,6 +26,7 @@ from mmet.data import (
 from mmet.data.synthetic import PROVENANCE_FILE
 from mmet.distributed import compute_once
 from mmet.training.arguments import TRAINING_STREAMS, DataArguments
+from mmet.training.dataset import distinct
 from mmet.training.run_record import DataRecord
 from mmet.training.validation import (
     Persons,
@@ -56,7 +57,7 @@ class TrainingSources:
 
     def distinct(self) -> list[datasets.Dataset]:
         """Every source once, however often it is used."""
-        return list({id(source): source for source in (*self.paired, *self.image, *self.text)}.values())
+        return distinct([*self.paired, *self.image, *self.text])
 
     def without(self, persons: Persons) -> TrainingSources:
         """The sources without the rows of these persons."""
@@ -69,7 +70,7 @@ class TrainingSources:
 
     def captions(self) -> Iterator[str]:
         """Every caption once per image it describes."""
-        for source in {id(source): source for source in (*self.paired, *self.text)}.values():
+        for source in distinct([*self.paired, *self.text]):
             yield from chain.from_iterable(source["captions"])
 
 
@@ -91,8 +92,7 @@ class SourceSummary:
 @dataclass(frozen=True)
 class TrainingData:
     """
-    What a run trains and evaluates on; `summaries` tell the result file and the model card about it, `records` a
-    resume.
+    What a run trains and evaluates on; `summaries` are for the result file and the model card, `records` for a resume.
     """
 
     sources: TrainingSources
@@ -103,7 +103,7 @@ class TrainingData:
 
 def load_data(arguments: DataArguments) -> TrainingData:
     """
-    The training sources without the validation persons, and what is evaluated on: these persons, and `eval_data`.
+    Load the training sources without the validation persons, and the evaluation sets: these persons, and `eval_data`.
 
     Raises:
         DatasetError: for an unusable folder.
@@ -130,7 +130,7 @@ def load_data(arguments: DataArguments) -> TrainingData:
 
 
 def record_data(arguments: DataArguments, sources: TrainingSources) -> dict[str, DataRecord]:
-    """What each source holds, by a name that does not depend on where it lies, in the order of their first use."""
+    """A record of each source by a name that does not depend on its folder, in the order of first use."""
     records: dict[str, DataRecord] = {}
     for argument, split, uses in _sources_in_use(arguments, sources):
         number = sum(known.partition(" ")[0] == argument.name for known in records)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,8 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from mmet.field_checks import SEED_RANGE, Range, check_choice, shown, suggestion
+from mmet.field_checks import SEED_RANGE, Range, check_choice, check_value, errors_about, shown, suggestion
+from mmet.recipe_files import parse_mapping, read_mapping_file
 from mmet.training.sampling import MAX_BATCH_SIZE
 
 _COUNT = Range(at_least=1)
@@ -28,12 +30,12 @@ OPTION_RANGES = {
     "per_device_eval_batch_size": Range(at_least=1, at_most=MAX_BATCH_SIZE),
     "num_train_epochs": Range(above=0, at_most=10**6),
     "max_steps": Range(at_least=-1, at_most=10**9),
-    "learning_rate": Range(above=0, at_most=10**6),
+    "learning_rate": Range(at_least=1e-12, at_most=10**6),  # a smaller one changes no float32
     "warmup_steps": _NOT_NEGATIVE,
     "weight_decay": _NOT_NEGATIVE,
     "adam_beta1": _BETA,
     "adam_beta2": _BETA,
-    "adam_epsilon": _POSITIVE,
+    "adam_epsilon": Range(above=0, at_most=1),  # a step is divided by it
     "gradient_accumulation_steps": Range(at_least=1, at_most=10**6),
     "max_grad_norm": _NOT_NEGATIVE,
     "neftune_noise_alpha": _NOT_NEGATIVE,
@@ -50,7 +52,7 @@ OPTION_RANGES = {
     "ddp_bucket_cap_mb": _COUNT,
     "ddp_timeout": Range(at_least=1, at_most=10**7),
 }
-"""What numbers the options of `TrainingArguments` may have."""
+"""Allowed numbers for options of `TrainingArguments`."""
 
 _OWN_EVALUATION = "evaluation here searches galleries and has no batches of predictions"
 _SELECTION = "--select_on says which checkpoint becomes the model, and by what"
@@ -88,11 +90,22 @@ OPTIONS_WITHOUT_EFFECT = {
 }
 """Options that `MMETTrainer` does not read, with the reason; they keep their defaults."""
 
+_MAPPINGS_OF_OPTIONS = {
+    "activation_checkpointing_kwargs": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing",
+    "fsdp_config": "fsdp",
+}
+"""Mappings, and the option without which nothing reads them."""
+
+_FILES = ("accelerator_config", "fsdp_config")
+"""Options that are mappings, or the name of a file that holds one."""
+
 _ACCELERATOR_FIELDS = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler")
 
 
 def refuse_options_without_effect(arguments: TrainingArguments) -> None:
-    """Raise `ValueError` for an option that would be accepted and do nothing. Before transformers prepares them."""
+    """Raise `ValueError` for an option that would be accepted without effect. Call it before transformers prepares
+    them."""
     for field in dataclasses.fields(arguments):
         reason = OPTIONS_WITHOUT_EFFECT.get(field.name)
         value = getattr(arguments, field.name)
@@ -111,8 +124,33 @@ def refuse_options_without_effect(arguments: TrainingArguments) -> None:
         raise ValueError("do_eval: true would have no effect: eval_strategy says when to evaluate")
     if arguments.dataloader_persistent_workers and not arguments.dataloader_num_workers:
         raise ValueError("dataloader_persistent_workers: there are no workers; set dataloader_num_workers")
+    checkpointing = arguments.activation_checkpointing or arguments.gradient_checkpointing
+    for name, option in _MAPPINGS_OF_OPTIONS.items():
+        switched_on = arguments.fsdp if option == "fsdp" else checkpointing
+        if getattr(arguments, name) and not switched_on:
+            raise ValueError(f"{name}: {shown(getattr(arguments, name))} would have no effect without {option}")
     _check_trackers(arguments.report_to)
     _check_compilation(arguments)
+
+
+def read_mappings(arguments: TrainingArguments) -> None:
+    """
+    Replace the text of options that are mappings by what it holds: JSON or YAML, or the name of a file of that.
+
+    Raises:
+        ValueError: for text and files that hold no mapping, and for names that the option does not have.
+    """
+    for name in TrainingArguments._VALID_DICT_FIELDS:
+        value = getattr(arguments, name)
+        if isinstance(value, str) and not value.lstrip().startswith("{") and name in _FILES:
+            setattr(arguments, name, read_mapping_file(Path(value), name))
+        elif isinstance(value, str):
+            with errors_about(name):
+                setattr(arguments, name, parse_mapping(value))
+        check_value(name, getattr(arguments, name), dict[str, Any] | None)
+    known = [field.name for field in dataclasses.fields(AcceleratorConfig)]
+    for name in cast(Any, arguments.accelerator_config) or {}:
+        check_choice("accelerator_config", name, known)
 
 
 def _check_compilation(arguments: TrainingArguments) -> None:
@@ -128,7 +166,7 @@ def _check_compilation(arguments: TrainingArguments) -> None:
 
 def check_prepared_options(arguments: TrainingArguments) -> None:
     """
-    Raise `ValueError` for options that contradict each other or need what is not installed. After transformers
+    Raise `ValueError` for options that contradict each other or need a missing package. Call it after transformers
     prepared them.
     """
     plain = AcceleratorConfig()
@@ -140,34 +178,38 @@ def check_prepared_options(arguments: TrainingArguments) -> None:
     try:
         _, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
     except ImportError as error:
-        raise ValueError(f"optim: {_name_of(arguments.optim)} needs what is not installed: {error}") from error
+        raise ValueError(f"optim: {name_of(arguments.optim)} needs what is not installed: {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         if arguments.optim_target_modules is None and "optim_target_modules" in str(error):
-            raise ValueError(f"optim: {_name_of(arguments.optim)} needs optim_target_modules") from error
+            raise ValueError(f"optim: {name_of(arguments.optim)} needs optim_target_modules") from error
         if arguments.optim_args:
             raise ValueError(f"optim_args: {shown(arguments.optim_args)} cannot be used: {error}") from error
     else:
         defaults = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
         for name, key in (("adam_beta1", "betas"), ("adam_beta2", "betas"), ("adam_epsilon", "eps")):
             if getattr(arguments, name) != defaults[name] and key not in options:
-                raise ValueError(f"{name} would have no effect: optim {_name_of(arguments.optim)} has no {key}")
+                raise ValueError(f"{name} would have no effect: optim {name_of(arguments.optim)} has no {key}")
         _check_optimizer_options(arguments, options)
+        if arguments.optim_target_modules is not None:  # those that read it ask for a model, which is not here yet
+            raise ValueError(
+                f"optim_target_modules would have no effect: optim {name_of(arguments.optim)} has no such modules"
+            )
 
 
 def _check_optimizer_options(arguments: TrainingArguments, options: dict[str, Any]) -> None:
-    """Raise `ValueError` for a part of `optim_args` without which the optimizer gets the same options."""
+    """Raise `ValueError` for a part of `optim_args` that does not change the optimizer's options."""
     parts = [part for part in (arguments.optim_args or "").split(",") if part.strip()]
     for part in parts:
         fewer = copy.copy(arguments)
         fewer.optim_args = ",".join(other for other in parts if other is not part) or None
         if Trainer.get_optimizer_cls_and_kwargs(fewer)[1] == options:
             raise ValueError(
-                f"optim_args: {part.strip()} has no effect on optim {_name_of(arguments.optim)}; remove it"
+                f"optim_args: {part.strip()} has no effect on optim {name_of(arguments.optim)}; remove it"
             )
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:
-    """Raise `ValueError` for options that the learning rate's schedule does not take."""
+    """Raise `ValueError` for options that the learning rate schedule does not accept."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=arguments.learning_rate)
     options: dict[str, Any] = dict(cast(Any, arguments.lr_scheduler_kwargs) or {})
     try:
@@ -179,15 +221,15 @@ def _check_schedule(arguments: TrainingArguments) -> None:
             scheduler_specific_kwargs=options,
         )
     except (TypeError, ValueError) as error:
-        name = _name_of(arguments.lr_scheduler_type)
+        name = name_of(arguments.lr_scheduler_type)
         raise ValueError(f"lr_scheduler_kwargs: {shown(options)} do not fit the schedule {name}: {error}") from error
     if arguments.warmup_steps and scheduler.get_last_lr()[0] == arguments.learning_rate:
-        name = _name_of(arguments.lr_scheduler_type)
+        name = name_of(arguments.lr_scheduler_type)
         advice = "; constant_with_warmup has one" if name == "constant" else ""
         raise ValueError(f"warmup_steps would have no effect: the schedule {name} has no warm-up{advice}")
 
 
-def _name_of(option: Any) -> str:
+def name_of(option: Any) -> str:
     """An option's name, as an enumeration or as text."""
     return str(getattr(option, "value", option))
 
@@ -199,7 +241,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 def _check_trackers(report_to: Any) -> None:
     """Raise `ValueError` for a tracker that transformers does not know or that is not installed."""
-    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    names = list(report_to) if isinstance(report_to, (list, tuple)) else [report_to]
     available = [*get_available_reporting_integrations(), "all", "none"]  # type: ignore[no-untyped-call]
     for name in names:
         if name not in available:

@@ -26,11 +26,12 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from mmet.data.schema import NO_CAMERA, DatasetError
+from mmet.data.schema import NO_CAMERA, DatasetError, has_captions, integer_column
 from mmet.evaluation.metrics.ranking import REPORTED_RANKS
 from mmet.evaluation.options import EvaluationOptions
 from mmet.evaluation.protocols import RetrievalTask, build_task
 from mmet.evaluation.systems.model import ModelSystem
+from mmet.training.dataset import domains_and_persons
 from modeling_mmet import MMETForPreTraining, MMETForReID
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ Persons = Mapping[str, NDArray[np.int64]]
 
 @dataclass(frozen=True, eq=False)
 class RetrievalSet:
-    """What is evaluated during training under one name.
+    """Searches that are evaluated during training under one name.
 
     Attributes:
         name: begins the metrics' names, such as `validation_finegpr`.
@@ -61,8 +62,8 @@ class RetrievalSet:
 
 def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: int) -> Persons:
     """
-    The persons of each domain that validation gets: among those with two images or more, drawn by seed and domain, so
-    that a domain's choice depends neither on the other domains nor on the order of its sources.
+    Choose the validation persons of each domain among those with two images or more. The choice depends on seed and
+    domain, but not on other domains or the order of sources.
 
     Args:
         sources: all training sources, each once.
@@ -70,8 +71,8 @@ def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: 
         seed: which ones.
 
     Raises:
-        ValueError: for a number that is not whole or is 1 (among one person nobody is searched), or more persons than
-            a domain can spare.
+        ValueError: for a number that is not whole or is 1 (a search needs two persons), or more persons than a domain
+            can spare.
     """
     if not amount:
         return {}
@@ -134,11 +135,11 @@ def retrieval_tasks(rows: datasets.Dataset) -> list[RetrievalTask]:
     """
     image→image, and text→image where there are captions, among the rows of one split.
 
-    Where the cameras are known, images of the query's own person and camera do not count (the `market` protocol);
-    else the query's own image alone does not (`leave-one-image-out`).
+    If the cameras are known, images of the query's own person and camera are removed (the `market` protocol),
+    otherwise only the query's own image (`leave-one-image-out`).
     """
     tasks = [_image_task(rows)]
-    if any(rows.select_columns("captions")[:]["captions"]):
+    if has_captions(rows):
         tasks.append(build_task(datasets.DatasetDict(test=rows), "text", "image", "text-to-image"))
     return tasks
 
@@ -154,13 +155,13 @@ def evaluation_set(name: str, dataset: datasets.DatasetDict, *, split: str) -> R
             raise DatasetError(f"eval_split=validation: {name} has the splits {', '.join(dataset)}")
         dataset = datasets.DatasetDict(test=dataset["validation"])
     tasks = [build_task(dataset, "image", "image")]
-    if "query" not in dataset and any(dataset["test"].select_columns("captions")[:]["captions"]):
+    if "query" not in dataset and has_captions(dataset["test"]):
         tasks.append(build_task(dataset, "text", "image"))
     return RetrievalSet(f"data_{name}", "data", tasks, f"{split} split of {name}")
 
 
 class RetrievalEvaluator:
-    """Evaluates a model on some `RetrievalSet`s as `run_reid_eval.py` would, by the rules of each task's protocol.
+    """Evaluates a model on `RetrievalSet`s as `run_reid_eval.py` does, by the rules of each task's protocol.
 
     Args:
         sets: what is evaluated.
@@ -220,11 +221,11 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 
 
 def _image_task(rows: datasets.Dataset) -> RetrievalTask:
-    cameras = np.array(rows.select_columns("camera_id")[:]["camera_id"], dtype=np.int64)
+    cameras = integer_column(rows, "camera_id")
     if (cameras != NO_CAMERA).all() and len(np.unique(cameras)) > 1:
         try:
             return build_task(datasets.DatasetDict(query=rows, gallery=rows), "image", "image", "market")
-        except ValueError:  # nobody was seen by two cameras
+        except ValueError:  # no person was seen by two cameras
             pass
     return build_task(datasets.DatasetDict(test=rows), "image", "image", "leave-one-image-out")
 
@@ -251,18 +252,18 @@ def _undecoded(rows: datasets.Dataset) -> datasets.Dataset:
 
 def _persons(source: datasets.Dataset) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
     """Domain and person id of every row."""
-    table = source.select_columns(["domain", "person_id"]).with_format("arrow")[:]
-    domains = table["domain"].combine_chunks().dictionary_encode()
-    names = np.array(domains.dictionary.to_pylist(), dtype=object)
-    return names[domains.indices.to_numpy(zero_copy_only=False)], table["person_id"].to_numpy()
+    names, codes, person_ids = domains_and_persons(source)
+    return np.array(names, dtype=object)[codes], person_ids
 
 
 def _count_images(sources: Iterable[datasets.Dataset]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """For each domain, its known persons, ascending, and how many rows each has."""
-    found: dict[str, list[NDArray[np.int64]]] = {}
+    person_ids_by_domain: dict[str, list[NDArray[np.int64]]] = {}
     for source in sources:
         domains, person_ids = _persons(source)
         for domain in np.unique(domains).tolist():
-            found.setdefault(domain, []).append(person_ids[(domains == domain) & (person_ids >= 0)])
-    counted = {domain: np.unique(np.concatenate(parts), return_counts=True) for domain, parts in found.items()}
+            person_ids_by_domain.setdefault(domain, []).append(person_ids[(domains == domain) & (person_ids >= 0)])
+    counted = {
+        domain: np.unique(np.concatenate(parts), return_counts=True) for domain, parts in person_ids_by_domain.items()
+    }
     return {domain: (ids, counts) for domain, (ids, counts) in sorted(counted.items()) if len(ids)}

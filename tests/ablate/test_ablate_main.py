@@ -10,7 +10,7 @@ import yaml
 from tiny_runs import tiniest_model
 
 from mmet.ablate import __main__ as command
-from mmet.ablate.experiments import Row, Stage, Table
+from mmet.ablate.experiments import Table, TableRow, TrainingStage
 from mmet.data.synthetic import write_world
 from modeling_mmet import MMETForPreTraining
 
@@ -21,7 +21,7 @@ RECIPE = {
     **{"vocab_size": 1000, "max_text_length": 24, "per_device_train_batch_size": 4, "max_steps": 4, "warmup_steps": 0},
     **{"validation_identities": 0, "logging_steps": 1, "report_to": "none", "disable_tqdm": True},
 }
-ROW = Row("Tiny", (Stage("tiny", "masked", "tiny"),), ())
+ROW = TableRow("Tiny", (TrainingStage("tiny", "masked", "tiny"),), ())
 
 
 @pytest.fixture(scope="session")

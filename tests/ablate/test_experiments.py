@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from mmet.ablate.experiments import METRICS, TABLES, Row
+from mmet.ablate.experiments import METRICS, TABLES, TableRow
 from mmet.ablate.runs import MissingDataError, Runner
 from mmet.data import dataset_names
 from mmet.training.arguments import parse_arguments
@@ -85,4 +85,4 @@ def test_rows__missing_data_or_size_is_said(tmp_path):
     with pytest.raises(MissingDataError, match="no folder of finegpr"):
         runner.train(TABLES[1].rows[0], seed=1)
     with pytest.raises(MissingDataError, match="no small form"):
-        Runner(tmp_path, DATA, size="small").train(Row("row", TABLES[4].rows[0].stages, ()), seed=1)
+        Runner(tmp_path, DATA, size="small").train(TableRow("row", TABLES[4].rows[0].stages, ()), seed=1)

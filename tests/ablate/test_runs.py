@@ -8,7 +8,7 @@ import yaml
 
 from mmet.ablate import runs
 from mmet.ablate.__main__ import main, parse_settings
-from mmet.ablate.experiments import Row, Stage
+from mmet.ablate.experiments import TableRow, TrainingStage
 from mmet.ablate.runs import NotTrainedError, Runner, fingerprint, merge_fields, settings_for
 
 FIRST = {
@@ -35,14 +35,16 @@ def runner(tmp_path, recipes):
 
 def test_fields_of__recipe_then_row_then_user_then_data_and_seed(runner):
     runner.settings = {"max_steps": 6, "masked.max_steps": 4, "identity.max_steps": 5}
-    stage = Stage("a", "masked", "first", {"max_steps": 8, "model_config": {"text_config": {"hidden_size": 16}}})
+    stage = TrainingStage(
+        "a", "masked", "first", {"max_steps": 8, "model_config": {"text_config": {"hidden_size": 16}}}
+    )
     fields = runner.fields_of(stage, None, seed=3)
     assert "output_dir" not in fields
     assert fields["paired_data"] == ["finegpr=/data/gpr"]
     assert (fields["max_steps"], fields["seed"]) == (4, 3)
     assert fields["model_config"]["text_config"] == {"hidden_size": 16, "num_hidden_layers": 1}
     assert fields["model_config"]["projection_dim"] == 8
-    assert runner.fields_of(Stage("a", "masked", "first", share=0.5), None, seed=3)["max_steps"] == 2
+    assert runner.fields_of(TrainingStage("a", "masked", "first", share=0.5), None, seed=3)["max_steps"] == 2
 
 
 def test_merge_fields__everything_but_the_model_is_replaced_whole():
@@ -72,7 +74,7 @@ def test_train_stage__finished_runs_are_not_repeated_and_others_continue(runner,
             (recipe.parent / "training_result.json").write_text("{}", encoding="utf-8")
 
     monkeypatch.setattr(runner, "_run", train)
-    stage = Stage("a", "masked", "first")
+    stage = TrainingStage("a", "masked", "first")
     first = runner.train_stage(stage, None, seed=1)
     assert runner.train_stage(stage, None, seed=1) == first
     assert runner.train_stage(stage, None, seed=1) == first
@@ -83,7 +85,7 @@ def test_train_stage__finished_runs_are_not_repeated_and_others_continue(runner,
 
 
 def test_train_stage__report_only_trains_nothing(runner, monkeypatch):
-    stage = Stage("a", "masked", "first")
+    stage = TrainingStage("a", "masked", "first")
     with monkeypatch.context() as patch:
         patch.setattr(runner, "_run", lambda recipe: (recipe.parent / "training_result.json").write_text("{}"))
         finished = runner.train_stage(stage, None, seed=1)
@@ -110,7 +112,9 @@ def test_run__a_launcher_that_fails_is_named(runner, recipes):
 
 def test_train__stages_follow_each_other(runner, monkeypatch):
     monkeypatch.setattr(runner, "_run", lambda recipe: None)
-    last = runner.train(Row("row", (Stage("a", "masked", "first"), Stage("b", "identity", "first")), ()), seed=1)
+    last = runner.train(
+        TableRow("row", (TrainingStage("a", "masked", "first"), TrainingStage("b", "identity", "first")), ()), seed=1
+    )
     recipe = yaml.safe_load((last / "recipe.yaml").read_text(encoding="utf-8"))
     assert last.name.startswith("b-seed1-")
     assert recipe["model_name_or_path"].startswith(str(last.parent / "a-seed1-"))

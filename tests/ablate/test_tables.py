@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmet.ablate.experiments import Row, Table
+from mmet.ablate.experiments import Table, TableRow
 from mmet.ablate.tables import Cell, collect_table, format_table, save_tables
 
 TABLE = Table(
@@ -16,8 +16,8 @@ TABLE = Table(
     ("market1501", "cuhk_pedes"),
     ("mAP",),
     (
-        Row("first", (), (), paper={"market1501": {"mAP": 20.0}}),
-        Row("second", (), ()),
+        TableRow("first", (), (), paper={"market1501": {"mAP": 20.0}}),
+        TableRow("second", (), ()),
     ),
 )
 MEASURED = {

@@ -93,6 +93,12 @@ def test_save_parquet__other_data_does_not_go_on(
     relabelled = datasets.DatasetDict({**dataset, "train": dataset["train"].sort("person_id", reverse=True)})
     with pytest.raises(DatasetError, match="begun from other data"):
         save_parquet(relabelled, tmp_path / "out", rows_per_shard=3)
+    manifest = tmp_path / "out.partial" / MANIFEST
+    content = json.loads(manifest.read_text())
+    del content["fingerprint"]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="begun from other data"):
+        save_parquet(dataset, tmp_path / "out", rows_per_shard=3)
 
 
 def test_save_parquet__missing_picture_is_named(market: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 from fuzz.house import build_ablation, build_house
+from fuzz.running import remove
 
 
 @pytest.fixture
@@ -32,8 +33,14 @@ def ablation(house) -> Path:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Relative paths of mutated inputs end here, several folders deep; so do the shards that `datasets` copies."""
+    """
+    Relative paths of mutated inputs end here, several folders deep; so do the shards that `datasets` copies. What is
+    too deep for pytest is removed.
+    """
     folder = tmp_path / "a" / "b" / "c" / "d"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    yield
+    monkeypatch.undo()
+    remove(tmp_path)

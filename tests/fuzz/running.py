@@ -8,6 +8,7 @@ import io
 import random
 import resource
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -111,6 +112,11 @@ def _limit(kind: int, value: int) -> Iterator[None]:
 
 def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def remove(*paths: Path) -> None:
+    """Remove files and folders, however deep: `shutil.rmtree` goes down by recursion."""
+    subprocess.run(["rm", "-rf", "--", *paths], check=True)
 
 
 def option_names(main_module) -> list[str]:

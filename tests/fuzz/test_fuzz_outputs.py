@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.house import ablation_arguments, evaluation_arguments, report_arguments
-from fuzz.running import Attempt, Command, fuzz, judge_data, run
+from fuzz.running import Attempt, Command, fuzz, judge_data, remove, run
 
 import run_pretrain
 import run_reid_eval
@@ -82,8 +82,7 @@ NAMES = (
 @pytest.mark.parametrize("name", COMMANDS)
 def test_names_of_outputs(ablation, inputs, tmp_path, name):
     def attempt(rng: random.Random) -> Attempt:
-        for path in Path.cwd().iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove(*Path.cwd().iterdir())
         output = rng.choice(NAMES)
         if rng.random() < 0.5:
             output = rng.choice((str(tmp_path / "new"), ".")) + "/" + output.lstrip("/")

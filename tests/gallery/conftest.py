@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import uuid
+
 import pytest
 from embedders import COLOURS, ColourEmbedder
 from PIL import Image
@@ -14,10 +17,40 @@ def embedder():
     return ColourEmbedder()
 
 
+@pytest.fixture(scope="session")
+def lite_file(tmp_path_factory):
+    """One file of Milvus Lite for all tests; each gallery is a collection of its own."""
+    if not all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite"))):
+        pytest.skip("pymilvus and milvus-lite are not installed (extra [milvus])")
+    from milvus_lite.server_manager import server_manager_instance
+
+    file = tmp_path_factory.mktemp("milvus") / "lite.db"
+    yield file
+    server_manager_instance.release_server(str(file))
+
+
 @pytest.fixture
-def gallery_path(tmp_path):
-    """Where a test's gallery goes; another backend puts its address here."""
-    return tmp_path / "gallery"
+def backend():
+    """What keeps the rows; a module whose tests hold for several says so by a fixture of this name."""
+    return "disk"
+
+
+@pytest.fixture
+def new_place(backend, tmp_path, request):
+    """A function that names a place for a gallery: a path or an address."""
+
+    def place(name="gallery"):
+        if backend == "disk":
+            return tmp_path / name
+        return f"milvus+file://{request.getfixturevalue('lite_file')}/{name}_{uuid.uuid4().hex}"
+
+    return place
+
+
+@pytest.fixture
+def gallery_path(new_place):
+    """Where a test's gallery goes."""
+    return new_place()
 
 
 @pytest.fixture

@@ -1,16 +1,15 @@
-"""A store of random vectors, changed step by step in processes that say what they did and can be killed.
+"""A store of random vectors, changed step by step; run as a script, it says what was acknowledged.
 
-with Child("add", folder, 0) as child:       # or "remove", "compact": that most often; and "build", "read"
-    child.hear()                             # "try add 3", then "done 3" when it was acknowledged
-    child.kill()
+python tests/gallery/stores.py change FOLDER SEED       # writes "add 3 4 5", "remove 4", "compact" after each step
+python tests/gallery/stores.py build FOLDER SOURCE
+python tests/gallery/stores.py read FOLDER SECONDS
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import random
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ import pyarrow as pa
 from mmet.gallery import Gallery
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.filters import RowFilter
-from mmet.gallery.storage import FIXED_COLUMNS, make_table
-from mmet.gallery.store import Description
+from mmet.gallery.storage import FIXED_COLUMNS, Manifest, make_table
 
 DIMENSION = 4
 
@@ -30,53 +28,48 @@ def vector_of(name: str) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def table_of(names: list[str], camera: str = "1") -> pa.Table:
+def table_of(names: list[str], camera: str | None = "1", track: str | None = None) -> pa.Table:
     columns = dict.fromkeys(FIXED_COLUMNS, [None] * len(names))
-    columns["id"], columns["camera_id"] = names, [camera] * len(names)
+    columns["id"], columns["camera_id"], columns["track_id"] = names, [camera] * len(names), [track] * len(names)
     columns["image"] = [{"bytes": None, "path": f"/{name}.png"} for name in names]
     vectors = np.stack([vector_of(name) for name in names])
     return make_table(columns, [{} for _ in names], pa.schema([]), vectors, "float32")
 
 
 def create(folder: Path, index: str = "auto") -> DiskStore:
-    description = Description({"model": "random"}, DIMENSION, "float32", {"index": index}, complete=True)
-    return DiskStore.create(folder, description)
+    settings = {"index": index}
+    return DiskStore.create(folder, Manifest({"model": "random"}, DIMENSION, "float32", settings, complete=True))
 
 
 def ids_of(store: DiskStore) -> list[str]:
     return [name for table in store.tables() for name in table["id"].to_pylist()]
 
 
-def change(folder: Path, seed: int, most: str, say: Callable[[str], None]) -> None:
-    """Add and remove pairs of rows for ever: (n, n + 1) are there together or not at all.
-
-    Says `try STEP PAIR` before each change, and `done PAIR` after it.
-    """
+def change(folder: Path, seed: int) -> None:
+    """Add and remove pairs of rows for ever: (n, n + 1) are there together or not at all."""
     generator = random.Random(seed)
     store = DiskStore(folder)
     present = sorted({int(name) // 2 for name in ids_of(store)})
     following = 10_000 * (seed + 1)
     while True:
-        step = generator.choice(["add", "add", "remove", "compact", most, most, most])
+        step = generator.choice(["add", "add", "remove", "compact"])
         if step == "add":
             pair, following = following, following + 1
-            say(f"try add {pair}")
+            print("try add", pair, flush=True)
             store.append([table_of([str(2 * pair), str(2 * pair + 1)])])
             present.append(pair)
-        elif step == "remove":
-            if not present:
-                continue
+        elif step == "remove" and present:
             pair = present.pop(generator.randrange(len(present)))
-            say(f"try remove {pair}")
+            print("try remove", pair, flush=True)
             store.remove([str(2 * pair), str(2 * pair + 1)])
         else:
             pair = -1
-            say(f"try compact {pair}")
+            print("try compact", pair, flush=True)
             store.compact(keep_seconds=0)
-        say(f"done {pair}")
+        print("done", pair, flush=True)
 
 
-def read(folder: Path, seconds: float, say: Callable[[str], None]) -> None:
+def read(folder: Path, seconds: float) -> None:
     """Open, search and list without an error; pairs are whole, whenever one looks."""
     end = time.monotonic() + seconds
     kept = DiskStore(folder)
@@ -90,10 +83,10 @@ def read(folder: Path, seconds: float, say: Callable[[str], None]) -> None:
         (old,), _ = kept.search(vector_of("1")[None], 3, RowFilter())
         assert all(hit.row["id"] for hit in old)
         count += 1
-    say(str(count))
+    print(count)
 
 
-def build(folder: Path, source: Path, say: Callable[[str], None]) -> None:
+def build(folder: Path, source: str) -> None:
     from embedders import ColourEmbedder
 
     class Slow(ColourEmbedder):
@@ -101,45 +94,15 @@ def build(folder: Path, source: Path, say: Callable[[str], None]) -> None:
             time.sleep(0.02)
             return super().embed(images, texts, flip=flip)
 
-    say("go")
+    print("go", flush=True)
     Gallery.build(source, folder, model=Slow(), rows_per_commit=2)
-    say("built")
+    print("built", flush=True)
 
 
-def work(command, folder, argument, connection):
-    """What a child does; it sends what it says."""
-    if command in ("build", "read"):
-        {"build": build, "read": read}[command](folder, argument, connection.send)
-    else:
-        change(folder, argument, command, connection.send)
-
-
-class Child:
-    """A process of its own, forked from one that has imported everything."""
-
-    _context = multiprocessing.get_context("forkserver")
-    _context.set_forkserver_preload(["stores"])
-
-    def __init__(self, command, folder, argument):
-        self._connection, sender = self._context.Pipe(duplex=False)
-        self.process = self._context.Process(target=work, args=(command, folder, argument, sender), daemon=True)
-        self.process.start()
-        sender.close()
-
-    def hear(self):
-        """What it says next; None when it has ended."""
-        try:
-            return self._connection.recv()
-        except (EOFError, OSError):
-            return None
-
-    def hear_all(self):
-        """Everything that it says until it ends."""
-        words = list(iter(self.hear, None))
-        self.process.join()
-        return words
-
-    def kill(self):
-        """Kill it; what it had said by then."""
-        self.process.kill()
-        return self.hear_all()
+if __name__ == "__main__":
+    command, place, argument = sys.argv[1:]
+    {
+        "change": lambda: change(Path(place), int(argument)),
+        "read": lambda: read(Path(place), float(argument)),
+        "build": lambda: build(Path(place), argument),
+    }[command]()

@@ -15,8 +15,9 @@ from PIL import Image
 from mmet.data.synthetic import __main__ as synthetic_main
 from mmet.report.__main__ import main
 from mmet.report.builder import plan_figures, reproduction_commands, uniform_guesses, world_command
-from mmet.report.figures import smooth
-from mmet.report.inputs import read_evaluation, read_history
+from mmet.report.charts import smooth
+from mmet.report.results_file import read_evaluation
+from mmet.report.training_history import read_history
 from modeling_mmet import MMETForReID
 
 

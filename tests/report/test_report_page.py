@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from mmet.report.builder import collect_page, plan_figures
-from mmet.report.galleries import Search
-from mmet.report.inputs import read_evaluation
+from mmet.report.examples import ExampleSearch
 from mmet.report.page import describe_duration, headline, render_page
+from mmet.report.results_file import read_evaluation
 
 LOADING_ATTRIBUTES = {"src", "srcset", "href", "data", "poster", "action", "xlink:href"}
 
@@ -105,7 +105,7 @@ def test_ranked_crops_say_in_words_what_frames_say_in_colour(reader, page):
 def test_captions_and_paths_are_text_not_markup(page):
     caption = """<script>alert("x")</script> & <img src=x onerror='y'> $x_{ \\frac"""
     search = next(search for search in page.searches if search.task.query.modality == "text")
-    hostile = replace(search, lists=[replace(ranked, caption=caption) for ranked in search.lists])
+    hostile = replace(search, lists=[replace(r, query=replace(r.query, caption=caption)) for r in search.lists])
     changed = replace(
         page, searches=[hostile], files=[("Model", "a<b>c</b>")], commands=[("Run", "x < y && <i>z</i>")]
     )
@@ -147,7 +147,7 @@ def test_parts_that_are_missing_are_left_out_with_a_reason(request_of, run, tmp_
     assert "no training data was named" in words
     assert "“By sentence” is left out: split 'query' has no captions" in words
     assert "“By image and sentence” is left out" in words
-    assert [isinstance(search, Search) for search in page.searches] == [True, False, False]
+    assert [isinstance(search, ExampleSearch) for search in page.searches] == [True, False, False]
     assert set(plan_figures(one_task)) == {"gallery_image.png", "map.png", "cmc.png", "report.png"}
 
 

@@ -176,3 +176,44 @@ def test_plan_selection__evaluation_without_anything_to_evaluate_is_refused(tmp_
         PretrainingArguments(output_dir=str(tmp_path), use_cpu=True),
         [],
     )
+
+
+@pytest.mark.parametrize("name", ["data", "paired_data", "image_data", "text_data", "eval_data"])
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("''", r"\[1\]: expected name=folder.*got ''; names: cuhk03"),
+        ("' '", r"\[1\]: expected name=folder"),
+        ("market=x", r"\[1\]: unknown dataset 'market'; known: cuhk03"),
+        ("'market1501=x?splt=1'", r"\[1\]: .*there is no option 'splt'"),
+        ("null", r"\[1\]: expected text, received None"),
+        ("7", r"\[1\]: expected text, received 7"),
+        ("[finegpr=x]", r"\[1\]: expected text, received \['finegpr=x'\]"),
+    ],
+)
+def test_parse_arguments__a_wrong_entry_names_its_field_and_place(tmp_path, name, entry, message):
+    """Also of `data` where all three streams are given, and nothing reads it."""
+    streams = [f"{stream}: [finegpr=/x]" for stream in ("paired_data", "image_data", "text_data") if stream != name]
+    text = "\n".join([*streams, f"{name}: [finegpr=/x, {entry}]"])
+    recipe = write_recipe(tmp_path / "recipe.yaml", text)
+    with pytest.raises(ValueError, match=f"recipe.yaml: {name}{message}"):
+        parse_arguments([recipe, "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("augmentation: {flip: 1}", "augmentation: expected one of flip_probability, .*received 'flip'"),
+        ("augmentation: {fill: [1, 2]}", r"augmentation.fill: expected 3 values, received \[1, 2\]"),
+        ("augmentation: {fill: [0, 0, 256]}", r"augmentation.fill\[2\]: expected a whole number .* received 256"),
+        ("augmentation: {gamma: null}", "augmentation.gamma: expected a number of at least 0, received None"),
+        ("augmentation: {crop_scale: [1, 0.5]}", "augmentation.crop_scale: expected the smaller share first"),
+        ("loss_schedule: {mmm: null}", "loss_schedule: expected one of mim, .*received 'mmm'"),
+        ("model_config: {image_config: 3}", "model_config.image_config: expected a mapping"),
+        ("model_config: {'': 1}", r"model_config has unknown fields: \[''\]"),
+    ],
+)
+def test_parse_arguments__a_wrong_mapping_names_its_field(tmp_path, fields, message):
+    recipe = write_recipe(tmp_path / "recipe.yaml", f"data: [finegpr=/x]\n{fields}\n")
+    with pytest.raises(ValueError, match=f"recipe.yaml: {message}"):
+        parse_arguments([recipe, "--output_dir", str(tmp_path)])

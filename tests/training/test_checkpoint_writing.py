@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import full_disk
 from process_group import CONTEXT
 from safetensors.torch import load_file, save_file
 from tiny_runs import draw_world, write_recipe
@@ -205,14 +206,8 @@ def test_run_pretraining__full_disk_keeps_the_last_good_checkpoint(recipe, whole
     torch.set_num_threads(1)  # as the whole run
 
     def save_on_a_full_disk(self, *arguments):
-        full = self.state.global_step == 9
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if full:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))  # no file may grow beyond
-        try:
+        with full_disk(60_000) if self.state.global_step == 9 else nullcontext():
             return save(self, *arguments)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     save = MMETTrainer._save_checkpoint
     with monkeypatch.context() as patch:

@@ -57,8 +57,8 @@ def test_loss_schedule__refuses_what_is_none(points, message):
 
 def test_objective_arguments__points_of_the_schedule():
     arguments = ObjectiveArguments(loss_schedule={"mim": [[0, 1], [1, 0]], "mlm": None})
-    assert arguments.schedule_points == {"mim": [[0, 1], [1, 0]]}
-    assert ObjectiveArguments().schedule_points == {}
+    assert arguments.schedule.to_json() == {"mim": [[0, 1], [1, 0]]}
+    assert ObjectiveArguments().schedule.to_json() == {}
 
 
 @pytest.fixture(scope="module")

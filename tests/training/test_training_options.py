@@ -76,3 +76,42 @@ def test_options__those_that_nothing_reads_are_refused(tmp_path, options, messag
 )
 def test_options__those_that_are_read_are_taken(tmp_path, options):
     PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"activation_checkpointing_kwargs": {"every_n_layers": 2}},
+            "activation_checkpointing_kwargs: .*would have no",
+        ),
+        ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "gradient_checkpointing_kwargs: .*would have no"),
+        ({"fsdp_config": {"version": 2}}, "fsdp_config: .*would have no effect without fsdp"),
+        ({"optim_target_modules": ["fc1"]}, "optim_target_modules would have no effect: optim adamw_torch_fused"),
+        ({"lr_scheduler_kwargs": "x"}, "lr_scheduler_kwargs: expected a mapping"),
+        ({"activation_checkpointing": True, "activation_checkpointing_kwargs": "x"}, "_kwargs: expected a mapping"),
+        ({"accelerator_config": {"split_batch": True}}, "accelerator_config: .*did you mean 'split_batches'"),
+        ({"accelerator_config": {3: True}}, "accelerator_config: a name: expected text, received 3"),
+        ({"accelerator_config": "no/such.json"}, "accelerator_config no/such.json does not exist"),
+        ({"report_to": None}, "report_to: None is unknown"),
+        ({"learning_rate": 1e-300}, "learning_rate: expected a number of at least 1e-12"),
+        ({"adam_epsilon": 1e308}, "adam_epsilon: expected a number above 0 and at most 1"),
+    ],
+)
+def test_options__mappings_and_what_needs_another_option(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+
+
+def test_options__mappings_as_text_and_files(tmp_path):
+    file = tmp_path / "accelerator.json"
+    file.write_text('{"non_blocking": true}')
+    arguments = PretrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        accelerator_config=str(file),
+        activation_checkpointing=True,
+        activation_checkpointing_kwargs='{"every_n_layers": 2}',
+    )
+    assert arguments.accelerator_config.non_blocking
+    assert arguments.activation_checkpointing_kwargs == {"every_n_layers": 2}

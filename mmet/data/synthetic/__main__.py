@@ -15,7 +15,7 @@ from pathlib import Path
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
 from mmet.data.synthetic.layouts import LAYOUTS
-from mmet.data.synthetic.layouts.tables import CAPTION_FORMATS
+from mmet.data.synthetic.layouts.annotation_files import CAPTION_FORMATS
 from mmet.data.synthetic.style import STYLES
 from mmet.data.synthetic.world import NUMBER_RANGES, RATE_OPTIONS, write_world
 from mmet.field_checks import SHARE_RANGE, number_type

@@ -45,24 +45,24 @@ class Dialect:
 
 def describe(dialect: Dialect, sighting: Sighting, rng: np.random.Generator) -> str:
     """One caption of a picture."""
-    speaker = _Speaker(dialect, rng)
+    writer = _Writer(dialect, rng)
     look = sighting.identity.appearance
-    upper = speaker.cloth(look.upper, look.upper_kind)
-    lower = "" if look.lower_kind == "dress" else speaker.cloth(look.lower, look.lower_kind)
+    upper = writer.cloth(look.upper, look.upper_kind)
+    lower = "" if look.lower_kind == "dress" else writer.cloth(look.lower, look.lower_kind)
     if rng.random() < 0.06:
         lower = ""  # forgotten
     worn = {"upper": article(upper), "lower": lower}
     frames = [frame for frame in dialect.frames if bool(lower) == ("{lower}" in frame)]
-    frame = speaker.pick(frames)
-    text = frame.format(who=speaker.who(sighting), move=speaker.move(sighting), **worn)
-    things = keep(rng, _things(sighting, speaker), 0.7)[:3]
+    frame = writer.pick(frames)
+    text = frame.format(who=writer.who(sighting), move=writer.move(sighting), **worn)
+    things = keep(rng, _seen_details(sighting, writer), 0.7)[:3]
     if things:
-        text += speaker.pick(dialect.extras).format(things=join(things))
+        text += writer.pick(dialect.extras).format(things=join(things))
     return capital(shorten(text))
 
 
 @dataclass(frozen=True, slots=True)
-class _Speaker:
+class _Writer:
     dialect: Dialect
     rng: np.random.Generator
 
@@ -93,22 +93,22 @@ class _Speaker:
         return f"{self.color(cloth)} {self.say(kind)}"
 
 
-def _things(sighting: Sighting, speaker: _Speaker) -> list[str]:
+def _seen_details(sighting: Sighting, writer: _Writer) -> list[str]:
     """Shoes, bag, hat, glasses and scarf, as far as they can be seen."""
     look = sighting.identity.appearance
-    things = []
+    details = []
     if sighting.sees(Part.SHOE):
-        shade = speaker.dialect.shades[sighting.identity.attributes.shoes]
-        things.append(f"{shade} {speaker.say(look.shoe_kind)}")
+        shade = writer.dialect.shades[sighting.identity.attributes.shoes]
+        details.append(f"{shade} {writer.say(look.shoe_kind)}")
     if look.bag_kind and sighting.sees(Part.BAG):
-        things.append(article(speaker.cloth(look.bag, look.bag_kind)))
+        details.append(article(writer.cloth(look.bag, look.bag_kind)))
     if look.hat_kind and sighting.sees(Part.HAT):
-        things.append(article(speaker.cloth(look.hat, look.hat_kind)))
+        details.append(article(writer.cloth(look.hat, look.hat_kind)))
     if look.glasses_kind and sighting.pixels.get(Part.RIM, 0) > 0:
-        things.append(speaker.say(look.glasses_kind))
+        details.append(writer.say(look.glasses_kind))
     if look.scarf and sighting.sees(Part.SCARF):
-        things.append(article(speaker.cloth(look.scarf, "scarf")))
-    return things
+        details.append(article(writer.cloth(look.scarf, "scarf")))
+    return details
 
 
 REPORTS = Dialect(

@@ -221,8 +221,8 @@ def draw_identity(rng: np.random.Generator, *, number: int = 1, attributes: Attr
     return Identity(number, attributes, _draw_appearance(rng, attributes))
 
 
-def draw_lookalike(rng: np.random.Generator, own: Identity, model: Identity) -> Identity:
-    """Person `own` dressed as `model`, told apart by build, hair style and two attributes.
+def draw_lookalike(rng: np.random.Generator, person: Identity, model: Identity) -> Identity:
+    """Return `person` dressed as `model`; build, hair style and two attributes still differ.
 
     Gender, age, garments with their exact shades and patterns, and the colours of skin and hair are the model's; two
     of `_TELLING` are the opposite of the model's, so that a careful description or look still tells them apart.
@@ -236,7 +236,7 @@ def draw_lookalike(rng: np.random.Generator, own: Identity, model: Identity) -> 
     drawn, look = _draw_appearance(rng, attributes), model.appearance
     garments = {name: getattr(look, name) for name in _GARMENTS}
     body = replace(drawn.body, skin=look.body.skin, hair=look.body.hair)
-    return Identity(own.number, attributes, replace(drawn, body=body, **garments))
+    return Identity(person.number, attributes, replace(drawn, body=body, **garments))
 
 
 _TELLING = ("glasses", "hat", "bag", "shoes")

@@ -43,7 +43,7 @@ _OPAQUE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """A joint in pixels from the top left corner of the crop; `shown`: no part of the person's own hides it."""
+    """A joint in pixels from the top left corner of the crop; `shown`: the person's own body does not hide it."""
 
     x: float
     y: float

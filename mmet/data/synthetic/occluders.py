@@ -32,11 +32,11 @@ def draw_occluder(names: Sequence[str], rng: np.random.Generator, height: int, w
     """A passer-by at the edge of the picture, or one of the things called `names`."""
     if rng.random() < _PASSER_BY_SHARE:
         return _passer_by(rng, height, width)
-    return draw_thing(names, rng, height, width)
+    return draw_object(names, rng, height, width)
 
 
-def draw_thing(names: Sequence[str], rng: np.random.Generator, height: int, width: int) -> Cover:
-    """One of the things called `names`."""
+def draw_object(names: Sequence[str], rng: np.random.Generator, height: int, width: int) -> Cover:
+    """One of the objects called `names`."""
     sheet = Image.new("RGBA", (width * 2, height * 2))
     OCCLUDERS[names[int(rng.integers(len(names)))]](ImageDraw.Draw(sheet), rng, height * 2, width * 2)
     small = np.asarray(sheet.reduce(2), dtype=np.float32)

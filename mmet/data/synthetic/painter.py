@@ -118,9 +118,9 @@ class Painter:
         """Whether the person's own body hides a joint in a way that the label at its place does not tell."""
         if kind in {"shoulder", "hip"}:
             return (self.view.sin if side else -self.view.sin) > _PROFILE
-        own = ("arm" if kind in {"elbow", "wrist"} else "leg", side)
+        joint_limb = ("arm" if kind in {"elbow", "wrist"} else "leg", side)
         painted = list(self.limbs)
-        return any(self.limbs[limb].covers(x, y) for limb in painted[painted.index(own) + 1 :])
+        return any(self.limbs[limb].covers(x, y) for limb in painted[painted.index(joint_limb) + 1 :])
 
     def _face_joints(self, labels: np.ndarray) -> dict[str, Joint]:
         x, y, rx, ry = self._head_frame()

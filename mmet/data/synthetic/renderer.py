@@ -1,7 +1,8 @@
 """Takes one picture of a synthetic person: figure, place, weather, light, whatever stands in front, and the camera.
 
-shot = plan_shots(SOURCE, seed=0, person=1, count=1)[0] picture = render_shot(identity, shot, SOURCE, height=192,
-width=96) picture.image, picture.mask
+shot = plan_shots(SOURCE, seed=0, person=1, count=1)[0]
+picture = render_shot(identity, shot, SOURCE, height=192, width=96)
+picture.image, picture.mask
 """
 
 from __future__ import annotations

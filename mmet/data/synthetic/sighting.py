@@ -1,4 +1,4 @@
-"""What a writer of captions has before her, and the grammar that all ways of speaking share."""
+"""What the writer of a caption sees, and the grammar that all ways of speaking share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NEAR_COLORS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a writer of captions has before her: the person, the conditions, and how much of each part can be seen."""
+    """What the writer of a caption sees: the person, the conditions, and how much of each part is visible."""
 
     identity: Identity
     shot: Shot

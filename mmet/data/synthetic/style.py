@@ -81,7 +81,7 @@ class WorldStyle:
         exposure: standard deviation of the brightness of single shots, as a factor.
         shots_per_camera: pictures of a person in one camera before the next camera sees her.
         crop: probability that the box misses the feet or the head.
-        lookalikes: probability that a person resembles another one, with whom most attributes are shared.
+        lookalikes: probability that a person resembles another one and shares most attributes with them.
         occluders: what may stand in front, names of `mmet.data.synthetic.occluders.OCCLUDERS`.
     """
 

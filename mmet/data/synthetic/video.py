@@ -5,7 +5,7 @@
     from mmet.data.synthetic.video import write_films
     write_films("data/films", num_people=6, num_cameras=2, seconds=18.0)
 
-People meet, pass in front of each other and of things, leave and come back. The folder holds, for each camera,
+People meet, pass in front of each other and behind objects, leave and come back. The folder holds, for each camera,
 `camera1.mp4`, and `camera1/gt/gt.txt` and `camera1/seqinfo.ini` as MOTChallenge has them; and `persons.json`, which
 says who the people are in sentences and which tracks are theirs. A person who has left the picture and returns is a
 new track. A box is that of the whole person, cut at the edges of the picture; people of whom less than a quarter is in
@@ -31,14 +31,15 @@ from tqdm import tqdm
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
-from mmet.data.synthetic.captions import Sighting, write_captions
+from mmet.data.synthetic.captions import write_captions
 from mmet.data.synthetic.figure import Figure, draw_figure
 from mmet.data.synthetic.identity import Identity
 from mmet.data.synthetic.layouts.base import write_json
 from mmet.data.synthetic.layouts.takes import person
-from mmet.data.synthetic.occluders import Cover, draw_thing
+from mmet.data.synthetic.occluders import Cover, draw_object
 from mmet.data.synthetic.renderer import LIGHTS, Weather, expose, ground_shadow, lit_person
 from mmet.data.synthetic.scene import VARIANTS, backdrop
+from mmet.data.synthetic.sighting import Sighting
 from mmet.data.synthetic.skeleton import Pose, draw_pose
 from mmet.data.synthetic.style import STYLES, TARGET, Camera, Shot, WorldStyle, style_rng
 from mmet.data.synthetic.walks import Place, Walk, plan_walks
@@ -147,9 +148,9 @@ def write_films(
         DatasetError: `output` holds something else.
         OSError: `output` cannot be written.
     """
-    given = {"num_people": num_people, "num_cameras": num_cameras, "fps": fps, "seed": seed}
-    given |= {"image_height": image_height, "image_width": image_width}
-    checked = {name: check_number(name, value, int, _RANGES[name]) for name, value in given.items()}
+    numbers = {"num_people": num_people, "num_cameras": num_cameras, "fps": fps, "seed": seed}
+    numbers |= {"image_height": image_height, "image_width": image_width}
+    checked = {name: check_number(name, value, int, _RANGES[name]) for name, value in numbers.items()}
     for name in ("image_height", "image_width"):
         if checked[name] % 2:
             raise ValueError(f"{name}: expected an even number, as video codecs need, received {checked[name]}")
@@ -197,17 +198,19 @@ def _tick(progress: tqdm, image: np.ndarray) -> np.ndarray:
 
 def film(request: FilmRequest, camera: int) -> Iterator[tuple[np.ndarray, list[TrueBox]]]:
     """The frames of camera number `camera` from 0, uint8 (H, W, 3), with the people in them."""
-    stage = _Stage(request, camera)
+    view = _CameraView(request, camera)
     rng = style_rng(request.style, request.seed, 0, _STREAM_FILMS)
     walks = plan_walks(
         num_people=request.num_people, num_cameras=request.num_cameras, seconds=request.seconds, rng=rng
     )
-    own = sorted((walk for walk in walks if walk.camera == camera), key=lambda walk: walk.y)  # the nearest come last
+    camera_walks = sorted(
+        (walk for walk in walks if walk.camera == camera), key=lambda walk: walk.y
+    )  # the nearest come last
     for index in range(request.num_frames):
-        yield stage.picture(own, index / request.fps, index)
+        yield view.picture(camera_walks, index / request.fps, index)
 
 
-class _Stage:
+class _CameraView:
     """What a camera always sees, and the people who walk through it."""
 
     def __init__(self, request: FilmRequest, camera: int) -> None:
@@ -232,12 +235,12 @@ class _Stage:
         self.backdrop += (glow * np.float32(light.glow))[..., None] * np.array([215, 170, 96], dtype=np.float32)
         self.brightness = float(rng.lognormal(0, style.exposure / 2))
         self.people: dict[int, tuple[Identity, Pose]] = {}
-        self.thing, self.thing_left = self._thing(rng)
+        self.occluder, self.occluder_left = self._draw_object(rng)
 
-    def _thing(self, rng: np.random.Generator) -> tuple[Cover, int]:
-        """Something that stands before everybody, and its left edge."""
+    def _draw_object(self, rng: np.random.Generator) -> tuple[Cover, int]:
+        """An object in front of everybody, and its left edge."""
         width = self.width // 4
-        cover = draw_thing(self.request.style.occluders, rng, self.height, width)
+        cover = draw_object(self.request.style.occluders, rng, self.height, width)
         return cover, int(rng.uniform(0.2, 0.8) * (self.width - width))
 
     def picture(self, walks: Sequence[Walk], time: float, index: int) -> tuple[np.ndarray, list[TrueBox]]:
@@ -249,9 +252,9 @@ class _Stage:
             place = walk.at(time)
             if place is not None:
                 drawn.append((number, walk, self._draw(rgb, owner, number, walk, place, time)))
-        window = slice(self.thing_left, self.thing_left + self.thing.alpha.shape[1])
-        rgb[:, window] = rgb[:, window] * (1 - self.thing.alpha[..., None]) + self.thing.rgb
-        owner[:, window][self.thing.alpha >= 0.5] = -1
+        window = slice(self.occluder_left, self.occluder_left + self.occluder.alpha.shape[1])
+        rgb[:, window] = rgb[:, window] * (1 - self.occluder.alpha[..., None]) + self.occluder.rgb
+        owner[:, window][self.occluder.alpha >= 0.5] = -1
         boxes = [self._true_box(owner, number, walk, *drawing) for number, walk, drawing in drawn]
         rng = style_rng(self.request.style, self.request.seed, self.number + 1, _STREAM_FILMS, index)
         image = expose(rgb, self.camera, 1.0, self.brightness, rng)
@@ -260,7 +263,7 @@ class _Stage:
     def _draw(
         self, rgb: np.ndarray, owner: np.ndarray, number: int, walk: Walk, place: Place, time: float
     ) -> tuple[Figure, Shot, int, int]:
-        """Draw a person into the picture and mark her pixels; the figure and where its corner is."""
+        """Draw a person into the picture and mark the pixels; return the figure and the position of its corner."""
         foot_x, foot_y = place.x * self.width, place.y * self.height
         body = _BODY_OF_WAY_DOWN * (foot_y - self.horizon)
         identity, habit = self._person(walk.person)
@@ -277,12 +280,12 @@ class _Stage:
             body_share=body / high,
         )
         left, top = round(foot_x - figure.foot[0]), round(foot_y - figure.foot[1])
-        here, there = _overlap(figure.alpha.shape, left, top, owner.shape)
-        alpha = figure.alpha[there]
+        in_frame, in_figure = _overlap(figure.alpha.shape, left, top, owner.shape)
+        alpha = figure.alpha[in_figure]
         shadow = ground_shadow(figure, _WEATHER.shadow, np.random.default_rng(self.number), *figure.alpha.shape)
-        rgb[here] *= (shadow[there] * (1 - alpha))[..., None]
-        rgb[here] += lit_person(figure, _WEATHER, LIGHTS[self.light_code])[there]
-        owner[here][alpha >= 0.5] = number
+        rgb[in_frame] *= (shadow[in_figure] * (1 - alpha))[..., None]
+        rgb[in_frame] += lit_person(figure, _WEATHER, LIGHTS[self.light_code])[in_figure]
+        owner[in_frame][alpha >= 0.5] = number
         shot = Shot(
             self.number + 1,
             5,
@@ -307,9 +310,9 @@ class _Stage:
     ) -> TrueBox | None:
         """The box of a drawn person; None where less than a quarter of her is in the picture."""
         solid = figure.alpha >= 0.5
-        _, there = _overlap(solid.shape, left, top, owner.shape)
+        _, in_figure = _overlap(solid.shape, left, top, owner.shape)
         inside = np.zeros_like(solid)
-        inside[there] = solid[there]
+        inside[in_figure] = solid[in_figure]
         if inside.sum() < _LEAST_IN_PICTURE * solid.sum() or not solid.any():
             return None
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))

@@ -101,7 +101,7 @@ def _wave(people: Sequence[int], camera: int, start: float, end: float, rng: np.
 
 
 def _way(kind: str, start: float, end: float, rng: np.random.Generator) -> tuple[list[float], list[float]]:
-    """Times and positions of one who comes from the left."""
+    """Times and positions of a person who comes from the left."""
     first = start + (end - start) * rng.uniform(0, 0.08)
     last = end - (end - start) * rng.uniform(0, 0.08)
     enter, leave, length = -_OUTSIDE, 1 + _OUTSIDE, last - first

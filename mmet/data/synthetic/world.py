@@ -192,8 +192,8 @@ def _style(spec: Layout, style: str | WorldStyle | None, rates: Mapping[str, flo
         raise ValueError(f"style: expected one of {', '.join(STYLES)}, received {style!r}")
     chosen = STYLES[style] if isinstance(style, str) else style or spec.default_style
     options = {field: name for name, field in RATE_OPTIONS.items()}
-    given = {field: _rate(options[field], rate) for field, rate in rates.items() if rate is not None}
-    return replace(chosen, **given)  # type: ignore[arg-type]  # all of them are numbers
+    chosen_rates = {field: _rate(options[field], rate) for field, rate in rates.items() if rate is not None}
+    return replace(chosen, **chosen_rates)  # type: ignore[arg-type]  # all of them are numbers
 
 
 def _rate(name: str, rate: float) -> float:
@@ -228,10 +228,10 @@ def _split(
     spec: Layout, num_ids: int, test_fraction: float, train: int | None, val: int | None, test: int | None
 ) -> tuple[int, int, int]:
     """Number of people for training, validation and testing."""
-    given = {"num_train_ids": train, "num_val_ids": val, "num_test_ids": test}
+    counts = {"num_train_ids": train, "num_val_ids": val, "num_test_ids": test}
     if num_ids < 1:
         raise ValueError(f"num_ids: expected at least 1, received {num_ids}")
-    for name, value in given.items():
+    for name, value in counts.items():
         if value is not None and (not spec.has_splits or (name == "num_val_ids" and not spec.has_validation)):
             raise ValueError(f"{name}: {spec.title} has no such split; expected it to be left out, received {value}")
         if value is not None and value < (0 if name == "num_val_ids" else 1):
@@ -256,7 +256,7 @@ def _split(
 def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
     """What `SYNTHETIC.json` says, in the types that JSON gives back.
 
-    Options at their plainest are not told, so that a world written before they existed is still recognised.
+    Options at their defaults are left out, so that worlds written before these options existed are still recognised.
     """
     plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False, "keypoints": False}
     plain |= {"form": next(iter(spec.forms), ""), "caption_format": next(iter(spec.caption_formats), "")}
@@ -311,11 +311,11 @@ def already_there(output: Path, provenance: dict[str, Any]) -> bool:
             f"{output}: not empty and not a synthetic world (no {PROVENANCE_FILE}); choose another folder"
         )
     try:
-        found = parse_json(read_text(marker), marker)
+        content = parse_json(read_text(marker), marker)
     except DatasetError as error:
         raise DatasetError(f"{error}: not the mark of a synthetic world; choose another folder") from error
-    totals = {name: found.pop(name, None) for name in ("files", "bytes")} if isinstance(found, dict) else {}
-    if found != provenance:
+    totals = {name: content.pop(name, None) for name in ("files", "bytes")} if isinstance(content, dict) else {}
+    if content != provenance:
         raise DatasetError(
             f"{output}: holds a synthetic world made with other arguments (see {marker}); choose another folder"
         )
@@ -370,7 +370,7 @@ def _write_job(request: WorldRequest, root: Path, job: Job) -> tuple[list[Record
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent is killed: it would wait for work for ever."""
+    """End this worker when its parent is killed; otherwise it would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

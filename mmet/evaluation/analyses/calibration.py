@@ -32,6 +32,7 @@ CALIBRATION_FILE = "calibration.json"
 FORMAT = "mmet-calibration-1"
 METHODS = ("isotonic", "platt")
 MAX_WRONG_PAIRS = 1_000_000
+NUM_QUANTILES = 101
 
 Method = Literal["isotonic", "platt"]
 
@@ -48,6 +49,8 @@ class MatchCalibration:
         probabilities: as many, never falling.
         slope, intercept: of `platt`.
         about: what it was fitted on, for people to read.
+        match_scores: quantiles of the matching pairs' scores in equal steps from the lowest to the highest; empty in
+            files that do not have them.
     """
 
     method: Method
@@ -57,6 +60,7 @@ class MatchCalibration:
     slope: float = 0.0
     intercept: float = 0.0
     about: Mapping[str, Any] | None = None
+    match_scores: tuple[float, ...] = ()
 
     def __call__(self, score: ArrayLike) -> NDArray[np.float64]:
         """Match probabilities in [0, 1], of the shape of `score`: cosine similarities as the fit had them."""
@@ -169,11 +173,19 @@ def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, A
         raise ValueError("learning a calibration needs scikit-learn: pip install 'mmet[calibration]'") from error
     scores, truth = sample.scores.astype(np.float64), sample.is_match
     prior = float(np.average(truth, weights=sample.weights))
+    match_scores = tuple(np.quantile(scores[truth], np.linspace(0, 1, NUM_QUANTILES)).tolist())
     if method == "isotonic":
         isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
         isotonic.fit(scores, truth, sample_weight=sample.weights)
         knots = isotonic.X_thresholds_.tolist(), isotonic.y_thresholds_.tolist()
-        return MatchCalibration("isotonic", prior, scores=tuple(knots[0]), probabilities=tuple(knots[1]), about=about)
+        return MatchCalibration(
+            "isotonic",
+            prior,
+            scores=tuple(knots[0]),
+            probabilities=tuple(knots[1]),
+            about=about,
+            match_scores=match_scores,
+        )
     totals = [float(sample.weights[truth].sum()), float(sample.weights[~truth].sum())]
     target = np.where(truth, (totals[0] + 1) / (totals[0] + 2), 1 / (totals[1] + 2))
     # A pair with a fractional target is two pairs, one of each class, with fractional weights.
@@ -184,7 +196,7 @@ def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, A
         sample_weight=np.concatenate([target, 1 - target]) * np.tile(sample.weights, 2),
     )
     slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
-    return MatchCalibration("platt", prior, slope=slope, intercept=intercept, about=about)
+    return MatchCalibration("platt", prior, slope=slope, intercept=intercept, about=about, match_scores=match_scores)
 
 
 def save_calibrations(
@@ -246,7 +258,7 @@ def read_saved(path: Path) -> SavedCalibrations:
     try:
         if content["format"] != FORMAT:
             raise ValueError(f"expected the format {FORMAT!r}, received {content['format']!r}")
-        entries = {(entry["query"], entry["gallery"]): _parse(entry) for entry in content["calibrations"]}
+        entries = {(entry["query"], entry["gallery"]): read_fields(entry) for entry in content["calibrations"]}
         return SavedCalibrations(entries, str(content["weights"]), str(content.get("created", "")))
     except KeyError as error:
         raise ValueError(f"{file} is not a calibration file: the field {error} is missing") from error
@@ -254,8 +266,8 @@ def read_saved(path: Path) -> SavedCalibrations:
         raise ValueError(f"{file} is not a calibration file: {error}") from error
 
 
-def _parse(entry: Mapping[str, Any]) -> MatchCalibration:
-    """A calibration from its JSON entry; `ValueError` for one that is no rising function into [0, 1]."""
+def read_fields(entry: Mapping[str, Any]) -> MatchCalibration:
+    """A calibration from its fields, as JSON holds them; `ValueError` for no rising function into [0, 1]."""
     calibration = MatchCalibration(
         method=entry["method"],
         prior=float(entry["prior"]),
@@ -264,6 +276,7 @@ def _parse(entry: Mapping[str, Any]) -> MatchCalibration:
         slope=float(entry["slope"]),
         intercept=float(entry["intercept"]),
         about=entry.get("about"),
+        match_scores=tuple(map(float, entry.get("match_scores", ()))),
     )
     if calibration.method not in METHODS:
         raise ValueError(f"unknown method {calibration.method!r}")
@@ -277,6 +290,9 @@ def _parse(entry: Mapping[str, Any]) -> MatchCalibration:
             raise ValueError("expected ascending scores with as many probabilities in [0, 1] that never fall")
     elif not np.isfinite([calibration.slope, calibration.intercept]).all():
         raise ValueError("expected a finite slope and intercept")
+    quantiles = np.array(calibration.match_scores)
+    if not np.isfinite(quantiles).all() or (np.diff(quantiles) < 0).any():
+        raise ValueError("expected ascending match_scores")
     return calibration
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmet.evaluation.analyses.base import Analysis
-from mmet.evaluation.metrics.seeds import SeedValues
+from mmet.evaluation.metrics.seed_values import SeedValues
 from mmet.evaluation.record import TASK_FIELDS, EvaluationReport, ResultRecord
 from mmet.markdown_table import align_table
 

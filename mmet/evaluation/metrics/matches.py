@@ -71,8 +71,8 @@ class GalleryMatches:
         columns = self._by_person[first[rows] + within_row]
         if self._query_cameras is None or self._gallery_cameras is None:
             return PersonEntries(rows, columns, np.ones(len(rows), dtype=bool))
-        own = self._query_cameras[start:stop][rows]
-        return PersonEntries(rows, columns, (self._gallery_cameras[columns] != own) | (own == NO_CAMERA))
+        cameras = self._query_cameras[start:stop][rows]
+        return PersonEntries(rows, columns, (self._gallery_cameras[columns] != cameras) | (cameras == NO_CAMERA))
 
     def of_query(self, query: int) -> NDArray[np.int64]:
         """Ascending gallery positions of the query's true matches."""

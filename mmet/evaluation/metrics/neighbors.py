@@ -225,9 +225,9 @@ class _Search:
             extremes = [extreme for share in map_shares(partial(self._fill, rows), shares) for extreme in share]
             self._finish_rows(slice(start, start + len(rows)), extremes)
             self._bound_columns(start + len(rows))
-            for found in map_shares(self._collect, shares):
-                self.hits.extend(found)
-                self.num_hits += sum(map(len, found))
+            for hits in map_shares(self._collect, shares):
+                self.hits.extend(hits)
+                self.num_hits += sum(map(len, hits))
             if self.num_hits > 16 * self.count * total:
                 self._prune()
 
@@ -290,13 +290,13 @@ class _Search:
 
     def _collect(self, tiles: Sequence[_Tile]) -> list[_Hits]:
         """The scores of tiles that reach the bounds of their rows, and of their columns where they serve them."""
-        found = []
+        hits = []
         for tile in tiles:
             rows, columns = tile.rows, tile.columns
-            found.append(self._hits_of(tile.scores, rows, columns, self.bound[rows, None]))
+            hits.append(self._hits_of(tile.scores, rows, columns, self.bound[rows, None]))
             if tile.serves_columns:
-                found.append(self._hits_of(tile.scores, rows, columns, self.bound[columns], by_column=True))
-        return found
+                hits.append(self._hits_of(tile.scores, rows, columns, self.bound[columns], by_column=True))
+        return hits
 
     def _hits_of(
         self,

@@ -374,10 +374,10 @@ def _distances_of(
     distances = np.take_along_axis(neighbors.distances, by_index, axis=1).reshape(-1)[place]
     unknown = np.flatnonzero(known_keys[place] != keys)
     for start in range(0, len(unknown), GATHER_ROWS):
-        some = unknown[start : start + GATHER_ROWS]
-        a, b = owner[some], other[some]
+        pairs = unknown[start : start + GATHER_ROWS]
+        a, b = owner[pairs], other[pairs]
         products = np.einsum("pd,pd->p", points[a], points[b])
-        distances[some] = np.maximum(half_squares[a] + half_squares[b] - products, 0)
+        distances[pairs] = np.maximum(half_squares[a] + half_squares[b] - products, 0)
     return np.asarray(distances)
 
 

@@ -120,18 +120,18 @@ class ReID(evaluate.Metric):  # type: ignore[misc]
 
     def compute(self, **kwargs: Any) -> dict[str, Any] | None:
         """Metrics of the rows added, or of query and gallery given here; None on processes other than the first."""
-        given = [name for name in SIDES if kwargs.get(name) is not None]
-        if given and len(given) < len(SIDES):
-            raise ValueError(f"expected all of {', '.join(SIDES)}, received {', '.join(given)}")
-        if given and len(self):
+        received = [name for name in SIDES if kwargs.get(name) is not None]
+        if received and len(received) < len(SIDES):
+            raise ValueError(f"expected all of {', '.join(SIDES)}, received {', '.join(received)}")
+        if received and len(self):
             raise ValueError(f"expected batches or query and gallery, received both ({len(self)} rows were added)")
         sides = {name: kwargs.pop(name, None) for name in (*SIDES, "query_camera_ids", "gallery_camera_ids")}
         if self.num_process > 1:
-            if given:
+            if received:
                 self._add_side("query", sides)
                 self._add_side("gallery", sides)
             return super().compute(**kwargs)  # type: ignore[no-any-return]
-        if given:
+        if received:
             return _results(rank_metrics(**sides, **kwargs))
         for side, batches in self._batches.items():
             if not batches:

@@ -11,7 +11,6 @@ written under a temporary name and renamed, and each with a checksum.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import logging
@@ -32,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mmet import whole_files
+from mmet.digests import digest
 from mmet.evaluation.protocols import Items
 from mmet.whole_files import clear_leftovers, whole_file, write_whole
 
@@ -59,7 +59,7 @@ class EmbeddingCache:
 
     def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
         description = json.dumps(identity, indent=1, sort_keys=True, ensure_ascii=False)
-        self.key = _digest([description.encode()])
+        self.key = digest([description.encode()])
         self.folder = root / self.key
         check_writable(self.folder, "embeddings", "Choose another --cache_dir, or evaluate with --no_use_cache")
         clear_leftovers(self.folder)
@@ -160,7 +160,7 @@ def fingerprint_model(model: torch.nn.Module, processor: Any) -> dict[str, str]:
     return {
         "class": f"{type(model).__module__.rsplit('.', 1)[-1]}.{type(model).__qualname__}",
         "weights": fingerprint_weights(model),
-        "config": "" if config is None else _digest([config.to_json_string().encode()]),
+        "config": "" if config is None else digest([config.to_json_string().encode()]),
         "processor": fingerprint_processor(processor),
         "code": fingerprint_code(type(model), type(processor)),
         **{name: version(name) for name in NUMERIC_PACKAGES},
@@ -175,7 +175,7 @@ def fingerprint_weights(model: torch.nn.Module) -> str:
             yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
             yield memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
-    return _digest(parts())
+    return digest(parts())
 
 
 def fingerprint_processor(processor: Any) -> str:
@@ -185,13 +185,13 @@ def fingerprint_processor(processor: Any) -> str:
     with tempfile.TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        return _digest(part for path in files for part in (path.name.encode(), path.read_bytes()))
+        return digest(part for path in files for part in (path.name.encode(), path.read_bytes()))
 
 
 def fingerprint_code(*classes: type) -> str:
     """A digest of the source files that define the classes; nothing for classes without one."""
     files = [_source(cls) for cls in classes]
-    return _digest(path.read_bytes() for path in files if path is not None)
+    return digest(path.read_bytes() for path in files if path is not None)
 
 
 def fingerprint_items(items: Items) -> str:
@@ -204,7 +204,7 @@ def fingerprint_items(items: Items) -> str:
         parts.append(json.dumps(items.dataset.select_columns("captions")[:]["captions"]).encode())
     if items.modality != "text":
         parts.extend(_pictures(items.dataset))
-    return _digest(parts)
+    return digest(parts)
 
 
 def check_writable(folder: Path, content: str, advice: str) -> None:
@@ -237,13 +237,4 @@ def _source(cls: type) -> Path | None:
 
 
 def _checksum(positions: NDArray[np.int64], embeddings: NDArray[np.float32]) -> str:
-    return _digest([str(embeddings.shape).encode(), positions.tobytes(), embeddings.tobytes()])
-
-
-def _digest(parts: Iterable[bytes | memoryview]) -> str:
-    """A digest in which the borders between parts count."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(f"{len(part)} ".encode())
-        digest.update(part)
-    return digest.hexdigest()
+    return digest([str(embeddings.shape).encode(), positions.tobytes(), embeddings.tobytes()])

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from mmet.data.schema import DatasetError
 from mmet.evaluation.protocols import Modality, RetrievalTask
-from mmet.evaluation.systems.embedding import ItemReader
+from mmet.evaluation.systems.embedding import ItemReader, gather_rows_or_raise
 from modeling_mmet import CLASS_TOKEN
 
 MATCH, MISMATCH = 1, 0
@@ -88,31 +87,27 @@ class MatchingScorer:
         self.model.to(self.accelerator.device).eval()
         readers = ItemReader(images.dataset, images), ItemReader(texts.dataset, texts)
         chunks = list(chunk_pairs(columns[:, 0], columns[:, 1], self.batch_size))
-        own = chunks[self.accelerator.process_index :: self.accelerator.num_processes]
-        found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        own_chunks = chunks[self.accelerator.process_index :: self.accelerator.num_processes]
+        scored: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         failure: DatasetError | None = None
         hide = not self.accelerator.is_main_process
-        with tqdm(desc="cross-encoder", total=sum(len(c.rows) for c in own), unit="pair", disable=hide) as progress:
-            for chunk in own:
+        with tqdm(
+            desc="cross-encoder", total=sum(len(c.rows) for c in own_chunks), unit="pair", disable=hide
+        ) as progress:
+            for chunk in own_chunks:
                 try:
-                    found.append((chunk.rows, self._score_chunk(*readers, chunk)))
+                    scored.append((chunk.rows, self._score_chunk(*readers, chunk)))
                 except DatasetError as error:
                     failure = error
                     break
                 progress.update(len(chunk.rows))
-        if self.accelerator.num_processes > 1:
-            failures = [error for error in gather_object([failure]) if error is not None]
-            failure = failures[0] if failures else None
-            found = gather_object(found)
-        if failure is not None:
-            raise failure
         log_odds = np.empty(len(pairs), dtype=np.float32)
-        for rows, values in found:
+        for rows, values in gather_rows_or_raise(scored, failure, self.accelerator):
             log_odds[rows] = values
         return log_odds
 
     def _score_chunk(self, images: ItemReader, texts: ItemReader, chunk: _Chunk) -> NDArray[np.float32]:
-        """Log-odds `(P,)` of the pairs of some images."""
+        """Log-odds `(P,)` of the pairs of a chunk."""
         model = self.model.mmet
         pictures = images.read(chunk.images).images
         pixel_values = self._inputs(images=pictures)["pixel_values"]
@@ -120,12 +115,12 @@ class MatchingScorer:
             states = model.encode_images(pixel_values).pre_norm_hidden_state  # (n, N + 1, D)
             parts = []
             for start in range(0, len(chunk.rows), self.batch_size):
-                some = slice(start, start + self.batch_size)
-                words = self._inputs(text=texts.read(chunk.texts[some]).captions)
+                batch = slice(start, start + self.batch_size)
+                words = self._inputs(text=texts.read(chunk.texts[batch]).captions)
                 text_states = model.encode_texts(
                     words["input_ids"], words["attention_mask"]
                 ).pre_norm_hidden_state  # (B, L, D)
-                owner = torch.from_numpy(chunk.owner[some]).to(states.device)
+                owner = torch.from_numpy(chunk.owner[batch]).to(states.device)
                 fused = model.fuse(states[owner], text_states, words["attention_mask"], read_positions=CLASS_TOKEN)
                 logits = self.model.itm_head(fused.last_hidden_state).float()  # (B, 2)
                 parts.append((logits[:, MATCH] - logits[:, MISMATCH]).cpu().numpy())

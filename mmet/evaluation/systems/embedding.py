@@ -155,10 +155,10 @@ def embed_with(
     for positions, _ in known:
         is_known[positions] = True
     batches = [batch[~is_known[batch]] for batch in pack_items(items, batch_size) if not is_known[batch].all()]
-    own = batches[accelerator.process_index :: accelerator.num_processes]
+    own_batches = batches[accelerator.process_index :: accelerator.num_processes]
     loader: Iterator[Any] = iter(
         DataLoader(
-            _Batches(ItemReader(dataset, items), own, preprocess),  # type: ignore[arg-type]
+            _Batches(ItemReader(dataset, items), own_batches, preprocess),
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_as_it_is,
@@ -169,13 +169,13 @@ def embed_with(
     started = time.monotonic()
     progress = tqdm(
         desc=description,
-        total=int(is_known.sum()) + sum(map(len, own)),
+        total=int(is_known.sum()) + sum(map(len, own_batches)),
         initial=int(is_known.sum()),  # from the cache: not counted in items per second
         unit="item",
         disable=not accelerator.is_main_process,
     )
     with progress, ShardWriter(cache) as writer:
-        for positions in own:
+        for positions in own_batches:
             loaded = next(loader)
             if isinstance(loaded, DatasetError):
                 failure = loaded
@@ -187,7 +187,7 @@ def embed_with(
                 break
             writer.add(*rows[-1])
             progress.update(len(positions))
-    rows = _gather(rows, failure, accelerator)
+    rows = gather_rows_or_raise(rows, failure, accelerator)
     if accelerator.is_main_process:
         _log_speed(description or items.modality, len(items), int(is_known.sum()), time.monotonic() - started)
     return _assemble([*known, *rows], len(items))
@@ -320,8 +320,8 @@ def _log_speed(name: str, count: int, known: int, seconds: float) -> None:
     logger.info("%s: %d items, %d of them from the cache%s", name, count, known, speed)
 
 
-def _gather(rows: list[Rows], failure: ValueError | None, accelerator: Accelerator) -> list[Rows]:
-    """All processes' rows. A failure on one process is raised on all, where waiting for it would never end."""
+def gather_rows_or_raise(rows: list[Rows], failure: ValueError | None, accelerator: Accelerator) -> list[Rows]:
+    """All processes' rows. A failure on one process is raised on all, which would otherwise wait for it forever."""
     if accelerator.num_processes == 1:
         failures = [failure]
     else:

@@ -9,7 +9,7 @@ is reported before hours of embedding. Other weights are read when a system's tu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from mmet.evaluation.systems.baselines import ChanceSystem, ColorHistogramSystem
 from mmet.evaluation.systems.cache import fingerprint_weights
 from mmet.evaluation.systems.loading import check_checkpoint, load_embedder, load_system, name_systems
 from mmet.evaluation.systems.model import ModelSystem
+from mmet.field_checks import errors_about
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -75,13 +76,22 @@ class Lineup:
         """
         names: list[dict[str, str]] = []
         taken = {MODEL, *BASELINES}
-        for arguments in (backbones, compared, seeds):
-            names.append(name_systems(arguments, taken))
+        # Backbones are loaded to try them, and let go.
+        checks: dict[str, Callable[[str], object]] = {
+            "backbones": load_backbone,
+            "compare": check_checkpoint,
+            "seeds": check_checkpoint,
+        }
+        for argument, given in zip(checks, (backbones, compared, seeds), strict=True):
+            with errors_about(argument):
+                names.append(name_systems(given, taken))
             taken |= set(names[-1])
-        for checkpoint in dict.fromkeys([source, *names[1].values(), *names[2].values()]):
-            check_checkpoint(checkpoint)
-        for backbone in names[0].values():
-            load_backbone(backbone)  # tries it, and is let go
+        with errors_about("model_name_or_path"):
+            check_checkpoint(source)
+        for argument, sources in reversed(list(zip(checks, names, strict=True))):  # the slow ones last
+            for place in sources.values():
+                with errors_about(argument):
+                    checks[argument](place)
         return cls(source, baselines, backbones=names[0], compared=names[1], seeds=names[2], **settings)
 
     @property

@@ -133,7 +133,7 @@ def name_systems(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[st
     Raises:
         ValueError: an empty name or folder, one that is given twice, or a name that is taken.
     """
-    pairs = [_split_name(argument) for argument in arguments]
+    pairs = [split_name(argument) for argument in arguments]
     unnamed = [source for name, source in pairs if name is None]
     parts = [Path(source).parts for source in unnamed]
     if len(set(parts)) < len(parts):
@@ -154,7 +154,8 @@ def name_systems(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[st
     return names
 
 
-def _split_name(argument: str) -> tuple[str | None, str]:
+def split_name(argument: str) -> tuple[str | None, str]:
+    """Name (None without one) and source of `name=folder` or `folder`. Raises `ValueError` where one is empty."""
     name, separator, source = argument.partition(NAME_SEPARATOR)
     if not separator:
         name, source = "", argument

@@ -61,11 +61,11 @@ Record = dict[str, Any]
 
 
 def finish_nothing(request: WorldRequest, records: Sequence[Record], folder: FolderDraft) -> None:
-    """For layouts that say everything in file names."""
+    """Write nothing, for layouts whose file names say everything."""
 
 
 def check_nothing(request: WorldRequest) -> None:
-    """For layouts that can write every request."""
+    """Accept every request."""
 
 
 @dataclass(frozen=True, slots=True)

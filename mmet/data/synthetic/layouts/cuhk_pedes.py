@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmet.data.synthetic.layouts.annotation_files import caption_entry
 from mmet.data.synthetic.layouts.base import (
     Job,
     Layout,
@@ -16,7 +17,6 @@ from mmet.data.synthetic.layouts.base import (
     train_test_and_validation,
     write_json,
 )
-from mmet.data.synthetic.layouts.tables import caption_entry
 from mmet.data.synthetic.layouts.takes import save, takes
 from mmet.data.synthetic.style import TARGET
 from mmet.whole_files import FolderDraft

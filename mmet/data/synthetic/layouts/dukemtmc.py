@@ -1,4 +1,4 @@
-"""DukeMTMC-reID (Zheng et al., ICCV 2017): no junk; people whom nobody queries stand in the gallery under own ids.
+"""DukeMTMC-reID (Zheng et al., ICCV 2017): no junk; distractors have ids of their own in the gallery.
 
 Untidy people have one picture or one camera; those of the test set are then never queried.
 """

@@ -13,8 +13,8 @@ from typing import Any
 
 from mmet.data.synthetic.identity import ATTRIBUTE_VALUES
 from mmet.data.synthetic.keypoints import keypoint_record
+from mmet.data.synthetic.layouts.annotation_files import CAPTION_FORMATS, write_caption_file, write_csv
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
-from mmet.data.synthetic.layouts.tables import CAPTION_FORMATS, write_caption_file, write_csv
 from mmet.data.synthetic.layouts.takes import Take, person, save, save_mask, takes
 from mmet.data.synthetic.style import SOURCE
 from mmet.whole_files import FolderDraft

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmet.data.synthetic.layouts.annotation_files import write_caption_file, write_csv, write_json_lines
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
-from mmet.data.synthetic.layouts.tables import write_caption_file, write_csv, write_json_lines
 from mmet.data.synthetic.layouts.takes import query_indices, save, save_mask, takes
 from mmet.data.synthetic.style import TARGET, plan_shots
 from mmet.whole_files import FolderDraft

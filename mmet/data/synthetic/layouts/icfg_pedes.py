@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmet.data.synthetic.layouts.annotation_files import caption_entry
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test, write_json
-from mmet.data.synthetic.layouts.tables import caption_entry
 from mmet.data.synthetic.layouts.takes import msmt_name, save, takes
 from mmet.data.synthetic.style import TARGET
 from mmet.whole_files import FolderDraft

@@ -12,7 +12,7 @@ _TIDY_SPLITS = frozenset({"junk", "distractor"})
 
 
 def make_untidy(request: WorldRequest, jobs: Sequence[Job]) -> list[Job]:
-    """`jobs`, a share `request.untidy_rate` of the people among them untidy in one of three ways, taken in turns.
+    """Return `jobs` with a share `request.untidy_rate` of the people made untidy, in three ways by turns.
 
     The first person of every split stays tidy, so that no split is left without what it needs.
     """

@@ -26,7 +26,7 @@ def write_csv(folder: FolderDraft, name: str, columns: Sequence[str], rows: Iter
 
 
 def write_json_lines(folder: FolderDraft, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one object a line."""
+    """Write one object per line."""
     folder.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 

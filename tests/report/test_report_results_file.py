@@ -12,8 +12,8 @@ from test_report_builder import command_line
 from mmet.data import load_reid_dataset
 from mmet.report.__main__ import main
 from mmet.report.builder import collect_page, evaluation_words
-from mmet.report.galleries import Search
-from mmet.report.inputs import read_evaluation
+from mmet.report.examples import ExampleSearch
+from mmet.report.results_file import read_evaluation
 
 
 def write(folder, rows, **fields):
@@ -115,7 +115,7 @@ def test_collect_page__searches_by_the_recorded_protocol_and_options(request_of,
     options = {"flip": True, "query_expansion": 2, "rerank": False, "multi_query": True, "itm_top_k": 0}
     path = write(tmp_path, [a_row(protocol="no-camera", options=options)])
     page = collect_page(replace(request_of, results=path))
-    (search,) = [s for s in page.searches if isinstance(s, Search) and s.task.query.modality == "image"]
+    (search,) = [s for s in page.searches if isinstance(s, ExampleSearch) and s.task.query.modality == "image"]
     assert search.task.protocol == "no-camera"
     cameras_of = [(row.person_id, row.camera_id) for row in query_rows(request_of)]
     assert search.metrics.num_queries <= len(set(cameras_of))

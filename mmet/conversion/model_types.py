@@ -41,7 +41,7 @@ class Ancestor:
     Attributes:
         convert: its weights as a model of MMET or as one encoder, from a folder or Hub name.
         part: the encoder's place in an `MMETModel`; empty for a whole model.
-        reads_images, reads_text: what it has an encoder, and therefore a processor, for.
+        reads_images, reads_text: whether it has an encoder, and therefore a processor, for images and text.
         image_mean, image_std: what its pictures are normalised with unless its own processor says otherwise.
     """
 
@@ -61,17 +61,17 @@ ANCESTORS: Mapping[str, Ancestor] = {
 """By model type."""
 
 _OF_A_RUN = ("num_identities", "codebook_name_or_path")
-"""Fields of `MMETConfig` that a conversion sets and an ancestor has no say in."""
+"""Fields of `MMETConfig` that depend on the run and not on the ancestor."""
 
 
 @dataclass(frozen=True)
 class Conversion:
     """
-    A converted model as a start.
+    A converted model, to start training from.
 
     Attributes:
         fields: of `MMETConfig`, nested, as the ancestor decides them.
-        weights: float32, by their names in `MMETForPreTraining`; what the ancestor lacks is not among them.
+        weights: float32, by their names in `MMETForPreTraining`, without those that the ancestor lacks.
     """
 
     fields: dict[str, Any]

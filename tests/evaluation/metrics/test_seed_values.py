@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmet.evaluation.metrics.seeds import SeedValues
+from mmet.evaluation.metrics.seed_values import SeedValues
 
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=9))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmet.data import load_reid_dataset
-from mmet.report.masks import STRATEGIES, compare_masking, draw_hidden, draw_strategies, person_share
+from mmet.report.masking_comparison import STRATEGIES, compare_masking, draw_hidden, draw_strategies, person_share
 from mmet.training.masking import num_masked_patches
 from processing_mmet import MMETImageProcessor, MMETProcessor
 

@@ -1,30 +1,23 @@
-"""What the report reads: evaluation results, the training history of a run, and what a data set holds.
+"""`results.json` of an evaluation, checked and gathered by task.
 
 evaluation = read_evaluation(Path("outputs/demo/eval/results.json"))
-history = read_history(Path("outputs/demo/model"))
+evaluation.tasks[0].trained.metrics["mAP"]
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from datasets import Dataset, DatasetDict
-
-from mmet.data import JUNK_PERSON_ID, NO_CAMERA, DataArgument, get_spec
-from mmet.data.synthetic import PROVENANCE_FILE
+from mmet.checkpoint_files import read_json_object
 from mmet.evaluation.options import EvaluationOptions
 from mmet.evaluation.protocols import MODALITIES, PROTOCOLS
 from mmet.evaluation.record import TASK_FIELDS
 from mmet.evaluation.systems.lineup import MODEL
 from mmet.field_checks import SHARE_RANGE, Range, check_choice, check_number, shown
-from mmet.whole_files import read_json
-from modeling_mmet import LOSS_NAMES
 
 BASELINE_LABELS = {"chance": "Chance", "histogram": "Colour histogram", "untrained": "MMET, untrained"}
 """Systems of the evaluation that are no trained model, in the order in which charts show them."""
@@ -42,7 +35,7 @@ Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class Result:
+class SystemResult:
     """One system on one task; metrics are fractions in [0, 1].
 
     Attributes:
@@ -72,7 +65,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class TaskResults:
+class TaskComparison:
     """All systems on one task: a data set searched with one kind of query for one kind of gallery entry."""
 
     data: str
@@ -82,10 +75,10 @@ class TaskResults:
     gallery: str
     num_queries: int
     num_gallery: int
-    results: Sequence[Result]
+    results: Sequence[SystemResult]
 
     @property
-    def trained(self) -> Result | None:
+    def trained(self) -> SystemResult | None:
         """The model's own row, where it was evaluated."""
         return next((result for result in self.results if result.is_trained), None)
 
@@ -96,57 +89,25 @@ class Evaluation:
 
     created: str
     versions: Mapping[str, str]
-    tasks: Sequence[TaskResults]
+    tasks: Sequence[TaskComparison]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def find_task(self, data: str, root: Path, query: str, gallery: str) -> TaskResults | None:
+    def find_task(self, data: str, root: Path, query: str, gallery: str) -> TaskComparison | None:
         """The task of a data set and a pair of modalities; one of this very folder before one that was elsewhere."""
         wanted = (data, query, gallery)
-        found = [task for task in self.tasks if (task.data, task.query, task.gallery) == wanted]
-        here = [task for task in found if Path(task.data_root).resolve() == root.resolve()]
-        return next(iter([*here, *found]), None)
-
-
-@dataclass(frozen=True, eq=False)
-class LossSeries:
-    """A loss by its name in `LOSS_NAMES` (or `total`): `steps` and `values`, both `(n,)`."""
-
-    name: str
-    steps: np.ndarray
-    values: np.ndarray
-
-
-@dataclass(frozen=True)
-class TrainingHistory:
-    """How the run went: its steps, its seconds (None where it was interrupted) and every loss that was logged."""
-
-    num_steps: int
-    seconds: float | None
-    losses: Sequence[LossSeries]
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """A data set in figures. `title` is its published name, and says when the data only has its layout."""
-
-    name: str
-    root: Path
-    title: str
-    is_synthetic: bool
-    num_images: int
-    num_persons: int
-    num_cameras: int
-    num_captions: int
+        tasks = [task for task in self.tasks if (task.data, task.query, task.gallery) == wanted]
+        same_folder = [task for task in tasks if Path(task.data_root).resolve() == root.resolve()]
+        return next(iter([*same_folder, *tasks]), None)
 
 
 def read_evaluation(path: Path) -> Evaluation:
     """Read `results.json`. Raises `ValueError`, naming file and field, when it is not what the evaluation writes."""
-    content = _read_json(path)
+    content = read_json_object(path, "the results of an evaluation")
     try:
         results = _field(content, "results", list)
         rows = [_read_row(_of_kind(f"results[{number}]", row, dict), number) for number, row in enumerate(results)]
         _check_comparisons(content.get("comparisons", []))
-        groups: dict[tuple[str, ...], list[_Row]] = {}
+        groups: dict[tuple[str, ...], list[_ParsedRow]] = {}
         for row in rows:
             groups.setdefault(row.task, []).append(row)
         tasks = [_task_results(group) for group in groups.values()]
@@ -164,16 +125,16 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _ParsedRow:
     """A row of `results.json`: its task, the task's sizes, and its result."""
 
     task: tuple[str, str, str, str, str]
     num_queries: int
     num_gallery: int
-    result: Result
+    result: SystemResult
 
 
-def _read_row(row: Mapping[str, Any], number: int) -> _Row:
+def _read_row(row: Mapping[str, Any], number: int) -> _ParsedRow:
     at = f"results[{number}]."
     data, root, protocol, query, gallery = (_field(row, name, str, at) for name in TASK_FIELDS)
     check_choice(f"{at}protocol", protocol, PROTOCOLS)
@@ -185,13 +146,13 @@ def _read_row(row: Mapping[str, Any], number: int) -> _Row:
     if counts[1] > counts[0]:
         raise ValueError(f"{at}num_valid_queries: expected at most num_queries, {counts[0]}, received {counts[1]}")
     _check_intervals(row.get("intervals"), f"{at}intervals")
-    result = Result(
+    result = SystemResult(
         system=_field(row, "system", str, at),
         metrics=values,
         cmc=_read_cmc(_field(row, "cmc", list, at), f"{at}cmc"),
         options=_read_options(row.get("options", {}), f"{at}options"),
     )
-    return _Row((data, root, protocol, query, gallery), counts[1], counts[2], result)
+    return _ParsedRow((data, root, protocol, query, gallery), counts[1], counts[2], result)
 
 
 def _read_options(values: Any, name: str) -> EvaluationOptions:
@@ -233,25 +194,27 @@ def _check_comparisons(comparisons: Any) -> None:
         metrics = _field(_of_kind(at[:-1], entry, dict), "metrics", dict, at)
         for metric in metrics:
             values = _field(metrics, metric, dict, f"{at}metrics.")
-            found = [
+            bounds = [
                 check_number(f"{at}metrics.{metric}.{name}", values[name], float, Range(at_least=-1, at_most=1))
                 for name in ("difference", "low", "high")
                 if values.get(name) is not None
             ]
-            if len(found) == 3 and found[1] > found[2]:
-                raise ValueError(f"{at}metrics.{metric}: expected low up to high, received {found[1]} and {found[2]}")
+            if len(bounds) == 3 and bounds[1] > bounds[2]:
+                raise ValueError(
+                    f"{at}metrics.{metric}: expected low up to high, received {bounds[1]} and {bounds[2]}"
+                )
 
 
-def _task_results(rows: Sequence[_Row]) -> TaskResults:
+def _task_results(rows: Sequence[_ParsedRow]) -> TaskComparison:
     first = rows[0]
     systems = [row.result.system for row in rows]
     if len(set(systems)) < len(systems):
         twice = next(name for name in systems if systems.count(name) > 1)
         raise ValueError(f"results: expected each system once a task, received {twice!r} twice on {first.task}")
-    return TaskResults(*first.task, first.num_queries, first.num_gallery, [row.result for row in rows])
+    return TaskComparison(*first.task, first.num_queries, first.num_gallery, [row.result for row in rows])
 
 
-def _with_variants(task: TaskResults, variants: Sequence[str]) -> TaskResults:
+def _with_variants(task: TaskComparison, variants: Sequence[str]) -> TaskComparison:
     """The task with its other systems numbered by their place among `variants`."""
     numbered = [
         replace(result, variant=variants.index(result.system)) if result.system in variants else result
@@ -280,69 +243,3 @@ def _share(content: Mapping[str, Any], name: str, at: str) -> float:
 
 def _count(content: Mapping[str, Any], name: str, at: str) -> int:
     return check_number(f"{at}{name}", _field(content, name, object, at), int, Range(at_least=1))
-
-
-def read_history(run: Path) -> TrainingHistory | None:
-    """The training history of a run folder; None when it has none, as a model from the Hub.
-
-    Raises:
-        ValueError: a `trainer_state.json` that is none.
-    """
-    path = run / "trainer_state.json"
-    if not os.path.lexists(path):
-        return None
-    state = _read_json(path)
-    try:
-        entries = state["log_history"]
-        names = {"total": "loss", **{name: f"{name}_loss" for name in LOSS_NAMES}}
-        series = [_loss_series(name, key, entries) for name, key in names.items()]
-        seconds = [float(entry["train_runtime"]) for entry in entries if "train_runtime" in entry]
-        return TrainingHistory(
-            num_steps=int(state["global_step"]),
-            seconds=seconds[-1] if seconds else None,
-            losses=[losses for losses in series if losses.steps.size],
-        )
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not the state of a training run: {error!r}") from error
-
-
-def _loss_series(name: str, key: str, entries: Sequence[Mapping[str, Any]]) -> LossSeries:
-    points = [(entry["step"], entry[key]) for entry in entries if key in entry]
-    steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
-    return LossSeries(name, steps, values)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON that can be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, received {type(content).__name__}")
-    return content
-
-
-def summarize_data(argument: DataArgument, dataset: DatasetDict, splits: Sequence[str]) -> DataFacts:
-    """Count the given splits; junk crops and distractors are images, but nobody. No picture is decoded."""
-    parts = [dataset[split] for split in splits]
-    persons, cameras = (
-        np.concatenate([_integers(part, column) for part in parts]) for column in ("person_id", "camera_id")
-    )
-    spec, root = get_spec(argument.name), argument.root
-    is_synthetic = (root / PROVENANCE_FILE).is_file()
-    return DataFacts(
-        name=argument.label,
-        root=root,
-        title=f"synthetic, {spec.title} layout" if is_synthetic else spec.title,
-        is_synthetic=is_synthetic,
-        num_images=len(persons),
-        num_persons=len(set(persons.tolist()) - {JUNK_PERSON_ID, spec.distractor_id}),
-        num_cameras=len(set(cameras.tolist()) - {NO_CAMERA}),
-        num_captions=sum(
-            len(captions) for part in parts for captions in part.select_columns("captions")[:]["captions"]
-        ),
-    )
-
-
-def _integers(dataset: Dataset, column: str) -> np.ndarray:
-    return np.array(dataset.select_columns(column)[:][column], dtype=np.int64)

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from mmet.evaluation import Items, RetrievalTask
 from mmet.evaluation.search import run_search
-from mmet.report.galleries import STRATA, choose_strata, sample_queries
+from mmet.report.examples import STRATA, choose_strata, sample_queries
 
 
 def make_task(rng, num_queries=12, num_gallery=60, with_cameras=True):
@@ -89,11 +89,11 @@ def test_shown_lists_belong_to_their_queries(page):
         for ranked in search.lists:
             scores = [candidate.score for candidate in ranked.candidates]
             assert scores == sorted(scores, reverse=True)
-            assert (ranked.image is None) == (search.task.query.modality == "text")
-            assert (ranked.caption is None) == (search.task.query.modality == "image")
+            assert (ranked.query.image is None) == (search.task.query.modality == "text")
+            assert (ranked.query.caption is None) == (search.task.query.modality == "image")
 
 
 def test_no_match_in_the_query_camera_is_shown(page):
     search = next(search for search in page.searches if search.task.protocol == "market")
     for ranked in search.lists:
-        assert all(not c.is_match or c.camera_id != ranked.camera_id for c in ranked.candidates)
+        assert all(not c.is_match or c.camera_id != ranked.query.camera_id for c in ranked.candidates)

@@ -14,64 +14,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from datasets import Dataset
 from numpy.typing import NDArray
-from PIL import Image
 
 from mmet.evaluation import EvaluationOptions, RankMetrics, RetrievalTask, TaskResult
-from processing_mmet import read_rgb
+from mmet.evaluation.analyses.ranked_lists import ListEntry, list_rows
 
 STRATA = ("best", "typical", "hard")
 """Tenths of the queries by average precision, from which one query each is drawn: top, middle, bottom."""
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
-    """One gallery entry of a ranked list. `camera_id` is -1 where the data set names no cameras.
-
-    `camera_name` is the word for the camera, empty where it has none.
-    """
-
-    image: Image.Image
-    camera_id: int
-    score: float
-    is_match: bool
-    camera_name: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class RankedList:
+class ExampleList:
     """A query and its first candidates, best first.
 
     Attributes:
         stratum: one of `STRATA`.
         average_precision: of the whole list, not only of what is shown.
         num_matches: how many true matches the query's gallery holds.
-        image: the query's picture; None for a sentence.
-        caption: the query's sentence; None for a picture.
-        camera_id: the query's camera, -1 where unknown.
-        candidates: the first of the list.
-        camera_name: the word for the query's camera, empty where it has none.
+        query: its picture, sentence or both.
+        candidates: the first entries of the list.
     """
 
     stratum: str
     average_precision: float
     num_matches: int
-    image: Image.Image | None
-    caption: str | None
-    camera_id: int
-    candidates: Sequence[Candidate]
-    camera_name: str = ""
+    query: ListEntry
+    candidates: Sequence[ListEntry]
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class ExampleSearch:
     """A sample of a task's queries (of `num_all_queries`), their metrics, and the ranked lists to show."""
 
     task: RetrievalTask
     num_all_queries: int
     metrics: RankMetrics
-    lists: Sequence[RankedList]
+    lists: Sequence[ExampleList]
 
 
 def sample_task(
@@ -91,7 +69,9 @@ def sample_queries(task: RetrievalTask, max_queries: int, rng: np.random.Generat
     return task.select_queries(np.sort(rng.permutation(valid)[:max_queries]))
 
 
-def show_lists(result: TaskResult, *, num_all_queries: int, num_candidates: int, rng: np.random.Generator) -> Search:
+def show_lists(
+    result: TaskResult, *, num_all_queries: int, num_candidates: int, rng: np.random.Generator
+) -> ExampleSearch:
     """The ranked lists of a best, a typical and a hard query of a result.
 
     Args:
@@ -102,12 +82,12 @@ def show_lists(result: TaskResult, *, num_all_queries: int, num_candidates: int,
     """
     assert result.metrics.per_query is not None  # of protocols that draw their galleries nothing is shown
     precisions = result.metrics.per_query.ap
-    return Search(
+    return ExampleSearch(
         task=result.task,
         num_all_queries=num_all_queries,
         metrics=result.metrics,
         lists=[
-            _ranked_list(result, stratum, position, precisions[position], num_candidates)
+            _example_list(result, stratum, position, precisions[position], num_candidates)
             for stratum, position in choose_strata(precisions, rng).items()
         ],
     )
@@ -130,26 +110,7 @@ def choose_strata(precisions: NDArray[np.float64], rng: np.random.Generator) -> 
     return chosen
 
 
-def _ranked_list(result: TaskResult, stratum: str, position: int, precision: float, count: int) -> RankedList:
-    task, items = result.task, result.task.query
-    row = items.dataset[int(items.image_index[position])]
-    caption = row["captions"][int(items.caption_index[position])] if items.modality != "image" else None
-    return RankedList(
-        stratum=stratum,
-        average_precision=float(precision),
-        num_matches=int(task.matches().of_query(position).size),
-        image=Image.fromarray(read_rgb(row["image"])) if items.modality != "text" else None,
-        caption=caption,
-        camera_id=int(row["camera_id"]),
-        candidates=[
-            _candidate(task.gallery.dataset, int(task.gallery.image_index[entry]), score, is_match)
-            for entry, score, is_match in result.first_entries(position, count)
-        ],
-        camera_name=row.get("camera_name") or "",
-    )
-
-
-def _candidate(dataset: Dataset, index: int, score: float, is_match: bool) -> Candidate:
-    row = dataset[index]
-    picture = Image.fromarray(read_rgb(row["image"]))
-    return Candidate(picture, int(row["camera_id"]), score, is_match, row.get("camera_name") or "")
+def _example_list(result: TaskResult, stratum: str, position: int, precision: float, count: int) -> ExampleList:
+    ((query, *candidates),) = list_rows(result, [position], count)
+    num_matches = int(result.task.matches().of_query(position).size)
+    return ExampleList(stratum, float(precision), num_matches, query, candidates)

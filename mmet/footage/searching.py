@@ -1,0 +1,167 @@
+"""From a folder of crops to a gallery that is searched, and when and where a person was seen.
+
+    gallery = add_to_gallery("crops", "gallery", model="outputs/demo/model")
+    for sighting in find_sightings(gallery, text="a woman in a red jacket"):
+        print(sighting.camera_id, sighting.start, sighting.end, sighting.score)
+
+A track is one entry of the answer. Footage of another day goes into the same gallery under the name of its folder, so
+that two cameras called `gate` do not share their tracks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmet.data.annotations import read_json_lines
+from mmet.footage.boxes import FootageError
+from mmet.footage.write import TABLE
+from mmet.gallery import Gallery, GalleryError, Match
+from mmet.gallery.gallery import store_class
+from mmet.gallery.labels import seconds
+
+START, END = "track_start", "track_end"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A track that may show the person who was asked for.
+
+    Attributes:
+        camera_id, track_id: where, and as what.
+        start, end: seconds, when the track begins and ends.
+        score: cosine similarity of the query and the best crop.
+        probability: that it is the person; None for a model without calibration.
+        best: that crop.
+    """
+
+    camera_id: int | str | None
+    track_id: int | str | None
+    start: float
+    end: float
+    score: float
+    probability: float | None
+    best: Match
+
+
+def add_to_gallery(crops: str | Path, place: str | Path, *, model: Any = None) -> Gallery:
+    """
+    Put the crops of `read` into a gallery, which is begun where there is none. Crops that are there already stay, so
+    that the same call goes on after a stop.
+
+    Args:
+        crops: folder that `read` finished.
+        place: the gallery's folder or address.
+        model: as for `Gallery.build`; None for the model of the gallery that is there.
+
+    Raises:
+        FootageError: no crops, no model for a new gallery, or other crops of the same names in the gallery.
+        GalleryError: as `Gallery.build` and `Gallery.add`.
+    """
+    entries = crop_entries(Path(crops))
+    if not entries:
+        raise FootageError(f"{crops}: no person was found, so there is nothing to search")
+    check_gallery(place, model)
+    if not store_class(place).exists(place):
+        return Gallery.build(entries, place, model=model)
+    gallery = Gallery.open(place, model=model)
+    if not gallery.info["complete"]:
+        return Gallery.build(entries, place, model=gallery.embedder)
+    if gallery.known([entry["id"] for entry in entries]):
+        _check_same_crops(gallery, entries)
+    gallery.add(entries, on_conflict="keep")
+    return gallery
+
+
+def check_gallery(place: str | Path, model: Any) -> None:
+    """Raise `FootageError` for a new gallery without a model, and `GalleryError` for a damaged one."""
+    if store_class(place).exists(place):
+        Gallery.open(place)
+    elif model is None:
+        raise FootageError(f"{place}: there is no gallery yet; name the model that a new one is to have (--model)")
+
+
+def crop_entries(crops: Path) -> list[dict[str, Any]]:
+    """
+    The rows of a finished folder of crops for a gallery, under the folder's name. Nobody has said who the people are,
+    so they have no `person_id`.
+
+    Raises:
+        FootageError: it is no such folder.
+    """
+    table = crops / TABLE
+    if not table.is_file():
+        raise FootageError(f"{crops}: no finished folder of crops (no {TABLE}); read the videos to their end first")
+    name = crops.resolve().name
+    entries = []
+    for line in read_json_lines(table):
+        row = dict(line.fields)
+        row.pop("person_id", None)
+        row |= {column: seconds(column, row.get(column)) for column in (START, END)}
+        image = line.get("image", str)
+        row |= {
+            "id": f"{name}/{image}",
+            "image": str((crops / image).resolve()),
+            "track_id": f"{name}/{row['track_id']}",
+        }
+        entries.append(row)
+    return entries
+
+
+def _check_same_crops(gallery: Gallery, entries: list[dict[str, Any]]) -> None:
+    paths = {entry["id"]: entry["image"] for entry in entries}
+    for row in gallery:
+        if row.id in paths and row.image_path != paths[row.id]:
+            raise FootageError(
+                f"{gallery.path} holds other crops under the name {row.id!r} ({row.image_path}): give the new folder "
+                "of crops another name"
+            )
+
+
+def find_sightings(
+    gallery: Gallery,
+    *,
+    image: Any = None,
+    text: str | None = None,
+    track_id: int | str | None = None,
+    k: int = 20,
+    min_score: float | None = None,
+    min_probability: float | None = None,
+    filters: Mapping[str, Any] | None = None,
+) -> list[Sighting]:
+    """
+    Where and when a person was seen: one sighting a track, in the order of time.
+
+    Args:
+        gallery: of crops with tracks.
+        image, text: the person, as for `Gallery.search`.
+        track_id: the person as a track of the gallery, instead: its crops together are the query, and it is the first
+            sighting that counts.
+        k: the most similar tracks are looked at, at most so many.
+        min_score, min_probability: tracks below are left out.
+        filters: `camera_id` and `time`, as for `Gallery.search`.
+
+    Raises:
+        GalleryError: as `Gallery.search`; a track that is not there.
+    """
+    if track_id is not None:
+        image = [row.open_image() for row in gallery if row.track_id == track_id]
+        if not image:
+            raise GalleryError(f"track {track_id!r} is not in {gallery.path}; `mmet-gallery search` shows tracks")
+    result = gallery.search(image=image, text=text, k=k, by_track=True, **(filters or {}))
+    sightings = [_sighting(match) for match in result.matches]
+    sightings = [
+        sighting
+        for sighting in sightings
+        if (min_score is None or sighting.score >= min_score)
+        and (min_probability is None or (sighting.probability or 0.0) >= min_probability)
+    ]
+    return sorted(sightings, key=lambda sighting: (sighting.start, sighting.end))
+
+
+def _sighting(match: Match) -> Sighting:
+    moment = match.time if match.time is not None else 0.0
+    start, end = (float(match.row.get(column, moment)) for column in (START, END))
+    return Sighting(match.camera_id, match.track_id, start, end, match.score, match.probability, match)

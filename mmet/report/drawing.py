@@ -1,0 +1,162 @@
+"""What the report's pictures are drawn on: a drawing laid out in logical pixels, in the colours of a theme.
+
+    drawing = Drawing(320, 170, LIGHT)
+    drawing.text(8, 8, "mAP", size=14, bold=True)
+    Path("picture.png").write_bytes(drawing.png())
+
+Text of size 10 is 10 logical pixels high.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+from mmet.evaluation.analyses.panels import line_label
+from mmet.report.results_file import SystemResult
+
+FONTS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
+"""Preferred fonts; the last comes with matplotlib."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one look. `systems` has an entry for each baseline; the trained model is drawn in `accent`.
+
+    `others` are those of backbones and further checkpoints in their order, again from the first when they are used up.
+    """
+
+    ground: str
+    ink: str
+    muted: str
+    line: str
+    accent: str
+    match: str
+    mismatch: str
+    systems: Mapping[str, str]
+    others: tuple[str, ...]
+
+    def color(self, result: SystemResult) -> str:
+        """Of a system's bars and lines."""
+        if result.variant is not None:
+            return self.others[result.variant % len(self.others)]
+        return self.systems.get(result.system, self.accent)
+
+
+LIGHT = Theme(
+    ground="#ffffff",
+    ink="#1b1f24",
+    muted="#626c77",
+    line="#dde1e6",
+    accent="#0b62a8",
+    match="#1a7f37",
+    mismatch="#c4362c",
+    systems={"chance": "#c3cad2", "histogram": "#9ba5b0", "untrained": "#6f7985"},
+    others=("#b35c00", "#6f42c1", "#0f766e", "#a3195b"),
+)
+DARK = Theme(
+    ground="#15181c",
+    ink="#e7eaee",
+    muted="#9aa4af",
+    line="#323940",
+    accent="#5fb0f2",
+    match="#4cc26a",
+    mismatch="#f0776c",
+    systems={"chance": "#59636e", "histogram": "#7a8591", "untrained": "#9ba5b0"},
+    others=("#f0a45d", "#b392f0", "#4fc3b7", "#f07ab0"),
+)
+
+
+@cache
+def font_families() -> list[str]:
+    """Those of `FONTS` that are installed."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in FONTS if name in installed]
+
+
+class Drawing:
+    """A picture that is laid out in logical pixels from the top left corner; `overlay` are axes over all of it.
+
+    Args:
+        width, height: size in logical pixels.
+        theme: colours.
+        scale: image pixels a logical pixel.
+        transparent: leave out the ground.
+    """
+
+    def __init__(self, width: float, height: float, theme: Theme, *, scale: float = 2, transparent: bool = False):
+        self.width, self.height, self.theme, self.scale = width, height, theme, scale
+        self.ground = (0, 0, 0, 0) if transparent else theme.ground
+        self._pictures: list[tuple[Image.Image, tuple[int, int]]] = []
+        # At 72 dots an inch a point is a pixel, so that font sizes are logical pixels too.
+        self.figure = Figure(figsize=(width / 72, height / 72), dpi=72 * scale, facecolor="none")
+        FigureCanvasAgg(self.figure)
+        self.overlay = self.figure.add_axes((0, 0, 1, 1), facecolor="none", zorder=2)
+        self.overlay.set(xlim=(0, width), ylim=(height, 0))
+        self.overlay.set_axis_off()
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes in the given box, in the theme's colours, without top and right spines."""
+        box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        ax = self.figure.add_axes(box, facecolor="none")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color(self.theme.line)
+        ax.tick_params(colors=self.theme.muted, labelsize=9.5, length=0, pad=4, labelfontfamily=font_families())
+        ax.grid(color=self.theme.line, linewidth=0.6)
+        ax.set_axisbelow(True)
+        return ax
+
+    def text(
+        self,
+        left: float,
+        top: float,
+        string: str,
+        *,
+        size: float = 11,
+        color: str | None = None,
+        bold: bool = False,
+        align: str = "left",
+    ) -> None:
+        """Text whose box begins at `top`. It may hold anything: `$` is no mathematics here."""
+        self.overlay.text(
+            left,
+            top,
+            "\n".join(line_label(line) for line in string.split("\n")),
+            fontsize=size,
+            fontfamily=font_families(),
+            fontweight="bold" if bold else "normal",
+            color=color or self.theme.ink,
+            ha=align,
+            va="top",
+            linespacing=1.35,
+            parse_math=False,
+        )
+
+    def picture(self, left: float, top: float, width: float, height: float, image: Image.Image) -> None:
+        """A picture that fills the given box, under everything that is drawn."""
+        box = [round(length * self.scale) for length in (left, top, width, height)]
+        self._pictures.append((ImageOps.fit(image, (box[2], box[3]), Image.Resampling.LANCZOS), (box[0], box[1])))
+
+    def png(self) -> bytes:
+        """The picture as the bytes of a PNG file."""
+        agg = self.figure.canvas
+        assert isinstance(agg, FigureCanvasAgg)
+        agg.draw()  # type: ignore[no-untyped-call]
+        drawing = Image.fromarray(np.asarray(agg.buffer_rgba()))  # type: ignore[no-untyped-call]
+        result = Image.new("RGBA", drawing.size, self.ground)
+        # Pasted, because matplotlib takes ten times as long over an image.
+        for picture, corner in self._pictures:
+            result.paste(picture, corner)
+        result.alpha_composite(drawing)
+        buffer = io.BytesIO()
+        (result if self.ground == (0, 0, 0, 0) else result.convert("RGB")).save(buffer, format="PNG")
+        return buffer.getvalue()
