@@ -14,10 +14,11 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from mmet.distributed import compute_on_all
+from mmet.digests import digest
+from mmet.distributed import compute_on_all, compute_once
 from mmet.gallery.embedding import Embedder
 from mmet.gallery.results import GalleryError, Skipped
-from mmet.gallery.sources import Entry, chunks, decode
+from mmet.gallery.sources import Entry, Source, chunks, decode
 from mmet.gallery.storage import FIXED_COLUMNS, make_table
 from mmet.gallery.store import Description
 
@@ -58,13 +59,13 @@ class RowMaker:
             for part in chunks(entries, rows_per_part * state.num_processes):
                 size = -(-len(part) // state.num_processes)
                 run = part[size * state.process_index : size * (state.process_index + 1)]
-                results = [compute_on_all(lambda run=run: self._embed(run))]  # type: ignore[misc]
+                results = [compute_on_all(lambda run=run: self._embed(run, bar))]  # type: ignore[misc]
                 if state.num_processes > 1:
                     results = gather_object(results)
                 yield [table for table, _ in results if table is not None], [s for _, names in results for s in names]
-                bar.update(len(part))
+                bar.update(len(part) - len(run))
 
-    def _embed(self, entries: Sequence[Entry]) -> tuple[pa.Table | None, list[Skipped]]:
+    def _embed(self, entries: Sequence[Entry], bar: Any) -> tuple[pa.Table | None, list[Skipped]]:
         good: list[Entry] = []
         vectors, skipped = [], []
         flip = bool(self.description.settings.get("flip"))
@@ -79,6 +80,7 @@ class RowMaker:
                         pictures.append(picture)
                 if pictures:
                     vectors.append(self.embedder.embed(pictures, None, flip=flip))
+                bar.update(len(part))
         if not good:
             return None, skipped
         columns = {name: [getattr(entry, name) for entry in good] for name in FIXED_COLUMNS}
@@ -86,6 +88,22 @@ class RowMaker:
             columns["image"] = [_with_bytes(image) for image in columns["image"]]
         rows = [entry.row for entry in good]
         return make_table(columns, rows, self.schema, np.concatenate(vectors), self.description.dtype), skipped
+
+
+def check_same_entries(source: Source) -> None:
+    """Raise `GalleryError` on all processes where one of them reads other pictures than the main one."""
+
+    own = len(source.entries), digest(entry.id.encode() for entry in source.entries)
+    main = compute_once(lambda: own)
+
+    def compare() -> None:
+        if own != main:
+            raise GalleryError(
+                f"{source.name}: a process reads {own[0]:,} pictures, and the main one {main[0]:,} or others: all "
+                "machines have to see the same files"
+            )
+
+    compute_on_all(compare)
 
 
 def _try_decode(entry: Entry) -> Any:
