@@ -19,7 +19,7 @@ from stores import Child, create, ids_of, table_of, vector_of
 
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.filters import RowFilter
-from mmet.gallery.index import VectorIndex, build_index
+from mmet.gallery.index import VectorIndex, build_index, save_index
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Selection
 from mmet.gallery.storage import StoredFile
@@ -234,6 +234,25 @@ def test_full_disk__while_an_index_is_saved_keeps_the_rows(tmp_path, monkeypatch
     (found,), _ = store.search(vector_of("7")[None], 1, RowFilter())
     assert found[0].row["id"] == "7"
     assert len(DiskStore(store.folder)) == 50
+
+
+def test_lock_of_the_index__is_no_index(tmp_path, monkeypatch):
+    """A killed process leaves it behind, and one that saves keeps it until it is done."""
+    seen = []
+
+    def save(folder, index):
+        record = save_index(folder, index)
+        seen.append((folder / "index" / "_in_use.json").exists())
+        return record
+
+    monkeypatch.setattr("mmet.gallery.disk.save_index", save)
+    store = create(tmp_path / "gallery", "ivf")
+    (store.folder / "index").mkdir()
+    (store.folder / "index" / "_in_use.json").write_text('{"pid": 1}\n')
+    assert store.verify() == []
+    store.append([table_of([str(n) for n in range(50)])])
+    assert seen == [True]
+    assert store.verify() == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
