@@ -15,12 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate.utils import parse_flag_from_env
 from transformers.utils import logging as transformers_logging
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import Command, run_command, show_results
-from mmet.distributed import compute_on_all, compute_once, wait_for_processes
+from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import METHODS
 from mmet.field_checks import SHARE_RANGE, Range, number_type
 from mmet.gallery.gallery import Gallery
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(command: Command) -> int | None:
         if subcommand.is_shared:
-            wait_for_processes(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+            join_processes()
             command.connect()
         return subcommand.work(options)
 

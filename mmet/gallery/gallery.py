@@ -22,7 +22,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 
-from mmet.distributed import compute_on_all, compute_once
+from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import DiskStore
@@ -114,6 +114,7 @@ class Gallery:
             rows_per_commit: pictures after which the work so far is saved.
 
         Raises:
+            PlaceError: a launcher announces processes that are not here.
             GalleryError: nothing to embed, ids that stand twice, a gallery that is complete already or was begun with
                 another model, or a folder that cannot be written.
         """
@@ -125,6 +126,7 @@ class Gallery:
             ("rows_per_commit", rows_per_commit),
         ):
             check_number(name, value, int, Range(at_least=1))
+        join_processes()
         pictures = compute_on_all(lambda: read_source(source))
         ids = [entry.id for entry in pictures.entries]
         check_distinct(ids)
@@ -352,6 +354,7 @@ class Gallery:
             GalleryError: as `build`; the gallery is then as it was.
         """
         check_choice("on_conflict", on_conflict, ON_CONFLICT)
+        join_processes()
         store = self._store
         compute_on_all(store.refresh)
         pictures = compute_on_all(lambda: read_source(source, first_number=store.description.next_row))

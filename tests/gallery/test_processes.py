@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from accelerate import PartialState
 from embedders import ColourEmbedder
 from PIL import Image
 from process_group import run_processes
 
-from mmet.distributed import compute_once
+from mmet.distributed import PlaceError, compute_once
 from mmet.gallery import Gallery, GalleryError
 from mmet.gallery.disk import DiskStore
 from modeling_mmet import MMETForReID
@@ -103,6 +104,15 @@ def test_two_processes__make_the_gallery_of_one(tmp_path, crops):
     assert Gallery.open(tmp_path / "two").verify() == []
 
 
+def test_build__where_the_other_processes_cannot_be_joined(tmp_path, crops, monkeypatch):
+    """Without a word to accelerate that there is no GPU, each would take itself for the only one."""
+    PartialState()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PlaceError, match=r"WORLD_SIZE announces 2 .* finds 1: set ACCELERATE_USE_CPU=true"):
+        Gallery.build(crops, tmp_path / "gallery", model=ColourEmbedder())
+    assert not (tmp_path / "gallery").exists()
+
+
 @pytest.mark.slow
 def test_torchrun__a_killed_build_goes_on_on_all_processes(tmp_path, crops, config, processor):
     """The documented command with a real model, killed while it embeds and run again."""
@@ -111,19 +121,9 @@ def test_torchrun__a_killed_build_goes_on_on_all_processes(tmp_path, crops, conf
     for number in range(7000):
         Image.new("RGB", (28, 52), (number % 256, number // 256, 99)).save(tmp_path / "crops" / f"more-{number}.png")
     place = tmp_path / "two"
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            "2",
-            "-m",
-            "mmet.gallery",
-        ),
-        *("build", str(crops), "--model", str(tmp_path / "model"), "--output", str(place), "--dtype", "float32"),
-    ]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "mmet.gallery", "build"]
+    options = ["--model", tmp_path / "model", "--output", place, "--dtype", "float32"]
+    command = [sys.executable, *launcher, *map(str, [crops, *options])]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
     def start():
