@@ -166,6 +166,19 @@ def test_reader__outlives_a_compaction(tmp_path):
     assert {hit.row["id"] for hit in found} == set("012345678") - {"3"}
 
 
+def test_present_ids__is_the_same_however_often_it_is_asked(tmp_path):
+    """Segments look for ids in another way once they were asked often."""
+    store = create(tmp_path / "gallery")
+    for first in (0, 50):
+        store.append([table_of([str(n) for n in range(first, first + 50)])])
+    store.remove(["7", "70"])
+    generator = random.Random(0)
+    for _ in range(40):
+        asked = [str(n) for n in generator.sample(range(200), 30)] * 2
+        assert store.present_ids(asked) == {name for name in asked if int(name) < 100} - {"7", "70"}
+    assert store.present_ids([]) == set()
+
+
 def small_gallery(folder):
     store = create(folder)
     store.append([table_of(["1", "2", "3"])])
