@@ -92,14 +92,13 @@ class RowMaker:
 
 def check_same_entries(source: Source) -> None:
     """Raise `GalleryError` on all processes where one of them reads other pictures than the main one."""
-
-    own = len(source.entries), digest(entry.id.encode() for entry in source.entries)
-    main = compute_once(lambda: own)
+    here = len(source.entries), digest(entry.id.encode() for entry in source.entries)
+    main = compute_once(lambda: here)
 
     def compare() -> None:
-        if own != main:
+        if here != main:
             raise GalleryError(
-                f"{source.name}: a process reads {own[0]:,} pictures, and the main one {main[0]:,} or others: all "
+                f"{source.name}: a process reads {here[0]:,} pictures, and the main one {main[0]:,} or others: all "
                 "machines have to see the same files"
             )
 
