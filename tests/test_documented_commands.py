@@ -132,8 +132,9 @@ def test_documented_command(place, house, tmp_path, monkeypatch, capsys):
 
 def split_program(words: list[str]) -> tuple[str, list[str]]:
     """The module or script that a command runs, without the launcher before it, and what follows."""
-    if words[:2] == ["python", "-m"]:
-        return words[2], words[3:]
+    if "-m" in words:
+        place = words.index("-m") + 1
+        return words[place], words[place + 1 :]
     script = next(place for place, word in enumerate(words) if word.endswith(".py"))
     return words[script], words[script + 1 :]
 

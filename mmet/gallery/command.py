@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if subcommand.is_shared:
             join_processes()
             command.connect()
+            if not command.is_main:
+                logging.getLogger().setLevel(logging.ERROR)  # all of them read the same files
         return subcommand.work(options)
 
     return run_command(f"{PROGRAM} {options.subcommand}", work, after_stop=subcommand.after_stop)
