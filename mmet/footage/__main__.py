@@ -2,6 +2,7 @@
 
 python -m mmet.footage entrance.mp4 --output crops --every 4
 python -m mmet.footage entrance.mp4 --output crops --every 4 --gallery people --model outputs/demo/model
+python -m mmet.footage timeline people --text "a woman in a red jacket" --figure timeline.png
 python -m mmet.footage --camera entrance=a.mp4 --camera yard=b.mp4 --output crops --detector PekingU/rtdetr_v2_r18vd
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
 from mmet.field_checks import Range, number_type
+from mmet.footage import timeline
 from mmet.footage.boxes import FootageError
 from mmet.footage.reading import name_cameras, read
 from mmet.footage.searching import add_to_gallery, check_gallery
@@ -28,6 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="python -m mmet.footage",
         description="Find the persons in videos of fixed cameras and write the best crops of each to a folder.",
+        epilog=f"{timeline.PROGRAM} GALLERY … shows when and where a person was seen; a video of that name is "
+        f"./{timeline.SUBCOMMAND}.",
     )
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="file, folder of pictures, or rtsp:// address")
     parser.add_argument(
@@ -72,6 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the videos that the command line names; returns the exit code, 2 for what the user has to put right."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == timeline.SUBCOMMAND:
+        return timeline.main(argv[1:])
     parser = build_parser()
     return run_command(
         parser.prog, lambda command: run(parser, argv), after_stop="the same command goes on where it stopped"

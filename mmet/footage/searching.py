@@ -10,6 +10,7 @@ that two cameras called `gate` do not share their tracks.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,15 @@ from mmet.footage.boxes import FootageError
 from mmet.footage.write import TABLE
 from mmet.gallery import Gallery, GalleryError, Match
 from mmet.gallery.gallery import store_class
-from mmet.gallery.labels import seconds
+from mmet.gallery.labels import counted, seconds
+from mmet.gallery.results import Row
+
+logger = logging.getLogger(__name__)
 
 START, END = "track_start", "track_end"
+
+MAX_QUERY_CROPS = 20
+"""Crops that make up the query for a person of the gallery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,33 +132,43 @@ def find_sightings(
     *,
     image: Any = None,
     text: str | None = None,
-    track_id: int | str | None = None,
+    person: int | str | None = None,
     k: int = 20,
     min_score: float | None = None,
     min_probability: float | None = None,
     filters: Mapping[str, Any] | None = None,
 ) -> list[Sighting]:
     """
-    Where and when a person was seen: one sighting a track, in the order of time.
+    Where and when a person was seen: one sighting a track, in the order of time. Rows without time or camera say
+    neither and are left out, with a warning.
 
     Args:
-        gallery: of crops with tracks.
+        gallery: of crops with times and cameras.
         image, text: the person, as for `Gallery.search`.
-        track_id: the person as a track of the gallery, instead: its crops together are the query, and it is the first
-            sighting that counts.
+        person: the person by a name in the gallery, instead; see `rows_of`. Her crops together are the query.
         k: the most similar tracks are looked at, at most so many.
         min_score, min_probability: tracks below are left out.
         filters: `camera_id` and `time`, as for `Gallery.search`.
 
     Raises:
-        GalleryError: as `Gallery.search`; a track that is not there.
+        GalleryError: as `Gallery.search`; an empty gallery, a person who is not there, or no row with time and camera.
     """
-    if track_id is not None:
-        image = [row.open_image() for row in gallery if row.track_id == track_id]
-        if not image:
-            raise GalleryError(f"track {track_id!r} is not in {gallery.path}; `mmet-gallery search` shows tracks")
+    if not len(gallery):
+        raise GalleryError(f"{gallery.path}: the gallery holds no crops, so there is nobody to be seen")
+    if person is not None:
+        image = [row.open_image() for row in rows_of(gallery, person)]
     result = gallery.search(image=image, text=text, k=k, by_track=True, **(filters or {}))
-    sightings = [_sighting(match) for match in result.matches]
+    sightings = [
+        _sighting(match) for match in result.matches if _time(match) is not None and match.camera_id is not None
+    ]
+    missing = len(result.matches) - len(sightings)
+    if missing and not sightings:
+        raise GalleryError(
+            f"{gallery.path}: no crop that was found has both a time and a camera, so nobody can say when and where; "
+            "add the crops with the columns time and camera_id (mmet-gallery search answers without)"
+        )
+    if missing:
+        logger.warning("%s: %s without time or camera left out", gallery.path, counted(missing, "match"))
     sightings = [
         sighting
         for sighting in sightings
@@ -161,7 +178,28 @@ def find_sightings(
     return sorted(sightings, key=lambda sighting: (sighting.start, sighting.end))
 
 
+def rows_of(gallery: Gallery, name: int | str) -> list[Row]:
+    """
+    The crop, the track or the person of that name, whichever there is first, as rows: at most `MAX_QUERY_CROPS`,
+    spread over all.
+
+    Raises:
+        GalleryError: nothing has that name.
+    """
+    rows = list(gallery)
+    for column in ("id", "track_id", "person_id"):
+        named = [row for row in rows if getattr(row, column) is not None and str(getattr(row, column)) == str(name)]
+        if named:
+            return named[:: -(-len(named) // MAX_QUERY_CROPS)]
+    raise GalleryError(
+        f"{name!r} is no crop, track or person of {gallery.path}; `mmet-gallery search` shows the names of all three"
+    )
+
+
+def _time(match: Match) -> float | None:
+    return match.time if match.time is not None else match.row.get(START)
+
+
 def _sighting(match: Match) -> Sighting:
-    moment = match.time if match.time is not None else 0.0
-    start, end = (float(match.row.get(column, moment)) for column in (START, END))
+    start, end = (float(match.row.get(column, _time(match))) for column in (START, END))
     return Sighting(match.camera_id, match.track_id, start, end, match.score, match.probability, match)
