@@ -20,6 +20,7 @@ from mmet.command_line import run_command, show_results
 from mmet.field_checks import Range, number_type
 from mmet.footage import timeline
 from mmet.footage.boxes import FootageError
+from mmet.footage.joining import DEFAULT_SIMILARITY
 from mmet.footage.reading import name_cameras, read
 from mmet.footage.searching import add_to_gallery, check_gallery
 
@@ -71,6 +72,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--start_time", metavar="TIME", help="when the videos begin, such as 2024-05-01T12:00:00")
     parser.add_argument("--gallery", metavar="PLACE", help="also put the crops into this gallery, new or not")
     parser.add_argument("--model", metavar="NAME", help="embeds the crops of --gallery; by default the gallery's own")
+    parser.add_argument(
+        "--join_fragments",
+        action="store_true",
+        help="in the gallery, tracks of one camera that look alike to the model and do not overlap are one track",
+    )
+    parser.add_argument(
+        "--join_similarity",
+        type=number_type(float, Range(at_least=-1, at_most=1)),
+        metavar="X",
+        help=f"least similarity of the tracks that are joined (default: {DEFAULT_SIMILARITY})",
+    )
     return parser
 
 
@@ -92,6 +104,13 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     place, model = options.pop("gallery"), options.pop("model")
     if place is None and model is not None:
         raise FootageError("--model would have no effect: name a gallery for the crops with --gallery")
+    joins, similarity = options.pop("join_fragments"), options.pop("join_similarity")
+    if similarity is not None and not joins:
+        raise FootageError("--join_similarity would have no effect without --join_fragments")
+    if joins and place is None:
+        raise FootageError("--join_fragments joins tracks in a gallery: name one with --gallery, and its --model")
+    if joins and similarity is None:
+        similarity = DEFAULT_SIMILARITY
     if place is not None:  # mistakes are told before hours of work
         check_gallery(place, model)
     videos = _cameras(options.pop("videos"), options.pop("camera"))
@@ -102,7 +121,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if place is not None and not crops:
         show_results("", f"{place}: nothing was added, since no person was found")
     elif place is not None:
-        gallery = add_to_gallery(options["output"], place, model=model)
+        gallery = add_to_gallery(options["output"], place, model=model, join_similarity=similarity)
         show_results("", f"{place}: {len(gallery):,} crops; search them with python -m mmet.gallery search {place}")
 
 

@@ -1,7 +1,4 @@
-"""The end of `make footage`: sentences about the drawn people are searched in the crops, and held against the truth.
-
-python -m mmet.footage.demo --films outputs/footage/films --gallery outputs/footage/gallery
-"""
+"""The end of `make footage`: captions of drawn people are searched in the crops, and held against the truth."""
 
 from __future__ import annotations
 
@@ -18,11 +15,10 @@ from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
 from mmet.data.synthetic.video import PERSONS_FILE
 from mmet.footage import timeline
-from mmet.footage.boxes import Detections, box_iou
+from mmet.footage.boxes import Detections, FootageError, box_iou
 from mmet.footage.mot import read_mot
 from mmet.gallery import Gallery
 from mmet.gallery.demo import run, show_and_run
-from mmet.gallery.results import Row
 
 SEARCHES = ((4, 0), (5, 1), (6, 1))
 """A person of the films and the number of one of her captions: clothes that nobody else there wears."""
@@ -48,6 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
 def search(films: Path, folder: str) -> int:
     """The three searches and a timeline, then the comparison of all captions with the truth."""
     truth = FilmTruth(films)
+    missing = sorted({person for person, _ in SEARCHES} - set(truth.captions))
+    if missing:
+        raise FootageError(
+            f"{films / PERSONS_FILE}: no person {missing[0]}; draw films of six people, as `make footage` does"
+        )
     sentences = {person: truth.captions[person][number] for person, number in SEARCHES}
     for person, sentence in sentences.items():
         sheet = f"{folder}-person{person}.html"
@@ -86,19 +87,28 @@ class FilmTruth:
             camera: read_mot(films / camera / "gt" / "gt.txt") for camera in cameras
         }
 
-    def person_in(self, row: Row) -> int | None:
-        """The person whose true box has the largest intersection over union with a crop's; None where it is small."""
-        boxes = self._boxes[str(row.camera_id)].get(row.row["frame"])
-        if boxes is None or boxes.ids is None or row.box is None:
+    def person_in(self, camera: str, frame: int, box: Sequence[float]) -> int | None:
+        """
+        The person whose true box overlaps a crop's most; None where the intersection over union is small.
+
+        Args:
+            camera: of the crop.
+            frame: number of its frame from 0.
+            box: left, top, width and height.
+        """
+        boxes = self._boxes[camera].get(frame)
+        if boxes is None or boxes.ids is None:
             return None
-        left, top, width, height = row.box
+        left, top, width, height = box
         overlap = box_iou(np.array([[left, top, left + width, top + height]]), boxes.boxes)[0]
         best = int(overlap.argmax())
-        return self._persons[(str(row.camera_id), int(boxes.ids[best]))] if overlap[best] >= _LEAST_IOU else None
+        return self._persons[camera, int(boxes.ids[best])] if overlap[best] >= _LEAST_IOU else None
 
     def first_is_right(self, gallery: Gallery, person: int, sentence: str) -> bool:
         """Whether a sentence about a person finds her first."""
-        return self.person_in(gallery.search(text=sentence, k=1, by_track=True).matches[0]) == person
+        match = gallery.search(text=sentence, k=1, by_track=True).matches[0]
+        assert match.box is not None  # all crops of footage have one
+        return self.person_in(str(match.camera_id), match.row["frame"], match.box) == person
 
 
 if __name__ == "__main__":

@@ -16,13 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmet.data.annotations import read_json_lines
 from mmet.footage.boxes import FootageError
+from mmet.footage.joining import join_fragments
 from mmet.footage.write import TABLE
 from mmet.gallery import Gallery, GalleryError, Match
+from mmet.gallery.embedding import Embedder, as_embedder, unit
 from mmet.gallery.gallery import store_class
 from mmet.gallery.labels import counted, seconds
 from mmet.gallery.results import Row
+from mmet.gallery.sources import load_picture
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +58,9 @@ class Sighting:
     best: Match
 
 
-def add_to_gallery(crops: str | Path, place: str | Path, *, model: Any = None) -> Gallery:
+def add_to_gallery(
+    crops: str | Path, place: str | Path, *, model: Any = None, join_similarity: float | None = None
+) -> Gallery:
     """
     Put the crops of `read` into a gallery, which is begun where there is none. Crops that are there already stay, so
     that the same call goes on after a stop.
@@ -62,6 +69,8 @@ def add_to_gallery(crops: str | Path, place: str | Path, *, model: Any = None) -
         crops: folder that `read` finished.
         place: the gallery's folder or address.
         model: as for `Gallery.build`; None for the model of the gallery that is there.
+        join_similarity: tracks of one camera that are fragments of one by this least cosine similarity (see
+            `mmet.footage.joining`) become one track, called as the first; None to leave tracks as they are.
 
     Raises:
         FootageError: no crops, no model for a new gallery, or other crops of the same names in the gallery.
@@ -72,8 +81,11 @@ def add_to_gallery(crops: str | Path, place: str | Path, *, model: Any = None) -
         raise FootageError(f"{crops}: no person was found, so there is nothing to search")
     check_gallery(place, model)
     if not store_class(place).exists(place):
-        return Gallery.build(entries, place, model=model)
+        embedder = as_embedder(model)
+        return Gallery.build(_joined(entries, embedder, join_similarity), place, model=embedder)
     gallery = Gallery.open(place, model=model)
+    if join_similarity is not None:
+        entries = _joined(entries, gallery.embedder, join_similarity)
     if not gallery.info["complete"]:
         return Gallery.build(entries, place, model=gallery.embedder)
     if gallery.known([entry["id"] for entry in entries]):
@@ -117,13 +129,41 @@ def crop_entries(crops: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _joined(entries: list[dict[str, Any]], embedder: Embedder, join_similarity: float | None) -> list[dict[str, Any]]:
+    """The rows with joined tracks. A joined track begins with its first fragment and ends with its last."""
+    if join_similarity is None:
+        return entries
+    tracks: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for entry in sorted(entries, key=lambda entry: entry[START]):
+        tracks.setdefault(entry["camera_id"], {}).setdefault(entry["track_id"], []).append(entry)
+    changes = {}
+    for of_camera in tracks.values():
+        rows = list(of_camera.values())
+        times = np.array([(crops[0][START], crops[0][END]) for crops in rows])
+        vectors = [
+            embedder.embed([load_picture(crop["image"]) for crop in crops], None).mean(axis=0) for crops in rows
+        ]
+        groups = join_fragments(times, unit(np.stack(vectors)), min_similarity=join_similarity)
+        names = list(of_camera)
+        for place, group in enumerate(groups):
+            start, end = times[groups == group, 0].min(), times[groups == group, 1].max()
+            changes[names[place]] = {"track_id": names[group], START: float(start), END: float(end)}
+    return [entry | changes[entry["track_id"]] for entry in entries]
+
+
 def _check_same_crops(gallery: Gallery, entries: list[dict[str, Any]]) -> None:
-    paths = {entry["id"]: entry["image"] for entry in entries}
+    known = {entry["id"]: entry for entry in entries}
     for row in gallery:
-        if row.id in paths and row.image_path != paths[row.id]:
+        entry = known.get(row.id)
+        if entry is not None and row.image_path != entry["image"]:
             raise FootageError(
                 f"{gallery.path} holds other crops under the name {row.id!r} ({row.image_path}): give the new folder "
                 "of crops another name"
+            )
+        if entry is not None and str(row.track_id) != str(entry["track_id"]):
+            raise FootageError(
+                f"{gallery.path} holds {row.id!r} in the track {row.track_id}, which would be {entry['track_id']}: "
+                "join its fragments as before (--join_fragments, --join_similarity), or name another gallery"
             )
 
 
