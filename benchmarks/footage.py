@@ -34,10 +34,9 @@ from mmet.footage.decode import open_footage
 from mmet.footage.demo import FilmTruth
 from mmet.footage.hog import HogDetector
 from mmet.footage.joining import join_fragments
-from mmet.footage.searching import END, START, crop_entries
+from mmet.footage.searching import CameraTracks, crop_entries, embed_tracks
 from mmet.footage.track import Tracker
-from mmet.gallery.embedding import as_embedder, unit
-from mmet.gallery.sources import load_picture
+from mmet.gallery.embedding import as_embedder
 
 JOIN_THRESHOLDS = (0.99, 0.98, 0.97, 0.96, 0.95, 0.9, 0.8)
 STYLES, SEEDS = ("target", "indoor"), (101, 102)
@@ -163,16 +162,16 @@ def read_truth(path: Path) -> dict[int, list[tuple[float, ...]]]:
 def print_joining(films: list[Path], model: str, every: int) -> None:
     """Tracks before and after fragments are joined, and the share of a track's crops that are its main person's."""
     embedder = as_embedder(model)
-    cameras = [tracks for film in films for tracks in embedded_tracks(film, embedder, every)]
-    people = sum(len(set().union(*persons) - {None}) for _, _, persons in cameras)
+    cameras = [tracks for film in films for tracks in read_tracks(film, embedder, every)]
+    people = sum(len(set().union(*persons) - {None}) for _, persons in cameras)
     print(
         f"| least similarity | tracks of {people} people | crops that are the main person's |\n| --- | ---: | ---: |"
     )
     for threshold in (None, *JOIN_THRESHOLDS):
         tracks, pure, total = 0, 0, 0
-        for times, vectors, persons in cameras:
+        for found, persons in cameras:
             limit = 2.0 if threshold is None else threshold
-            groups = join_fragments(times, vectors, min_similarity=limit)
+            groups = join_fragments(found.times, found.embeddings, min_similarity=limit)
             for group in set(groups.tolist()):
                 crops = Counter(person for place in np.flatnonzero(groups == group) for person in persons[place])
                 del crops[None]  # cut or covered so that it is nobody's true box
@@ -180,22 +179,12 @@ def print_joining(films: list[Path], model: str, every: int) -> None:
         print(f"| {threshold or 'not joined'} | {tracks} | {100 * pure / total:.1f} % |", flush=True)
 
 
-def embedded_tracks(film: Path, embedder: Any, every: int) -> Iterator[tuple[np.ndarray, np.ndarray, list[list[Any]]]]:
-    """For each camera its tracks: start and end, embeddings, and the persons of the crops."""
+def read_tracks(film: Path, embedder: Any, every: int) -> Iterator[tuple[CameraTracks, list[list[int | None]]]]:
+    """The tracks of each camera, and the persons that the crops of each show."""
     footage.read(sorted(film.glob("camera*.mp4")), film / "crops", every=every)
     truth = FilmTruth(film)
-    entries = crop_entries(film / "crops")
-    for camera in sorted({entry["camera_id"] for entry in entries}):
-        tracks: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for entry in entries:
-            if entry["camera_id"] == camera:
-                tracks[entry["track_id"]].append(entry)
-        times = np.array([(crops[0][START], crops[0][END]) for crops in tracks.values()])
-        vectors = [
-            embedder.embed([load_picture(c["image"]) for c in crops], None).mean(0) for crops in tracks.values()
-        ]
-        persons = [[truth.person_in(camera, c["frame"], c["box"]) for c in crops] for crops in tracks.values()]
-        yield times, unit(np.stack(vectors)), persons
+    for camera, tracks in embed_tracks(crop_entries(film / "crops"), embedder).items():
+        yield tracks, [[truth.person_in(camera, c["frame"], c["box"]) for c in crops] for crops in tracks.crops]
 
 
 # -- speed ----------------------------------------------------------------------------------------------------------

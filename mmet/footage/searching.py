@@ -11,12 +11,13 @@ that two cameras called `gate` do not share their tracks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmet.data.annotations import read_json_lines
 from mmet.footage.boxes import FootageError
@@ -129,25 +130,50 @@ def crop_entries(crops: Path) -> list[dict[str, Any]]:
     return entries
 
 
+@dataclass(frozen=True, eq=False)
+class CameraTracks:
+    """
+    The tracks of one camera, in the order of time.
+
+    Attributes:
+        names: N tracks.
+        crops: of each, its rows.
+        times: (N, 2), start and end.
+        embeddings: (N, D), unit vectors: of each track the mean of its crops'.
+    """
+
+    names: Sequence[str]
+    crops: Sequence[Sequence[Mapping[str, Any]]]
+    times: NDArray[np.float64]
+    embeddings: NDArray[np.float32]
+
+
+def embed_tracks(entries: Sequence[Mapping[str, Any]], embedder: Embedder) -> dict[str, CameraTracks]:
+    """The tracks of each camera, from the rows of `crop_entries`."""
+    cameras: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for entry in sorted(entries, key=lambda entry: entry[START]):
+        cameras.setdefault(entry["camera_id"], {}).setdefault(entry["track_id"], []).append(entry)
+    embedded = {}
+    for camera, tracks in cameras.items():
+        times = np.array([(crops[0][START], crops[0][END]) for crops in tracks.values()])
+        vectors = [
+            embedder.embed([load_picture(crop["image"]) for crop in crops], None).mean(axis=0)
+            for crops in tracks.values()
+        ]
+        embedded[camera] = CameraTracks(list(tracks), list(tracks.values()), times, unit(np.stack(vectors)))
+    return embedded
+
+
 def _joined(entries: list[dict[str, Any]], embedder: Embedder, join_similarity: float | None) -> list[dict[str, Any]]:
     """The rows with joined tracks. A joined track begins with its first fragment and ends with its last."""
     if join_similarity is None:
         return entries
-    tracks: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for entry in sorted(entries, key=lambda entry: entry[START]):
-        tracks.setdefault(entry["camera_id"], {}).setdefault(entry["track_id"], []).append(entry)
     changes = {}
-    for of_camera in tracks.values():
-        rows = list(of_camera.values())
-        times = np.array([(crops[0][START], crops[0][END]) for crops in rows])
-        vectors = [
-            embedder.embed([load_picture(crop["image"]) for crop in crops], None).mean(axis=0) for crops in rows
-        ]
-        groups = join_fragments(times, unit(np.stack(vectors)), min_similarity=join_similarity)
-        names = list(of_camera)
-        for place, group in enumerate(groups):
-            start, end = times[groups == group, 0].min(), times[groups == group, 1].max()
-            changes[names[place]] = {"track_id": names[group], START: float(start), END: float(end)}
+    for tracks in embed_tracks(entries, embedder).values():
+        groups = join_fragments(tracks.times, tracks.embeddings, min_similarity=join_similarity)
+        for name, group in zip(tracks.names, groups, strict=True):
+            times = tracks.times[groups == group]
+            changes[name] = {"track_id": tracks.names[group], START: float(times.min()), END: float(times.max())}
     return [entry | changes[entry["track_id"]] for entry in entries]
 
 
