@@ -9,8 +9,9 @@ eight losses switched on. This module travels with every checkpoint, so it impor
 import math
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.configuration_utils import SubConfigSpec
 
 IDENTITY_POOLINGS = ("multimodal", "image", "text")
 CODEBOOK_TYPES = ("kmeans", "dalle")
@@ -24,6 +25,10 @@ DALLE_CODEBOOK = {
 }
 """Sizes of DALL-E's encoder, the defaults of transformers' `FlavaImageCodebookConfig`."""
 
+PATCH_SIZE = 16
+PATCH_STRIDE = 12
+BACKBONE_STRIDE = 32
+"""Geometry where none is given: the paper's, and pixels between the cells of a convolutional network's last map."""
 
 MAX_WIDTH = 2**16
 MAX_LAYERS = 2**10
@@ -104,28 +109,59 @@ class MMETImageConfig(MMETEncoderConfig):
 
     Args:
         image_size: Height and width of the input in pixels.
-        patch_size: Side of a square patch in pixels.
+        patch_size: Side of a square patch in pixels; 16 when not given, with a backbone what fits its map.
         patch_stride: Distance between neighbouring patches in pixels. Smaller than `patch_size` means overlapping
-            patches (the paper's "12x12", as in TransReID); equal to it means a plain ViT.
+            patches (the paper's "12x12", as in TransReID); equal to it means a plain ViT. 12 when not given, with a
+            backbone the distance between the cells of its map.
         num_channels: Number of image channels.
         hide_masked_pixels: Whether the pixels of masked patches are replaced by the mean colour (0) before patches are
             cut. Overlapping neighbours else show them: with the default geometry, more than half of a masked patch.
+            With a backbone they are always replaced.
+        backbone_config: Configuration of a convolutional network of transformers (`MobileNetV2Config`, ...) or its
+            dictionary with `model_type`. The cells of its last feature map are then projected to the patch tokens, as
+            in transformers' ViT hybrid; a patch is the square of pixels at its cell's place.
+        freeze_backbone: Whether training leaves the backbone's weights and batch norm statistics as they are.
     """
 
     model_type = "mmet_image_model"
     base_config_key = "image_config"
+    sub_configs_defaults = {  # noqa: RUF012 (as in `MMETConfig`)
+        "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="mobilenet_v2", optional=True)
+    }
 
     image_size: list[int] | tuple[int, int] | int = (256, 128)
-    patch_size: int = 16
-    patch_stride: int = 12
+    patch_size: int | None = None
+    patch_stride: int | None = None
     num_channels: int = 3
     hide_masked_pixels: bool = False
+    backbone_config: dict | PreTrainedConfig | None = None
+    freeze_backbone: bool = False
 
     def __post_init__(self, **kwargs):
         size = self.image_size
         # JSON knows no tuples; a list is what comes back from a saved configuration.
         self.image_size = [size, size] if isinstance(size, int) else list(size)
+        backbone = self.backbone_config
+        if isinstance(backbone, dict) and backbone.get("model_type") not in CONFIG_MAPPING:
+            raise ValueError(
+                "backbone_config must name its network by a model_type of transformers, such as 'mobilenet_v2'; got "
+                f"{backbone.get('model_type')!r}"
+            )
         super().__post_init__(**kwargs)
+        if self.patch_stride is None:
+            self.patch_stride = PATCH_STRIDE if backbone is None else self._backbone_stride
+        if self.patch_size is None:
+            self.patch_size = PATCH_SIZE if backbone is None else self._largest_patch()
+
+    @property
+    def _backbone_stride(self) -> int:
+        """Pixels between the cells of the backbone's map."""
+        return getattr(self.backbone_config, "output_stride", None) or self.patch_stride or BACKBONE_STRIDE
+
+    def _largest_patch(self) -> int:
+        """The largest patch, up to the stride, of which a whole one lies at each cell of the backbone's map."""
+        stride = self._backbone_stride
+        return min(stride, *((side - 1) % stride + 1 for side in self.image_size))
 
     def validate_patches(self):
         """At least one whole patch fits in the image."""
@@ -142,6 +178,26 @@ class MMETImageConfig(MMETEncoderConfig):
             raise ValueError(
                 f"an image must have at most {MAX_POSITIONS} patches; got {self.num_patches} of "
                 f"image_size={self.image_size}, patch_size={self.patch_size}, patch_stride={self.patch_stride}"
+            )
+
+    def validate_backbone(self):
+        """The backbone reads such images, and its map has a cell for each patch."""
+        backbone = self.backbone_config
+        if backbone is None:
+            if self.freeze_backbone:
+                raise ValueError("freeze_backbone is for a backbone; got backbone_config=None")
+            return
+        channels = getattr(backbone, "num_channels", self.num_channels)
+        if channels != self.num_channels:
+            raise ValueError(f"num_channels must be the backbone's {channels}; got {self.num_channels}")
+        stride, size = self._backbone_stride, self._largest_patch()
+        cells = tuple(math.ceil(side / stride) for side in self.image_size)
+        if self.patch_stride != stride or self.patch_grid != cells:
+            raise ValueError(
+                f"patches must be the cells of the backbone's map, {cells[0]} x {cells[1]} for image_size="
+                f"{self.image_size}; got {self.patch_grid[0]} x {self.patch_grid[1]} of patch_size={self.patch_size}, "
+                f"patch_stride={self.patch_stride}. Leave these two out, or give patch_size={size}, "
+                f"patch_stride={stride}"
             )
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:

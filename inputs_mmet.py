@@ -123,6 +123,17 @@ def check_images(
     check_values(*not_masks(bool_masked_pos=bool_masked_pos))
 
 
+def check_feature_map(config: MMETImageConfig, size: list[int], shape: torch.Size):
+    """Raise `ValueError` unless a backbone turns images of `size` into a map `(B, C, rows, columns)` of patches."""
+    grid = config.grid_of(*size)
+    if len(shape) != 4 or tuple(shape[-2:]) != grid:
+        raise ValueError(
+            f"expected a backbone that makes a map of {grid[0]} x {grid[1]} cells, one for each patch, of images of "
+            f"{list(size)} pixels, received {tuple(shape)} from {type(config.backbone_config).__name__}; image sides "
+            f"that are multiples of its stride always fit"
+        )
+
+
 def check_captions(config: MMETTextConfig, name: str, words: Tensor, attention_mask: Tensor | None):
     """Raise `ValueError` unless words (token ids or embeddings, the argument `name`) and mask have a right form."""
     if name == "inputs_embeds":

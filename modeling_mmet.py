@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
@@ -51,6 +51,7 @@ try:
         MMETPreTrainingBatch,
         OptionalLabels,
         check_captions,
+        check_feature_map,
         check_images,
         check_labels,
         check_pooled_modality,
@@ -97,6 +98,7 @@ except ImportError:
         MMETPreTrainingBatch,
         OptionalLabels,
         check_captions,
+        check_feature_map,
         check_images,
         check_labels,
         check_pooled_modality,
@@ -292,7 +294,10 @@ class MMETForReIDOutput(MMETOutput):
 
 
 class MMETImageEmbeddings(nn.Module):
-    """Overlapping patch projections, [CLS_I] and learned positions; masked patches become a learned [MASK]."""
+    """
+    Overlapping patch projections, [CLS_I] and learned positions; masked patches become a learned [MASK]. With a
+    backbone, what is projected are the cells of its feature map, and it never sees the pixels of masked patches.
+    """
 
     def __init__(self, config: MMETImageConfig):
         super().__init__()
@@ -300,10 +305,32 @@ class MMETImageEmbeddings(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.position_embedding = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.hidden_size))
-        self.patch_embedding = nn.Conv2d(
-            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_stride
-        )
+        if config.backbone_config is None:
+            self.backbone = None
+            geometry = {"kernel_size": config.patch_size, "stride": config.patch_stride}
+            self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, **geometry)
+        else:
+            self.backbone = AutoModel.from_config(copy.deepcopy(config.backbone_config), attn_implementation="eager")
+            self.patch_embedding = nn.Conv2d(self._backbone_channels(), config.hidden_size, kernel_size=1)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.train()
+
+    @torch.no_grad()
+    def _backbone_channels(self) -> int:
+        """Width of the backbone's map, from a pass without memory or arithmetic."""
+        backbone = copy.deepcopy(self.backbone).to("meta").eval()
+        size = self.config.image_size
+        pixel_values = torch.empty(1, self.config.num_channels, *size, dtype=backbone.dtype, device="meta")
+        shape = backbone(pixel_values, return_dict=True).last_hidden_state.shape
+        check_feature_map(self.config, size, shape)
+        return shape[1]
+
+    def train(self, mode: bool = True) -> "MMETImageEmbeddings":
+        """As in the base class; a frozen backbone stays as it is. (Loading makes new parameters, then comes here.)"""
+        super().train(mode)
+        if self.config.freeze_backbone:
+            self.backbone.requires_grad_(False).eval()
+        return self
 
     def interpolate_position_embedding(self, rows: int, columns: int) -> Tensor:
         """Position embeddings `(1, 1 + rows * columns, hidden_size)` for another grid, by bicubic interpolation."""
@@ -325,9 +352,13 @@ class MMETImageEmbeddings(nn.Module):
         self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, interpolate_pos_encoding: bool = False
     ) -> Tensor:
         check_images(self.config, pixel_values, interpolate_pos_encoding, bool_masked_pos)
-        if bool_masked_pos is not None and self.config.hide_masked_pixels:
+        if bool_masked_pos is not None and (self.config.hide_masked_pixels or self.backbone is not None):
             pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
-        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))  # (B, D, rows, columns)
+        features = pixel_values.to(self.patch_embedding.weight.dtype)
+        if self.backbone is not None:
+            features = self.backbone(features, return_dict=True).last_hidden_state
+            check_feature_map(self.config, list(pixel_values.shape[-2:]), features.shape)
+        patches = self.patch_embedding(features)  # (B, D, rows, columns)
         hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
             mask_token = self.mask_token.to(hidden_states.dtype)
@@ -646,7 +677,8 @@ class MMETPreTrainedModel(PreTrainedModel):
             positions = embeddings.interpolate_position_embedding(*image_config.patch_grid)
             requires_grad = embeddings.position_embedding.requires_grad
             embeddings.position_embedding = nn.Parameter(positions, requires_grad)
-        embeddings.patch_embedding.stride = (image_config.patch_stride, image_config.patch_stride)
+        if embeddings.backbone is None:
+            embeddings.patch_embedding.stride = (image_config.patch_stride, image_config.patch_stride)
         for module in self.modules():
             config = getattr(module, "config", None)
             config = getattr(config, "image_config", config)  # of the whole model, or of the image encoder alone

