@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmet.gallery.filters import RowFilter
-from mmet.gallery.storage import EMBEDDING, HOLDS_PICTURES, StoredFile, open_columns
+from mmet.gallery.storage import EMBEDDING, HOLDS_PICTURES, StoredFile, naming_damage, open_columns
 
 Rows = NDArray[np.int64]
 
@@ -167,7 +167,7 @@ class Segment:
 
     def _pictures(self, rows: Rows) -> list[dict[str, Any]]:
         """The pictures of some rows, from the row groups that they lie in."""
-        with pq.ParquetFile(self.path) as file:
+        with naming_damage(self.path), pq.ParquetFile(self.path) as file:
             sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
             groups = np.searchsorted(starts, rows, side="right") - 1
