@@ -190,7 +190,8 @@ def _lines(sightings: Sequence[Sighting], cameras: Sequence[Any]) -> dict[str, l
     for place, seen in enumerate(sightings):
         places.setdefault(str(seen.camera_id), []).append(place)
     return {
-        name: stack_rows([(sightings[p].start, sightings[p].end) for p in own], own) for name, own in places.items()
+        name: stack_rows([(sightings[p].start, sightings[p].end) for p in numbers], numbers)
+        for name, numbers in places.items()
     }
 
 
