@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-DEFAULT_SIMILARITY = 0.9
+DEFAULT_SIMILARITY = 0.95
 """Least cosine similarity; measured on drawn films, see `docs/footage.md`."""
 
 
