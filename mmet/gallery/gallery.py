@@ -37,6 +37,7 @@ from mmet.gallery.queries import EmbeddedQuery, Query, embed_query
 from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResult, Skipped
 from mmet.gallery.sources import Entry, chunks, decode, read_source
 from mmet.gallery.storage import (
+    DTYPES,
     EMBEDDING,
     EXTRA,
     FIXED_COLUMNS,
@@ -118,7 +119,7 @@ class Gallery:
             GalleryError: nothing to embed, ids that stand twice, a gallery that is complete already or was begun with
                 another model, or a folder that cannot be written.
         """
-        check_choice("dtype", dtype, ("float16", "float32"))
+        check_choice("dtype", dtype, DTYPES)
         check_kind(index)
         for name, value in (
             ("batch_size", batch_size),
