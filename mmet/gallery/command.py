@@ -28,6 +28,7 @@ from mmet.gallery.labels import counted, read_time
 from mmet.gallery.listing import describe_presence, write_csv, write_json, write_table
 from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, SearchResult
+from mmet.gallery.storage import DTYPES
 from mmet.gallery.store import ON_CONFLICT
 from mmet.whole_files import write_whole
 
@@ -90,7 +91,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="MODEL", help="checkpoint folder or Hub name")
     parser.add_argument("--output", required=True, metavar="GALLERY", help="folder to create")
     add_embedding_options(parser)
-    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of stored embeddings")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of stored embeddings")
     parser.add_argument("--index", choices=KINDS, default="auto", help="how it is searched (default: by size)")
     parser.add_argument("--flip", action="store_true", help="embed each picture together with its mirror image")
     parser.add_argument("--centre", action="store_true", help="compare embeddings about their mean")

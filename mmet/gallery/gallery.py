@@ -37,6 +37,7 @@ from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResu
 from mmet.gallery.rows import RowMaker, check_same_entries
 from mmet.gallery.sources import Entry, read_source
 from mmet.gallery.storage import (
+    DTYPES,
     EMBEDDING,
     EXTRA,
     FIXED_COLUMNS,
@@ -118,7 +119,7 @@ class Gallery:
             GalleryError: nothing to embed, ids that stand twice, a gallery that is complete already or was begun with
                 another model, or a folder that cannot be written.
         """
-        check_choice("dtype", dtype, ("float16", "float32"))
+        check_choice("dtype", dtype, DTYPES)
         check_kind(index)
         for name, value in (
             ("batch_size", batch_size),

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmet.digests import sha256_of
+from mmet.field_checks import check_fields
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Selection
 from mmet.gallery.storage import INDEX, Manifest, StoredFile, read_sealed, write_sealed
@@ -237,7 +238,9 @@ def _records(folder: Path) -> list[IndexRecord]:
 
 def _parse_record(fields: dict[str, Any]) -> IndexRecord:
     segments = tuple((str(file), str(checksum)) for file, checksum in fields.pop("segments"))
-    return IndexRecord(**fields, segments=segments)
+    record = IndexRecord(**fields, segments=segments)
+    check_fields(record)
+    return record
 
 
 def _names(segments: Sequence[StoredFile]) -> tuple[tuple[str, str], ...]:

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmet.digests import sha256_of
+from mmet.field_checks import Range, check_choice, check_fields
 from mmet.gallery.results import GalleryError
 from mmet.gallery.store import Description
 from mmet.whole_files import parse_json, read_regular_file, whole_file, write_whole
@@ -42,6 +43,10 @@ HOLDS_PICTURES = b"holds pictures"
 
 _MAX_MANIFEST_BYTES = 2**28
 _NO_CHECKSUM = "0" * 64
+_COUNT = Range(at_least=0, at_most=2**63 - 1)
+
+DTYPES = ("float16", "float32")
+"""Of stored embeddings."""
 
 FIXED_COLUMNS = {
     "id": pa.string(),
@@ -113,20 +118,21 @@ def read_manifest(folder: Path) -> Manifest:
         fields = read_sealed(path)
         if fields.pop("format") != FORMAT:
             raise ValueError(f"expected the format {FORMAT!r}")
-        segments, columns = (
-            tuple(StoredFile(**entry) for entry in fields.pop(name)) for name in ("segments", "columns")
-        )
+        segments, columns = (tuple(map(_stored_file, fields.pop(name))) for name in ("segments", "columns"))
         removed = fields.pop("removed")
         replaced = tuple((str(file), float(since)) for file, since in fields.pop("replaced"))
         centre = {name: tuple(values) for name, values in fields.pop("centre").items()}
-        return Manifest(
+        manifest = Manifest(
             **fields,
             segments=segments,
             columns=columns,
-            removed=None if removed is None else StoredFile(**removed),
+            removed=None if removed is None else _stored_file(removed),
             replaced=replaced,
             centre=centre,
         )
+        check_fields(manifest, {"dimension": Range(at_least=1), "next_row": _COUNT, "generation": _COUNT})
+        check_choice("dtype", manifest.dtype, DTYPES)
+        return manifest
     except FileNotFoundError as error:
         raise GalleryError(_no_gallery(folder)) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -134,6 +140,12 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} cannot be read as the manifest of a gallery ({error}): restore it from a copy, or build the "
             "gallery again"
         ) from error
+
+
+def _stored_file(fields: Mapping[str, Any]) -> StoredFile:
+    stored = StoredFile(**fields)
+    check_fields(stored, {"rows": _COUNT, "bytes": _COUNT, "first": _COUNT})
+    return stored
 
 
 def _no_gallery(folder: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -365,3 +366,52 @@ def test_footage_on_terminals_that_cannot_show_it(people, tmp_path, encoding):
     )
     assert complaint(outcome) is None
     assert outcome.code == 2
+
+
+@pytest.mark.parametrize("use", ["build", "add", "search"])
+def test_ctrl_c_in_galleries(people, tmp_path, monkeypatch, use):
+    """One line, exit code 130, and a gallery as it was; the same command then comes to its end."""
+    place = tmp_path / "gallery"
+    if use != "build":
+        shutil.copytree(people / "flat", place)
+    command = ["build", str(people / "crops"), "--model", "m", "--output", str(place)]
+    command = command if use == "build" else arguments_of(random.Random(1), use, place, people)
+    command[-1] = "keep" if use == "add" else command[-1]
+    embed = ColourEmbedder.embed
+
+    def press(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return embed(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ColourEmbedder, "embed", press)
+        outcome = run(gallery.main, _with_new_crop(command, people, tmp_path) if use == "add" else command)
+    assert (outcome.code, len(outcome.errors.splitlines())) == (130, 1), outcome.errors
+    assert run(gallery.main, command).code == 0
+    assert run(gallery.main, ["verify", str(place)]).code == 0
+
+
+def _with_new_crop(command: list[str], people: Path, folder: Path) -> list[str]:
+    crops = folder / "new"
+    crops.mkdir()
+    shutil.copyfile(people / "crops" / "0.png", crops / "another.png")
+    return [*command[:2], str(crops), *command[3:]]
+
+
+def test_ctrl_c_in_footage(people, tmp_path, monkeypatch):
+    pytest.importorskip("cv2", exc_type=ImportError)
+    pytest.importorskip("trackers")
+    from mmet.footage.mot import MotDetector
+
+    arguments = [str(people / "frames"), "--output", str(tmp_path / "out"), "--detector", str(people / "det.txt")]
+    detect = MotDetector.detect
+
+    def press(*given):
+        signal.raise_signal(signal.SIGINT)
+        return detect(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MotDetector, "detect", press)
+        outcome = run(footage.main, arguments)
+    assert (outcome.code, len(outcome.errors.splitlines())) == (130, 1), outcome.errors
+    assert run(footage.main, arguments).code == 0
