@@ -11,6 +11,8 @@ FOOTAGE := outputs/footage
 TARGETS := market1501=$(DEMO)/data/target_market1501 cuhk_pedes=$(DEMO)/data/target_cuhk_pedes
 # Said aloud, these are accelerate's own defaults for one process; unsaid, it warns about each of them.
 LAUNCH  := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+TRAIN   := $(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml --resume_from_checkpoint true
+MODEL   := $(DEMO)/model/training_result.json
 
 .PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes footage test test-slow test-common fuzz lint format clean
 
@@ -24,7 +26,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 demo: $(READY) ## synthetic data, training, evaluation on an unseen domain, report, three searches
 	$(MAKE) --no-print-directory --jobs 3 demo-source demo-market1501 demo-cuhk_pedes
-	$(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml --resume_from_checkpoint true
+	$(TRAIN)
 	$(BIN)/python run_reid_eval.py --model_name_or_path $(DEMO)/model --data $(TARGETS) --baselines chance histogram untrained --output_dir $(DEMO)/eval
 	$(BIN)/python -m mmet.report --run $(DEMO)/model --results $(DEMO)/eval/results.json --data $(TARGETS) --training_data finegpr=$(DEMO)/data/source --recipe recipes/demo.yaml --output $(DEMO)/report
 	$(BIN)/python -m mmet.gallery.demo --model $(DEMO)/model --data market1501=$(DEMO)/data/target_market1501 --output $(DEMO)/gallery
@@ -36,10 +38,16 @@ demo-source: $(READY)
 demo-market1501 demo-cuhk_pedes: demo-%: $(READY)
 	$(DRAW) --layout $* --output $(DEMO)/data/target_$* --num_train_ids 4 --num_test_ids 100 --images_per_id 8 --seed 2
 
-footage: $(READY) ## films of two cameras, drawn, and the crops of their people
+$(MODEL): | $(READY) # the demo's model, where `make demo` has not trained it yet
+	$(MAKE) --no-print-directory demo-source
+	$(TRAIN)
+
+footage: $(READY) $(MODEL) ## drawn films of two cameras, a gallery of their people, three searches held against the truth
+	rm -rf $(FOOTAGE)/gallery
 	$(BIN)/python -m mmet.data.synthetic.video --output $(FOOTAGE)/films
-	$(BIN)/python -m mmet.footage $(FOOTAGE)/films/camera1.mp4 $(FOOTAGE)/films/camera2.mp4 --every 2 --output $(FOOTAGE)/crops
+	$(BIN)/python -m mmet.footage $(FOOTAGE)/films/camera1.mp4 $(FOOTAGE)/films/camera2.mp4 --every 2 --output $(FOOTAGE)/crops --gallery $(FOOTAGE)/gallery --model $(DEMO)/model
 	$(BIN)/python -m mmet.data.doctor folder=$(FOOTAGE)/crops
+	$(BIN)/python -m mmet.footage.demo --films $(FOOTAGE)/films --gallery $(FOOTAGE)/gallery
 
 test: $(READY) ## the test suite (under ten minutes on two cores)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not common'

@@ -47,7 +47,8 @@ from mmet.training.dataset import TrainingDataset
 from mmet.training.masking import PatchRegion, num_masked_patches, pedestrian_masking, pedestrian_prior
 from mmet.training.sampling import Draw
 from mmet.training.tokenization import train_wordpiece_tokenizer
-from processing_mmet import MMETImageProcessor, MMETProcessor, read_person_mask
+from pictures_mmet import read_person_mask
+from processing_mmet import MMETImageProcessor, MMETProcessor
 
 HEIGHT, WIDTH = 256, 128
 PEER = "transformers FLAVA processor, Pillow backend"

@@ -6,6 +6,7 @@ IoU above 0.5 with the true one; only people of whom more than half can be seen 
 has an IoU above 0.3 with anybody. Purity is the share of a track's boxes that are its main person's.
 
     python benchmarks/footage.py                       # accuracy on drawn films, and speed on the first of them
+    python benchmarks/footage.py --join_model outputs/demo/model        # how fragments are joined, and nothing else
     python benchmarks/footage.py --video vtest.avi --every 4 --skip_accuracy                # speed on a film of yours
 """
 
@@ -30,9 +31,14 @@ from mmet import footage
 from mmet.data.synthetic.video import write_films
 from mmet.footage.boxes import box_iou
 from mmet.footage.decode import open_footage
+from mmet.footage.demo import FilmTruth
 from mmet.footage.hog import HogDetector
+from mmet.footage.joining import join_fragments
+from mmet.footage.searching import CameraTracks, crop_entries, embed_tracks
 from mmet.footage.track import Tracker
+from mmet.gallery.embedding import as_embedder
 
+JOIN_THRESHOLDS = (0.99, 0.98, 0.97, 0.96, 0.95, 0.9, 0.8)
 STYLES, SEEDS = ("target", "indoor"), (101, 102)
 
 
@@ -42,6 +48,9 @@ def main() -> None:
         if arguments.video is None or not arguments.skip_accuracy:
             films = draw(Path(folder), arguments)
         if not arguments.skip_accuracy:
+            if arguments.join_model is not None:
+                print_joining(films, arguments.join_model, arguments.every)
+                return
             print_accuracy([camera for film in films for camera in sorted(film.glob("camera*.mp4"))], arguments.every)
         video = arguments.video or films[0] / "camera1.mp4"
         print_speed(video, Path(folder), arguments.every, arguments.turns)
@@ -52,6 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=18.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--join_model", help="measure how well fragments are joined by this model, and nothing else")
     parser.add_argument("--video", type=Path, help="the film whose speed is measured; a drawn one by default")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--skip_accuracy", action="store_true")
@@ -144,6 +154,37 @@ def read_truth(path: Path) -> dict[int, list[tuple[float, ...]]]:
         frame, track, left, top, width, height, _, _, visible = map(float, line.split(","))
         truth[int(frame) - 1].append((track, left - 1, top - 1, left - 1 + width, top - 1 + height, visible))
     return truth
+
+
+# -- fragments ------------------------------------------------------------------------------------------------------
+
+
+def print_joining(films: list[Path], model: str, every: int) -> None:
+    """Tracks before and after fragments are joined, and the share of a track's crops that are its main person's."""
+    embedder = as_embedder(model)
+    cameras = [tracks for film in films for tracks in read_tracks(film, embedder, every)]
+    people = sum(len(set().union(*persons) - {None}) for _, persons in cameras)
+    print(
+        f"| least similarity | tracks of {people} people | crops that are the main person's |\n| --- | ---: | ---: |"
+    )
+    for threshold in (None, *JOIN_THRESHOLDS):
+        tracks, pure, total = 0, 0, 0
+        for found, persons in cameras:
+            limit = 2.0 if threshold is None else threshold
+            groups = join_fragments(found.times, found.embeddings, min_similarity=limit)
+            for group in set(groups.tolist()):
+                crops = Counter(person for place in np.flatnonzero(groups == group) for person in persons[place])
+                del crops[None]  # cut or covered so that it is nobody's true box
+                tracks, pure, total = tracks + 1, pure + max(crops.values(), default=0), total + crops.total()
+        print(f"| {threshold or 'not joined'} | {tracks} | {100 * pure / total:.1f} % |", flush=True)
+
+
+def read_tracks(film: Path, embedder: Any, every: int) -> Iterator[tuple[CameraTracks, list[list[int | None]]]]:
+    """The tracks of each camera, and the persons that the crops of each show."""
+    footage.read(sorted(film.glob("camera*.mp4")), film / "crops", every=every)
+    truth = FilmTruth(film)
+    for camera, tracks in embed_tracks(crop_entries(film / "crops"), embedder).items():
+        yield tracks, [[truth.person_in(camera, c["frame"], c["box"]) for c in crops] for crops in tracks.crops]
 
 
 # -- speed ----------------------------------------------------------------------------------------------------------

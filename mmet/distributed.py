@@ -7,7 +7,7 @@ single process goes through these functions; with one process they are plain cal
     sources = compute_on_all(lambda: load_reid_dataset("market1501", folder))
 
 Before that, processes have to find each other: `check_place` reads what a launcher says in the environment, and
-`wait_for_processes` says what it waits for.
+`wait_for_processes` says what it waits for. `join_processes` does both, for a run that has no Trainer or Accelerator.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 Result = TypeVar("Result")
@@ -110,6 +110,24 @@ def wait_for_processes(
             noticed = True
             logger.warning("%s; giving up after %.0f s", state, limit_seconds)
         time.sleep(0.05 if waited < 1 else 0.5)
+
+
+def join_processes() -> None:
+    """
+    Form a group with the processes that a launcher announces, if there are others and none was formed yet.
+
+    Raises:
+        PlaceError: as `check_place` does; or the others cannot be joined from here.
+        TimeoutError: as `wait_for_processes` does.
+    """
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    wait_for_processes(cpu)
+    state, announced = PartialState(cpu=cpu), int(os.environ.get("WORLD_SIZE") or 1)
+    if state.num_processes != announced:
+        raise PlaceError(
+            f"the environment variable WORLD_SIZE announces {announced} processes, and this one finds "
+            f"{state.num_processes}: set ACCELERATE_USE_CPU=true where there is no GPU, or unset WORLD_SIZE to run one"
+        )
 
 
 def _missing(store: Store | None, world_size: int) -> list[int]:

@@ -21,7 +21,7 @@ from accelerate import PartialState
 
 # Processes are forked from a server that has imported the slow modules once and has done nothing else.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["modeling_mmet", "mmet.training.pretraining", "run_pretrain"])
+CONTEXT.set_forkserver_preload(["modeling_mmet", "mmet.training.pretraining", "run_pretrain", "mmet.gallery"])
 
 
 def run_processes(

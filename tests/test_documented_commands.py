@@ -37,6 +37,9 @@ LAYOUTS = {
     "dukemtmc": {"num_train_ids": 2, "num_test_ids": 4},
     "randperson": {"num_ids": 4},
 }
+GALLERIES = {name: name for name in ("people", "people-of-the-yard")} | {"vtest-people": "people"}
+"""Galleries that commands name, and which of `house` is copied to their place."""
+
 FILMS = {"num_people": 2, "num_cameras": 1, "seconds": 2.0, "fps": 5, "image_height": 136, "image_width": 240}
 LONG = ("mmet.ablate", "benchmarks/")
 TINY = {
@@ -132,8 +135,9 @@ def test_documented_command(place, house, tmp_path, monkeypatch, capsys):
 
 def split_program(words: list[str]) -> tuple[str, list[str]]:
     """The module or script that a command runs, without the launcher before it, and what follows."""
-    if words[:2] == ["python", "-m"]:
-        return words[2], words[3:]
+    if "-m" in words:
+        place = words.index("-m") + 1
+        return words[place], words[place + 1 :]
     script = next(place for place, word in enumerate(words) if word.endswith(".py"))
     return words[script], words[script + 1 :]
 
@@ -184,8 +188,8 @@ def adapt_gallery(arguments: list[str], house: Path, folder: Path) -> None:
     pictures = sorted((house / "market1501" / "bounding_box_test").glob("*.jpg"))
     for word in arguments:
         place = folder / word
-        if word in ("people", "people-of-the-yard") and arguments[0] != "build":
-            shutil.copytree(house / word, place)
+        if word in GALLERIES and arguments[0] != "build":
+            shutil.copytree(house / GALLERIES[word], place)
         elif word.endswith("crops"):
             place = folder / word.removeprefix("folder=")
             place.mkdir()
@@ -199,7 +203,15 @@ def adapt_gallery(arguments: list[str], house: Path, folder: Path) -> None:
 
 
 def adapt_footage(arguments: list[str], house: Path, folder: Path) -> list[str]:
-    """Puts a drawn film where each video should be; detectors that are downloaded become the offline one."""
+    """
+    Puts a drawn film where each video should be, and a gallery where its timeline is asked for; detectors that are
+    downloaded become the offline one.
+    """
+    if arguments[0] == "timeline":
+        shutil.copytree(house / GALLERIES[arguments[1]], folder / arguments[1])
+        if "--person" in arguments:
+            arguments[arguments.index("--person") + 1] = "gate/0001_000120.jpg"
+        return arguments
     for word in arguments:
         video = folder / word.rpartition("=")[2]
         if video.suffix in (".mp4", ".avi"):

@@ -14,7 +14,8 @@ from PIL import Image
 
 from mmet.data.decoding import decode_person_mask
 from mmet.training.augmentation import PersonAugmentation
-from processing_mmet import AmbiguousMaskError, MMETProcessor, read_person_mask
+from pictures_mmet import AmbiguousMaskError, read_person_mask
+from processing_mmet import MMETProcessor
 
 PERSON = np.zeros((24, 12), dtype=bool)
 PERSON[5:20, 3:8] = True

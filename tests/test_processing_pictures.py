@@ -23,7 +23,8 @@ from mmet.evaluation.protocols import select_items
 from mmet.evaluation.systems.embedding import ItemReader
 from mmet.training.dataset import TrainingDataset
 from mmet.training.sampling import Draw
-from processing_mmet import MMETImageProcessor, MMETProcessor, png_has_all_rows, read_rgb
+from pictures_mmet import png_has_all_rows, read_rgb
+from processing_mmet import MMETImageProcessor, MMETProcessor
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 12, 3), dtype=np.uint8)
 GRAY = PIXELS[..., 0]

@@ -103,7 +103,7 @@ def draw() -> Figure:
         3,
         116,
         11,
-        "configuration_mmet · inputs_mmet · objectives_mmet · modeling_mmet · processing_mmet",
+        "configuration_mmet · inputs_mmet · objectives_mmet · modeling_mmet · pictures_mmet · processing_mmet",
         "model, losses, image and text processing: these files travel with every checkpoint\n"
         "and import nothing of mmet",
         "grey",

@@ -93,13 +93,13 @@ def in_order(weights: Mapping[str, torch.Tensor], places: Mapping[str, torch.Ten
     Raises:
         ValueError: where they do not, naming the first such tensor, or there are more or fewer tensors.
     """
-    given = {name: weight for name, weight in weights.items() if not _CLASSIFIER.fullmatch(name)}
-    if len(given) != len(places):
-        raise ValueError(f"expected the {len(places)} tensors of a MobileNetV2 of width 1, received {len(given)}")
-    for (name, weight), (place, expected) in zip(given.items(), places.items(), strict=True):
+    tensors = {name: weight for name, weight in weights.items() if not _CLASSIFIER.fullmatch(name)}
+    if len(tensors) != len(places):
+        raise ValueError(f"expected the {len(places)} tensors of a MobileNetV2 of width 1, received {len(tensors)}")
+    for (name, weight), (place, expected) in zip(tensors.items(), places.items(), strict=True):
         if weight.shape != expected.shape or name.rpartition(".")[2] != place.rpartition(".")[2]:
             raise ValueError(
                 f"expected {place} {tuple(expected.shape)} in this place of the state dict, received {name} "
                 f"{tuple(weight.shape)}"
             )
-    return dict(zip(places, given.values(), strict=True))
+    return dict(zip(places, tensors.values(), strict=True))

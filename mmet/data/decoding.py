@@ -16,7 +16,7 @@ import PIL.Image
 import simplejpeg
 from numpy.typing import NDArray
 
-from processing_mmet import READ_ERRORS, read_person_mask, read_rgb
+from pictures_mmet import READ_ERRORS, read_person_mask, read_rgb
 
 _JPEG_START = b"\xff\xd8"
 _APP1 = b"\xff\xe1"

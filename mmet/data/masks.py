@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from processing_mmet import (
+from pictures_mmet import (
     IMAGE_FORMATS,
     READ_ERRORS,
     AmbiguousMaskError,

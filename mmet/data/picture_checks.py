@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmet.data.defects import Defect, DefectKind
-from processing_mmet import IMAGE_FORMATS, MAX_IMAGE_PIXELS, open_picture, png_has_all_rows, read_rgb
+from pictures_mmet import IMAGE_FORMATS, MAX_IMAGE_PIXELS, open_picture, png_has_all_rows, read_rgb
 
 _CHUNK = 512  # pictures a thread takes at once, so that queueing costs nothing beside the check itself
 _READ_AT_ONCE_BYTES = 2**18

@@ -2,6 +2,7 @@
 
 python -m mmet.footage entrance.mp4 --output crops --every 4
 python -m mmet.footage entrance.mp4 --output crops --every 4 --gallery people --model outputs/demo/model
+python -m mmet.footage timeline people --text "a woman in a red jacket" --figure timeline.png
 python -m mmet.footage --camera entrance=a.mp4 --camera yard=b.mp4 --output crops --detector PekingU/rtdetr_v2_r18vd
 """
 
@@ -17,7 +18,9 @@ from pathlib import Path
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
 from mmet.field_checks import Range, number_type
+from mmet.footage import timeline
 from mmet.footage.boxes import FootageError
+from mmet.footage.joining import DEFAULT_SIMILARITY
 from mmet.footage.reading import name_cameras, read
 from mmet.footage.searching import add_to_gallery, check_gallery
 
@@ -28,6 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="python -m mmet.footage",
         description="Find the persons in videos of fixed cameras and write the best crops of each to a folder.",
+        epilog=f"{timeline.PROGRAM} GALLERY … shows when and where a person was seen; a video of that name is "
+        f"./{timeline.SUBCOMMAND}.",
     )
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="file, folder of pictures, or rtsp:// address")
     parser.add_argument(
@@ -67,11 +72,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--start_time", metavar="TIME", help="when the videos begin, such as 2024-05-01T12:00:00")
     parser.add_argument("--gallery", metavar="PLACE", help="also put the crops into this gallery, new or not")
     parser.add_argument("--model", metavar="NAME", help="embeds the crops of --gallery; by default the gallery's own")
+    parser.add_argument(
+        "--join_fragments",
+        action="store_true",
+        help="in the gallery, tracks of one camera that look alike to the model and do not overlap are one track",
+    )
+    parser.add_argument(
+        "--join_similarity",
+        type=number_type(float, Range(at_least=-1, at_most=1)),
+        metavar="X",
+        help=f"least similarity of the tracks that are joined (default: {DEFAULT_SIMILARITY})",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the videos that the command line names; returns the exit code, 2 for what the user has to put right."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == timeline.SUBCOMMAND:
+        return timeline.main(argv[1:])
     parser = build_parser()
     return run_command(
         parser.prog, lambda command: run(parser, argv), after_stop="the same command goes on where it stopped"
@@ -85,6 +104,13 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     place, model = options.pop("gallery"), options.pop("model")
     if place is None and model is not None:
         raise FootageError("--model would have no effect: name a gallery for the crops with --gallery")
+    joins, similarity = options.pop("join_fragments"), options.pop("join_similarity")
+    if similarity is not None and not joins:
+        raise FootageError("--join_similarity would have no effect without --join_fragments")
+    if joins and place is None:
+        raise FootageError("--join_fragments joins tracks in a gallery: name one with --gallery, and its --model")
+    if joins and similarity is None:
+        similarity = DEFAULT_SIMILARITY
     if place is not None:  # mistakes are told before hours of work
         check_gallery(place, model)
     videos = _cameras(options.pop("videos"), options.pop("camera"))
@@ -95,7 +121,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if place is not None and not crops:
         show_results("", f"{place}: nothing was added, since no person was found")
     elif place is not None:
-        gallery = add_to_gallery(options["output"], place, model=model)
+        gallery = add_to_gallery(options["output"], place, model=model, join_similarity=similarity)
         show_results("", f"{place}: {len(gallery):,} crops; search them with python -m mmet.gallery search {place}")
 
 

@@ -10,19 +10,32 @@ that two cameras called `gate` do not share their tracks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mmet.data.annotations import read_json_lines
 from mmet.footage.boxes import FootageError
+from mmet.footage.joining import join_fragments
 from mmet.footage.write import TABLE
 from mmet.gallery import Gallery, GalleryError, Match
+from mmet.gallery.embedding import Embedder, as_embedder, unit
 from mmet.gallery.gallery import store_class
-from mmet.gallery.labels import seconds
+from mmet.gallery.labels import counted, seconds
+from mmet.gallery.results import Row
+from mmet.gallery.sources import load_picture
+
+logger = logging.getLogger(__name__)
 
 START, END = "track_start", "track_end"
+
+MAX_QUERY_CROPS = 20
+"""Crops that make up the query for a person of the gallery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,9 @@ class Sighting:
     best: Match
 
 
-def add_to_gallery(crops: str | Path, place: str | Path, *, model: Any = None) -> Gallery:
+def add_to_gallery(
+    crops: str | Path, place: str | Path, *, model: Any = None, join_similarity: float | None = None
+) -> Gallery:
     """
     Put the crops of `read` into a gallery, which is begun where there is none. Crops that are there already stay, so
     that the same call goes on after a stop.
@@ -55,6 +70,8 @@ def add_to_gallery(crops: str | Path, place: str | Path, *, model: Any = None) -
         crops: folder that `read` finished.
         place: the gallery's folder or address.
         model: as for `Gallery.build`; None for the model of the gallery that is there.
+        join_similarity: tracks of one camera that are fragments of one by this least cosine similarity (see
+            `mmet.footage.joining`) become one track, called as the first; None to leave tracks as they are.
 
     Raises:
         FootageError: no crops, no model for a new gallery, or other crops of the same names in the gallery.
@@ -65,8 +82,11 @@ def add_to_gallery(crops: str | Path, place: str | Path, *, model: Any = None) -
         raise FootageError(f"{crops}: no person was found, so there is nothing to search")
     check_gallery(place, model)
     if not store_class(place).exists(place):
-        return Gallery.build(entries, place, model=model)
+        embedder = as_embedder(model)
+        return Gallery.build(_joined(entries, embedder, join_similarity), place, model=embedder)
     gallery = Gallery.open(place, model=model)
+    if join_similarity is not None:
+        entries = _joined(entries, gallery.embedder, join_similarity)
     if not gallery.info["complete"]:
         return Gallery.build(entries, place, model=gallery.embedder)
     if gallery.known([entry["id"] for entry in entries]):
@@ -110,13 +130,66 @@ def crop_entries(crops: Path) -> list[dict[str, Any]]:
     return entries
 
 
+@dataclass(frozen=True, eq=False)
+class CameraTracks:
+    """
+    The tracks of one camera, in the order of time.
+
+    Attributes:
+        names: N tracks.
+        crops: of each, its rows.
+        times: (N, 2), start and end.
+        embeddings: (N, D), unit vectors: of each track the mean of its crops'.
+    """
+
+    names: Sequence[str]
+    crops: Sequence[Sequence[Mapping[str, Any]]]
+    times: NDArray[np.float64]
+    embeddings: NDArray[np.float32]
+
+
+def embed_tracks(entries: Sequence[Mapping[str, Any]], embedder: Embedder) -> dict[str, CameraTracks]:
+    """The tracks of each camera, from the rows of `crop_entries`."""
+    cameras: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for entry in sorted(entries, key=lambda entry: entry[START]):
+        cameras.setdefault(entry["camera_id"], {}).setdefault(entry["track_id"], []).append(entry)
+    embedded = {}
+    for camera, tracks in cameras.items():
+        times = np.array([(crops[0][START], crops[0][END]) for crops in tracks.values()])
+        vectors = [
+            embedder.embed([load_picture(crop["image"]) for crop in crops], None).mean(axis=0)
+            for crops in tracks.values()
+        ]
+        embedded[camera] = CameraTracks(list(tracks), list(tracks.values()), times, unit(np.stack(vectors)))
+    return embedded
+
+
+def _joined(entries: list[dict[str, Any]], embedder: Embedder, join_similarity: float | None) -> list[dict[str, Any]]:
+    """The rows with joined tracks. A joined track begins with its first fragment and ends with its last."""
+    if join_similarity is None:
+        return entries
+    changes = {}
+    for tracks in embed_tracks(entries, embedder).values():
+        groups = join_fragments(tracks.times, tracks.embeddings, min_similarity=join_similarity)
+        for name, group in zip(tracks.names, groups, strict=True):
+            times = tracks.times[groups == group]
+            changes[name] = {"track_id": tracks.names[group], START: float(times.min()), END: float(times.max())}
+    return [entry | changes[entry["track_id"]] for entry in entries]
+
+
 def _check_same_crops(gallery: Gallery, entries: list[dict[str, Any]]) -> None:
-    paths = {entry["id"]: entry["image"] for entry in entries}
+    known = {entry["id"]: entry for entry in entries}
     for row in gallery:
-        if row.id in paths and row.image_path != paths[row.id]:
+        entry = known.get(row.id)
+        if entry is not None and row.image_path != entry["image"]:
             raise FootageError(
                 f"{gallery.path} holds other crops under the name {row.id!r} ({row.image_path}): give the new folder "
                 "of crops another name"
+            )
+        if entry is not None and str(row.track_id) != str(entry["track_id"]):
+            raise FootageError(
+                f"{gallery.path} holds {row.id!r} in the track {row.track_id}, which would be {entry['track_id']}: "
+                "join its fragments as before (--join_fragments, --join_similarity), or name another gallery"
             )
 
 
@@ -125,33 +198,43 @@ def find_sightings(
     *,
     image: Any = None,
     text: str | None = None,
-    track_id: int | str | None = None,
+    person: int | str | None = None,
     k: int = 20,
     min_score: float | None = None,
     min_probability: float | None = None,
     filters: Mapping[str, Any] | None = None,
 ) -> list[Sighting]:
     """
-    Where and when a person was seen: one sighting a track, in the order of time.
+    Where and when a person was seen: one sighting a track, in the order of time. Rows without time or camera say
+    neither and are left out, with a warning.
 
     Args:
-        gallery: of crops with tracks.
+        gallery: of crops with times and cameras.
         image, text: the person, as for `Gallery.search`.
-        track_id: the person as a track of the gallery, instead: its crops together are the query, and it is the first
-            sighting that counts.
+        person: the person by a name in the gallery, instead; see `rows_of`. Her crops together are the query.
         k: the most similar tracks are looked at, at most so many.
         min_score, min_probability: tracks below are left out.
         filters: `camera_id` and `time`, as for `Gallery.search`.
 
     Raises:
-        GalleryError: as `Gallery.search`; a track that is not there.
+        GalleryError: as `Gallery.search`; an empty gallery, a person who is not there, or no row with time and camera.
     """
-    if track_id is not None:
-        image = [row.open_image() for row in gallery if row.track_id == track_id]
-        if not image:
-            raise GalleryError(f"track {track_id!r} is not in {gallery.path}; `mmet-gallery search` shows tracks")
+    if not len(gallery):
+        raise GalleryError(f"{gallery.path}: the gallery holds no crops, so there is nobody to be seen")
+    if person is not None:
+        image = [row.open_image() for row in rows_of(gallery, person)]
     result = gallery.search(image=image, text=text, k=k, by_track=True, **(filters or {}))
-    sightings = [_sighting(match) for match in result.matches]
+    sightings = [
+        _sighting(match) for match in result.matches if _time(match) is not None and match.camera_id is not None
+    ]
+    missing = len(result.matches) - len(sightings)
+    if missing and not sightings:
+        raise GalleryError(
+            f"{gallery.path}: no crop that was found has both a time and a camera, so nobody can say when and where; "
+            "add the crops with the columns time and camera_id (mmet-gallery search answers without)"
+        )
+    if missing:
+        logger.warning("%s: %s without time or camera left out", gallery.path, counted(missing, "match"))
     sightings = [
         sighting
         for sighting in sightings
@@ -161,7 +244,28 @@ def find_sightings(
     return sorted(sightings, key=lambda sighting: (sighting.start, sighting.end))
 
 
+def rows_of(gallery: Gallery, name: int | str) -> list[Row]:
+    """
+    The crop, the track or the person of that name, whichever there is first, as rows: at most `MAX_QUERY_CROPS`,
+    spread over all.
+
+    Raises:
+        GalleryError: nothing has that name.
+    """
+    rows = list(gallery)
+    for column in ("id", "track_id", "person_id"):
+        named = [row for row in rows if getattr(row, column) is not None and str(getattr(row, column)) == str(name)]
+        if named:
+            return named[:: -(-len(named) // MAX_QUERY_CROPS)]
+    raise GalleryError(
+        f"{name!r} is no crop, track or person of {gallery.path}; `mmet-gallery search` shows the names of all three"
+    )
+
+
+def _time(match: Match) -> float | None:
+    return match.time if match.time is not None else match.row.get(START)
+
+
 def _sighting(match: Match) -> Sighting:
-    moment = match.time if match.time is not None else 0.0
-    start, end = (float(match.row.get(column, moment)) for column in (START, END))
+    start, end = (float(match.row.get(column, _time(match))) for column in (START, END))
     return Sighting(match.camera_id, match.track_id, start, end, match.score, match.probability, match)

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from transformers.utils import logging as transformers_logging
 
 from mmet.argument_parser import OptionParser
-from mmet.command_line import run_command, show_results
+from mmet.command_line import Command, run_command, show_results
+from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import METHODS
 from mmet.field_checks import SHARE_RANGE, Range, number_type
 from mmet.gallery.gallery import Gallery
@@ -37,12 +38,13 @@ MAX_MATCHES = 10_000
 
 
 class Subcommand(NamedTuple):
-    """What a word after `mmet-gallery` does, and what is said when it was stopped."""
+    """What a word after `mmet-gallery` does, what is said after a stop, and whether processes share the work."""
 
     work: Callable[[argparse.Namespace], int | None]
     add_options: Callable[[argparse.ArgumentParser], None]
     help: str
     after_stop: str = ""
+    is_shared: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,9 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr is None or not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     subcommand = SUBCOMMANDS[options.subcommand]
-    return run_command(
-        f"{PROGRAM} {options.subcommand}", lambda _: subcommand.work(options), after_stop=subcommand.after_stop
-    )
+
+    def work(command: Command) -> int | None:
+        if subcommand.is_shared:
+            join_processes()
+            command.connect()
+            if not command.is_main:
+                logging.getLogger().setLevel(logging.ERROR)  # all of them read the same files
+        return subcommand.work(options)
+
+    return run_command(f"{PROGRAM} {options.subcommand}", work, after_stop=subcommand.after_stop)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -183,7 +192,8 @@ def build(options: argparse.Namespace) -> None:
     )
     seconds = time.monotonic() - begin
     skipped = f"; {counted(len(gallery.skipped), 'picture')} left out" if gallery.skipped else ""
-    print(f"{options.output}: {counted(len(gallery), 'row')}{_cameras(gallery)}, {seconds:.0f} s{skipped}")
+    rows = f"{counted(len(gallery), 'row')}{_cameras(gallery)}"
+    compute_once(lambda: print(f"{options.output}: {rows}, {seconds:.0f} s{skipped}"))
 
 
 def search(options: argparse.Namespace) -> None:
@@ -240,12 +250,12 @@ def describe_filters(options: argparse.Namespace) -> list[str]:
 
 def add(options: argparse.Namespace) -> None:
     """Embed more crops."""
-    gallery = Gallery.open(options.gallery, model=options.model)
+    gallery = compute_on_all(lambda: Gallery.open(options.gallery, model=options.model))
     report = gallery.add(
         options.source,
         **{name: getattr(options, name) for name in ("on_conflict", "batch_size", "num_workers")},
     )
-    print(_describe_change(options.gallery, gallery, report))
+    compute_once(lambda: print(_describe_change(options.gallery, gallery, report)))
 
 
 def remove(options: argparse.Namespace) -> None:
@@ -321,9 +331,10 @@ SUBCOMMANDS = {
         add_build_options,
         "embed a folder of crops into a new gallery",
         "the same command goes on where it stopped",
+        is_shared=True,
     ),
     "search": Subcommand(search, add_search_options, "find people by image, sentence or both"),
-    "add": Subcommand(add, add_add_options, "embed more crops into a gallery", "nothing was added"),
+    "add": Subcommand(add, add_add_options, "embed more crops into a gallery", "nothing was added", is_shared=True),
     "remove": Subcommand(remove, add_remove_options, "remove rows"),
     "merge": Subcommand(merge, add_merge_options, "add the rows of another gallery by the same model"),
     "compact": Subcommand(compact, add_gallery, "free the space of removed rows and join small segments"),

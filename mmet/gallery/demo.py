@@ -9,7 +9,7 @@ import argparse
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmet.argument_parser import OptionParser
@@ -57,9 +57,14 @@ def choose_query(gallery: Gallery) -> Row:
 
 
 def run(*words: str) -> int:
-    """Show a command line and carry it out."""
-    print(f"\n$ {command.PROGRAM} {shlex.join(words)}", flush=True)
-    return command.main(words)
+    """Show a command line of `mmet-gallery` and carry it out."""
+    return show_and_run(command.PROGRAM, command.main, words)
+
+
+def show_and_run(program: str, main: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
+    """Show a command line and carry it out; returns its exit code."""
+    print(f"\n$ {program} {shlex.join(words)}", flush=True)
+    return main(words)
 
 
 if __name__ == "__main__":

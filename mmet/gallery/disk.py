@@ -54,6 +54,7 @@ from mmet.gallery.storage import (
     Manifest,
     StoredFile,
     conform,
+    naming_damage,
     read_manifest,
     user_schema_of,
     verify_files,
@@ -175,7 +176,8 @@ class DiskStore(Store):
         for _ in range(5):
             snapshot = self._snapshot
             try:
-                return function(snapshot)
+                with naming_damage(self.folder):
+                    return function(snapshot)
             except FileNotFoundError:  # a compaction replaced it, and its time is over
                 self.refresh()
         return function(self._snapshot)

@@ -58,10 +58,13 @@ class ModelEmbedder:
     @classmethod
     def load(cls, name_or_path: str | Path) -> ModelEmbedder:
         """From a folder or the Hub. Raises `ValueError` where there is no whole MMET model."""
+        from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
+
         from mmet.evaluation.systems.loading import load_embedder
 
         model, processor = load_embedder(str(name_or_path))
-        model.train(False)
+        model.to(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device).train(False)
         return cls(model, processor, str(name_or_path), getattr(model.config, "_commit_hash", None))
 
     def embed(

@@ -14,7 +14,6 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pyarrow as pa
-from tqdm.auto import tqdm
 
+from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import DiskStore
@@ -35,13 +34,13 @@ from mmet.gallery.labels import Label, counted, read_label
 from mmet.gallery.probability import EVIDENCE_ROWS, in_gallery, match_probability
 from mmet.gallery.queries import EmbeddedQuery, Query, embed_query
 from mmet.gallery.results import AddReport, GalleryError, Match, Row, SearchResult, Skipped
-from mmet.gallery.sources import Entry, chunks, decode, read_source
+from mmet.gallery.rows import RowMaker, check_same_entries
+from mmet.gallery.sources import Entry, read_source
 from mmet.gallery.storage import (
     EMBEDDING,
     EXTRA,
     FIXED_COLUMNS,
     infer_schema,
-    make_table,
     vectors_of,
 )
 from mmet.gallery.store import (
@@ -99,7 +98,7 @@ class Gallery:
     ) -> Gallery:
         """
         Embed all pictures of a source into a new gallery. A build that was killed goes on where it stopped when the
-        same call is made again.
+        same call is made again. Under `accelerate launch` or `torchrun`, all processes embed and the main one writes.
 
         Args:
             source: see `mmet.gallery.sources`.
@@ -115,6 +114,7 @@ class Gallery:
             rows_per_commit: pictures after which the work so far is saved.
 
         Raises:
+            PlaceError: a launcher announces processes that are not here.
             GalleryError: nothing to embed, ids that stand twice, a gallery that is complete already or was begun with
                 another model, or a folder that cannot be written.
         """
@@ -126,33 +126,40 @@ class Gallery:
             ("rows_per_commit", rows_per_commit),
         ):
             check_number(name, value, int, Range(at_least=1))
-        entries = read_source(source)
-        check_distinct([entry.id for entry in entries.entries])
-        embedder = as_embedder(model)
-        settings = {"index": index, "flip": flip, "keep_images": keep_images}
-        is_new = not store_class(path).exists(path)
-        gallery = cls(_begin(path, embedder, dtype, settings), embedder)
-        pending = _without(entries.entries, gallery._store.present_ids([entry.id for entry in entries.entries]))
-        schema = infer_schema(entry.row for entry in entries.entries)
-        skipped = list(entries.skipped)
-        with tqdm(
-            total=len(entries.entries), initial=len(entries.entries) - len(pending), unit="image", disable=None
-        ) as bar:
-            for part in chunks(pending, rows_per_commit):
-                table, unreadable = gallery._embed(part, schema, batch_size, num_workers, bar)
-                skipped += unreadable
-                gallery._store.append([table] if table is not None else [])
-        if not len(gallery):
+        join_processes()
+        pictures = compute_on_all(lambda: read_source(source))
+        ids = [entry.id for entry in pictures.entries]
+        check_distinct(ids)
+        check_same_entries(pictures)
+        embedder = compute_on_all(lambda: as_embedder(model))
+        kind, settings = store_class(path), {"index": index, "flip": flip, "keep_images": keep_images}
+        is_new = compute_once(lambda: not kind.exists(path))
+        compute_once(lambda: _begin(path, embedder, dtype, settings))
+        gallery = cls(compute_on_all(lambda: kind(path)), embedder)
+        store = gallery._store
+        pending = _without(pictures.entries, compute_once(lambda: store.present_ids(ids)))
+        schema = infer_schema(entry.row for entry in pictures.entries)
+        maker = RowMaker(embedder, store.description, schema, batch_size, num_workers)
+        skipped = list(pictures.skipped)
+        for tables, unreadable in maker.parts(pending, rows_per_commit, done=len(ids) - len(pending)):
+            skipped += unreadable
+            compute_once(lambda tables=tables: store.append(tables))  # type: ignore[misc]
+        if not compute_once(lambda: len(store)):
             if is_new:
-                gallery._store.delete()
-            raise GalleryError(f"{entries.name}: no picture could be read. {_skip_words(skipped)}")
-        gallery._store.compact(keep_seconds=0)
-        gallery._store.update(complete=True)
-        if centre:
-            gallery.set_centre()
+                compute_once(store.delete)
+            raise GalleryError(f"{pictures.name}: no picture could be read. {_skip_words(skipped)}")
+        compute_once(lambda: gallery._complete(centre))
+        compute_on_all(store.refresh)
         gallery.skipped = tuple(skipped)
-        _warn(skipped)
+        compute_once(lambda: _warn(skipped))
         return gallery
+
+    def _complete(self, centre: bool) -> None:
+        """End a build."""
+        self._store.compact(keep_seconds=0)
+        self._store.update(complete=True)
+        if centre:
+            self.set_centre()
 
     @classmethod
     def open(cls, path: str | Path, *, model: Any = None) -> Gallery:
@@ -335,7 +342,8 @@ class Gallery:
         self, source: Any, *, on_conflict: OnConflict = "error", batch_size: int = 64, num_workers: int = 2
     ) -> AddReport:
         """
-        Add pictures in one change: all of them or, after an error or a kill, none.
+        Add pictures in one change: all of them or, after an error or a kill, none. Processes share the work as in
+        `build`.
 
         Args:
             source: as for `build`.
@@ -346,26 +354,30 @@ class Gallery:
             GalleryError: as `build`; the gallery is then as it was.
         """
         check_choice("on_conflict", on_conflict, ON_CONFLICT)
-        self._store.refresh()
-        pictures = read_source(source, first_number=self._store.description.next_row)
+        join_processes()
+        store = self._store
+        compute_on_all(store.refresh)
+        pictures = compute_on_all(lambda: read_source(source, first_number=store.description.next_row))
         entries = pictures.entries
-        check_distinct([entry.id for entry in entries])
-        present = self._store.present_ids([entry.id for entry in entries])
+        ids = [entry.id for entry in entries]
+        check_distinct(ids)
+        check_same_entries(pictures)
+        present = compute_once(lambda: store.present_ids(ids))
         if present and on_conflict == "error":
             raise GalleryError(conflict_message(self.path, sorted(present)))
         kept = len(present) if on_conflict == "keep" else 0
         pending = _without(entries, present) if kept else entries
         schema = infer_schema(entry.row for entry in entries)
+        maker = RowMaker(compute_on_all(lambda: self.embedder), store.description, schema, batch_size, num_workers)
         skipped, tables = list(pictures.skipped), []
-        with tqdm(total=len(pending), unit="image", disable=None) as bar:
-            for part in chunks(pending, ROWS_PER_COMMIT):
-                table, unreadable = self._embed(part, schema, batch_size, num_workers, bar)
-                skipped += unreadable
-                tables += [] if table is None else [table]
+        for part, unreadable in maker.parts(pending, ROWS_PER_COMMIT):
+            skipped += unreadable
+            tables += part
         if pending and not tables:
             raise GalleryError(f"{pictures.name}: no picture could be read. {_skip_words(skipped)}")
-        report = self._store.append(tables, on_conflict=on_conflict)
-        _warn(skipped)
+        report = compute_once(lambda: store.append(tables, on_conflict=on_conflict))
+        compute_on_all(store.refresh)
+        compute_once(lambda: _warn(skipped))
         return AddReport(report.added, report.replaced, kept + report.kept, tuple(skipped))
 
     def remove(self, ids: Any) -> int:
@@ -468,36 +480,6 @@ class Gallery:
         """Compare all files with their checksums: what is wrong, a sentence each; empty when all is well."""
         return self._store.verify()
 
-    def _embed(
-        self, entries: Sequence[Entry], schema: pa.Schema, batch_size: int, num_workers: int, bar: Any
-    ) -> tuple[pa.Table | None, list[Skipped]]:
-        """Rows with their embeddings, without the pictures that cannot be read."""
-        settings = self._store.description.settings
-        good: list[Entry] = []
-        vectors, skipped = [], []
-        with ThreadPoolExecutor(num_workers) as pool:
-            for part in chunks(entries, batch_size):
-                pictures = list(pool.map(_try_decode, part))
-                readable = [(e, p) for e, p in zip(part, pictures, strict=True) if not isinstance(p, GalleryError)]
-                skipped += [
-                    Skipped(entry.id, str(p))
-                    for entry, p in zip(part, pictures, strict=True)
-                    if isinstance(p, GalleryError)
-                ]
-                if readable:
-                    vectors.append(
-                        self.embedder.embed([p for _, p in readable], None, flip=bool(settings.get("flip")))
-                    )
-                    good += [entry for entry, _ in readable]
-                bar.update(len(part))
-        if not good:
-            return None, skipped
-        columns = {name: [getattr(entry, name) for entry in good] for name in FIXED_COLUMNS}
-        if settings.get("keep_images"):
-            columns["image"] = [_with_bytes(image) for image in columns["image"]]
-        dtype = self._store.description.dtype
-        return make_table(columns, [entry.row for entry in good], schema, np.concatenate(vectors), dtype), skipped
-
 
 def store_class(path: str | Path) -> type[Store]:
     """What keeps the rows of a gallery at a path or an address."""
@@ -508,12 +490,13 @@ def store_class(path: str | Path) -> type[Store]:
     return DiskStore
 
 
-def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> Store:
-    """A new store, or that of a build that was killed."""
+def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[str, Any]) -> None:
+    """Make a new store, or check that of a build that was killed."""
     kind = store_class(path)
     if not kind.exists(path):
         dimension = embedder.embed([PIL.Image.new("RGB", (64, 128))], None).shape[1]
-        return kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))
+        kind.create(path, Description(dict(embedder.identity), dimension, dtype, dict(settings)))
+        return
     store = kind(path)
     if store.description.complete:
         raise GalleryError(
@@ -524,23 +507,10 @@ def _begin(path: str | Path, embedder: Embedder, dtype: str, settings: Mapping[s
     if begun != {**settings, "dtype": dtype}:
         raise GalleryError(f"{path} was begun with {begun}: go on with the same options, or remove it")
     logger.info("%s: %d rows are there already", path, len(store))
-    return store
 
 
 def _without(entries: Sequence[Entry], ids: set[str]) -> list[Entry]:
     return [entry for entry in entries if entry.id not in ids]
-
-
-def _try_decode(entry: Entry) -> Any:
-    try:
-        return decode(entry.image, entry.image.get("path") or entry.id)
-    except GalleryError as error:
-        return error
-
-
-def _with_bytes(image: Mapping[str, Any]) -> dict[str, Any]:
-    content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-    return {"bytes": content, "path": image["path"]}
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -45,6 +45,7 @@ GROWTH_SHARE, GROWTH_ROWS = 0.005, 8_192
 TARGET_RECALL = 0.98
 """Recall@10 that the effort of a search is set to when an index is made."""
 
+_FILES = "[!._]*."  # neither drafts nor the lock, which a killed process leaves behind
 _MIN_EXACT_ROWS = 2_000  # so few matching rows are always compared one by one
 _EXACT_SHARE = 0.02
 _FILTER_EFFORT = 12  # a filter's rows lie farther apart than all rows do
@@ -174,7 +175,7 @@ def save_index(folder: Path, vector_index: VectorIndex) -> IndexRecord:
     saved = IndexRecord(**{**asdict(record), "file": file, "sha256": checksum, "bytes": size})
     write_sealed(path.with_suffix(".json"), asdict(saved))
     clear_leftovers(path.parent)
-    for other in sorted(path.parent.glob("[!.]*.*"), key=lambda other: other.suffix != ".json"):  # records first
+    for other in sorted(path.parent.glob(f"{_FILES}*"), key=lambda other: other.suffix != ".json"):  # records first
         if other.stem != path.stem:
             other.unlink(missing_ok=True)
     return saved
@@ -213,7 +214,7 @@ def load_index(folder: Path, record: IndexRecord) -> VectorIndex | None:
 def verify_indexes(folder: Path) -> list[str]:
     """What is wrong with the files of `index/`; each can be deleted and is then made anew."""
     problems = []
-    for path in sorted((folder / INDEX).glob("*.json")):
+    for path in sorted((folder / INDEX).glob(f"{_FILES}json")):
         file = f"{INDEX}/{path.name}"
         try:
             record = _parse_record(read_sealed(path))
@@ -228,7 +229,7 @@ def verify_indexes(folder: Path) -> list[str]:
 
 def _records(folder: Path) -> list[IndexRecord]:
     records = []
-    for path in (folder / INDEX).glob("*.json"):
+    for path in (folder / INDEX).glob(f"{_FILES}json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
             records.append(_parse_record(read_sealed(path)))
     return records

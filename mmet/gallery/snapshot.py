@@ -23,7 +23,7 @@ from mmet.gallery.columns import Segment
 from mmet.gallery.filters import RowFilter, check_cameras
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Positions, Selection
-from mmet.gallery.storage import Manifest, check_files, read_manifest, read_removed, user_schema_of
+from mmet.gallery.storage import Manifest, check_files, naming_damage, read_manifest, read_removed, user_schema_of
 from mmet.gallery.store import centred
 
 _ATTEMPTS = 20
@@ -167,12 +167,16 @@ class Snapshot:
 
     def tables(self) -> Iterator[pa.Table]:
         """All live rows, a row group at a time. The files are open from the start: a writer may delete them."""
-        files = [pq.ParquetFile(segment.path) for segment in self.segments]
+        files = []
         try:
+            for segment in self.segments:
+                with naming_damage(segment.path):
+                    files.append(pq.ParquetFile(segment.path))
             for number, file in enumerate(files):
                 start = int(self.starts[number])
                 for group in range(file.metadata.num_row_groups):
-                    table = file.read_row_group(group)
+                    with naming_damage(self.segments[number].path):
+                        table = file.read_row_group(group)
                     live = self.live.mask(start, start + table.num_rows)
                     start += table.num_rows
                     yield table if live.all() else table.filter(pa.array(live))
@@ -183,7 +187,10 @@ class Snapshot:
     @property
     def user_schema(self) -> pa.Schema | None:
         """The user's own columns; None for a gallery that has never had a row."""
-        return user_schema_of(pq.read_schema(self.segments[0].path)) if self.segments else None
+        if not self.segments:
+            return None
+        with naming_damage(self.segments[0].path):
+            return user_schema_of(pq.read_schema(self.segments[0].path))
 
 
 def open_snapshot(folder: Path, known: Sequence[Segment] = ()) -> Snapshot:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,26 @@ def write_columns(folder: Path, file: str, table: pa.Table) -> StoredFile:
 
 
 def open_columns(path: Path) -> pa.RecordBatch:
-    """What `write_columns` wrote, mapped into memory. Raises `FileNotFoundError`."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    """What `write_columns` wrote, mapped into memory. Raises `FileNotFoundError` and `GalleryError`."""
+    with naming_damage(path):
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        batch.validate()
+    return batch
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Raise `GalleryError` with the path where what is read below is no longer what was written."""
+    try:
+        yield
+    except FileNotFoundError:  # a writer replaced it: no damage
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GalleryError(
+            f"{path} cannot be read ({reason}): restore it from a copy, or build the gallery again; mmet-gallery "
+            "verify names all damaged files"
+        ) from error
 
 
 def _holds_pictures(table: pa.Table) -> bool:
@@ -216,7 +235,9 @@ def read_removed(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
     """The ascending numbers of the rows that were removed."""
     if manifest.removed is None:
         return np.empty(0, dtype=np.int64)
-    return np.asarray(pq.read_table(folder / manifest.removed.file, columns=["row"])["row"].to_numpy())
+    path = folder / manifest.removed.file
+    with naming_damage(path):
+        return np.asarray(pq.read_table(path, columns=["row"])["row"].to_numpy())
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

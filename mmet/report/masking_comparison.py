@@ -23,7 +23,8 @@ from mmet.training.masking import (
     pedestrian_prior,
     random_masking,
 )
-from processing_mmet import MMETProcessor, read_person_mask, read_rgb
+from pictures_mmet import read_person_mask, read_rgb
+from processing_mmet import MMETProcessor
 
 STRATEGIES = ("pedestrian", "prior", "random", "block")
 """Pedestrian masking by the picture's own silhouette, the same without any silhouette, and the two ablations."""

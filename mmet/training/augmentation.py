@@ -140,13 +140,13 @@ class PersonAugmentation:
         return image, person_mask
 
 
-def build_augmentation(names: Any) -> PersonAugmentation:
+def build_augmentation(values: Any) -> PersonAugmentation:
     """The augmentation of a recipe's fields (None: the defaults). Raises `ValueError` for what it cannot have."""
-    given = check_value("augmentation", names, dict[str, Any] | None) or {}
-    for name in given:
+    options = check_value("augmentation", values, dict[str, Any] | None) or {}
+    for name in options:
         check_choice("augmentation", name, [field.name for field in fields(PersonAugmentation)])
     try:
-        return PersonAugmentation(**given)
+        return PersonAugmentation(**options)
     except ValueError as error:
         raise ValueError(f"augmentation.{error}") from error
 

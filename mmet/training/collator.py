@@ -27,7 +27,7 @@ from mmet.training.masking import (
     pedestrian_prior,
 )
 from mmet.training.segmenter import Segmenter
-from processing_mmet import read_person_mask
+from pictures_mmet import read_person_mask
 
 Batch = dict[str, Any]
 

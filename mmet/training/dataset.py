@@ -26,7 +26,7 @@ from mmet.data.decoding import DECODE_ERRORS, decode_person_mask, decode_rgb
 from mmet.data.schema import REID_FEATURES, DatasetError
 from mmet.training.augmentation import PersonAugmentation
 from mmet.training.sampling import IDENTITY_KINDS, Draw
-from processing_mmet import AmbiguousMaskError
+from pictures_mmet import AmbiguousMaskError
 
 UNKNOWN_PERSON = -100
 """Label of a person whom the training set does not number (`ignore_index` of the losses)."""

@@ -26,7 +26,8 @@ from mmet.data.picture_checks import image_defect
 from mmet.training.augmentation import PersonAugmentation
 from mmet.training.dataset import TrainingDataset
 from mmet.training.sampling import Draw
-from processing_mmet import MMETImageProcessor, read_rgb
+from pictures_mmet import read_rgb
+from processing_mmet import MMETImageProcessor
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from reid_trees import add_picture, picture_bytes
 from mmet.data.defects import Defect, DefectKind
 from mmet.data.paths import UnsafePathError, join_inside, list_images
 from mmet.data.picture_checks import find_defects, find_undecodable, image_defect
-from processing_mmet import read_rgb
+from pictures_mmet import read_rgb
 
 JPEG, PNG = picture_bytes("JPEG"), picture_bytes("PNG")
 OTHER_FORMATS = ("BMP", "GIF", "TIFF", "WEBP")

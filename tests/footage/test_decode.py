@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from PIL import Image
 
 from mmet.data.synthetic.video import encode_film
 from mmet.footage import FootageError, open_footage
+from mmet.footage.__main__ import main
 
 
 def brightness(path: Path | str, **options: int) -> list[int]:
@@ -171,6 +175,32 @@ def test_open_footage__a_video_without_frames_is_an_error(tmp_path: Path) -> Non
 def test_open_footage__a_stream_that_is_not_there_is_named() -> None:
     with pytest.raises(FootageError, match=r"rtsp://127\.0\.0\.1:9/x: the stream cannot be opened"):
         open_footage("rtsp://127.0.0.1:9/x")
+
+
+@pytest.mark.parametrize("answer", ["none", "silence", "hang up", "nonsense"])
+def test_main__a_dead_stream_is_one_message_in_bounded_time(answer, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("mmet.footage.decode._OPEN_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"rtsp://127.0.0.1:{server.getsockname()[1]}/live"
+        if answer == "none":
+            server.close()
+        elif answer != "silence":  # the system accepts for a silent one
+            words = b"" if answer == "hang up" else b"HTTP/1.1 404 Not Found\r\n\r\n"
+            threading.Thread(target=_answer_once, args=(server, words), daemon=True).start()
+        begun = time.monotonic()
+        assert main([address, "--output", str(tmp_path / "crops")]) == 2
+        assert time.monotonic() - begun < 10
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert f"{address}: the stream cannot be opened" in errors[0]
+    assert not (tmp_path / "crops").exists()
+
+
+def _answer_once(server: socket.socket, words: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(words)
 
 
 def test_open_footage__memory_does_not_grow_with_the_film(tmp_path: Path) -> None:

@@ -93,13 +93,13 @@ def test_find_sightings__of_a_sentence_in_the_order_of_time(gallery: Gallery) ->
     assert [(seen.camera_id, seen.start, seen.end) for seen in sightings] == [("gate", 1.0, 4.0), ("yard", 9.0, 12.0)]
 
 
-def test_find_sightings__of_a_track_and_in_one_camera(gallery: Gallery) -> None:
-    sightings = find_sightings(gallery, track_id="monday/gate-1", min_score=0.9)
+def test_find_sightings__of_a_track_a_crop_and_in_one_camera(gallery: Gallery) -> None:
+    sightings = find_sightings(gallery, person="monday/gate-1", min_score=0.9)
     assert [seen.track_id for seen in sightings] == ["monday/gate-1", "monday/yard-1"]
-    sightings = find_sightings(gallery, track_id="monday/gate-1", min_score=0.9, filters={"camera_id": "yard"})
+    sightings = find_sightings(gallery, person="monday/gate-1", min_score=0.9, filters={"camera_id": "yard"})
     assert [seen.track_id for seen in sightings] == ["monday/yard-1"]
     with pytest.raises(GalleryError, match="gate-9"):
-        find_sightings(gallery, track_id="gate-9")
+        find_sightings(gallery, person="gate-9")
 
 
 def test_add_to_gallery__bad_input(tmp_path: Path, crops: Path) -> None:

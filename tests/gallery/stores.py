@@ -1,19 +1,20 @@
-"""A store of random vectors, changed step by step; run as a script, it says what was acknowledged.
+"""A store of random vectors, changed step by step in processes that say what they did and can be killed.
 
-python tests/gallery/stores.py change FOLDER SEED       # writes "add 3 4 5", "remove 4", "compact" after each step
-python tests/gallery/stores.py build FOLDER SOURCE
-python tests/gallery/stores.py read FOLDER SECONDS
+child = Child("add", folder, 0)      # or "remove", "compact": that most often; or "build", "read"
+child.hear()                         # "try add 3", and "done 3" once it is done
+child.kill()
 """
 
 from __future__ import annotations
 
 import random
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from process_group import CONTEXT
 
 from mmet.gallery import Gallery
 from mmet.gallery.disk import DiskStore
@@ -45,31 +46,36 @@ def ids_of(store: DiskStore) -> list[str]:
     return [name for table in store.tables() for name in table["id"].to_pylist()]
 
 
-def change(folder: Path, seed: int) -> None:
-    """Add and remove pairs of rows for ever: (n, n + 1) are there together or not at all."""
+def change(folder: Path, seed: int, most: str, say: Callable[[str], None]) -> None:
+    """Add and remove pairs of rows for ever: (n, n + 1) are there together or not at all.
+
+    Says `try STEP PAIR` before each change, and `done PAIR` after it.
+    """
     generator = random.Random(seed)
     store = DiskStore(folder)
     present = sorted({int(name) // 2 for name in ids_of(store)})
     following = 10_000 * (seed + 1)
     while True:
-        step = generator.choice(["add", "add", "remove", "compact"])
+        step = generator.choice(["add", "add", "remove", "compact", most, most, most])
         if step == "add":
             pair, following = following, following + 1
-            print("try add", pair, flush=True)
+            say(f"try add {pair}")
             store.append([table_of([str(2 * pair), str(2 * pair + 1)])])
             present.append(pair)
-        elif step == "remove" and present:
+        elif step == "remove":
+            if not present:
+                continue
             pair = present.pop(generator.randrange(len(present)))
-            print("try remove", pair, flush=True)
+            say(f"try remove {pair}")
             store.remove([str(2 * pair), str(2 * pair + 1)])
         else:
             pair = -1
-            print("try compact", pair, flush=True)
+            say(f"try compact {pair}")
             store.compact(keep_seconds=0)
-        print("done", pair, flush=True)
+        say(f"done {pair}")
 
 
-def read(folder: Path, seconds: float) -> None:
+def read(folder: Path, seconds: float, say: Callable[[str], None]) -> None:
     """Open, search and list without an error; pairs are whole, whenever one looks."""
     end = time.monotonic() + seconds
     kept = DiskStore(folder)
@@ -83,10 +89,10 @@ def read(folder: Path, seconds: float) -> None:
         (old,), _ = kept.search(vector_of("1")[None], 3, RowFilter())
         assert all(hit.row["id"] for hit in old)
         count += 1
-    print(count)
+    say(str(count))
 
 
-def build(folder: Path, source: str) -> None:
+def build(folder: Path, source: Path, say: Callable[[str], None]) -> None:
     from embedders import ColourEmbedder
 
     class Slow(ColourEmbedder):
@@ -94,15 +100,42 @@ def build(folder: Path, source: str) -> None:
             time.sleep(0.02)
             return super().embed(images, texts, flip=flip)
 
-    print("go", flush=True)
+    say("go")
     Gallery.build(source, folder, model=Slow(), rows_per_commit=2)
-    print("built", flush=True)
+    say("built")
 
 
-if __name__ == "__main__":
-    command, place, argument = sys.argv[1:]
-    {
-        "change": lambda: change(Path(place), int(argument)),
-        "read": lambda: read(Path(place), float(argument)),
-        "build": lambda: build(Path(place), argument),
-    }[command]()
+def work(command, folder, argument, connection):
+    """What a child does; it sends what it says."""
+    if command in ("build", "read"):
+        {"build": build, "read": read}[command](folder, argument, connection.send)
+    else:
+        change(folder, argument, command, connection.send)
+
+
+class Child:
+    """A process of its own, forked from one that has imported everything."""
+
+    def __init__(self, command, folder, argument):
+        self._connection, sender = CONTEXT.Pipe(duplex=False)
+        self.process = CONTEXT.Process(target=work, args=(command, folder, argument, sender), daemon=True)
+        self.process.start()
+        sender.close()
+
+    def hear(self):
+        """What it says next; None when it has ended."""
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            return None
+
+    def hear_all(self):
+        """Everything that it says until it ends."""
+        words = list(iter(self.hear, None))
+        self.process.join()
+        return words
+
+    def kill(self):
+        """Kill it; what it had said by then."""
+        self.process.kill()
+        return self.hear_all()

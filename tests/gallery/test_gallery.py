@@ -55,6 +55,14 @@ def test_search__rows_hold_what_the_user_gave(gallery, entries):
     assert match.score == pytest.approx(1, abs=1e-2)
 
 
+def test_search__columns_of_lists_and_structures(entries, gallery_path, embedder):
+    bags = [{"colour": "red", "sizes": [1, 2]}, None, {"colour": None, "sizes": []}, {"colour": "blue", "sizes": None}]
+    rows = [entry | {"bag": bag, "words": [name]} for entry, bag, name in zip(entries, bags, "abcd", strict=False)]
+    found = {match.id: match.row for match in Gallery.build(rows, gallery_path, model=embedder).search(text="red")}
+    assert [found[name].get("bag") for name in "abcd"] == bags
+    assert [found[name]["words"] for name in "abcd"] == [["a"], ["b"], ["c"], ["d"]]
+
+
 def test_search__filters(gallery):
     assert set(ids(gallery.search(text="red", camera_id="gate"))) == {"a", "b", "c"}
     assert set(ids(gallery.search(text="red", camera_id=[7, "gate"]))) == {"a", "b", "c", "d", "e"}

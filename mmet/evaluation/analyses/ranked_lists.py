@@ -30,7 +30,7 @@ from mmet.evaluation.protocols import Items
 from mmet.evaluation.record import EvaluationReport, ResultRecord
 from mmet.evaluation.task_result import TaskResult
 from mmet.whole_files import write_whole
-from processing_mmet import read_rgb
+from pictures_mmet import read_rgb
 
 logger = logging.getLogger(__name__)
 

@@ -118,20 +118,20 @@ def _rank_rows(
 
     `map_shares` applies a function to each thread's share of the rows.
     """
-    found = _Matches.of(scores, entries)
+    matches = _Matches.of(scores, entries)
     # What remains after this can only be a wrong candidate: the person's entries are true matches or removed ones.
     scores[entries.rows, entries.columns] = -np.inf
-    counter = _Counter(scores, found)
+    counter = _Counter(scores, matches)
     # All preparations come first: threads that do long operations alone seldom wait for each other.
-    groups, rows = counter.groups(), np.flatnonzero(found.counts > MAX_COMPARED_MATCHES)
+    groups, rows = counter.groups(), np.flatnonzero(matches.counts > MAX_COMPARED_MATCHES)
     shares = range(num_threads)
     list(map_shares(counter.compare, [groups[share::num_threads] for share in shares]))
     list(map_shares(counter.sort, [rows[share::num_threads] for share in shares]))
     # A better match has no more candidates ahead of it, so sorted numbers are those of the matches in their order.
-    row_keys = found.rows * (scores.shape[1] + 1)
+    row_keys = matches.rows * (scores.shape[1] + 1)
     ahead = np.sort(row_keys + counter.ahead[:-1]) - row_keys
-    better_matches = np.arange(len(ahead)) - found.starts[found.rows]
-    return MatchRanks(found.counts, ahead + better_matches + 1)
+    better_matches = np.arange(len(ahead)) - matches.starts[matches.rows]
+    return MatchRanks(matches.counts, ahead + better_matches + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,28 +183,28 @@ class _Counter:
         ahead: `(m + 1,)` int64, what was counted; the last means nothing.
     """
 
-    def __init__(self, scores: NDArray[np.float32], found: _Matches) -> None:
+    def __init__(self, scores: NDArray[np.float32], matches: _Matches) -> None:
         self.scores = scores
-        self.found = found
-        self.ahead = np.empty(len(found.rows) + 1, dtype=np.int64)
+        self.matches = matches
+        self.ahead = np.empty(len(matches.rows) + 1, dtype=np.int64)
         self.width = -(-scores.shape[1] // (WORD * LANES)) * WORD * LANES
         self.flags_at_once = max(1, FLAG_BYTES // self.width)
 
     def groups(self) -> list[_Group]:
         """Rows with few matches, next to each other by the column of the first."""
-        found = self.found
-        rows = np.flatnonzero((found.counts > 0) & (found.counts <= MAX_COMPARED_MATCHES))
-        rows = rows[np.argsort(found.columns[found.starts[rows]], kind="stable")]
-        values = np.append(found.scores, np.float32(np.inf))
+        matches = self.matches
+        rows = np.flatnonzero((matches.counts > 0) & (matches.counts <= MAX_COMPARED_MATCHES))
+        rows = rows[np.argsort(matches.columns[matches.starts[rows]], kind="stable")]
+        values = np.append(matches.scores, np.float32(np.inf))
         groups = []
         for start in range(0, len(rows), GROUP_ROWS):
-            own = rows[start : start + GROUP_ROWS]
-            own = own[np.argsort(-found.counts[own], kind="stable")]
-            counts, starts = found.counts[own], found.starts[own]
+            members = rows[start : start + GROUP_ROWS]
+            members = members[np.argsort(-matches.counts[members], kind="stable")]
+            counts, starts = matches.counts[members], matches.starts[members]
             nth = np.arange(counts[0])
-            matches = np.where(nth < counts[:, None], starts[:, None] + nth, len(found.rows))
-            first, last = found.columns[starts].min(), found.columns[starts + counts - 1].max()
-            groups.append(_Group(own, counts, matches, values[matches][:, :, None], int(first), int(last)))
+            numbers = np.where(nth < counts[:, None], starts[:, None] + nth, len(matches.rows))
+            first, last = matches.columns[starts].min(), matches.columns[starts + counts - 1].max()
+            groups.append(_Group(members, counts, numbers, values[numbers][:, :, None], int(first), int(last)))
         return groups
 
     def compare(self, groups: Sequence[_Group]) -> None:
@@ -217,11 +217,11 @@ class _Counter:
         for group in groups:
             for rows, nth in self._batches(group.counts):
                 bounds = group.scores[rows, nth]  # (n, p, 1)
-                own = np.take(self.scores, group.rows[rows], axis=0, out=rows_room[: len(bounds)], mode="clip")
+                row_scores = np.take(self.scores, group.rows[rows], axis=0, out=rows_room[: len(bounds)], mode="clip")
                 flags = flags_room[: bounds.size].reshape(*bounds.shape[:2], self.width)
                 # Equal scores are ahead of all these matches, or behind all, but for those between the matches.
-                np.greater_equal(own[:, None, : group.first], bounds, out=flags[:, :, : group.first])
-                np.greater(own[:, None, group.first :], bounds, out=flags[:, :, group.first : num_gallery])
+                np.greater_equal(row_scores[:, None, : group.first], bounds, out=flags[:, :, : group.first])
+                np.greater(row_scores[:, None, group.first :], bounds, out=flags[:, :, group.first : num_gallery])
                 self.ahead[group.matches[rows, nth]] = _count_true(flags, words_room[: bounds.size])
             self._add_ties(group, ties_room)
 
@@ -247,21 +247,21 @@ class _Counter:
             if is_tied.any():
                 for row, nth in np.argwhere(is_tied.any(axis=2)):
                     match = group.matches[start + row, nth]
-                    before = self.found.columns[match] - group.first
+                    before = self.matches.columns[match] - group.first
                     self.ahead[match] += np.count_nonzero(is_tied[row, nth, :before])
 
     def sort(self, rows: NDArray[np.int64]) -> None:
         """Count by sorting the scores of whole rows."""
         for row in rows.tolist():
-            part = slice(self.found.starts[row], self.found.starts[row] + self.found.counts[row])
-            values = self.found.scores[part]
+            part = slice(self.matches.starts[row], self.matches.starts[row] + self.matches.counts[row])
+            values = self.matches.scores[part]
             ordered = np.sort(self.scores[row])
             not_greater = np.searchsorted(ordered, values, side="right")
             tied = not_greater - np.searchsorted(ordered, values, side="left")
             self.ahead[part] = len(ordered) - not_greater
             for match in part.start + np.flatnonzero(tied):
-                before = self.scores[row, : self.found.columns[match]]
-                self.ahead[match] += np.count_nonzero(before == self.found.scores[match])
+                before = self.scores[row, : self.matches.columns[match]]
+                self.ahead[match] += np.count_nonzero(before == self.matches.scores[match])
 
 
 def _count_true(flags: NDArray[np.bool_], words: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ written under a temporary name and renamed, and each with a checksum.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import logging
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Positions `(n,)` and the embeddings `(n, D)` that belong there."""
+
+_LOADED_OFFLINE = (b'"local_files_only": true', b'"local_files_only": false')
+"""What a processor that was loaded without network saves, and what it saves otherwise."""
 
 FLUSH_SECONDS = 20.0
 """What a killed process may have to compute again."""
@@ -179,13 +183,24 @@ def fingerprint_weights(model: torch.nn.Module) -> str:
 
 
 def fingerprint_processor(processor: Any) -> str:
-    """A digest of the files that the processor saves. Raises `TypeError` for one that cannot be saved."""
+    """
+    A digest of the files that the processor saves, as it is after loading: how it was loaded (online or not) and the
+    padding and truncation of its last call do not count. Raises `TypeError` for one that cannot be saved.
+    """
     if not hasattr(processor, "save_pretrained"):
         raise TypeError(f"expected a processor with save_pretrained, received {type(processor).__name__}")
+    processor = copy.deepcopy(processor)
+    backend = getattr(getattr(processor, "tokenizer", None), "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
     with tempfile.TemporaryDirectory() as folder:
         processor.save_pretrained(folder)
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        return digest(part for path in files for part in (path.name.encode(), path.read_bytes()))
+        contents = [path.read_bytes().replace(*_LOADED_OFFLINE) for path in files]
+        return digest(
+            part for path, content in zip(files, contents, strict=True) for part in (path.name.encode(), content)
+        )
 
 
 def fingerprint_code(*classes: type) -> str:

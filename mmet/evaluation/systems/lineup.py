@@ -82,9 +82,9 @@ class Lineup:
             "compare": check_checkpoint,
             "seeds": check_checkpoint,
         }
-        for argument, given in zip(checks, (backbones, compared, seeds), strict=True):
+        for argument, folders in zip(checks, (backbones, compared, seeds), strict=True):
             with errors_about(argument):
-                names.append(name_systems(given, taken))
+                names.append(name_systems(folders, taken))
             taken |= set(names[-1])
         with errors_about("model_name_or_path"):
             check_checkpoint(source)

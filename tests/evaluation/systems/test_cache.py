@@ -248,6 +248,19 @@ def test_fingerprint_model__follows_processor_and_config(config, processor):
         fingerprint_processor(lambda **_: None)
 
 
+def test_fingerprint_processor__does_not_depend_on_how_it_was_loaded_and_used(tmp_path, processor):
+    from processing_mmet import MMETProcessor
+
+    processor.save_pretrained(tmp_path)
+    online, offline = (MMETProcessor.from_pretrained(tmp_path, local_files_only=only) for only in (False, True))
+    before = fingerprint_processor(online)
+    assert fingerprint_processor(offline) == before
+    online(text=["a man", "a woman in a red coat"], return_tensors="pt", padding=True)
+    assert online.tokenizer.backend_tokenizer.padding is not None
+    assert fingerprint_processor(online) == before
+    assert online.tokenizer.backend_tokenizer.padding is not None  # the processor itself is left as it is
+
+
 def test_fingerprint_items__follows_pictures_captions_and_choice(tmp_path, text_dataset):
     split = text_dataset["test"]
     seen = set()

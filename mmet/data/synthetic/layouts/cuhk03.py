@@ -18,7 +18,7 @@ from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, 
 from mmet.data.synthetic.layouts.takes import gallery_queries, save, split_folder, takes
 from mmet.data.synthetic.style import TARGET, plan_shots, style_rng
 from mmet.whole_files import FolderDraft
-from processing_mmet import read_rgb
+from pictures_mmet import read_rgb
 
 _NP, _MAT = "np", "mat"
 _BOXES = ("detected", "labeled")
