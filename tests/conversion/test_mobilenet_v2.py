@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from tiny_runs import ENCODER
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, MobileNetV2Config, MobileNetV2Model
 
-from configuration_mmet import MMETImageConfig
 from mmet.conversion import from_bert, from_encoders, from_mobilenet_v2
 from modeling_mmet import MMETForReID
 
@@ -71,8 +71,8 @@ def network() -> TorchvisionMobileNet:
 
 
 @pytest.fixture
-def config() -> MMETImageConfig:
-    return MMETImageConfig(**ENCODER, image_size=SIZE, freeze_backbone=False)
+def config() -> dict[str, Any]:
+    return {**ENCODER, "image_size": SIZE}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,9 @@ def test_from_mobilenet_v2__transformers_own(config, images, tmp_path, source):
 
 
 def test_from_mobilenet_v2__default_is_a_map_of_7_x_4_cells(network):
-    assert from_mobilenet_v2(network.state_dict()).config.patch_grid == (7, 4)
+    model = from_mobilenet_v2(network.state_dict(), {**ENCODER, "freeze_backbone": True})
+    assert model.config.patch_grid == (7, 4)
+    assert not any(weight.requires_grad for weight in model.embeddings.backbone.parameters())
 
 
 def test_from_mobilenet_v2__with_a_bert_a_whole_model(network, config, images, tmp_path):

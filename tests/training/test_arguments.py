@@ -210,6 +210,14 @@ def test_parse_arguments__a_wrong_entry_names_its_field_and_place(tmp_path, name
         ("augmentation: {crop_scale: [1, 0.5]}", "augmentation.crop_scale: expected the smaller share first"),
         ("loss_schedule: {mmm: null}", "loss_schedule: expected one of mim, .*received 'mmm'"),
         ("model_config: {image_config: 3}", "model_config.image_config: expected a mapping"),
+        (
+            "model_config: {image_config: {backbone_config: 3}}",
+            ".*backbone_config: expected a mapping",
+        ),
+        (
+            "model_config: {image_config: {backbone_config: {model_type: mobilenet_v2, tf_pading: false}}}",
+            r".*backbone_config of mobilenet_v2 has unknown fields: \['tf_pading'\].*tf_padding",
+        ),
         ("model_config: {'': 1}", r"model_config has unknown fields: \[''\]"),
     ],
 )
