@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import PIL.Image
+from transformers.utils import logging as transformers_logging
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
@@ -58,6 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the figures; returns the exit code, 2 for what the user has to put right."""
     parser = build_parser()
+    if sys.stderr is None or not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     return run_command(parser.prog, lambda _: explain(parser.parse_args(arguments)))
 
 

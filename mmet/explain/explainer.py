@@ -156,7 +156,8 @@ class Explainer:
 
     @property
     def _device(self) -> torch.device:
-        return next(iter(self.model.parameters())).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def _image_layers(self) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 from torch import nn
 
 from mmet.explain import METHODS, Explainer
@@ -106,6 +107,15 @@ def test_explain__depends_on_the_query_but_rollout_does_not(explainer, picture):
     for method in METHODS:
         one, other = (explainer.explain(picture, text=text, method=method) for text in texts)
         assert np.allclose(one, other) == (method == "rollout"), method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_explain__random_weights_give_another_map(config, explainer, picture, method):
+    """The sanity check of Adebayo et al. (2018): a map that stays the same does not explain the model."""
+    torch.manual_seed(1)
+    other = Explainer(MMETForReID(config).train(False), explainer.processor)
+    maps = [model.explain(picture, image=picture, method=method).ravel() for model in (explainer, other)]
+    assert spearmanr(*maps).statistic < 0.9
 
 
 def test_explain_words__one_map_a_word(explainer, picture):
