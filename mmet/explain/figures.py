@@ -1,0 +1,61 @@
+"""Pictures of explanations: overlays, the paper's Figure 4 and strips of words.
+
+Path("figure.png").write_bytes(compare_methods([("a.jpg", [("original", picture), ("Grad-CAM", seen)])]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+from matplotlib import colormaps
+
+from mmet.explain.explainer import Map
+from mmet.report.drawing import LIGHT, Drawing
+
+METHOD_LABELS = {
+    "attention_gradient": "Attention gradient",
+    "grad_cam": "Grad-CAM",
+    "guided_grad_cam": "Guided Grad-CAM",
+    "rollout": "Attention rollout",
+}
+WIDTH, HEIGHT, GAP = 96.0, 192.0, 10.0
+"""Of a shown crop and between crops, in logical pixels."""
+
+
+def overlay(picture: PIL.Image.Image, values: Map, opacity: float = 0.5) -> PIL.Image.Image:
+    """A map `(H, W)` in [0, 1] in colours from blue to red over a picture of that size."""
+    colours = 255 * colormaps["turbo"](values)[..., :3]
+    blended = (1 - opacity) * np.asarray(picture.convert("RGB"), dtype=np.float64) + opacity * colours
+    return PIL.Image.fromarray(blended.round().astype(np.uint8))
+
+
+def greys(values: Map) -> PIL.Image.Image:
+    """A map `(H, W)` in [0, 1] as a grey picture, white at 1: for maps of single pixels."""
+    return PIL.Image.fromarray((255 * values).round().astype(np.uint8)).convert("RGB")
+
+
+def show(picture: PIL.Image.Image, values: Map, method: str) -> PIL.Image.Image:
+    """A map as its method is usually shown."""
+    return greys(values) if method == "guided_grad_cam" else overlay(picture, values)
+
+
+def compare_methods(rows: Sequence[tuple[str, Sequence[tuple[str, PIL.Image.Image]]]]) -> bytes:
+    """
+    A PNG of labelled pictures, a row for each explained image.
+
+    Args:
+        rows: title of a row, and its pictures with their labels.
+    """
+    columns = max(len(pictures) for _, pictures in rows)
+    pitch = HEIGHT + 50
+    drawing = Drawing(max(260.0, GAP + columns * (WIDTH + GAP)), GAP + pitch * len(rows), LIGHT)
+    for number, (title, pictures) in enumerate(rows):
+        top = GAP + pitch * number
+        drawing.text(GAP, top, title, size=10, bold=True)
+        for column, (label, picture) in enumerate(pictures):
+            left = GAP + column * (WIDTH + GAP)
+            drawing.text(left, top + 16, label, size=9, color=LIGHT.muted)
+            drawing.picture(left, top + 32, WIDTH, HEIGHT, picture)
+    return drawing.png()

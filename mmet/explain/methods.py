@@ -1,0 +1,132 @@
+"""The methods: each turns one forward pass over a picture, and the gradient of its score, into a value per patch.
+
+`METHODS[name](trace)` returns a map `(rows, columns)`, or `(height, width)` where it reads pixels; all are at least 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DEFAULT_METHOD = "attention_gradient"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One forward pass over one picture, with its graph.
+
+    Attributes:
+        score: similarity to the query, a scalar.
+        pixels: `(1, 3, height, width)`, what the model read.
+        states: `(1, 1 + N, D)`, what the attention of the explained image layer reads; [CLS_I] comes first.
+        image_attentions: weights `(1, heads, 1 + N, 1 + N)` of the image encoder, up to the explained layer.
+        multimodal_attentions: weights `(1, heads, 2 + N, 2 + N)`: [CLS_M], [CLS_I] and the patches; may be empty.
+        grid: rows and columns of patches.
+    """
+
+    score: Tensor
+    pixels: Tensor
+    states: Tensor
+    image_attentions: Sequence[Tensor]
+    multimodal_attentions: Sequence[Tensor]
+    grid: tuple[int, int]
+
+
+def weigh_channels(states: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM's sum of channels `(N, D)`, each weighted by its mean gradient: `(N,)`, negative values set to 0."""
+    return (states * gradients.mean(dim=0)).sum(dim=1).relu()
+
+
+def grad_cam(trace: Trace) -> Tensor:
+    """Grad-CAM (Selvaraju et al., 2017) over the patch states of one layer of the image encoder."""
+    (gradients,) = torch.autograd.grad(trace.score, trace.states, retain_graph=True)
+    return weigh_channels(trace.states[0, 1:], gradients[0, 1:]).view(trace.grid)
+
+
+def guided_grad_cam(trace: Trace) -> Tensor:
+    """Guided Grad-CAM (same paper): the guided gradient of the pixels times Grad-CAM.
+
+    The score's graph must have been made inside of `guided_backward`. Grad-CAM itself needs the plain gradient, which
+    `Explainer` therefore takes from a second pass.
+    """
+    (gradients,) = torch.autograd.grad(trace.score, trace.pixels, retain_graph=True)
+    return gradients[0].abs().amax(dim=0)
+
+
+def attention_rollout(trace: Trace) -> Tensor:
+    """Attention rollout (Abnar and Zuidema, 2020): products of attention with residuals; reads no query."""
+    flow = roll_out(trace.image_attentions)
+    if trace.multimodal_attentions:
+        flow = roll_out(trace.multimodal_attentions)[:1, 1:] @ flow  # from [CLS_M] to image states to patches
+    return flow[0, 1:].view(trace.grid)
+
+
+def roll_out(attentions: Sequence[Tensor]) -> Tensor:
+    """Product `(L, L)`, last layer first, of the mean attention `(1, heads, L, L)` of each layer and the identity."""
+    length = attentions[0].shape[-1]
+    identity = torch.eye(length, device=attentions[0].device)
+    flow = identity
+    for attention in attentions:
+        flow = (0.5 * attention[0].float().mean(dim=0) + 0.5 * identity) @ flow
+    return flow
+
+
+def attention_gradient(trace: Trace) -> Tensor:
+    """Positive gradient of the score with respect to attention, averaged over heads, readers and layers.
+
+    After LeGrad (Bousselham et al., 2024), with the gradient of the final score in the place of one score per layer:
+    in MMET, a picture's embedding comes from another encoder than the one whose layers are explained.
+    """
+    attentions = [*trace.image_attentions, *trace.multimodal_attentions]
+    gradients = torch.autograd.grad(trace.score, attentions, retain_graph=True, allow_unused=True)
+    patches = trace.grid[0] * trace.grid[1]
+    layers = [grad[0].relu().mean(dim=(0, 1))[-patches:] for grad in gradients if grad is not None]
+    return torch.stack(layers).mean(dim=0).view(trace.grid)
+
+
+@contextmanager
+def guided_backward(model: nn.Module) -> Iterator[None]:
+    """Pass only positive gradients through the activation functions of the model's MLPs (Springenberg et al., 2015).
+
+    For ReLU this is guided backpropagation as published; for GELU, the same rule applied to its own derivative.
+    """
+
+    def keep_positive(_: nn.Module, gradients: Any, received: Any) -> tuple[Tensor | None, ...]:
+        if received[0] is None:
+            return tuple(gradients)
+        return tuple(torch.where(received[0] > 0, grad.relu(), 0.0) for grad in gradients)
+
+    activations = [module for module in model.modules() if is_activation(module)]
+    hooks = [module.register_full_backward_hook(keep_positive) for module in activations]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an activation function of the ReLU family."""
+    return isinstance(module, nn.ReLU) or type(module).__name__.lower().removesuffix("activation") in ("gelu", "silu")
+
+
+def to_unit_range(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map `(rows, columns)` enlarged to `size` and stretched to [0, 1]; zeros where all values are equal."""
+    values = values.detach().float()
+    values = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+
+
+METHODS: dict[str, Callable[[Trace], Tensor]] = {
+    "attention_gradient": attention_gradient,
+    "grad_cam": grad_cam,
+    "guided_grad_cam": guided_grad_cam,
+    "rollout": attention_rollout,
+}
