@@ -57,7 +57,7 @@ def draw() -> Figure:
     drawing = Drawing()
     box, arrow = drawing.box, drawing.arrow
     box(2, 88, 36, 10, "run_pretrain.py", "arguments or a recipe in,\na model folder out", "blue")
-    box(42, 88, 36, 10, "mmet/ablate · mmet/report", "the paper's tables;\nthe demo's page", "grey")
+    box(42, 88, 36, 10, "mmet/ablate · report · explain", "the paper's tables; the demo's page;\nwhy something was found", "grey")
     box(82, 88, 36, 10, "run_reid_eval.py", "models and data in,\nresults.json and tables out", "green")
 
     box(
