@@ -22,7 +22,7 @@ from mmet.gallery.filters import RowFilter
 from mmet.gallery.index import VectorIndex, build_index, save_index
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Selection
-from mmet.gallery.storage import StoredFile
+from mmet.gallery.storage import MANIFEST, StoredFile, read_sealed, write_sealed
 
 
 def new_stores(tmp_path):
@@ -333,3 +333,19 @@ def test_store__with_an_index_answers_as_without(tmp_path, kind):
     shutil.rmtree(store.folder / "index")
     assert answer() == expected
     assert list((store.folder / "index").glob("*.faiss"))
+
+
+@pytest.mark.parametrize("part", ["columns", "removed"])
+def test_open__a_file_of_the_right_size_that_holds_something_else_is_named(gallery, gallery_path, part):
+    gallery.remove(["a"])
+    (path,) = (gallery_path / part).iterdir()
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(GalleryError, match=path.name):
+        DiskStore(gallery_path).remove(["b"])
+
+
+@pytest.mark.parametrize(("field", "value"), [("settings", "x"), ("dimension", 0), ("next_row", "1"), ("dtype", "f")])
+def test_read_manifest__a_wrong_field_is_named(gallery, gallery_path, field, value):
+    write_sealed(gallery_path / MANIFEST, {**read_sealed(gallery_path / MANIFEST), field: value})
+    with pytest.raises(GalleryError, match=f"{MANIFEST}.*{field}"):
+        DiskStore(gallery_path)
