@@ -26,6 +26,7 @@ import difflib
 import enum
 import math
 import numbers
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -197,6 +198,11 @@ def shown(value: Any) -> str:
     except (RecursionError, ValueError):  # nested too deep, or an integer of too many digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def without_password(text: str) -> str:
+    """Text for messages and records: addresses in it (`rtsp://user:password@host`) lose what is before the host."""
+    return re.sub(r"(?<=:)//[^/\s]*@", "//", text)
 
 
 def _is_finite(value: Any, kind: type) -> bool:

@@ -24,6 +24,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mmet.distributed import compute_once
+from mmet.field_checks import without_password
 from mmet.whole_files import clear_leftovers, make_folder
 
 try:
@@ -153,8 +154,8 @@ def _describe_holder(descriptor: int) -> None:
 
 
 def _without_secrets(command: Sequence[str]) -> list[str]:
-    """A command line whose tokens are replaced by dots."""
-    shown = list(command)
+    """A command line whose tokens are replaced by dots, and whose addresses have no passwords."""
+    shown = list(map(without_password, command))
     for number, word in enumerate(shown):
         name, separator, _ = word.partition("=")
         if name in _SECRETS and separator:

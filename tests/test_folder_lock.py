@@ -30,7 +30,7 @@ class Holder:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
-            sys.orig_argv = ["python", "run_pretrain.py", "--hub_token", "secret"]
+            sys.orig_argv = ["python", "run_pretrain.py", "--hub_token", "secret", "rtsp://guard:secret@gate"]
             with lock(folder):
                 if not worker or os.fork():
                     os.write(writer, b"held")

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from mmet.field_checks import without_password
 from mmet.footage.boxes import FootageError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -57,7 +58,7 @@ class Footage(ABC):
     A source of frames; iterating reads it once.
 
     Attributes:
-        source: what the user called it.
+        source: what the user called it; an address without user and password.
         every: every how many frames one is yielded.
         frame_rate: frames per second of the source, as it says.
         num_frames: how many there should be; None if unknown.
@@ -67,7 +68,7 @@ class Footage(ABC):
     """
 
     def __init__(self, source: str, every: int) -> None:
-        self.source, self.every = source, every
+        self.source, self.every = without_password(source), every
         self.frame_rate = FOLDER_RATE
         self.num_frames: int | None = None
         self.is_live = False
@@ -120,11 +121,11 @@ class _Video(Footage):
         try:
             self._container = self._av.open(source, timeout=(_OPEN_SECONDS, _READ_SECONDS) if is_live else None)
         except (self._av.FFmpegError, OSError) as error:
-            raise FootageError(_why_not_opened(source, is_live, error)) from error
+            raise FootageError(_why_not_opened(self.source, is_live, error)) from error
         if not self._container.streams.video:
             kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
             self.close()
-            raise FootageError(f"{source}: no pictures in it (it holds {kinds}); name a file with video")
+            raise FootageError(f"{self.source}: no pictures in it (it holds {kinds}); name a file with video")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or FOLDER_RATE

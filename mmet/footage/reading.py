@@ -25,7 +25,7 @@ from typing import Any, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from mmet.field_checks import Range, check_fields, shown
+from mmet.field_checks import Range, check_fields, shown, without_password
 from mmet.folder_lock import LOCK_FILE, locked
 from mmet.footage.boxes import Detections, FootageError
 from mmet.footage.decode import Footage, Frame, open_footage
@@ -152,7 +152,7 @@ def read(
     )
     sources = name_cameras(videos)
     output = Path(output)
-    settings = {"videos": sources, **asdict(options)}
+    settings = {"videos": {camera: without_password(source) for camera, source in sources.items()}, **asdict(options)}
     finished = _finished(output, settings)
     if finished is not None:
         return finished
@@ -182,7 +182,9 @@ def name_cameras(videos: Sequence[str | Path] | Mapping[str, str | Path]) -> dic
         FootageError: there is none, two have one name, or a name cannot be that of a folder.
     """
     pairs = (
-        list(videos.items()) if isinstance(videos, Mapping) else [(_name_of(str(source)), source) for source in videos]
+        list(videos.items())
+        if isinstance(videos, Mapping)
+        else [(_name_of(without_password(str(source))), source) for source in videos]
     )
     if not pairs:
         raise FootageError("videos: expected at least one file, folder or stream, received none")
@@ -195,8 +197,8 @@ def name_cameras(videos: Sequence[str | Path] | Mapping[str, str | Path]) -> dic
             )
         if camera in names:
             raise FootageError(
-                f"camera {camera}: {names[camera]} and {source} would be one camera; name them, as --camera "
-                f"{camera}1={names[camera]}"
+                f"camera {camera}: {without_password(names[camera])} and {without_password(str(source))} would be one "
+                f"camera; name them, as --camera {camera}1={without_password(names[camera])}"
             )
         names[camera] = str(source)
     return names
@@ -328,7 +330,7 @@ class _Camera:
             self._follow(footage, tracker, boxes, progress)
         self._end_tracks(before=float("inf"))
         if footage.problem:
-            logger.warning("%s: %s; what was read is kept", self.source, footage.problem)
+            logger.warning("%s: %s; what was read is kept", footage.source, footage.problem)
         self._write_done(footage, time.perf_counter() - begun)
 
     def _follow(self, footage: Footage, tracker: Tracker, boxes: TextIO, progress: tqdm) -> None:
@@ -412,7 +414,7 @@ class _Camera:
 
     def _write_done(self, footage: Footage, seconds: float) -> None:
         report = CameraReport(
-            self.source,
+            footage.source,
             self.camera,
             footage.frames_read,
             self.looked_at,

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mmet.field_checks import without_password
 from mmet.gallery.filters import RowFilter
 from mmet.gallery.results import GalleryError
 from mmet.gallery.storage import EMBEDDING, FIXED_COLUMNS, make_table, user_rows_of, vectors_of
@@ -74,7 +75,7 @@ class MilvusAddress:
         match = local or remote
         if match is None or not _NAME.fullmatch(match["name"]):
             raise GalleryError(
-                f"{_without_password(address)}: expected milvus+http://HOST:PORT/NAME, "
+                f"{without_password(address)}: expected milvus+http://HOST:PORT/NAME, "
                 "milvus+https://USER:PASSWORD@HOST:PORT/DATABASE/NAME or milvus+file:///FOLDER/FILE.db/NAME; NAME is "
                 "made of letters, digits and underscores, and begins with no digit"
             )
@@ -82,16 +83,12 @@ class MilvusAddress:
             return cls(local["file"], "", local["name"], address)
         scheme, user, host, database, name = match.groups()
         uri = f"{scheme}://{user + '@' if user else ''}{host}"
-        return cls(uri, database or "", name, _without_password(address))
+        return cls(uri, database or "", name, without_password(address))
 
     @property
     def is_local(self) -> bool:
         """Whether Milvus Lite answers, in this process."""
         return self.uri.endswith(".db")
-
-
-def _without_password(address: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", address)
 
 
 # -- facts ----------------------------------------------------------------------------------------------------------

@@ -181,18 +181,18 @@ def test_open_footage__a_stream_that_is_not_there_is_named() -> None:
 def test_main__a_dead_stream_is_one_message_in_bounded_time(answer, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("mmet.footage.decode._OPEN_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"rtsp://127.0.0.1:{server.getsockname()[1]}/live"
+        place = f"127.0.0.1:{server.getsockname()[1]}/live"
         if answer == "none":
             server.close()
         elif answer != "silence":  # the system accepts for a silent one
             words = b"" if answer == "hang up" else b"HTTP/1.1 404 Not Found\r\n\r\n"
             threading.Thread(target=_answer_once, args=(server, words), daemon=True).start()
         begun = time.monotonic()
-        assert main([address, "--output", str(tmp_path / "crops")]) == 2
+        assert main([f"rtsp://guard:se@cret@{place}", "--output", str(tmp_path / "crops")]) == 2
         assert time.monotonic() - begun < 10
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
-    assert f"{address}: the stream cannot be opened" in errors[0]
+    assert f"rtsp://{place}: the stream cannot be opened" in errors[0]  # no password
     assert not (tmp_path / "crops").exists()
 
 
