@@ -62,6 +62,8 @@ class _OneLineErrors(argparse.ArgumentParser):
             raise argparse.ArgumentError(
                 action, "expected a value, received an empty one; leave it out for its default"
             )
+        if "\0" in arg_string:  # from a recipe or a program; no command line of the system can hold one
+            raise argparse.ArgumentError(action, f"expected text without NUL, received {shown(arg_string)}")
         return super()._get_value(action, arg_string)
 
     def describe(self, message: str) -> str:

@@ -17,6 +17,7 @@ from transformers import TrainerState
 import run_pretrain
 import run_reid_eval
 from mmet.checkpoint_files import check_checkpoint_folder, check_model, load_tokenizer
+from mmet.evaluation.systems.loading import load_embedder
 from modeling_mmet import MMETForPreTraining, MMETForReID, MMETModel
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
@@ -129,8 +130,9 @@ def test_check_model__weights(model, case):
     damage(model / "model.safetensors")
     with pytest.raises(ValueError, match=message):
         check_model(str(model))
-    with pytest.raises(ValueError, match=message):
-        check_model(str(model), MMETForReID)
+    for check in (lambda: check_model(str(model), MMETForReID), lambda: load_embedder(str(model))):
+        with pytest.raises(ValueError, match=message):
+            check()
 
 
 BROKEN_FILES = {

@@ -1,4 +1,4 @@
-"""An argument that is the empty string, as an unset variable of a shell leaves it, is one message that names it."""
+"""An argument that is the empty string, as an unset variable of a shell leaves it, or holds a NUL: one message."""
 
 from __future__ import annotations
 
@@ -100,3 +100,16 @@ def test_commands__name_the_empty_argument(tmp_path, monkeypatch, capsys, main, 
     said = capsys.readouterr().err
     check_message(said, said.partition(": error")[0], option)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nul__is_refused_with_the_arguments_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for main, options in (
+        (evaluate, ["--model_name_or_path", "m", "--data", "market1501=x", "--output_dir", "a\0b"]),
+        (pretrain, ["recipe.yaml", "--output_dir", "a\0b"]),
+    ):
+        (tmp_path / "recipe.yaml").write_text("paired_data: [finegpr=data]", encoding="utf-8")
+        assert main(options) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "argument --output_dir: expected text without NUL, received 'a\\x00b'" in said

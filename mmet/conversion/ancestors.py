@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, cast
 
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from configuration_mmet import MMETEncoderConfig, MMETImageConfig, MMETTextConfig
+from mmet.checkpoint_files import CONFIG_FILE, read_headers, read_json_object
 
 Source = PreTrainedModel | str | os.PathLike[str]
 """A model of transformers, or the Hub name or local folder of one."""
@@ -28,9 +30,14 @@ def load_ancestor(model_type: str, base_class: str, source: Source, options: dic
         options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
-        ValueError: its model type is not `model_type`, or there are `options` beside a loaded model.
+        ValueError: a folder without a configuration or whole weights, its model type is not `model_type`, or there are
+            `options` beside a loaded model.
     """
     if isinstance(source, (str, os.PathLike)):
+        folder = Path(source, options.get("subfolder", ""))
+        if Path(source).is_dir():
+            read_json_object(folder / CONFIG_FILE, "the configuration of a model")
+            read_headers(folder)
         stored, _ = PreTrainedConfig.get_config_dict(source, **options)
         _check_model_type(model_type, stored.get("model_type"), str(source))
         architecture, *_ = stored.get("architectures") or [base_class]

@@ -37,6 +37,10 @@ class CheckpointError(OSError):
 def check_writable(folder: Path) -> None:
     """Make `folder` and write a file in it. Raises `CheckpointError` where that fails."""
     try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # which the run's JSON files name
+        raise CheckpointError(f"output_dir {str(folder)!r} is no UTF-8; choose another --output_dir") from None
+    try:
         whole_files.check_writable(folder)
     except OSError as error:
         raise CheckpointError(

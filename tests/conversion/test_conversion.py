@@ -377,6 +377,23 @@ def test_from_flava__refuses_other_models(make_flava, tmp_path):
             from_flava(source, MMETModel)
 
 
+@pytest.mark.parametrize("convert", [from_bert, from_flava, from_vit])
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "[]", "config.json: expected the configuration of a model, a JSON object, received list"),
+        ("config.json", "[" * 100_000, "config.json is not JSON"),
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        ("model.safetensors", "{", "is cut short or damaged"),
+    ],
+)
+def test_folder__damaged_files_are_named(make_flava, tmp_path, convert, file, content, message):
+    make_flava().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path)
+
+
 def test_from_flava__refuses_loading_options_for_a_loaded_model(make_flava):
     with pytest.raises(ValueError, match="revision"):
         from_flava(make_flava(FlavaModel), MMETModel, revision="main")

@@ -249,6 +249,12 @@ def test_check_space__warns_where_only_some_fit(tmp_path, monkeypatch, caplog):
     assert "5 checkpoints of 1.00 GB" in caplog.text
 
 
+def test_check_writable__refuses_a_name_that_no_json_file_can_hold(tmp_path):
+    with pytest.raises(CheckpointError, match="is no UTF-8; choose another --output_dir"):
+        check_writable(tmp_path / "a\udcff")
+    assert not list(tmp_path.iterdir())
+
+
 def test_check_writable__makes_the_folder_and_leaves_nothing(tmp_path):
     check_writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []

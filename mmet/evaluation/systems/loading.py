@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
 from configuration_mmet import MMETConfig
@@ -54,14 +55,15 @@ def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
     which is near to none.
 
     Raises:
-        ValueError: no such checkpoint, or one without some of the encoders' weights.
+        ValueError: no such checkpoint, damaged files, or one without some of the encoders' weights.
     """
+    check_checkpoint(name_or_path)
     try:
         model, loading = cast(Any, MMETForReID).from_pretrained(
             name_or_path, output_loading_info=True, use_safetensors=True
         )
         processor = MMETProcessor.from_pretrained(name_or_path)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise _cannot_load(name_or_path, error) from error
     missing = set(loading["missing_keys"])
     head = {name for name in missing if name.startswith("identity_head.")}
