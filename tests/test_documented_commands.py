@@ -167,7 +167,7 @@ def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list
         shutil.copytree(house / "parquet", adapted[1])
     if program == "run_reid_eval.py":
         adapted += ["--bootstrap", "10", *outputs(adapted, folder)]
-    if program == "mmet.gallery":
+    if program in ("mmet.gallery", "mmet.explain"):
         adapt_gallery(adapted, house, folder)
     if program == "mmet.footage":
         adapted = adapt_footage(adapted, house, folder)

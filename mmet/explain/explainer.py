@@ -120,8 +120,8 @@ class Explainer:
         check_choice("method", method, METHODS)
         if not -self.num_layers <= layer < self.num_layers:
             raise ExplanationError(
-                f"layer: expected {-self.num_layers} to {self.num_layers - 1}, since the image encoder has "
-                f"{self.num_layers} layers; received {layer}"
+                f"layer: expected {-self.num_layers} to {self.num_layers - 1}, a layer of the image encoder; received "
+                f"{layer}"
             )
         size = (picture.height, picture.width)
         pixels = self.processor(images=[picture], return_tensors="pt")["pixel_values"].to(self._device)

@@ -421,6 +421,10 @@ class MilvusStore(Store):
         self._call("load_collection", seconds=WAIT_SECONDS)
 
 
+_WITHOUT_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
+"""Milvus Lite's server hangs up on a client that asks every ten seconds whether it is there, as pymilvus's does."""
+
+
 def connect(address: MilvusAddress) -> Any:
     """A client. Raises `GalleryError` for a missing package, and a server that cannot be reached in some seconds."""
     missing = [name for name in ("pymilvus",) + ("milvus_lite",) * address.is_local if not _installed(name)]
@@ -433,7 +437,12 @@ def connect(address: MilvusAddress) -> Any:
     for name in _SILENT:  # they write a traceback for each error that is raised as well
         logging.getLogger(name).disabled = True
     try:
-        return MilvusClient(address.uri, db_name=address.database, timeout=CONNECT_SECONDS)
+        return MilvusClient(
+            address.uri,
+            db_name=address.database,
+            timeout=CONNECT_SECONDS,
+            grpc_options=_WITHOUT_PINGS if address.is_local else {},
+        )
     except MilvusException as error:
         advice = (
             "Milvus Lite serves a file to one process at a time; is another one using it?"

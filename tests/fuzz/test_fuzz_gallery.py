@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_embedder import COLOURS, ColourEmbedder
 from fuzz.mutations import (
     TEXTS,
     VALUES,
@@ -27,7 +28,6 @@ from fuzz.mutations import (
 )
 from fuzz.running import Attempt, complaint, fuzz, option_names, remove, run
 from fuzz.test_fuzz_names import WORDS
-from gallery.embedders import COLOURS, ColourEmbedder
 from PIL import Image
 
 from mmet.footage import __main__ as footage

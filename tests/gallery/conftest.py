@@ -6,7 +6,7 @@ import importlib.util
 import uuid
 
 import pytest
-from embedders import COLOURS, ColourEmbedder
+from colour_embedder import COLOURS, ColourEmbedder
 from PIL import Image
 
 from mmet.gallery import Gallery

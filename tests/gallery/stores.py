@@ -93,7 +93,7 @@ def read(folder: Path, seconds: float, say: Callable[[str], None]) -> None:
 
 
 def build(folder: Path, source: Path, say: Callable[[str], None]) -> None:
-    from embedders import ColourEmbedder
+    from colour_embedder import ColourEmbedder
 
     class Slow(ColourEmbedder):
         def embed(self, images, texts, *, flip=False):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from embedders import COLOURS, ColourEmbedder
+from colour_embedder import COLOURS, ColourEmbedder
 from PIL import Image
 
 from mmet.gallery import Gallery
@@ -223,7 +223,7 @@ def test_ctrl_c__is_one_line(tmp_path):
     """While pictures are embedded; the same command then goes on."""
     program = (
         "import sys, time; sys.path.insert(0, sys.argv.pop(1))\n"
-        "from embedders import ColourEmbedder\n"
+        "from colour_embedder import ColourEmbedder\n"
         "from mmet.gallery.embedding import ModelEmbedder\n"
         "from mmet.gallery.command import main\n"
         "class Slow(ColourEmbedder):\n"
@@ -233,7 +233,7 @@ def test_ctrl_c__is_one_line(tmp_path):
         "sys.exit(main(sys.argv[1:]))\n"
     )
     Image.new("RGB", (4, 8)).save(tmp_path / "a.png")
-    command = [sys.executable, "-c", program, str(Path(__file__).parent), "build", str(tmp_path)]
+    command = [sys.executable, "-c", program, str(Path(__file__).parents[1]), "build", str(tmp_path)]
     process = subprocess.Popen(
         [*command, "--model", "m", "--output", str(tmp_path / "g")],
         stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from embedders import COLOURS, ColourEmbedder
+from colour_embedder import COLOURS, ColourEmbedder
 from PIL import Image
 
 from mmet.evaluation.analyses.calibration import MatchCalibration

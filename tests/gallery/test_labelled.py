@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from embedders import ColourEmbedder
+from colour_embedder import ColourEmbedder
 from PIL import Image
 
 from mmet.gallery import Gallery, GalleryError

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from embedders import ColourEmbedder
+from colour_embedder import ColourEmbedder
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from operations import run_operations

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from accelerate import PartialState
-from embedders import ColourEmbedder
+from colour_embedder import ColourEmbedder
 from PIL import Image
 from process_group import run_processes
 

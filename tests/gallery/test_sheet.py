@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from embedders import ColourEmbedder
+from colour_embedder import ColourEmbedder
 from PIL import Image
 
 from mmet.evaluation.analyses.calibration import MatchCalibration
