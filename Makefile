@@ -13,8 +13,10 @@ TARGETS := market1501=$(DEMO)/data/target_market1501 cuhk_pedes=$(DEMO)/data/tar
 LAUNCH  := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 TRAIN   := $(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml --resume_from_checkpoint true
 MODEL   := $(DEMO)/model/training_result.json
+VIDEO   ?= vtest.avi
+SEARCH  := $(BIN)/python -m mmet.gallery search $(FOOTAGE)/vtest-people --by_track -k 5
 
-.PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes footage test test-slow test-common fuzz lint format clean
+.PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes footage footage-vtest test test-slow test-common fuzz lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +50,15 @@ footage: $(READY) $(MODEL) ## drawn films of two cameras, a gallery of their peo
 	$(BIN)/python -m mmet.footage $(FOOTAGE)/films/camera1.mp4 $(FOOTAGE)/films/camera2.mp4 --every 2 --output $(FOOTAGE)/crops --gallery $(FOOTAGE)/gallery --model $(DEMO)/model
 	$(BIN)/python -m mmet.data.doctor folder=$(FOOTAGE)/crops
 	$(BIN)/python -m mmet.footage.demo --films $(FOOTAGE)/films --gallery $(FOOTAGE)/gallery
+
+# For each search a contact sheet, numbered, lies beside the gallery.
+footage-vtest: $(READY) $(MODEL) ## the same on real footage: make footage-vtest VIDEO=vtest.avi (docs/footage.md says where it is from)
+	@test -f '$(VIDEO)' || { echo 'make footage-vtest: no file VIDEO=$(VIDEO); docs/footage.md says where vtest.avi is from' >&2; exit 2; }
+	rm -rf $(FOOTAGE)/vtest-people
+	$(BIN)/python -m mmet.footage --camera vtest='$(VIDEO)' --every 4 --output $(FOOTAGE)/vtest-crops --gallery $(FOOTAGE)/vtest-people --model $(DEMO)/model
+	$(SEARCH) --text 'a woman in a red jacket and blue jeans' --html $(FOOTAGE)/vtest-people-1.html
+	$(SEARCH) --text 'a man in a blue jacket and dark trousers' --html $(FOOTAGE)/vtest-people-2.html
+	$(SEARCH) --text 'a woman with a white hat' --html $(FOOTAGE)/vtest-people-3.html
 
 test: $(READY) ## the test suite (under ten minutes on two cores)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not common'
