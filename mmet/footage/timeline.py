@@ -25,7 +25,8 @@ from mmet.command_line import run_command, show_results
 from mmet.field_checks import SHARE_RANGE, Range, number_type
 from mmet.footage.searching import Sighting, find_sightings, rows_of
 from mmet.gallery import Gallery, GalleryError
-from mmet.gallery.labels import counted, read_time, show_time
+from mmet.gallery.command import add_place_and_time, add_query, read_period
+from mmet.gallery.labels import counted, show_time
 from mmet.gallery.listing import percent
 from mmet.gallery.sources import load_picture
 from mmet.markdown_table import align_table
@@ -59,16 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("gallery", metavar="GALLERY", help="crops with times and cameras")
     query = parser.add_argument_group("the person (a name in the gallery, or a sentence, an image, or both)")
     query.add_argument("--person", metavar="NAME", help="a crop's id, a track or a person_id of the gallery")
-    query.add_argument("--text", metavar="SENTENCE", help='such as "a woman in a red jacket"')
-    query.add_argument("--image", nargs="+", action="extend", metavar="FILE", help="one or several of one person")
+    add_query(query)
     answer = parser.add_argument_group("which tracks count as sightings")
     number = number_type(int, Range(at_least=1, at_most=_MAX_SIGHTINGS))
     answer.add_argument("-k", type=number, default=10, metavar="N", help="the most alike, at most N (%(default)s)")
     answer.add_argument("--min_score", type=number_type(float, Range(at_least=-1, at_most=1)), metavar="X")
     answer.add_argument("--min_probability", type=number_type(float, SHARE_RANGE), metavar="X")
-    answer.add_argument("--camera", nargs="+", action="extend", metavar="NAME", help="of these cameras")
-    answer.add_argument("--after", metavar="TIME", help="from this moment on: 12.5, 1:02:05 or 2024-05-01T12:00:00")
-    answer.add_argument("--before", metavar="TIME", help="up to this moment")
+    add_place_and_time(answer)
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw it")
     parser.add_argument("--model", metavar="MODEL", help="where the gallery's model is now, if it was moved")
     return parser
@@ -81,14 +79,11 @@ def run(options: argparse.Namespace) -> None:
         raise GalleryError("whom to look for: say --person NAME, or instead --text SENTENCE, --image FILE or both")
     if options.figure is not None and (options.figure.suffix.lower() != ".png" or options.figure.is_dir()):
         raise GalleryError(f"--figure: expected a file name that ends with .png, received {options.figure}")
-    moments = [
-        None if text is None else read_time(f"--{name}", text)
-        for name, text in (("after", options.after), ("before", options.before))
-    ]
+    period = read_period(options)
     gallery = Gallery.open(options.gallery, model=options.model)
     sightings = find_sightings(
         gallery,
-        filters={"camera_id": options.camera, "time": None if moments == [None, None] else tuple(moments)},
+        filters={"camera_id": options.camera, "time": period},
         **{name: getattr(options, name) for name in ("person", "text", "image", "k", "min_score", "min_probability")},
     )
     if not sightings:

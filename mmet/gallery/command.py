@@ -104,11 +104,23 @@ def add_embedding_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_workers", type=whole, default=2, metavar="N", help="decoding threads (%(default)s)")
 
 
+def add_query(group: argparse._ArgumentGroup) -> None:
+    """Whom to look for."""
+    group.add_argument("--text", metavar="SENTENCE", help='such as "a woman in a red jacket"')
+    group.add_argument("--image", nargs="+", action="extend", metavar="FILE", help="one or several of one person")
+
+
+def add_place_and_time(group: argparse._ArgumentGroup) -> None:
+    """On which cameras and when."""
+    group.add_argument("--camera", nargs="+", action="extend", metavar="NAME", help="of these cameras")
+    group.add_argument("--after", metavar="TIME", help="from this moment on: 12.5, 1:02:05 or 2024-05-01T12:00:00")
+    group.add_argument("--before", metavar="TIME", help="up to this moment")
+
+
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_gallery(parser)
     query = parser.add_argument_group("what is searched for (a sentence, an image, or both)")
-    query.add_argument("--text", metavar="SENTENCE", help='such as "a woman in a red jacket"')
-    query.add_argument("--image", nargs="+", action="extend", metavar="FILE", help="one or several of one person")
+    add_query(query)
     query.add_argument(
         "--blend",
         type=number_type(float, SHARE_RANGE),
@@ -117,10 +129,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     query.add_argument("--flip", action="store_true", help="embed each query image together with its mirror image")
     rows = parser.add_argument_group("which rows are searched (all, unless said otherwise)")
-    rows.add_argument("--camera", nargs="+", action="extend", metavar="NAME", help="of these cameras")
+    add_place_and_time(rows)
     rows.add_argument("--track", nargs="+", action="extend", metavar="NAME", help="of these tracks")
-    rows.add_argument("--after", metavar="TIME", help="from this moment on: 12.5, 1:02:05 or 2024-05-01T12:00:00")
-    rows.add_argument("--before", metavar="TIME", help="up to this moment")
     rows.add_argument("--exclude", nargs="+", action="extend", metavar="ID", help="leave these rows out")
     answer = parser.add_argument_group("the answer")
     matches = number_type(int, Range(at_least=1, at_most=MAX_MATCHES))
@@ -197,15 +207,21 @@ def build(options: argparse.Namespace) -> None:
     compute_once(lambda: print(f"{options.output}: {rows}, {seconds:.0f} s{skipped}"))
 
 
+def read_period(options: argparse.Namespace) -> tuple[float | None, float | None] | None:
+    """The moments of --after and --before; None where neither is given. Raises `GalleryError`."""
+    after, before = (
+        None if text is None else read_time(f"--{name}", text)
+        for name, text in (("after", options.after), ("before", options.before))
+    )
+    return None if after is None and before is None else (after, before)
+
+
 def search(options: argparse.Namespace) -> None:
     """Print the answer to a query, and write it as a contact sheet."""
     if options.text is None and options.image is None:
         raise GalleryError('nothing to search for: say --text "a sentence", --image FILE, or both')
     query = Query(options.image, options.text, blend=options.blend, flip=options.flip)
-    moments = [
-        None if text is None else read_time(f"--{name}", text)
-        for name, text in (("after", options.after), ("before", options.before))
-    ]
+    period = read_period(options)
     if options.html is not None and options.html.is_dir():
         raise GalleryError(f"--html: expected the name of a file, {options.html} is a folder")
     gallery = Gallery.open(options.gallery, model=options.model)
@@ -214,7 +230,7 @@ def search(options: argparse.Namespace) -> None:
         k=options.k,
         camera_id=options.camera,
         track_id=options.track,
-        time=None if moments == [None, None] else tuple(moments),
+        time=period,
         by_track=options.by_track,
         exclude=options.exclude,
     )
