@@ -113,12 +113,12 @@ class Person:
     """One person; `number` is the person id in the data set it is written to."""
 
     number: int
-    look: Look
+    appearance: Look
 
     @property
     def attributes(self) -> Attributes:
         """The person in FineGPR's thirteen attributes; its colours are the nearest of FineGPR's nine."""
-        look, yes = self.look, {True: "yes", False: "no"}
+        look, yes = self.appearance, {True: "yes", False: "no"}
         upper = SHADES[look.outermost.shade].basic
         return Attributes(
             gender=look.gender,
@@ -270,13 +270,13 @@ def draw_twin(rng: np.random.Generator, model: Person, *, number: int) -> Person
     """A person who looks like `model` but for one thing: a colour, a garment, shoes, bag, hat, hair or scarf."""
     names = tuple(_CHANGES)
     for _ in range(20):  # a change may leave things as they are, for example the colour of a bag not carried
-        changed = _CHANGES[names[int(rng.integers(len(names)))]](rng, model.look)
+        changed = _CHANGES[names[int(rng.integers(len(names)))]](rng, model.appearance)
         if "hair_color" in changed:
             changed["hair_rgb"] = between(rng, *shades.HAIR[str(changed["hair_color"])][0])
-        look = replace(model.look, **changed)  # type: ignore[arg-type]  # each change gives values of its fields' types
-        if look != model.look:
+        look = replace(model.appearance, **changed)  # type: ignore[arg-type]  # each change gives values of its fields' types
+        if look != model.appearance:
             return Person(number, look)
-    return Person(number, replace(model.look, scarf=draw_thing(rng, "scarf", None)))
+    return Person(number, replace(model.appearance, scarf=draw_thing(rng, "scarf", None)))
 
 
 def draw_garment(rng: np.random.Generator, kind: str) -> Garment:

@@ -61,7 +61,7 @@ def render_lifelike(person: Person, shot: Shot, style: WorldStyle, *, height: in
     elevation = max(1.0, camera.elevation + float(rng.normal(0, 3)))
     tall = round(height * _DETAIL / _BODY_SHARE)
     light = _light(shot, rng)
-    drawing = _draw(person.look, shot.view, elevation, tall, light, rng)
+    drawing = _draw(person.appearance, shot.view, elevation, tall, light, rng)
     scene = _surroundings(shot, camera, drawing, light, tall, rng)
     scene.paste(drawing.rgb, (0, 0), drawing.alpha)
     alpha = drawing.alpha
@@ -209,7 +209,7 @@ def _passers(steep: int, tall: int) -> tuple[_Drawing, ...]:
     rng = np.random.default_rng([4242, steep])
     light = Light((0.3, -0.8, 0.5), 0.35, 0.72)
     return tuple(
-        _draw(draw_person(rng).look, float(rng.uniform(0, 360)), (7.0, 18.0, 32.0)[steep], tall, light, rng)
+        _draw(draw_person(rng).appearance, float(rng.uniform(0, 360)), (7.0, 18.0, 32.0)[steep], tall, light, rng)
         for _ in range(24)
     )
 

@@ -60,7 +60,7 @@ class Phrasing:
 def describe_person(phrasing: Phrasing, sighting: Sighting[Person], rng: np.random.Generator) -> str:
     """One caption of a picture."""
     teller = _Teller(rng)
-    look = sighting.identity.look
+    look = sighting.identity.appearance
     clothes, things = _clothes(teller, sighting), _things(teller, sighting)
     if rng.random() < phrasing.queries or not clothes:
         return _query(teller, look, clothes or things, things)
@@ -131,7 +131,7 @@ def _article(teller: _Teller, noun: str) -> str:
 
 def _clothes(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
     """Upper garment, lower garment and shoes, as far as they are seen."""
-    look, phrases = sighting.identity.look, []
+    look, phrases = sighting.identity.appearance, []
     if sighting.sees(Part.UPPER) or sighting.sees(Part.SLEEVE):
         phrases.append(_upper(teller, sighting))
     if look.lower is not None and (sighting.sees(Part.TROUSER_LEG) or sighting.sees(Part.LOWER)):
@@ -145,7 +145,7 @@ def _clothes(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
 
 
 def _upper(teller: _Teller, sighting: Sighting[Person]) -> str:
-    look, rng = sighting.identity.look, teller.rng
+    look, rng = sighting.identity.appearance, teller.rng
     garment = look.outermost
     phrase = article(_garment(teller, garment))
     if garment.pattern in {"yoke", "sleeves"} and sighting.sees(Part.SLEEVE) and rng.random() < 0.6:
@@ -178,7 +178,7 @@ def _garment(teller: _Teller, garment: Garment) -> str:
 
 def _things(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
     """Hair, hat, bag, scarf, glasses, beard and what is held, as far as they are seen."""
-    look, rng, phrases = sighting.identity.look, teller.rng, []
+    look, rng, phrases = sighting.identity.appearance, teller.rng, []
     if sighting.sees(Part.HAIR) and rng.random() < 0.7:
         phrases.append(_hair(teller, look))
     elif look.hair == "bald" and not look.hat and sighting.sees(Part.FACE) and rng.random() < 0.7:
