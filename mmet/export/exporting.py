@@ -44,9 +44,9 @@ def export_model(
         tolerance: largest difference of `float32` embeddings from the model's that is accepted.
 
     Raises:
-        ValueError: a package of the extra `export` is missing, `source` holds no whole model, or the exported files
-            compute something else.
-        OSError: the folder is there already, or cannot be written.
+        ValueError: a package of the extra `export` is missing, `source` holds no whole model, the output is there
+            already, or the exported files compute something else.
+        OSError: the folder cannot be written.
     """
     check_installed(*PACKAGES)
     check_choice("dtype", dtype, DTYPES)
@@ -54,6 +54,8 @@ def export_model(
         if not Path(source).is_dir():
             raise ValueError(f"{source}: expected the folder of a model, or --output for one of the Hub")
         output = Path(source) / FOLDER
+    if Path(output).exists():
+        raise ValueError(f"{output} is there already: remove it, or name another folder (--output)")
     model, processor = load_embedder(str(source))
     model.eval()
     with whole_folder(Path(output)) as draft:

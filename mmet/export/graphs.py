@@ -70,7 +70,7 @@ class _Embeddings(torch.nn.Module):
 
 def _dynamic_shapes(model: MMETForReID, kind: str) -> dict[str, dict[int, Any]]:
     longest = cast(MMETTextConfig, model.config.text_config).max_position_embeddings
-    batch, length = Dim("batch"), Dim("length", min=2, max=longest)
+    batch, length = Dim("batch", min=1), Dim("length", min=2, max=longest)
     return {name: {0: batch} if name == "pixel_values" else {0: batch, 1: length} for name in KINDS[kind]}
 
 

@@ -21,6 +21,7 @@ def quantize(path: Path) -> None:
     shapes = [info for info in model.graph.value_info if info.name not in weights]
     del model.graph.value_info[:]
     model.graph.value_info.extend(shapes)
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights that lay beside a large graph
     with quiet():
         quantize_dynamic(
             model,

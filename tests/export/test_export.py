@@ -52,11 +52,18 @@ def exported_run(tmp_path_factory, make_config, tokenizer):
 def small_run(tmp_path_factory, make_config, tokenizer):
     """The same of a model with a backbone that embeds pictures alone, in 8 bits."""
     image = {"image_size": (64, 32), "backbone_config": MOBILE_NET}
-    config = make_config(image=image, encoder={"num_hidden_layers": 1}, identity_pooling="image")
+    sizes = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 512}
+    config = make_config(image=image, encoder=sizes, identity_pooling="image")
     folder = save_model(tmp_path_factory.mktemp("small") / "model", config, tokenizer)
     export_model(folder)
     export_model(folder, folder / "int8", dtype="int8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pair(exported_run):
+    """The model, and its exported files as a model."""
+    return load_embedder(str(exported_run))[0].eval(), load_exported(exported_run / "onnx")[0]
 
 
 @pytest.fixture
@@ -78,10 +85,8 @@ def pictures(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("batch_size", "length"), [(1, 3), (2, 12), (7, 5)])
 @torch.no_grad()
-def test_exported__embeds_as_the_model_at_any_batch_size_and_length(
-    exported_run, make_batch, kind, batch_size, length
-):
-    model, (exported, _) = load_embedder(str(exported_run))[0].eval(), load_exported(exported_run / "onnx")
+def test_exported__embeds_as_the_model_at_any_batch_size_and_length(pair, make_batch, kind, batch_size, length):
+    model, exported = pair
     batch = make_batch(batch_size, length, seed=7)
     inputs = {name: batch[name] for name in KINDS[kind]}
     received = exported(**inputs).embeddings
@@ -90,8 +95,8 @@ def test_exported__embeds_as_the_model_at_any_batch_size_and_length(
 
 
 @torch.no_grad()
-def test_exported__padding_changes_nothing_and_no_mask_means_no_padding(exported_run, make_batch):
-    exported, _ = load_exported(exported_run / "onnx")
+def test_exported__padding_changes_nothing_and_no_mask_means_no_padding(pair, make_batch):
+    _, exported = pair
     words = make_batch(2, 5)["input_ids"].clamp(min=5)
     padded = torch.nn.functional.pad(words, (0, 4))
     mask = (torch.arange(9) < 5).long().expand(2, 9)
@@ -99,9 +104,9 @@ def test_exported__padding_changes_nothing_and_no_mask_means_no_padding(exported
     torch.testing.assert_close(exported(input_ids=padded, attention_mask=mask).embeddings, expected, atol=1e-5, rtol=0)
 
 
-def test_manifest__says_what_was_exported_and_how_near_it_is(exported_run):
+def test_manifest__says_what_was_exported_and_how_near_it_is(exported_run, pair):
     manifest = read_manifest(exported_run / "onnx")
-    model, _ = load_embedder(str(exported_run))
+    model, _ = pair
     assert manifest.weights == fingerprint_weights(model)
     assert set(manifest.files) == {"image.onnx", "text.onnx", "both.onnx"}
     assert set(manifest.parity) == set(KINDS)
@@ -129,7 +134,7 @@ def test_int8__is_smaller_near_and_another_model(small_run, pictures, tmp_path):
     exact, near = load_exported(small_run / "onnx")[0], load_exported(small_run / "int8")[0]
     pixels = torch.randn(5, 3, 64, 32)
     cosines = (exact(pixel_values=pixels).embeddings * near(pixel_values=pixels).embeddings).sum(dim=-1)
-    assert cosines.min() > 0.98
+    assert cosines.min() > 0.95
     assert not torch.allclose(cosines, torch.ones(5), atol=1e-6)
     sizes = [(small_run / folder / "image.onnx").stat().st_size for folder in ("onnx", "int8")]
     assert sizes[1] < sizes[0]
@@ -287,7 +292,7 @@ def test_command__says_where_the_files_are_and_how_near(small_run, tmp_path, cap
     assert f"{tmp_path / 'out'}: image; " in said
     assert find_exported(str(tmp_path / "out")) == tmp_path / "out"
     assert main([str(small_run), "--output", str(tmp_path / "out")]) == 2
-    assert str(tmp_path / "out") in capsys.readouterr().err
+    assert f"{tmp_path / 'out'} is there already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
