@@ -4,7 +4,7 @@ A mistake swaps a comparison, an arithmetic or a boolean operator, drops a `not`
 inside a function. The process imports the package once and forks for each mistake; in the child, the functions of the
 module get the changed code, wherever they were imported to, and pytest runs the tests that belong to the module until
 one fails. A mistake that no test notices *survives*: it is printed with its line, and is either work for a test or
-no mistake at all (`benchmarks/mutation_survivors.md` says which).
+no mistake at all.
 
     python benchmarks/mutation.py                                        # all targets
     python benchmarks/mutation.py mmet.gallery.selection --sample 40
