@@ -12,6 +12,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForPreTraining,
+    AutoModelForZeroShotImageClassification,
     AutoProcessor,
 )
 
@@ -19,6 +20,7 @@ from configuration_mmet import MMETConfig, MMETImageConfig, MMETMultimodalConfig
 from modeling_mmet import (
     MMETForPreTraining,
     MMETForReID,
+    MMETForZeroShotImageClassification,
     MMETImageModel,
     MMETModel,
     MMETMultimodalModel,
@@ -40,6 +42,7 @@ def _register_auto_classes() -> None:
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         AutoModel.register(config_class, model_class, exist_ok=True)
     AutoModelForPreTraining.register(MMETConfig, MMETForPreTraining, exist_ok=True)
+    AutoModelForZeroShotImageClassification.register(MMETConfig, MMETForZeroShotImageClassification, exist_ok=True)
     AutoImageProcessor.register(MMETConfig, image_processor_classes={"pil": MMETImageProcessor}, exist_ok=True)
     AutoProcessor.register(MMETConfig, MMETProcessor, exist_ok=True)  # type: ignore[no-untyped-call]
 
@@ -50,6 +53,7 @@ __all__ = [
     "MMETConfig",
     "MMETForPreTraining",
     "MMETForReID",
+    "MMETForZeroShotImageClassification",
     "MMETImageConfig",
     "MMETImageModel",
     "MMETImageProcessor",
