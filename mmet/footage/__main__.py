@@ -24,13 +24,14 @@ from mmet.footage.joining import DEFAULT_SIMILARITY
 from mmet.footage.reading import name_cameras, read
 from mmet.footage.searching import add_to_gallery, check_gallery
 from mmet.gallery.command import add_backend
+from mmet.starting import program_name
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; defaults are those of `read`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(read).parameters.items()}
     parser = OptionParser(
-        prog="python -m mmet.footage",
+        prog=program_name("python -m mmet.footage"),
         description="Find the persons in videos of fixed cameras and write the best crops of each to a folder.",
         epilog=f"{timeline.PROGRAM} GALLERY … shows when and where a person was seen; a video of that name is "
         f"./{timeline.SUBCOMMAND}.",

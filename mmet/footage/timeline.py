@@ -31,10 +31,11 @@ from mmet.gallery.listing import percent
 from mmet.gallery.sources import load_picture
 from mmet.markdown_table import align_table
 from mmet.report.drawing import LIGHT, Drawing
+from mmet.starting import program_name
 from mmet.whole_files import write_whole
 
 SUBCOMMAND = "timeline"
-PROGRAM = f"python -m mmet.footage {SUBCOMMAND}"
+PROGRAM = f"{program_name('python -m mmet.footage')} {SUBCOMMAND}"
 
 _MAX_SIGHTINGS = 200
 _MAX_EMPTY_LINES = 12
