@@ -25,7 +25,7 @@ import sys
 import time
 import types
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +105,7 @@ def _nodes_inside_functions(tree: ast.Module) -> list[Any]:
         if inside and isinstance(node, ast.expr | ast.Break | ast.AugAssign):
             nodes.append(node)
         is_function = isinstance(node, ast.FunctionDef)
-        children = node.body if isinstance(node, ast.FunctionDef) else ast.iter_child_nodes(node)
+        children: Iterable[ast.AST] = node.body if isinstance(node, ast.FunctionDef) else ast.iter_child_nodes(node)
         for child in children:
             if not (isinstance(node, ast.AnnAssign) and child is node.annotation):
                 visit(child, inside or is_function)
