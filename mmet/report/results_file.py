@@ -182,7 +182,7 @@ def _read_cmc(values: Sequence[Any], name: str) -> list[float]:
 
 
 def _check_intervals(intervals: Any, name: str) -> None:
-    """Raise `ValueError` for intervals that are reversed or hold no shares; there may be none."""
+    """Raise `ValueError` for intervals that are reversed or no shares; they may be absent."""
     if intervals is None:
         return
     by_metric = _of_kind(name, intervals, dict).get("metrics")
