@@ -280,7 +280,7 @@ def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> n
     if mode is None or image.dtype != np.uint8 or image.shape[-1] != 3 or image.shape[:2] == size:
         return _resize(image, size, resample)
     image = np.require(image, requirements="CW")  # torch takes neither read-only bytes nor negative strides
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # "channels last", which torch resizes without a copy
     return F.interpolate(pixels, size=size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
 
 
