@@ -278,7 +278,7 @@ def supervised_contrastive_loss(embeddings: Tensor, labels: Tensor, kinds: Tenso
     Supervised contrastive loss (Khosla et al., 2020) between views `(B, D)`, one kind of view against one kind.
 
     A view is to be nearer to those of its person than to others, among the candidates of one kind at a time: images
-    alone, texts alone, or both. Among candidates of all kinds together, much of what is learned is to tell kinds apart.
+    alone, texts alone, or both. Among candidates of all kinds at once, it mostly learns to tell kinds apart.
 
     Args:
         embeddings: `(B, D)`; their cosines are compared.

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETMultimodalConfig, MMETTextConfig
+from mmet.starter import starter_model
 from modeling_mmet import (
     MMETForPreTraining,
     MMETForReID,
@@ -59,4 +60,5 @@ __all__ = [
     "MMETProcessor",
     "MMETTextConfig",
     "MMETTextModel",
+    "starter_model",
 ]

@@ -55,6 +55,7 @@ from mmet.gallery.store import (
     check_distinct,
     conflict_message,
 )
+from mmet.starter import STARTER
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Gallery:
         source: Any,
         path: str | Path,
         *,
-        model: Any,
+        model: Any = STARTER,
         batch_size: int = 64,
         num_workers: int = 2,
         dtype: str = "float16",
@@ -104,7 +105,8 @@ class Gallery:
         Args:
             source: see `mmet.gallery.sources`.
             path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
-            model: a checkpoint's folder or Hub name, or an `Embedder`.
+            model: a checkpoint's folder or Hub name, or an `Embedder`; by default the model that comes with the
+                package.
             batch_size: pictures that are embedded at once.
             num_workers: threads that decode pictures.
             dtype: of the stored embeddings, `float16` or `float32`.

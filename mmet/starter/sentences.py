@@ -11,9 +11,10 @@ also with words that no drawn world uses: "crimson" comes to lie beside "red", "
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def choose_vocabulary(tokenizer: BertTokenizer, texts: Iterable[str], size: int)
     if len(kept) > size:
         raise ValueError(f"expected a vocabulary of at least {len(kept)} tokens for these texts, received {size}")
     frequent = (token for token in ordered if token.isascii() and token.isalpha() and token not in kept)
-    kept.update(token for token, _ in zip(frequent, range(size - len(kept)), strict=False))
+    kept.update(itertools.islice(frequent, size - len(kept)))
     return [token for token in ordered if token in kept]
 
 
@@ -92,8 +93,8 @@ def distil(
     texts: Sequence[str],
     vectors: torch.Tensor,
     *,
-    steps: int = 1500,
-    batch_size: int = 192,
+    steps: int = 1200,
+    batch_size: int = 128,
     learning_rate: float = 1e-3,
     max_length: int = 48,
     seed: int = 0,
@@ -140,12 +141,11 @@ def _warm_cosine(step: int, steps: int) -> float:
     return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def texts_to_learn(captions: Sequence[str], num_phrases: int, seed: int = 0) -> list[str]:
-    """Different captions and phrases, in an order that the seed decides."""
-    texts = sorted({*captions, *_first(phrases(seed), num_phrases)})
-    random.Random(seed).shuffle(texts)
+def texts_to_learn(captions: Sequence[str], num_captions: int, num_phrases: int, seed: int = 0) -> list[str]:
+    """That many different captions, if there are so many, and phrases, in an order that the seed decides."""
+    rng = random.Random(seed)
+    different = sorted(set(captions))
+    chosen = rng.sample(different, min(num_captions, len(different)))
+    texts = sorted({*chosen, *itertools.islice(phrases(seed), num_phrases)})
+    rng.shuffle(texts)
     return texts
-
-
-def _first(texts: Iterator[str], count: int) -> list[str]:
-    return [text for text, _ in zip(texts, range(count), strict=False)]

@@ -52,8 +52,9 @@ def build_parser() -> OptionParser:
     parser.add_argument("--sentence_encoder", required=True, help="folder or Hub name of a BERT for sentences")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--vocab_size", type=int, default=12_000, help="words to keep (default: 12000)")
-    parser.add_argument("--num_phrases", type=int, default=30_000, help="phrases beside the captions (default: 30000)")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of the text encoder (default: 2000)")
+    parser.add_argument("--num_captions", type=int, default=12_000, help="captions to learn from (default: 12000)")
+    parser.add_argument("--num_phrases", type=int, default=15_000, help="phrases beside them (default: 15000)")
+    parser.add_argument("--steps", type=int, default=1200, help="steps of the text encoder (default: 1200)")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -80,8 +81,8 @@ def start(arguments: Namespace) -> None:
     torch.manual_seed(arguments.seed)
     teacher = AutoModel.from_pretrained(arguments.sentence_encoder).eval()
     reader = BertTokenizer.from_pretrained(arguments.sentence_encoder)
-    texts = texts_to_learn(captions, arguments.num_phrases, arguments.seed)
-    vocabulary = choose_vocabulary(reader, texts, arguments.vocab_size)
+    texts = texts_to_learn(captions, arguments.num_captions, arguments.num_phrases, arguments.seed)
+    vocabulary = choose_vocabulary(reader, [*texts, *set(captions)], arguments.vocab_size)
     config = build_config(recipe["model_config"], vocab_size=len(vocabulary), num_identities=0, loss_weights={})
     for name, value in IMAGENET.items():
         setattr(config, {"image_mean": "codebook_image_mean", "image_std": "codebook_image_deviation"}[name], value)
