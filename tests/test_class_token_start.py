@@ -1,4 +1,4 @@
-"""What class tokens may start from: the stripes of a backbone, the colours of a picture, the encoders' class tokens."""
+"""What class tokens may start from: a backbone's stripes, a picture's colours, the encoders' class tokens."""
 
 from __future__ import annotations
 
