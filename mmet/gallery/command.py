@@ -31,6 +31,7 @@ from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, SearchResult
 from mmet.gallery.storage import DTYPES
 from mmet.gallery.store import ON_CONFLICT
+from mmet.starter import STARTER
 from mmet.whole_files import write_whole
 
 PROGRAM = "mmet-gallery"
@@ -89,7 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="folder of crops, or a data set as name=folder")
-    parser.add_argument("--model", required=True, metavar="MODEL", help="checkpoint folder or Hub name")
+    parser.add_argument(
+        "--model", default=STARTER, metavar="MODEL", help="checkpoint folder or Hub name (default: starter)"
+    )
     add_backend(parser)
     parser.add_argument("--output", required=True, metavar="GALLERY", help="folder to create")
     add_embedding_options(parser)

@@ -56,6 +56,7 @@ from mmet.gallery.store import (
     check_distinct,
     conflict_message,
 )
+from mmet.starter import STARTER
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Gallery:
         source: Any,
         path: str | Path,
         *,
-        model: Any,
+        model: Any = STARTER,
         backend: str = "auto",
         batch_size: int = 64,
         num_workers: int = 2,
@@ -107,7 +108,8 @@ class Gallery:
         Args:
             source: see `mmet.gallery.sources`.
             path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
-            model: a checkpoint's folder or Hub name, exported files, or an `Embedder`.
+            model: a checkpoint's folder or Hub name, exported files, or an `Embedder`; by default the model that comes
+                with the package.
             backend: what runs a model that is named: `torch`, `onnx`, or `auto` for what its folder holds.
             batch_size: pictures that are embedded at once.
             num_workers: threads that decode pictures.
