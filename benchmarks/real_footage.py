@@ -34,7 +34,7 @@ Vectors = NDArray[np.float32]
 
 
 class Crops:
-    """The labelled crops: `pictures`, their `person_ids` and `track_ids`, and `sentences` with their `sentence_ids`."""
+    """The labelled crops: `pictures`, `person_ids`, `track_ids`, `sentences` and their `sentence_ids`."""
 
     def __init__(self, video: Path) -> None:
         persons = json.loads(LABELS.read_text(encoding="utf-8"))["persons"]
