@@ -272,7 +272,7 @@ def build_collator(
         mlm_probability=data.mlm_probability,
         itm_mismatch_probability=data.itm_mismatch_probability,
         caption_noise=data.caption_noise,
-        max_length=min(data.max_text_length, cast(MMETTextConfig, config.text_config).max_position_embeddings),
+        max_length=_caption_length(data.max_text_length, cast(MMETTextConfig, config.text_config)),
         segmenter=compute_on_all(partial(load_segmenter, name)) if (name := data.person_segmenter) else None,
         sharpness=data.mask_sharpness,
     )
@@ -284,3 +284,13 @@ def build_collator(
     elif data.mask_prior != "figure" and masked:
         collator.prior = compute_on_all(lambda: read_prior(Path(data.mask_prior), processor, data.mask_sharpness))
     return collator
+
+
+def _caption_length(max_text_length: int, config: MMETTextConfig) -> int:
+    """Tokens at which captions are cut: what was asked for, or as many as the model has positions for."""
+    if max_text_length > config.max_position_embeddings:
+        logger.warning(
+            "captions are cut at %d tokens, the model's max_position_embeddings, not at max_text_length=%d",
+            *(config.max_position_embeddings, max_text_length),
+        )
+    return min(max_text_length, config.max_position_embeddings)
