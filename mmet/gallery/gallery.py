@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
@@ -236,6 +237,13 @@ class Gallery:
         for table in self._store.tables():
             for values in _rows(table):
                 yield Row(**values)
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """The stored unit vectors of all rows, float32 `(rows, D)`, in the order of iteration."""
+        dimension = self._store.description.dimension
+        parts = [table.column(EMBEDDING).combine_chunks().flatten().to_numpy() for table in self._store.tables()]
+        flat = np.concatenate([np.zeros(0, dtype=np.float32), *parts])
+        return np.asarray(flat, dtype=np.float32).reshape(-1, dimension)
 
     def refresh(self) -> None:
         """See what other processes changed since this gallery was opened."""

@@ -1,6 +1,6 @@
 """Takes one picture of a lifelike person: place, people behind and in front, shadow, box, and the camera.
 
-    picture = render_lifelike(person, shot, style, height=160, width=80)
+picture = render_lifelike(person, shot, style, height=160, width=80)
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _finish(
 _ABOVE_HALF = [0] * 128 + [255] * 128
 
 
-# -- the person --------------------------------------------------------------------------------------------------------
+# -- the person -------------------------------------------------------------------------------------------------------
 
 
 def _light(shot: Shot, rng: np.random.Generator) -> Light:
@@ -169,7 +169,7 @@ def _joints(joints: Joints, lens: Lens, relief: Relief) -> dict[str, Joint]:
     return placed
 
 
-# -- around the person -------------------------------------------------------------------------------------------------
+# -- around the person ------------------------------------------------------------------------------------------------
 
 
 def _surroundings(
@@ -194,7 +194,7 @@ def _surroundings(
 def _shadow(drawing: _Drawing, light: Light, rng: np.random.Generator) -> Image.Image:
     """Factor on the ground (mode L): the silhouette laid down along the light, and the dark contact at the feet."""
     wide, tall = drawing.alpha.size
-    x, y = drawing.foot
+    _, y = drawing.foot
     length = float(rng.uniform(0.2, 0.6))
     lean = -light.direction[0] * float(rng.uniform(0.5, 1.6))
     small = drawing.alpha.reduce(3)
@@ -269,7 +269,7 @@ def _occlude(
 def _box(
     drawing: _Drawing, style: WorldStyle, shot: Shot, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """What a detector or a careful hand cuts out: around the person, tight or loose; at times feet or head are missed."""
+    """What a detector or a careful hand cuts out: tight or loose; at times it misses feet or head."""
     left, top, right, bottom = map(float, drawing.alpha.getbbox() or (0, 0, *drawing.alpha.size))
     high, wide = bottom - top, right - left
     loose = float(rng.gamma(1.3, 0.03)) - 0.01
@@ -278,7 +278,9 @@ def _box(
     grow = max(loose * 2 * wide, least - wide)
     left, right = left - grow / 2, right + grow / 2
     shifts = rng.normal(0, style.jitter, 4) * (wide, high, wide, high)
-    left, top, right, bottom = (float(edge + shift) for edge, shift in zip((left, top, right, bottom), shifts, strict=True))
+    left, top, right, bottom = (
+        float(edge + shift) for edge, shift in zip((left, top, right, bottom), shifts, strict=True)
+    )
     apart = style_rng(style, *shot.seed, 1)  # drawn apart, so that other pictures are the same at any rate
     if apart.random() < style.crop:
         missed = float(apart.uniform(0.1, 0.45)) * high
@@ -288,4 +290,3 @@ def _box(
             top += missed / 2
     width, height = drawing.alpha.size
     return max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)
-
