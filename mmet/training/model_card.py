@@ -116,7 +116,13 @@ research only.
 
 {_selection_line(result)}
 
-## Limits
+## Intended use
+
+Searching footage for a person by a picture, a sentence, or both, where a human looks at every answer; research on this.
+Not intended: identifying people by name, decisions about a person without a human, and searching for people who did not
+agree, where law demands it.
+
+## Limits, risks and bias
 
 - A match is a hint, never proof. Scores are similarities and no probabilities; people in similar clothes are confused.
 - Clothes and carried things decide much of it: the same person on another day may not be found.
