@@ -296,6 +296,17 @@ def _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_
 
 
 _SHORTEST_TEXT = 3
+_READS_FIRST = "the model reads a sentence at its first token, [CLS]"
+_ONE_ROW = "a sentence is one row of tokens"
+_TEXT_OPTIONS = {
+    "padding_side": ("right", _READS_FIRST),
+    "add_special_tokens": (True, _READS_FIRST),
+    "is_split_into_words": (False, _ONE_ROW),
+    "text_pair": (None, _ONE_ROW),
+    "return_overflowing_tokens": (False, _ONE_ROW),
+    "stride": (0, _ONE_ROW),
+}
+"""Options of tokenizers that have one value here, and why."""
 
 
 class MMETProcessorKwargs(ProcessingKwargs, total=False):
@@ -389,11 +400,11 @@ class MMETProcessor(ProcessorMixin):
                 raise ValueError(f"text[{number}]: expected a sentence, received an empty one")
             if any("\ud800" <= character <= "\udfff" for character in sentence):
                 raise ValueError(f"text[{number}]: expected valid Unicode, received a lone surrogate")
-        options = {**options, **options.get("text_kwargs", {})}
-        if options.get("padding_side", self.tokenizer.padding_side) != "right":
-            raise ValueError(
-                "expected padding_side 'right', received 'left': the model reads a sentence at its first token, [CLS]"
-            )
+        options = {"padding_side": self.tokenizer.padding_side, **options, **options.get("text_kwargs", {})}
+        for name, (allowed, reason) in _TEXT_OPTIONS.items():
+            received = options.get(name, allowed)
+            if received != allowed:
+                raise ValueError(f"expected {name} {allowed!r}, received {received!r}: {reason}")
         max_length = options.get("max_length")
         if max_length is not None and (not isinstance(max_length, int) or max_length < _SHORTEST_TEXT):
             raise ValueError(

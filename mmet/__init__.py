@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modeling_mmet import (
         MMETForPreTraining,
         MMETForReID,
+        MMETForZeroShotImageClassification,
         MMETImageModel,
         MMETModel,
         MMETMultimodalModel,
@@ -31,6 +32,7 @@ _MODULES = {
     "modeling_mmet": (
         "MMETForPreTraining",
         "MMETForReID",
+        "MMETForZeroShotImageClassification",
         "MMETImageModel",
         "MMETModel",
         "MMETMultimodalModel",

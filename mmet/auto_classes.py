@@ -39,11 +39,14 @@ def register_configurations() -> None:
 
 def register_models() -> None:
     """Models; `architectures` picks `MMETModel`, what else was saved with an `MMETConfig` is an embedder."""
-    from transformers import AutoModel, AutoModelForPreTraining
+    from transformers import AutoModel, AutoModelForPreTraining, AutoModelForZeroShotImageClassification
 
     import modeling_mmet as models
 
     AutoModelForPreTraining.register(models.MMETConfig, models.MMETForPreTraining, exist_ok=True)
+    AutoModelForZeroShotImageClassification.register(
+        models.MMETConfig, models.MMETForZeroShotImageClassification, exist_ok=True
+    )
     AutoModel.register(models.MMETConfig, (models.MMETForReID, models.MMETModel), exist_ok=True)
     for model_class in (models.MMETImageModel, models.MMETTextModel, models.MMETMultimodalModel):
         AutoModel.register(model_class.config_class, model_class, exist_ok=True)

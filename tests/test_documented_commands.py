@@ -60,7 +60,7 @@ GALLERIES |= {"vtest-people": "people", "people-of-two": "people-of-the-yard"}
 """Galleries that commands name, and which of `house` is copied to their place."""
 
 FILMS = {"num_people": 2, "num_cameras": 1, "seconds": 2.0, "fps": 5, "image_height": 136, "image_width": 240}
-LONG = ("mmet.ablate", "benchmarks/")
+LONG = ("mmet.ablate", "mmet.export", "benchmarks/")
 TINY = {
     "model_config": tiniest_model(),
     **{"vocab_size": 1000, "max_text_length": 24, "persons_per_batch": 2, "images_per_person": 2},
@@ -149,9 +149,19 @@ def test_documented_command(place, house, tmp_path, monkeypatch, capsys):
         check_options(program, arguments, monkeypatch, capsys)
         return
     monkeypatch.chdir(tmp_path)
+    if "onnx" in COMMANDS[place]:
+        export_once(house)
     shutil.copytree(house / "model", tmp_path / "trained")
     codes = (0, 1) if program == "mmet.data.doctor" else (0,)  # a drawn world is an incomplete copy: not fit
     assert run_in_process(program, adapt(program, arguments, house, tmp_path)) in codes
+
+
+def export_once(house: Path) -> None:
+    """Exported files of the model, in its folder."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    if not (house / "model" / "onnx").exists():
+        importlib.import_module("mmet.export").export_model(house / "model")
 
 
 def split_program(words: list[str]) -> tuple[str, list[str]]:
@@ -198,7 +208,8 @@ def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list
         return [str(house / "tiny.yaml"), *drop_recipe(adapted), *outputs(adapted, folder), "--max_steps", "1"]
     for option in ("--model_name_or_path", "--run", "--model"):
         if option in adapted:
-            adapted[adapted.index(option) + 1] = str(house / "model")
+            number = adapted.index(option) + 1
+            adapted[number] = str(house / "model" / ("onnx" if adapted[number].endswith("/onnx") else ""))
     if program == "mmet.data.to_parquet" and "--verify" in adapted and len(adapted) == 3:
         shutil.copytree(house / "parquet", adapted[1])
     if program == "run_reid_eval.py":

@@ -52,6 +52,11 @@ class ModelArguments:
     model_name_or_path: str | None = option(
         None, "Checkpoint to continue from (folder or Hub name). None starts from scratch."
     )
+    text_model_name_or_path: str | None = option(
+        None,
+        "Text encoder to start from (folder or Hub name of a BERT or one of its kind), beside an image encoder in "
+        "model_name_or_path. None builds a new one.",
+    )
     model_config: dict[str, Any] | None = option(
         None,
         "Fields of MMETConfig as a nested mapping (YAML or JSON), merged into the recipe's. With "
@@ -66,9 +71,19 @@ class ModelArguments:
     codebook_images: int = option(
         2048, "Maximum number of training images to fit a k-means image codebook on.", range=Range(at_least=1)
     )
+    lora_rank: int = option(
+        0,
+        "Rank of LoRA additions to the encoders' layers; they and the identity head alone are trained. 0 trains all "
+        "weights.",
+        range=Range(at_least=0, at_most=1024),
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.text_model_name_or_path is not None and self.model_name_or_path is None:
+            raise ValueError("text_model_name_or_path: expected an image encoder in model_name_or_path, received none")
+        if self.lora_rank and self.model_name_or_path is None:
+            raise ValueError("lora_rank: expected model_name_or_path, the trained model to add to; received none")
         if self.model_name_or_path is None:  # else the checkpoint's configuration is changed
             build_config(self.model_config, vocab_size=self.vocab_size, num_identities=0, loss_weights={})
         else:

@@ -21,6 +21,9 @@ PLACE_SIZE = (840, 400)
 """Width and height of a place in pixels; a person in it is about 320 pixels tall and stands near row `FOOT_ROW`."""
 
 FOOT_ROW = 372
+_LEAST_BACK = 110
+"""Rows that a wall or a row of cars takes at least; lower, it is outside the picture."""
+
 _BODY = 320
 
 
@@ -249,7 +252,8 @@ def _plain_wall(site: _Site, base: float) -> None:
 
 
 def _cars(site: _Site, base: float) -> None:
-    _bricks(site, base - 90) if site.rng.random() < 0.4 else _hedge(site, base - 60)
+    back, above = (_bricks, 90) if site.rng.random() < 0.4 else (_hedge, 60)
+    back(site, base - above)
     site.pen.rectangle((0, base - 90, site.width, base), fill=site.tone((92, 92, 96)))
     x = site.rng.uniform(-200, 0)
     while x < site.width:
@@ -358,7 +362,8 @@ def place(name: str, variant: int, elevation: float, indoor: bool) -> Image.Imag
     if rng.random() < 1.25 - elevation / 26:
         base = site.row(float(rng.uniform(1.15, 2.0)))
         backs = _HALL_BACKS if indoor else _STREET_BACKS
-        backs[int(rng.integers(len(backs)))](site, base)
+        if base > _LEAST_BACK:
+            backs[int(rng.integers(len(backs)))](site, base)
     if rng.random() < 0.7:
         _things(site)
     if rng.random() < (0.25 if indoor else 0.45):
