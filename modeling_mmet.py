@@ -14,6 +14,7 @@ there. This module travels with every checkpoint: it imports torch, transformers
 
 import copy
 import functools
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -75,6 +76,7 @@ try:
         MMETMatchingHead,
         MMETTokenPredictionHead,
         batch_hard_triplet_loss,
+        contrastive_logits,
         exchange_counts,
         gather_rows,
         identity_contrastive_loss,
@@ -122,6 +124,7 @@ except ImportError:
         MMETMatchingHead,
         MMETTokenPredictionHead,
         batch_hard_triplet_loss,
+        contrastive_logits,
         exchange_counts,
         gather_rows,
         identity_contrastive_loss,
@@ -135,10 +138,13 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
-Positions = EllipsisType | tuple[slice, int] | Tensor
+Positions = EllipsisType | tuple[slice, int | slice] | Tensor
 """Index into states `(B, L, D)`: all of them (`...`), `CLASS_TOKEN`, or those where a boolean `(B, L)` is True."""
 
 CLASS_TOKEN: Positions = (slice(None), 0)
+
+IMAGE_VIEW, TEXT_VIEW, BOTH_VIEW = range(3)
+"""What a view of a sample shows, as `supervised_contrastive_loss` counts it."""
 
 _KEPT_OPERATORS = [
     *(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "native_dropout")),
@@ -151,6 +157,9 @@ _KEPT_OPERATORS = [
 
 _BNNECK = [f"bnneck.{name}" for name in ("weight", "running_mean", "running_var")]
 """Statistics that half precision would round away."""
+
+_ZERO_SHOT = {"AutoModelForZeroShotImageClassification": "MMETForZeroShotImageClassification"}
+"""What each folder with both projections offers besides."""
 
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
 """What a pretraining checkpoint holds beyond the encoders and the identity head."""
@@ -180,12 +189,15 @@ class MMETEncoderOutput(MMETOutput):
             The class token of `last_hidden_state`.
         pre_norm_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
             Hidden states before the final layer norm: what the multimodal encoder reads, as in FLAVA.
+        row_features (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Of an image encoder with
+            `class_token_rows`: what its row projection adds to [CLS_I].
         hidden_states, attentions (`tuple(torch.FloatTensor)`): On request, one a layer.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
     pooler_output: torch.FloatTensor | None = None
     pre_norm_hidden_state: torch.FloatTensor | None = None
+    row_features: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -267,6 +279,25 @@ class MMETForPreTrainingOutput(MMETOutput):
 
 
 @dataclass
+class MMETImageTextOutput(MMETOutput):
+    """
+    Output of [`MMETForZeroShotImageClassification`].
+
+    Args:
+        logits_per_image (`torch.FloatTensor` of shape `(num_images, num_sentences)`): Scaled cosine similarities, as
+            L_GC compares them.
+        logits_per_text (`torch.FloatTensor` of shape `(num_sentences, num_images)`): The same the other way.
+        image_embeds (`torch.FloatTensor` of shape `(num_images, projection_dim)`): Projected [CLS_I] of unit norm.
+        text_embeds (`torch.FloatTensor` of shape `(num_sentences, projection_dim)`): Projected [CLS_T] of unit norm.
+    """
+
+    logits_per_image: torch.FloatTensor | None = None
+    logits_per_text: torch.FloatTensor | None = None
+    image_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+
+
+@dataclass
 class MMETForReIDOutput(MMETOutput):
     """
     Output of [`MMETForReID`].
@@ -293,6 +324,35 @@ class MMETForReIDOutput(MMETOutput):
 # --- Embeddings ------------------------------------------------------------------------------------------------------
 
 
+class MMETStartingLinear(nn.Linear):
+    """A linear map that starts as zero, or as the identity as far as its sizes allow."""
+
+    def __init__(self, in_features: int, out_features: int, identity: bool = False):
+        self.identity = identity
+        super().__init__(in_features, out_features)
+
+    def start(self) -> Tensor:
+        """The weight it starts with."""
+        start = torch.zeros_like(self.weight, requires_grad=False)
+        return nn.init.eye_(start) if self.identity else start
+
+
+class MMETColours(nn.Module):
+    """A small network over the mean colours of a grid's cells, for [CLS_I]; it starts at zero."""
+
+    def __init__(self, config: MMETImageConfig):
+        super().__init__()
+        self.grid = config.colour_grid
+        self.fc1 = nn.Linear(config.num_channels * math.prod(self.grid), config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = MMETStartingLinear(config.hidden_size, config.hidden_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Normalised images `(B, C, H, W)` to `(B, D)`."""
+        colours = F.adaptive_avg_pool2d(pixel_values.to(self.fc1.weight.dtype), self.grid)
+        return self.fc2(self.activation(self.fc1(colours.flatten(1))))
+
+
 class MMETImageEmbeddings(nn.Module):
     """
     Overlapping patch projections, [CLS_I] and learned positions; masked patches become a learned [MASK]. With a
@@ -305,13 +365,22 @@ class MMETImageEmbeddings(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.position_embedding = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.hidden_size))
+        if config.num_register_tokens:
+            self.register_tokens = nn.Parameter(torch.empty(1, config.num_register_tokens, config.hidden_size))
+        if config.embedding_norm:
+            self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         if config.backbone_config is None:
             self.backbone = None
             geometry = {"kernel_size": config.patch_size, "stride": config.patch_stride}
             self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, **geometry)
         else:
             self.backbone = AutoModel.from_config(copy.deepcopy(config.backbone_config), attn_implementation="eager")
-            self.patch_embedding = nn.Conv2d(self._backbone_channels(), config.hidden_size, kernel_size=1)
+            channels = self._backbone_channels()
+            self.patch_embedding = nn.Conv2d(channels, config.hidden_size, kernel_size=1)
+        self.row_projection = None
+        if config.class_token_rows:
+            self.row_projection = MMETStartingLinear(config.class_token_rows * channels, config.hidden_size)
+        self.colours = MMETColours(config) if config.colour_grid else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.train()
 
@@ -330,6 +399,8 @@ class MMETImageEmbeddings(nn.Module):
         super().train(mode)
         if self.config.freeze_backbone:
             self.backbone.requires_grad_(False).eval()
+            if self.row_projection is not None:
+                self.row_projection.requires_grad_(False)
         return self
 
     def interpolate_position_embedding(self, rows: int, columns: int) -> Tensor:
@@ -348,27 +419,73 @@ class MMETImageEmbeddings(nn.Module):
         covered = F.pad(covered, (0, width - covered.shape[-1], 0, height - covered.shape[-2]))
         return pixel_values.masked_fill(covered, 0)
 
+    def run_backbone(self, pixel_values: Tensor) -> Tensor:
+        """The feature map `(B, C, rows, columns)` that patches are projected from: the pixels without a backbone."""
+        pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
+        if self.backbone is None:
+            return pixel_values
+        # Depthwise convolutions are twice as fast on a processor with the channels last.
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        features = self.backbone(pixel_values, return_dict=True).last_hidden_state
+        check_feature_map(self.config, list(pixel_values.shape[-2:]), features.shape)
+        return features
+
+    def describe_rows(self, features: Tensor) -> Tensor:
+        """Means of the stripes of a feature map `(B, C, rows, columns)`: `(B, class_token_rows * C)`, row by row."""
+        stripes = F.adaptive_avg_pool2d(features, (self.config.class_token_rows, 1))
+        return stripes.squeeze(-1).transpose(1, 2).flatten(1)
+
     def forward(
         self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, interpolate_pos_encoding: bool = False
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embeddings `(B, 1 + N, D)`, and what the row projection added to [CLS_I] `(B, D)`."""
         check_images(self.config, pixel_values, interpolate_pos_encoding, bool_masked_pos)
         if bool_masked_pos is not None and (self.config.hide_masked_pixels or self.backbone is not None):
             pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
-        features = pixel_values.to(self.patch_embedding.weight.dtype)
-        if self.backbone is not None:
-            features = self.backbone(features, return_dict=True).last_hidden_state
-            check_feature_map(self.config, list(pixel_values.shape[-2:]), features.shape)
+        features = self.run_backbone(pixel_values)
         patches = self.patch_embedding(features)  # (B, D, rows, columns)
         hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
             mask_token = self.mask_token.to(hidden_states.dtype)
             hidden_states = torch.where(bool_masked_pos.bool().unsqueeze(-1), mask_token, hidden_states)
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+        row_features = None
+        if self.row_projection is not None:
+            row_features = self.row_projection(self.describe_rows(features))
+            cls_token = cls_token + row_features.unsqueeze(1)
+        if self.colours is not None:
+            cls_token = cls_token + self.colours(pixel_values).unsqueeze(1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         grid = self.config.grid_of(*pixel_values.shape[-2:])
-        if grid == self.config.patch_grid:
-            return self.dropout(hidden_states + self.position_embedding)
-        return self.dropout(hidden_states + self.interpolate_position_embedding(*grid))
+        is_own = grid == self.config.patch_grid
+        hidden_states = hidden_states + (
+            self.position_embedding if is_own else self.interpolate_position_embedding(*grid)
+        )
+        if self.config.num_register_tokens:
+            registers = self.register_tokens.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+            hidden_states = torch.cat([hidden_states, registers], dim=1)
+        if self.config.embedding_norm:
+            hidden_states = self.norm(hidden_states)
+        return self.dropout(hidden_states), row_features
+
+    def rotary_positions(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
+        """
+        Cosines and sines `(L, head_dim)` that turn queries and keys of the tokens of an image, as in DINOv3: by where
+        a patch is, from -1 to 1. Class token and registers are turned by nothing.
+        """
+        config = self.config
+        if config.rotary_base is None:
+            return None
+        device, head_dim = self.position_embedding.device, config.hidden_size // config.num_attention_heads
+        sides = [
+            (2 * torch.arange(cells, dtype=torch.float32, device=device) + 1) / cells - 1
+            for cells in config.grid_of(height, width)
+        ]
+        places = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)  # (N, 2)
+        waves = config.rotary_base ** -torch.arange(0, 1, 4 / head_dim, dtype=torch.float32, device=device)
+        angles = (2 * math.pi * places[:, :, None] * waves).flatten(1).tile(2)
+        angles = F.pad(angles, (0, 0, 1, config.num_register_tokens))
+        return angles.cos(), angles.sin()
 
 
 class MMETTextEmbeddings(nn.Module):
@@ -376,10 +493,19 @@ class MMETTextEmbeddings(nn.Module):
 
     def __init__(self, config: MMETTextConfig):
         super().__init__()
+        self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.position_embedding = nn.Parameter(torch.empty(1, config.max_position_embeddings, config.hidden_size))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.train()
+
+    def train(self, mode: bool = True) -> "MMETTextEmbeddings":
+        """As in the base class; frozen word embeddings stay so. (Loading makes new parameters, then comes here.)"""
+        super().train(mode)
+        if self.config.freeze_token_embedding:
+            self.token_embedding.requires_grad_(False)
+        return self
 
     def forward(self, words: Tensor) -> Tensor:
         """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
@@ -433,6 +559,13 @@ def recompute_norms_and_activations(forward: Callable) -> Callable:
     return keeping_products
 
 
+def turn(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Queries or keys `(B, heads, L, head_dim)`, their halves turned together as numbers of a plane."""
+    first, second = states.chunk(2, dim=-1)
+    turned = states.float() * cosines + torch.cat([-second, first], dim=-1).float() * sines
+    return turned.to(states.dtype)
+
+
 class MMETAttention(nn.Module):
     """Multi-head self-attention with one matrix for queries, keys and values."""
 
@@ -445,19 +578,23 @@ class MMETAttention(nn.Module):
         self.dropout = config.attention_probs_dropout_prob
         self.is_causal = False
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        output = MMETStartingLinear if config.zero_residuals else nn.Linear
+        self.out_proj = output(config.hidden_size, config.hidden_size)
 
     def forward(
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         read_positions: Positions = ...,
+        rotary: tuple[Tensor, Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
         """States `(B, L, D)` to those at `read_positions` and, where the implementation has them, the weights."""
         batch, length, _ = hidden_states.shape
         qkv = self.qkv_proj(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
+        if rotary is not None:
+            query, key = turn(query, *rotary), turn(key, *rotary)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -475,7 +612,8 @@ class MMETMLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        output = MMETStartingLinear if config.zero_residuals else nn.Linear
+        self.fc2 = output(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return self.fc2(self.activation(self.fc1(hidden_states)))
@@ -505,6 +643,11 @@ class MMETLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
 
 
+def sees(batch: int, head: int, query: int | Tensor, key: int | Tensor) -> bool | Tensor:
+    """Whether a token attends to another one where the class token is isolated: nobody else attends to that."""
+    return (key != 0) | (query == 0)
+
+
 class MMETTransformer(nn.Module):
     """The layers and the final layer norm that the three encoders have in common."""
 
@@ -531,7 +674,8 @@ class MMETTransformer(nn.Module):
         Returns:
             Final states `(B, L, D)[read_positions]`; `pooler_output` is `None` where a mask reads states.
         """
-        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
+        visible = {"and_mask_function": sees} if getattr(self.config, "isolated_class_token", False) else {}
+        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask, **visible)
         for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
         if kwargs.get("output_hidden_states", self.config.output_hidden_states):  # they are recorded whole
@@ -569,7 +713,10 @@ class MMETPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         std = self.config.initializer_range
-        if std is None and isinstance(module, (nn.Linear, nn.Conv2d)):
+        if isinstance(module, MMETStartingLinear):
+            init.copy_(module.weight, module.start())
+            init.zeros_(module.bias)
+        elif std is None and isinstance(module, (nn.Linear, nn.Conv2d)):
             fan_out, fan_in = module.weight.shape[0], module.weight[0].numel()
             bound = math.sqrt(6 / (fan_in + fan_out))  # Xavier; a convolution counts as the linear map of one patch
             init.uniform_(module.weight, -bound, bound)
@@ -602,13 +749,19 @@ class MMETPreTrainedModel(PreTrainedModel):
         fallback = config.initializer_range if config.initializer_range is not None else hidden_size**-0.5
         return std if std is not None else fallback
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """As in the base class; the folder also says which classes its own code offers to the Auto classes."""
+    def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
+        """
+        As in the base class; the folder also says which classes its own code offers to the Auto classes, and an
+        embedder's how sentence-transformers gets its embeddings.
+        """
         self.config.auto_map = {"AutoConfig": f"configuration_mmet.{type(self.config).__name__}"} | {
             auto_class: f"modeling_mmet.{name or type(self).__name__}"
             for auto_class, name in self._auto_classes.items()
         }
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        is_embedder = "MMETForReID" in self.config.auto_map["AutoModel"]
+        if is_embedder and is_main_process and not Path(save_directory).is_file():
+            write_sentence_modules(Path(save_directory), self.config.identity_pooling)
+        return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, use_safetensors: bool | None = None, **kwargs):
@@ -687,6 +840,39 @@ class MMETPreTrainedModel(PreTrainedModel):
         return self
 
 
+def write_sentence_modules(folder: Path, identity_pooling: str):
+    """
+    Write what `SentenceTransformer(folder)` reads: `embeddings` of sentences, images, or both, by the modules it has
+    itself. The module behind the model only names its output, whose width that library reads from the configuration.
+    """
+    modalities = ("image", "text", "image+text") if identity_pooling == "multimodal" else (identity_pooling,)
+    reading = {"method": "forward", "method_output_name": "pooler_output"}
+    library = "sentence_transformers.base.modules"
+    files = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": f"{library}.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Normalize", "type": f"{library}.Normalize"},
+        ],
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction",
+            "modality_config": dict.fromkeys(modalities, reading),
+            "module_output_name": "embedding",
+        },
+        "1_Normalize/config.json": {
+            "module_input_name": "embedding",
+            "module_output_name": "sentence_embedding",
+        },
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer",
+            "similarity_fn_name": "cosine",
+            "prompts": {},
+        },
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 class MMETImageModel(MMETPreTrainedModel):
     """The image encoder: a vision transformer with [CLS_I] over overlapping patches (section 3.2)."""
 
@@ -708,6 +894,7 @@ class MMETImageModel(MMETPreTrainedModel):
         pixel_values: torch.FloatTensor,
         bool_masked_pos: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        read_positions: Positions = ...,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -716,8 +903,20 @@ class MMETImageModel(MMETPreTrainedModel):
             bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch
                 is hidden.
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
+            read_positions: As in [`MMETTransformer`].
         """
-        return self.encoder(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding), **kwargs)
+        hidden_states, row_features = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
+        registers = self.config.num_register_tokens
+        if registers and read_positions is ...:  # they come last, and nobody reads them
+            read_positions = (slice(None), slice(-registers))
+        elif registers and isinstance(read_positions, Tensor):
+            read_positions = F.pad(read_positions, (0, registers))
+        rotary = self.embeddings.rotary_positions(*pixel_values.shape[-2:])
+        if rotary is not None:
+            kwargs["rotary"] = rotary
+        output = self.encoder(hidden_states, read_positions=read_positions, **kwargs)
+        output.row_features = row_features
+        return output
 
 
 class MMETTextModel(MMETPreTrainedModel):
@@ -780,6 +979,7 @@ class MMETMultimodalModel(MMETPreTrainedModel):
         self,
         hidden_states: torch.FloatTensor,
         attention_mask: torch.LongTensor | None = None,
+        class_states: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -788,9 +988,13 @@ class MMETMultimodalModel(MMETPreTrainedModel):
                 without [CLS_M].
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are
                 there.
+            class_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*): What is added to
+                [CLS_M] before the first layer.
         """
         check_states(self.config, hidden_states, attention_mask)
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+        if class_states is not None:
+            cls_token = cls_token + class_states.unsqueeze(1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if attention_mask is not None:
             attention_mask = F.pad(attention_mask, (1, 0), value=1)  # [CLS_M] is always there
@@ -931,7 +1135,7 @@ class MMETModel(MMETCompositeModel):
     """
 
     base_model_prefix = "mmet"
-    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"} | _ZERO_SHOT
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012
 
     def __init__(self, config: MMETConfig):
@@ -941,7 +1145,11 @@ class MMETModel(MMETCompositeModel):
         self.image_model = MMETImageModel._from_config(config.image_config)
         self.text_model = MMETTextModel._from_config(config.text_config)
         self.multimodal_model = MMETMultimodalModel._from_config(config.multimodal_config)
-        self.image_to_multimodal = nn.Linear(image_size, multimodal_size)
+        self.image_to_multimodal = (
+            MMETStartingLinear(image_size, multimodal_size, identity=True)
+            if config.multimodal_config.start_from_class_tokens
+            else nn.Linear(image_size, multimodal_size)
+        )
         self.text_to_multimodal = nn.Linear(text_size, multimodal_size)
         self.image_projection = nn.Linear(image_size, config.projection_dim)
         self.text_projection = nn.Linear(text_size, config.projection_dim)
@@ -1013,6 +1221,8 @@ class MMETModel(MMETCompositeModel):
                 for states, mask in zip(projected, masks, strict=True)
             ]
             joined = torch.cat(masks, dim=1)
+        if self.config.multimodal_config.start_from_class_tokens:
+            kwargs["class_states"] = sum(states[:, 0] for states in projected)  # 0 where a modality is absent
         return self.multimodal_model(torch.cat(projected, dim=1), joined, **kwargs, return_dict=True)
 
     @can_return_tuple
@@ -1085,10 +1295,14 @@ class MMETPrediction(NamedTuple):
 
 
 class MMETIdentityViews(NamedTuple):
-    """Features `(num_views, D)`, the sample of each `(num_views,)`, and the output that holds the samples' own."""
+    """
+    Features `(num_views, D)`, the sample of each `(num_views,)`, its kind `(num_views,)` (`IMAGE_VIEW`, `TEXT_VIEW` or
+    `BOTH_VIEW`), and the output that holds the samples' own.
+    """
 
     features: Tensor
     rows: Tensor
+    kinds: Tensor
     multimodal_output: MMETEncoderOutput | None = None
 
 
@@ -1110,7 +1324,7 @@ class MMETForPreTraining(MMETCompositeModel):
     losses and gradients is that of one process with the whole batch. All processes must have the same inputs.
     """
 
-    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETForReID"}  # noqa: RUF012
+    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETForReID"} | _ZERO_SHOT
     # Besides the BNNeck: a codebook whose codes must stay what they are.
     _keep_in_fp32_modules_strict = [*_BNNECK, "image_codebook"]  # noqa: RUF012
     _tied_weights_keys = {  # noqa: RUF012
@@ -1361,7 +1575,11 @@ class MMETForPreTraining(MMETCompositeModel):
         if identifies:
             views = self._identity_views(batch, image_output, text_output, **kwargs)
             max_views = batch.counts["views"] if batch.counts is not None else None
-            scores = identity_losses(self, views.features, batch.person_labels[views.rows], max_views)
+            kept = None
+            if image_output is not None and image_output.row_features is not None:
+                kept = image_output.row_features[views.rows] * (views.kinds == IMAGE_VIEW).unsqueeze(1)
+            labels = batch.person_labels[views.rows]
+            scores = identity_losses(self, views.features, labels, max_views, views.kinds, kept)
         return MMETForPreTrainingOutput(
             losses={"global_contrastive": contrast.loss} | scores.losses,
             logits_per_image=contrast.logits,
@@ -1435,24 +1653,31 @@ class MMETForPreTraining(MMETCompositeModel):
                 raise ValueError(f"identity_pooling={pooling!r} needs {name} of at least one sample of the batch")
             rows = torch.arange(len(output.pooler_output), device=output.pooler_output.device)
             rows = rows if present is None else rows[present.bool()]
-            return MMETIdentityViews(output.pooler_output[rows], rows)
+            kind = IMAGE_VIEW if pooling == "image" else TEXT_VIEW
+            return MMETIdentityViews(output.pooler_output[rows], rows, torch.full_like(rows, kind))
         kwargs["read_positions"] = CLASS_TOKEN
         image_states, text_states = states_of(image_output), states_of(text_output)
         presence = batch.image_present, batch.text_present
         fused = self.mmet.fuse(image_states, text_states, batch.attention_mask, *presence, **kwargs)
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
+        kinds = [torch.full_like(rows[0], TEXT_VIEW if image_states is None else IMAGE_VIEW)]
+        if image_states is not None and text_states is not None:
+            kinds[0][batch.pairs] = BOTH_VIEW
+            if batch.image_present is not None:
+                kinds[0][~batch.image_present.bool()] = TEXT_VIEW
         if self.training and self.config.modality_dropout > 0 and batch.is_paired:
             image_rows, text_rows = self._draw_dropped(rows[0][batch.pairs], batch.counts)
-            for dropped, contents in (
-                (image_rows, {"image_states": image_states}),
-                (text_rows, {"text_states": text_states, "attention_mask": batch.attention_mask}),
+            for kind, dropped, contents in (
+                (IMAGE_VIEW, image_rows, {"image_states": image_states}),
+                (TEXT_VIEW, text_rows, {"text_states": text_states, "attention_mask": batch.attention_mask}),
             ):
                 if len(dropped):
                     contents = {name: take(value, dropped) for name, value in contents.items()}
                     views.append(self.mmet.fuse(**contents, read_positions=CLASS_TOKEN).pooler_output)
                     rows.append(dropped)
-        return MMETIdentityViews(torch.cat(views), torch.cat(rows), fused)
+                    kinds.append(torch.full_like(dropped, kind))
+        return MMETIdentityViews(torch.cat(views), torch.cat(rows), torch.cat(kinds), fused)
 
     def _draw_dropped(self, pairs: Tensor, counts: dict[str, list[int]] | None) -> tuple[Tensor, Tensor]:
         """
@@ -1464,7 +1689,11 @@ class MMETForPreTraining(MMETCompositeModel):
         total = pairs.shape[0] if counts is None else sum(counts["pairs"])
         # Not randperm: inductor (torch 2.13) fails on a slice of one as an index.
         shuffled = torch.rand(total, device=pairs.device).argsort()
-        halves = shuffled[: round(self.config.modality_dropout * total)].tensor_split(2)
+        share = self.config.modality_dropout
+        halves = shuffled[: round(share * total)].tensor_split(2)
+        if share > 1:  # the halves overlap
+            count = round(share / 2 * total)
+            halves = (shuffled[:count], shuffled[total - count :])
         if counts is None:
             return tuple(pairs[half] for half in halves)
         rows = own_rows(counts["pairs"])
@@ -1477,7 +1706,7 @@ class MMETForPreTraining(MMETCompositeModel):
 class MMETForReID(MMETCompositeModel):
     """MMET as a person embedder: image, text or both in, one comparable embedding of unit norm out."""
 
-    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"} | _ZERO_SHOT
     _keep_in_fp32_modules_strict = [*_BNNECK]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS]  # noqa: RUF012
 
@@ -1577,7 +1806,53 @@ class MMETForReID(MMETCompositeModel):
         return {"image_output": image_output, "text_output": text_output, "multimodal_output": fused}
 
 
-for _model_class in (MMETImageModel, MMETTextModel, MMETMultimodalModel, MMETModel, MMETForPreTraining, MMETForReID):
+class MMETForZeroShotImageClassification(MMETCompositeModel):
+    """Every image against every sentence, as L_GC compares them; classes are given as sentences."""
+
+    _auto_classes = {"AutoModelForZeroShotImageClassification": None, "AutoModel": "MMETModel"}  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012
+
+    def __init__(self, config: MMETConfig):
+        super().__init__(config)
+        self.mmet = MMETModel._from_config(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETImageTextOutput:
+        r"""
+        Args:
+            pixel_values, interpolate_pos_encoding: As in [`MMETImageModel`].
+            input_ids, attention_mask, inputs_embeds: As in [`MMETTextModel`]; as many sentences as there are classes.
+        """
+        kwargs["return_dict"] = True
+        images = self.get_image_features(pixel_values, interpolate_pos_encoding, **kwargs).pooler_output
+        texts = self.get_text_features(input_ids, attention_mask, inputs_embeds, **kwargs).pooler_output
+        logits = contrastive_logits(images, texts, self.mmet.logit_scale)
+        return MMETImageTextOutput(
+            logits_per_image=logits,
+            logits_per_text=logits.T,
+            image_embeds=F.normalize(images.float()),
+            text_embeds=F.normalize(texts.float()),
+        )
+
+
+for _model_class in (
+    MMETImageModel,
+    MMETTextModel,
+    MMETMultimodalModel,
+    MMETModel,
+    MMETForPreTraining,
+    MMETForReID,
+    MMETForZeroShotImageClassification,
+):
     _model_class.register_for_auto_class(next(iter(_model_class._auto_classes)))
 
 __all__ = [
@@ -1585,6 +1860,7 @@ __all__ = [
     "MMETDalleCodebook",
     "MMETForPreTraining",
     "MMETForReID",
+    "MMETForZeroShotImageClassification",
     "MMETImageCodebook",
     "MMETImageModel",
     "MMETModel",

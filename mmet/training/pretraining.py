@@ -23,10 +23,12 @@ from mmet.training.arguments import DataArguments, ModelArguments, ObjectiveArgu
 from mmet.training.augmentation import build_augmentation
 from mmet.training.checkpoint_selection import plan_selection
 from mmet.training.checkpoint_writing import check_space, check_writable, checkpoint_bytes, last_checkpoint
+from mmet.training.class_token_rows import prepare_row_projection
 from mmet.training.codebook import kinds_that_need_codes, prepare_codebook
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
 from mmet.training.hub import check_hub, create_repository
+from mmet.training.lora import add_lora, merge_lora
 from mmet.training.mask_prior import measure_prior, read_prior
 from mmet.training.model_card import build_model_card
 from mmet.training.objective_checks import check_objectives
@@ -124,10 +126,16 @@ def _train(
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
         if kinds and checkpoint is None:  # a checkpoint has its own
             prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
+        if checkpoint is None:
+            prepare_row_projection(model, processor, dataset, objective_arguments.mix, training_arguments)
+        if model_arguments.lora_rank:
+            add_lora(model, model_arguments.lora_rank)
         trainer = build_trainer(
             model, processor, dataset, data, data_arguments, objective_arguments, training_arguments, stop, record
         )
         trainer.train(resume_from_checkpoint=checkpoint)
+    if model_arguments.lora_rank:
+        merge_lora(model)
     finish(trainer, data, data_arguments, objective_arguments, training_arguments)
 
 

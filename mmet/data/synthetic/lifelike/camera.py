@@ -1,23 +1,24 @@
-"""What a camera makes of light: colour cast, exposure, tone, low resolution, sharpening, blur, and noise of the sensor."""
+"""What a camera makes of light: cast, exposure, tone, low resolution, sharpening, blur, sensor noise."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageFilter
 
 from mmet.data.synthetic.style import Camera
 
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _NOISE_SIDE = 640
-_DEVIATION = 40.0
 
 
-def develop(image: Image.Image, camera: Camera, exposure: float, rng: np.random.Generator) -> Image.Image:
-    """The picture that `camera` takes of the scene `image` (RGB, the size of the crop)."""
+def develop(
+    image: Image.Image, camera: Camera, light: tuple[float, float, float], rng: np.random.Generator
+) -> Image.Image:
+    """The picture that `camera` takes of the scene `image` (RGB, the size of the crop) in light of a colour."""
     width, height = image.size
-    image = _tones(image, camera, exposure)
+    image = _tones(image, camera, light)
     share = float(rng.uniform(*camera.resolution))
     if share < 0.95:
         small = (max(10, round(width * share)), max(20, round(height * share)))
@@ -33,36 +34,35 @@ def develop(image: Image.Image, camera: Camera, exposure: float, rng: np.random.
     return image
 
 
-def _tones(image: Image.Image, camera: Camera, exposure: float) -> Image.Image:
+def _tones(image: Image.Image, camera: Camera, light: tuple[float, float, float]) -> Image.Image:
     """Cast, exposure, gamma and contrast as one table for each channel, then saturation as a matrix."""
-    values = np.arange(256, dtype=np.float32) / 255
-    table: list[int] = []
-    for gain in camera.gain:
-        curve = np.clip(values * np.float32(gain * exposure * 1.12), 0, 1) ** camera.gamma
-        curve = np.clip((curve - 0.5) * camera.contrast + 0.5, 0, 1) * 255
-        table += np.rint(curve).astype(int).tolist()
-    image = image.point(table)
+    values = np.linspace(0, 1, 256, dtype=np.float32)
+    curves = np.outer(np.multiply(camera.gain, light), values).clip(0, 1) ** camera.gamma
+    curves = ((curves - 0.5) * camera.contrast + 0.5).clip(0, 1) * 255
+    image = image.point(np.rint(curves).astype(int).ravel().tolist())
     vivid = camera.saturation
-    if abs(vivid - 1) < 0.02:
-        return image
     red, green, blue = ((1 - vivid) * float(share) for share in _GREY)
     matrix = (red + vivid, green, blue, 0, red, green + vivid, blue, 0, red, green, blue + vivid, 0)
     return image.convert("RGB", matrix)
 
 
 def _noisy(image: Image.Image, deviation: float, rng: np.random.Generator) -> Image.Image:
+    """`image` with noise of a standard deviation in grey levels."""
     width, height = image.size
-    x, y = (int(rng.integers(max(1, _NOISE_SIDE - side))) for side in (width, height))
-    noise = _noise().crop((x, y, x + width, y + height))
-    table = [round(128 + (value - 128) / _DEVIATION * deviation) for value in range(256)] * 3
-    return ImageChops.add(image, noise.point(table), 1, -128)
+    top, left = (int(rng.integers(max(1, _NOISE_SIDE - side))) for side in (height, width))
+    noise = _noise()[top : top + height, left : left + width]
+    if noise.shape[:2] != (height, width):  # a crop larger than the field
+        noise = np.resize(noise, (height, width, 3))
+    pixels = noise * np.float32(deviation)
+    pixels += np.asarray(image)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 @cache
-def _noise() -> Image.Image:
-    """Normal noise, mostly equal in the three channels, coarser in colour, about 128."""
+def _noise() -> np.ndarray:
+    """Normal noise, mostly equal in the three channels, coarser in colour: float32, standard deviation 1."""
     rng = np.random.default_rng(_NOISE_SIDE)
     side = _NOISE_SIDE
-    bright = rng.standard_normal((side, side, 1), dtype=np.float32) * 0.8
-    colored = rng.standard_normal((side // 2, side // 2, 3), dtype=np.float32).repeat(2, 0).repeat(2, 1) * 0.6
-    return Image.fromarray(np.clip(128 + _DEVIATION * (bright + colored), 0, 255).astype(np.uint8))
+    bright = rng.standard_normal((side, side, 1), dtype=np.float32) * np.float32(0.8)
+    colored = rng.standard_normal((side // 2, side // 2, 3), dtype=np.float32).repeat(2, 0).repeat(2, 1)
+    return np.asarray(bright + np.float32(0.6) * colored, dtype=np.float32)

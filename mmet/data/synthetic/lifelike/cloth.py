@@ -1,7 +1,7 @@
 """Colours a finished relief: openings, collars and patterns in body coordinates, then folds, shine and light.
 
-    shaded = shade(relief, body, lens, light, rng)
-    shaded.rgb, shaded.parts
+shaded = shade(relief, body, lens, light, rng)
+shaded.rgb, shaded.parts
 """
 
 from __future__ import annotations
@@ -178,23 +178,30 @@ def _noise(kind: str) -> Image.Image:
     return Image.fromarray(np.clip(128 + 42 * values, 0, 255).astype(np.uint8))
 
 
+@cache
+def _field(kind: str, zoom: int) -> np.ndarray:
+    """The noise `zoom` hundredths as large, deviation about 1, float32."""
+    image = _noise(kind)
+    if kind == "folds":
+        side = round(_FIELD * zoom / 100)
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    return (np.asarray(image, dtype=np.float32) - 128) / np.float32(42)
+
+
 def _fields(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Folds and grain at a random place of their fields, deviation about 1, at the size of the body."""
-    height, width = shape
-    zoom = _FIELD_BODY / scale
-    tall, wide = min(height * zoom, _FIELD - 1.0), min(width * zoom, _FIELD - 1.0)
-    drawn = []
-    for kind in ("folds", "grain"):
-        x, y = rng.random() * (_FIELD - wide), rng.random() * (_FIELD - tall)
-        if kind == "grain":
-            x, y, tall, wide = float(int(x)), float(int(y)), float(min(height, _FIELD)), float(min(width, _FIELD))
-            x, y = min(x, _FIELD - wide), min(y, _FIELD - tall)
-        part = _noise(kind).resize((width, height), Image.Resampling.BILINEAR, (x, y, x + wide, y + tall))
-        field = np.asarray(part, dtype=np.float32)
-        field -= 128
-        field *= np.float32(1 / 42)
-        drawn.append(field)
-    return drawn[0], drawn[1]
+    """Folds and grain at a random place of their fields, at the size of the body."""
+    zoom = round(100 * scale / _FIELD_BODY)
+    first, second = (_window(rng, _field(kind, zoom), shape) for kind in ("folds", "grain"))
+    return first, second
+
+
+def _window(rng: np.random.Generator, field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A random part of `field`, which is repeated where it is smaller than `shape`."""
+    repeats = [-(-side // have) for side, have in zip(shape, field.shape, strict=True)]
+    if max(repeats) > 1:
+        field = np.tile(field, repeats)
+    top, left = (int(rng.integers(have - side + 1)) for side, have in zip(shape, field.shape, strict=True))
+    return field[top : top + shape[0], left : left + shape[1]]
 
 
 # -- garments --------------------------------------------------------------------------------------------------------
@@ -210,9 +217,7 @@ def _around(nx: np.ndarray, yaw: float) -> np.ndarray:
     return angle
 
 
-def _torso(
-    paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, body: Body, lens: Lens
-) -> None:
+def _torso(paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, body: Body, lens: Lens) -> None:
     where = np.flatnonzero(roles == Role.TORSO)
     if not where.size:
         return
@@ -244,9 +249,7 @@ def _quilts(v: np.ndarray, garment: Garment) -> np.ndarray:
     return 0.62 + 0.46 * np.sqrt(rows)
 
 
-def _front(
-    paint: _Paint, material: np.ndarray, look: Look, garment: Garment, off: np.ndarray, v: np.ndarray
-) -> None:
+def _front(paint: _Paint, material: np.ndarray, look: Look, garment: Garment, off: np.ndarray, v: np.ndarray) -> None:
     """Neckline, opening and closures."""
     cut = garment.cut
     skin = paint.add(Part.SKIN, look.skin, "skin")
@@ -292,9 +295,7 @@ def _sleeves(paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields,
         glow[where] = 1 - 0.2 * (along > 1.93)
 
 
-def _lower(
-    paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, body: Body, lens: Lens
-) -> None:
+def _lower(paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, body: Body, lens: Lens) -> None:
     where = np.flatnonzero((roles == Role.LEG) | (roles == Role.SKIRT))
     if not where.size:
         return
@@ -315,9 +316,7 @@ def _lower(
         glow[where] = 1 - 0.24 * ((np.abs(np.abs(v - 0.36) - 0.045) < 0.006) & (np.abs(nx) > 0.2))
 
 
-def _pattern(
-    paint: _Paint, material: np.ndarray, garment: Garment, part: Part, u: np.ndarray, v: np.ndarray
-) -> None:
+def _pattern(paint: _Paint, material: np.ndarray, garment: Garment, part: Part, u: np.ndarray, v: np.ndarray) -> None:
     """Give the pixels of a garment's second colour to `part`."""
     rule = _PATTERNS.get(garment.pattern)
     if rule is None:

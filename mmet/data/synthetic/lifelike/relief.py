@@ -46,7 +46,7 @@ class Lens:
         return sx, sy, depth * self.scale
 
     def radii(self, radii: Point) -> Point:
-        """Half axes on the screen (across, down, depth) of an upright ellipsoid with the body's half axes, in pixels."""
+        """Half axes in pixels on the screen (across, down, depth) of an ellipsoid that stands upright in the body."""
         wide, tall, deep = radii
         across = math.hypot(wide * self.cos, deep * self.sin) * self.scale
         out = math.hypot(wide * self.sin, deep * self.cos) * self.scale
@@ -103,34 +103,40 @@ class Relief:
         x, y = (self.columns[left:right] - ax) / rx, (self.rows[top:bottom] - ay) / ry
         dx, dy = (bx - ax) / rx, (by - ay) / ry
         length = dx * dx + dy * dy
-        share = np.add.outer(y * (dy / length), x * (dx / length)) if length > 1e-4 else np.zeros((len(y), len(x)))
-        share = np.clip(share, 0, 1).astype(np.float32, copy=False)
-        ux, uy = x - share * np.float32(dx), y[:, None] - share * np.float32(dy)
-        if growth != 1.0:
-            size = share * np.float32(growth - 1)
-            size += 1
-            ux /= size
-            uy /= size
-        across, down = ux * ux, uy * uy
+        if length > 1e-4:
+            share = np.add.outer(y * (dy / length), x * (dx / length))
+            np.maximum(share, 0, out=share)
+            np.minimum(share, 1, out=share)
+        else:
+            share = np.zeros((len(y), len(x)), dtype=np.float32)
+        ux, uy = x - share * dx, y[:, None] - share * dy
+        square = ux * ux
+        down = uy * uy
         if boxy:
-            across *= across
+            square *= square
             down *= down
-        across += down
-        np.subtract(1, across, out=across)  # the square of the normal towards the camera
+        square += down
+        size = 1 + share * (growth - 1)
+        edge = size * size
+        if boxy:
+            edge *= edge
+        shown = square < edge
+        square /= edge
+        np.subtract(1, square, out=square)  # the square of the normal towards the camera
+        np.maximum(square, 0, out=square)
+        front = np.sqrt(square, out=square)
+        front *= size if deepening is None else 1 + share * (deepening - 1)
+        front *= rz
+        front += share * (bz - az)
+        front += az - self.behind
         near = self.depth[window]
-        front = np.sqrt(np.maximum(across, 0))
-        if deepening is not None:
-            front *= share * np.float32(deepening - 1) + 1
-        elif growth != 1.0:
-            front *= size
-        front *= np.float32(rz)
-        front += np.float32(bz - az) * share
-        front += np.float32(az - self.behind)
-        shown = (across > 0) & (front > near)
+        shown &= front > near
         np.copyto(near, front, where=shown)
+        ux /= size
+        uy /= size
         np.copyto(self.nx[window], ux, where=shown)
         np.copyto(self.ny[window], uy, where=shown)
-        share *= np.float32(along[1] - along[0])
-        share += np.float32(along[0])
+        share *= along[1] - along[0]
+        share += along[0]
         np.copyto(self.along[window], share, where=shown)
         np.copyto(self.surface[window], np.uint8(surface), where=shown)

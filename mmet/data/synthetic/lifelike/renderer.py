@@ -1,6 +1,6 @@
 """Takes one picture of a lifelike person: place, people behind and in front, shadow, box, and the camera.
 
-    picture = render_lifelike(person, shot, style, height=160, width=80)
+picture = render_lifelike(person, shot, style, height=160, width=80)
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ _WIDTH_SHARE = 0.75
 _ZOOMS = (1.0, 1.15, 1.4)
 """How much larger than the person a place may be drawn, so that it fills the drawing."""
 
+_EXPOSURE = 1.12
+"""Factor on the light of a scene: cameras expose so that the ground is bright."""
+
 _DIRECT = {"sunny": 0.62, "clouds": 0.4, "overcast": 0.2, "foggy": 0.16, "neutral": 0.34}
 _TINTS = {
     "dawn": (1.0, 0.92, 0.88), "forenoon": (1.0, 1.0, 1.0), "noon": (1.03, 1.02, 1.0), "afternoon": (1.04, 0.99, 0.91),
@@ -69,8 +72,9 @@ def render_lifelike(person: Person, shot: Shot, style: WorldStyle, *, height: in
         alpha = _occlude(scene, alpha, style, camera, rng)
     box = _box(drawing, style, shot, rng)
     crop = scene.resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=None)
-    exposure = float(rng.lognormal(0, style.exposure))
-    image = develop(_tinted(crop, _TINTS[LIGHT[shot.light - 1]]), camera, exposure, rng)
+    exposure = _EXPOSURE * float(rng.lognormal(0, style.exposure))
+    red, green, blue = _TINTS[LIGHT[shot.light - 1]]
+    image = develop(crop, camera, (red * exposure, green * exposure, blue * exposure), rng)
     return _finish(image, drawing, alpha, box, camera, rng)
 
 
@@ -99,7 +103,7 @@ def _finish(
 _ABOVE_HALF = [0] * 128 + [255] * 128
 
 
-# -- the person --------------------------------------------------------------------------------------------------------
+# -- the person -------------------------------------------------------------------------------------------------------
 
 
 def _light(shot: Shot, rng: np.random.Generator) -> Light:
@@ -165,7 +169,7 @@ def _joints(joints: Joints, lens: Lens, relief: Relief) -> dict[str, Joint]:
     return placed
 
 
-# -- around the person -------------------------------------------------------------------------------------------------
+# -- around the person ------------------------------------------------------------------------------------------------
 
 
 def _surroundings(
@@ -190,7 +194,7 @@ def _surroundings(
 def _shadow(drawing: _Drawing, light: Light, rng: np.random.Generator) -> Image.Image:
     """Factor on the ground (mode L): the silhouette laid down along the light, and the dark contact at the feet."""
     wide, tall = drawing.alpha.size
-    x, y = drawing.foot
+    _, y = drawing.foot
     length = float(rng.uniform(0.2, 0.6))
     lean = -light.direction[0] * float(rng.uniform(0.5, 1.6))
     small = drawing.alpha.reduce(3)
@@ -203,31 +207,41 @@ def _shadow(drawing: _Drawing, light: Light, rng: np.random.Generator) -> Image.
     return dark.point(table).resize((wide, tall), Image.Resampling.BILINEAR)
 
 
+@dataclass(frozen=True, slots=True)
+class _Passer:
+    """Somebody else: colours and coverage at the size in which they are pasted, and that size over the person's."""
+
+    rgb: Image.Image
+    alpha: Image.Image
+    size: float
+
+
 @cache
-def _passers(steep: int, tall: int) -> tuple[_Drawing, ...]:
+def _passers(steep: int, tall: int, behind: bool) -> tuple[_Passer, ...]:
     """A few people who walk past, as a camera of that steepness sees them."""
-    rng = np.random.default_rng([4242, steep])
-    light = Light((0.3, -0.8, 0.5), 0.35, 0.72)
-    return tuple(
-        _draw(draw_person(rng).appearance, float(rng.uniform(0, 360)), (7.0, 18.0, 32.0)[steep], tall, light, rng)
-        for _ in range(24)
-    )
+    rng = np.random.default_rng([4242, steep, behind])
+    light = Light((0.3, -0.8, 0.5), 0.35, 0.8)
+    found = []
+    for _ in range(24 if behind else 12):
+        size = float(rng.uniform(0.45, 0.98) if behind else rng.uniform(0.98, 1.12))
+        view, elevation = float(rng.uniform(0, 360)), (7.0, 18.0, 32.0)[steep]
+        drawing = _draw(draw_person(rng).appearance, view, elevation, round(tall * size), light, rng)
+        box = drawing.alpha.getbbox() or (0, 0, 1, 1)
+        found.append(_Passer(drawing.rgb.crop(box), drawing.alpha.crop(box), size))
+    return tuple(found)
 
 
 def _passer(scene: Image.Image, elevation: float, tall: int, rng: np.random.Generator, behind: bool) -> Image.Image:
     """Paste one person beside or behind (smaller), or at the edge in front; returns what they cover."""
-    pool = _passers(0 if elevation < 12 else 1 if elevation < 25 else 2, tall)
+    pool = _passers(0 if elevation < 12 else 1 if elevation < 25 else 2, tall, behind)
     other = pool[int(rng.integers(len(pool)))]
-    size = float(rng.uniform(0.45, 0.98) if behind else rng.uniform(0.98, 1.12))
-    wide, high = round(scene.width * size), round(scene.height * size)
-    x = round(float(rng.uniform(-0.6, 0.6)) * scene.width if behind else _edge(rng) * scene.width)
-    x += (scene.width - wide) // 2
-    rise = (1 - size) * (0.55 + 0.35 * min(1.0, elevation / 30)) if behind else -0.03
-    y = scene.height - high - round(rise * scene.height * (1 if behind else -1))
-    alpha = other.alpha.resize((wide, high), Image.Resampling.NEAREST)
-    scene.paste(other.rgb.resize((wide, high), Image.Resampling.BILINEAR), (x, y), alpha)
+    across = float(rng.uniform(-0.6, 0.6)) if behind else _edge(rng)
+    x = round((0.5 + across) * scene.width - other.alpha.width / 2)
+    foot = 0.93 - (1 - other.size) * (0.55 + 0.35 * min(1.0, elevation / 30))
+    y = round(foot * tall) - other.alpha.height
+    scene.paste(other.rgb, (x, y), other.alpha)
     cover = Image.new("L", scene.size)
-    cover.paste(alpha, (x, y))
+    cover.paste(other.alpha, (x, y))
     return cover
 
 
@@ -255,7 +269,7 @@ def _occlude(
 def _box(
     drawing: _Drawing, style: WorldStyle, shot: Shot, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """What a detector or a careful hand cuts out: around the person, tight or loose; at times feet or head are missed."""
+    """What a detector or a careful hand cuts out: tight or loose; at times it misses feet or head."""
     left, top, right, bottom = map(float, drawing.alpha.getbbox() or (0, 0, *drawing.alpha.size))
     high, wide = bottom - top, right - left
     loose = float(rng.gamma(1.3, 0.03)) - 0.01
@@ -264,7 +278,9 @@ def _box(
     grow = max(loose * 2 * wide, least - wide)
     left, right = left - grow / 2, right + grow / 2
     shifts = rng.normal(0, style.jitter, 4) * (wide, high, wide, high)
-    left, top, right, bottom = (float(edge + shift) for edge, shift in zip((left, top, right, bottom), shifts, strict=True))
+    left, top, right, bottom = (
+        float(edge + shift) for edge, shift in zip((left, top, right, bottom), shifts, strict=True)
+    )
     apart = style_rng(style, *shot.seed, 1)  # drawn apart, so that other pictures are the same at any rate
     if apart.random() < style.crop:
         missed = float(apart.uniform(0.1, 0.45)) * high
@@ -274,9 +290,3 @@ def _box(
             top += missed / 2
     width, height = drawing.alpha.size
     return max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)
-
-
-def _tinted(image: Image.Image, tint: tuple[float, float, float]) -> Image.Image:
-    if tint == (1.0, 1.0, 1.0):
-        return image
-    return image.point([min(255, round(value * factor)) for factor in tint for value in range(256)])
