@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
@@ -228,6 +229,12 @@ class Gallery:
         for table in self._store.tables():
             for values in _rows(table):
                 yield Row(**values)
+
+    def find(self, ids: Sequence[str]) -> list[Row]:
+        """The rows with some ids, in the order of the gallery; ids that are not in it are no error."""
+        wanted = pa.array(list(ids), pa.string())
+        parts = [table.filter(pc.is_in(table["id"], wanted)) for table in self._store.tables()]
+        return [Row(**values) for part in parts for values in _rows(part)]
 
     def refresh(self) -> None:
         """See what other processes changed since this gallery was opened."""
