@@ -16,7 +16,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 from types import FrameType
 
-_SCRIPTS = ("run_pretrain.py", "run_reid_eval.py", "mmet-gallery")
+_SCRIPTS = ("run_pretrain.py", "run_reid_eval.py", "mmet-app", "mmet-gallery", "mmet-serve")
 
 
 def _is_command() -> bool:
