@@ -24,6 +24,8 @@ from mmet.gallery import GalleryError
 from mmet.serving.options import add_address, add_threads, check_extra, describe_reach, host_names
 
 PROGRAM = "mmet-app"
+GRACE_SECONDS = 5
+"""How long answers may still take after a stop was asked for. An open page holds a connection that never ends."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +71,7 @@ def show(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace, folder: Path) -> None:
     from mmet.app.catalogue import Catalogue
-    from mmet.app.page import Page, PageOptions
+    from mmet.app.handlers import Handlers, PageOptions
     from mmet.app.service import ServiceOptions, build_service, read_users
     from mmet.serving.running import run_server
 
@@ -77,7 +79,7 @@ def _show(options: argparse.Namespace, folder: Path) -> None:
     for warning in describe_reach(options.host, is_guarded=users is not None, how="--auth FILE"):
         print(f"{PROGRAM}: {warning}", file=sys.stderr)
     catalogue = Catalogue.open(options.gallery, model=options.model)
-    page = Page(catalogue, PageOptions(writable=options.writable, log=options.log_queries), folder)
+    handlers = Handlers(catalogue, PageOptions(writable=options.writable, log=options.log_queries), folder)
     served = ServiceOptions(users, host_names(options), options.frames or "'none'")
 
     def announce(address: str) -> None:
@@ -86,7 +88,8 @@ def _show(options: argparse.Namespace, folder: Path) -> None:
             threading.Timer(1.0, webbrowser.open, [address]).start()
 
     try:
-        run_server(build_service(page, served), options.host, options.port, announce)
+        service = build_service(handlers, served)
+        run_server(service, options.host, options.port, announce, grace_seconds=GRACE_SECONDS)
     finally:
         catalogue.close()
 

@@ -108,8 +108,7 @@ class SearchRequest:
         """Which rows are searched, a phrase each."""
         words = [f"camera{'s' if len(self.cameras) > 1 else ''} {', '.join(self.cameras)}"] if self.cameras else []
         words += [f"from {self.after.strip()}"] if self.after.strip() else []
-        words += [f"to {self.before.strip()}"] if self.before.strip() else []
-        return words + (["tracks by their best crop"] if self.by_track else [])
+        return words + ([f"to {self.before.strip()}"] if self.before.strip() else [])
 
     @property
     def link(self) -> str:
@@ -128,7 +127,7 @@ class SearchRequest:
     def from_link(cls, link: str) -> SearchRequest:
         """The request of a link. Unknown names are passed over. Raises `RequestError` for unusable values."""
         try:
-            pairs = parse_qsl(link.lstrip("#?"), errors="replace", max_num_fields=_MOST_FIELDS)
+            pairs = parse_qsl(link.lstrip("#?"), keep_blank_values=True, errors="replace", max_num_fields=_MOST_FIELDS)
         except ValueError:
             raise RequestError("The link is damaged: it names too many things.") from None
         texts = {name: value for name, value in pairs if name in ("gallery", "text", "crop", "after", "before")}

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 MAX_TRACK = 40
 """Crops of a track that are shown."""
 
-MAX_SIGHTINGS = 30
+MAX_SIGHTINGS = 12
 """Tracks in a timeline."""
 
 _EXCLUDED_CROPS = 1_000

@@ -1,6 +1,6 @@
 """The page as a web application: mounted, guarded, with a health check.
 
-app = build_service(Page(catalogue, PageOptions(), folder), ServiceOptions())
+app = build_service(Handlers(catalogue, PageOptions(), folder), ServiceOptions())
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
-from mmet.app.page import Page, style, theme
+from mmet.app.handlers import Handlers
+from mmet.app.page import build_page, style, theme
 from mmet.app.uploads import MAX_FILE_BYTES
 from mmet.app.views import read_asset
 from mmet.field_checks import shown
@@ -43,18 +44,18 @@ class ServiceOptions:
     frames: str = "'none'"
 
 
-def build_service(page: Page, options: ServiceOptions) -> FastAPI:
+def build_service(handlers: Handlers, options: ServiceOptions) -> FastAPI:
     """The application that a web server runs."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/health")
     def health() -> dict[str, Any]:
         """Whether the galleries can be read."""
-        return {"status": "ok", "galleries": len([page.catalogue.get(name) for name in page.catalogue.names])}
+        return {"status": "ok", "galleries": len([handlers.catalogue.get(name) for name in handlers.catalogue.names])}
 
     gr.mount_gradio_app(
         app,
-        page.build(),
+        build_page(handlers),
         path="/",
         auth=None if options.users is None else sign_in(options.users),
         css=style(),
@@ -64,7 +65,7 @@ def build_service(page: Page, options: ServiceOptions) -> FastAPI:
         show_error=False,
         run_history=False,
         ssr_mode=False,
-        footer_links=["api"],
+        footer_links=[],
         allowed_paths=[],
     )
     app.add_middleware(

@@ -13,11 +13,8 @@ import uvicorn
 
 from mmet.stopping import RunError
 
-GRACE_SECONDS = 30
-"""How long requests may still take after a stop was asked for."""
 
-
-def run_server(app: Any, host: str, port: int, announce: Callable[[str], None]) -> None:
+def run_server(app: Any, host: str, port: int, announce: Callable[[str], None], *, grace_seconds: int = 30) -> None:
     """
     Serve until Ctrl-C or SIGTERM, which is then handled as before this call.
 
@@ -25,6 +22,7 @@ def run_server(app: Any, host: str, port: int, announce: Callable[[str], None]) 
         app: an ASGI application.
         host, port: to listen on; port 0 for any that is free.
         announce: called with the address when it is listened to.
+        grace_seconds: how long requests may still take after a stop was asked for.
 
     Raises:
         RunError: the address cannot be listened to.
@@ -36,7 +34,7 @@ def run_server(app: Any, host: str, port: int, announce: Callable[[str], None]) 
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"cannot listen on {host}, port {port} ({reason}); say another --host or --port") from error
     with listener:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=grace_seconds)
         shown = f"[{host}]" if ":" in host else host
         announce(f"http://{shown}:{listener.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listener])

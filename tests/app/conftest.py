@@ -6,8 +6,6 @@ import pytest
 from colour_embedder import ColourEmbedder
 from page_people import build_people
 
-pytest.importorskip("gradio", reason="gradio is not installed (extra [app])")
-
 
 @pytest.fixture
 def embedder():
@@ -31,7 +29,7 @@ def catalogue(gallery_path, embedder):
 @pytest.fixture
 def make_page(catalogue, tmp_path):
     """A function that makes a page with these options."""
-    from mmet.app.page import Page, PageOptions
+    from mmet.app.handlers import Handlers, PageOptions
 
     (tmp_path / "uploads").mkdir()
-    return lambda **options: Page(catalogue, PageOptions(**options), tmp_path / "uploads")
+    return lambda **options: Handlers(catalogue, PageOptions(**options), tmp_path / "uploads")

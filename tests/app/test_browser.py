@@ -1,5 +1,4 @@
-"""The page in a real browser, Chromium without a window: what an operator does, from the first word to the export.
-"""
+"""The page in a real browser, Chromium without a window: what an operator does, from the first word to the export."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from page_people import EVIL
+from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -19,7 +18,10 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 WAIT = 60_000
 """Milliseconds: tests may share two cores with others."""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +42,18 @@ def model(tmp_path_factory, make_config, tokenizer):
 def address(model, tmp_path_factory):
     """A page over a small gallery, served on this machine."""
     import uvicorn
+    from page_people import build_people
 
     from mmet.app.catalogue import Catalogue
-    from mmet.app.page import Page, PageOptions
+    from mmet.app.handlers import Handlers, PageOptions
     from mmet.app.service import ServiceOptions, build_service
-    from page_people import build_people
 
     folder = tmp_path_factory.mktemp("browser")
     (folder / "uploads").mkdir()
     catalogue = Catalogue.open([build_people(folder, model)], model=model)
-    service = build_service(Page(catalogue, PageOptions(), folder / "uploads"), ServiceOptions())
+    service = build_service(Handlers(catalogue, PageOptions(), folder / "uploads"), ServiceOptions())
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(service, log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(service, log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

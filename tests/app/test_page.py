@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import gradio as gr
 import pytest
 from page_people import EVIL
 from PIL import Image
 
-from mmet.app.page import CROPS, TRACKS, Visit
+from mmet.app.handlers import CROPS, TRACKS, Visit
 from mmet.gallery import Gallery
 
 FILTERS = ([], "", "", 24, CROPS)
@@ -57,7 +58,7 @@ def test_what_nobody_expected_is_said_without_its_words(page, monkeypatch, caplo
     def fail(*_, **__):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("mmet.app.page.search", fail)
+    monkeypatch.setattr("mmet.app.handlers.search", fail)
     answer = page.search(None, "", "red", None, "", *FILTERS)[1]
     assert "Something went wrong" in answer
     assert "secret" not in answer
@@ -72,7 +73,16 @@ def test_filters_do_nothing_before_there_is_anybody_to_search_for(page):
 def test_a_link_restores_the_page(page):
     *fields, visit, answer, _, _, link = page.restore(None, "text=red&camera=gate&k=12&tracks=1")
     gallery, text, picture, crop, cameras, after, before, count, unit = fields
-    assert (gallery, text, picture, crop, after, before, count, unit) == ("people", "red", None, "", "", "", 12, TRACKS)
+    assert (gallery, text, picture, crop, after, before, count, unit) == (
+        "people",
+        "red",
+        None,
+        "",
+        "",
+        "",
+        12,
+        TRACKS,
+    )
     assert cameras["value"] == ["gate"]
     assert answer.count("data-rank=") == 2
     assert link == "gallery=people&text=red&camera=gate&k=12&tracks=1"
@@ -86,7 +96,8 @@ def test_a_link_of_a_crop_shows_its_picture(page):
 
 
 def test_no_link_and_a_damaged_one(page):
-    assert "mm-welcome" in page.restore(None, "")[10]
+    assert all(value == gr.skip() for value in page.restore(None, ""))  # what was typed meanwhile stays
+    assert "mm-welcome" in page.restore(None, "gallery=people")[10]
     assert "damaged" in page.restore(None, "k=x")[10]
     assert "no gallery" in page.restore(None, "gallery=x&text=red")[10]
 
@@ -116,6 +127,17 @@ def test_find_this_person(page, visit):
     assert crop not in {match.id for match in found.result}
     with pytest.raises(gr.Error, match="search again"):
         page.find_person(visit, event(find=99))
+
+
+def test_errors_over_the_page_are_text(page, visit):
+    """Gradio shows them as HTML."""
+    match = visit.answer.match(1)
+    Path(match.image_path).unlink()
+    object.__setattr__(match, "id", EVIL)
+    with pytest.raises(gr.Error) as caught:
+        page.find_person(visit, event(find=1))
+    assert "&lt;img src=x" in caught.value.message
+    assert "<img" not in caught.value.message
 
 
 def test_examples(page):

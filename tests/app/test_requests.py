@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmet.app.requests import MAX_MATCHES, MAX_TEXT, RequestError, SearchRequest
@@ -11,6 +11,7 @@ from mmet.app.requests import MAX_MATCHES, MAX_TEXT, RequestError, SearchRequest
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.builds(
         SearchRequest,
@@ -66,7 +67,7 @@ def test_the_longest_sentence_is_taken():
 
 
 def test_filters_of_a_gallery():
-    request = SearchRequest(text="red", cameras=("gate",), after="0:30", by_track=True)
+    request = SearchRequest(text="red", cameras=("gate",), after="0:30")
     assert request.filters == {"camera_id": ["gate"], "time": (30.0, None)}
-    assert request.filter_words == ["camera gate", "from 0:30", "tracks by their best crop"]
+    assert request.filter_words == ["camera gate", "from 0:30"]
     assert SearchRequest(text="red").filters == {"camera_id": None, "time": None}

@@ -27,7 +27,7 @@ def test_a_sentence_finds_its_colour(catalogue):
 
 def test_filters_and_tracks(catalogue):
     assert ids(search(catalogue, SearchRequest(text="red", cameras=("yard",), k=1))) == ["e"]
-    assert ids(search(catalogue, SearchRequest(text="red", before="0:30", k=9))) [:2] == ["a", "b"]
+    assert ids(search(catalogue, SearchRequest(text="red", before="0:30", k=9)))[:2] == ["a", "b"]
     tracks = search(catalogue, SearchRequest(text="red", by_track=True, k=9))
     assert len([name for name in ids(tracks) if name in "ab"]) == 1
 

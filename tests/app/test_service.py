@@ -4,23 +4,52 @@ from __future__ import annotations
 
 import base64
 import io
+import socket
 import threading
 
+import httpx
 import pytest
+import uvicorn
+from colour_embedder import ColourEmbedder
+from fastapi.testclient import TestClient
 from gradio_client import Client
+from page_people import build_people
 from PIL import Image
 
+from mmet.app.catalogue import Catalogue
+from mmet.app.handlers import Handlers, PageOptions
 from mmet.app.page import style
 from mmet.app.service import MAX_BODY_BYTES, ServiceOptions, build_service, read_users, sign_in
 from mmet.gallery import GalleryError
 
-fastapi_testclient = pytest.importorskip("fastapi.testclient")
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A catalogue of `page_people`, and the folder of its gallery."""
+    folder = tmp_path_factory.mktemp("service")
+    embedder = ColourEmbedder()
+    catalogue = Catalogue.open([build_people(folder, embedder)], model=embedder)
+    yield catalogue, folder
+    catalogue.close()
 
 
-@pytest.fixture
-def client(make_page):
-    service = build_service(make_page(), ServiceOptions())
-    with fastapi_testclient.TestClient(service, base_url="http://127.0.0.1:7860") as client:
+@pytest.fixture(scope="module")
+def address(people):
+    """A page that is served on this machine."""
+    catalogue, folder = people
+    service = build_service(Handlers(catalogue, PageOptions(), folder), ServiceOptions())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(service, log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    with httpx.Client(base_url=address, timeout=60) as client:
         yield client
 
 
@@ -39,13 +68,16 @@ def test_nothing_comes_from_elsewhere_and_nobody_may_frame_it(client):
 
 
 @pytest.mark.parametrize("path", ["{crop}", "/etc/passwd", "{manifest}", "../../../etc/passwd", "setup.cfg"])
-def test_no_file_of_the_machine_is_served(client, gallery_path, path):
-    path = path.format(crop=gallery_path.parent / "crops" / "a.png", manifest=gallery_path / "manifest.json")
+def test_no_file_of_the_machine_is_served(client, people, path):
+    folder = people[1]
+    path = path.format(crop=folder / "crops" / "a.png", manifest=folder / "people" / "manifest.json")
     for address in (f"/gradio_api/file={path}", f"/file={path}"):
         assert client.get(address).status_code in (403, 404)
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/file=http://example.org/a.png", "/gradio_api/proxy=https://example.org"])
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/file=http://example.org/a.png", "/gradio_api/proxy=https://example.org"]
+)
 def test_nothing_is_fetched_for_visitors(client, path):
     assert client.get(path).status_code == 403
 
@@ -57,13 +89,16 @@ def test_a_stranger_s_host_name_is_refused(client):
 
 
 def test_large_bodies_are_refused(client):
-    headers = {"content-length": str(MAX_BODY_BYTES + 1)}
-    assert client.post("/gradio_api/upload", headers=headers, content=b"").status_code == 413
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nhost: localhost\r\ncontent-length: {MAX_BODY_BYTES + 1}\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_signing_in(make_page):
-    service = build_service(make_page(), ServiceOptions(users={"ada": "secret"}))
-    with fastapi_testclient.TestClient(service, base_url="http://127.0.0.1:7860") as client:
+def test_signing_in(people):
+    handlers = Handlers(people[0], PageOptions(), people[1])
+    service = build_service(handlers, ServiceOptions(users={"ada": "secret"}))
+    with TestClient(service, base_url="http://127.0.0.1:7860") as client:
         assert client.get("/gradio_api/info").status_code == 401
         assert client.post("/login", data={"username": "ada", "password": "wrong"}).status_code == 400
         assert client.post("/login", data={"username": "ada", "password": "secret"}).status_code == 200
@@ -113,23 +148,6 @@ def test_the_style_has_both_colour_schemes():
 # -- for programs ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def address(make_page):
-    """A page that is served on this machine."""
-    import socket
-
-    import uvicorn
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(build_service(make_page(), ServiceOptions()), log_level="error")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
-
-
 def picture_of(colour):
     file = io.BytesIO()
     Image.new("RGB", (8, 16), colour).save(file, "PNG")
@@ -137,7 +155,7 @@ def picture_of(colour):
 
 
 def test_programs_do_what_the_page_does(address):
-    client = Client(address, verbose=False)
+    client = Client(address, verbose=False, httpx_kwargs={"timeout": 120})
     assert client.predict(api_name="/galleries")[0]["rows"] == 6
     found = client.predict(text="red", k=2, cameras=["gate"], pictures=True, api_name="/search")
     assert [match["id"] for match in found["matches"]] == ["a", "b"]

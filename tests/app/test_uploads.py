@@ -79,7 +79,7 @@ def test_a_gallery_of_ones_own(catalogue, embedder, tmp_path):
 
 @pytest.mark.parametrize("count", [0, uploads.MAX_PICTURES + 1])
 def test_no_pictures_and_too_many(count, embedder, tmp_path):
-    with pytest.raises(RequestError, match="Choose the pictures first|at most 500"):
+    with pytest.raises(RequestError, match=r"Choose the pictures first|at most 500"):
         OwnGallery.build([("a", tmp_path / "a")] * count, embedder, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from colour_embedder import ColourEmbedder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -98,9 +98,12 @@ def test_after_closing_nothing_waits_for_ever(inner):
         embedder.embed(None, ["red"])
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.booleans()), max_size=30), st.integers(1, 8))
 def test_groups_hold_every_call_once_in_order(sizes, most):
-    calls = [_Call(None if is_text else [None] * n, ["x"] * n if is_text else None, flip) for n, is_text, flip in sizes]
+    calls = [
+        _Call(None if is_text else [None] * n, ["x"] * n if is_text else None, flip) for n, is_text, flip in sizes
+    ]
     groups = group_calls(calls, most)
     for kind in {call.kind for call in calls}:
         merged = [call for group in groups for call in group if group[0].kind == kind]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import threading
 
 import numpy as np
@@ -111,12 +112,10 @@ def test_errors_name_the_field(client, body, message):
     assert response.status_code in (400, 404)
     error = response.json()["error"]
     assert error["type"] == "invalid_request_error"
-    import re
-
     assert re.search(message, error["message"]), error["message"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"input": "red", "input": "blue"}', b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"input": "red", "input": "blue"}', b"[" * 50_000])
 def test_bodies_that_are_no_json(client, content):
     response = client.post("/v1/embeddings", content=content)
     assert response.status_code == 400
@@ -125,10 +124,10 @@ def test_bodies_that_are_no_json(client, content):
 
 def test_large_bodies_are_refused_whatever_they_announce(client):
     def chunks():
-        for _ in range(20):
+        for _ in range(30):
             yield b" " * 10_000
 
-    assert client.post("/v1/embeddings", content=b" " * 100_000).status_code == 413
+    assert client.post("/v1/embeddings", content=b" " * 200_000).status_code == 413
     assert client.post("/v1/embeddings", content=chunks()).status_code == 413
 
 

@@ -1,9 +1,11 @@
 // What the page does without the server: links, files to save, keys, and where the focus goes.
 window.mmet = {
+  isNarrow: () => window.matchMedia("(max-width: 900px)").matches,
   arrive: (visit, link) => [visit, window.location.hash.slice(1)],
   remember: (link) => {
     const place = window.location.pathname + window.location.search + (link ? "#" + link : "");
     window.history.replaceState(null, "", place);
+    if (link && mmet.isNarrow()) document.querySelector("#mm-main").scrollIntoView({ behavior: "smooth" });
     return [];
   },
   save: (content, name, type) => {
@@ -28,14 +30,17 @@ window.mmet = {
     return [];
   },
   open: () => {
-    document.querySelector("#mm-main").classList.add("has-details");
-    if (window.matchMedia("(max-width: 900px)").matches) {
+    if (mmet.isNarrow()) {
       setTimeout(() => document.querySelector("#mm-right").scrollIntoView({ behavior: "smooth" }), 150);
     }
   },
-  settle: () => [],
+  showTimeline: () => {
+    const timeline = document.querySelector("#mm-when section");
+    timeline?.scrollIntoView({ behavior: "smooth", block: "nearest" });
+    timeline?.focus({ preventScroll: true });
+    return [];
+  },
   close: (trigger) => {
-    document.querySelector("#mm-main").classList.remove("has-details");
     const card = document.querySelector("#mm-results .is-open");
     trigger("clear");
     if (card) {
