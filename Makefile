@@ -18,7 +18,7 @@ APP     := outputs/app
 APP_MODEL ?= starter
 SEARCH  := $(BIN)/python -m mmet.gallery search $(FOOTAGE)/vtest-people --by_track -k 5
 
-.PHONY: help app app-gallery demo demo-source demo-market1501 demo-cuhk_pedes footage footage-vtest test test-slow test-common fuzz lint format clean
+.PHONY: help app app-gallery demo demo-source demo-market1501 demo-cuhk_pedes footage footage-vtest test test-slow test-common fuzz docs lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,11 @@ test-common: $(READY) ## transformers' own tests of models, from its source dist
 
 fuzz: $(READY) ## a thousand wrong arguments, recipes, tables and files (FUZZ=100 in each area)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/fuzz --fuzz-inputs $(or $(FUZZ),100)
+
+docs: $(READY) ## the documentation as a site in outputs/site; a warning is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo outputs/site/index.html
 
 lint: $(READY) ## ruff, mypy and hadolint
 	$(BIN)/ruff check $(SOURCES)

@@ -121,6 +121,11 @@ class MMETImageConfig(MMETEncoderConfig):
             dictionary with `model_type`. The cells of its last feature map are then projected to the patch tokens, as
             in transformers' ViT hybrid; a patch is the square of pixels at its cell's place.
         freeze_backbone: Whether training leaves the backbone's weights and batch norm statistics as they are.
+        embedding_norm: Whether a layer norm stands between embeddings and layers, as in CLIP.
+        num_register_tokens: Learned tokens that take part in attention and in no output, as in DINOv2 and DINOv3.
+        rotary_base: Base of rotary positions of the patches, as in DINOv3 (100); `None` has learned positions alone.
+        isolated_class_token: Whether the patches do not see [CLS_I], so that their states are those of an encoder that
+            has none, as SigLIP's.
     """
 
     model_type = "mmet_image_model"
@@ -136,6 +141,10 @@ class MMETImageConfig(MMETEncoderConfig):
     hide_masked_pixels: bool = False
     backbone_config: dict | PreTrainedConfig | None = None
     freeze_backbone: bool = False
+    embedding_norm: bool = False
+    num_register_tokens: int = 0
+    rotary_base: float | int | None = None
+    isolated_class_token: bool = False
 
     def __post_init__(self, **kwargs):
         size = self.image_size
@@ -179,6 +188,14 @@ class MMETImageConfig(MMETEncoderConfig):
                 f"an image must have at most {MAX_POSITIONS} patches; got {self.num_patches} of "
                 f"image_size={self.image_size}, patch_size={self.patch_size}, patch_stride={self.patch_stride}"
             )
+
+    def validate_tokens(self):
+        """Registers are not negative, and rotary positions have four numbers of a head at a time."""
+        _check_number("num_register_tokens", self.num_register_tokens, at_least=0, at_most=MAX_POSITIONS)
+        _check_number("rotary_base", self.rotary_base, at_least=1)
+        head_size = self.hidden_size // self.num_attention_heads
+        if self.rotary_base is not None and head_size % 4:
+            raise ValueError(f"rotary_base needs attention heads of a multiple of 4; got heads of {head_size}")
 
     def validate_backbone(self):
         """The backbone reads such images, and its map has a cell for each patch."""
@@ -348,6 +365,11 @@ class MMETConfig(PreTrainedConfig):
         self.architectures = self.architectures or []
 
     @property
+    def hidden_size(self) -> int:
+        """Width of the embedding, under the name that sentence-transformers and DeepSpeed ask for."""
+        return getattr(self, f"{self.identity_pooling}_config").hidden_size
+
+    @property
     def num_labels(self) -> int:
         """transformers' name for `num_identities`."""
         return self.num_identities
@@ -381,6 +403,20 @@ class MMETConfig(PreTrainedConfig):
     def label2id(self, classes: dict[str, int | str] | None):
         if classes and set(classes) != set(self.id2label.values()):
             self.id2label = {int(number): name for name, number in classes.items()}
+
+    @property
+    def custom_pipelines(self) -> dict[str, dict]:
+        """transformers' name for the pipelines that a folder's own code brings, by their tasks."""
+        try:
+            from .pipelines_mmet import CUSTOM_PIPELINES
+        except ImportError:
+            from pipelines_mmet import CUSTOM_PIPELINES
+        is_embedder = "MMETModel" not in self.architectures
+        return {
+            task: {"impl": f"pipelines_mmet.{pipeline_class}", "pt": [auto_class]}
+            for task, (pipeline_class, auto_class) in CUSTOM_PIPELINES.items()
+            if is_embedder or auto_class != "AutoModel"
+        }
 
     @property
     def dalle_sizes(self) -> dict[str, int]:

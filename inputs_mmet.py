@@ -48,6 +48,7 @@ def check_form(name: str, tensor: Tensor | None, *shape: int | None, kind: str =
     """Raise `ValueError` unless a given tensor has this shape (`None`: any size but 0) and `kind` of numbers."""
     if tensor is None:
         return
+    check_tensors(**{name: tensor})
     fits = tensor.dim() == len(shape) and all(
         received != 0 if expected is None else received == expected
         for received, expected in zip(tensor.shape, shape, strict=True)
@@ -57,6 +58,13 @@ def check_form(name: str, tensor: Tensor | None, *shape: int | None, kind: str =
         raise ValueError(f"expected {name} of shape ({expected}), received {tuple(tensor.shape)}")
     if {"integers": tensor.dtype not in _INTEGERS, "floats": not tensor.is_floating_point()}.get(kind):
         raise ValueError(f"expected {name} of {kind}, received {tensor.dtype}")
+
+
+def check_tensors(**inputs: Tensor | None):
+    """Raise `ValueError` for inputs of another type, such as arrays of numpy."""
+    for name, tensor in inputs.items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise ValueError(f"expected {name} as a torch tensor, received {type(tensor).__name__}")
 
 
 def check_values(*checks: WrongValues):
@@ -196,6 +204,7 @@ def check_samples(
         inputs = {"pixel_values": pixel_values} | inputs
     if not inputs:
         raise ValueError("no modality at all: give pixel_values, input_ids or both")
+    check_tensors(**inputs)
     if any(value.numel() == 0 for value in inputs.values()):
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         raise ValueError(f"expected at least one sample, received an empty batch: {shapes}")

@@ -14,6 +14,7 @@ there. This module travels with every checkpoint: it imports torch, transformers
 
 import copy
 import functools
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -75,6 +76,7 @@ try:
         MMETMatchingHead,
         MMETTokenPredictionHead,
         batch_hard_triplet_loss,
+        contrastive_logits,
         exchange_counts,
         gather_rows,
         identity_contrastive_loss,
@@ -122,6 +124,7 @@ except ImportError:
         MMETMatchingHead,
         MMETTokenPredictionHead,
         batch_hard_triplet_loss,
+        contrastive_logits,
         exchange_counts,
         gather_rows,
         identity_contrastive_loss,
@@ -135,7 +138,7 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
-Positions = EllipsisType | tuple[slice, int] | Tensor
+Positions = EllipsisType | tuple[slice, int | slice] | Tensor
 """Index into states `(B, L, D)`: all of them (`...`), `CLASS_TOKEN`, or those where a boolean `(B, L)` is True."""
 
 CLASS_TOKEN: Positions = (slice(None), 0)
@@ -151,6 +154,9 @@ _KEPT_OPERATORS = [
 
 _BNNECK = [f"bnneck.{name}" for name in ("weight", "running_mean", "running_var")]
 """Statistics that half precision would round away."""
+
+_ZERO_SHOT = {"AutoModelForZeroShotImageClassification": "MMETForZeroShotImageClassification"}
+"""What each folder with both projections offers besides."""
 
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
 """What a pretraining checkpoint holds beyond the encoders and the identity head."""
@@ -267,6 +273,25 @@ class MMETForPreTrainingOutput(MMETOutput):
 
 
 @dataclass
+class MMETImageTextOutput(MMETOutput):
+    """
+    Output of [`MMETForZeroShotImageClassification`].
+
+    Args:
+        logits_per_image (`torch.FloatTensor` of shape `(num_images, num_sentences)`): Scaled cosine similarities, as
+            L_GC compares them.
+        logits_per_text (`torch.FloatTensor` of shape `(num_sentences, num_images)`): The same the other way.
+        image_embeds (`torch.FloatTensor` of shape `(num_images, projection_dim)`): Projected [CLS_I] of unit norm.
+        text_embeds (`torch.FloatTensor` of shape `(num_sentences, projection_dim)`): Projected [CLS_T] of unit norm.
+    """
+
+    logits_per_image: torch.FloatTensor | None = None
+    logits_per_text: torch.FloatTensor | None = None
+    image_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+
+
+@dataclass
 class MMETForReIDOutput(MMETOutput):
     """
     Output of [`MMETForReID`].
@@ -305,6 +330,10 @@ class MMETImageEmbeddings(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.position_embedding = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.hidden_size))
+        if config.num_register_tokens:
+            self.register_tokens = nn.Parameter(torch.empty(1, config.num_register_tokens, config.hidden_size))
+        if config.embedding_norm:
+            self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         if config.backbone_config is None:
             self.backbone = None
             geometry = {"kernel_size": config.patch_size, "stride": config.patch_stride}
@@ -366,9 +395,35 @@ class MMETImageEmbeddings(nn.Module):
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         grid = self.config.grid_of(*pixel_values.shape[-2:])
-        if grid == self.config.patch_grid:
-            return self.dropout(hidden_states + self.position_embedding)
-        return self.dropout(hidden_states + self.interpolate_position_embedding(*grid))
+        is_own = grid == self.config.patch_grid
+        hidden_states = hidden_states + (
+            self.position_embedding if is_own else self.interpolate_position_embedding(*grid)
+        )
+        if self.config.num_register_tokens:
+            registers = self.register_tokens.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+            hidden_states = torch.cat([hidden_states, registers], dim=1)
+        if self.config.embedding_norm:
+            hidden_states = self.norm(hidden_states)
+        return self.dropout(hidden_states)
+
+    def rotary_positions(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
+        """
+        Cosines and sines `(L, head_dim)` that turn queries and keys of the tokens of an image, as in DINOv3: by where
+        a patch is, from -1 to 1. Class token and registers are turned by nothing.
+        """
+        config = self.config
+        if config.rotary_base is None:
+            return None
+        device, head_dim = self.position_embedding.device, config.hidden_size // config.num_attention_heads
+        sides = [
+            (2 * torch.arange(cells, dtype=torch.float32, device=device) + 1) / cells - 1
+            for cells in config.grid_of(height, width)
+        ]
+        places = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)  # (N, 2)
+        waves = config.rotary_base ** -torch.arange(0, 1, 4 / head_dim, dtype=torch.float32, device=device)
+        angles = (2 * math.pi * places[:, :, None] * waves).flatten(1).tile(2)
+        angles = F.pad(angles, (0, 0, 1, config.num_register_tokens))
+        return angles.cos(), angles.sin()
 
 
 class MMETTextEmbeddings(nn.Module):
@@ -433,6 +488,13 @@ def recompute_norms_and_activations(forward: Callable) -> Callable:
     return keeping_products
 
 
+def turn(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Queries or keys `(B, heads, L, head_dim)`, their halves turned together as numbers of a plane."""
+    first, second = states.chunk(2, dim=-1)
+    turned = states.float() * cosines + torch.cat([-second, first], dim=-1).float() * sines
+    return turned.to(states.dtype)
+
+
 class MMETAttention(nn.Module):
     """Multi-head self-attention with one matrix for queries, keys and values."""
 
@@ -452,12 +514,15 @@ class MMETAttention(nn.Module):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         read_positions: Positions = ...,
+        rotary: tuple[Tensor, Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
         """States `(B, L, D)` to those at `read_positions` and, where the implementation has them, the weights."""
         batch, length, _ = hidden_states.shape
         qkv = self.qkv_proj(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
+        if rotary is not None:
+            query, key = turn(query, *rotary), turn(key, *rotary)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -505,6 +570,11 @@ class MMETLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
 
 
+def sees(batch: int, head: int, query: int | Tensor, key: int | Tensor) -> bool | Tensor:
+    """Whether a token attends to another one where the class token is isolated: nobody else attends to that."""
+    return (key != 0) | (query == 0)
+
+
 class MMETTransformer(nn.Module):
     """The layers and the final layer norm that the three encoders have in common."""
 
@@ -531,7 +601,8 @@ class MMETTransformer(nn.Module):
         Returns:
             Final states `(B, L, D)[read_positions]`; `pooler_output` is `None` where a mask reads states.
         """
-        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
+        visible = {"and_mask_function": sees} if getattr(self.config, "isolated_class_token", False) else {}
+        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask, **visible)
         for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
         if kwargs.get("output_hidden_states", self.config.output_hidden_states):  # they are recorded whole
@@ -602,13 +673,19 @@ class MMETPreTrainedModel(PreTrainedModel):
         fallback = config.initializer_range if config.initializer_range is not None else hidden_size**-0.5
         return std if std is not None else fallback
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """As in the base class; the folder also says which classes its own code offers to the Auto classes."""
+    def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
+        """
+        As in the base class; the folder also says which classes its own code offers to the Auto classes, and an
+        embedder's how sentence-transformers gets its embeddings.
+        """
         self.config.auto_map = {"AutoConfig": f"configuration_mmet.{type(self.config).__name__}"} | {
             auto_class: f"modeling_mmet.{name or type(self).__name__}"
             for auto_class, name in self._auto_classes.items()
         }
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        is_embedder = "MMETForReID" in self.config.auto_map["AutoModel"]
+        if is_embedder and is_main_process and not Path(save_directory).is_file():
+            write_sentence_modules(Path(save_directory), self.config.identity_pooling)
+        return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, use_safetensors: bool | None = None, **kwargs):
@@ -687,6 +764,39 @@ class MMETPreTrainedModel(PreTrainedModel):
         return self
 
 
+def write_sentence_modules(folder: Path, identity_pooling: str):
+    """
+    Write what `SentenceTransformer(folder)` reads: `embeddings` of sentences, images, or both, by the modules it has
+    itself. The module behind the model only names its output, whose width that library reads from the configuration.
+    """
+    modalities = ("image", "text", "image+text") if identity_pooling == "multimodal" else (identity_pooling,)
+    reading = {"method": "forward", "method_output_name": "pooler_output"}
+    library = "sentence_transformers.base.modules"
+    files = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": f"{library}.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Normalize", "type": f"{library}.Normalize"},
+        ],
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction",
+            "modality_config": dict.fromkeys(modalities, reading),
+            "module_output_name": "embedding",
+        },
+        "1_Normalize/config.json": {
+            "module_input_name": "embedding",
+            "module_output_name": "sentence_embedding",
+        },
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer",
+            "similarity_fn_name": "cosine",
+            "prompts": {},
+        },
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 class MMETImageModel(MMETPreTrainedModel):
     """The image encoder: a vision transformer with [CLS_I] over overlapping patches (section 3.2)."""
 
@@ -708,6 +818,7 @@ class MMETImageModel(MMETPreTrainedModel):
         pixel_values: torch.FloatTensor,
         bool_masked_pos: torch.BoolTensor | None = None,
         interpolate_pos_encoding: bool = False,
+        read_positions: Positions = ...,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -716,8 +827,18 @@ class MMETImageModel(MMETPreTrainedModel):
             bool_masked_pos (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*): True where a patch
                 is hidden.
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
+            read_positions: As in [`MMETTransformer`].
         """
-        return self.encoder(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding), **kwargs)
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
+        registers = self.config.num_register_tokens
+        if registers and read_positions is ...:  # they come last, and nobody reads them
+            read_positions = (slice(None), slice(-registers))
+        elif registers and isinstance(read_positions, Tensor):
+            read_positions = F.pad(read_positions, (0, registers))
+        rotary = self.embeddings.rotary_positions(*pixel_values.shape[-2:])
+        if rotary is not None:
+            kwargs["rotary"] = rotary
+        return self.encoder(hidden_states, read_positions=read_positions, **kwargs)
 
 
 class MMETTextModel(MMETPreTrainedModel):
@@ -931,7 +1052,7 @@ class MMETModel(MMETCompositeModel):
     """
 
     base_model_prefix = "mmet"
-    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"} | _ZERO_SHOT
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012
 
     def __init__(self, config: MMETConfig):
@@ -1110,7 +1231,7 @@ class MMETForPreTraining(MMETCompositeModel):
     losses and gradients is that of one process with the whole batch. All processes must have the same inputs.
     """
 
-    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETForReID"}  # noqa: RUF012
+    _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETForReID"} | _ZERO_SHOT
     # Besides the BNNeck: a codebook whose codes must stay what they are.
     _keep_in_fp32_modules_strict = [*_BNNECK, "image_codebook"]  # noqa: RUF012
     _tied_weights_keys = {  # noqa: RUF012
@@ -1477,7 +1598,7 @@ class MMETForPreTraining(MMETCompositeModel):
 class MMETForReID(MMETCompositeModel):
     """MMET as a person embedder: image, text or both in, one comparable embedding of unit norm out."""
 
-    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"}  # noqa: RUF012
+    _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"} | _ZERO_SHOT
     _keep_in_fp32_modules_strict = [*_BNNECK]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS]  # noqa: RUF012
 
@@ -1577,7 +1698,53 @@ class MMETForReID(MMETCompositeModel):
         return {"image_output": image_output, "text_output": text_output, "multimodal_output": fused}
 
 
-for _model_class in (MMETImageModel, MMETTextModel, MMETMultimodalModel, MMETModel, MMETForPreTraining, MMETForReID):
+class MMETForZeroShotImageClassification(MMETCompositeModel):
+    """Every image against every sentence, as L_GC compares them; classes are given as sentences."""
+
+    _auto_classes = {"AutoModelForZeroShotImageClassification": None, "AutoModel": "MMETModel"}  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012
+
+    def __init__(self, config: MMETConfig):
+        super().__init__(config)
+        self.mmet = MMETModel._from_config(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MMETImageTextOutput:
+        r"""
+        Args:
+            pixel_values, interpolate_pos_encoding: As in [`MMETImageModel`].
+            input_ids, attention_mask, inputs_embeds: As in [`MMETTextModel`]; as many sentences as there are classes.
+        """
+        kwargs["return_dict"] = True
+        images = self.get_image_features(pixel_values, interpolate_pos_encoding, **kwargs).pooler_output
+        texts = self.get_text_features(input_ids, attention_mask, inputs_embeds, **kwargs).pooler_output
+        logits = contrastive_logits(images, texts, self.mmet.logit_scale)
+        return MMETImageTextOutput(
+            logits_per_image=logits,
+            logits_per_text=logits.T,
+            image_embeds=F.normalize(images.float()),
+            text_embeds=F.normalize(texts.float()),
+        )
+
+
+for _model_class in (
+    MMETImageModel,
+    MMETTextModel,
+    MMETMultimodalModel,
+    MMETModel,
+    MMETForPreTraining,
+    MMETForReID,
+    MMETForZeroShotImageClassification,
+):
     _model_class.register_for_auto_class(next(iter(_model_class._auto_classes)))
 
 __all__ = [
@@ -1585,6 +1752,7 @@ __all__ = [
     "MMETDalleCodebook",
     "MMETForPreTraining",
     "MMETForReID",
+    "MMETForZeroShotImageClassification",
     "MMETImageCodebook",
     "MMETImageModel",
     "MMETModel",

@@ -200,6 +200,14 @@ class _ClampLogitScale(torch.autograd.Function):
         return gradient.masked_fill(leads_away, 0)
 
 
+def contrastive_logits(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
+    """Scaled cosine similarities `(images, texts)` of features `(B, D)`, as in `identity_contrastive_loss`."""
+    with maybe_autocast(image_features.device.type, enabled=False):
+        image_features = F.normalize(image_features.float(), eps=_SMALLEST_NORM)
+        text_features = F.normalize(text_features.float(), eps=_SMALLEST_NORM)
+        return _ClampLogitScale.apply(logit_scale.float()).exp() * image_features @ text_features.T
+
+
 def identity_contrastive_loss(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor, person_ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -219,9 +227,7 @@ def identity_contrastive_loss(
         The loss (0 for no pair at all) and `(B, B)` logits, images in rows.
     """
     with maybe_autocast(image_features.device.type, enabled=False):
-        image_features = F.normalize(image_features.float(), eps=_SMALLEST_NORM)
-        text_features = F.normalize(text_features.float(), eps=_SMALLEST_NORM)
-        logits = _ClampLogitScale.apply(logit_scale.float()).exp() * image_features @ text_features.T
+        logits = contrastive_logits(image_features, text_features, logit_scale)
         if not len(logits):
             return logits.sum(), logits  # a mean over nothing would be NaN
         positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)

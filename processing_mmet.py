@@ -280,7 +280,7 @@ def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> n
     if mode is None or image.dtype != np.uint8 or image.shape[-1] != 3 or image.shape[:2] == size:
         return _resize(image, size, resample)
     image = np.require(image, requirements="CW")  # torch takes neither read-only bytes nor negative strides
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # "channels last", which torch resizes without a copy
     return F.interpolate(pixels, size=size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
 
 
@@ -296,6 +296,17 @@ def _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_
 
 
 _SHORTEST_TEXT = 3
+_READS_FIRST = "the model reads a sentence at its first token, [CLS]"
+_ONE_ROW = "a sentence is one row of tokens"
+_TEXT_OPTIONS = {
+    "padding_side": ("right", _READS_FIRST),
+    "add_special_tokens": (True, _READS_FIRST),
+    "is_split_into_words": (False, _ONE_ROW),
+    "text_pair": (None, _ONE_ROW),
+    "return_overflowing_tokens": (False, _ONE_ROW),
+    "stride": (0, _ONE_ROW),
+}
+"""Options of tokenizers that have one value here, and why."""
 
 
 class MMETProcessorKwargs(ProcessingKwargs, total=False):
@@ -389,11 +400,11 @@ class MMETProcessor(ProcessorMixin):
                 raise ValueError(f"text[{number}]: expected a sentence, received an empty one")
             if any("\ud800" <= character <= "\udfff" for character in sentence):
                 raise ValueError(f"text[{number}]: expected valid Unicode, received a lone surrogate")
-        options = {**options, **options.get("text_kwargs", {})}
-        if options.get("padding_side", self.tokenizer.padding_side) != "right":
-            raise ValueError(
-                "expected padding_side 'right', received 'left': the model reads a sentence at its first token, [CLS]"
-            )
+        options = {"padding_side": self.tokenizer.padding_side, **options, **options.get("text_kwargs", {})}
+        for name, (allowed, reason) in _TEXT_OPTIONS.items():
+            received = options.get(name, allowed)
+            if received != allowed:
+                raise ValueError(f"expected {name} {allowed!r}, received {received!r}: {reason}")
         max_length = options.get("max_length")
         if max_length is not None and (not isinstance(max_length, int) or max_length < _SHORTEST_TEXT):
             raise ValueError(

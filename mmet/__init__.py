@@ -1,50 +1,61 @@
 """MMET: find a person in camera footage by image, sentence, or both, in cameras the model never saw.
 
-Importing the package registers the model classes with transformers' Auto classes, so that where it is installed a
-checkpoint loads without `trust_remote_code`.
+Importing the package has the model classes registered with transformers' Auto classes, so that where it is installed a
+checkpoint loads without `trust_remote_code`. The classes are imported when they are first asked for.
 """
 
 import mmet.starting  # noqa: F401  (before what takes seconds)
 
 # isort: split
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForPreTraining,
-    AutoProcessor,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from configuration_mmet import MMETConfig, MMETImageConfig, MMETMultimodalConfig, MMETTextConfig
-from modeling_mmet import (
-    MMETForPreTraining,
-    MMETForReID,
-    MMETImageModel,
-    MMETModel,
-    MMETMultimodalModel,
-    MMETTextModel,
-)
-from processing_mmet import MMETImageProcessor, MMETProcessor
+from mmet.auto_classes import register_when_imported
+
+if TYPE_CHECKING:
+    from configuration_mmet import MMETConfig, MMETImageConfig, MMETMultimodalConfig, MMETTextConfig
+    from modeling_mmet import (
+        MMETForPreTraining,
+        MMETForReID,
+        MMETForZeroShotImageClassification,
+        MMETImageModel,
+        MMETModel,
+        MMETMultimodalModel,
+        MMETTextModel,
+    )
+    from processing_mmet import MMETImageProcessor, MMETProcessor
 
 __version__ = "0.1.0"
 
+_MODULES = {
+    "configuration_mmet": ("MMETConfig", "MMETImageConfig", "MMETMultimodalConfig", "MMETTextConfig"),
+    "modeling_mmet": (
+        "MMETForPreTraining",
+        "MMETForReID",
+        "MMETForZeroShotImageClassification",
+        "MMETImageModel",
+        "MMETModel",
+        "MMETMultimodalModel",
+        "MMETTextModel",
+    ),
+    "processing_mmet": ("MMETImageProcessor", "MMETProcessor"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-def _register_auto_classes() -> None:
-    """Offer the classes to the Auto classes; `architectures` picks `MMETModel`, what else was saved is an embedder."""
-    for config_class, model_class in (
-        (MMETConfig, (MMETForReID, MMETModel)),
-        (MMETImageConfig, MMETImageModel),
-        (MMETTextConfig, MMETTextModel),
-        (MMETMultimodalConfig, MMETMultimodalModel),
-    ):
-        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-        AutoModel.register(config_class, model_class, exist_ok=True)
-    AutoModelForPreTraining.register(MMETConfig, MMETForPreTraining, exist_ok=True)
-    AutoImageProcessor.register(MMETConfig, image_processor_classes={"pil": MMETImageProcessor}, exist_ok=True)
-    AutoProcessor.register(MMETConfig, MMETProcessor, exist_ok=True)  # type: ignore[no-untyped-call]
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return value
 
 
-_register_auto_classes()
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_when_imported()
 
 __all__ = [
     "MMETConfig",

@@ -18,7 +18,8 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import BertTokenizer, PreTrainedModel, TrainerState
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedConfig, PreTrainedModel, TrainerState
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, get_tokenizer_config
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import safe_globals
 
@@ -133,6 +134,8 @@ def check_weights(
         ValueError: no weights, unreadable ones, or ones of another shape or kind of number.
     """
     stored = read_headers(folder)
+    if whole:  # a checkpoint may hold LoRA's additions, beside the weights they are added to
+        stored = {name.replace(".base_layer.", "."): tensor for name, tensor in stored.items()}
     with _said_of(folder / CONFIG_FILE, "describes no model that can be built"), torch.device("meta"):
         model = model_class(config)
     prefix = f"{model_class.base_model_prefix}."
@@ -275,7 +278,7 @@ def _check_special_tokens(place: Path | str, tokenizer: BertTokenizer) -> None:
 
 def load_tokenizer(name_or_path: str) -> BertTokenizer:
     """
-    Load a BERT tokenizer from a folder or the Hub.
+    Load the tokenizer of BERT, or of another encoder with the same special tokens, from a folder or the Hub.
 
     Raises:
         ValueError: there is none, or it has no words. (transformers returns a tokenizer without words for a Hub name
@@ -284,7 +287,7 @@ def load_tokenizer(name_or_path: str) -> BertTokenizer:
     if (folder := Path(name_or_path)).is_dir():
         _check_tokenizer_files(folder)
     with _said_of(name_or_path, "holds a tokenizer that cannot be loaded"):
-        tokenizer = BertTokenizer.from_pretrained(name_or_path)
+        tokenizer = _tokenizer_class(name_or_path).from_pretrained(name_or_path)
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ValueError(
             f"{name_or_path}: its tokenizer has no words: expected a folder with {' or '.join(_TOKENIZER_FILES)}, or "
@@ -292,6 +295,22 @@ def load_tokenizer(name_or_path: str) -> BertTokenizer:
         )
     _check_special_tokens(name_or_path, tokenizer)
     return cast(BertTokenizer, tokenizer)
+
+
+def _tokenizer_class(name_or_path: str) -> type[Any]:
+    """BERT's, unless the folder or name says that it holds another."""
+    stored = get_tokenizer_config(name_or_path).get("tokenizer_class")
+    if stored is None:
+        try:
+            config, _ = PreTrainedConfig.get_config_dict(name_or_path)
+        except OSError:  # a tokenizer alone
+            config = {}
+        return (
+            AutoTokenizer
+            if config.get("model_type", "bert") in (TOKENIZER_MAPPING_NAMES.keys() - {"bert"})
+            else BertTokenizer
+        )
+    return BertTokenizer if str(stored).startswith("BertTokenizer") else AutoTokenizer
 
 
 def _check_tokenizer_files(folder: Path) -> None:

@@ -16,7 +16,9 @@ from multiprocessing import parent_process
 from pathlib import Path
 from types import FrameType
 
-_SCRIPTS = ("run_pretrain.py", "run_reid_eval.py", "mmet-app", "mmet-gallery", "mmet-serve")
+_SCRIPTS = ("run_pretrain.py", "run_reid_eval.py")
+_INSTALLED = "mmet-"
+"""What the names of the installed commands begin with."""
 
 
 def _is_command() -> bool:
@@ -24,8 +26,15 @@ def _is_command() -> bool:
     if parent_process() is not None or not sys.argv:
         return False
     if sys.argv[0] != "-m":  # which stands there while the packages around a module are imported
-        return Path(sys.argv[0]).name in _SCRIPTS
+        name = Path(sys.argv[0]).name
+        return name in _SCRIPTS or name.startswith(_INSTALLED)
     return any(re.fullmatch(r"(-\w*m)?mmet(\.\w+)*", option) for option in sys.orig_argv)
+
+
+def program_name(otherwise: str) -> str:
+    """The name of the installed command that this process is, such as `mmet-eval`, else `otherwise`."""
+    name = Path(sys.argv[0]).name.removesuffix(".exe") if sys.argv else ""
+    return name if name.startswith(_INSTALLED) else otherwise
 
 
 def _end(number: int, frame: FrameType | None) -> None:

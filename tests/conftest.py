@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from transformers import BertTokenizer, FlavaImageCodebook
 
@@ -21,6 +22,10 @@ ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, 
 
 # Milvus Lite's threads live on in the test process; without this gRPC writes a line to stderr at each later fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+# On a busy machine a case may take many times longer than the first time, which says nothing about the code.
+settings.register_profile("mmet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mmet")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

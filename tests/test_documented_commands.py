@@ -1,12 +1,13 @@
 """Every command that README, documents and docstrings show does what they say: each is run, on data small enough.
 
 Folders of published datasets become drawn ones in the same layout, models become one that two steps trained, and runs
-are cut to a step. Commands that take minutes whatever their input (`LONG`) are held against their `--help` alone.
+are cut to a step. Commands that take minutes whatever their input, or never end (`LONG`), are held against their `--help` alone.
 """
 
 from __future__ import annotations
 
 import ast
+import configparser
 import contextlib
 import importlib
 import re
@@ -21,6 +22,7 @@ import pytest
 import yaml
 from tiny_runs import tiniest_model
 
+from mmet.data.__main__ import TOOLS
 from mmet.data.synthetic import write_world
 from mmet.data.synthetic.video import write_films
 from mmet.gallery import Gallery
@@ -28,7 +30,25 @@ from mmet.gallery import Gallery
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"])
 MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("mmet/**/*.py"), *ROOT.glob("benchmarks/*.py")])
-COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:python|accelerate launch|torchrun) .*")
+COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:python|accelerate launch|torchrun|mmet-\w+) .*")
+INSTALLED = {
+    "mmet-ablate": "mmet.ablate",
+    "mmet-app": "mmet.app",
+    "mmet-doctor": "mmet.data.doctor",
+    "mmet-eval": "run_reid_eval.py",
+    "mmet-explain": "mmet.explain",
+    "mmet-footage": "mmet.footage",
+    "mmet-gallery": "mmet.gallery",
+    "mmet-pretrain": "run_pretrain.py",
+    "mmet-report": "mmet.report",
+    "mmet-serve": "mmet.serving",
+} | {f"mmet-data {name}": tool.module.removesuffix(".__main__") for name, tool in TOOLS.items()}
+"""Installed commands, and what they are in a checkout; the options of others are held against their `--help`."""
+
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+ENTRY_POINTS = dict(re.findall(r"(\S+) = (\S+)", SETUP["options.entry_points"]["console_scripts"]))
+
 LAYOUTS = {
     "finegpr": {"num_ids": 4},
     "market1501": {"num_train_ids": 2, "num_test_ids": 4},
@@ -37,11 +57,12 @@ LAYOUTS = {
     "dukemtmc": {"num_train_ids": 2, "num_test_ids": 4},
     "randperson": {"num_ids": 4},
 }
-GALLERIES = {name: name for name in ("people", "people-of-the-yard")} | {"vtest-people": "people"}
+GALLERIES = {name: name for name in ("people", "people-of-the-yard")}
+GALLERIES |= {"vtest-people": "people", "people-of-two": "people-of-the-yard"}
 """Galleries that commands name, and which of `house` is copied to their place."""
 
 FILMS = {"num_people": 2, "num_cameras": 1, "seconds": 2.0, "fps": 5, "image_height": 136, "image_width": 240}
-LONG = ("mmet.ablate", "benchmarks/")
+LONG = ("mmet.ablate", "mmet.app", "mmet.export", "mmet.serving", "benchmarks/")
 TINY = {
     "model_config": tiniest_model(),
     **{"vocab_size": 1000, "max_text_length": 24, "persons_per_batch": 2, "images_per_person": 2},
@@ -63,10 +84,12 @@ def documented_commands() -> Iterator[tuple[str, str]]:
         if path.suffix == ".py":
             text = ast.get_docstring(ast.parse(text)) or ""
         text = re.sub(r"\s*\\\\?\n\s*", " ", text)
-        spans = [line.strip() for line in text.splitlines()] + re.findall(r"`([^`\n]+)`", text)
-        for span in spans:
+        lines = [line.strip() for line in text.splitlines()]
+        for span in lines + re.findall(r"`([^`\n]+)`", text):
             command = re.sub(r"\s+#.*", "", span).strip()
-            names_a_program = len(command.split()) < 4 and "benchmarks/" not in command  # and no example of its use
+            least = 2 if command.startswith("mmet-") and span in lines else 4
+            # Few words name a program, and are no example of its use.
+            names_a_program = len(command.split()) < least and "benchmarks/" not in command
             if (
                 COMMAND.match(command)
                 and not names_a_program
@@ -124,17 +147,32 @@ def build_galleries(root: Path) -> None:
 def test_documented_command(place, house, tmp_path, monkeypatch, capsys):
     words = [word for word in shlex.split(COMMANDS[place]) if not re.match(r"^[A-Z_]+=", word)]
     program, arguments = split_program(words)
-    if program.startswith(LONG):
+    if program.startswith(LONG) or program in ENTRY_POINTS:
         check_options(program, arguments, monkeypatch, capsys)
         return
     monkeypatch.chdir(tmp_path)
+    if "onnx" in COMMANDS[place]:
+        export_once(house)
     shutil.copytree(house / "model", tmp_path / "trained")
     codes = (0, 1) if program == "mmet.data.doctor" else (0,)  # a drawn world is an incomplete copy: not fit
     assert run_in_process(program, adapt(program, arguments, house, tmp_path)) in codes
 
 
+def export_once(house: Path) -> None:
+    """Exported files of the model, in its folder."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    if not (house / "model" / "onnx").exists():
+        importlib.import_module("mmet.export").export_model(house / "model")
+
+
 def split_program(words: list[str]) -> tuple[str, list[str]]:
     """The module or script that a command runs, without the launcher before it, and what follows."""
+    for length in (2, 1):  # `mmet-data draw` is one name
+        if " ".join(words[:length]) in INSTALLED:
+            return INSTALLED[" ".join(words[:length])], words[length:]
+    if words[0] in ENTRY_POINTS:
+        return words[0], words[1:]
     if "-m" in words:
         place = words.index("-m") + 1
         return words[place], words[place + 1 :]
@@ -146,12 +184,22 @@ def check_options(program: str, arguments: list[str], monkeypatch: pytest.Monkey
     """Every option of the command is one that its `--help` shows."""
     monkeypatch.setattr(sys, "argv", [program, "--help"])
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    start = runpy.run_path if program.endswith(".py") else runpy.run_module
     with pytest.raises(SystemExit) as ended:
-        start(str(ROOT / program) if program.endswith(".py") else program, run_name="__main__")
+        start(program)
     assert not ended.value.code
     shown = capsys.readouterr().out
     assert [word for word in arguments if word.startswith("--") and word not in shown] == []
+
+
+def start(program: str) -> None:
+    """Run an installed command, a script or a module as a process would."""
+    if program in ENTRY_POINTS:
+        module, function = ENTRY_POINTS[program].split(":")
+        getattr(importlib.import_module(module), function)()
+    elif program.endswith(".py"):
+        runpy.run_path(str(ROOT / program), run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__")
 
 
 def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list[str]:
@@ -162,7 +210,8 @@ def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list
         return [str(house / "tiny.yaml"), *drop_recipe(adapted), *outputs(adapted, folder), "--max_steps", "1"]
     for option in ("--model_name_or_path", "--run", "--model"):
         if option in adapted:
-            adapted[adapted.index(option) + 1] = str(house / "model")
+            number = adapted.index(option) + 1
+            adapted[number] = str(house / "model" / ("onnx" if adapted[number].endswith("/onnx") else ""))
     if program == "mmet.data.to_parquet" and "--verify" in adapted and len(adapted) == 3:
         shutil.copytree(house / "parquet", adapted[1])
     if program == "run_reid_eval.py":
@@ -236,7 +285,7 @@ def adapt_word(word: str, house: Path) -> str:
 
 
 def drop_recipe(arguments: list[str]) -> list[str]:
-    return arguments[1:] if arguments and arguments[0].endswith(".yaml") else arguments
+    return arguments[1:] if arguments and not arguments[0].startswith("-") else arguments
 
 
 def outputs(arguments: list[str], folder: Path) -> list[str]:
@@ -251,3 +300,19 @@ def run_in_process(program: str, arguments: list[str]) -> int:
     with contextlib.suppress(AttributeError):
         module = importlib.import_module(f"{program}.__main__") if not hasattr(module, "main") else module
     return module.main(arguments) or 0
+
+
+def test_documents__make_targets_and_extras_exist():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    targets = set(re.findall(r"^([a-z][\w-]*)(?: [a-z][\w-]*)*:", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets |= {"demo-market1501", "demo-cuhk_pedes"}
+    named = set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE)) | set(re.findall(r"`make ([\w-]+)[ `]", text))
+    assert "demo" in named
+    assert named <= targets
+    extras = set(re.findall(r"pip install '(?:mmet|\.)\[(\w+)\]'", text))
+    assert "footage" in extras
+    assert extras <= set(SETUP["options.extras_require"])
+
+
+def test_installed_commands__exist():
+    assert {name.split()[0] for name in INSTALLED} <= set(ENTRY_POINTS)

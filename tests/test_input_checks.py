@@ -52,6 +52,10 @@ WRONG_INPUTS = {
     "nothing in the mask": ({"attention_mask": torch.zeros(4, 7)}, "attention_mask with a 1 in each row"),
     "presence of others": ({"image_present": torch.ones(3, dtype=torch.bool)}, r"image_present of shape \(4\)"),
     "presence by patch": ({"text_present": torch.ones(4, 1, dtype=torch.bool)}, r"text_present of shape \(4\)"),
+    "an array": (
+        {"pixel_values": torch.ones(4, 3, 52, 28).numpy()},
+        "pixel_values as a torch tensor, received ndarray",
+    ),
     "half present": ({"image_present": torch.full((4,), 0.5)}, "image_present of 0 and 1"),
 }
 
@@ -116,6 +120,7 @@ WRONG_LABELS = {
     "persons of another batch": ({"person_labels": _longs(0, 1, 2)}, r"person_labels of shape \(4\)"),
     "persons in a column": ({"person_labels": _longs(0, 1, 2, 3)[:, None]}, r"person_labels of shape \(4\)"),
     "person ids of another batch": ({"person_ids": _longs(0, 1, 2)}, r"person_ids of shape \(4\)"),
+    "persons in words": ({"person_ids": ["a", "b", "c", "d"]}, "person_ids as a torch tensor, received list"),
     "float person ids": ({"person_ids": torch.ones(4)}, "person_ids of integers"),
     "float matches": ({"itm_labels": torch.ones(4)}, "itm_labels of integers, received torch.float32"),
     "third kind of match": ({"itm_labels": _longs(0, 1, 2, 1)}, r"itm_labels in \[0, 2\).*received \[2\]"),

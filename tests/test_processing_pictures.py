@@ -443,6 +443,25 @@ def test_processor__padding_on_the_left_is_refused(processor: MMETProcessor) -> 
         MMETProcessor(processor.image_processor, tokenizer)(text=text, return_tensors="pt")
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"add_special_tokens": False},
+        {"is_split_into_words": True},
+        {"text_pair": "a woman"},
+        {"return_overflowing_tokens": True},
+        {"stride": 1},
+        {"text_kwargs": {"add_special_tokens": False}},
+    ],
+)
+def test_processor__other_options_that_the_model_cannot_read_are_refused(processor: MMETProcessor, option) -> None:
+    with pytest.raises(ValueError, match=r"expected \w+ (True|False|None|0), received"):
+        processor(text=["a man in red"], return_tensors="pt", **option)
+    defaults = {"add_special_tokens": True, "is_split_into_words": False, "stride": 0}
+    plain = processor(text=["a man in red"], return_tensors="pt")
+    assert processor(text=["a man in red"], return_tensors="pt", **defaults)["input_ids"].equal(plain["input_ids"])
+
+
 @pytest.mark.parametrize("length", [0, -1, 10**6, 1.5, True, "64", None])
 @pytest.mark.parametrize("side", ["height", "width"])
 def test_image_processor__sizes_that_no_picture_has(side: str, length: object) -> None:

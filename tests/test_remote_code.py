@@ -59,9 +59,26 @@ results["processor"] = (type(processor).__name__, dict(features))
 for key in ("reid", "pretraining"):
     images = pipeline("image-feature-extraction", model=str(folder / key), pool=True, trust_remote_code=True)
     texts = pipeline("feature-extraction", model=str(folder / key), trust_remote_code=True)
+    picture = Image.fromarray(crop)
     results[f"pipelines of {key}"] = (
-        images(Image.fromarray(crop), return_tensors=True), texts("a man in red", return_tensors=True)
+        images(picture, return_tensors=True),
+        texts("a man in red", return_tensors=True),
+        texts({"image": picture, "text": "a man in red"}, return_tensors=True),
     )
+for key in ("reid", "pretraining", "model"):
+    task = "zero-shot-image-classification"
+    by_class = pipeline(task, model=str(folder / key), trust_remote_code=True)
+    results[f"classes of {key}"] = by_class(picture, candidate_labels=["blue coat", "red bag"])
+gallery = [picture.resize((30 + 7 * number, 60), box=(0, 0, 5 + number, 60)) for number in range(4)]
+for number, image in enumerate(gallery):
+    image.save(output / f"{number}.png")
+search = pipeline("person-search", model=str(folder / "reid"), gallery=str(output), trust_remote_code=True)
+by_list = pipeline("person-search", model=str(folder / "reid"), gallery=gallery, trust_remote_code=True)
+results["search"] = [
+    [(match["index"], match["score"]) for match in answer]
+    for answer in (search("a man in red", top_k=3), by_list({"image": gallery[2], "text": "a man in red"}, top_k=3))
+]
+results["gallery"] = [processor(images=[image], return_tensors="pt")["pixel_values"] for image in gallery]
 config = AutoConfig.from_pretrained(folder / "reid", trust_remote_code=True)
 results["config"] = (type(config).__name__, config.image_config.num_patches)
 assert not [name for name in sys.modules if name == "mmet" or name.endswith("_mmet") and "." not in name]
@@ -104,7 +121,7 @@ def remote(models, batch, crop_array, tokenizer, tmp_path_factory) -> dict:
     saved, elsewhere = tmp_path_factory.mktemp("saved"), tmp_path_factory.mktemp("elsewhere")
     for key, model in models.items():
         model.save_pretrained(saved / key)
-    for key in ("reid", "pretraining"):
+    for key in ("reid", "pretraining", "model"):
         MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer).save_pretrained(saved / key)
     torch.save(batch, saved / "batch.pt")
     torch.save(crop_array, saved / "crop.pt")
@@ -172,14 +189,43 @@ def test_remote_model__embedder_of_a_pretraining_checkpoint(remote, models, batc
 
 @pytest.mark.parametrize("key", ["reid", "pretraining"])
 def test_remote_pipelines__return_embeddings(remote, models, tokenizer, crop_array, key):
-    by_image, by_text = remote[f"pipelines of {key}"]
     processor = MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer)
-    for received, inputs in ((by_image, {"images": [crop_array.numpy()]}), (by_text, {"text": ["a man in red"]})):
+    image, text = {"images": [crop_array.numpy()]}, {"text": ["a man in red"]}
+    for received, inputs in zip(remote[f"pipelines of {key}"], (image, text, image | text), strict=True):
         with torch.no_grad():
             inputs = processor(**inputs, return_tensors="pt")
             features = models[key].get_multimodal_features(**inputs).pooler_output
             expected, _ = models[key].identity_head(features)
         torch.testing.assert_close(received, F.normalize(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["model", "reid", "pretraining"])
+def test_remote_zero_shot__scores_of_the_contrastive_logits(remote, models, tokenizer, crop_array, key):
+    processor = MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer)
+    inputs = processor(images=[crop_array.numpy()], return_tensors="pt")
+    labels = ["blue coat", "red bag"]
+    captions = processor(text=[f"This is a photo of {label}." for label in labels], return_tensors="pt")
+    with torch.no_grad():
+        image = models[key].get_image_features(**inputs).pooler_output
+        texts = models[key].get_text_features(**captions).pooler_output
+        scale = models[key].base_model.logit_scale.exp()
+        expected = (scale * F.cosine_similarity(image, texts)).softmax(dim=0).tolist()
+    received = remote[f"classes of {key}"]
+    assert [entry["label"] for entry in received] == [labels[k] for k in sorted((0, 1), key=lambda k: -expected[k])]
+    assert [entry["score"] for entry in received] == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
+
+
+def test_remote_person_search__cosines_in_order(remote, models, tokenizer):
+    processor = MMETProcessor(MMETImageProcessor(size={"height": 52, "width": 28}), tokenizer)
+    text = processor(text=["a man in red"], return_tensors="pt")
+    both = {"pixel_values": remote["gallery"][2], **text}
+    with torch.no_grad():
+        gallery = models["reid"](pixel_values=torch.cat(remote["gallery"])).embeddings
+        for answer, query in zip(remote["search"], (text, both), strict=True):
+            scores = (gallery @ models["reid"](**query).embeddings[0]).tolist()
+            expected = sorted(range(len(scores)), key=lambda place: -scores[place])[:3]
+            assert [place for place, _ in answer] == expected
+            assert [score for _, score in answer] == pytest.approx([scores[place] for place in expected], abs=1e-5)
 
 
 def test_remote_processor__same_features(remote, tokenizer, crop_array):
@@ -199,6 +245,6 @@ def test_remote_config__derived_values(remote):
 def test_saved_folder__holds_its_code_and_safe_weights(models, tmp_path, key):
     models[key].save_pretrained(tmp_path)
     files = {path.name for path in Path(tmp_path).iterdir()}
-    code = {"configuration_mmet.py", "inputs_mmet.py", "modeling_mmet.py", "objectives_mmet.py"}
+    code = {"configuration_mmet.py", "inputs_mmet.py", "modeling_mmet.py", "objectives_mmet.py", "pipelines_mmet.py"}
     assert code | {"config.json", "model.safetensors"} <= files
     assert not any(name.endswith((".bin", ".pt")) for name in files)

@@ -124,7 +124,7 @@ def run(script, tmp_path, capsys, caplog):
 def colours(monkeypatch):
     """Checkpoints are colour models, whatever their folders hold."""
     monkeypatch.setattr(lineup, "check_checkpoint", lambda _: None)
-    monkeypatch.setattr(loading, "load_embedder", lambda _: (ColourModel(None, trained=True), ColourProcessor()))
+    monkeypatch.setattr(loading, "load_any_embedder", lambda _: (ColourModel(None, trained=True), ColourProcessor()))
     monkeypatch.setattr(lineup, "MMETForReID", ColourModel)
     monkeypatch.setattr(lineup, "MMETProcessor", ColourProcessor)
     monkeypatch.setattr(lineup, "MMETConfig", SimpleNamespace(from_pretrained=lambda _: None))

@@ -73,6 +73,7 @@ def test_check_place__what_launchers_write_passes(monkeypatch, place):
     for name, value in place.items():
         monkeypatch.setenv(name, value)
     check_place()
+    assert run_command("x.py", lambda command: 7) == 7
 
 
 @pytest.mark.parametrize(("rank", "lacking"), [(0, r"2 of 3 missing \(rank 1, 2\)"), (1, "rank 0 does not answer")])
@@ -89,6 +90,7 @@ def test_wait_for_processes__says_whom_it_waits_for_and_gives_up(monkeypatch, ca
 
 
 def test_wait_for_processes__nothing_to_wait_for_returns_at_once(monkeypatch):
+    start = time.monotonic()
     wait_for_processes(cpu=True)
     monkeypatch.setenv("WORLD_SIZE", "1")
     wait_for_processes(cpu=True)
@@ -96,6 +98,8 @@ def test_wait_for_processes__nothing_to_wait_for_returns_at_once(monkeypatch):
     wait_for_processes(cpu=True)  # no address: torch says so
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     wait_for_processes(cpu=False)  # accelerate makes no group on the CPU without being told
+    assert time.monotonic() - start < 5
+    assert not torch.distributed.is_initialized()
 
 
 def meet(rank: int, port: int, delay: float) -> int:

@@ -25,6 +25,7 @@ from mmet.data import parse_data_argument
 from mmet.field_checks import Range, errors_about, number_type
 from mmet.folder_lock import locked
 from mmet.recipe_files import parse_yaml
+from mmet.starting import program_name
 from mmet.versions import installed_versions
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ _COUNT = number_type(int, Range(at_least=1, at_most=10**6))
 def build_parser() -> argparse.ArgumentParser:
     """The parser."""
     parser = OptionParser(
-        prog="python -m mmet.ablate",
+        prog=program_name("python -m mmet.ablate"),
         description="Train and evaluate the rows of the paper's tables with several seeds, and print means and "
         "standard deviations beside the paper's figures. Run it again to continue: finished runs are not repeated.",
     )

@@ -37,13 +37,14 @@ from mmet.recipe_files import read_mapping_file
 from mmet.stopping import StopRequested
 from mmet.training.arguments import build_parser, parse_arguments
 from mmet.training.pretraining import run_pretraining
+from mmet.training.recipes import recipes_folder
 from mmet.training.run_result import read_result
 from mmet.whole_files import read_json, write_whole
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ROOT / "recipes"
+RECIPES = recipes_folder()
 RECIPE_FILE = "recipe.yaml"
 DATA_FIELDS = ("paired_data", "image_data", "text_data", "eval_data")
 WITHOUT_EFFECT = (

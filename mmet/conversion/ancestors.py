@@ -16,15 +16,22 @@ Source = PreTrainedModel | str | os.PathLike[str]
 """A model of transformers, or the Hub name or local folder of one."""
 
 _OF_MMET_ALONE = ("position_initializer_range", "class_token_initializer_range")
+_OTHER_NAMES = {
+    "attention_dropout": "attention_probs_dropout_prob",
+    "dropout": "hidden_dropout_prob",
+    "activation": "hidden_act",
+    "hidden_dim": "intermediate_size",
+}
+"""Fields of CLIP's, SigLIP's, DINOv3's and DistilBERT's configurations, by their names there."""
 
 
-def load_ancestor(model_type: str, base_class: str, source: Source, options: dict[str, Any]) -> Any:
+def load_ancestor(model_type: str | tuple[str, ...], base_class: str, source: Source, options: dict[str, Any]) -> Any:
     """
     Return a loaded transformers model, or load the named one as the class that its configuration names. Only
     safetensors are read: other formats can run code.
 
     Args:
-        model_type: of its configuration.
+        model_type: of its configuration, or several that it may have.
         base_class: class of a checkpoint whose configuration names none.
         source: the model, or where it is.
         options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
@@ -50,40 +57,45 @@ def load_ancestor(model_type: str, base_class: str, source: Source, options: dic
     return source
 
 
-def _check_model_type(expected: str, received: str | None, source: str) -> None:
-    if received != expected:
-        raise ValueError(f"expected a model of type {expected!r}, received {source} of type {received!r}")
+def _check_model_type(expected: str | tuple[str, ...], received: str | None, source: str) -> None:
+    names = (expected,) if isinstance(expected, str) else expected
+    if received not in names:
+        shown = " or ".join(map(repr, names))
+        raise ValueError(f"expected a model of type {shown}, received {source} of type {received!r}")
 
 
 def encoder_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The fields that the configurations of ViT, BERT and FLAVA's encoders share with `MMETEncoderConfig`."""
+    """The fields of `MMETEncoderConfig` that a configuration has, by these names or its own."""
     names = (name for name in MMETEncoderConfig.__annotations__ if name not in _OF_MMET_ALONE)
-    return {name: getattr(config, name) for name in names}
+    found = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    renamed = {ours: getattr(config, theirs) for theirs, ours in _OTHER_NAMES.items() if hasattr(config, theirs)}
+    return renamed | found
 
 
-def image_config_of(config: PreTrainedConfig) -> MMETImageConfig:
-    """Geometry and width of a ViT or of FLAVA's image encoder; `ValueError` where patches are not square."""
+def vision_tower(model: Any) -> Any:
+    """The tower itself of a model of images and texts, or of one with a head."""
+    return getattr(model, "vision_model", model).base_model
+
+
+def image_config_of(config: PreTrainedConfig, **fields: Any) -> MMETImageConfig:
+    """
+    Geometry and width of a vision transformer, with `fields` in place of its own.
+
+    Raises:
+        ValueError: patches are not square.
+    """
     sides = {config.patch_size} if isinstance(config.patch_size, int) else set(config.patch_size)
     if len(sides) != 1:
         raise ValueError(f"expected square patches, received patch_size={config.patch_size}")
     side = sides.pop()
-    return MMETImageConfig(
-        image_size=config.image_size,
-        patch_size=side,
-        patch_stride=side,
-        num_channels=config.num_channels,
-        **encoder_fields(config),
-    )
+    geometry = {"image_size": getattr(config, "image_size", None), "patch_size": side, "patch_stride": side}
+    return MMETImageConfig(**{**geometry, "num_channels": config.num_channels, **encoder_fields(config), **fields})
 
 
-def text_config_of(config: PreTrainedConfig) -> MMETTextConfig:
-    """Vocabulary, length and width of BERT or of FLAVA's text encoder."""
-    return MMETTextConfig(
-        vocab_size=config.vocab_size,
-        max_position_embeddings=config.max_position_embeddings,
-        pad_token_id=config.pad_token_id,
-        **encoder_fields(config),
-    )
+def text_config_of(config: PreTrainedConfig, **fields: Any) -> MMETTextConfig:
+    """Vocabulary, length and width of a text encoder, with `fields` in place of its own."""
+    names = ("vocab_size", "max_position_embeddings", "pad_token_id")
+    return MMETTextConfig(**{name: getattr(config, name) for name in names} | encoder_fields(config) | fields)
 
 
 def largest_codebook_cell(config: MMETImageConfig) -> int:

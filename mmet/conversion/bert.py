@@ -1,6 +1,8 @@
-"""BERT (Devlin et al., 2019) as a start for the text encoder; outputs differ, since BERT is post-norm.
+"""BERT (Devlin et al., 2019) and encoders of its kind as a start for the text encoder; BERT is post-norm, so outputs
+differ.
 
 text_model = from_bert("google-bert/bert-base-uncased")
+text_model = from_bert("FacebookAI/xlm-roberta-base")
 """
 
 from __future__ import annotations
@@ -38,6 +40,35 @@ BERT = TEXT_EMBEDDINGS | NameMap(
 )
 """`norms_in_front` moves `norm_behind` to the next layer."""
 
+DISTILBERT = NameMap(
+    {
+        "embeddings.word_embeddings": "embeddings.token_embedding",
+        "embeddings.position_embeddings": "embeddings.position_embedding",
+        "embeddings.LayerNorm": "embeddings.layer_norm",
+        "transformer.layer.{n}.attention.q_lin": "encoder.layers.{n}.attention.query",
+        "transformer.layer.{n}.attention.k_lin": "encoder.layers.{n}.attention.key",
+        "transformer.layer.{n}.attention.v_lin": "encoder.layers.{n}.attention.value",
+        "transformer.layer.{n}.attention.out_lin": "encoder.layers.{n}.attention.out_proj",
+        "transformer.layer.{n}.sa_layer_norm": "encoder.layers.{n}.mlp_norm",
+        "transformer.layer.{n}.ffn.lin1": "encoder.layers.{n}.mlp.fc1",
+        "transformer.layer.{n}.ffn.lin2": "encoder.layers.{n}.mlp.fc2",
+        "transformer.layer.{n}.output_layer_norm": "encoder.layers.{n}.norm_behind",
+    }
+)
+
+NAMES_BY_TYPE = {
+    "bert": BERT,
+    "roberta": BERT,
+    "xlm-roberta": BERT,
+    "camembert": BERT,
+    "electra": BERT,
+    "distilbert": DISTILBERT,
+}
+"""What can become a text encoder, by model type."""
+
+_COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
+"""Types whose first position is the one after the padding token's id."""
+
 
 def from_bert(source: Source, **options: Any) -> MMETTextModel:
     """
@@ -55,31 +86,43 @@ def from_bert(source: Source, **options: Any) -> MMETTextModel:
       * weight + bias. Ours would normalise it again, so it gets the uniform scale and shift that undo this for z of
       independent entries: sqrt(mean(weight^2) + var(bias)) and mean(bias).
 
-    BERT's pooler and heads are dropped.
+    BERT's pooler and heads are dropped. All this holds for RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA and DistilBERT,
+    the last of which has no segments.
 
     Args:
-        source: transformers' `BertModel` or a model with one in it (`BertForMaskedLM`, ...), or the Hub name or local
-            folder of one.
+        source: transformers' `BertModel` or a model with one in it (`BertForMaskedLM`, ...), or one of another type in
+            `NAMES_BY_TYPE`, or the Hub name or local folder of one.
         options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
-        ValueError: for another kind of model, a decoder, or weights of unknown names or shapes.
+        ValueError: for another kind of model, a decoder, word embeddings of another width, or weights of unknown names
+            or shapes.
     """
-    bert = load_ancestor("bert", "BertModel", source, options).base_model
-    if bert.config.is_decoder:
+    bert = load_ancestor(tuple(NAMES_BY_TYPE), "BertModel", source, options).base_model
+    config = bert.config
+    if getattr(config, "is_decoder", False):
         raise ValueError("expected a BERT encoder, received a decoder (is_decoder=True): its attention is causal")
-    model = MMETTextModel(text_config_of(bert.config))
-    weights = add_first_segment(join_projections(BERT.rename(own_weights(bert))))
-    load_converted(model, bert, norms_in_front(weights, bert.config.num_hidden_layers))
+    if getattr(config, "embedding_size", config.hidden_size) != config.hidden_size:
+        raise ValueError(
+            f"expected word embeddings as wide as the layers, {config.hidden_size}, received {config.embedding_size}"
+        )
+    weights = join_projections(NAMES_BY_TYPE[config.model_type].rename(own_weights(bert)))
+    positions = weights["embeddings.position_embedding.weight"]
+    if config.model_type in _COUNT_FROM_PADDING:
+        positions = positions[config.pad_token_id + 1 :]
+    weights["embeddings.position_embedding.weight"] = positions
+    model = MMETTextModel(text_config_of(config, max_position_embeddings=len(positions)))
+    load_converted(model, bert, norms_in_front(add_first_segment(weights), config.num_hidden_layers))
     return model
 
 
 def add_first_segment(weights: Weights, prefix: str = "") -> Weights:
-    """Add the embedding of the first segment to every text position: a caption is one segment."""
+    """Add the embedding of the first segment, if there are any, to every text position: a caption is one segment."""
     added = dict(weights)
-    token_types = added.pop(f"{prefix}embeddings.token_types.weight")
+    token_types = added.pop(f"{prefix}embeddings.token_types.weight", None)
     positions = added.pop(f"{prefix}embeddings.position_embedding.weight")
-    added[f"{prefix}embeddings.position_embedding"] = (positions + token_types[0]).unsqueeze(0)
+    first = 0 if token_types is None else token_types[0]
+    added[f"{prefix}embeddings.position_embedding"] = (positions + first).unsqueeze(0)
     return added
 
 

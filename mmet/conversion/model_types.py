@@ -8,7 +8,7 @@ start.weights     # by their names in MMETForPreTraining
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_utils import (  # type: ignore[attr-defined]
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
     IMAGENET_STANDARD_MEAN,
     IMAGENET_STANDARD_STD,
     OPENAI_CLIP_MEAN,
@@ -26,8 +28,14 @@ from transformers.image_utils import (  # type: ignore[attr-defined]
 from configuration_mmet import MMETConfig
 from mmet.checkpoint_files import CONFIG_FILE, read_headers, read_json_object
 from mmet.conversion.ancestors import largest_codebook_cell
-from mmet.conversion.bert import from_bert
+from mmet.conversion.bert import NAMES_BY_TYPE, from_bert
+from mmet.conversion.clip import TYPES as CLIP_TYPES
+from mmet.conversion.clip import from_clip
+from mmet.conversion.dino import TYPES as DINO_TYPES
+from mmet.conversion.dino import from_dino
 from mmet.conversion.flava import from_flava
+from mmet.conversion.siglip import TYPES as SIGLIP_TYPES
+from mmet.conversion.siglip import from_siglip
 from mmet.conversion.vit import from_vit
 from mmet.conversion.weights import Weights
 from modeling_mmet import MMETPreTrainedModel
@@ -53,10 +61,17 @@ class Ancestor:
     image_std: tuple[float, ...] = tuple(IMAGENET_STANDARD_STD)
 
 
+def _tower(convert: Callable[..., Any], mean: Sequence[float], deviation: Sequence[float]) -> Ancestor:
+    return Ancestor(convert, "image_model", reads_text=False, image_mean=tuple(mean), image_std=tuple(deviation))
+
+
 ANCESTORS: Mapping[str, Ancestor] = {
     "flava": Ancestor(from_flava, image_mean=tuple(OPENAI_CLIP_MEAN), image_std=tuple(OPENAI_CLIP_STD)),
-    "vit": Ancestor(from_vit, "image_model", reads_text=False),
-    "bert": Ancestor(from_bert, "text_model", reads_images=False),
+    "vit": _tower(from_vit, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+    **dict.fromkeys(CLIP_TYPES, _tower(from_clip, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)),
+    **dict.fromkeys(SIGLIP_TYPES, _tower(from_siglip, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD)),
+    **dict.fromkeys(DINO_TYPES, _tower(from_dino, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)),
+    **dict.fromkeys(NAMES_BY_TYPE, Ancestor(from_bert, "text_model", reads_images=False)),
 }
 """By model type."""
 

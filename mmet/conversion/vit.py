@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmet.conversion.ancestors import Source, image_config_of, load_ancestor
-from mmet.conversion.weights import NameMap, join_projections, load_converted, own_weights
+from mmet.conversion.weights import NameMap, fit_image, join_projections, load_converted, own_weights
 from modeling_mmet import MMETImageModel
 
 PATCH_EMBEDDINGS = NameMap(
@@ -62,6 +62,4 @@ def from_vit(
     model = MMETImageModel(image_config_of(vit.config))
     weights = join_projections(VIT.rename(own_weights(vit)))
     load_converted(model, vit, weights, may_keep=("embeddings.mask_token",))
-    if image_size is not None or patch_stride is not None:
-        model.resize_image(image_size if image_size is not None else model.config.image_size, patch_stride)
-    return model
+    return fit_image(model, image_size, patch_stride)

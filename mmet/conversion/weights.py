@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from modeling_mmet import MMETPreTrainedModel
+from modeling_mmet import MMETImageModel, MMETPreTrainedModel
 
 Weights = dict[str, torch.Tensor]
 
@@ -96,22 +96,33 @@ def own_weights(model: PreTrainedModel) -> Weights:
     return {name.removeprefix(prefix): weight for name, weight in model.state_dict().items()}
 
 
+def fit_image(
+    model: MMETImageModel, image_size: int | tuple[int, int] | None, patch_stride: int | None
+) -> MMETImageModel:
+    """The model, resized where a size or stride is given."""
+    if image_size is not None or patch_stride is not None:
+        model.resize_image(image_size if image_size is not None else model.config.image_size, patch_stride)
+    return model
+
+
 def load_converted(
-    model: MMETPreTrainedModel, source: PreTrainedModel, weights: Weights, may_keep: tuple[str, ...] = ()
+    model: MMETPreTrainedModel, source: PreTrainedModel | None, weights: Weights, may_keep: tuple[str, ...] = ()
 ) -> None:
     """
     Copy converted weights into `model`, which takes on the device and dtype of `source` and leaves training mode.
 
     Args:
         model: receives the weights.
-        source: where the weights are from.
+        source: where the weights are from; None for a state dict, whose names are all that is known.
         weights: by their names in `model`.
         may_keep: modules and weights that keep their initialisation where `weights` has nothing for them.
 
     Raises:
         ValueError: a weight has no place or another shape in `model`, or a place gets none.
     """
-    nn.Module.to(model, device=source.device, dtype=source.dtype).train(False)
+    model.eval()
+    if source is not None:
+        nn.Module.to(model, device=source.device, dtype=source.dtype)
     places = model.state_dict()
     optional = NameMap({}, may_keep)
     unknown = sorted(weights.keys() - places.keys())
@@ -123,7 +134,7 @@ def load_converted(
     ]
     if unknown or missing or shapes:
         raise ValueError(
-            f"{type(source).__name__} cannot become {type(model).__name__}: "
+            f"{'the state dict' if source is None else type(source).__name__} cannot become {type(model).__name__}: "
             f"weights without a place {unknown}, places without a weight {missing}, other shapes {shapes}"
         )
     model.load_state_dict(weights, strict=False)

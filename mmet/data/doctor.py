@@ -24,6 +24,7 @@ from mmet.command_line import run_command
 from mmet.data.data_argument import parse_data_argument
 from mmet.data.diagnosis import Diagnosis, Finding, MaskTotals, Severity, diagnose
 from mmet.data.paths import display
+from mmet.starting import program_name
 
 FIT, UNFIT, USAGE_ERROR = 0, 1, 2
 """Exit codes."""
@@ -102,7 +103,7 @@ def _tally(findings: Sequence[Finding]) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = OptionParser(
-        prog="python -m mmet.data.doctor",
+        prog=program_name("python -m mmet.data.doctor"),
         description="Say whether dataset folders are fit to use, and how to put right what is wrong.",
         epilog="Exit code: 0 all fit, 1 some not, 2 wrong arguments.",
     )

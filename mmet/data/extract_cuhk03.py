@@ -26,6 +26,7 @@ from mmet.command_line import Command, run_command
 from mmet.data.cuhk03 import BOXES, CLASSIC_SPLITS_FILE
 from mmet.data.schema import DatasetError
 from mmet.folder_lock import locked_target
+from mmet.starting import program_name
 from mmet.whole_files import FolderDraft, whole_folder
 
 _PICTURES_OF_A_VIEW = 5
@@ -104,7 +105,8 @@ def _write_pictures(file: Any, boxes: str, draft: FolderDraft) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Extract; returns the exit code, 2 for anything the user has to put right."""
     parser = OptionParser(
-        prog="python -m mmet.data.extract_cuhk03", description="Make a folder of pictures from cuhk-03.mat."
+        prog=program_name("python -m mmet.data.extract_cuhk03"),
+        description="Make a folder of pictures from cuhk-03.mat.",
     )
     parser.add_argument("--mat", required=True, type=Path, help="the file of the original release")
     parser.add_argument("--output", required=True, type=Path, help="folder to create")

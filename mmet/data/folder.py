@@ -13,7 +13,7 @@ r"""A folder of your own: crops described by a table, or by their file names.
 
 Without a table, `pattern` is a regular expression with the groups `person_id` and, optionally, `camera_id` and
 `split`. It must match the beginning of the file name or, when it holds a slash, of the path below the folder, and
-must not end or begin inside of a number:
+must not end or begin inside of a number, nor end inside of a word:
 
     load_reid_dataset("folder", root, pattern=r"(?P<person_id>\d+)_c(?P<camera_id>\d+)")
     load_reid_dataset("folder", root, pattern=r"(?P<split>train|query|gallery)/(?P<person_id>\d+)/")
@@ -335,7 +335,7 @@ def _read_name(pattern: regex.Pattern[str], name: str) -> tuple[dict[str, Any], 
     groups: dict[str, Any] = {group: text for group, text in match.groupdict().items() if text is not None}
     for group in ("person_id", "camera_id"):
         if group in groups and _is_cut(match, group):
-            return {}, f"the pattern reads a part of a number as {group}"
+            return {}, f"the pattern reads a part of a number or word as {group}"
         try:
             groups |= {group: parse_id(groups[group])} if group in groups else {}
         except ValueError:
@@ -350,12 +350,13 @@ def _read_name(pattern: regex.Pattern[str], name: str) -> tuple[dict[str, Any], 
 
 
 def _is_cut(match: regex.Match[str], group: str) -> bool:
-    """Whether digits stand right before or behind the group's own, and no other group has read them."""
+    """Whether the group reads a part of a number whose rest no group reads, or ends the match inside of a word."""
     name, (start, end) = match.string, match.span(group)
     spans = [match.span(number) for number in range(1, match.re.groups + 1)]
     cut_before = start > 0 and name[start - 1 : start + 1].isdigit() and all(stop != start for _, stop in spans)
     cut_behind = end > start and name[end - 1 : end + 1].isdigit() and end < len(name)
-    return cut_before or (cut_behind and all(begin != end for begin, _ in spans))
+    cut_word = end > start and end == match.end() and name[end - 1 : end + 1].isalpha() and end < len(name)
+    return cut_before or cut_word or (cut_behind and all(begin != end for begin, _ in spans))
 
 
 def _walk(folder: ReidFolder) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, NamedSplit, Value
 
-from mmet.data.data_argument import DataArgument
+from mmet.data.data_argument import DataArgument, name_sources
 from mmet.data.defects import Defect, DefectKind
 from mmet.data.paths import display, is_hidden, is_text, layout_error, shorten
 from mmet.data.picture_checks import find_content_defects, find_defects, find_outside_links
@@ -191,12 +191,15 @@ def _in_domain(rows: Dataset, domain: str) -> Dataset:
 def load_sources(arguments: Sequence[DataArgument]) -> list[DatasetDict]:
     """Load datasets that are trained on together, each folder once; a person is a domain and an id in it.
 
+    Sources without a name of their own are told apart as `name_sources` does.
+
     Rows of Parquet keep the domain of the dataset they were. Where another source is of this domain, they get one of
     their own, since they may show other people; to make sources one, give them the same name (`name@alias=folder`).
 
     Raises:
         ValueError: as `load_reid_dataset` does.
     """
+    (arguments,) = name_sources(arguments)
     keys = [(argument.name, argument.folder, str(sorted(argument.options.items()))) for argument in arguments]
     named = dict(zip(keys, arguments, strict=True))
     loaded = {

@@ -193,7 +193,8 @@ def _cast(rows: Dataset, place: str) -> Dataset:
         try:
             rows = rows.cast_column(column, feature)
         except (pa.ArrowException, TypeError, ValueError) as error:
-            raise DatasetError(f"{place}: column {column} cannot be read as {feature} ({error})") from error
+            reason = " ".join(str(error).split())
+            raise DatasetError(f"{place}: column {column} cannot be read as {feature} ({reason})") from error
     return rows
 
 

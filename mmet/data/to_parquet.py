@@ -24,6 +24,7 @@ from mmet.data.data_argument import parse_data_argument
 from mmet.data.loading import load_reid_dataset
 from mmet.data.parquet import save_parquet, shards_of, verify_parquet
 from mmet.folder_lock import locked_target
+from mmet.starting import program_name
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -45,7 +46,7 @@ def parse_size(text: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = OptionParser(prog="python -m mmet.data.to_parquet", description=__doc__.partition("\n")[0])
+    parser = OptionParser(prog=program_name("python -m mmet.data.to_parquet"), description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="?", help="name=folder or name=folder?option=value, as everywhere")
     parser.add_argument("--output", required=True, type=Path, help="folder to create, or to verify")
     parser.add_argument("--shard_size", default="500MB", help="about how large a file becomes (default: %(default)s)")

@@ -48,6 +48,7 @@ from mmet.evaluation.systems.cache import check_writable
 from mmet.evaluation.systems.lineup import MODEL, Lineup
 from mmet.field_checks import errors_about
 from mmet.folder_lock import locked_by_main_process
+from mmet.starting import program_name
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ logger = logging.getLogger(__name__)
 def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit code, 2 for anything the user has to put right."""
     return run_command(
-        "run_reid_eval.py",
+        program_name("run_reid_eval.py"),
         lambda command: parse_and_evaluate(command, arguments),
         after_stop="the same command goes on with the embeddings that are cached",
     )

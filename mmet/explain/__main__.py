@@ -21,6 +21,7 @@ from mmet.explain.figures import METHOD_LABELS, compare_methods, show
 from mmet.explain.methods import DEFAULT_METHOD, METHODS
 from mmet.field_checks import Range, number_type
 from mmet.gallery.sources import load_picture
+from mmet.starting import program_name
 from mmet.whole_files import write_whole
 
 PAPER_METHODS = ("grad_cam", "guided_grad_cam")
@@ -30,7 +31,7 @@ PAPER_METHODS = ("grad_cam", "guided_grad_cam")
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = OptionParser(
-        prog="python -m mmet.explain",
+        prog=program_name("python -m mmet.explain"),
         description="Write explanations.png, the images with the regions that make them similar to a query, and with "
         "--text, words.png: a map for each word.",
     )

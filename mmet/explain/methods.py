@@ -25,6 +25,7 @@ class Trace:
         score: similarity to the query, a scalar.
         pixels: `(1, 3, height, width)`, what the model read.
         states: `(1, 1 + N, D)`, what the attention of the explained image layer reads; [CLS_I] comes first.
+            Registers, where the encoder has them, come last, here and below.
         image_attentions: weights `(1, heads, 1 + N, 1 + N)` of the image encoder, up to the explained layer.
         multimodal_attentions: weights `(1, heads, 2 + N, 2 + N)`: [CLS_M], [CLS_I] and the patches; may be empty.
         grid: rows and columns of patches.
@@ -37,6 +38,10 @@ class Trace:
     multimodal_attentions: Sequence[Tensor]
     grid: tuple[int, int]
 
+    def patches(self, first: int = 1) -> slice:
+        """The patches among the tokens of an encoder, behind `first` class tokens."""
+        return slice(first, first + self.grid[0] * self.grid[1])
+
 
 def weigh_channels(states: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM's sum of channels `(N, D)`, each weighted by its mean gradient: `(N,)`, negative values set to 0."""
@@ -46,7 +51,8 @@ def weigh_channels(states: Tensor, gradients: Tensor) -> Tensor:
 def grad_cam(trace: Trace) -> Tensor:
     """Grad-CAM (Selvaraju et al., 2017) over the patch states of one layer of the image encoder."""
     (gradients,) = torch.autograd.grad(trace.score, trace.states, retain_graph=True)
-    return weigh_channels(trace.states[0, 1:], gradients[0, 1:]).view(trace.grid)
+    patches = trace.patches()
+    return weigh_channels(trace.states[0, patches], gradients[0, patches]).view(trace.grid)
 
 
 def guided_grad_cam(trace: Trace) -> Tensor:
@@ -63,8 +69,9 @@ def attention_rollout(trace: Trace) -> Tensor:
     """Attention rollout (Abnar and Zuidema, 2020): products of attention with residuals; reads no query."""
     flow = roll_out(trace.image_attentions)
     if trace.multimodal_attentions:
-        flow = roll_out(trace.multimodal_attentions)[:1, 1:] @ flow  # from [CLS_M] to image states to patches
-    return flow[0, 1:].view(trace.grid)
+        read = flow[: trace.patches().stop]
+        flow = roll_out(trace.multimodal_attentions)[:1, 1:] @ read  # from [CLS_M] to image states to patches
+    return flow[0, trace.patches()].view(trace.grid)
 
 
 def roll_out(attentions: Sequence[Tensor]) -> Tensor:
@@ -85,8 +92,12 @@ def attention_gradient(trace: Trace) -> Tensor:
     """
     attentions = [*trace.image_attentions, *trace.multimodal_attentions]
     gradients = torch.autograd.grad(trace.score, attentions, retain_graph=True, allow_unused=True)
-    patches = trace.grid[0] * trace.grid[1]
-    layers = [grad[0].relu().mean(dim=(0, 1))[-patches:] for grad in gradients if grad is not None]
+    patches = [trace.patches(1)] * len(trace.image_attentions) + [trace.patches(2)] * len(trace.multimodal_attentions)
+    layers = [
+        grad[0].relu().mean(dim=(0, 1))[places]
+        for grad, places in zip(gradients, patches, strict=True)
+        if grad is not None
+    ]
     return torch.stack(layers).mean(dim=0).view(trace.grid)
 
 
@@ -113,7 +124,8 @@ def guided_backward(model: nn.Module) -> Iterator[None]:
 
 def is_activation(module: nn.Module) -> bool:
     """Whether a module is an activation function of the ReLU family."""
-    return isinstance(module, nn.ReLU) or type(module).__name__.lower().removesuffix("activation") in ("gelu", "silu")
+    name = type(module).__name__.lower().removesuffix("activation")
+    return isinstance(module, nn.ReLU) or name in ("gelu", "gelutanh", "quickgelu", "silu")
 
 
 def to_unit_range(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -23,13 +23,15 @@ from mmet.footage.boxes import FootageError
 from mmet.footage.joining import DEFAULT_SIMILARITY
 from mmet.footage.reading import name_cameras, read
 from mmet.footage.searching import add_to_gallery, check_gallery
+from mmet.gallery.command import add_backend
+from mmet.starting import program_name
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; defaults are those of `read`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(read).parameters.items()}
     parser = OptionParser(
-        prog="python -m mmet.footage",
+        prog=program_name("python -m mmet.footage"),
         description="Find the persons in videos of fixed cameras and write the best crops of each to a folder.",
         epilog=f"{timeline.PROGRAM} GALLERY … shows when and where a person was seen; a video of that name is "
         f"./{timeline.SUBCOMMAND}.",
@@ -72,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--start_time", metavar="TIME", help="when the videos begin, such as 2024-05-01T12:00:00")
     parser.add_argument("--gallery", metavar="PLACE", help="also put the crops into this gallery, new or not")
     parser.add_argument("--model", metavar="NAME", help="embeds the crops of --gallery; by default the gallery's own")
+    add_backend(parser)
     parser.add_argument(
         "--join_fragments",
         action="store_true",
@@ -101,9 +104,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Parse the arguments, read the videos and say what was found."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = vars(parser.parse_args(argv))
-    place, model = options.pop("gallery"), options.pop("model")
+    place, model, backend = options.pop("gallery"), options.pop("model"), options.pop("backend")
     if place is None and model is not None:
         raise FootageError("--model would have no effect: name a gallery for the crops with --gallery")
+    if place is None and backend != "auto":
+        raise FootageError("--backend would have no effect: name a gallery for the crops with --gallery")
     joins, similarity = options.pop("join_fragments"), options.pop("join_similarity")
     if similarity is not None and not joins:
         raise FootageError("--join_similarity would have no effect without --join_fragments")
@@ -121,7 +126,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if place is not None and not crops:
         show_results("", f"{place}: nothing was added, since no person was found")
     elif place is not None:
-        gallery = add_to_gallery(options["output"], place, model=model, join_similarity=similarity)
+        gallery = add_to_gallery(options["output"], place, model=model, backend=backend, join_similarity=similarity)
         show_results("", f"{place}: {len(gallery):,} crops; search them with python -m mmet.gallery search {place}")
 
 

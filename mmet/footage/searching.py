@@ -60,7 +60,12 @@ class Sighting:
 
 
 def add_to_gallery(
-    crops: str | Path, place: str | Path, *, model: Any = None, join_similarity: float | None = None
+    crops: str | Path,
+    place: str | Path,
+    *,
+    model: Any = None,
+    backend: str = "auto",
+    join_similarity: float | None = None,
 ) -> Gallery:
     """
     Put the crops of `read` into a gallery, which is begun where there is none. Crops that are there already stay, so
@@ -70,6 +75,7 @@ def add_to_gallery(
         crops: folder that `read` finished.
         place: the gallery's folder or address.
         model: as for `Gallery.build`; None for the model of the gallery that is there.
+        backend: as for `Gallery.build`.
         join_similarity: tracks of one camera that are fragments of one by this least cosine similarity (see
             `mmet.footage.joining`) become one track, called as the first; None to leave tracks as they are.
 
@@ -82,9 +88,9 @@ def add_to_gallery(
         raise FootageError(f"{crops}: no person was found, so there is nothing to search")
     check_gallery(place, model)
     if not store_class(place).exists(place):
-        embedder = as_embedder(model)
+        embedder = as_embedder(model, backend)
         return Gallery.build(_joined(entries, embedder, join_similarity), place, model=embedder)
-    gallery = Gallery.open(place, model=model)
+    gallery = Gallery.open(place, model=model, backend=backend)
     if join_similarity is not None:
         entries = _joined(entries, gallery.embedder, join_similarity)
     if not gallery.info["complete"]:

@@ -25,16 +25,17 @@ from mmet.command_line import run_command, show_results
 from mmet.field_checks import SHARE_RANGE, Range, number_type
 from mmet.footage.searching import Sighting, find_sightings, rows_of
 from mmet.gallery import Gallery, GalleryError
-from mmet.gallery.command import add_place_and_time, add_query, read_period
+from mmet.gallery.command import add_model, add_place_and_time, add_query, read_period
 from mmet.gallery.labels import counted, show_time
 from mmet.gallery.listing import percent
 from mmet.gallery.sources import load_picture
 from mmet.markdown_table import align_table
 from mmet.report.drawing import LIGHT, Drawing
+from mmet.starting import program_name
 from mmet.whole_files import write_whole
 
 SUBCOMMAND = "timeline"
-PROGRAM = f"python -m mmet.footage {SUBCOMMAND}"
+PROGRAM = f"{program_name('python -m mmet.footage')} {SUBCOMMAND}"
 
 _MAX_SIGHTINGS = 200
 _MAX_EMPTY_LINES = 12
@@ -68,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     answer.add_argument("--min_probability", type=number_type(float, SHARE_RANGE), metavar="X")
     add_place_and_time(answer)
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw it")
-    parser.add_argument("--model", metavar="MODEL", help="where the gallery's model is now, if it was moved")
+    add_model(parser)
     return parser
 
 
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     if options.figure is not None and (options.figure.suffix.lower() != ".png" or options.figure.is_dir()):
         raise GalleryError(f"--figure: expected a file name that ends with .png, received {options.figure}")
     period = read_period(options)
-    gallery = Gallery.open(options.gallery, model=options.model)
+    gallery = Gallery.open(options.gallery, model=options.model, backend=options.backend)
     sightings = find_sightings(
         gallery,
         filters={"camera_id": options.camera, "time": period},

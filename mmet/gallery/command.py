@@ -21,6 +21,7 @@ from mmet.argument_parser import OptionParser
 from mmet.command_line import Command, run_command, show_results
 from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import METHODS
+from mmet.exported_files import BACKENDS
 from mmet.field_checks import SHARE_RANGE, Range, number_type
 from mmet.gallery.gallery import Gallery
 from mmet.gallery.index import KINDS
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
 def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="folder of crops, or a data set as name=folder")
     parser.add_argument("--model", required=True, metavar="MODEL", help="checkpoint folder or Hub name")
+    add_backend(parser)
     parser.add_argument("--output", required=True, metavar="GALLERY", help="folder to create")
     add_embedding_options(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of stored embeddings")
@@ -180,6 +182,16 @@ def add_gallery(parser: Any) -> None:
 
 def add_model(parser: Any) -> None:
     parser.add_argument("--model", metavar="MODEL", help="where the gallery's model is now, if it was moved")
+    add_backend(parser)
+
+
+def add_backend(parser: Any) -> None:
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="what runs the model: PyTorch, or the files of mmet-export (default: what its folder holds)",
+    )
 
 
 def add_conflict(parser: argparse.ArgumentParser) -> None:
@@ -198,6 +210,7 @@ def build(options: argparse.Namespace) -> None:
         options.source,
         options.output,
         model=options.model,
+        backend=options.backend,
         **{name: getattr(options, name) for name in ("batch_size", "num_workers", "dtype", "index")},
         **{name: getattr(options, name) for name in ("flip", "centre", "keep_images")},
     )
@@ -224,7 +237,7 @@ def search(options: argparse.Namespace) -> None:
     period = read_period(options)
     if options.html is not None and options.html.is_dir():
         raise GalleryError(f"--html: expected the name of a file, {options.html} is a folder")
-    gallery = Gallery.open(options.gallery, model=options.model)
+    gallery = Gallery.open(options.gallery, model=options.model, backend=options.backend)
     (result,) = gallery.search_batch(
         [query],
         k=options.k,
@@ -267,7 +280,7 @@ def describe_filters(options: argparse.Namespace) -> list[str]:
 
 def add(options: argparse.Namespace) -> None:
     """Embed more crops."""
-    gallery = compute_on_all(lambda: Gallery.open(options.gallery, model=options.model))
+    gallery = compute_on_all(lambda: Gallery.open(options.gallery, model=options.model, backend=options.backend))
     report = gallery.add(
         options.source,
         **{name: getattr(options, name) for name in ("on_conflict", "batch_size", "num_workers")},
@@ -298,7 +311,7 @@ def compact(options: argparse.Namespace) -> None:
 
 def calibrate(options: argparse.Namespace) -> None:
     """Learn match probabilities from labelled rows."""
-    gallery = Gallery.open(options.gallery, model=options.model)
+    gallery = Gallery.open(options.gallery, model=options.model, backend=options.backend)
     pairs = gallery.calibrate(captions=options.captions, method=options.method)
     learnt = ", ".join(f"{modality} ({count:,} pairs of one person)" for modality, count in pairs.items())
     print(f"{options.gallery}: probabilities learnt for queries by {learnt}")

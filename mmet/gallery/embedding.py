@@ -42,7 +42,7 @@ class Embedder(Protocol):
 
 
 class ModelEmbedder:
-    """An MMET model and its processor."""
+    """An MMET model or its exported files, and the processor."""
 
     def __init__(self, model: Any, processor: Any, name: str, revision: str | None = None) -> None:
         from mmet.evaluation.systems.cache import fingerprint_processor, fingerprint_weights
@@ -56,14 +56,17 @@ class ModelEmbedder:
         }
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> ModelEmbedder:
-        """From a folder or the Hub. Raises `ValueError` where there is no whole MMET model."""
+    def load(cls, name_or_path: str | Path, backend: str = "auto") -> ModelEmbedder:
+        """From a folder or the Hub, run by `backend` (see `mmet.exported_files.find_exported`).
+
+        Raises `ValueError` where there is no whole MMET model, or none for this backend.
+        """
         from accelerate import PartialState
         from accelerate.utils import parse_flag_from_env
 
-        from mmet.evaluation.systems.loading import load_embedder
+        from mmet.evaluation.systems.loading import load_any_embedder
 
-        model, processor = load_embedder(str(name_or_path))
+        model, processor = load_any_embedder(str(name_or_path), backend)
         model.to(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device).train(False)
         return cls(model, processor, str(name_or_path), getattr(model.config, "_commit_hash", None))
 
@@ -76,7 +79,7 @@ class ModelEmbedder:
         from mmet.evaluation.systems.embedding import ModelInputs, RawBatch, add_mirror_images
 
         batch = RawBatch(None if images is None else list(images), None if texts is None else list(texts))
-        device = next(self.model.parameters()).device
+        device = self.model.device
         with torch.no_grad():
             inputs = {name: value.to(device) for name, value in ModelInputs(self.processor)(batch).items()}
 
@@ -107,10 +110,10 @@ class ModelEmbedder:
         return saved.calibrations.get((query, "image"))
 
 
-def as_embedder(model: Any) -> Embedder:
-    """An embedder as it is, or that of a folder or Hub name."""
+def as_embedder(model: Any, backend: str = "auto") -> Embedder:
+    """An embedder as it is, or that of a folder or Hub name, run by `backend`."""
     if isinstance(model, (str, Path)):
-        return ModelEmbedder.load(model)
+        return ModelEmbedder.load(model, backend)
     if not (hasattr(model, "embed") and hasattr(model, "identity")):
         raise GalleryError(f"model: expected a folder, a Hub name or an embedder, received {type(model).__name__}")
     return model  # type: ignore[no-any-return]

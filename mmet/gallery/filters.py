@@ -5,7 +5,7 @@ RowFilter.of(camera_id=["gate", 3], time=(0, 60), exclude=["a.jpg"])
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +38,14 @@ class RowFilter:
         Raises:
             GalleryError: values that are no such names or no range of time.
         """
-        excluded = () if exclude is None or (not isinstance(exclude, (str, int)) and not len(exclude)) else exclude
+        is_empty = exclude is None or (
+            isinstance(exclude, Sized) and not isinstance(exclude, str) and not len(exclude)
+        )
         return cls(
             cameras=write_labels("camera_id", camera_id),
             tracks=write_labels("track_id", track_id),
             time=time_range(time),
-            excluded=write_labels("exclude", excluded or None) or frozenset(),
+            excluded=frozenset() if is_empty else write_labels("exclude", exclude) or frozenset(),
         )
 
     @property

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 
 from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
+from mmet.exported_files import BACKENDS
 from mmet.field_checks import Range, check_choice, check_number
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.embedding import Embedder, as_embedder, check_same_model
@@ -77,9 +78,10 @@ class Gallery:
         skipped: pictures that `build` could not read.
     """
 
-    def __init__(self, store: Store, embedder: Embedder | None = None) -> None:
+    def __init__(self, store: Store, embedder: Embedder | None = None, backend: str = "auto") -> None:
         self._store = store
         self._embedder = embedder
+        self._backend = backend
         self.skipped: tuple[Skipped, ...] = ()
 
     @classmethod
@@ -89,6 +91,7 @@ class Gallery:
         path: str | Path,
         *,
         model: Any,
+        backend: str = "auto",
         batch_size: int = 64,
         num_workers: int = 2,
         dtype: str = "float16",
@@ -105,7 +108,8 @@ class Gallery:
         Args:
             source: see `mmet.gallery.sources`.
             path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
-            model: a checkpoint's folder or Hub name, or an `Embedder`.
+            model: a checkpoint's folder or Hub name, exported files, or an `Embedder`.
+            backend: what runs a model that is named: `torch`, `onnx`, or `auto` for what its folder holds.
             batch_size: pictures that are embedded at once.
             num_workers: threads that decode pictures.
             dtype: of the stored embeddings, `float16` or `float32`.
@@ -133,7 +137,7 @@ class Gallery:
         ids = [entry.id for entry in pictures.entries]
         check_distinct(ids)
         check_same_entries(pictures)
-        embedder = compute_on_all(lambda: as_embedder(model))
+        embedder = compute_on_all(lambda: as_embedder(model, backend))
         kind, settings = store_class(path), {"index": index, "flip": flip, "keep_images": keep_images}
         is_new = compute_once(lambda: not kind.exists(path))
         compute_once(lambda: _begin(path, embedder, dtype, settings))
@@ -164,13 +168,14 @@ class Gallery:
             self.set_centre()
 
     @classmethod
-    def open(cls, path: str | Path, *, model: Any = None) -> Gallery:
+    def open(cls, path: str | Path, *, model: Any = None, backend: str = "auto") -> Gallery:
         """
         A gallery that was built.
 
         Args:
             path: its folder or address.
             model: as for `build`; None for the one that the gallery names, which is loaded when a query needs it.
+            backend: as for `build`.
 
         Raises:
             GalleryError: there is no gallery, not all of one, or one by another model.
@@ -180,10 +185,11 @@ class Gallery:
             logger.warning(
                 "%s: its build has not come to its end (%d rows so far); run the same build again", path, len(store)
             )
-        embedder = None if model is None else as_embedder(model)
+        check_choice("backend", backend, BACKENDS)
+        embedder = None if model is None else as_embedder(model, backend)
         if embedder is not None:
             check_same_model(store.description.embedding, embedder.identity, str(path))
-        return cls(store, embedder)
+        return cls(store, embedder, backend)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -311,7 +317,7 @@ class Gallery:
         if self._embedder is None:
             name = self._store.description.embedding.get("model")
             try:
-                embedder = as_embedder(name)
+                embedder = as_embedder(name, self._backend)
             except (OSError, ValueError) as error:
                 raise GalleryError(
                     f"{self.path} was embedded by {name!r}, which cannot be loaded: {error}. Say where it is now: "

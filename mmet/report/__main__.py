@@ -17,12 +17,13 @@ from mmet.data import parse_data_arguments
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, errors_about, number_type
 from mmet.folder_lock import locked
 from mmet.report.builder import ReportRequest, build_report
+from mmet.starting import program_name
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; defaults are those of `ReportRequest`."""
     parser = OptionParser(
-        prog="python -m mmet.report",
+        prog=program_name("python -m mmet.report"),
         description="Write index.html (one self-contained page), report.png (an overview) and the single figures.",
     )
     parser.add_argument("--run", required=True, type=Path, help="folder of the trained model")

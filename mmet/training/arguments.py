@@ -21,9 +21,11 @@ from mmet.data import parse_data_argument
 from mmet.distributed import wait_for_processes
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, option
 from mmet.recipe_files import read_mapping_file
+from mmet.starting import program_name
 from mmet.training.augmentation import build_augmentation
 from mmet.training.loss_schedule import LossSchedule
 from mmet.training.model_config import build_config, check_config_fields
+from mmet.training.recipes import find_recipe
 from mmet.training.sampling import MAX_BATCH_SIZE, check_mix
 from mmet.training.training_options import (
     OPTION_RANGES,
@@ -32,8 +34,6 @@ from mmet.training.training_options import (
     refuse_options_without_effect,
 )
 from modeling_mmet import LOSS_NAMES
-
-RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
 
 TRAINING_STREAMS = ("paired_data", "image_data", "text_data")
 """The fields that name training data by its use; `data` stands for all of them."""
@@ -52,6 +52,11 @@ class ModelArguments:
     model_name_or_path: str | None = option(
         None, "Checkpoint to continue from (folder or Hub name). None starts from scratch."
     )
+    text_model_name_or_path: str | None = option(
+        None,
+        "Text encoder to start from (folder or Hub name of a BERT or one of its kind), beside an image encoder in "
+        "model_name_or_path. None builds a new one.",
+    )
     model_config: dict[str, Any] | None = option(
         None,
         "Fields of MMETConfig as a nested mapping (YAML or JSON), merged into the recipe's. With "
@@ -66,9 +71,19 @@ class ModelArguments:
     codebook_images: int = option(
         2048, "Maximum number of training images to fit a k-means image codebook on.", range=Range(at_least=1)
     )
+    lora_rank: int = option(
+        0,
+        "Rank of LoRA additions to the encoders' layers; they and the identity head alone are trained. 0 trains all "
+        "weights.",
+        range=Range(at_least=0, at_most=1024),
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.text_model_name_or_path is not None and self.model_name_or_path is None:
+            raise ValueError("text_model_name_or_path: expected an image encoder in model_name_or_path, received none")
+        if self.lora_rank and self.model_name_or_path is None:
+            raise ValueError("lora_rank: expected model_name_or_path, the trained model to add to; received none")
         if self.model_name_or_path is None:  # else the checkpoint's configuration is changed
             build_config(self.model_config, vocab_size=self.vocab_size, num_identities=0, loss_weights={})
         else:
@@ -303,7 +318,7 @@ def parse_arguments(
     argv: Sequence[str],
 ) -> tuple[ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments]:
     """
-    Parse `[recipe.yaml] [--field value ...]`.
+    Parse `[recipe] [--field value ...]`; the recipe is a file or the name of a shipped one.
 
     Raises:
         ValueError: for a recipe that cannot be read, and for fields or values that do not exist.
@@ -312,8 +327,8 @@ def parse_arguments(
     argv = list(argv)
     recipe: dict[str, Any] = {}
     place = "default"
-    if argv and argv[0].endswith(RECIPE_SUFFIXES):
-        path = Path(argv.pop(0))
+    if argv and not argv[0].startswith("-"):
+        path = find_recipe(argv.pop(0))
         place = f"recipe {path}"
         recipe = _read_recipe(parser, path)
     options = parser.read_options(argv)
@@ -334,12 +349,14 @@ def parse_arguments(
 
 def build_parser() -> ArgumentParser:
     """The parser of `run_pretrain.py`: the project's own options first, then those of transformers."""
+    program = program_name("run_pretrain.py")
     return ArgumentParser(
         [ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments],
-        prog="run_pretrain.py",
-        usage="run_pretrain.py [recipe.yaml] [--option value ...]",
-        description="Pretrain MMET. A recipe is a YAML or JSON file of these options (recipes/ has examples); the "
-        "command line overrides it. Options that are mappings take YAML or JSON.",
+        prog=program,
+        usage=f"{program} [recipe] [--option value ...]",
+        description="Pretrain MMET. A recipe is a YAML or JSON file of these options, or the name of a shipped one "
+        "such as demo (--list_recipes lists them); the command line overrides it. Options that are mappings take "
+        "YAML or JSON.",
     )
 
 

@@ -115,15 +115,18 @@ def replace_folder(source: Path, target: Path) -> None:
 
 def publish_files(source: Path, target: Path) -> None:
     """
-    Move the files of a complete folder into another one, each at once, and the weights last.
+    Move the files of a complete folder, and of those in it, into another one, each at once, and the weights last.
 
     Raises:
         OSError: a file is not as it was written, as on a full disk; then none is moved.
     """
     whole_files.check_folder(source)
-    for file in sorted(source.iterdir(), key=lambda file: (is_weight_file(file.name), file.name)):
-        file.replace(target / file.name)
-    source.rmdir()
+    files = [path for path in source.rglob("*") if path.is_file()]
+    for file in sorted(files, key=lambda file: (is_weight_file(file.name), file.name)):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(exist_ok=True, parents=True)
+        file.replace(place)
+    shutil.rmtree(source)
     whole_files.sync(target)
 
 

@@ -91,7 +91,9 @@ Embeddings of images, sentences or both have {result["embedding_size"]} numbers 
 product. {_identity_note(result)}`AutoModelForPreTraining` gives the model with its pretraining heads
 ({result["num_parameters"] / 1e6:,.1f} million parameters); with the `mmet` package installed,
 `trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True,
-trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences) return the same embeddings.
+trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences, images, or `{{"image": ..., "text": ...}}`)
+return the same embeddings, `pipeline("person-search", ..., gallery="crops")` the best of a folder of crops, and
+`SentenceTransformer("{name}", trust_remote_code=True)` encodes all three.
 
 ## Training data
 
@@ -114,7 +116,13 @@ research only.
 
 {_selection_line(result)}
 
-## Limits
+## Intended use
+
+Searching footage for a person by a picture, a sentence, or both, where a human looks at every answer; research on this.
+Not intended: identifying people by name, decisions about a person without a human, and searching for people who did not
+agree, where law demands it.
+
+## Limits, risks and bias
 
 - A match is a hint, never proof. Scores are similarities and no probabilities; people in similar clothes are confused.
 - Clothes and carried things decide much of it: the same person on another day may not be found.

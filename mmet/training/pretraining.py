@@ -27,6 +27,7 @@ from mmet.training.codebook import kinds_that_need_codes, prepare_codebook
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
 from mmet.training.hub import check_hub, create_repository
+from mmet.training.lora import add_lora, merge_lora
 from mmet.training.mask_prior import measure_prior, read_prior
 from mmet.training.model_card import build_model_card
 from mmet.training.objective_checks import check_objectives
@@ -124,10 +125,14 @@ def _train(
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
         if kinds and checkpoint is None:  # a checkpoint has its own
             prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
+        if model_arguments.lora_rank:
+            add_lora(model, model_arguments.lora_rank)
         trainer = build_trainer(
             model, processor, dataset, data, data_arguments, objective_arguments, training_arguments, stop, record
         )
         trainer.train(resume_from_checkpoint=checkpoint)
+    if model_arguments.lora_rank:
+        merge_lora(model)
     finish(trainer, data, data_arguments, objective_arguments, training_arguments)
 
 

@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from transformers import TrainerState
+
 from mmet.training.arguments import DataArguments, ObjectiveArguments, PretrainingArguments
 from mmet.training.checkpoint_selection import SELECTION
 from mmet.training.measures import MEASURE_NAMES
@@ -50,26 +52,7 @@ def training_result(
         },
         "evaluated_on": dict(sets),
         "metrics": _at_step(state.log_history, step),
-        "training": {
-            "steps": state.global_step,
-            "max_steps": state.max_steps,
-            "num_train_epochs": arguments.num_train_epochs,
-            "global_batch_size": arguments.train_batch_size
-            * arguments.world_size
-            * arguments.gradient_accumulation_steps,
-            "optimizer": name_of(arguments.optim),
-            "learning_rate": arguments.learning_rate,
-            "lr_scheduler_type": name_of(arguments.lr_scheduler_type),
-            "weight_decay": arguments.weight_decay,
-            "bf16": arguments.bf16,
-            "seed": arguments.seed,
-            "batch_mix": objectives.mix,
-            "loss_schedule": objectives.schedule.to_json(),
-            "persons_per_batch": objectives.persons_per_batch,
-            "images_per_person": objectives.images_per_person,
-            "image_masking": data.image_masking,
-            "mask_ratio": data.mask_ratio,
-        },
+        "training": _settings(state, arguments, objectives, data),
         "loss_weights": {name: getattr(config, f"{name}_weight") for name in LOSS_NAMES},
         "last_logged": _last_logged(state.log_history),
         "data": [asdict(summary) for summary in summaries],
@@ -79,6 +62,30 @@ def training_result(
         "identity_head_trained": model.identity_head.is_trained,
         "embedding_size": config.multimodal_config.hidden_size,
         "versions": installed_versions(),
+    }
+
+
+def _settings(
+    state: TrainerState, arguments: PretrainingArguments, objectives: ObjectiveArguments, data: DataArguments
+) -> dict[str, Any]:
+    """What the run was asked for, and the steps it made."""
+    return {
+        "steps": state.global_step,
+        "max_steps": state.max_steps,
+        "num_train_epochs": arguments.num_train_epochs,
+        "global_batch_size": arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps,
+        "optimizer": name_of(arguments.optim),
+        "learning_rate": arguments.learning_rate,
+        "lr_scheduler_type": name_of(arguments.lr_scheduler_type),
+        "weight_decay": arguments.weight_decay,
+        "bf16": arguments.bf16,
+        "seed": arguments.seed,
+        "batch_mix": objectives.mix,
+        "loss_schedule": objectives.schedule.to_json(),
+        "persons_per_batch": objectives.persons_per_batch,
+        "images_per_person": objectives.images_per_person,
+        "image_masking": data.image_masking,
+        "mask_ratio": data.mask_ratio,
     }
 
 

@@ -13,7 +13,7 @@ from transformers import BertTokenizer
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.checkpoint_files import CONFIG_FILE, check_checkpoint_folder, check_model, load_tokenizer, read_headers
-from mmet.conversion.model_types import ANCESTORS, convert, model_type_of, normalisation_of
+from mmet.conversion.model_types import ANCESTORS, Conversion, convert, model_type_of, normalisation_of
 from mmet.distributed import compute_once
 from mmet.field_checks import errors_about
 from mmet.training.arguments import ModelArguments, ObjectiveArguments
@@ -30,10 +30,12 @@ logger = logging.getLogger(__name__)
 
 def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) -> None:
     """Raise `ValueError` for a starting model or checkpoint that cannot be read, before anything is loaded."""
-    name, tokenizer = arguments.model_name_or_path, arguments.tokenizer_name
-    if name is not None:
-        with errors_about("model_name_or_path"):
-            check_start(name, has_tokenizer=tokenizer is not None)
+    tokenizer = arguments.tokenizer_name
+    for field in ("model_name_or_path", "text_model_name_or_path"):
+        name = getattr(arguments, field)
+        if name is not None:
+            with errors_about(field):
+                check_start(name, has_tokenizer=tokenizer is not None)
     if tokenizer is not None:
         with errors_about("tokenizer_name"):
             load_tokenizer(tokenizer)
@@ -76,6 +78,11 @@ def build_model(
         is_foreign = name is not None and model_type_of(name) in ANCESTORS
     if name is not None and is_foreign:
         return _convert_model(name, arguments, objectives, sources, num_identities)
+    if arguments.text_model_name_or_path is not None:
+        raise ValueError(
+            f"text_model_name_or_path: {name} has a text encoder already; expected an image encoder in "
+            "model_name_or_path, or no text_model_name_or_path"
+        )
     if name is not None:
         processor = MMETProcessor.from_pretrained(name)
         config = override_config(MMETConfig.from_pretrained(name), arguments.model_config)
@@ -106,12 +113,15 @@ def _convert_model(
     sources: TrainingSources,
     num_identities: int,
 ) -> tuple[MMETProcessor, MMETForPreTraining]:
-    """Convert processor and model of another architecture; what it lacks is new, from the recipe."""
-    ancestor = ANCESTORS[model_type_of(name)]
-    reader = arguments.tokenizer_name or (name if ancestor.reads_text else None)
+    """Convert processor and model of other architectures; what they lack is new, from the recipe."""
+    text_name = _text_start(name, arguments)
+    reader = arguments.tokenizer_name or text_name
     tokenizer = _build_tokenizer(replace(arguments, tokenizer_name=reader), sources)
     geometry = (arguments.model_config or {}).get("image_config") or {}
     start = convert(name, image_size=geometry.get("image_size"), patch_stride=geometry.get("patch_stride"))
+    if text_name not in (None, name):
+        text_start = convert(cast(str, text_name))
+        start = Conversion(text_start.fields | start.fields, text_start.weights | start.weights)
     mean, deviation = normalisation_of(name)
     config = merge_config(
         arguments.model_config,
@@ -123,8 +133,8 @@ def _convert_model(
     text, image = cast(MMETTextConfig, config.text_config), cast(MMETImageConfig, config.image_config)
     if len(tokenizer) > text.vocab_size:
         raise ValueError(
-            f"{reader}: expected a tokenizer of at most {text.vocab_size:,} words, as many as {name} has embeddings, "
-            f"received {len(tokenizer):,}: it is another model's"
+            f"{reader}: expected a tokenizer of at most {text.vocab_size:,} words, as many as {text_name or name} "
+            f"has embeddings, received {len(tokenizer):,}: it is another model's"
         )
     model = MMETForPreTraining(config)
     model.load_state_dict(start.weights, strict=False)  # the conversion has compared names and shapes
@@ -136,6 +146,27 @@ def _convert_model(
         image.patch_stride,
     )
     return _build_processor(config, tokenizer, {"image_mean": mean, "image_std": deviation}), model
+
+
+def _text_start(name: str, arguments: ModelArguments) -> str | None:
+    """
+    Where the text encoder comes from: a second model beside one of images, the converted model itself, or None for a
+    new one.
+
+    Raises:
+        ValueError: two text encoders, or a second model that is none.
+    """
+    second, ancestor = arguments.text_model_name_or_path, ANCESTORS[model_type_of(name)]
+    if second is None:
+        return name if ancestor.reads_text else None
+    if ancestor.reads_text:
+        raise ValueError(
+            f"text_model_name_or_path: expected an image encoder beside it, received {name}, which reads text"
+        )
+    kind = ANCESTORS.get(model_type_of(second))
+    if kind is None or kind.part != "text_model":
+        raise ValueError(f"text_model_name_or_path: expected a text encoder, received {second}")
+    return second
 
 
 def _build_processor(

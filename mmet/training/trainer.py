@@ -45,7 +45,16 @@ from objectives_mmet import weighted_sum
 
 logger = logging.getLogger(__name__)
 
-NO_DECAY = ("bias", "norm", "bnneck", "cls_token", "mask_token", "position_embedding", "logit_scale")
+NO_DECAY = (
+    "bias",
+    "norm",
+    "bnneck",
+    "cls_token",
+    "mask_token",
+    "register_tokens",
+    "position_embedding",
+    "logit_scale",
+)
 """Parameters whose name holds one of these are not pulled towards zero by weight decay."""
 
 

@@ -176,6 +176,12 @@ def test_sources__persons_of_two_folders_are_six(tmp_path: Path) -> None:
     assert dataset.person_labels.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
 
 
+def test_load_sources__tells_arguments_apart_that_were_parsed_one_by_one(tmp_path: Path) -> None:
+    roots = [_shop(tmp_path / name / "crops") for name in ("shopA", "shopB")]
+    sources = load_sources([parse_data_argument(f"folder={root}{PATTERN}") for root in roots])
+    assert [splits["train"]["domain"][0] for splits in sources] == ["shopA/crops", "shopB/crops"]
+
+
 def test_sources__one_alias_makes_them_one(tmp_path: Path) -> None:
     roots = [_shop(tmp_path / name / "crops") for name in ("shopA", "shopB")]
     (arguments,) = parse_data_arguments([f"folder@shop={root}{PATTERN}" for root in roots])

@@ -381,7 +381,24 @@ def test_pattern__parts_of_numbers_are_not_read(tmp_path: Path, pattern: str, pa
     pattern = pattern if part == "camera_id" else pattern.replace(r"\d{3}", r"\d{1,3}")
     folder = read_reid_folder("folder", tmp_path, pattern=pattern)
     (skipped,) = folder.skipped
-    assert (skipped.path, skipped.reason) == ("0002_c14_0001.jpg", f"the pattern reads a part of a number as {part}")
+    assert (skipped.path, skipped.reason) == (
+        "0002_c14_0001.jpg",
+        f"the pattern reads a part of a number or word as {part}",
+    )
+
+
+def test_pattern__the_beginning_of_a_word_is_not_read(tmp_path: Path) -> None:
+    """`gatehouse` is another camera than `gate`; letters that the pattern itself names are no cut."""
+    for name in ("ann_gate.png", "bob_gatehouse.png", "ann_yardcam.png"):
+        add_picture(tmp_path / name)
+    folder = read_reid_folder("folder", tmp_path, pattern=r"(?P<person_id>[a-z]+)_(?P<camera_id>[a-z]{4})")
+    reason = "the pattern reads a part of a number or word as camera_id"
+    assert {(skipped.path, skipped.reason) for skipped in folder.skipped} == {
+        ("bob_gatehouse.png", reason),
+        ("ann_yardcam.png", reason),
+    }
+    named = read_reid_folder("folder", tmp_path, pattern=r"(?P<person_id>[a-z]+)_(?P<camera_id>[a-z]{4})cam")
+    assert [image.image_path.name for image in named.splits["train"]] == ["ann_yardcam.png"]
 
 
 def test_pattern__numbers_side_by_side_are_read_where_groups_say_so(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def films(folder: Path, tracks: dict[int, int]) -> Path:
 @pytest.fixture
 def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One crop track of each colour in frame 10: red at 100, green at 200, blue at 300."""
-    monkeypatch.setattr(gallery_embedding.ModelEmbedder, "load", lambda name: ColorEmbedder())
+    monkeypatch.setattr(gallery_embedding.ModelEmbedder, "load", lambda name, backend="auto": ColorEmbedder())
     crops = crops_folder(tmp_path / "crops", [("gate", f"{c}", c, 1.0, 2.0) for c in PERSONS.values()])
     rows = [json.loads(line) for line in (crops / "annotations.jsonl").read_text().splitlines()]
     for row in rows:

@@ -29,7 +29,7 @@ TRACKS = [
 @pytest.fixture
 def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gallery:
     """A gallery whose model the command line finds by the name `colours`."""
-    monkeypatch.setattr(gallery_embedding.ModelEmbedder, "load", lambda name: ColorEmbedder())
+    monkeypatch.setattr(gallery_embedding.ModelEmbedder, "load", lambda name, backend="auto": ColorEmbedder())
     return add_to_gallery(crops_folder(tmp_path / "monday", TRACKS), tmp_path / "gallery", model=ColorEmbedder())
 
 

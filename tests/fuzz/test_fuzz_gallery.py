@@ -43,7 +43,7 @@ WRITING = ("add", "remove", "compact", "merge", "calibrate")
 @pytest.fixture(autouse=True)
 def colours(monkeypatch):
     """Every model is one that sees colours."""
-    monkeypatch.setattr(ModelEmbedder, "load", classmethod(lambda cls, name: ColourEmbedder()))
+    monkeypatch.setattr(ModelEmbedder, "load", classmethod(lambda cls, name, backend="auto": ColourEmbedder()))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from modeling_mmet import MMETForReID
 @pytest.fixture(autouse=True)
 def colours(monkeypatch):
     """Every model is one that sees colours."""
-    monkeypatch.setattr(ModelEmbedder, "load", classmethod(lambda cls, name: ColourEmbedder()))
+    monkeypatch.setattr(ModelEmbedder, "load", classmethod(lambda cls, name, backend="auto": ColourEmbedder()))
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_ctrl_c__is_one_line(tmp_path):
         "class Slow(ColourEmbedder):\n"
         "    def embed(self, images, texts, *, flip=False):\n"
         "        print('embedding', flush=True); time.sleep(30)\n"
-        "ModelEmbedder.load = classmethod(lambda cls, name: Slow())\n"
+        "ModelEmbedder.load = classmethod(lambda cls, name, backend='auto': Slow())\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     Image.new("RGB", (4, 8)).save(tmp_path / "a.png")

@@ -22,6 +22,18 @@ def test_likelihood_ratios__claim_no_more_than_the_pairs_carry():
     assert likelihood_ratios(sure, [1.0]) == pytest.approx([81])
 
 
+def test_likelihood_ratios__stay_finite_where_nobody_says_how_many_pairs_there_were():
+    sure = MatchCalibration("isotonic", 0.1, (0.0, 1.0), (0.0, 1.0))
+    assert likelihood_ratios(sure, [1.0, 0.0]) == pytest.approx([9e9, 9e-9], rel=1e-6)
+
+
+def test_likelihood_ratios__of_few_pairs():
+    """One pair carries (1 + 1) / (1 + 2), odds 2; where that is less than the prior, a score says nothing."""
+    for prior, expected in ((0.1, 18), (0.9, 1)):
+        sure = MatchCalibration("isotonic", prior, (0.0, 1.0), (0.0, 1.0), about={"num_matching_pairs": 1})
+        assert likelihood_ratios(sure, [1.0]) == pytest.approx([expected])
+
+
 def test_match_probability__has_the_prior_of_the_gallery():
     """In up to 10 rows as it is; in 91 rows prior odds 1/90 and posterior odds 9/90; the gallery's own as it is."""
     assert match_probability(FLAT, [1.0], 4) == pytest.approx([0.5])
@@ -34,6 +46,14 @@ def test_in_gallery__is_bayes_rule_by_hand():
     assert in_gallery(FLAT, [1.0, 0.0], 2) == pytest.approx(5 / 6)
     assert in_gallery(FLAT, [1.0, 0.0], 4) == pytest.approx(2.5 / 3.5)
     assert in_gallery(FLAT, [], 0) == 0
+
+
+def test_in_gallery__counts_the_ten_best_in_any_order():
+    """L = 9 + 9 * 1 of the ten best of twelve rows; the two others count nothing."""
+    odds = 18 / 12
+    assert in_gallery(FLAT, [0.0] * 11 + [1.0], 12) == pytest.approx(odds / (1 + odds))
+    assert in_gallery(FLAT, [], 12) == 0
+    assert match_probability(FLAT, [1.0], 0) == pytest.approx([0.5])
 
 
 def test_in_gallery__rows_beyond_the_best_count_by_the_share_of_matches_below_them():

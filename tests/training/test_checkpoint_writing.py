@@ -284,6 +284,15 @@ def test_publish_files__weights_come_last(tmp_path, monkeypatch):
     assert not (tmp_path / "written").exists()
 
 
+def test_publish_files__folders_in_it_replace_what_was_there(tmp_path):
+    for run, text in (("written", "new"), ("run", "old")):
+        (tmp_path / run / "1_Normalize").mkdir(parents=True)
+        (tmp_path / run / "1_Normalize" / "config.json").write_text(f'"{text}"', encoding="utf-8")
+    publish_files(tmp_path / "written", tmp_path / "run")
+    assert (tmp_path / "run" / "1_Normalize" / "config.json").read_text(encoding="utf-8") == '"new"'
+    assert not (tmp_path / "written").exists()
+
+
 def test_publish_files__a_damaged_file_keeps_the_model_that_was_there(tmp_path):
     for folder in ("written", "run"):
         (tmp_path / folder).mkdir()

@@ -75,7 +75,8 @@ def test_options__those_that_nothing_reads_are_refused(tmp_path, options, messag
     ],
 )
 def test_options__those_that_are_read_are_taken(tmp_path, options):
-    PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+    arguments = PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+    assert {name: getattr(arguments, name) for name in options} == options
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,8 @@ def test_run_pretraining__model_card_holds_what_a_reader_needs(recipe):
     metrics = read_json(folder / "training_result.json")["metrics"]
     expected = 100 * metrics["eval_validation_finegpr_text_to_image_mAP"]
     assert results["validation_finegpr", "text to image", "mAP"] == pytest.approx(expected, abs=0.01)
-    for words in ("FineGPR (synthetic world", "| triplet | 1 |", "terms", "Limits", "3 of finegpr", "do not exist"):
+    headings = ("## Intended use", "## Limits, risks and bias", "Licence.")
+    for words in (*headings, "FineGPR (synthetic world", "| triplet | 1 |", "terms", "3 of finegpr", "do not exist"):
         assert words in card.text
     assert str(ModelCard(str(card))) == str(card)
     assert not (folder / "training_args.bin").exists()

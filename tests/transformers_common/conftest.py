@@ -7,7 +7,7 @@ import pytest
 _NO_EMBEDDING_TABLE = "a word embedding is expected of every model; this encoder reads no words"
 _THREE_ENCODERS = (
     "hidden states and attentions are expected in the output itself; here they are in those of the three encoders, "
-    "image_output, text_output and multimodal_output (tests/test_model_promises.py)"
+    "image_output, text_output and multimodal_output (tests/modeling/test_outputs.py)"
 )
 _AUTO_MAP = (
     "the two dictionaries differ in auto_map alone, which transformers adds when it saves a class that brings its own "

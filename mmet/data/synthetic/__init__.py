@@ -22,11 +22,17 @@ from PIL import Image
 from mmet.data.synthetic.identity import ATTRIBUTE_VALUES, Attributes, Identity, draw_identity
 from mmet.data.synthetic.layouts import LAYOUTS
 from mmet.data.synthetic.layouts.takes import person
-from mmet.data.synthetic.renderer import Picture, render_shot
+from mmet.data.synthetic.lifelike.people import Person
+from mmet.data.synthetic.part_masks import PART_CLASSES
+from mmet.data.synthetic.picture import Picture
+from mmet.data.synthetic.renderer import render_shot
 from mmet.data.synthetic.style import (
+    CAMPUS,
     INDOOR,
     NIGHT,
+    PLAZA,
     SOURCE,
+    STREET,
     STYLES,
     TARGET,
     Camera,
@@ -65,16 +71,21 @@ def render_person(
 
 __all__ = [
     "ATTRIBUTE_VALUES",
+    "CAMPUS",
     "INDOOR",
     "LAYOUTS",
     "NIGHT",
+    "PART_CLASSES",
+    "PLAZA",
     "PROVENANCE_FILE",
     "SOURCE",
+    "STREET",
     "STYLES",
     "TARGET",
     "Attributes",
     "Camera",
     "Identity",
+    "Person",
     "Picture",
     "Shot",
     "WorldStyle",

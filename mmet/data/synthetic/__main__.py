@@ -19,13 +19,14 @@ from mmet.data.synthetic.layouts.annotation_files import CAPTION_FORMATS
 from mmet.data.synthetic.style import STYLES
 from mmet.data.synthetic.world import NUMBER_RANGES, RATE_OPTIONS, write_world
 from mmet.field_checks import SHARE_RANGE, number_type
+from mmet.starting import program_name
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; defaults are those of `write_world`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(write_world).parameters.items()}
     parser = OptionParser(
-        prog="python -m mmet.data.synthetic",
+        prog=program_name("python -m mmet.data.synthetic"),
         description="Draw a synthetic pedestrian data set in the folder layout of a published one. For demos, tests "
         "and method checks: no real person is shown, and figures measured on it are no results on the real data set.",
     )

@@ -51,6 +51,7 @@ class Part(IntEnum):
     TROUSER_LEG = 25
     EYE_WHITE = 26
     NOSE = 27
+    THING = 28
 
 
 class Canvas:

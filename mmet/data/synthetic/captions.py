@@ -12,12 +12,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.dialects import DIALECTS, describe
-from mmet.data.synthetic.identity import Cloth
+from mmet.data.synthetic.identity import Cloth, Identity
+from mmet.data.synthetic.lifelike.wording import PHRASINGS, describe_person
 from mmet.data.synthetic.sighting import (
     NEAR_COLORS,
     Sighting,
@@ -65,10 +67,10 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-Wording = Callable[[Sighting, np.random.Generator], str]
+Wording = Callable[[Sighting[Any], np.random.Generator], str]
 
 
-def write_captions(sighting: Sighting, wording: str, rng: np.random.Generator, count: int = 2) -> list[str]:
+def write_captions(sighting: Sighting[Any], wording: str, rng: np.random.Generator, count: int = 2) -> list[str]:
     """`count` captions of one picture in a wording of `WORDINGS`."""
     return [WORDINGS[wording](sighting, rng) for _ in range(count)]
 
@@ -81,7 +83,7 @@ def tokenize(caption: str) -> list[str]:
 # -- attribute-dense, as generated from codes ----------------------------------------------------------------------
 
 
-def _attribute_caption(sighting: Sighting, rng: np.random.Generator) -> str:
+def _attribute_caption(sighting: Sighting[Identity], rng: np.random.Generator) -> str:
     kind = ("plain", "there is", "setting")[int(rng.integers(3))]
     opening, linked = _opening(kind, sighting, rng)
     wears = keep(rng, _worn_clauses(sighting, rng), 0.8, least=2)
@@ -94,7 +96,7 @@ def _attribute_caption(sighting: Sighting, rng: np.random.Generator) -> str:
     return capital(shorten(sentence))
 
 
-def _opening(kind: str, sighting: Sighting, rng: np.random.Generator) -> tuple[str, str]:
+def _opening(kind: str, sighting: Sighting[Identity], rng: np.random.Generator) -> tuple[str, str]:
     """Who it is, and the words that lead over to the clothes."""
     row = sighting.identity.attributes
     if kind == "plain":
@@ -105,12 +107,12 @@ def _opening(kind: str, sighting: Sighting, rng: np.random.Generator) -> tuple[s
     return f"{_setting(sighting, rng)}, {article(_young_or_old(sighting))}", " wears "
 
 
-def _young_or_old(sighting: Sighting) -> str:
+def _young_or_old(sighting: Sighting[Identity]) -> str:
     row = sighting.identity.attributes
     return f"{({'teenager': 'young', 'adult': 'adult', 'older': 'older'})[row.age]} {row.gender}"
 
 
-def _setting(sighting: Sighting, rng: np.random.Generator) -> str:
+def _setting(sighting: Sighting[Identity], rng: np.random.Generator) -> str:
     weather = {"blizzard": "snowy", "snowlight": "lightly snowy", "clouds": "cloudy", "neutral": "calm"}
     word = WEATHER[sighting.shot.weather - 1]
     when = f"in {article(f'{weather.get(word, word)} {LIGHT[sighting.shot.light - 1]}')}"
@@ -121,7 +123,7 @@ def _setting(sighting: Sighting, rng: np.random.Generator) -> str:
     return {0: when, 1: where, 2: f"{when}, {where}"}[int(rng.integers(3))]
 
 
-def _worn_clauses(sighting: Sighting, rng: np.random.Generator) -> list[str]:
+def _worn_clauses(sighting: Sighting[Identity], rng: np.random.Generator) -> list[str]:
     look, row = sighting.identity.appearance, sighting.identity.attributes
     sleeve = "short-sleeved " if row.short_sleeve == "yes" and rng.random() < 0.6 else ""
     pattern = (
@@ -148,7 +150,7 @@ def _worn_clauses(sighting: Sighting, rng: np.random.Generator) -> list[str]:
     return clauses
 
 
-def _extra_clauses(sighting: Sighting, hair_is_known: bool) -> list[str]:
+def _extra_clauses(sighting: Sighting[Identity], hair_is_known: bool) -> list[str]:
     look, row = sighting.identity.appearance, sighting.identity.attributes
     clauses = [] if hair_is_known else [f"has {row.hair} hair"]
     clauses.append(f"wears {look.glasses_kind}" if look.glasses_kind else "wears no glasses")
@@ -189,7 +191,7 @@ class _Speaker:
         return " ".join(self.say(word) for word in shade.split())
 
 
-def _human_caption(sighting: Sighting, rng: np.random.Generator) -> str:
+def _human_caption(sighting: Sighting[Identity], rng: np.random.Generator) -> str:
     speaker = _speaker(sighting, rng)
     clothes = keep(rng, _clothes_phrases(sighting, speaker), 0.9, least=2)
     rest = keep(rng, _feature_phrases(sighting, speaker), 0.75)[:2]
@@ -204,7 +206,7 @@ def _human_caption(sighting: Sighting, rng: np.random.Generator) -> str:
     return capital(shorten(first + second))
 
 
-def _speaker(sighting: Sighting, rng: np.random.Generator) -> _Speaker:
+def _speaker(sighting: Sighting[Identity], rng: np.random.Generator) -> _Speaker:
     row = sighting.identity.attributes
     female = row.gender == "female"
     nouns = ("woman", "lady", "female") if female else ("man", "guy", "male")
@@ -217,7 +219,7 @@ def _speaker(sighting: Sighting, rng: np.random.Generator) -> _Speaker:
     return _Speaker(rng, opening, "she" if female else "he")
 
 
-def _clothes_phrases(sighting: Sighting, speaker: _Speaker) -> list[str]:
+def _clothes_phrases(sighting: Sighting[Identity], speaker: _Speaker) -> list[str]:
     look, rng = sighting.identity.appearance, speaker.rng
     phrases = [_upper_phrase(sighting, speaker)]
     if look.opened and sighting.sees(Part.INNER) and rng.random() < 0.6:
@@ -236,7 +238,7 @@ def _clothes_phrases(sighting: Sighting, speaker: _Speaker) -> list[str]:
     return phrases
 
 
-def _upper_phrase(sighting: Sighting, speaker: _Speaker) -> str:
+def _upper_phrase(sighting: Sighting[Identity], speaker: _Speaker) -> str:
     look, rng = sighting.identity.appearance, speaker.rng
     sleeve = "short sleeve " if look.sleeve == "short" and rng.random() < 0.4 else ""
     color, kind, pattern = speaker.color(look.upper), speaker.say(look.upper_kind), look.upper.pattern
@@ -250,7 +252,7 @@ def _upper_phrase(sighting: Sighting, speaker: _Speaker) -> str:
     return article(f"{color} {speaker.say(pattern) + ' ' if noticed else ''}{sleeve}{kind}")
 
 
-def _feature_phrases(sighting: Sighting, speaker: _Speaker) -> list[str]:
+def _feature_phrases(sighting: Sighting[Identity], speaker: _Speaker) -> list[str]:
     look, row, rng = sighting.identity.appearance, sighting.identity.attributes, speaker.rng
     phrases = []
     if rng.random() < 0.5 and not look.hat_kind:
@@ -280,5 +282,6 @@ WORDINGS: Mapping[str, Wording] = {
     "attributes": _attribute_caption,
     "sentences": _human_caption,
     **{name: partial(describe, dialect) for name, dialect in DIALECTS.items()},
+    **{name: partial(describe_person, phrasing) for name, phrasing in PHRASINGS.items()},
 }
 """Ways of speaking by the name that styles use."""

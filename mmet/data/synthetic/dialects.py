@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmet.data.synthetic.canvas import Part
-from mmet.data.synthetic.identity import Cloth
+from mmet.data.synthetic.identity import Cloth, Identity
 from mmet.data.synthetic.sighting import NEAR_COLORS, Sighting, article, capital, join, keep, shade_name, shorten, side
 
 _NEAR_COLOR_SHARE = 0.1
@@ -43,7 +43,7 @@ class Dialect:
     extras: tuple[str, ...]
 
 
-def describe(dialect: Dialect, sighting: Sighting, rng: np.random.Generator) -> str:
+def describe(dialect: Dialect, sighting: Sighting[Identity], rng: np.random.Generator) -> str:
     """One caption of a picture."""
     writer = _Writer(dialect, rng)
     look = sighting.identity.appearance
@@ -72,12 +72,12 @@ class _Writer:
     def say(self, word: str) -> str:
         return self.pick(self.dialect.words[word])
 
-    def who(self, sighting: Sighting) -> str:
+    def who(self, sighting: Sighting[Identity]) -> str:
         row = sighting.identity.attributes
         age = self.pick(self.dialect.ages[row.age])
         return article(f"{age} {self.pick(self.dialect.nouns[row.gender])}".strip())
 
-    def move(self, sighting: Sighting) -> str:
+    def move(self, sighting: Sighting[Identity]) -> str:
         return self.pick(self.dialect.moves[side(sighting.shot.view)])
 
     def color(self, cloth: Cloth) -> str:
@@ -93,7 +93,7 @@ class _Writer:
         return f"{self.color(cloth)} {self.say(kind)}"
 
 
-def _seen_details(sighting: Sighting, writer: _Writer) -> list[str]:
+def _seen_details(sighting: Sighting[Identity], writer: _Writer) -> list[str]:
     """Shoes, bag, hat, glasses and scarf, as far as they can be seen."""
     look = sighting.identity.appearance
     details = []

@@ -36,6 +36,7 @@ class Figure:
         foot: (x, y) of the point on the ground between the feet, in pixels.
         pixels: number of label-map pixels by part, for parts that are seen at all.
         joints: by the names of `KEYPOINT_NAMES`, in pixels; may lie outside the crop.
+        parts: uint8 (H, W), the `Part` of each pixel, 0 outside.
     """
 
     rgb: np.ndarray
@@ -43,6 +44,7 @@ class Figure:
     foot: tuple[float, float]
     pixels: Mapping[Part, int]
     joints: Mapping[str, Joint]
+    parts: np.ndarray
 
 
 def draw_figure(
@@ -73,7 +75,9 @@ def draw_figure(
     painter = Painter(identity.appearance, pose, view, Canvas(height * SUPERSAMPLING, width * SUPERSAMPLING, light))
     labels = painter.paint()
     rgb, alpha, pixels = _colour(labels, _palette(identity.appearance))
-    return Figure(rgb, alpha, (foot[0] / SUPERSAMPLING, foot[1] / SUPERSAMPLING), pixels, painter.joints(labels))
+    place = (foot[0] / SUPERSAMPLING, foot[1] / SUPERSAMPLING)
+    middle = slice(SUPERSAMPLING // 2, None, SUPERSAMPLING)
+    return Figure(rgb, alpha, place, pixels, painter.joints(labels), labels[middle, middle] >> 2)
 
 
 def _palette(look: Appearance) -> np.ndarray:

@@ -7,18 +7,20 @@ picture.image, picture.mask
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.figure import Figure, draw_figure
 from mmet.data.synthetic.identity import Identity
-from mmet.data.synthetic.keypoints import Keypoint, seen_keypoints
+from mmet.data.synthetic.keypoints import seen_keypoints
+from mmet.data.synthetic.lifelike.people import Person
+from mmet.data.synthetic.lifelike.renderer import render_lifelike
 from mmet.data.synthetic.occluders import draw_occluder
+from mmet.data.synthetic.part_masks import part_classes
+from mmet.data.synthetic.picture import Picture
 from mmet.data.synthetic.scene import backdrop
 from mmet.data.synthetic.skeleton import draw_pose
 from mmet.data.synthetic.style import Camera, Shot, WorldStyle, style_rng
@@ -84,24 +86,16 @@ LIGHTS: tuple[Light, ...] = (
 """In the order of `LIGHT`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A finished crop: RGB `image`, `mask` (mode L, 255 = person), JPEG `quality`, pixel counts of visible parts, and
-    `keypoints` by name."""
-
-    image: Image.Image
-    mask: Image.Image
-    quality: int
-    pixels: Mapping[Part, int]
-    keypoints: Mapping[str, Keypoint]
-
-
-def render_shot(identity: Identity, shot: Shot, style: WorldStyle, *, height: int = 192, width: int = 96) -> Picture:
+def render_shot(
+    identity: Identity | Person, shot: Shot, style: WorldStyle, *, height: int = 192, width: int = 96
+) -> Picture:
     """Take the picture of `identity` that `shot` describes; equal arguments give equal pixels.
 
     Raises `ValueError` when the size is outside `MIN_SIZE`..`MAX_SIZE`.
     """
     check_size(height, width)
+    if isinstance(identity, Person):
+        return render_lifelike(identity, shot, style, height=height, width=width)
     rng = style_rng(style, *shot.seed)
     camera, weather, light = style.cameras[shot.camera - 1], WEATHERS[shot.weather - 1], LIGHTS[shot.light - 1]
     pose = draw_pose(rng)
@@ -128,7 +122,9 @@ def render_shot(identity: Identity, shot: Shot, style: WorldStyle, *, height: in
     image = expose(rgb, camera, weather.saturation, float(rng.lognormal(0, style.exposure)), rng)
     mask = Image.fromarray(np.where(alpha >= 0.5, 255, 0).astype(np.uint8))
     quality = int(rng.integers(camera.quality[0], camera.quality[1] + 1))
-    return Picture(image, mask, quality, figure.pixels, seen_keypoints(figure.joints, alpha))
+    parts = np.where(alpha >= 0.5, part_classes()[figure.parts], 0).astype(np.uint8)
+    keypoints = seen_keypoints(figure.joints, alpha)
+    return Picture(image, mask, quality, figure.pixels, keypoints, Image.fromarray(parts))
 
 
 def check_size(height: int, width: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.identity import RGB, Identity
+from mmet.data.synthetic.lifelike.people import Person
 from mmet.data.synthetic.style import Shot
 
 _VISIBLE_SHARE = 0.004
@@ -32,11 +34,14 @@ NEAR_COLORS: Mapping[str, tuple[str, ...]] = {
 """What a colour is taken for by mistake."""
 
 
+Who = TypeVar("Who", Identity, Person)
+
+
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(Generic[Who]):
     """What the writer of a caption sees: the person, the conditions, and how much of each part is visible."""
 
-    identity: Identity
+    identity: Who
     shot: Shot
     pixels: Mapping[Part, int]
 

@@ -83,6 +83,8 @@ class WorldStyle:
         crop: probability that the box misses the feet or the head.
         lookalikes: probability that a person resembles another one and shares most attributes with them.
         occluders: what may stand in front, names of `mmet.data.synthetic.occluders.OCCLUDERS`.
+        people: which people live there, `plain` (`mmet.data.synthetic.identity`) or `lifelike`
+            (`mmet.data.synthetic.lifelike`).
     """
 
     name: str
@@ -98,6 +100,7 @@ class WorldStyle:
     crop: float = field(default=0.0, metadata={TOLD_IF_SET: True})
     lookalikes: float = field(default=0.0, metadata={TOLD_IF_SET: True})
     occluders: tuple[str, ...] = field(default=COMMON_OCCLUDERS, metadata={TOLD_IF_SET: True})
+    people: str = field(default="plain", metadata={TOLD_IF_SET: True})
 
     @property
     def key(self) -> int:
@@ -117,6 +120,56 @@ class Shot:
     scene_name: str
     variant: int
     seed: tuple[int, ...] = field(default=())
+
+
+def draw_cameras(name: str, count: int, *, seed: int, indoor: float, steep: tuple[float, float]) -> tuple[Camera, ...]:
+    """`count` cameras of the network `name`, a share `indoor` of them in halls, that look down between `steep` degrees."""
+    rng = np.random.default_rng([seed, count])
+    return tuple(_draw_camera(rng, name, number, indoor, steep) for number in range(1, count + 1))
+
+
+def _draw_camera(
+    rng: np.random.Generator, name: str, number: int, indoor: float, steep: tuple[float, float]
+) -> Camera:
+    kind = "hall" if rng.random() < indoor else "place"
+    cast, green = rng.normal(0, 0.06), rng.normal(0, 0.03)
+    poor = rng.random()
+    best = round(float(rng.uniform(0.7, 1.1)) if poor < 0.7 else float(rng.uniform(0.45, 0.7)), 2)
+    low, high = sorted(rng.uniform(*steep, 2))
+    return Camera(
+        scenes=(f"{name} {kind} {number}",),
+        view=(round(float(rng.uniform(0, 360))), round(float(rng.uniform(40, 120)))),
+        elevation=round(float(rng.uniform(low, high)), 1),
+        gain=(round(1 + cast, 3), round(1 + green, 3), round(1 - cast, 3)),
+        gamma=round(float(rng.lognormal(0, 0.2)), 2),
+        saturation=round(float(rng.normal(0.95, 0.18)), 2),
+        contrast=round(float(rng.normal(1.05, 0.12)), 2),
+        resolution=(round(best * 0.6, 2), best),
+        noise=round(min(6.0, float(rng.gamma(2.0, 1.1))), 1),
+        quality=(int(rng.integers(45, 75)), int(rng.integers(78, 95))),
+    )
+
+
+def lifelike_style(
+    name: str, *, captions: str, cameras: int, seed: int, indoor: float, steep: tuple[float, float]
+) -> WorldStyle:
+    """A world of lifelike people, seen by a network of cameras that differ in everything a camera can differ in."""
+    return WorldStyle(
+        name=name,
+        cameras=draw_cameras(name, cameras, seed=seed, indoor=indoor, steep=steep),
+        captions=captions,
+        weather=(0, 1, 2, 4),
+        light=(1, 2, 3, 4, 5),
+        jitter=0.02,
+        body_share=(0.86, 1.0),
+        occlusion=0.2,
+        exposure=0.14,
+        shots_per_camera=2,
+        crop=0.15,
+        lookalikes=0.3,
+        occluders=("car", "pole", "railing", "suitcase", "hedge", "shrub", "bicycle"),
+        people="lifelike",
+    )
 
 
 SOURCE = WorldStyle(
@@ -189,7 +242,13 @@ INDOOR = WorldStyle(
     occluders=("counter", "suitcase", "railing", "boxes", "pole"),
 )
 
-STYLES: Mapping[str, WorldStyle] = {style.name: style for style in (SOURCE, TARGET, NIGHT, INDOOR)}
+STREET = lifelike_style("street", captions="witness", cameras=24, seed=1, indoor=0.2, steep=(3, 38))
+PLAZA = lifelike_style("plaza", captions="notice", cameras=20, seed=2, indoor=0.3, steep=(8, 48))
+CAMPUS = lifelike_style("campus", captions="chat", cameras=12, seed=3, indoor=0.35, steep=(4, 40))
+
+STYLES: Mapping[str, WorldStyle] = {
+    style.name: style for style in (SOURCE, TARGET, NIGHT, INDOOR, STREET, PLAZA, CAMPUS)
+}
 
 
 def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:

@@ -46,6 +46,7 @@ from mmet.data.synthetic.walks import Place, Walk, plan_walks
 from mmet.data.synthetic.world import PROVENANCE_FILE, already_there, folder_totals
 from mmet.field_checks import SEED_RANGE, Range, check_choice, check_number, number_type
 from mmet.folder_lock import locked_target
+from mmet.starting import program_name
 from mmet.whole_files import FolderDraft, whole_folder
 
 if TYPE_CHECKING:  # an extra of its own
@@ -441,7 +442,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser; defaults are those of `write_films`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(write_films).parameters.items()}
     parser = OptionParser(
-        prog="python -m mmet.data.synthetic.video",
+        prog=program_name("python -m mmet.data.synthetic.video"),
         description="Draw films of synthetic people who walk through the scenes of several cameras, with true boxes, "
         "tracks and descriptions. For demos, tests and method checks: no real person is shown.",
     )

@@ -4,7 +4,7 @@
     metrics.mAP, metrics.rank(1)
 
 All three metrics depend only on the ranks of a query's true matches (`mmet.evaluation.metrics.counting`). Scores are
-computed for a block of queries at a time; the Q×G matrix is never held and the gallery is never sorted by score.
+computed for a block of queries at a time; the Q×G matrix is never held and no ranked list is made.
 
 Definitions, for a query whose P true matches have the ranks r_1 < … < r_P (1 = best):
 

@@ -164,8 +164,6 @@ def embed_with(
             collate_fn=_as_it_is,
         )
     )
-    rows: list[Rows] = []
-    failure: ValueError | None = None  # a `DatasetError` is one
     started = time.monotonic()
     progress = tqdm(
         desc=description,
@@ -175,22 +173,38 @@ def embed_with(
         disable=not accelerator.is_main_process,
     )
     with progress, ShardWriter(cache) as writer:
-        for positions in own_batches:
-            loaded = next(loader)
-            if isinstance(loaded, DatasetError):
-                failure = loaded
-                break
-            try:
-                rows.append((positions, _unit_rows(embed(loaded), len(positions), description or items.modality)))
-            except ValueError as error:  # told to the other processes first, which wait for these rows
-                failure = error
-                break
-            writer.add(*rows[-1])
-            progress.update(len(positions))
+        embedded = _embed_batches(own_batches, loader, embed, description or items.modality)
+        rows, failure = _keep_until_failure(embedded, writer, progress)
     rows = gather_rows_or_raise(rows, failure, accelerator)
     if accelerator.is_main_process:
         _log_speed(description or items.modality, len(items), int(is_known.sum()), time.monotonic() - started)
     return _assemble([*known, *rows], len(items))
+
+
+def _embed_batches(
+    batches: Sequence[NDArray[np.int64]], loader: Iterator[Any], embed: Callable[[Inputs], torch.Tensor], name: str
+) -> Iterator[Rows]:
+    """The rows of each batch. Raises `DatasetError` for an item that cannot be read, `ValueError` for bad rows."""
+    for positions in batches:
+        loaded = next(loader)
+        if isinstance(loaded, DatasetError):
+            raise loaded
+        yield positions, _unit_rows(embed(loaded), len(positions), name)
+
+
+def _keep_until_failure(
+    embedded: Iterator[Rows], writer: ShardWriter, progress: tqdm[Any]
+) -> tuple[list[Rows], ValueError | None]:
+    """All rows, or those before the first failure, and it: other processes wait for rows and have to be told."""
+    rows: list[Rows] = []
+    try:
+        for positions, values in embedded:
+            rows.append((positions, values))
+            writer.add(positions, values)
+            progress.update(len(positions))
+    except ValueError as error:  # a `DatasetError` is one
+        return rows, error
+    return rows, None
 
 
 def _unit_rows(embeddings: torch.Tensor, count: int, name: str) -> NDArray[np.float32]:

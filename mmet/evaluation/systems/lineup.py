@@ -18,7 +18,7 @@ from mmet.evaluation.systems.backbones import load_backbone
 from mmet.evaluation.systems.base import System
 from mmet.evaluation.systems.baselines import ChanceSystem, ColorHistogramSystem, untrained_model
 from mmet.evaluation.systems.cache import fingerprint_weights
-from mmet.evaluation.systems.loading import check_checkpoint, load_embedder, load_system, name_systems
+from mmet.evaluation.systems.loading import check_checkpoint, load_any_embedder, load_system, name_systems
 from mmet.evaluation.systems.model import ModelSystem
 from mmet.field_checks import errors_about
 from modeling_mmet import MMETForReID
@@ -114,7 +114,7 @@ class Lineup:
         """
         rows: dict[str, str] = {}
         for row, source in ({MODEL: self.source, **self.seeds} if self.seeds else {}).items():
-            embedder = self.model().model if row == MODEL else load_embedder(source)[0]
+            embedder = self.model().model if row == MODEL else load_any_embedder(source)[0]
             weights = fingerprint_weights(embedder)
             if weights in rows:
                 raise ValueError(

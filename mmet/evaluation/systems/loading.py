@@ -21,7 +21,9 @@ from transformers import PretrainedConfig
 from configuration_mmet import MMETConfig
 from mmet.checkpoint_files import check_model
 from mmet.evaluation.systems.cross_encoder import MatchingScorer
+from mmet.evaluation.systems.exported import ExportedModel, load_exported
 from mmet.evaluation.systems.model import ModelSystem
+from mmet.exported_files import check_exported, find_exported
 from modeling_mmet import MMETForPreTraining, MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -33,9 +35,12 @@ NAME_SEPARATOR = "="
 def check_checkpoint(name_or_path: str) -> None:
     """Raise `ValueError` when a folder or Hub name holds no MMET model or no processor, or damaged files.
 
-    Of weights in a folder, the headers are read.
+    Of weights in a folder, the headers are read; of exported files, all.
     """
     try:
+        if (exported := find_exported(name_or_path)) is not None:
+            check_exported(exported)
+            return
         check_model(name_or_path, MMETForReID)
         config, _ = PretrainedConfig.get_config_dict(name_or_path)
         if config.get("model_type") != MMETConfig.model_type:
@@ -48,15 +53,30 @@ def check_checkpoint(name_or_path: str) -> None:
         raise _cannot_load(name_or_path, error) from error
 
 
+def load_any_embedder(name_or_path: str, backend: str = "auto") -> tuple[MMETForReID | ExportedModel, MMETProcessor]:
+    """A model for PyTorch, or exported files, with their processor.
+
+    Args:
+        name_or_path: folder or Hub name.
+        backend: what runs it, see `mmet.exported_files.find_exported`.
+
+    Raises:
+        ValueError: as `load_embedder` and `load_exported`.
+    """
+    exported = find_exported(name_or_path, backend)
+    return load_embedder(name_or_path) if exported is None else load_exported(exported)
+
+
 def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
-    """A model and its processor.
+    """A model for PyTorch and its processor.
 
     A checkpoint whose identity head was never saved is loaded, with a warning: its embeddings pass a random BNNeck,
     which is near to none.
 
     Raises:
-        ValueError: no such checkpoint, damaged files, or one without some of the encoders' weights.
+        ValueError: no such checkpoint, exported files, damaged files, or one without some of the encoders' weights.
     """
+    find_exported(name_or_path, "torch")
     check_checkpoint(name_or_path)
     try:
         model, loading = cast(Any, MMETForReID).from_pretrained(
@@ -84,9 +104,13 @@ def load_system(name_or_path: str, *, rescore: bool = False, **options: Any) -> 
     Raises:
         ValueError: no such checkpoint, or one without weights that are needed.
     """
-    model, processor = load_embedder(name_or_path)
+    model, processor = load_any_embedder(name_or_path)
     scorer = None
     if rescore:
+        if isinstance(model, ExportedModel):
+            raise ValueError(
+                f"{name_or_path} holds exported files, without the ITM head that --itm_top_k re-scores with"
+            )
         shared = {key: options[key] for key in ("batch_size", "accelerator") if key in options}
         scorer = load_matching_scorer(name_or_path, model, processor, **shared)
     return ModelSystem(model, processor, matching_scorer=scorer, **options)

@@ -103,4 +103,6 @@ def test_require_valid_query__says_why_there_is_none(arguments, message):
 
 @pytest.mark.parametrize("cameras", [([5, 6], [5, 7]), ([-1, 6], [-1, 6])])
 def test_require_valid_query__one_is_enough(cameras):
-    GalleryMatches(np.array([1, 2]), np.array([1, 2]), *map(np.array, cameras)).require_valid_query()
+    matches = GalleryMatches(np.array([1, 2]), np.array([1, 2]), *map(np.array, cameras))
+    matches.require_valid_query()
+    assert matches.counts()[0].sum() == 1

@@ -114,7 +114,7 @@ def test_saved_calibrations__a_stale_file_of_the_same_weights_is_not_taken(tmp_p
 def test_check_seeds__one_model_twice_is_refused(monkeypatch):
     models = {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}
     models["copy"] = models["a"]
-    monkeypatch.setattr(lineup, "load_embedder", lambda source: (models[source], None))
+    monkeypatch.setattr(lineup, "load_any_embedder", lambda source: (models[source], None))
     monkeypatch.setattr(Lineup, "model", lambda self: SimpleNamespace(model=models["a"]))
     Lineup("a", [], {}, {}, {"second": "b"}).check_seeds()
     with pytest.raises(ValueError, match=r"--seeds: .*very weights of 'model' again as 'third' \(copy\)"):

@@ -13,7 +13,9 @@ from PIL import Image
 from mmet.data.synthetic.captions import write_captions
 from mmet.data.synthetic.identity import Identity, draw_identity, draw_lookalike
 from mmet.data.synthetic.layouts.base import Job, WorldRequest
-from mmet.data.synthetic.renderer import Picture, render_shot
+from mmet.data.synthetic.lifelike.people import Person, draw_person, draw_twin
+from mmet.data.synthetic.picture import Picture
+from mmet.data.synthetic.renderer import render_shot
 from mmet.data.synthetic.sighting import Sighting
 from mmet.data.synthetic.style import Shot, WorldStyle, plan_shots, style_rng
 from mmet.whole_files import FolderDraft
@@ -32,15 +34,21 @@ class Take:
     captions: list[str]
 
 
-def person(style: WorldStyle, seed: int, number: int) -> Identity:
+def person(style: WorldStyle, seed: int, number: int) -> Identity | Person:
     """Person `number` of the world with this style and seed.
 
     People come in families of `FAMILY`: with the style's rate of lookalikes, one resembles the first of the family.
     """
-    identity = draw_identity(style_rng(style, seed, number, 0), number=number)
     first = number - (number - 1) % FAMILY
     rng = style_rng(style, seed, number, 6)
-    if first == number or rng.random() >= style.lookalikes:
+    alike = first != number and rng.random() < style.lookalikes
+    drawn = style_rng(style, seed, number, 0)
+    if style.people == "lifelike":
+        if alike:
+            return draw_twin(rng, draw_person(style_rng(style, seed, first, 0), number=first), number=number)
+        return draw_person(drawn, number=number)
+    identity = draw_identity(drawn, number=number)
+    if not alike:
         return identity
     return draw_lookalike(rng, identity, draw_identity(style_rng(style, seed, first, 0), number=first))
 

@@ -1,0 +1,32 @@
+"""What the site shows beside docs/: the README as its first page, and other documents at the top of the repository.
+
+Links are written for the repository; here they are turned to where their targets are on the site.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+AT_THE_TOP = {"README.md": "index.md"} | {name: name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")}
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Adds the documents at the top as pages."""
+    for name, page in AT_THE_TOP.items():
+        text = re.sub(r"\]\(docs/", "](", (ROOT / name).read_text(encoding="utf-8"))
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Points links to documents at the top at their pages."""
+    return re.sub(r"\]\((?:\.\./)+(README|CONTRIBUTING|CHANGELOG|SECURITY)\.md", _page, markdown)
+
+
+def _page(match: re.Match[str]) -> str:
+    return f"]({AT_THE_TOP[f'{match[1]}.md']}"

@@ -1,0 +1,124 @@
+"""DINOv2 (Oquab et al., 2023), also with registers, and DINOv3 (Siméoni et al., 2025) as image encoder.
+
+image_model = from_dino("facebook/dinov2-base", image_size=(252, 126))
+image_model = from_dino("facebook/dinov3-vitb16-pretrain-lvd1689m", image_size=(256, 128), patch_stride=12)
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from mmet.conversion.ancestors import Source, image_config_of, load_ancestor
+from mmet.conversion.weights import NameMap, Weights, fit_image, join_projections, load_converted
+from modeling_mmet import MMETImageModel
+
+TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+
+
+def _layers(place: str) -> NameMap:
+    """Of the layers below a module."""
+    return NameMap(
+        {
+            f"{place}.{{n}}.norm1": "encoder.layers.{n}.attention_norm",
+            f"{place}.{{n}}.attention.q_proj": "encoder.layers.{n}.attention.query",
+            f"{place}.{{n}}.attention.k_proj": "encoder.layers.{n}.attention.key",
+            f"{place}.{{n}}.attention.v_proj": "encoder.layers.{n}.attention.value",
+            f"{place}.{{n}}.attention.o_proj": "encoder.layers.{n}.attention.out_proj",
+            f"{place}.{{n}}.layer_scale1.lambda1": "encoder.layers.{n}.attention.scale",
+            f"{place}.{{n}}.norm2": "encoder.layers.{n}.mlp_norm",
+            f"{place}.{{n}}.mlp.fc1": "encoder.layers.{n}.mlp.fc1",
+            f"{place}.{{n}}.mlp.fc2": "encoder.layers.{n}.mlp.fc2",
+            f"{place}.{{n}}.mlp.up_proj": "encoder.layers.{n}.mlp.fc1",
+            f"{place}.{{n}}.mlp.down_proj": "encoder.layers.{n}.mlp.fc2",
+            f"{place}.{{n}}.layer_scale2.lambda1": "encoder.layers.{n}.mlp.scale",
+        }
+    )
+
+
+DINO = (
+    NameMap(
+        {
+            "embeddings.cls_token": "embeddings.cls_token",
+            "embeddings.mask_token": "embeddings.mask_token",
+            "embeddings.register_tokens": "embeddings.register_tokens",
+            "embeddings.position_embeddings": "embeddings.position_embedding",
+            "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
+            "embeddings.patch_embeddings.weight": "embeddings.patch_embedding.weight",
+            "embeddings.patch_embeddings.bias": "embeddings.patch_embedding.bias",
+            "layernorm": "encoder.final_norm",
+            "norm": "encoder.final_norm",
+        }
+    )
+    | _layers("encoder.layer")
+    | _layers("model.layer")
+)
+
+
+def from_dino(
+    source: Source,
+    image_size: int | tuple[int, int] | None = None,
+    patch_stride: int | None = None,
+    **options: Any,
+) -> MMETImageModel:
+    """
+    The image encoder with the weights of a DINOv2 or DINOv3, in evaluation mode and its dtype.
+
+    At the model's own geometry `pooler_output` and the states of class token and patches are the same. Registers take
+    part in attention and in no output. Layer scale becomes part of the matrices before it, which is the same function.
+    DINOv3's rotary positions are kept, without the random stretching of its training; its learned positions are zero.
+
+    Args:
+        source: transformers' `Dinov2Model`, `Dinov2WithRegistersModel`, `DINOv3ViTModel` or a model with one in it, or
+            the Hub name or local folder of one.
+        image_size, patch_stride: as in `from_vit`; a side of the image is not to be smaller than a patch.
+        options: to `from_pretrained` with a name.
+
+    Raises:
+        ValueError: for another kind of model, one with gated MLPs (the giant ones), or weights of unknown names or
+            shapes.
+    """
+    loaded = load_ancestor(TYPES, "Dinov2Model", source, options)
+    dino = loaded if hasattr(loaded, "embeddings") else loaded.base_model  # which of a DINOv3 is its layers alone
+    config = dino.config
+    if getattr(config, "use_swiglu_ffn", False) or getattr(config, "use_gated_mlp", False):
+        raise ValueError("expected layers with an MLP of two matrices, received gated ones: use a smaller model")
+    given: dict[str, Any] = {"num_register_tokens": getattr(config, "num_register_tokens", 0)}
+    if hasattr(config, "mlp_ratio"):
+        given["intermediate_size"] = int(config.hidden_size * config.mlp_ratio)
+    if config.model_type == "dinov3_vit":
+        given["rotary_base"] = config.rope_theta
+    model = MMETImageModel(image_config_of(config, **given))
+    weights = _scaled(join_projections(DINO.rename(dino.state_dict())))
+    load_converted(model, dino, _shaped(weights, model), may_keep=("embeddings.mask_token",))
+    return fit_image(model, image_size, patch_stride)
+
+
+def _scaled(weights: Weights) -> Weights:
+    """Each layer scale multiplied into the matrix and bias before it."""
+    scaled = {name: weight for name, weight in weights.items() if not name.endswith(".scale")}
+    for name in weights.keys() - scaled.keys():
+        matrix = name.replace("attention.scale", "attention.out_proj").replace("mlp.scale", "mlp.fc2")
+        scaled[f"{matrix}.weight"] = weights[name][:, None] * weights[f"{matrix}.weight"]
+        scaled[f"{matrix}.bias"] = weights[name] * _bias(weights, matrix)
+    return scaled
+
+
+def _bias(weights: Weights, matrix: str) -> torch.Tensor:
+    """The bias of a matrix, zeros where it has none."""
+    return weights.get(f"{matrix}.bias", weights[f"{matrix}.weight"].new_zeros(len(weights[f"{matrix}.weight"])))
+
+
+def _shaped(weights: Weights, model: MMETImageModel) -> Weights:
+    """Tokens with all their axes, and zeros for what is absent: positions beside rotary ones, registers, biases."""
+    shaped = dict(weights)
+    places = model.state_dict()
+    if not model.config.num_register_tokens:
+        shaped.pop("embeddings.register_tokens", None)
+    if "embeddings.mask_token" in shaped:
+        shaped["embeddings.mask_token"] = shaped["embeddings.mask_token"].reshape(1, 1, -1)
+    absent = [name for name in places.keys() - shaped.keys() if re.search(r"position_embedding|mlp\.fc\d\.bias", name)]
+    like = shaped["embeddings.cls_token"]
+    return shaped | {name: torch.zeros_like(places[name]).to(like) for name in absent}

@@ -1,0 +1,71 @@
+"""The vision towers of SigLIP (Zhai et al., 2023) and SigLIP 2 (Tschannen et al., 2025) as image encoder.
+
+image_model = from_siglip("google/siglip2-base-patch16-256", image_size=(256, 128))
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from mmet.conversion.ancestors import Source, image_config_of, load_ancestor, vision_tower
+from mmet.conversion.clip import CLIP
+from mmet.conversion.weights import NameMap, Weights, fit_image, join_projections, load_converted
+from modeling_mmet import MMETImageModel
+
+TYPES = ("siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model")
+
+_ABSENT = ("embeddings.class_embedding", "pre_layrnorm")
+SIGLIP = NameMap({name: place for name, place in CLIP.renamed.items() if name not in _ABSENT}, dropped=("head",))
+
+
+def from_siglip(
+    source: Source,
+    image_size: int | tuple[int, int] | None = None,
+    patch_stride: int | None = None,
+    **options: Any,
+) -> MMETImageModel:
+    """
+    The image encoder with the weights of a SigLIP or SigLIP 2 vision tower, in evaluation mode and the tower's dtype.
+
+    The tower has no class token. Ours is new, and with `isolated_class_token` the patches do not see it, so at the
+    tower's own geometry their states in `last_hidden_state` are the tower's. The attention pooling is dropped: [CLS_I]
+    learns to be the pooled state, as does [MASK] to stand for a patch.
+
+    Args:
+        source: transformers' `SiglipModel`, `SiglipVisionModel` or those of SigLIP 2, or the Hub name or local folder
+            of one. A tower of variable image size counts as one of its square grid.
+        image_size, patch_stride: as in `from_vit`.
+        options: to `from_pretrained` with a name.
+
+    Raises:
+        ValueError: for another kind of model, or weights of unknown names or shapes.
+    """
+    tower = vision_tower(load_ancestor(TYPES, "SiglipVisionModel", source, options))
+    config = tower.config
+    given = (
+        {"image_size": math.isqrt(config.num_patches) * config.patch_size} if hasattr(config, "num_patches") else {}
+    )
+    model = MMETImageModel(image_config_of(config, isolated_class_token=True, **given))
+    weights = join_projections(SIGLIP.rename(tower.state_dict()))
+    weights = _with_class_position(_as_convolution(weights, model), model)
+    load_converted(model, tower, weights, may_keep=("embeddings.mask_token", "embeddings.cls_token"))
+    return fit_image(model, image_size, patch_stride)
+
+
+def _as_convolution(weights: Weights, model: MMETImageModel) -> Weights:
+    """A linear map of a patch's pixels, row by row and channels last, as the convolution that it is."""
+    name = "embeddings.patch_embedding.weight"
+    if weights[name].dim() == 4:
+        return weights
+    side, channels = model.config.patch_size, model.config.num_channels
+    return weights | {name: weights[name].unflatten(1, (side, side, channels)).permute(0, 3, 1, 2).contiguous()}
+
+
+def _with_class_position(weights: Weights, model: MMETImageModel) -> Weights:
+    """The positions of the patches behind that of our class token."""
+    name = "embeddings.position_embedding"
+    own = model.embeddings.position_embedding.detach()[:, :1]
+    return weights | {name: torch.cat([own.to(weights[name]), weights[name].unsqueeze(0)], dim=1)}

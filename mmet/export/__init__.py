@@ -1,0 +1,11 @@
+"""MMET models as ONNX files, which ONNX Runtime runs without PyTorch's overhead: `mmet-export`.
+
+    export_model("outputs/run")                                  # writes outputs/run/onnx
+    export_model("outputs/run", "small", dtype="int8")           # weights of matrix products in 8 bits
+
+Everything that embeds takes the folder in the place of a model (`mmet.evaluation.systems.exported`).
+"""
+
+from mmet.export.exporting import export_model
+
+__all__ = ["export_model"]

@@ -1,0 +1,62 @@
+"""Command line: a model as ONNX files.
+
+python -m mmet.export outputs/run                          # writes outputs/run/onnx
+python -m mmet.export outputs/run --output small --int8
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from mmet.argument_parser import OptionParser
+from mmet.command_line import run_command, show_results
+from mmet.export.exporting import export_model
+from mmet.exported_files import FOLDER
+
+PROGRAM = "mmet-export"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = OptionParser(
+        prog=PROGRAM,
+        description="Write the image, text and image-and-text embedders of a model as ONNX files, compared with the "
+        "model. docs/export.md says what they are good for.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="checkpoint folder or Hub name")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help=f"folder to create (default: {FOLDER} in the model's folder)"
+    )
+    parser.add_argument("--int8", action="store_true", help="weights in 8 bits: smaller, and other embeddings")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export a model; returns the exit code, 2 for what the user has to put right."""
+    options = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if sys.stderr is None or not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    return run_command(PROGRAM, lambda _: export(options), after_stop="nothing was written")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Export what a command line names and say how near the files are to the model."""
+    output = options.output or Path(options.model) / FOLDER
+    manifest = export_model(options.model, options.output, dtype="int8" if options.int8 else "float32")
+    size = sum((output / name).stat().st_size for name in manifest.files)
+    parity = [
+        f"{kind}: embeddings within {max(measured.values()):.1e} of the model's"
+        for kind, measured in manifest.parity.items()
+    ]
+    show_results("\n".join(parity), f"{output}: {', '.join(manifest.parity)}; {size / 1e6:,.1f} MB, {manifest.dtype}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
