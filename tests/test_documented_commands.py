@@ -1,7 +1,8 @@
 """Every command that README, documents and docstrings show does what they say: each is run, on data small enough.
 
 Folders of published datasets become drawn ones in the same layout, models become one that two steps trained, and runs
-are cut to a step. Commands that take minutes whatever their input, or never end (`LONG`), are held against their `--help` alone.
+are cut to a step. Commands that take minutes whatever their input, or never end (`LONG`), are held against their
+`--help` alone.
 """
 
 from __future__ import annotations

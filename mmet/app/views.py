@@ -1,7 +1,7 @@
 """What the page shows, as HTML: answers, details, timelines, messages.
 
     views = Views()
-    views.answer(answer), views.details(answer, match, panels), views.timeline(answer, match, sightings)
+    views.answer(answer), views.details(answer, match, 1), views.timeline(sightings)
 
 Words come from galleries, files and visitors: jinja2 escapes all of them. Pictures are inside of the HTML as `data:`
 addresses, so that the server has no addresses of pictures that somebody could guess.
