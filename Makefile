@@ -14,9 +14,11 @@ LAUNCH  := --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_back
 TRAIN   := $(BIN)/accelerate launch $(LAUNCH) run_pretrain.py recipes/demo.yaml --resume_from_checkpoint true
 MODEL   := $(DEMO)/model/training_result.json
 VIDEO   ?= vtest.avi
+APP     := outputs/app
+APP_MODEL ?= starter
 SEARCH  := $(BIN)/python -m mmet.gallery search $(FOOTAGE)/vtest-people --by_track -k 5
 
-.PHONY: help demo demo-source demo-market1501 demo-cuhk_pedes footage footage-vtest test test-slow test-common fuzz docs lint format clean
+.PHONY: help app app-gallery demo demo-source demo-market1501 demo-cuhk_pedes footage footage-vtest test test-slow test-common fuzz docs lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +62,15 @@ footage-vtest: $(READY) $(MODEL) ## the same on real footage: make footage-vtest
 	$(SEARCH) --text 'a man in a blue jacket and dark trousers' --html $(FOOTAGE)/vtest-people-2.html
 	$(SEARCH) --text 'a woman with a white hat' --html $(FOOTAGE)/vtest-people-3.html
 
+app: $(READY) ## the page over a drawn gallery of two cameras, with the starter model: nothing is trained
+	test -f $(APP)/people/manifest.json || $(MAKE) --no-print-directory app-gallery
+	$(BIN)/python -m mmet.app --gallery $(APP)/people --model $(APP_MODEL) --open
+
+app-gallery: $(READY)
+	rm -rf $(APP)
+	$(BIN)/python -m mmet.data.synthetic.video --output $(APP)/films
+	$(BIN)/python -m mmet.footage $(APP)/films/camera1.mp4 $(APP)/films/camera2.mp4 --every 2 --output $(APP)/crops --gallery $(APP)/people --model $(APP_MODEL)
+
 test: $(READY) ## the test suite (under ten minutes on two cores)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not common'
 
@@ -78,10 +89,11 @@ docs: $(READY) ## the documentation as a site in outputs/site; a warning is an e
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo outputs/site/index.html
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy and hadolint
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 format: $(READY) ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix $(SOURCES)
