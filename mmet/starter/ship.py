@@ -15,6 +15,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ WEIGHTS = "model.safetensors"
 
 def build_parser() -> OptionParser:
     """The command's options."""
-    parser = OptionParser(prog="python -m mmet.starter.ship", description="Make the package's folder of a trained run.")
+    parser = OptionParser(prog="python -m mmet.starter.ship", description="Make the package's folder of a run.")
     parser.add_argument("run", type=Path, help="output folder of run_pretrain.py")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     return parser
@@ -59,10 +60,9 @@ def ship(arguments: Namespace) -> None:
     for file in arguments.output.glob("*.py"):
         file.unlink()
     for file in arguments.output.glob("*config.json"):
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = without_code(json.loads(file.read_text(encoding="utf-8")))
         if file.name == CONFIG_FILE:
             fields["dtype"] = "float32"
-        fields.pop("auto_map", None)
         write_whole(file, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
     print(f"{arguments.output}: {WEIGHTS} {hash_of(arguments.output / WEIGHTS)}")
 
@@ -77,6 +77,13 @@ def halved(run: Path) -> MMETForPreTraining:
         if tensor.is_floating_point() and not any(part in name for part in KEPT_WHOLE):
             tensor.data = tensor.data.half()
     return model
+
+
+def without_code(fields: Any) -> Any:
+    """A file's fields without those that name classes in files beside it."""
+    if not isinstance(fields, dict):
+        return fields
+    return {name: without_code(value) for name, value in fields.items() if name != "auto_map"}
 
 
 def hash_of(file: Path) -> str:
