@@ -241,9 +241,8 @@ class Gallery:
     def embeddings(self) -> NDArray[np.float32]:
         """The stored unit vectors of all rows, float32 `(rows, D)`, in the order of iteration."""
         dimension = self._store.description.dimension
-        parts = [table.column(EMBEDDING).combine_chunks().flatten().to_numpy() for table in self._store.tables()]
-        flat = np.concatenate([np.zeros(0, dtype=np.float32), *parts])
-        return np.asarray(flat, dtype=np.float32).reshape(-1, dimension)
+        parts = [vectors_of(table.column(EMBEDDING), dimension) for table in self._store.tables()]
+        return np.concatenate([np.empty((0, dimension), dtype=np.float32), *parts])
 
     def refresh(self) -> None:
         """See what other processes changed since this gallery was opened."""
