@@ -63,6 +63,7 @@ __all__ = [
     "MMETConfig",
     "MMETForPreTraining",
     "MMETForReID",
+    "MMETForZeroShotImageClassification",
     "MMETImageConfig",
     "MMETImageModel",
     "MMETImageProcessor",

@@ -92,7 +92,8 @@ product. {_identity_note(result)}`AutoModelForPreTraining` gives the model with 
 ({result["num_parameters"] / 1e6:,.1f} million parameters); with the `mmet` package installed,
 `trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True,
 trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences, images, or
-`{{"image": ..., "text": ...}}`) return the same embeddings, `pipeline("person-search", ..., gallery="crops")` the best of a folder of crops, and
+`{{"image": ..., "text": ...}}`) return the same embeddings, `pipeline("person-search", ..., gallery="crops")` the best
+of a folder of crops, and
 `SentenceTransformer("{name}", trust_remote_code=True)` encodes all three.
 
 ## Training data
