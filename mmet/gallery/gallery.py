@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmet.distributed import compute_on_all, compute_once, join_processes
@@ -241,9 +242,14 @@ class Gallery:
     def embeddings(self) -> NDArray[np.float32]:
         """The stored unit vectors of all rows, float32 `(rows, D)`, in the order of iteration."""
         dimension = self._store.description.dimension
-        parts = [table.column(EMBEDDING).combine_chunks().flatten().to_numpy() for table in self._store.tables()]
-        flat = np.concatenate([np.zeros(0, dtype=np.float32), *parts])
-        return np.asarray(flat, dtype=np.float32).reshape(-1, dimension)
+        parts = [vectors_of(table.column(EMBEDDING), dimension) for table in self._store.tables()]
+        return np.concatenate([np.empty((0, dimension), dtype=np.float32), *parts])
+
+    def find(self, ids: Sequence[str]) -> list[Row]:
+        """The rows with some ids, in the order of the gallery; ids that are not in it are no error."""
+        wanted = pa.array(list(ids), pa.string())
+        parts = [table.filter(pc.is_in(table["id"], wanted)) for table in self._store.tables()]
+        return [Row(**values) for part in parts for values in _rows(part)]
 
     def refresh(self) -> None:
         """See what other processes changed since this gallery was opened."""

@@ -85,22 +85,21 @@ def _finish(
     """Mask, parts, counts and keypoints of the crop."""
     width, height = image.size
     cover = alpha.resize((width, height), Image.Resampling.BILINEAR, box)
-    mask = cover.point(_ABOVE_HALF)
+    shares = np.asarray(cover)
+    inside = shares >= 128
     parts = np.asarray(Image.fromarray(drawing.parts).resize((width, height), Image.Resampling.NEAREST, box))
     counts = np.bincount(parts.ravel(), minlength=max(Part) + 1)
     pixels = {part: int(counts[part]) for part in Part if counts[part]}
-    labels = np.where(np.asarray(mask) > 0, part_classes()[parts], 0).astype(np.uint8)
+    labels = np.where(inside, part_classes()[parts], 0).astype(np.uint8)
     across, down = width / (box[2] - box[0]), height / (box[3] - box[1])
     joints = {
         name: Joint((joint.x - box[0]) * across, (joint.y - box[1]) * down, joint.shown)
         for name, joint in drawing.joints.items()
     }
     quality = int(rng.integers(camera.quality[0], camera.quality[1] + 1))
-    keypoints = seen_keypoints(joints, np.asarray(cover, dtype=np.float32) / 255)
+    keypoints = seen_keypoints(joints, shares / np.float32(255))
+    mask = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
     return Picture(image, mask, quality, pixels, keypoints, Image.fromarray(labels))
-
-
-_ABOVE_HALF = [0] * 128 + [255] * 128
 
 
 # -- the person -------------------------------------------------------------------------------------------------------
@@ -131,11 +130,8 @@ def _draw(
     rgb, parts = np.zeros((tall, wide, 3), dtype=np.uint8), np.zeros((tall, wide), dtype=np.uint8)
     if shaded is not None:
         _put(shaded, rgb, parts)
-    alpha = Image.fromarray(parts).point(_ANY)
+    alpha = Image.fromarray((parts > 0).astype(np.uint8) * np.uint8(255))
     return _Drawing(Image.fromarray(rgb), alpha, parts, _joints(joints, lens, relief), foot)
-
-
-_ANY = [0] + [255] * 255
 
 
 def _put(shaded: Shaded, rgb: np.ndarray, parts: np.ndarray) -> None:
@@ -203,8 +199,8 @@ def _shadow(drawing: _Drawing, light: Light, rng: np.random.Generator) -> Image.
     laid = small.transform(small.size, Image.Transform.AFFINE, fall, Image.Resampling.BILINEAR)
     strength = min(0.75, 0.1 + light.direct)
     dark = laid.filter(ImageFilter.BoxBlur(0.6 + 3 * (0.62 - light.direct)))
-    table = [round(255 - strength * value) for value in range(256)]
-    return dark.point(table).resize((wide, tall), Image.Resampling.BILINEAR)
+    factor = 255 - np.asarray(dark.resize((wide, tall), Image.Resampling.BILINEAR)) * np.float32(strength)
+    return Image.fromarray(factor.astype(np.uint8))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from mmet.data.synthetic.lifelike import shades
 from mmet.data.synthetic.lifelike.shades import Weights
 
-PATTERNS = (
-    "plain", "striped", "pinstriped", "checked", "dotted", "floral", "camouflage", "logo", "yoke", "sleeves", "banded",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Cut:
