@@ -14,6 +14,7 @@ from mmet.auto_classes import register_when_imported
 
 if TYPE_CHECKING:
     from configuration_mmet import MMETConfig, MMETImageConfig, MMETMultimodalConfig, MMETTextConfig
+    from mmet.starter import starter_model
     from modeling_mmet import (
         MMETForPreTraining,
         MMETForReID,
@@ -39,6 +40,7 @@ _MODULES = {
         "MMETTextModel",
     ),
     "processing_mmet": ("MMETImageProcessor", "MMETProcessor"),
+    "mmet.starter": ("starter_model",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -61,6 +63,7 @@ __all__ = [
     "MMETConfig",
     "MMETForPreTraining",
     "MMETForReID",
+    "MMETForZeroShotImageClassification",
     "MMETImageConfig",
     "MMETImageModel",
     "MMETImageProcessor",
@@ -70,4 +73,5 @@ __all__ = [
     "MMETProcessor",
     "MMETTextConfig",
     "MMETTextModel",
+    "starter_model",
 ]

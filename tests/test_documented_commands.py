@@ -1,7 +1,8 @@
 """Every command that README, documents and docstrings show does what they say: each is run, on data small enough.
 
 Folders of published datasets become drawn ones in the same layout, models become one that two steps trained, and runs
-are cut to a step. Commands that take minutes whatever their input (`LONG`) are held against their `--help` alone.
+are cut to a step. Commands that take minutes whatever their input, or never end (`LONG`), are held against their
+`--help` alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("mmet/**/*.py"), *ROOT.glob("be
 COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:python|accelerate launch|torchrun|mmet-\w+) .*")
 INSTALLED = {
     "mmet-ablate": "mmet.ablate",
+    "mmet-app": "mmet.app",
     "mmet-doctor": "mmet.data.doctor",
     "mmet-eval": "run_reid_eval.py",
     "mmet-explain": "mmet.explain",
@@ -41,6 +43,7 @@ INSTALLED = {
     "mmet-gallery": "mmet.gallery",
     "mmet-pretrain": "run_pretrain.py",
     "mmet-report": "mmet.report",
+    "mmet-serve": "mmet.serving",
 } | {f"mmet-data {name}": tool.module.removesuffix(".__main__") for name, tool in TOOLS.items()}
 """Installed commands, and what they are in a checkout; the options of others are held against their `--help`."""
 
@@ -61,7 +64,7 @@ GALLERIES |= {"vtest-people": "people", "people-of-two": "people-of-the-yard"}
 """Galleries that commands name, and which of `house` is copied to their place."""
 
 FILMS = {"num_people": 2, "num_cameras": 1, "seconds": 2.0, "fps": 5, "image_height": 136, "image_width": 240}
-LONG = ("mmet.ablate", "mmet.export", "benchmarks/")
+LONG = ("mmet.ablate", "mmet.app", "mmet.export", "mmet.serving", "benchmarks/")
 TINY = {
     "model_config": tiniest_model(),
     **{"vocab_size": 1000, "max_text_length": 24, "persons_per_batch": 2, "images_per_person": 2},

@@ -1,0 +1,58 @@
+"""Options that the page and the server of embeddings share: where they listen, and to whom they answer."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import ipaddress
+from typing import Any
+
+from mmet.field_checks import Range, number_type
+from mmet.stopping import RunError
+
+OWN_NAMES = ("127.0.0.1", "localhost", "::1")
+"""Hosts under which a machine calls itself."""
+
+
+def add_address(group: Any, *, port: int) -> None:
+    """`--host`, `--port` and `--name`."""
+    group.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (%(default)s)")
+    ports = number_type(int, Range(at_least=0, at_most=65_535))
+    group.add_argument("--port", type=ports, default=port, metavar="N", help="to listen on, 0 for any (%(default)s)")
+    group.add_argument(
+        "--name", nargs="+", action="extend", metavar="HOST", help="also answer to these host names, as of a proxy"
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """`--threads`."""
+    whole = number_type(int, Range(at_least=1, at_most=1_024))
+    parser.add_argument("--threads", type=whole, metavar="N", help="of the model (default: one a core)")
+
+
+def host_names(options: argparse.Namespace) -> tuple[str, ...] | None:
+    """The hosts that a server answers to: its own, and those of `--name`; None for all, where it listens to others."""
+    if is_local(options.host) or options.name:
+        return (*OWN_NAMES, options.host, *(options.name or ()))
+    return None
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def describe_reach(host: str, *, is_guarded: bool, how: str) -> list[str]:
+    """What to warn of before a server is started."""
+    if is_local(host) or is_guarded:
+        return []
+    return [f"everybody who can reach this machine can use it: say {how}, or --host 127.0.0.1"]
+
+
+def check_extra(module: str, extra: str) -> None:
+    """Raise `RunError` where a module of an extra is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise RunError(f"{module} is not installed: pip install 'mmet[{extra}]'")
