@@ -66,6 +66,9 @@ class MMETEncoderConfig(PreTrainedConfig):
             unit expected norm where that is `None` too. In the image encoder a large value (2: at first a patch's
             place outweighs its colour) lets a small model learn identities many times faster.
         class_token_initializer_range: The same for the class token; large values help the multimodal encoder.
+        zero_residuals: Whether the last linear map of every attention and feed-forward block starts at zero, so that
+            the layers pass on what they get until training changes it (Goyal et al., 2017, of batch norm's scale). For
+            encoders whose input is worth keeping, see `class_token_rows` and `start_from_class_tokens`.
     """
 
     hidden_size: int = 768
@@ -79,6 +82,7 @@ class MMETEncoderConfig(PreTrainedConfig):
     initializer_range: float | int | None = 0.02
     position_initializer_range: float | int | None = None
     class_token_initializer_range: float | int | None = None
+    zero_residuals: bool = False
 
     def validate_sizes(self):
         """Sizes are positive and not beyond all machines, shares are shares, and the activation exists."""
@@ -126,6 +130,12 @@ class MMETImageConfig(MMETEncoderConfig):
         rotary_base: Base of rotary positions of the patches, as in DINOv3 (100); `None` has learned positions alone.
         isolated_class_token: Whether the patches do not see [CLS_I], so that their states are those of an encoder that
             has none, as SigLIP's.
+        class_token_rows: Number of horizontal stripes (as in PCB, Sun et al., 2018) in which the backbone's map is
+            averaged for [CLS_I], to which a linear map of these means is added. Pretraining fits it as the principal
+            components of the training pictures, so an encoder with `zero_residuals` starts as what the backbone knows
+            already. 0 for none. Frozen with the backbone.
+        colour_grid: Rows and columns of a grid whose cells' mean colours are added to [CLS_I] by a small network that
+            starts at zero. Backbones are taught to look past colours, by which people are found and described.
     """
 
     model_type = "mmet_image_model"
@@ -145,11 +155,14 @@ class MMETImageConfig(MMETEncoderConfig):
     num_register_tokens: int = 0
     rotary_base: float | int | None = None
     isolated_class_token: bool = False
+    class_token_rows: int = 0
+    colour_grid: list[int] | tuple[int, int] | None = None
 
     def __post_init__(self, **kwargs):
         size = self.image_size
         # JSON knows no tuples; a list is what comes back from a saved configuration.
         self.image_size = [size, size] if isinstance(size, int) else list(size)
+        self.colour_grid = list(self.colour_grid) if self.colour_grid is not None else None
         backbone = self.backbone_config
         if isinstance(backbone, dict) and str(backbone.get("model_type")) not in CONFIG_MAPPING:
             raise ValueError(
@@ -197,12 +210,23 @@ class MMETImageConfig(MMETEncoderConfig):
         if self.rotary_base is not None and head_size % 4:
             raise ValueError(f"rotary_base needs attention heads of a multiple of 4; got heads of {head_size}")
 
+    def validate_class_token(self):
+        """What is added to [CLS_I] has a size, and the grid of colours no more cells than the image has pixels."""
+        _check_number("class_token_rows", self.class_token_rows, at_least=0, at_most=MAX_WIDTH)
+        if self.colour_grid is None:
+            return
+        if len(self.colour_grid) != 2:
+            raise ValueError(f"colour_grid must be (rows, columns); got {self.colour_grid}")
+        for cells, side in zip(self.colour_grid, self.image_size, strict=True):
+            _check_number("a side of colour_grid", cells, at_least=1, at_most=side)
+
     def validate_backbone(self):
         """The backbone reads such images, and its map has a cell for each patch."""
         backbone = self.backbone_config
         if backbone is None:
-            if self.freeze_backbone:
-                raise ValueError("freeze_backbone is for a backbone; got backbone_config=None")
+            for name in ("freeze_backbone", "class_token_rows"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} is for a backbone; got backbone_config=None")
             return
         channels = getattr(backbone, "num_channels", self.num_channels)
         if channels != self.num_channels:
@@ -243,6 +267,8 @@ class MMETTextConfig(MMETEncoderConfig):
         vocab_size: Size of the tokenizer's vocabulary.
         max_position_embeddings: Longest caption in tokens, special tokens included.
         pad_token_id: Id of the padding token.
+        freeze_token_embedding: Whether training leaves the word embeddings as they are: words that the captions never
+            say keep their places among those that they do.
     """
 
     model_type = "mmet_text_model"
@@ -251,6 +277,7 @@ class MMETTextConfig(MMETEncoderConfig):
     vocab_size: int = 30522
     max_position_embeddings: int = 512
     pad_token_id: int | None = 0
+    freeze_token_embedding: bool = False
 
     def validate_vocabulary(self):
         """There are words and places for them, and padding is one of the words."""
@@ -261,10 +288,19 @@ class MMETTextConfig(MMETEncoderConfig):
 
 @strict
 class MMETMultimodalConfig(MMETEncoderConfig):
-    r"""Configuration of [`MMETMultimodalModel`], the transformer over [CLS_M], image and text states."""
+    r"""
+    Configuration of [`MMETMultimodalModel`], the transformer over [CLS_M], image and text states.
+
+    Args:
+        start_from_class_tokens: Whether the projected [CLS_I] and [CLS_T] that are there are added to [CLS_M] before
+            the first layer; the map of the image encoder starts as the identity then. With `zero_residuals` h_CLS,M
+            starts as what the encoders found out.
+    """
 
     model_type = "mmet_multimodal_model"
     base_config_key = "multimodal_config"
+
+    start_from_class_tokens: bool = False
 
 
 @strict
@@ -296,7 +332,8 @@ class MMETConfig(PreTrainedConfig):
         identity_pooling: Which class token is the identity embedding: `multimodal` (h_CLS,M), `image` (h_CLS,I) or
             `text` (h_CLS,T).
         modality_dropout: Share of the pairs of a training batch that L_ID and L_triplet also see with one modality
-            dropped, image and text alike. It is what makes image, text and image+text embeddings comparable.
+            dropped, image and text alike; above 1 some are seen both ways, at 2 all. It is what makes image, text and
+            image+text embeddings comparable.
         label_smoothing: Label smoothing of L_ID.
         triplet_margin: Margin m of L_triplet (Eq. 2); `None` is the soft margin log(1 + exp(.)).
         triplet_normalize: Whether L_triplet measures distances between L2-normalised embeddings.
@@ -306,6 +343,13 @@ class MMETConfig(PreTrainedConfig):
         itm_weight: Weight of image-text matching, L_ITM.
         global_contrastive_weight: Weight of L_GC.
         identity_weight, triplet_weight: Weights of L_ID (Eq. 1) and L_triplet (Eq. 2).
+        supervised_contrastive_weight: Weight of a loss that is no part of the paper: a person's views are nearer to
+            each other than to those of others (Khosla et al., 2020), image to image, to text and to both, among the
+            candidates of one kind. Small models on few persons learn far more by it than by L_triplet.
+        supervised_contrastive_scale: Inverse temperature of that loss.
+        similarity_weight: Weight of another loss that is no part of the paper: the identity embeddings of images keep
+            the cosines of the row projection (`class_token_rows`). Drawn or few persons else teach a pretrained
+            backbone to forget what tells others apart.
         tie_word_embeddings: Whether the text prediction heads share the word embeddings (as in BERT).
         initializer_range: As in the encoders, for the projections and heads.
     """
@@ -348,6 +392,9 @@ class MMETConfig(PreTrainedConfig):
     global_contrastive_weight: float | int = 1.0
     identity_weight: float | int = 1.0
     triplet_weight: float | int = 1.0
+    supervised_contrastive_weight: float | int = 0.0
+    supervised_contrastive_scale: float | int = 10.0
+    similarity_weight: float | int = 0.0
     tie_word_embeddings: bool = True
     initializer_range: float | int | None = 0.02
 
@@ -471,8 +518,8 @@ class MMETConfig(PreTrainedConfig):
         """Identity options are among those that exist."""
         if self.identity_pooling not in IDENTITY_POOLINGS:
             raise ValueError(f"identity_pooling must be one of {IDENTITY_POOLINGS}; got {self.identity_pooling!r}")
-        if not 0 <= self.modality_dropout <= 1:
-            raise ValueError(f"modality_dropout must lie in [0, 1]; got {self.modality_dropout}")
+        if not 0 <= self.modality_dropout <= 2:
+            raise ValueError(f"modality_dropout must lie in [0, 2]; got {self.modality_dropout}")
         if self.num_identities < 0:
             raise ValueError(f"num_identities must not be negative; got {self.num_identities}")
 

@@ -374,7 +374,7 @@ class MMETPreTrainingBatch:
             counts["masked_tokens"] = ((self.mlm_labels != IGNORE_INDEX) & matching[:, None]).sum()
         if self.itm_labels is not None:
             counts["known_pairs"] = (both & (self.itm_labels != IGNORE_INDEX)).sum()
-        return counts | {"views": batch_size + counts["pairs"]}
+        return counts | {"views": batch_size + 2 * counts["pairs"]}
 
 
 def text_length(attention_mask: Tensor | None, words: Tensor | None, labels: Tensor | None = None) -> int | None:

@@ -143,6 +143,9 @@ Positions = EllipsisType | tuple[slice, int | slice] | Tensor
 
 CLASS_TOKEN: Positions = (slice(None), 0)
 
+IMAGE_VIEW, TEXT_VIEW, BOTH_VIEW = range(3)
+"""What a view of a sample shows, as `supervised_contrastive_loss` counts it."""
+
 _KEPT_OPERATORS = [
     *(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "native_dropout")),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
@@ -186,12 +189,15 @@ class MMETEncoderOutput(MMETOutput):
             The class token of `last_hidden_state`.
         pre_norm_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
             Hidden states before the final layer norm: what the multimodal encoder reads, as in FLAVA.
+        row_features (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Of an image encoder with
+            `class_token_rows`: what its row projection adds to [CLS_I].
         hidden_states, attentions (`tuple(torch.FloatTensor)`): On request, one a layer.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
     pooler_output: torch.FloatTensor | None = None
     pre_norm_hidden_state: torch.FloatTensor | None = None
+    row_features: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -318,6 +324,35 @@ class MMETForReIDOutput(MMETOutput):
 # --- Embeddings ------------------------------------------------------------------------------------------------------
 
 
+class MMETStartingLinear(nn.Linear):
+    """A linear map that starts as zero, or as the identity as far as its sizes allow."""
+
+    def __init__(self, in_features: int, out_features: int, identity: bool = False):
+        self.identity = identity
+        super().__init__(in_features, out_features)
+
+    def start(self) -> Tensor:
+        """The weight it starts with."""
+        start = torch.zeros_like(self.weight, requires_grad=False)
+        return nn.init.eye_(start) if self.identity else start
+
+
+class MMETColours(nn.Module):
+    """A small network over the mean colours of a grid's cells, for [CLS_I]; it starts at zero."""
+
+    def __init__(self, config: MMETImageConfig):
+        super().__init__()
+        self.grid = config.colour_grid
+        self.fc1 = nn.Linear(config.num_channels * math.prod(self.grid), config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = MMETStartingLinear(config.hidden_size, config.hidden_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Normalised images `(B, C, H, W)` to `(B, D)`."""
+        colours = F.adaptive_avg_pool2d(pixel_values.to(self.fc1.weight.dtype), self.grid)
+        return self.fc2(self.activation(self.fc1(colours.flatten(1))))
+
+
 class MMETImageEmbeddings(nn.Module):
     """
     Overlapping patch projections, [CLS_I] and learned positions; masked patches become a learned [MASK]. With a
@@ -340,7 +375,12 @@ class MMETImageEmbeddings(nn.Module):
             self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, **geometry)
         else:
             self.backbone = AutoModel.from_config(copy.deepcopy(config.backbone_config), attn_implementation="eager")
-            self.patch_embedding = nn.Conv2d(self._backbone_channels(), config.hidden_size, kernel_size=1)
+            channels = self._backbone_channels()
+            self.patch_embedding = nn.Conv2d(channels, config.hidden_size, kernel_size=1)
+        self.row_projection = None
+        if config.class_token_rows:
+            self.row_projection = MMETStartingLinear(config.class_token_rows * channels, config.hidden_size)
+        self.colours = MMETColours(config) if config.colour_grid else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.train()
 
@@ -359,6 +399,8 @@ class MMETImageEmbeddings(nn.Module):
         super().train(mode)
         if self.config.freeze_backbone:
             self.backbone.requires_grad_(False).eval()
+            if self.row_projection is not None:
+                self.row_projection.requires_grad_(False)
         return self
 
     def interpolate_position_embedding(self, rows: int, columns: int) -> Tensor:
@@ -377,22 +419,42 @@ class MMETImageEmbeddings(nn.Module):
         covered = F.pad(covered, (0, width - covered.shape[-1], 0, height - covered.shape[-2]))
         return pixel_values.masked_fill(covered, 0)
 
+    def run_backbone(self, pixel_values: Tensor) -> Tensor:
+        """The feature map `(B, C, rows, columns)` that patches are projected from: the pixels without a backbone."""
+        pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
+        if self.backbone is None:
+            return pixel_values
+        # Depthwise convolutions are twice as fast on a processor with the channels last.
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        features = self.backbone(pixel_values, return_dict=True).last_hidden_state
+        check_feature_map(self.config, list(pixel_values.shape[-2:]), features.shape)
+        return features
+
+    def describe_rows(self, features: Tensor) -> Tensor:
+        """Means of the stripes of a feature map `(B, C, rows, columns)`: `(B, class_token_rows * C)`, row by row."""
+        stripes = F.adaptive_avg_pool2d(features, (self.config.class_token_rows, 1))
+        return stripes.squeeze(-1).transpose(1, 2).flatten(1)
+
     def forward(
         self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, interpolate_pos_encoding: bool = False
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embeddings `(B, 1 + N, D)`, and what the row projection added to [CLS_I] `(B, D)`."""
         check_images(self.config, pixel_values, interpolate_pos_encoding, bool_masked_pos)
         if bool_masked_pos is not None and (self.config.hide_masked_pixels or self.backbone is not None):
             pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
-        features = pixel_values.to(self.patch_embedding.weight.dtype)
-        if self.backbone is not None:
-            features = self.backbone(features, return_dict=True).last_hidden_state
-            check_feature_map(self.config, list(pixel_values.shape[-2:]), features.shape)
+        features = self.run_backbone(pixel_values)
         patches = self.patch_embedding(features)  # (B, D, rows, columns)
         hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
             mask_token = self.mask_token.to(hidden_states.dtype)
             hidden_states = torch.where(bool_masked_pos.bool().unsqueeze(-1), mask_token, hidden_states)
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+        row_features = None
+        if self.row_projection is not None:
+            row_features = self.row_projection(self.describe_rows(features))
+            cls_token = cls_token + row_features.unsqueeze(1)
+        if self.colours is not None:
+            cls_token = cls_token + self.colours(pixel_values).unsqueeze(1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         grid = self.config.grid_of(*pixel_values.shape[-2:])
         is_own = grid == self.config.patch_grid
@@ -404,7 +466,7 @@ class MMETImageEmbeddings(nn.Module):
             hidden_states = torch.cat([hidden_states, registers], dim=1)
         if self.config.embedding_norm:
             hidden_states = self.norm(hidden_states)
-        return self.dropout(hidden_states)
+        return self.dropout(hidden_states), row_features
 
     def rotary_positions(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
         """
@@ -431,10 +493,19 @@ class MMETTextEmbeddings(nn.Module):
 
     def __init__(self, config: MMETTextConfig):
         super().__init__()
+        self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.position_embedding = nn.Parameter(torch.empty(1, config.max_position_embeddings, config.hidden_size))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.train()
+
+    def train(self, mode: bool = True) -> "MMETTextEmbeddings":
+        """As in the base class; frozen word embeddings stay so. (Loading makes new parameters, then comes here.)"""
+        super().train(mode)
+        if self.config.freeze_token_embedding:
+            self.token_embedding.requires_grad_(False)
+        return self
 
     def forward(self, words: Tensor) -> Tensor:
         """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
@@ -507,7 +578,8 @@ class MMETAttention(nn.Module):
         self.dropout = config.attention_probs_dropout_prob
         self.is_causal = False
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        output = MMETStartingLinear if config.zero_residuals else nn.Linear
+        self.out_proj = output(config.hidden_size, config.hidden_size)
 
     def forward(
         self,
@@ -540,7 +612,8 @@ class MMETMLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        output = MMETStartingLinear if config.zero_residuals else nn.Linear
+        self.fc2 = output(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return self.fc2(self.activation(self.fc1(hidden_states)))
@@ -640,7 +713,10 @@ class MMETPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         std = self.config.initializer_range
-        if std is None and isinstance(module, (nn.Linear, nn.Conv2d)):
+        if isinstance(module, MMETStartingLinear):
+            init.copy_(module.weight, module.start())
+            init.zeros_(module.bias)
+        elif std is None and isinstance(module, (nn.Linear, nn.Conv2d)):
             fan_out, fan_in = module.weight.shape[0], module.weight[0].numel()
             bound = math.sqrt(6 / (fan_in + fan_out))  # Xavier; a convolution counts as the linear map of one patch
             init.uniform_(module.weight, -bound, bound)
@@ -829,7 +905,7 @@ class MMETImageModel(MMETPreTrainedModel):
             interpolate_pos_encoding: Whether images of another size than `config.image_size` are accepted.
             read_positions: As in [`MMETTransformer`].
         """
-        hidden_states = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
+        hidden_states, row_features = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
         registers = self.config.num_register_tokens
         if registers and read_positions is ...:  # they come last, and nobody reads them
             read_positions = (slice(None), slice(-registers))
@@ -838,7 +914,9 @@ class MMETImageModel(MMETPreTrainedModel):
         rotary = self.embeddings.rotary_positions(*pixel_values.shape[-2:])
         if rotary is not None:
             kwargs["rotary"] = rotary
-        return self.encoder(hidden_states, read_positions=read_positions, **kwargs)
+        output = self.encoder(hidden_states, read_positions=read_positions, **kwargs)
+        output.row_features = row_features
+        return output
 
 
 class MMETTextModel(MMETPreTrainedModel):
@@ -901,6 +979,7 @@ class MMETMultimodalModel(MMETPreTrainedModel):
         self,
         hidden_states: torch.FloatTensor,
         attention_mask: torch.LongTensor | None = None,
+        class_states: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput:
         r"""
@@ -909,9 +988,13 @@ class MMETMultimodalModel(MMETPreTrainedModel):
                 without [CLS_M].
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are
                 there.
+            class_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*): What is added to
+                [CLS_M] before the first layer.
         """
         check_states(self.config, hidden_states, attention_mask)
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+        if class_states is not None:
+            cls_token = cls_token + class_states.unsqueeze(1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         if attention_mask is not None:
             attention_mask = F.pad(attention_mask, (1, 0), value=1)  # [CLS_M] is always there
@@ -1062,7 +1145,11 @@ class MMETModel(MMETCompositeModel):
         self.image_model = MMETImageModel._from_config(config.image_config)
         self.text_model = MMETTextModel._from_config(config.text_config)
         self.multimodal_model = MMETMultimodalModel._from_config(config.multimodal_config)
-        self.image_to_multimodal = nn.Linear(image_size, multimodal_size)
+        self.image_to_multimodal = (
+            MMETStartingLinear(image_size, multimodal_size, identity=True)
+            if config.multimodal_config.start_from_class_tokens
+            else nn.Linear(image_size, multimodal_size)
+        )
         self.text_to_multimodal = nn.Linear(text_size, multimodal_size)
         self.image_projection = nn.Linear(image_size, config.projection_dim)
         self.text_projection = nn.Linear(text_size, config.projection_dim)
@@ -1134,6 +1221,8 @@ class MMETModel(MMETCompositeModel):
                 for states, mask in zip(projected, masks, strict=True)
             ]
             joined = torch.cat(masks, dim=1)
+        if self.config.multimodal_config.start_from_class_tokens:
+            kwargs["class_states"] = sum(states[:, 0] for states in projected)  # 0 where a modality is absent
         return self.multimodal_model(torch.cat(projected, dim=1), joined, **kwargs, return_dict=True)
 
     @can_return_tuple
@@ -1206,10 +1295,14 @@ class MMETPrediction(NamedTuple):
 
 
 class MMETIdentityViews(NamedTuple):
-    """Features `(num_views, D)`, the sample of each `(num_views,)`, and the output that holds the samples' own."""
+    """
+    Features `(num_views, D)`, the sample of each `(num_views,)`, its kind `(num_views,)` (`IMAGE_VIEW`, `TEXT_VIEW` or
+    `BOTH_VIEW`), and the output that holds the samples' own.
+    """
 
     features: Tensor
     rows: Tensor
+    kinds: Tensor
     multimodal_output: MMETEncoderOutput | None = None
 
 
@@ -1482,7 +1575,11 @@ class MMETForPreTraining(MMETCompositeModel):
         if identifies:
             views = self._identity_views(batch, image_output, text_output, **kwargs)
             max_views = batch.counts["views"] if batch.counts is not None else None
-            scores = identity_losses(self, views.features, batch.person_labels[views.rows], max_views)
+            kept = None
+            if image_output is not None and image_output.row_features is not None:
+                kept = image_output.row_features[views.rows] * (views.kinds == IMAGE_VIEW).unsqueeze(1)
+            labels = batch.person_labels[views.rows]
+            scores = identity_losses(self, views.features, labels, max_views, views.kinds, kept)
         return MMETForPreTrainingOutput(
             losses={"global_contrastive": contrast.loss} | scores.losses,
             logits_per_image=contrast.logits,
@@ -1556,24 +1653,31 @@ class MMETForPreTraining(MMETCompositeModel):
                 raise ValueError(f"identity_pooling={pooling!r} needs {name} of at least one sample of the batch")
             rows = torch.arange(len(output.pooler_output), device=output.pooler_output.device)
             rows = rows if present is None else rows[present.bool()]
-            return MMETIdentityViews(output.pooler_output[rows], rows)
+            kind = IMAGE_VIEW if pooling == "image" else TEXT_VIEW
+            return MMETIdentityViews(output.pooler_output[rows], rows, torch.full_like(rows, kind))
         kwargs["read_positions"] = CLASS_TOKEN
         image_states, text_states = states_of(image_output), states_of(text_output)
         presence = batch.image_present, batch.text_present
         fused = self.mmet.fuse(image_states, text_states, batch.attention_mask, *presence, **kwargs)
         views = [fused.pooler_output]
         rows = [torch.arange(len(views[0]), device=views[0].device)]
+        kinds = [torch.full_like(rows[0], TEXT_VIEW if image_states is None else IMAGE_VIEW)]
+        if image_states is not None and text_states is not None:
+            kinds[0][batch.pairs] = BOTH_VIEW
+            if batch.image_present is not None:
+                kinds[0][~batch.image_present.bool()] = TEXT_VIEW
         if self.training and self.config.modality_dropout > 0 and batch.is_paired:
             image_rows, text_rows = self._draw_dropped(rows[0][batch.pairs], batch.counts)
-            for dropped, contents in (
-                (image_rows, {"image_states": image_states}),
-                (text_rows, {"text_states": text_states, "attention_mask": batch.attention_mask}),
+            for kind, dropped, contents in (
+                (IMAGE_VIEW, image_rows, {"image_states": image_states}),
+                (TEXT_VIEW, text_rows, {"text_states": text_states, "attention_mask": batch.attention_mask}),
             ):
                 if len(dropped):
                     contents = {name: take(value, dropped) for name, value in contents.items()}
                     views.append(self.mmet.fuse(**contents, read_positions=CLASS_TOKEN).pooler_output)
                     rows.append(dropped)
-        return MMETIdentityViews(torch.cat(views), torch.cat(rows), fused)
+                    kinds.append(torch.full_like(dropped, kind))
+        return MMETIdentityViews(torch.cat(views), torch.cat(rows), torch.cat(kinds), fused)
 
     def _draw_dropped(self, pairs: Tensor, counts: dict[str, list[int]] | None) -> tuple[Tensor, Tensor]:
         """
@@ -1585,7 +1689,11 @@ class MMETForPreTraining(MMETCompositeModel):
         total = pairs.shape[0] if counts is None else sum(counts["pairs"])
         # Not randperm: inductor (torch 2.13) fails on a slice of one as an index.
         shuffled = torch.rand(total, device=pairs.device).argsort()
-        halves = shuffled[: round(self.config.modality_dropout * total)].tensor_split(2)
+        share = self.config.modality_dropout
+        halves = shuffled[: round(share * total)].tensor_split(2)
+        if share > 1:  # the halves overlap
+            count = round(share / 2 * total)
+            halves = (shuffled[:count], shuffled[total - count :])
         if counts is None:
             return tuple(pairs[half] for half in halves)
         rows = own_rows(counts["pairs"])

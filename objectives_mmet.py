@@ -279,6 +279,53 @@ def batch_hard_triplet_loss(
     return torch.where(anchor, terms, 0.0).sum() / anchor.sum().clamp(min=1)
 
 
+def supervised_contrastive_loss(embeddings: Tensor, labels: Tensor, kinds: Tensor, scale: float) -> Tensor:
+    """
+    Supervised contrastive loss (Khosla et al., 2020) between views `(B, D)`, one kind of view against one kind.
+
+    A view is to be nearer to those of its person than to others, among the candidates of one kind at a time: images
+    alone, texts alone, or both. Among candidates of all kinds at once, it mostly learns to tell kinds apart.
+
+    Args:
+        embeddings: `(B, D)`; their cosines are compared.
+        labels: `(B,)` person labels; negative ones are unknown persons, who take no part.
+        kinds: `(B,)`, 0 for images, 1 for texts, 2 for both. Texts are not compared with texts: a sentence fits many.
+        scale: inverse temperature.
+
+    Returns:
+        The mean over the pairs of kinds in which a view has others of its person; 0 when there is none.
+    """
+    with maybe_autocast(embeddings.device.type, enabled=False):
+        normed = F.normalize(embeddings.float(), eps=_SMALLEST_NORM)
+        cosines = scale * (normed @ normed.T)
+    comparable = (
+        (labels >= 0) & (labels[:, None] >= 0) & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    )
+    same = labels[:, None] == labels
+    terms, present = [], []
+    for anchors, candidates in ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0)):
+        pairs = comparable & (kinds[:, None] == anchors) & (kinds == candidates)
+        positives = pairs & same
+        log_shares = cosines - cosines.masked_fill(~pairs, -math.inf).logsumexp(dim=1, keepdim=True)
+        count = positives.sum()
+        terms.append(-torch.where(positives, log_shares, 0.0).sum() / count.clamp(min=1))
+        present.append(count > 0)
+    return torch.stack(terms).sum() / torch.stack(present).sum().clamp(min=1)
+
+
+def similarity_loss(embeddings: Tensor, kept: Tensor) -> Tensor:
+    """
+    Mean squared difference between the cosines of embeddings `(B, D)` and those of features to be kept `(B, K)`
+    (similarity-preserving distillation, Tung & Mori, 2019), over pairs of different rows; rows of zeros take no part.
+    """
+    known = kept.any(dim=1)
+    pairs = known & known[:, None] & ~torch.eye(len(kept), dtype=torch.bool, device=kept.device)
+    with maybe_autocast(embeddings.device.type, enabled=False):
+        embeddings, kept = (F.normalize(rows.float(), eps=_SMALLEST_NORM) for rows in (embeddings, kept.detach()))
+        squares = (embeddings @ embeddings.T - kept @ kept.T).square()
+    return torch.where(pairs, squares, 0.0).sum() / pairs.sum().clamp(min=1)
+
+
 class MMETIdentityScores(NamedTuple):
     """What the identity head makes of views: embeddings `(V, D)`, logits `(V, num_identities)`, and the losses."""
 
@@ -288,18 +335,35 @@ class MMETIdentityScores(NamedTuple):
 
 
 def identity_losses(
-    model: PreTrainedModel, features: Tensor, labels: Tensor, max_views: list[int] | None = None
+    model: PreTrainedModel,
+    features: Tensor,
+    labels: Tensor,
+    max_views: list[int] | None = None,
+    kinds: Tensor | None = None,
+    kept: Tensor | None = None,
 ) -> MMETIdentityScores:
     """
     L_ID (Eq. 1) and L_triplet (Eq. 2) of the views `(V, D)` whose label is known, by the model's identity head.
+    Where they have a weight, also the two losses that are no part of the paper: `supervised_contrastive_loss` between
+    views of `kinds` `(V,)`, and `similarity_loss` to the features `kept` `(V, K)`, zero for views that have none.
 
     Where losses span processes, all of it is computed from the views of all processes, on each of them: batch norm
     makes every embedding depend on every view. `max_views` says how many views each may have; embeddings and logits
     are those of this process's views.
     """
     config, losses = model.config, {}
+    kept = kept if config.similarity_weight > 0 else None
+    kinds = kinds if config.supervised_contrastive_weight > 0 else None
     if max_views is not None:
-        features, labels, is_own = gather_views(features, labels, max_views)
+        extra = [
+            rows.to(features.dtype)
+            for rows in (kept, kinds[:, None] if kinds is not None else None)
+            if rows is not None
+        ]
+        joined, labels, is_own = gather_views(torch.cat([features, *extra], dim=1), labels, max_views)
+        features, *extra = joined.split([rows.shape[1] for rows in (features, *extra)], dim=1)
+        kinds = extra.pop().squeeze(1).long() if kinds is not None else None
+        kept = extra.pop() if kept is not None else None
     embeddings, logits = model.identity_head(features)
     if config.identity_weight > 0 and logits is not None:
         known, smoothing = labels >= 0, float(config.label_smoothing)
@@ -312,6 +376,12 @@ def identity_losses(
         losses["triplet"] = batch_hard_triplet_loss(
             embeddings, labels, config.triplet_margin, config.triplet_normalize
         )
+    if kinds is not None:
+        losses["supervised_contrastive"] = supervised_contrastive_loss(
+            embeddings, labels, kinds, config.supervised_contrastive_scale
+        )
+    if kept is not None:
+        losses["similarity"] = similarity_loss(embeddings, kept)
     if max_views is not None:
         embeddings, logits = embeddings[is_own], take(logits, is_own)
     return MMETIdentityScores(embeddings, logits, losses)

@@ -138,7 +138,7 @@ def bare(rows: Rows) -> Any:
     return np.stack(pixels)
 
 
-def loader(rows: Rows, own: OwnPipeline, augmentation: PersonAugmentation | None) -> Work:
+def loader(rows: Rows, pipeline: OwnPipeline, augmentation: PersonAugmentation | None) -> Work:
     """The training set and its collator over the same rows."""
     count = len(rows.pictures)
     table = datasets.Dataset.from_dict(
@@ -154,7 +154,7 @@ def loader(rows: Rows, own: OwnPipeline, augmentation: PersonAugmentation | None
         features=REID_FEATURES,
     )
     dataset = TrainingDataset(paired=[table], augmentation=augmentation)
-    collator = MMETDataCollator(own.processor)
+    collator = MMETDataCollator(pipeline.processor)
     draws = [Draw("paired", number, number) for number in range(count)]
     return lambda: collator(dataset.__getitems__(draws))
 
@@ -165,21 +165,21 @@ def build_systems(rows: Rows, tokenizer: BertTokenizer) -> dict[str, Work]:
     images = FlavaImageProcessorPil(size=size, crop_size=size, return_image_mask=True)
     systems: dict[str, Work] = {PEER: partial(flava, rows, FlavaProcessor(images, tokenizer))}
     for exact, name in ((True, "exact resize"), (False, "integer resize")):
-        own = OwnPipeline(tokenizer, exact=exact)
-        systems[f"MMET, the same work, {name}"] = partial(own.without_silhouettes, rows)
-        systems[f"MMET with silhouettes, {name}"] = partial(own.with_silhouettes, rows)
-    systems["training loader with silhouettes, integer resize"] = loader(rows, own, None)
-    systems["the same with augmentation"] = loader(rows, own, PersonAugmentation())
+        pipeline = OwnPipeline(tokenizer, exact=exact)
+        systems[f"MMET, the same work, {name}"] = partial(pipeline.without_silhouettes, rows)
+        systems[f"MMET with silhouettes, {name}"] = partial(pipeline.with_silhouettes, rows)
+    systems["training loader with silhouettes, integer resize"] = loader(rows, pipeline, None)
+    systems["the same with augmentation"] = loader(rows, pipeline, PersonAugmentation())
     systems["bare Pillow and numpy: pixels alone"] = partial(bare, rows)
     return systems
 
 
 def build_stages(rows: Rows, tokenizer: BertTokenizer) -> dict[str, Work]:
     """Each stage alone, on the results of the one before."""
-    own, exact = OwnPipeline(tokenizer, exact=False), OwnPipeline(tokenizer, exact=True)
+    pipeline, exact = OwnPipeline(tokenizer, exact=False), OwnPipeline(tokenizer, exact=True)
     images, masks = decode(rows.pictures, "RGB"), decode_masks(rows.silhouettes)
     resized = [image.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC) for image in images]
-    coverage = own.processor.person_patch_coverage(masks).numpy()
+    coverage = pipeline.processor.person_patch_coverage(masks).numpy()
     augment, rng = PersonAugmentation(), np.random.default_rng(0)
     unscaled = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
     return {
@@ -188,12 +188,14 @@ def build_stages(rows: Rows, tokenizer: BertTokenizer) -> dict[str, Work]:
         "decode the PNG silhouette": lambda: decode_masks(rows.silhouettes),
         "augment both": lambda: [augment(*pair, rng) for pair in zip(images, masks, strict=True)],
         "image processor, exact resize": lambda: exact.processor.image_processor(images, return_tensors="pt"),
-        "image processor, integer resize": lambda: own.processor.image_processor(images, return_tensors="pt"),
-        "… of pictures of its size: normalise": lambda: own.processor.image_processor(resized, return_tensors="pt"),
-        "… of these without normalising: copy": lambda: own.processor.image_processor(resized, **unscaled),
-        "coverage of the patches": lambda: own.processor.person_patch_coverage(masks),
-        "draw the patch mask": lambda: own.mask(coverage),
-        "tokens": lambda: own.processor(text=rows.captions, return_tensors="pt"),
+        "image processor, integer resize": lambda: pipeline.processor.image_processor(images, return_tensors="pt"),
+        "… of pictures of its size: normalise": lambda: pipeline.processor.image_processor(
+            resized, return_tensors="pt"
+        ),
+        "… of these without normalising: copy": lambda: pipeline.processor.image_processor(resized, **unscaled),
+        "coverage of the patches": lambda: pipeline.processor.person_patch_coverage(masks),
+        "draw the patch mask": lambda: pipeline.mask(coverage),
+        "tokens": lambda: pipeline.processor(text=rows.captions, return_tensors="pt"),
     }
 
 
@@ -218,7 +220,7 @@ def compare(arguments: argparse.Namespace, height: int, width: int) -> None:
     print("| system | images/s | µs/image | times FLAVA's speed |\n| --- | ---: | ---: | ---: |")
     seconds = take_turns(build_systems(rows, tokenizer), arguments.turns)
     for name, times in seconds.items():
-        ratio = statistics.median(peer / own for peer, own in zip(seconds[PEER], times, strict=True))
+        ratio = statistics.median(peer / ours for peer, ours in zip(seconds[PEER], times, strict=True))
         each = statistics.median(times) / arguments.batch_size
         print(f"| {name} | {1 / each:,.0f} | {each * 1e6:,.0f} | {ratio:.2f} |")
     print("\n| stage | µs/image |\n| --- | ---: |")

@@ -229,10 +229,10 @@ def draw_source(folder: Path, persons: int, size: tuple[int, int], *, layout: st
 
 def draw_targets(folder: Path, size: tuple[int, int], *, draw: bool = True) -> dict[str, str]:
     """Unseen persons before cameras of another look, and other unseen persons in the look of the training pictures."""
-    found, counts = {}, WorldSize()
+    targets, counts = {}, WorldSize()
     for name, style in ((UNSEEN_LOOK, "target"), (TRAINING_LOOK, "source")):
         world = folder / f"{name}_{size[0]}x{size[1]}"
-        found[name] = f"market1501={world}"
+        targets[name] = f"market1501={world}"
         if not draw:
             continue
         write_world(
@@ -246,7 +246,7 @@ def draw_targets(folder: Path, size: tuple[int, int], *, draw: bool = True) -> d
             image_height=size[0],
             image_width=size[1],
         )
-    return found
+    return targets
 
 
 def without_silhouettes(argument: str) -> str:
@@ -295,21 +295,21 @@ def run_study(options: argparse.Namespace) -> str:
         for name in options.factors:
             for title, trial in FACTORS[name].trials.items():
                 try:
-                    found = prepare_runner(trial, options).measure(
+                    metrics = prepare_runner(trial, options).measure(
                         build_row(title, trial), seed=seed, names=list(TARGETS)
                     )
                 except NotTrainedError as error:
                     logging.info("%s: left out, %s", title, error)
                     continue
-                measured[name, title, seed] = found
+                measured[name, title, seed] = metrics
                 save(measured, options.factors, seeds, options.output)
     return format_study(measured, options.factors, seeds)
 
 
 def cells_of(measured: Measured, name: str, title: str, seeds: Sequence[int]) -> list[Cell]:
     """A trial's cells, target by target and metric by metric."""
-    found = [measured[name, title, seed] for seed in seeds if (name, title, seed) in measured]
-    return [Cell(tuple(100 * one[target][metric] for one in found)) for target in TARGETS for metric in SHOWN]
+    runs = [measured[name, title, seed] for seed in seeds if (name, title, seed) in measured]
+    return [Cell(tuple(100 * run[target][metric] for run in runs)) for target in TARGETS for metric in SHOWN]
 
 
 def format_study(measured: Measured, factors: Sequence[str], seeds: Sequence[int]) -> str:

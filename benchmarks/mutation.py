@@ -4,7 +4,7 @@ A mistake swaps a comparison, an arithmetic or a boolean operator, drops a `not`
 inside a function. The process imports the package once and forks for each mistake; in the child, the functions of the
 module get the changed code, wherever they were imported to, and pytest runs the tests that belong to the module until
 one fails. A mistake that no test notices *survives*: it is printed with its line, and is either work for a test or
-no mistake at all (`benchmarks/mutation_survivors.md` says which).
+no mistake at all.
 
     python benchmarks/mutation.py                                        # all targets
     python benchmarks/mutation.py mmet.gallery.selection --sample 40
@@ -25,7 +25,7 @@ import sys
 import time
 import types
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +105,7 @@ def _nodes_inside_functions(tree: ast.Module) -> list[Any]:
         if inside and isinstance(node, ast.expr | ast.Break | ast.AugAssign):
             nodes.append(node)
         is_function = isinstance(node, ast.FunctionDef)
-        children = node.body if isinstance(node, ast.FunctionDef) else ast.iter_child_nodes(node)
+        children: Iterable[ast.AST] = node.body if isinstance(node, ast.FunctionDef) else ast.iter_child_nodes(node)
         for child in children:
             if not (isinstance(node, ast.AnnAssign) and child is node.annotation):
                 visit(child, inside or is_function)

@@ -52,9 +52,9 @@ def main() -> None:
     print("| variant | mAP | difference | Rank-1 | difference |\n| --- | ---: | ---: | ---: | ---: |")
     standard: Figures | None = None
     for name, compute in variants(data, with_junk, arguments.length_spread).items():
-        found = compute()
-        standard = standard or found
-        cells = [f"{100 * a:.2f} | {100 * (a - b):+.2f}" for a, b in zip(found, standard, strict=True)]
+        metrics = compute()
+        standard = standard or metrics
+        cells = [f"{100 * a:.2f} | {100 * (a - b):+.2f}" for a, b in zip(metrics, standard, strict=True)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

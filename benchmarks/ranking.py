@@ -45,10 +45,10 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     size = (arguments.num_queries, arguments.num_gallery, arguments.dimension)
     for name, shuffled in (("as drawn", False), ("rows exchanged", True)):
-        found = measure_apart(draw_exactly(*size, shuffled=shuffled), arguments)
+        costs = measure_apart(draw_exactly(*size, shuffled=shuffled), arguments)
         print(
-            f"| {name} | {100 * found['mAP']:.1f} | {found['product']:.2f} | {found['ranking']:.2f} "
-            f"| {found['ratio']:.2f} ({found['cpu_ratio']:.2f}) | {found['added']:.0f} | {found['peak']:.0f} |",
+            f"| {name} | {100 * costs['mAP']:.1f} | {costs['product']:.2f} | {costs['ranking']:.2f} "
+            f"| {costs['ratio']:.2f} ({costs['cpu_ratio']:.2f}) | {costs['added']:.0f} | {costs['peak']:.0f} |",
             flush=True,
         )
 

@@ -15,10 +15,21 @@ ROOT = Path(__file__).resolve().parents[1]
 AT_THE_TOP = {"README.md": "index.md"} | {name: name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")}
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts documents that mkdocs.yml does not place at the end, so that none is lost."""
+    placed = set(re.findall(r"[\w/]+\.md", str(config.nav)))
+    others = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name not in placed)
+    if others:
+        config.nav = [*(config.nav or []), {"More": others}]
+    return config
+
+
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Adds the documents at the top as pages."""
     for name, page in AT_THE_TOP.items():
         text = re.sub(r"\]\(docs/", "](", (ROOT / name).read_text(encoding="utf-8"))
+        if page == "index.md":
+            text = f"---\nhide: [navigation]\n---\n{text}"
         files.append(File.generated(config, page, content=text))
     return files
 

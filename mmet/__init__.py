@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MMETMultimodalModel,
         MMETTextModel,
     )
+    from mmet.starter import starter_model
     from processing_mmet import MMETImageProcessor, MMETProcessor
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ _MODULES = {
         "MMETTextModel",
     ),
     "processing_mmet": ("MMETImageProcessor", "MMETProcessor"),
+    "mmet.starter": ("starter_model",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -70,4 +72,5 @@ __all__ = [
     "MMETProcessor",
     "MMETTextConfig",
     "MMETTextModel",
+    "starter_model",
 ]

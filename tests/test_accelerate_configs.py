@@ -34,7 +34,8 @@ def test_accelerate_config__fsdp_wraps_the_models_layers():
     ("launcher", "processes"),
     [
         (["accelerate.commands.launch", "--config_file", str(CONFIGS[0].with_name("cpu.yaml"))], 1),
-        (["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
+        # `test_distributed` starts two processes in this way too, to train.
+        pytest.param(["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2, marks=pytest.mark.slow),
     ],
 )
 def test_documented_launchers__start_as_many_processes_as_they_say(tmp_path, launcher, processes):

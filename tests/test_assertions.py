@@ -40,7 +40,7 @@ def expects(function: Function, helpers: dict[str, Function], seen: frozenset[st
     return any(expects(helpers[name], helpers, seen | names) for name in names if name in helpers)
 
 
-def tests_without_expectation(files: dict[str, ast.Module]) -> list[str]:
+def without_expectation(files: dict[str, ast.Module]) -> list[str]:
     """`file::test` of all tests that cannot fail but by a crash."""
     helpers = [tree for file, tree in files.items() if not Path(file).name.startswith("test_")]
     shared = {name: function for tree in helpers for name, function in functions_of(tree).items()}
@@ -55,7 +55,7 @@ def tests_without_expectation(files: dict[str, ast.Module]) -> list[str]:
 def test_tests__all_expect_something():
     files = {str(path.relative_to(TESTS)): ast.parse(path.read_text("utf-8")) for path in TESTS.rglob("*.py")}
     assert sum(name.startswith("test_") for tree in files.values() for name in functions_of(tree)) > 1000
-    assert tests_without_expectation(files) == []
+    assert without_expectation(files) == []
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_tests__all_expect_something():
 def test_expects__by_itself_or_by_a_helper(body, expected):
     helpers = "def check(value):\n    assert value\ndef outer():\n    check(1)\ndef loop():\n    loop()\n"
     tree = ast.parse(f"{helpers}def test_it():\n    {body}\n")
-    assert tests_without_expectation({"file.py": tree}) == ([] if expected else ["file.py::test_it"])
+    assert without_expectation({"file.py": tree}) == ([] if expected else ["file.py::test_it"])

@@ -81,7 +81,7 @@ def test_image_model__projects_the_map_of_transformers_mobile_net(hybrid, batch)
     reference.load_state_dict(model.embeddings.backbone.state_dict())
     with torch.no_grad():
         features = reference(batch["pixel_values"]).last_hidden_state
-        states = model.embeddings(batch["pixel_values"])
+        states, _ = model.embeddings(batch["pixel_values"])
     weight, bias = model.embeddings.patch_embedding.weight[:, :, 0, 0], model.embeddings.patch_embedding.bias
     for number, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
         token = features[:, :, row, column] @ weight.T + bias + model.embeddings.position_embedding[0, 1 + number]
@@ -100,7 +100,7 @@ def test_masked_patches__neither_backbone_nor_token_sees_their_pixels(hybrid, ba
     model.embeddings.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         states, others = (model(pixels, masked).last_hidden_state for pixels in (images, changed))
-        embedded = model.embeddings(images, masked)
+        embedded, _ = model.embeddings(images, masked)
         assert not torch.equal(model(images).last_hidden_state, model(changed).last_hidden_state)
     assert torch.equal(states, others)
     assert torch.equal(seen[0], seen[1])
@@ -265,7 +265,8 @@ def test_backbone__of_another_kind(make_hybrid, batch):
     reference.load_state_dict(model.embeddings.backbone.state_dict())
     with torch.no_grad():
         features = reference(batch["pixel_values"]).last_hidden_state
-        states = model.embeddings(batch["pixel_values"])[:, 1:] - model.embeddings.position_embedding[:, 1:]
+        states, _ = model.embeddings(batch["pixel_values"])
+        states = states[:, 1:] - model.embeddings.position_embedding[:, 1:]
     weight = model.embeddings.patch_embedding.weight[:, :, 0, 0]
     expected = torch.einsum("bchw,dc->bhwd", features, weight).flatten(1, 2) + model.embeddings.patch_embedding.bias
     torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-5)

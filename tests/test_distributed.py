@@ -143,6 +143,7 @@ CHANGES = (
     no_captions_on_the_second,
     no_images_on_the_first,
 )
+BESIDE_THE_PAPER = (as_it_is, persons_across_processes, no_captions_on_the_second, unknown_persons_on_the_first)
 SIZES = ((3, 3), (1, 5))
 UNPAIRED = {
     "mim": ("pixel_values", "bool_masked_pos", "mim_labels"),
@@ -167,6 +168,13 @@ def two_processes_and_one(make_config, make_pretraining_batch, tmp_path_factory)
         name = f"{loss}-{change.__name__}"
         whole[name] = keep(batch, *names)
         cases[name] = (make_config(), split(whole[name], (3, 3)))
+    for change in BESIDE_THE_PAPER:
+        batch = make_pretraining_batch(6)
+        change(batch)
+        name = f"beside-{change.__name__}"
+        whole[name] = batch
+        config = make_config(supervised_contrastive_weight=2.0, modality_dropout=2.0)
+        cases[name] = (config, split(batch, (2, 4)))
     results = run_processes(steps_in_process, tmp_path_factory.mktemp("steps"), cases)
     compared = {}
     for name, (config, _) in cases.items():
@@ -201,6 +209,13 @@ def test_pretraining_step__two_processes_equal_one(two_processes_and_one, change
 def test_pretraining_step__unpaired_batches_equal_one_process(two_processes_and_one, loss, change):
     results, expected = two_processes_and_one[f"{loss}-{change.__name__}"]
     assert expected["losses"][loss] > 0
+    assert_equal_to_one_process(results, expected)
+
+
+@pytest.mark.parametrize("change", BESIDE_THE_PAPER)
+def test_pretraining_step__supervised_contrast_and_both_dropped_views(two_processes_and_one, change):
+    results, expected = two_processes_and_one[f"beside-{change.__name__}"]
+    assert expected["losses"]["supervised_contrastive"] > 0
     assert_equal_to_one_process(results, expected)
 
 

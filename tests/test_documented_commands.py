@@ -38,6 +38,7 @@ INSTALLED = {
     "mmet-doctor": "mmet.data.doctor",
     "mmet-eval": "run_reid_eval.py",
     "mmet-explain": "mmet.explain",
+    "mmet-export": "mmet.export",
     "mmet-footage": "mmet.footage",
     "mmet-gallery": "mmet.gallery",
     "mmet-pretrain": "run_pretrain.py",

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_mmet import MMETForPreTraining, MMETForReID, batch_hard_triplet_loss, identity_contrastive_loss
+from objectives_mmet import similarity_loss, supervised_contrastive_loss
 
 
 def _contrastive_by_loops(images, texts, scale, person_ids=None) -> float:
@@ -293,3 +294,57 @@ def test_reid_loss__is_the_weighted_sum(make_config, make_batch):
     assert losses[1.0, 0.0] > 0
     assert losses[0.0, 1.0] > 0
     assert losses[0.5, 3.0] == pytest.approx(0.5 * losses[1.0, 0.0] + 3 * losses[0.0, 1.0], rel=1e-5)
+
+
+def _reference_supervised_contrastive(embeddings, labels, kinds, scale):
+    """Khosla et al., 2020, view by view, one kind of candidates at a time."""
+    terms = []
+    for anchors, candidates in ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0)):
+        shares = []
+        for i, _ in enumerate(labels):
+            if kinds[i] != anchors or labels[i] < 0:
+                continue
+            others = [j for j, _ in enumerate(labels) if j != i and kinds[j] == candidates and labels[j] >= 0]
+            total = sum(math.exp(scale * float(embeddings[i] @ embeddings[j])) for j in others)
+            shares += [
+                math.log(math.exp(scale * float(embeddings[i] @ embeddings[j])) / total)
+                for j in others
+                if labels[j] == labels[i]
+            ]
+        if shares:
+            terms.append(-sum(shares) / len(shares))
+    return sum(terms) / max(len(terms), 1)
+
+
+@given(
+    views=st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 2)), min_size=1, max_size=8),
+    scale=st.floats(0.5, 10),
+    seed=st.integers(0, 1000),
+)
+def test_supervised_contrastive__the_published_formula_within_each_pair_of_kinds(views, scale, seed):
+    labels, kinds = torch.tensor(views).T
+    embeddings = torch.randn(len(views), 5, generator=torch.Generator().manual_seed(seed))
+    received = supervised_contrastive_loss(embeddings, labels, kinds, scale)
+    unit = F.normalize(embeddings)
+    assert received.item() == pytest.approx(
+        _reference_supervised_contrastive(unit, labels.tolist(), kinds.tolist(), scale), abs=1e-4
+    )
+
+
+def test_supervised_contrastive__a_view_without_others_of_its_kind_has_a_finite_gradient():
+    embeddings = torch.randn(3, 4, requires_grad=True)
+    loss = supervised_contrastive_loss(embeddings, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]), 10.0)
+    loss.backward()
+    assert torch.isfinite(embeddings.grad).all()
+
+
+def test_similarity_loss__mean_squared_difference_of_cosines_without_rows_of_zeros():
+    embeddings, kept = torch.randn(4, 3), torch.randn(4, 5)
+    kept[2] = 0
+    pairs = [(i, j) for i in (0, 1, 3) for j in (0, 1, 3) if i != j]
+    expected = sum(
+        (F.cosine_similarity(embeddings[i], embeddings[j], dim=0) - F.cosine_similarity(kept[i], kept[j], dim=0)) ** 2
+        for i, j in pairs
+    ) / len(pairs)
+    torch.testing.assert_close(similarity_loss(embeddings, kept), expected)
+    assert similarity_loss(embeddings, torch.zeros(4, 5)) == 0

@@ -15,6 +15,12 @@ from mmet.checkpoint_files import CONFIG_FILE, read_headers, read_json_object
 Source = PreTrainedModel | str | os.PathLike[str]
 """A model of transformers, or the Hub name or local folder of one."""
 
+_OF_ENCODERS = {
+    *("layer", "layers", "layernorm", "cls_token"),
+    *("patch_embeddings", "word_embeddings", "position_embeddings"),
+}
+"""Parts of the names of weights without which an encoder is another one."""
+
 _OF_MMET_ALONE = ("position_initializer_range", "class_token_initializer_range")
 _OTHER_NAMES = {
     "attention_dropout": "attention_probs_dropout_prob",
@@ -49,12 +55,28 @@ def load_ancestor(model_type: str | tuple[str, ...], base_class: str, source: So
         _check_model_type(model_type, stored.get("model_type"), str(source))
         architecture, *_ = stored.get("architectures") or [base_class]
         model_class = getattr(transformers, architecture, getattr(transformers, base_class))
-        return model_class.from_pretrained(source, **{"use_safetensors": True, **options})
+        return _load_whole(model_class, source, {"use_safetensors": True, **options})
     if options:
         raise ValueError(f"{sorted(options)} are for from_pretrained, but the model is loaded already")
     config = getattr(source, "config", None)
     _check_model_type(model_type, getattr(config, "model_type", None), type(source).__name__)
     return source
+
+
+def _load_whole(model_class: Any, source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
+    """The model. Transformers would draw weights that are missing anew; only heads and poolers may be."""
+    try:
+        model, keys = model_class.from_pretrained(source, output_loading_info=True, **options)
+    except RuntimeError as error:  # it has reported the shapes
+        raise ValueError(f"{source}: weights and {CONFIG_FILE} do not fit each other: shapes differ") from error
+    for kind in ("missing", "unexpected"):
+        names = sorted(name for name in keys[f"{kind}_keys"] if _OF_ENCODERS & set(name.split(".")))
+        if names:
+            raise ValueError(
+                f"{source}: weights and {CONFIG_FILE} do not fit each other: {len(names)} weights of its encoders are "
+                f"{kind}, such as {names[0]}; copy the folder again from where it is whole"
+            )
+    return model
 
 
 def _check_model_type(expected: str | tuple[str, ...], received: str | None, source: str) -> None:

@@ -6,7 +6,7 @@ image_model = from_siglip("google/siglip2-base-patch16-256", image_size=(256, 12
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -60,7 +60,7 @@ def _as_convolution(weights: Weights, model: MMETImageModel) -> Weights:
     name = "embeddings.patch_embedding.weight"
     if weights[name].dim() == 4:
         return weights
-    side, channels = model.config.patch_size, model.config.num_channels
+    side, channels = cast(int, model.config.patch_size), model.config.num_channels
     return weights | {name: weights[name].unflatten(1, (side, side, channels)).permute(0, 3, 1, 2).contiguous()}
 
 

@@ -55,5 +55,5 @@ class Defect:
         return self.reason
 
     def of_mask(self) -> Defect:
-        """The same defect where the file is a mask, which its picture can do without."""
+        """Return this defect for a mask, which its picture can do without."""
         return Defect(DefectKind.MASK, f"mask: {self.reason}")

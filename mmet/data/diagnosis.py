@@ -327,7 +327,7 @@ def _masks(folder: ReidFolder) -> dict[Path, Path]:
 
 
 def _look_at_masks(folder: ReidFolder, limit: int | None) -> MaskSummary | None:
-    """Read at most `limit` masks, spread evenly over all. None where there are none."""
+    """Read at most `limit` masks, spread evenly over all; return None for data without masks."""
     masks = list(_masks(folder).items())
     step = -(-len(masks) // limit) if limit else 1
     return measure_masks(masks[::step], content_of=folder.content_of) if masks else None

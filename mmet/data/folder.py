@@ -322,7 +322,7 @@ def _read_names(folder: ReidFolder, pattern: regex.Pattern[str], default_split: 
 
 
 def _read_name(pattern: regex.Pattern[str], name: str) -> tuple[dict[str, Any], str]:
-    """Person, camera (absent where it is not told) and split by a name; or why they cannot be told."""
+    """Return person, camera (if the pattern has it) and split of a file name, or why the name cannot be read."""
     try:
         match = pattern.match(name, timeout=_PATTERN_SECONDS)
     except TimeoutError as error:

@@ -369,7 +369,7 @@ def _compare(totals: SplitTotals, expected: SplitCount) -> str:
 
 
 def is_as_published(totals: SplitTotals, expected: SplitCount | None) -> bool:
-    """Whether the counts agree; true where none were published."""
+    """Whether the counts agree with the published ones, if there are any."""
     if expected is None:
         return True
     same_captions = not expected.captions or totals.captions == expected.captions
@@ -391,7 +391,7 @@ def _unlisted_lines(folder: ReidFolder) -> list[str]:
 
 
 def _uncaptioned_lines(folder: ReidFolder) -> list[str]:
-    """Where a dataset has captions, the pictures that have none; they are kept."""
+    """Report pictures without a caption in a dataset with captions; they are kept."""
     if not any(image.captions for image in _images(folder)):
         return []
     names = [folder.name_of(image.image_path) for image in _images(folder) if not image.captions]

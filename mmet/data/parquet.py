@@ -231,7 +231,7 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of a folder. Raises `DatasetError` where there is none that can be read."""
+    """Read the manifest of a folder. Raises `DatasetError` if it is missing or unreadable."""
     path = Path(folder) / MANIFEST
     try:
         if not path.exists():
@@ -277,7 +277,7 @@ def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
 
 
 def verify_once(folder: str | Path) -> list[str]:
-    """As `verify_parquet`, but checksums are compared only of files that changed since they last agreed.
+    """Verify as `verify_parquet` does, but skip checksums of files that have not changed since they last agreed.
 
     The result is kept in the cache of `datasets`, keyed by size, times and inode of each file.
     """

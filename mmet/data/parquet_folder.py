@@ -76,7 +76,7 @@ def load(root: Path) -> DatasetDict:
 
 
 def _files_by_split(root: Path) -> dict[str, list[Path]]:
-    """The shards below `data/`, told by their names alone: a README.md could send `datasets` anywhere."""
+    """Find the shards below `data/` by their names alone: a README.md could send `datasets` anywhere."""
     files: dict[str, list[Path]] = {}
     for path in sorted(root.glob("data/*.parquet")):
         match = _SHARD_NAME.fullmatch(path.name)
@@ -143,7 +143,7 @@ def _are_numbers(rows: Dataset, column: str, lowest: int) -> bool:
 
 
 def _ids(rows: Dataset, column: str, lowest: int, place: str) -> list[int | str]:
-    """The ids of a column. Raises `DatasetError` for the first that is none."""
+    """Read the ids of a column. Raises `DatasetError` for the first invalid one."""
     stored = rows.data.column(column)
     kind = stored.type
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):

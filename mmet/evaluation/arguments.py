@@ -17,13 +17,16 @@ from mmet.evaluation.protocols import PROTOCOLS, Modality
 from mmet.evaluation.systems.lineup import BASELINES
 from mmet.evaluation.systems.loading import split_name
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, option
+from mmet.starter import resolve_model
 
 
 @dataclass
 class EvaluationArguments:
     """What to evaluate, on what, and where results go."""
 
-    model_name_or_path: str = field(metadata={"help": "Checkpoint folder, or model name on the Hugging Face Hub."})
+    model_name_or_path: str = field(
+        metadata={"help": "Checkpoint folder, model name on the Hugging Face Hub, or starter."}
+    )
     data: list[str] = field(
         metadata={"help": "Data sets as name=folder, such as market1501=/data/market cuhk_pedes=/data/CUHK-PEDES."}
     )
@@ -116,6 +119,7 @@ class EvaluationArguments:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        self.model_name_or_path = resolve_model(self.model_name_or_path)
         self.evaluation_options()
         self.bootstrap_options()
 

@@ -159,7 +159,7 @@ def prepare_analyses(args: EvaluationArguments, lineup: Lineup) -> list[Analysis
 
 
 def prepare_calibration(args: EvaluationArguments, lineup: Lineup) -> CalibrationCheck | None:
-    """The check of the first model's match probabilities: learnt now or read; None where none is asked for."""
+    """Learn or read the first model's calibration, to check it; None if it is not asked for."""
     if args.calibrate is not None:
         return CalibrationCheck(MODEL, calibrate(args, args.calibrate, lineup))
     if not args.reliability:

@@ -205,7 +205,7 @@ class RetrievalTask:
 
     @property
     def rules(self) -> Protocol:
-        """The protocol itself. Raises `ValueError` for a name that is none."""
+        """The protocol itself. Raises `ValueError` for an unknown name."""
         return _get_protocol(self.protocol)
 
     def select_queries(self, kept: NDArray[np.int64]) -> RetrievalTask:
@@ -288,7 +288,7 @@ def _one_camera_words(task: RetrievalTask) -> str:
 
 
 def default_protocol(dataset: Mapping[str, Dataset], query: Modality, gallery: Modality) -> Protocol:
-    """The usual protocol for a dataset with these splits. Raises `DatasetError` when it has none to evaluate on."""
+    """Return the usual protocol for a dataset with these splits. Raises `DatasetError` without a test split."""
     if PROTOCOLS["market"].fits(dataset):
         return PROTOCOLS["market"]
     if PROTOCOLS["leave-one-image-out"].fits(dataset):
@@ -300,7 +300,7 @@ def default_protocol(dataset: Mapping[str, Dataset], query: Modality, gallery: M
 
 
 def standard_pairs(dataset: Mapping[str, Dataset]) -> tuple[tuple[Modality, Modality], ...]:
-    """The (query, gallery) modalities that a dataset is evaluated on unless told otherwise."""
+    """Return the (query, gallery) modalities that a dataset is evaluated on by default."""
     if PROTOCOLS["market"].fits(dataset) or ("test" in dataset and not has_captions(dataset["test"])):
         return (("image", "image"),)
     return STANDARD_TEXT_PAIRS

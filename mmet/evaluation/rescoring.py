@@ -57,7 +57,7 @@ def ranks_by_query(
     gallery_embeddings: NDArray[np.float32],
     reordered: ReorderedEntries,
 ) -> list[NDArray[np.int64]]:
-    """Each query's ascending ranks of its true matches, none where it has none.
+    """Return the ascending ranks of each query's true matches.
 
     The reordered first entries have the ranks of their new order; what was behind them keeps its ranks.
     """

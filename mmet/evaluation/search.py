@@ -91,7 +91,7 @@ def _without_unknown(task: RetrievalTask, gallery_embeddings: Embeddings) -> tup
 
 
 def _rank(task: RetrievalTask, query: Embeddings, gallery: Embeddings, options: EvaluationOptions) -> TaskResult:
-    """By cosine, in the whole gallery or in those that the protocol draws."""
+    """Rank by cosine, in the whole gallery or in those that the protocol draws."""
     rules = task.rules
     if rules.single_shot is not None:
         drawn = draw_ranks(task, query, gallery, rules.single_shot)
@@ -118,7 +118,7 @@ def _rerank(
     options: EvaluationOptions,
     parameters: RerankParameters,
 ) -> TaskResult:
-    """By `k_reciprocal_rerank`. The scores of the first entries are the re-ranking's distances, negated."""
+    """Rank by `k_reciprocal_rerank`. The scores of the first entries are its distances, negated."""
     reranking = prepare_reranking(query, gallery, **asdict(parameters))
     positions = np.full((len(query), RERANKED_HEAD), -1, dtype=np.int64)
     scores = np.full((len(query), RERANKED_HEAD), -np.inf, dtype=np.float32)
@@ -147,7 +147,7 @@ def _rerank(
 def _rescore(
     task: RetrievalTask, query: Embeddings, gallery: Embeddings, options: EvaluationOptions, matcher: Matcher
 ) -> TaskResult:
-    """By cosine, the first entries in the order that the cross-encoder gives them."""
+    """Rank by cosine, and the first entries as the cross-encoder orders them."""
     reordered = rescore_first(task, query, gallery, matcher, count=options.itm_top_k, weight=options.itm_weight)
     ranks = ranks_by_query(task, query, gallery, reordered)
     metrics = summarize_ranks(

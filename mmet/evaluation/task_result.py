@@ -54,7 +54,7 @@ class TaskResult:
     drawn: DrawnRanks | None = None
 
     def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Those of queries and gallery. Raises `ValueError` for a system that embeds nothing."""
+        """Embeddings of queries and gallery. Raises `ValueError` for a system that embeds nothing."""
         if self.query_embeddings is None or self.gallery_embeddings is None:
             raise ValueError("this system has no embeddings")
         return self.query_embeddings, self.gallery_embeddings

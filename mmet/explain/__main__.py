@@ -21,6 +21,7 @@ from mmet.explain.figures import METHOD_LABELS, compare_methods, show
 from mmet.explain.methods import DEFAULT_METHOD, METHODS
 from mmet.field_checks import Range, number_type
 from mmet.gallery.sources import load_picture
+from mmet.starter import STARTER
 from mmet.starting import program_name
 from mmet.whole_files import write_whole
 
@@ -35,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write explanations.png, the images with the regions that make them similar to a query, and with "
         "--text, words.png: a map for each word.",
     )
-    parser.add_argument("--model", required=True, metavar="MODEL", help="checkpoint folder or Hub name")
+    parser.add_argument(
+        "--model", default=STARTER, metavar="MODEL", help="checkpoint folder or Hub name (default: starter)"
+    )
     parser.add_argument("--images", required=True, nargs="+", metavar="FILE", help="what is explained")
     parser.add_argument(
         "--query", metavar="FILE", help="image to compare with; without it and --text, each image with itself"

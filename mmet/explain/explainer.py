@@ -8,7 +8,7 @@ The query's embedding is fixed; the map says which parts of the picture raise it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -69,17 +69,33 @@ class Explainer:
         return self._map(picture, self.embed(image, text), method, layer)
 
     def explain_words(
-        self, picture: PIL.Image.Image, text: str, *, method: str = DEFAULT_METHOD, layer: int = -1
+        self,
+        picture: PIL.Image.Image,
+        text: str,
+        *,
+        phrases: Sequence[str] | None = None,
+        method: str = DEFAULT_METHOD,
+        layer: int = -1,
     ) -> list[tuple[str, Map]]:
         """
-        A map for each word of a sentence, as in `explain`.
+        A map for each word of a sentence, or for each of some phrases in it, as in `explain`.
 
-        A word's query is the sentence's embedding minus that of the sentence with [MASK] in the word's place. Words
-        beyond the model's text length have no map.
+        A word's query is the sentence's embedding minus that of the sentence with [MASK] in the word's place; a
+        phrase is masked as a whole. Words beyond the model's text length have no map.
+
+        Args:
+            picture: the target, in RGB.
+            text: a sentence.
+            phrases: parts of `text`, such as "red jacket"; by default its words.
+            method, layer: as in `explain`.
+
+        Raises:
+            ValueError: as in `explain`, or a phrase that is not in the text.
         """
         whole = self.embed(None, text)
         return [
-            (word, self._map(picture, whole - masked, method, layer)) for word, masked in self._without_words(text)
+            (words, self._map(picture, whole - masked, method, layer))
+            for words, masked in self._without(text, _spans(text, phrases))
         ]
 
     def embed(self, image: PIL.Image.Image | None, text: str | None) -> Tensor:
@@ -105,16 +121,16 @@ class Explainer:
             ]
         return embeddings[0]
 
-    def _without_words(self, text: str) -> Iterator[tuple[str, Tensor]]:
-        """Each word, and the embedding of the sentence without it."""
+    def _without(self, text: str, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[str, Tensor]]:
+        """The words of each span of characters, and the embedding of the sentence without them."""
         tokenizer = self.processor.tokenizer
         tokens = tokenizer([text], truncation=True, return_offsets_mapping=True, return_tensors="pt")
         starts, ends = tokens.pop("offset_mapping")[0].unbind(dim=1)
-        for word in re.finditer(r"\S+", text):
-            inside = (starts >= word.start()) & (ends <= word.end()) & (ends > starts)
+        for start, end in spans:
+            inside = (starts >= start) & (ends <= end) & (ends > starts)
             if inside.any():
                 words = tokens["input_ids"].masked_fill(inside, tokenizer.mask_token_id)
-                yield word.group(), self._embed_inputs({**tokens, "input_ids": words})
+                yield text[start:end], self._embed_inputs({**tokens, "input_ids": words})
 
     def _map(self, picture: PIL.Image.Image, query: Tensor, method: str, layer: int) -> Map:
         check_choice("method", method, METHODS)
@@ -166,6 +182,16 @@ class Explainer:
     @property
     def _multimodal_layers(self) -> Any:
         return self.model.mmet.multimodal_model.encoder.layers
+
+
+def _spans(text: str, phrases: Sequence[str] | None) -> list[tuple[int, int]]:
+    """First and last character of each phrase of a text, or of each of its words."""
+    if phrases is None:
+        return [word.span() for word in re.finditer(r"\S+", text)]
+    for phrase in phrases:
+        if not phrase.strip() or phrase not in text:
+            raise ExplanationError(f"phrases: expected parts of the text {text!r}, received {phrase!r}")
+    return [(text.index(phrase), text.index(phrase) + len(phrase)) for phrase in phrases]
 
 
 @contextmanager

@@ -18,10 +18,14 @@ METHOD_LABELS = {
     "attention_gradient": "Attention gradient",
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "Guided Grad-CAM",
+    "relevance": "Relevance",
     "rollout": "Attention rollout",
 }
 WIDTH, HEIGHT, GAP = 96.0, 192.0, 10.0
 """Of a shown crop and between crops, in logical pixels."""
+COLUMNS = 8
+"""Pictures in a line; a strip of more words goes on below."""
+LETTERS = 20
 
 
 def overlay(picture: PIL.Image.Image, values: Map, opacity: float = 0.5) -> PIL.Image.Image:
@@ -43,19 +47,29 @@ def show(picture: PIL.Image.Image, values: Map, method: str) -> PIL.Image.Image:
 
 def compare_methods(rows: Sequence[tuple[str, Sequence[tuple[str, PIL.Image.Image]]]]) -> bytes:
     """
-    A PNG of labelled pictures, a row for each explained image.
+    A PNG of labelled pictures, a row for each explained image; rows of many pictures go on in lines below.
 
     Args:
         rows: title of a row, and its pictures with their labels.
     """
-    columns = max(len(pictures) for _, pictures in rows)
+    lines = [
+        (title if first == 0 else "", pictures[first : first + COLUMNS])
+        for title, pictures in rows
+        for first in range(0, len(pictures), COLUMNS)
+    ]
+    columns = max(len(pictures) for _, pictures in lines)
     pitch = HEIGHT + 50
-    drawing = Drawing(max(260.0, GAP + columns * (WIDTH + GAP)), GAP + pitch * len(rows), LIGHT)
-    for number, (title, pictures) in enumerate(rows):
+    drawing = Drawing(max(260.0, GAP + columns * (WIDTH + GAP)), GAP + pitch * len(lines), LIGHT)
+    for number, (title, pictures) in enumerate(lines):
         top = GAP + pitch * number
         drawing.text(GAP, top, title, size=10, bold=True)
         for column, (label, picture) in enumerate(pictures):
             left = GAP + column * (WIDTH + GAP)
-            drawing.text(left, top + 16, label, size=9, color=LIGHT.muted)
+            drawing.text(left, top + 16, shorten(label), size=9, color=LIGHT.muted)
             drawing.picture(left, top + 32, WIDTH, HEIGHT, picture)
     return drawing.png()
+
+
+def shorten(label: str) -> str:
+    """A label that fits above a picture."""
+    return label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…"

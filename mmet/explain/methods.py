@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DEFAULT_METHOD = "attention_gradient"
+DEFAULT_METHOD = "relevance"
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,32 @@ def attention_gradient(trace: Trace) -> Tensor:
     return torch.stack(layers).mean(dim=0).view(trace.grid)
 
 
+def relevance(trace: Trace) -> Tensor:
+    """Relevance of Chefer et al. (2021): positive parts of gradient times attention, multiplied up the layers.
+
+    The rows of the class tokens are those of the encoder that reads last, as in `attention_rollout`.
+    """
+    attentions = [*trace.image_attentions, *trace.multimodal_attentions]
+    gradients = torch.autograd.grad(trace.score, attentions, retain_graph=True, allow_unused=True)
+    weights = [
+        torch.zeros_like(attention) if grad is None else (grad * attention).relu()
+        for grad, attention in zip(gradients, attentions, strict=True)
+    ]
+    image = accumulate(weights[: len(trace.image_attentions)])
+    if trace.multimodal_attentions:
+        read = image[: trace.patches().stop]
+        image = accumulate(weights[len(trace.image_attentions) :])[:1, 1:] @ read
+    return image[0, trace.patches()].view(trace.grid)
+
+
+def accumulate(weights: Sequence[Tensor]) -> Tensor:
+    """Identity plus each layer's mean weights `(1, heads, L, L)` times what came before: `(L, L)`."""
+    flow = torch.eye(weights[0].shape[-1], device=weights[0].device)
+    for layer in weights:
+        flow = flow + layer[0].float().mean(dim=0) @ flow
+    return flow
+
+
 @contextmanager
 def guided_backward(model: nn.Module) -> Iterator[None]:
     """Pass only positive gradients through the activation functions of the model's MLPs (Springenberg et al., 2015).
@@ -140,5 +166,6 @@ METHODS: dict[str, Callable[[Trace], Tensor]] = {
     "attention_gradient": attention_gradient,
     "grad_cam": grad_cam,
     "guided_grad_cam": guided_grad_cam,
+    "relevance": relevance,
     "rollout": attention_rollout,
 }

@@ -35,18 +35,25 @@ def write_graph(model: MMETForReID, kind: str, inputs: Mapping[str, torch.Tensor
         kind: of `KINDS`.
         inputs: a batch of at least two samples to trace, whose values do not matter; unused ones are left out.
         path: the ONNX file. Weights of more than 1.5 GB go into a second one beside it.
+
+    Raises:
+        ValueError: an operation of the model has no form in ONNX.
     """
-    with torch.no_grad(), quiet():
-        program = torch.onnx.export(
-            _Embeddings(model).eval(),
-            kwargs={name: inputs[name] for name in KINDS[kind]},
-            input_names=KINDS[kind],
-            output_names=["embeddings"],
-            dynamic_shapes=_dynamic_shapes(model, kind),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+    try:
+        with torch.no_grad(), quiet():
+            program = torch.onnx.export(
+                _Embeddings(model).eval(),
+                kwargs={name: inputs[name] for name in KINDS[kind]},
+                input_names=KINDS[kind],
+                output_names=["embeddings"],
+                dynamic_shapes=_dynamic_shapes(model, kind),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the {kind} embedder of this model cannot be written as ONNX: {reason}") from error
     assert program is not None
     program.save(str(path))
 

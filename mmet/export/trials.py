@@ -37,7 +37,8 @@ def random_batch(model: MMETForReID, batch_size: int, length: int, seed: int = 0
 
 def drawn_batch(processor: Any, count: int = DRAWN_PEOPLE) -> Inputs:
     """Pictures of `count` drawn people, one each, and a caption of each."""
-    pictures, captions = [], []
+    pictures: list[Any] = []
+    captions: list[str] = []
     for number in range(1, count + 1):
         identity, shot = person(SOURCE, 0, number), plan_shots(SOURCE, seed=0, person=number, count=1)[0]
         picture = render_shot(identity, shot, SOURCE)

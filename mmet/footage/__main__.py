@@ -73,7 +73,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--start_time", metavar="TIME", help="when the videos begin, such as 2024-05-01T12:00:00")
     parser.add_argument("--gallery", metavar="PLACE", help="also put the crops into this gallery, new or not")
-    parser.add_argument("--model", metavar="NAME", help="embeds the crops of --gallery; by default the gallery's own")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="embeds the crops of --gallery (default: the gallery's own; for a new one, starter)",
+    )
     add_backend(parser)
     parser.add_argument(
         "--join_fragments",
@@ -117,7 +121,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if joins and similarity is None:
         similarity = DEFAULT_SIMILARITY
     if place is not None:  # mistakes are told before hours of work
-        check_gallery(place, model)
+        check_gallery(place)
     videos = _cameras(options.pop("videos"), options.pop("camera"))
     reports = read(videos, **options, show_progress=sys.stderr is not None and sys.stderr.isatty())
     persons, crops = sum(report.persons for report in reports), sum(report.crops for report in reports)

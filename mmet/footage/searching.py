@@ -29,6 +29,7 @@ from mmet.gallery.gallery import store_class
 from mmet.gallery.labels import counted, seconds
 from mmet.gallery.results import Row
 from mmet.gallery.sources import load_picture
+from mmet.starter import STARTER
 
 logger = logging.getLogger(__name__)
 
@@ -74,21 +75,21 @@ def add_to_gallery(
     Args:
         crops: folder that `read` finished.
         place: the gallery's folder or address.
-        model: as for `Gallery.build`; None for the model of the gallery that is there.
+        model: as for `Gallery.build`; None for the model of the gallery that is there, or starter for a new one.
         backend: as for `Gallery.build`.
         join_similarity: tracks of one camera that are fragments of one by this least cosine similarity (see
             `mmet.footage.joining`) become one track, called as the first; None to leave tracks as they are.
 
     Raises:
-        FootageError: no crops, no model for a new gallery, or other crops of the same names in the gallery.
+        FootageError: no crops, or other crops of the same names in the gallery.
         GalleryError: as `Gallery.build` and `Gallery.add`.
     """
     entries = crop_entries(Path(crops))
     if not entries:
         raise FootageError(f"{crops}: no person was found, so there is nothing to search")
-    check_gallery(place, model)
+    check_gallery(place)
     if not store_class(place).exists(place):
-        embedder = as_embedder(model, backend)
+        embedder = as_embedder(STARTER if model is None else model, backend)
         return Gallery.build(_joined(entries, embedder, join_similarity), place, model=embedder)
     gallery = Gallery.open(place, model=model, backend=backend)
     if join_similarity is not None:
@@ -101,12 +102,10 @@ def add_to_gallery(
     return gallery
 
 
-def check_gallery(place: str | Path, model: Any) -> None:
-    """Raise `FootageError` for a new gallery without a model, and `GalleryError` for a damaged one."""
+def check_gallery(place: str | Path) -> None:
+    """Raise `GalleryError` for a damaged gallery, before hours are spent on crops for it."""
     if store_class(place).exists(place):
         Gallery.open(place)
-    elif model is None:
-        raise FootageError(f"{place}: there is no gallery yet; name the model that a new one is to have (--model)")
 
 
 def crop_entries(crops: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What `mmet-gallery` does: build, search, add, remove, merge, compact, calibrate, info, verify.
+"""What `mmet-gallery` does: build, search, add, remove, merge, compact, calibrate, map, info, verify.
 
 main(["build", "crops", "--model", "outputs/demo/model", "--output", "people"])
 main(["search", "people", "--image", "query.jpg", "--camera", "gate", "--html", "answer.html"])
@@ -31,6 +31,7 @@ from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, SearchResult
 from mmet.gallery.storage import DTYPES
 from mmet.gallery.store import ON_CONFLICT
+from mmet.starter import STARTER
 from mmet.whole_files import write_whole
 
 PROGRAM = "mmet-gallery"
@@ -89,7 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="folder of crops, or a data set as name=folder")
-    parser.add_argument("--model", required=True, metavar="MODEL", help="checkpoint folder or Hub name")
+    parser.add_argument(
+        "--model", default=STARTER, metavar="MODEL", help="checkpoint folder or Hub name (default: starter)"
+    )
     add_backend(parser)
     parser.add_argument("--output", required=True, metavar="GALLERY", help="folder to create")
     add_embedding_options(parser)
@@ -142,6 +145,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     forms.add_argument("--json", action="store_true", help="print JSON instead of a table")
     forms.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     answer.add_argument("--html", type=Path, metavar="FILE", help="write a contact sheet, a page of its own")
+    answer.add_argument("--figure", type=Path, metavar="FILE", help="write the ranked list as a PNG picture")
     add_model(answer)
 
 
@@ -151,6 +155,13 @@ def add_add_options(parser: argparse.ArgumentParser) -> None:
     add_conflict(parser)
     add_embedding_options(parser)
     add_model(parser)
+
+
+def add_map_options(parser: argparse.ArgumentParser) -> None:
+    add_gallery(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="PNG picture to write")
+    colors = ("person", "camera", "track")
+    parser.add_argument("--color_by", choices=colors, default="person", help="what has a colour of its own")
 
 
 def add_remove_options(parser: argparse.ArgumentParser) -> None:
@@ -235,8 +246,8 @@ def search(options: argparse.Namespace) -> None:
         raise GalleryError('nothing to search for: say --text "a sentence", --image FILE, or both')
     query = Query(options.image, options.text, blend=options.blend, flip=options.flip)
     period = read_period(options)
-    if options.html is not None and options.html.is_dir():
-        raise GalleryError(f"--html: expected the name of a file, {options.html} is a folder")
+    for name in ("html", "figure"):
+        check_file_name(name, getattr(options, name))
     gallery = Gallery.open(options.gallery, model=options.model, backend=options.backend)
     (result,) = gallery.search_batch(
         [query],
@@ -252,9 +263,31 @@ def search(options: argparse.Namespace) -> None:
         from mmet.gallery.sheet import render_sheet
 
         write_whole(options.html, render_sheet(gallery, query, result, describe_filters(options)))
-        saved = [] if options.json or options.csv else [f"Contact sheet: {options.html}"]
+        saved.append(f"Contact sheet: {options.html}")
+    if options.figure is not None:
+        from mmet.gallery.figures import ranked_figure
+
+        write_whole(options.figure, ranked_figure(query, result))
+        saved.append(f"Figure: {options.figure}")
+    if options.json or options.csv:
+        saved = []
     write = write_json if options.json else write_csv if options.csv else describe_result
     show_results("", "\n".join([write(result), *saved]))
+
+
+def check_file_name(name: str, path: Path | None) -> None:
+    """Raise `GalleryError` where a file to be written is a folder."""
+    if path is not None and path.is_dir():
+        raise GalleryError(f"--{name}: expected the name of a file, {path} is a folder")
+
+
+def draw_map(options: argparse.Namespace) -> None:
+    """Write a picture of all rows on which those that are alike lie together."""
+    from mmet.gallery.figures import map_figure
+
+    check_file_name("output", options.output)
+    write_whole(options.output, map_figure(Gallery.open(options.gallery), color_by=f"{options.color_by}_id"))
+    show_results("", str(options.output))
 
 
 def describe_result(result: SearchResult) -> str:
@@ -369,6 +402,9 @@ SUBCOMMANDS = {
     "merge": Subcommand(merge, add_merge_options, "add the rows of another gallery by the same model"),
     "compact": Subcommand(compact, add_gallery, "free the space of removed rows and join small segments"),
     "calibrate": Subcommand(calibrate, add_calibrate_options, "learn match probabilities from rows with a person_id"),
+    "map": Subcommand(
+        draw_map, add_map_options, "draw a picture of all rows on which those that are alike lie together"
+    ),
     "info": Subcommand(info, add_info_options, "say what a gallery is: rows, cameras, model, size"),
     "verify": Subcommand(
         verify, add_gallery, "compare all files with their checksums; exit code 1 for a damaged gallery"

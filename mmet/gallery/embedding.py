@@ -17,6 +17,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from mmet.gallery.results import GalleryError
+from mmet.starter import resolve_model
 
 COMPARED = ("weights", "preprocessing")
 """Fields of an identity that decide whether two models' vectors can be compared."""
@@ -102,9 +103,10 @@ class ModelEmbedder:
         """See `Embedder`: from `calibration.json` in the model's folder, if it was fitted for these weights."""
         from mmet.evaluation.analyses.calibration import read_saved
 
-        if not (Path(self.name) / "calibration.json").is_file():
+        folder = Path(resolve_model(self.name))
+        if not (folder / "calibration.json").is_file():
             return None
-        saved = read_saved(Path(self.name))
+        saved = read_saved(folder)
         if saved.weights != self.identity["weights"]:
             return None
         return saved.calibrations.get((query, "image"))

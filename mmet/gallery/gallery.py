@@ -22,6 +22,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mmet.distributed import compute_on_all, compute_once, join_processes
 from mmet.evaluation.analyses.calibration import MatchCalibration, Method, read_fields
@@ -57,6 +58,7 @@ from mmet.gallery.store import (
     check_distinct,
     conflict_message,
 )
+from mmet.starter import STARTER
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class Gallery:
         source: Any,
         path: str | Path,
         *,
-        model: Any,
+        model: Any = STARTER,
         backend: str = "auto",
         batch_size: int = 64,
         num_workers: int = 2,
@@ -108,7 +110,8 @@ class Gallery:
         Args:
             source: see `mmet.gallery.sources`.
             path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
-            model: a checkpoint's folder or Hub name, exported files, or an `Embedder`.
+            model: a checkpoint's folder or Hub name, exported files, or an `Embedder`; by default the model that comes
+                with the package.
             backend: what runs a model that is named: `torch`, `onnx`, or `auto` for what its folder holds.
             batch_size: pictures that are embedded at once.
             num_workers: threads that decode pictures.
@@ -241,6 +244,12 @@ class Gallery:
         wanted = pa.array(list(ids), pa.string())
         parts = [table.filter(pc.is_in(table["id"], wanted)) for table in self._store.tables()]
         return [Row(**values) for part in parts for values in _rows(part)]
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """The stored unit vectors of all rows, float32 `(rows, D)`, in the order of iteration."""
+        dimension = self._store.description.dimension
+        parts = [vectors_of(table.column(EMBEDDING), dimension) for table in self._store.tables()]
+        return np.concatenate([np.empty((0, dimension), dtype=np.float32), *parts])
 
     def refresh(self) -> None:
         """See what other processes changed since this gallery was opened."""

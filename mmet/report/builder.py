@@ -1,4 +1,4 @@
-"""From a run, its results and its data to the report's files.
+"""Build the report's files from a run, its results and its data.
 
 build_report(ReportRequest(run=Path("outputs/demo/model"), ...))
 """
@@ -145,7 +145,7 @@ def check_paths(request: ReportRequest) -> None:
 
 
 def load_run(request: ReportRequest, evaluation: Evaluation) -> ModelSystem:
-    """The model as the evaluation ran it. Raises `ValueError` when the folder holds none that can be read."""
+    """Load the model as the evaluation ran it. Raises `ValueError` for a folder without a readable model."""
     rows = [task.trained for task in evaluation.tasks if task.trained is not None]
     rescore = any(row.options.itm_top_k for row in rows)
     try:
@@ -197,7 +197,7 @@ class _PlannedSearch:
 def find_searches(
     request: ReportRequest, system: ModelSystem, targets: Sequence[NamedDataset], evaluation: Evaluation
 ) -> list[ExampleSearch | Missing]:
-    """Each of `SEARCHES` on the first data set that allows it, or why none does."""
+    """Run each of `SEARCHES` on the first data set that allows it, or say why none does."""
     planned = [
         _plan_search(request, system, targets, evaluation, kind, np.random.default_rng([request.seed, number]))
         for number, kind in enumerate(SEARCHES)
@@ -331,7 +331,7 @@ def world_command(root: Path) -> str | None:
 
 
 def plan_figures(page: Page) -> dict[str, Callable[[], bytes]]:
-    """The report's pictures by file name, each a function that draws it as PNG; none for what there is nothing of."""
+    """Functions that draw the report's pictures as PNG, by file name; only for what there is data of."""
     searches = [search for search in page.searches if isinstance(search, ExampleSearch)]
     history = page.history if isinstance(page.history, TrainingHistory) and page.history.losses else None
     masking = page.masking if isinstance(page.masking, MaskingComparison) else None

@@ -117,7 +117,7 @@ def draw_cmc(ax: Axes, task: TaskComparison, theme: Theme, max_rank: int = 20) -
 
 
 def system_style(result: SystemResult, theme: Theme) -> dict[str, Any]:
-    """How a system's line is drawn: told apart by colour, dashes and weight."""
+    """Colour, dashes and weight of a system's line."""
     is_trained = result.is_trained
     dashes = LINE_STYLES.get(result.system, "-" if is_trained else (0, (7, 2)))
     return {"color": theme.color(result), "linestyle": dashes, "linewidth": 2.2 if is_trained else 1.5}

@@ -46,7 +46,7 @@ class Theme:
     others: tuple[str, ...]
 
     def color(self, result: SystemResult) -> str:
-        """Of a system's bars and lines."""
+        """Colour of a system's bars and lines."""
         if result.variant is not None:
             return self.others[result.variant % len(self.others)]
         return self.systems.get(result.system, self.accent)
@@ -78,7 +78,7 @@ DARK = Theme(
 
 @cache
 def font_families() -> list[str]:
-    """Those of `FONTS` that are installed."""
+    """Return the installed ones of `FONTS`."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return [name for name in FONTS if name in installed]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmet.checkpoint_files import read_json_object
+from mmet.evaluation.metrics.ranking import REPORTED_RANKS
 from mmet.evaluation.options import EvaluationOptions
 from mmet.evaluation.protocols import MODALITIES, PROTOCOLS
 from mmet.evaluation.record import TASK_FIELDS
@@ -24,7 +25,7 @@ BASELINE_LABELS = {"chance": "Chance", "histogram": "Colour histogram", "untrain
 
 TRAINED_LABEL = "MMET, trained"
 
-METRICS = ("mAP", "mINP", "rank1", "rank5", "rank10")
+METRICS = ("mAP", "mINP", *(f"rank{rank}" for rank in REPORTED_RANKS))
 
 ROUNDING = 1e-9
 """How far a curve may fall by the rounding of sums."""
@@ -146,10 +147,17 @@ def _read_row(row: Mapping[str, Any], number: int) -> _ParsedRow:
     if counts[1] > counts[0]:
         raise ValueError(f"{at}num_valid_queries: expected at most num_queries, {counts[0]}, received {counts[1]}")
     _check_intervals(row.get("intervals"), f"{at}intervals")
+    curve = _read_cmc(_field(row, "cmc", list, at), f"{at}cmc")
+    for rank in REPORTED_RANKS:
+        point = curve[min(rank, len(curve)) - 1]
+        if abs(values[f"rank{rank}"] - point) > ROUNDING:
+            raise ValueError(
+                f"{at}metrics.rank{rank}: expected {point}, as its cmc says, received {values[f'rank{rank}']}"
+            )
     result = SystemResult(
         system=_field(row, "system", str, at),
         metrics=values,
-        cmc=_read_cmc(_field(row, "cmc", list, at), f"{at}cmc"),
+        cmc=curve,
         options=_read_options(row.get("options", {}), f"{at}options"),
     )
     return _ParsedRow((data, root, protocol, query, gallery), counts[1], counts[2], result)
@@ -174,7 +182,7 @@ def _read_cmc(values: Sequence[Any], name: str) -> list[float]:
 
 
 def _check_intervals(intervals: Any, name: str) -> None:
-    """Raise `ValueError` for intervals that are reversed or hold no shares; there may be none."""
+    """Raise `ValueError` for intervals that are reversed or no shares; they may be absent."""
     if intervals is None:
         return
     by_metric = _of_kind(name, intervals, dict).get("metrics")

@@ -37,7 +37,7 @@ class TrainingHistory:
 
 
 def read_history(run: Path) -> TrainingHistory | None:
-    """The training history of a run folder; None when it has none, as a model from the Hub.
+    """Read the training history of a run folder; None without one, as for a model from the Hub.
 
     Raises:
         ValueError: a `trainer_state.json` that is none.

@@ -21,6 +21,7 @@ from mmet.data import parse_data_argument
 from mmet.distributed import wait_for_processes
 from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_fields, option
 from mmet.recipe_files import read_mapping_file
+from mmet.starter import resolve_model
 from mmet.starting import program_name
 from mmet.training.augmentation import build_augmentation
 from mmet.training.loss_schedule import LossSchedule
@@ -50,7 +51,7 @@ class ModelArguments:
     """The model to train and its starting weights."""
 
     model_name_or_path: str | None = option(
-        None, "Checkpoint to continue from (folder or Hub name). None starts from scratch."
+        None, "Checkpoint to continue from (folder, Hub name, or starter). None starts from scratch."
     )
     text_model_name_or_path: str | None = option(
         None,
@@ -84,6 +85,8 @@ class ModelArguments:
             raise ValueError("text_model_name_or_path: expected an image encoder in model_name_or_path, received none")
         if self.lora_rank and self.model_name_or_path is None:
             raise ValueError("lora_rank: expected model_name_or_path, the trained model to add to; received none")
+        if self.model_name_or_path is not None:
+            self.model_name_or_path = resolve_model(self.model_name_or_path)
         if self.model_name_or_path is None:  # else the checkpoint's configuration is changed
             build_config(self.model_config, vocab_size=self.vocab_size, num_identities=0, loss_weights={})
         else:

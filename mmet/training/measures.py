@@ -19,7 +19,11 @@ from modeling_mmet import LOSS_NAMES
 ACCURACY_NAMES = ("mim_accuracy", "mlm_accuracy", "mmm_image_accuracy", "mmm_text_accuracy", "itm_accuracy")
 """Shares of masked patches, masked tokens and pairs (matching or not) that a head gets right."""
 
-MEASURE_NAMES = (*(f"{name}_loss" for name in LOSS_NAMES), *ACCURACY_NAMES, "embedding_norm")
+MEASURE_NAMES = (
+    *(f"{name}_loss" for name in (*LOSS_NAMES, "supervised_contrastive", "similarity")),
+    *ACCURACY_NAMES,
+    "embedding_norm",
+)
 """Everything that is measured, by the name under which it is logged."""
 
 

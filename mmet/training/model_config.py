@@ -19,6 +19,9 @@ FIELDS_OF_A_STAGE = (
     "label_smoothing",
     "triplet_margin",
     "triplet_normalize",
+    "supervised_contrastive_weight",
+    "supervised_contrastive_scale",
+    "similarity_weight",
 )
 """Fields of `MMETConfig`, beside the loss weights, that a later stage may choose anew: they fit any weights."""
 

@@ -23,6 +23,7 @@ from mmet.training.arguments import DataArguments, ModelArguments, ObjectiveArgu
 from mmet.training.augmentation import build_augmentation
 from mmet.training.checkpoint_selection import plan_selection
 from mmet.training.checkpoint_writing import check_space, check_writable, checkpoint_bytes, last_checkpoint
+from mmet.training.class_token_rows import prepare_row_projection
 from mmet.training.codebook import kinds_that_need_codes, prepare_codebook
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
@@ -125,6 +126,8 @@ def _train(
         kinds = kinds_that_need_codes(model, data_arguments, objective_arguments)
         if kinds and checkpoint is None:  # a checkpoint has its own
             prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
+        if checkpoint is None:
+            prepare_row_projection(model, processor, dataset, objective_arguments.mix, training_arguments)
         if model_arguments.lora_rank:
             add_lora(model, model_arguments.lora_rank)
         trainer = build_trainer(
@@ -269,7 +272,7 @@ def build_collator(
         mlm_probability=data.mlm_probability,
         itm_mismatch_probability=data.itm_mismatch_probability,
         caption_noise=data.caption_noise,
-        max_length=min(data.max_text_length, cast(MMETTextConfig, config.text_config).max_position_embeddings),
+        max_length=_caption_length(data.max_text_length, cast(MMETTextConfig, config.text_config)),
         segmenter=compute_on_all(partial(load_segmenter, name)) if (name := data.person_segmenter) else None,
         sharpness=data.mask_sharpness,
     )
@@ -281,3 +284,13 @@ def build_collator(
     elif data.mask_prior != "figure" and masked:
         collator.prior = compute_on_all(lambda: read_prior(Path(data.mask_prior), processor, data.mask_sharpness))
     return collator
+
+
+def _caption_length(max_text_length: int, config: MMETTextConfig) -> int:
+    """Tokens at which captions are cut: what was asked for, or as many as the model has positions for."""
+    if max_text_length > config.max_position_embeddings:
+        logger.warning(
+            "captions are cut at %d tokens, the model's max_position_embeddings, not at max_text_length=%d",
+            *(config.max_position_embeddings, max_text_length),
+        )
+    return min(max_text_length, config.max_position_embeddings)

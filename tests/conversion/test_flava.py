@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
-from ancestors_at_hand import CODES, PATCHES, VOCAB, WIDTH, close
+from ancestors_at_hand import CODES, PATCHES, VOCAB, WIDTH, close, make_bert, make_vit
 from torch import nn
 from transformers import (
     BertConfig,
@@ -292,6 +294,24 @@ def test_from_flava__refuses_other_models(make_flava, tmp_path):
     for source in (bert, tmp_path, make_flava(FlavaModel).image_model):
         with pytest.raises(ValueError, match="expected a model of type 'flava'"):
             from_flava(source, MMETModel)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_hidden_layers": 4}, r"\d+ weights of its encoders are missing, such as \S+3\."),
+        ({"num_hidden_layers": 1}, r"\d+ weights of its encoders are unexpected, such as \S+1\."),
+        ({"hidden_size": 64}, "shapes differ"),
+    ],
+)
+@pytest.mark.parametrize(("make", "convert"), [(make_bert, from_bert), (make_vit, from_vit)])
+def test_folder__weights_that_are_not_the_configurations_are_refused(make, convert, fields, message, tmp_path):
+    """Transformers itself draws missing weights anew and leaves others out."""
+    make(num_hidden_layers=3).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(ValueError, match=f"do not fit each other: {message}"):
+        convert(tmp_path)
 
 
 @pytest.mark.parametrize("convert", [from_bert, from_flava, from_vit])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -177,3 +178,25 @@ def test_model_system__all_nine_pairs_of_modalities(
     (result,) = system.evaluate([build_task(text_dataset, query, gallery)], options)
     assert result.metrics.mAP == 1.0
     assert (result.task.query.modality, result.task.gallery.modality) == (query, gallery)
+
+
+@settings(max_examples=10)
+@given(searches(), st.sampled_from([{}, {"multi_query": True, "query_expansion": 2}, {"rerank": RerankParameters()}]))
+def test_run_search__embeddings_pass_five_files_at_most(search, changes):
+    """From the search to the numbers: whoever reads the way of a query opens few files."""
+    task, query, gallery = search
+    if not has_match(task):
+        return
+    files = set()
+
+    def watch(frame, event, _):
+        values = frame.f_locals.values() if event == "call" and "/mmet/" in frame.f_code.co_filename else ()
+        if any(isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind == "f" for value in values):
+            files.add(frame.f_code.co_filename)
+
+    sys.setprofile(watch)
+    try:
+        run_search(task, query, gallery, EvaluationOptions(**changes))
+    finally:
+        sys.setprofile(None)
+    assert 2 <= len(files) <= 5, files

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,16 @@ from torch import nn
 
 from mmet.explain import METHODS, Explainer
 from mmet.explain.__main__ import main
-from mmet.explain.methods import attention_gradient, grad_cam, guided_backward, roll_out, weigh_channels
+from mmet.explain.figures import COLUMNS, compare_methods
+from mmet.explain.methods import (
+    accumulate,
+    attention_gradient,
+    grad_cam,
+    guided_backward,
+    relevance,
+    roll_out,
+    weigh_channels,
+)
 from modeling_mmet import MMETForReID
 
 captum = pytest.importorskip("captum.attr")
@@ -82,10 +93,31 @@ def test_rollout__two_layers_by_hand():
     torch.testing.assert_close(roll_out([first, second]), torch.tensor([[0.75, 0.25], [0.5, 0.5]]))
 
 
+def test_accumulate__two_layers_by_hand():
+    first, second = torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]]]), torch.tensor([[[[0.0, 0.0], [2.0, 0.0]]]])
+    # I + first = [[1, 1], [0, 1]]; to its second row comes twice its first
+    torch.testing.assert_close(accumulate([first, second]), torch.tensor([[1.0, 1.0], [2.0, 3.0]]))
+
+
+def test_relevance__from_the_last_reader_back_to_the_patches(trace):
+    """Equation 6 of Chefer et al. (2021), written as a product of matrices, for two encoders in a row."""
+    maps = {}
+    for name in ("image", "multimodal"):
+        attentions = getattr(trace, f"{name}_attentions")
+        slopes = torch.autograd.grad(trace.score, attentions, retain_graph=True)
+        factors = [
+            np.eye(weights.shape[-1]) + np.maximum((slope * weights).detach().numpy()[0], 0).mean(axis=0)
+            for slope, weights in zip(slopes, attentions, strict=True)
+        ]
+        maps[name] = np.linalg.multi_dot(factors[::-1])
+    expected = maps["multimodal"][0, 1:10] @ maps["image"]
+    np.testing.assert_allclose(relevance(trace).detach().numpy().ravel(), expected[1:], rtol=1e-4, atol=1e-8)
+
+
 def test_trace__attention_of_all_encoders_is_of_the_model(trace):
     assert [tuple(weights.shape) for weights in trace.image_attentions] == [(1, 4, 9, 9)] * 2
     assert [tuple(weights.shape) for weights in trace.multimodal_attentions] == [(1, 4, 10, 10)] * 2
-    for method in (grad_cam, attention_gradient):
+    for method in (grad_cam, attention_gradient, relevance):
         assert method(trace).shape == (4, 2)
         assert method(trace).min() >= 0
 
@@ -122,6 +154,28 @@ def test_explain_words__one_map_a_word(explainer, picture):
     maps = explainer.explain_words(picture, "a man, in red")
     assert [word for word, _ in maps] == ["a", "man,", "in", "red"]
     assert not np.allclose(maps[1][1], maps[3][1])
+
+
+def test_explain_words__phrases_are_masked_as_a_whole(explainer, picture):
+    text = "a man with a red coat, a bag"
+    ((words, values),) = explainer.explain_words(picture, text, phrases=["red coat"])
+    assert words == "red coat"
+    tokens = explainer.processor.tokenizer([text.replace("red coat", "[MASK] [MASK]")], return_tensors="pt")
+    without = explainer._embed_inputs(dict(tokens))
+    query = explainer.embed(None, text) - without
+    np.testing.assert_allclose(values, explainer._map(picture, query, "relevance", -1), atol=1e-5)
+    for phrase in ("blue coat", " "):
+        with pytest.raises(ValueError, match="phrases: expected parts of the text"):
+            explainer.explain_words(picture, text, phrases=[phrase])
+
+
+def test_compare_methods__long_strips_go_on_below(picture):
+    sizes = []
+    for count in (COLUMNS, COLUMNS + 1):
+        png = compare_methods([("a.jpg", [("word" * 9, picture)] * count)])
+        sizes.append(Image.open(io.BytesIO(png)).size)
+    assert sizes[0][0] == sizes[1][0]
+    assert sizes[1][1] > 1.8 * sizes[0][1]
 
 
 @pytest.mark.parametrize(

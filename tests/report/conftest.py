@@ -57,6 +57,7 @@ def run(tmp_path_factory, worlds):
 
 def make_result(data, query, gallery, system, precision):
     """A row of `results.json`."""
+    cmc = [min(1.0, precision + rank / 50) for rank in range(50)]
     return {
         "data": data,
         "data_root": f"/data/{data}",
@@ -64,8 +65,8 @@ def make_result(data, query, gallery, system, precision):
         "query": query,
         "gallery": gallery,
         "system": system,
-        "metrics": {"mAP": precision, "mINP": precision / 2, "rank1": precision, "rank5": 0.71, "rank10": 0.83},
-        "cmc": [min(1.0, precision + rank / 50) for rank in range(50)],
+        "metrics": {"mAP": precision, "mINP": precision / 2, "rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9]},
+        "cmc": cmc,
         "num_queries": 12,
         "num_valid_queries": 11,
         "num_gallery": 40,

@@ -299,12 +299,16 @@ def test_run_pretraining__prior_and_sharpness_reach_the_masks(recipe, image_only
     assert torch.cat(seen).sum(dim=0).nonzero().flatten().tolist() == [6]
 
 
-def test_measure_prior__is_the_mean_of_the_training_masks(recipe, world):
-    model, data, objectives, _ = parse_arguments([recipe, "--mask_prior", "masks", "--mask_sharpness", "1"])
+def test_measure_prior__is_the_mean_of_the_training_masks(recipe, world, caplog):
+    arguments = [recipe, "--mask_prior", "masks", "--mask_sharpness", "1", "--max_text_length", "1000"]
+    model, data, objectives, _ = parse_arguments(arguments)
     sources = TrainingSources.load(data)
     dataset = TrainingDataset(paired=sources.paired, image=sources.image)
     processor, network = build_model(model, objectives, sources, dataset)
     collator = build_collator(processor, dataset, data, objectives, network.config, 0)
+    positions = network.config.text_config.max_position_embeddings
+    assert collator.max_length == positions < 1000
+    assert f"captions are cut at {positions} tokens, the model's max_position_embeddings" in caplog.text
     masks = [np.asarray(row["person_mask"].convert("L").resize((28, 52), Image.BOX)) > 127 for row in sources.image[0]]
     mean = np.mean(masks, axis=0)  # (52, 28), pixel by pixel
     expected = [mean[y : y + 16, x : x + 16].mean() for y in (0, 12, 24, 36) for x in (0, 12)]

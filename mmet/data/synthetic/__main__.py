@@ -86,6 +86,11 @@ def _add_traits(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=number_type(float, SHARE_RANGE), metavar="F", help=f"share of {text}")
     parser.add_argument("--shadow_files", action="store_true", help="add the ._* files of archives made on macOS")
     parser.add_argument("--keypoints", action="store_true", help="add a file of keypoints for each picture (finegpr)")
+    parser.add_argument(
+        "--part_masks",
+        action="store_true",
+        help="add a picture of the body part or garment that each pixel shows (finegpr, folder)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

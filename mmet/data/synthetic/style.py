@@ -123,7 +123,7 @@ class Shot:
 
 
 def draw_cameras(name: str, count: int, *, seed: int, indoor: float, steep: tuple[float, float]) -> tuple[Camera, ...]:
-    """`count` cameras of the network `name`, a share `indoor` of them in halls, that look down between `steep` degrees."""
+    """`count` cameras of the network `name`, a share `indoor` of them in halls; they look down by `steep` degrees."""
     rng = np.random.default_rng([seed, count])
     return tuple(_draw_camera(rng, name, number, indoor, steep) for number in range(1, count + 1))
 
@@ -249,6 +249,10 @@ CAMPUS = lifelike_style("campus", captions="chat", cameras=12, seed=3, indoor=0.
 STYLES: Mapping[str, WorldStyle] = {
     style.name: style for style in (SOURCE, TARGET, NIGHT, INDOOR, STREET, PLAZA, CAMPUS)
 }
+
+
+PLAIN_STYLES = tuple(name for name, style in STYLES.items() if style.people == "plain")
+"""Styles of the simple figures that films are drawn with."""
 
 
 def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:

@@ -41,7 +41,7 @@ from mmet.data.synthetic.renderer import LIGHTS, Weather, expose, ground_shadow,
 from mmet.data.synthetic.scene import VARIANTS, backdrop
 from mmet.data.synthetic.sighting import Sighting
 from mmet.data.synthetic.skeleton import Pose, draw_pose
-from mmet.data.synthetic.style import STYLES, TARGET, Camera, Shot, WorldStyle, style_rng
+from mmet.data.synthetic.style import PLAIN_STYLES, STYLES, TARGET, Camera, Shot, WorldStyle, style_rng
 from mmet.data.synthetic.walks import Place, Walk, plan_walks
 from mmet.data.synthetic.world import PROVENANCE_FILE, already_there, folder_totals
 from mmet.field_checks import SEED_RANGE, Range, check_choice, check_number, number_type
@@ -112,7 +112,7 @@ class TrueBox:
     person: int
     box: tuple[int, int, int, int]
     visibility: float
-    sighting: Sighting
+    sighting: Sighting[Identity]
 
 
 def write_films(
@@ -138,7 +138,7 @@ def write_films(
         seconds, fps: length and frame rate of each film.
         image_height, image_width: size of the pictures, even numbers.
         seed: equal seeds and styles give the same people as `write_world`.
-        style: a name of `STYLES` or a style of your own.
+        style: a name of `PLAIN_STYLES` or a style of your own with plain people.
         show_progress: show a progress bar over frames.
 
     Returns:
@@ -156,7 +156,8 @@ def write_films(
         if checked[name] % 2:
             raise ValueError(f"{name}: expected an even number, as video codecs need, received {checked[name]}")
     seconds = check_number("seconds", seconds, float, _RANGES["seconds"])
-    look = STYLES[check_choice("style", style, STYLES)] if isinstance(style, str) else style
+    look = STYLES[check_choice("style", style, PLAIN_STYLES)] if isinstance(style, str) else style
+    check_choice("people of the style", look.people, ("plain",))
     request = FilmRequest(look, seconds=seconds, **checked)
     output = Path(output)
     with locked_target(output):
@@ -170,7 +171,9 @@ def write_films(
 
 
 def _provenance(request: FilmRequest) -> dict[str, Any]:
-    content = {"synthetic": True, "notice": _NOTICE, "films_version": VERSION, "arguments": asdict(request)}
+    arguments = asdict(request)
+    del arguments["style"]["people"]  # always plain; films drawn before there were others are still recognised
+    content = {"synthetic": True, "notice": _NOTICE, "films_version": VERSION, "arguments": arguments}
     return cast(dict[str, Any], json.loads(json.dumps(content)))
 
 
@@ -303,7 +306,9 @@ class _CameraView:
         if number not in self.people:
             style, seed = self.request.style, self.request.seed
             habit = draw_pose(style_rng(style, seed, number + 1, _STREAM_FILMS, 0, 0))
-            self.people[number] = person(style, seed, number + 1), habit
+            identity = person(style, seed, number + 1)
+            assert isinstance(identity, Identity)  # the people of a plain style
+            self.people[number] = identity, habit
         return self.people[number]
 
     def _true_box(
@@ -447,7 +452,7 @@ def build_parser() -> argparse.ArgumentParser:
         "tracks and descriptions. For demos, tests and method checks: no real person is shown.",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder to create")
-    parser.add_argument("--style", choices=list(STYLES), default=TARGET.name, help="look (default: %(default)s)")
+    parser.add_argument("--style", choices=PLAIN_STYLES, default=TARGET.name, help="look (default: %(default)s)")
     texts = {
         "num_people": "people in all",
         "num_cameras": "films, one of each camera",

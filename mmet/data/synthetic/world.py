@@ -86,6 +86,7 @@ def write_world(
     lookalike_rate: float | None = None,
     shadow_files: bool = False,
     keypoints: bool = False,
+    part_masks: bool = False,
     num_workers: int = 1,
     show_progress: bool = False,
 ) -> bool:
@@ -111,6 +112,8 @@ def write_world(
             pictures that miss feet or head, and of people who look like another one; by default those of the style.
         shadow_files: add the `._*` files that archives made on macOS carry, and a `.DS_Store`.
         keypoints: add a file of keypoints for each picture (FineGPR only).
+        part_masks: add a picture of the body and clothes each pixel shows, by the numbers of `PART_CLASSES` (FineGPR
+            and folder only).
         num_workers: processes; the files do not depend on it.
         show_progress: show a progress bar over people.
 
@@ -153,6 +156,7 @@ def write_world(
         untidy_rate=_rate("untidy_rate", spec.untidy_rate if untidy_rate is None else untidy_rate),
         shadow_files=shadow_files,
         keypoints=keypoints,
+        part_masks=part_masks,
     )
     _check(request, spec)
     output = Path(output)
@@ -215,8 +219,9 @@ def _check(request: WorldRequest, spec: Layout) -> None:
             f"images_per_id: expected at least {spec.min_images} for {spec.name}, received {request.images_per_id}"
         )
     check_size(request.image_height, request.image_width)
-    if request.keypoints and not spec.has_keypoints:
-        raise ValueError(f"keypoints: {spec.title} has none; expected False for {spec.name}, received True")
+    for name, offered in (("keypoints", spec.has_keypoints), ("part_masks", spec.has_part_masks)):
+        if getattr(request, name) and not offered:
+            raise ValueError(f"{name}: {spec.title} has none; expected False for {spec.name}, received True")
     people = request.num_train_ids + request.num_val_ids + request.num_test_ids
     if people > spec.max_ids:
         raise ValueError(f"number of people: expected at most {spec.max_ids}, received {people}")
@@ -258,7 +263,7 @@ def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
 
     Options at their defaults are left out, so that worlds written before these options existed are still recognised.
     """
-    plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False, "keypoints": False}
+    plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False, "keypoints": False, "part_masks": False}
     plain |= {"form": next(iter(spec.forms), ""), "caption_format": next(iter(spec.caption_formats), "")}
     told = {name: value for name, value in asdict(request).items() if name not in plain or value != plain[name]}
     plain_style = {field.name: field.default for field in fields(WorldStyle) if field.metadata.get(TOLD_IF_SET)}
@@ -293,7 +298,7 @@ def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for name, field in RATE_OPTIONS.items():
         if (rate := arguments["style"].get(field, 0.0)) != getattr(style, field):
             options[name] = rate
-    options |= {name: None for name in ("shadow_files", "keypoints") if arguments.get(name)}
+    options |= {name: None for name in ("shadow_files", "keypoints", "part_masks") if arguments.get(name)}
     return options
 
 

@@ -245,7 +245,7 @@ def read_calibrations(path: Path) -> tuple[dict[tuple[str, str], MatchCalibratio
 
 
 def read_saved(path: Path) -> SavedCalibrations:
-    """All that a calibration file, or the one in a folder, holds. Raises as `read_calibrations`."""
+    """Read all of a calibration file, or of the one in a folder. Raises as `read_calibrations`."""
     file = path / CALIBRATION_FILE if path.is_dir() else path
     try:
         content = read_json(file)

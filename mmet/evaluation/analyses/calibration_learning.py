@@ -144,7 +144,7 @@ def saved_calibrations(model_folder: Path, output_dir: Path, weights: str) -> di
 
 
 def _known_calibrations(folders: Sequence[Path], weights: str) -> list[SavedCalibrations]:
-    """The calibration files of some folders for these weights, the latest last; none that is absent or damaged."""
+    """Read the folders' calibration files for these weights, the latest last; skip absent and damaged ones."""
     known = []
     for folder in folders:
         try:

@@ -356,5 +356,5 @@ def _open_set_json(searched: OpenSetSearch) -> dict[str, Any]:
 
 
 def _finite(threshold: float) -> float | None:
-    """JSON knows no infinity: None where nothing can be accepted."""
+    """Replace infinity, which JSON lacks, by None: nothing can be accepted."""
     return threshold if np.isfinite(threshold) else None

@@ -1,4 +1,4 @@
-"""How much a mean over queries owes to the queries at hand: percentile bootstrap intervals, by person or by query.
+"""Percentile bootstrap intervals of means over queries, resampled by person or by query.
 
     intervals = bootstrap_means(values, persons, BootstrapOptions(resamples=1000))
     intervals["mAP"].low, intervals["mAP"].high
@@ -77,7 +77,7 @@ class QueryValues:
 
 @dataclass(frozen=True)
 class Interval:
-    """From `low` to `high`, both included."""
+    """An interval from `low` to `high`, both included."""
 
     low: float
     high: float

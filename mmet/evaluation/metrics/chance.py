@@ -57,7 +57,7 @@ def expected_metrics(
     ap: AveragePrecision = "mean-precision",
     denominator: Denominator = "valid",
 ) -> RankMetrics:
-    """The same from the numbers of true matches and of entries of each query, both `(Q,)`."""
+    """Expected metrics from the numbers of true matches and of entries of each query, both `(Q,)`."""
     check_ranking_options(max_rank, ap, denominator, 1, None)
     valid = num_matches > 0
     # Queries with the same P and N have the same expectation.

@@ -76,7 +76,7 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
 def rank_computed_matches(
     compute: Callable[[slice, NDArray[np.float32]], None], matches: GalleryMatches, block_rows: int, num_threads: int
 ) -> MatchRanks:
-    """The same where each thread computes the scores of its own blocks, so that no thread waits for another.
+    """Rank every query's true matches; each thread computes the scores of its own blocks and never waits.
 
     Args:
         compute: writes the scores of some consecutive queries into `(B, G)`; as those of `rank_matches`. Its matrix

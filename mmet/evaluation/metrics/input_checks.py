@@ -76,7 +76,7 @@ def unit_pair(
 
 
 def check_ranking_options(max_rank: int, ap: str, denominator: str, block_bytes: int, num_threads: int | None) -> None:
-    """Raise `ValueError`, naming the argument, for an option of the metrics that is none."""
+    """Raise `ValueError`, naming the argument, for an invalid option of the metrics."""
     check_number("max_rank", max_rank, int, Range(at_least=1))
     check_choice("ap", ap, ("mean-precision", "trapezoid"))
     check_choice("denominator", denominator, ("valid", "all"))

@@ -148,8 +148,8 @@ def rank_metrics(
             thread each meanwhile. The result does not depend on it.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinite embeddings, no query with a true match, or an option that
-            is none.
+        ValueError: shapes that do not fit, NaN or infinite embeddings, no query with a true match, or an invalid
+            option.
     """
     person_ids, camera_ids = check_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
     query, _ = matrix_and_lengths(query_embeddings, "query_embeddings")
@@ -184,7 +184,7 @@ def rank_computed(
     block_bytes: int = BLOCK_BYTES,
     num_threads: int | None = None,
 ) -> RankMetrics:
-    """The same from scores of any kind that threads can compute beside each other.
+    """Rank metrics from scores of any kind that threads can compute in parallel.
 
     Args:
         compute: writes the scores of some consecutive queries into `(B, G)` float32; greater is better, finite.
@@ -212,7 +212,7 @@ def rank_blocks(
     return_per_query: bool = False,
     num_threads: int | None = None,
 ) -> RankMetrics:
-    """The same from scores of any kind, such as negated distances, that come block by block.
+    """Rank metrics from precomputed blocks of scores of any kind, such as negated distances.
 
     Args:
         blocks: `(B, G)` float32, greater is better, finite; the rows of consecutive queries. Overwritten.

@@ -163,7 +163,7 @@ def k_reciprocal_rerank(
 
     Raises:
         ValueError: shapes that do not fit, no query or gallery, embeddings that are no finite real numbers, or
-            parameters that are none.
+            invalid parameters.
     """
     reranking = prepare_reranking(
         query_embeddings,
@@ -191,7 +191,7 @@ def k_reciprocal_blocks(
     block_bytes: int = BLOCK_BYTES,
     num_threads: int | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """The same a block at a time: consecutive queries and their distances `(B, G)`. Blocks share one buffer."""
+    """Yield consecutive queries and their final distances `(B, G)`, block by block. Blocks share one buffer."""
     check_work(block_bytes, num_threads)
     reranking = prepare_reranking(
         query_embeddings,
@@ -315,7 +315,7 @@ def _computed_distances(
 
 
 def check_parameters(k1: int, k2: int, lambda_value: float, metric: str) -> None:
-    """Raise `ValueError`, naming the argument, for parameters of re-ranking that are none."""
+    """Raise `ValueError`, naming the argument, for invalid parameters of re-ranking."""
     check_number("k1", k1, int, Range(at_least=1))
     check_number("k2", k2, int, Range(at_least=1))
     check_number("lambda_value", lambda_value, float, SHARE_RANGE)

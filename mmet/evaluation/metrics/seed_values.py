@@ -14,7 +14,7 @@ from typing import Any
 class SeedValues:
     """
     Args:
-        values: one a seed, in the order of the seeds; none where nothing was measured.
+        values: one per seed, in the order of the seeds; empty if nothing was measured.
     """
 
     values: tuple[float, ...] = ()

@@ -187,7 +187,7 @@ def load_backbone(name_or_path: str, **options: Any) -> BackboneSystem:
 
 
 def _accepted(function: Callable[..., Any], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those of `inputs` that a function has parameters for, all where it names none of them.
+    """Select the `inputs` that a function has parameters for; all of them if it names none.
 
     Tokenizers give more than some models read.
     """

@@ -80,7 +80,7 @@ class EmbeddingSystem:
         raise NotImplementedError
 
     def matcher(self, task: RetrievalTask) -> Matcher | None:
-        """The cross-encoder for a task; None where there is none."""
+        """Return the cross-encoder for a task, or None."""
         return None
 
     def evaluate(self, tasks: Sequence[RetrievalTask], options: EvaluationOptions) -> list[TaskResult]:
@@ -98,7 +98,7 @@ class EmbeddingSystem:
         ]
 
     def embedding_options(self, items: Items, *, flip: bool) -> dict[str, Any]:
-        """What `embed_with` is told of batches, processes and the cache, by its arguments' names."""
+        """Arguments of `embed_with` about batches, processes and the cache."""
         return {
             "batch_size": self.batch_size,
             "accelerator": self.accelerator,

@@ -1,4 +1,4 @@
-"""From the items of a retrieval task to one matrix of embeddings, over as many processes as there are.
+"""Embed the items of a retrieval task into one matrix, over as many processes as there are.
 
     embeddings = embed_items(model, processor, task.query.dataset, task.query, "image", batch_size=64)
 
@@ -41,7 +41,7 @@ Inputs = TypeVar("Inputs")
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Decoded items: RGB `images` and their `captions`, one entry an item; None where the modality has none."""
+    """Decoded items: RGB `images` and `captions`, one entry per item; None for a modality without them."""
 
     images: list[Image.Image] | None
     captions: list[str] | None
@@ -195,7 +195,7 @@ def _embed_batches(
 def _keep_until_failure(
     embedded: Iterator[Rows], writer: ShardWriter, progress: tqdm[Any]
 ) -> tuple[list[Rows], ValueError | None]:
-    """All rows, or those before the first failure, and it: other processes wait for rows and have to be told."""
+    """Return the rows before the first failure, and it: other processes wait for rows and have to be told."""
     rows: list[Rows] = []
     try:
         for positions, values in embedded:

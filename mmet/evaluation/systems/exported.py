@@ -7,7 +7,7 @@ model(pixel_values=pixels).embeddings                           # as `MMETForReI
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -70,7 +70,8 @@ class ExportedModel(torch.nn.Module):
         (embeddings,) = self._session(kind).run(["embeddings"], feed)
         device = next(value.device for value in inputs.values() if value is not None)
         vectors = torch.from_numpy(embeddings).to(device)
-        return MMETForReIDOutput(embeddings=vectors, pooler_output=vectors)
+        output: MMETForReIDOutput = cast(Any, MMETForReIDOutput)(embeddings=vectors, pooler_output=vectors)
+        return output
 
     def _digests(self) -> list[str]:
         return [self.manifest.files[name] for name in sorted(self.manifest.files)]

@@ -1,7 +1,7 @@
 """MMET checkpoints for the evaluation: checked before they are loaded, and never half loaded.
 
     check_checkpoint("outputs/run")                    # milliseconds; says what is wrong before anything is computed
-    model, processor = load_embedder("outputs/run")
+    model, processor = load_embedder("outputs/run")    # or the package's own: "starter"
     system = load_system("outputs/run", rescore=True, batch_size=64)
 
 transformers loads the configuration of another kind of model with a warning and fills weights that are missing with
@@ -24,6 +24,7 @@ from mmet.evaluation.systems.cross_encoder import MatchingScorer
 from mmet.evaluation.systems.exported import ExportedModel, load_exported
 from mmet.evaluation.systems.model import ModelSystem
 from mmet.exported_files import check_exported, find_exported
+from mmet.starter import resolve_model
 from modeling_mmet import MMETForPreTraining, MMETForReID
 from processing_mmet import MMETProcessor
 
@@ -37,6 +38,7 @@ def check_checkpoint(name_or_path: str) -> None:
 
     Of weights in a folder, the headers are read; of exported files, all.
     """
+    name_or_path = resolve_model(name_or_path)
     try:
         if (exported := find_exported(name_or_path)) is not None:
             check_exported(exported)
@@ -76,6 +78,7 @@ def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
     Raises:
         ValueError: no such checkpoint, exported files, damaged files, or one without some of the encoders' weights.
     """
+    name_or_path = resolve_model(name_or_path)
     find_exported(name_or_path, "torch")
     check_checkpoint(name_or_path)
     try:
@@ -129,6 +132,7 @@ def load_matching_scorer(
     Raises:
         ValueError: no ITM head in the checkpoint.
     """
+    name_or_path = resolve_model(name_or_path)
     try:
         model, loading = MMETForPreTraining.from_pretrained(
             name_or_path, output_loading_info=True, use_safetensors=True

@@ -17,6 +17,7 @@ from mmet.data.synthetic import (
     SOURCE,
     STYLES,
     TARGET,
+    Picture,
     WorldStyle,
     command_options,
     plan_shots,
@@ -29,7 +30,6 @@ from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.captions import tokenize, write_captions
 from mmet.data.synthetic.layouts.takes import FAMILY
 from mmet.data.synthetic.occluders import OCCLUDERS, draw_occluder
-from mmet.data.synthetic.renderer import Picture
 from mmet.data.synthetic.sighting import Sighting
 
 TARGETS = (TARGET, NIGHT, INDOOR)

@@ -36,6 +36,7 @@ class WorldRequest:
     untidy_rate: float = 0.0
     shadow_files: bool = False
     keypoints: bool = False
+    part_masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Layout:
         has_splits: whether people are split into train and test.
         has_validation: whether there is a validation split as well.
         has_keypoints: whether it can hold keypoints.
+        has_part_masks: whether it can hold part masks.
         min_images: smallest number of images per person.
     """
 
@@ -110,6 +112,7 @@ class Layout:
     has_splits: bool = True
     has_validation: bool = False
     has_keypoints: bool = False
+    has_part_masks: bool = False
     min_images: int = 1
 
 

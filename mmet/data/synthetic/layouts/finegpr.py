@@ -2,7 +2,7 @@
 
 Forms: `full`, a folder for each person; `subset`, the published sample: up to four pictures of each person without
 folders, beside masks and captions of the full set. An untidy person has a caption twice and one picture without mask.
-On request, a file of keypoints stands beside each mask; its format is our own.
+On request, a file of keypoints and a part mask stand beside each mask; their formats are our own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmet.data.synthetic.identity import ATTRIBUTE_VALUES
 from mmet.data.synthetic.keypoints import keypoint_record
 from mmet.data.synthetic.layouts.annotation_files import CAPTION_FORMATS, write_caption_file, write_csv
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
-from mmet.data.synthetic.layouts.takes import Take, person, save, save_mask, takes
+from mmet.data.synthetic.layouts.takes import Take, person, save, save_mask, save_parts, takes
 from mmet.data.synthetic.style import SOURCE
 from mmet.whole_files import FolderDraft
 
@@ -30,7 +30,7 @@ def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]
 
 
 def _write_take(request: WorldRequest, job: Job, take: Take, folder: FolderDraft) -> dict[str, Any]:
-    """Write picture, mask and, on request, keypoints; returns the entry of the caption file."""
+    """Write picture, mask and, on request, keypoints and part mask; returns the entry of the caption file."""
     who, shot = f"{job.number:04d}", take.shot
     name = f"{who}/{who}_c{shot.camera:02d}_w{shot.weather:02d}_l{shot.light:02d}_p{shot.scene:02d}"
     if request.form == _FULL:
@@ -42,6 +42,8 @@ def _write_take(request: WorldRequest, job: Job, take: Take, folder: FolderDraft
     if request.keypoints:
         record = keypoint_record(f"{name}.jpg", *take.picture.image.size, take.picture.keypoints)
         folder.write(f"FineGPR_keypoints/{name}.json", json.dumps(record) + "\n")
+    if request.part_masks:
+        save_parts(folder, f"FineGPR_parts/{name}.png", take.picture)
     captions = [*take.captions, take.captions[0]] if job.repeated else take.captions
     return {"image": f"{name}.jpg", "captions": captions}
 
@@ -65,4 +67,5 @@ FINEGPR = Layout(
     caption_formats=CAPTION_FORMATS,
     has_splits=False,
     has_keypoints=True,
+    has_part_masks=True,
 )

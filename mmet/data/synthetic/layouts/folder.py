@@ -12,7 +12,7 @@ from typing import Any
 
 from mmet.data.synthetic.layouts.annotation_files import write_caption_file, write_csv, write_json_lines
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
-from mmet.data.synthetic.layouts.takes import query_indices, save, save_mask, takes
+from mmet.data.synthetic.layouts.takes import query_indices, save, save_mask, save_parts, takes
 from mmet.data.synthetic.style import TARGET, plan_shots
 from mmet.whole_files import FolderDraft
 
@@ -43,6 +43,8 @@ def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]
         stem = f"{split}/{who}_c{take.shot.camera}_{job.number % 10_000 * 100 + take.index:06d}"
         save(folder, f"{stem}.jpg", take.picture)
         save_mask(folder, f"masks/{stem}.png", take.picture)
+        if request.part_masks:
+            save_parts(folder, f"parts/{stem}.png", take.picture)
         row = {"image": f"{stem}.jpg", "person_id": person, "camera_id": take.shot.camera, "split": split}
         row["camera_id"] = None if job.split == "distractor" else take.shot.camera
         records.append({**row, "captions": take.captions, "person_mask": f"masks/{stem}.png"})
@@ -82,4 +84,5 @@ FOLDER = Layout(
     forms=("csv", _LINES, _NAMES),
     untidy_rate=0.1,
     min_images=2,
+    has_part_masks=True,
 )

@@ -14,7 +14,7 @@ from PIL import ImageFilter
 
 from mmet.data.synthetic.layouts.base import Job, Layout, Record, WorldRequest, train_and_test
 from mmet.data.synthetic.layouts.takes import gallery_queries, msmt_name, save, takes
-from mmet.data.synthetic.renderer import Picture
+from mmet.data.synthetic.picture import Picture
 from mmet.data.synthetic.style import TARGET, plan_shots
 from mmet.whole_files import FolderDraft
 

@@ -119,6 +119,15 @@ def save(folder: FolderDraft, name: str, picture: Picture) -> None:
 
 def save_mask(folder: FolderDraft, name: str, picture: Picture) -> None:
     """Write the silhouette of a picture as PNG."""
+    _save_labels(folder, name, picture.mask)
+
+
+def save_parts(folder: FolderDraft, name: str, picture: Picture) -> None:
+    """Write the part mask of a picture as PNG; grey levels are numbers of `PART_CLASSES`."""
+    _save_labels(folder, name, picture.parts)
+
+
+def _save_labels(folder: FolderDraft, name: str, image: Image.Image) -> None:
     content = io.BytesIO()
-    picture.mask.save(content, "PNG", compress_level=3)
+    image.save(content, "PNG", compress_level=3)
     folder.write(name, content.getvalue())

@@ -1,1 +1,1 @@
-"""Lifelike people: bodies of swept ellipsoids in real clothes, seen by many kinds of cameras. See the module `people`."""
+"""Lifelike people: bodies of swept ellipsoids in real clothes, seen by many kinds of cameras."""

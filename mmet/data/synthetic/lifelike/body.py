@@ -1,8 +1,8 @@
 """Builds a person out of swept ellipsoids: limbs, garments with their bulk and length, hair, hats, bags.
 
-    body = Body(look, place_joints(look.build, posture), posture, lens, relief)
-    body.build()
-    body.surfaces[relief.surface]      # what each pixel shows
+body = Body(look, place_joints(look.build, posture), posture, lens, relief)
+body.build()
+body.surfaces[relief.surface]      # what each pixel shows
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.identity import RGB
@@ -98,7 +99,7 @@ class Body:
         self, surface: int, rows: tuple[tuple[Point, float, float], ...], tall: float = 0.03, boxy: bool = False
     ) -> None:
         """A body of elliptic slices (centre, half width, half depth), top to bottom."""
-        for (start, wide, deep), (end, wide_end, deep_end) in zip(rows, rows[1:], strict=False):
+        for (start, wide, deep), (end, wide_end, deep_end) in pairwise(rows):
             half, last = self.lens.radii((wide, tall, deep)), self.lens.radii((wide_end, tall, deep_end))
             half = (max(half[0], 0.6), max(half[1], 0.6), max(half[2], 0.6))
             along = (start[1], end[1])
@@ -142,7 +143,9 @@ class Body:
         toe: Point = (x * 1.1, max(0.018, y - 0.024 - raised * 0.5), z + 0.085)
         bare = shoes.kind == "sandals"
         upper = self.surface(Part.SHOE, shoes.rgb, "leather" if shoes.kind != "trainers" else "smooth")
-        sole = self.surface(Part.SOLE, look.sole if shoes.kind in {"trainers", "ankle boots"} else (40, 36, 34), "hard")
+        sole = self.surface(
+            Part.SOLE, look.sole if shoes.kind in {"trainers", "ankle boots"} else (40, 36, 34), "hard"
+        )
         under = -0.012 if shoes.kind == "trainers" else -0.008
         self.limb(sole, ((heel[0], heel[1] + under, heel[2]), (toe[0], toe[1] + under, toe[2])), (0.023, 0.02))
         self.limb(self.surface(Part.SKIN, look.skin, "skin") if bare else upper, (heel, toe), (0.025, 0.021))
@@ -232,7 +235,10 @@ class Body:
         part = self.surface(Part.TRIM, _darker(garment.rgb, 0.86), garment.cut.texture)
         if collar in {"high", "lapels", "shirt"} or self.look.hood_up:
             wide = 0.05 if collar == "high" else 0.047
-            rows = ((self.joints.trunk(0.862 if collar == "high" else 0.85), wide, wide), (self.joints.trunk(0.832), 0.058, 0.05))
+            rows = (
+                (self.joints.trunk(0.862 if collar == "high" else 0.85), wide, wide),
+                (self.joints.trunk(0.832), 0.058, 0.05),
+            )
             self.column(part, rows, tall=0.008)
         if garment.hood and not self.look.hood_up:
             hood = self.surface(Part.UPPER2, _darker(garment.rgb, 0.92), garment.cut.texture)
@@ -292,7 +298,9 @@ class Body:
                 continue
             self.limb(skin, (shoulder, elbow, wrist), radii)
             if worn.cut.sleeve == "short":
-                self.limb(sleeve, (shoulder, _between(shoulder, elbow, 0.68)), (radii[0] * 1.1, radii[0] * 1.06), False)
+                self.limb(
+                    sleeve, (shoulder, _between(shoulder, elbow, 0.68)), (radii[0] * 1.1, radii[0] * 1.06), False
+                )
 
     # -- head ----------------------------------------------------------------------------------------------------
 
@@ -366,7 +374,9 @@ class Body:
             rim = self.surface(Part.HAT2, _darker(hat.rgb, 0.88), "knit")
             self._head_blob(rim, (0, 0.018, -0.004), (0.057, 0.016, 0.064), boxy=True)
             if hat.kind == "bobble hat":
-                self._head_blob(self.surface(Part.HAT2, hat.second_rgb, "hair"), (0, 0.088, -0.008), (0.025, 0.023, 0.025))
+                self._head_blob(
+                    self.surface(Part.HAT2, hat.second_rgb, "hair"), (0, 0.088, -0.008), (0.025, 0.023, 0.025)
+                )
             return
         crown = 0.042 if hat.kind == "cap" else 0.05
         self._head_blob(cloth, (0, 0.03, -0.004), (0.054, crown, 0.06))
@@ -381,13 +391,21 @@ class Body:
         if scarf is None:
             return
         part = self.surface(Part.SCARF, scarf.rgb, "knit")
-        self.column(part, ((self.joints.trunk(0.866, 0.006), 0.056, 0.056), (self.joints.trunk(0.838), 0.066, 0.062)), tall=0.016)
+        self.column(
+            part,
+            ((self.joints.trunk(0.866, 0.006), 0.056, 0.056), (self.joints.trunk(0.838), 0.066, 0.062)),
+            tall=0.016,
+        )
         if scarf.size > 1.0:
             deep = 0.075 * self.girth * self.look.outermost.bulk
             side = 0.022 * self.look.side
             self.limb(
                 part,
-                (self.joints.trunk(0.84, 0.05, side), self.joints.trunk(0.72, deep, side * 1.3), self.joints.trunk(0.64, deep, side * 1.3)),
+                (
+                    self.joints.trunk(0.84, 0.05, side),
+                    self.joints.trunk(0.72, deep, side * 1.3),
+                    self.joints.trunk(0.64, deep, side * 1.3),
+                ),
                 (0.022, 0.024, 0.024),
             )
 
@@ -425,7 +443,12 @@ class Body:
         out = 0.1 * self.look.build.hips * (0.4 + 0.6 * self.girth) * self.look.outermost.bulk + 0.026
         center = self.joints.trunk(y, -0.015, side * out)
         self.blob(part, center, (0.03, tall * bag.size, wide * bag.size), boxy=True)
-        self.blob(accent, (center[0] + side * 0.012, center[1] + tall * 0.45, center[2]), (0.022, tall * 0.4, wide * 0.9), True)
+        self.blob(
+            accent,
+            (center[0] + side * 0.012, center[1] + tall * 0.45, center[2]),
+            (0.022, tall * 0.4, wide * 0.9),
+            True,
+        )
         deep = 0.07 * self.girth * self.look.outermost.bulk
         start = -1 if kind == "crossbody bag" else 0.72
         top = self.joints.trunk(0.835, 0.0, side * 0.075 * start)
@@ -467,9 +490,13 @@ class Body:
         elif thing.kind == "papers":
             self.blob(self.surface(Part.THING, thing.rgb, "hard"), (x, y + 0.01, z + 0.03), (0.045, 0.03, 0.03), True)
         elif thing.kind == "cup":
-            self.blob(self.surface(Part.THING, thing.rgb, "hard"), (x, y + 0.03, z + 0.02), (0.014, 0.024, 0.014), True)
+            self.blob(
+                self.surface(Part.THING, thing.rgb, "hard"), (x, y + 0.03, z + 0.02), (0.014, 0.024, 0.014), True
+            )
         else:
-            self.blob(self.surface(Part.THING, (24, 24, 28), "hard"), (x, y + 0.03, z + 0.01), (0.01, 0.026, 0.014), True)
+            self.blob(
+                self.surface(Part.THING, (24, 24, 28), "hard"), (x, y + 0.03, z + 0.01), (0.01, 0.026, 0.014), True
+            )
 
 
 def _between(start: Point, end: Point, share: float) -> Point:

@@ -1,4 +1,4 @@
-"""What a camera makes of light: colour cast, exposure, tone, low resolution, sharpening, blur, and noise of the sensor."""
+"""What a camera makes of light: cast, exposure, tone, low resolution, sharpening, blur, sensor noise."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Colours a finished relief: openings, collars and patterns in body coordinates, then folds, shine and light.
 
-    shaded = shade(relief, body, lens, light, rng)
-    shaded.rgb, shaded.parts
+shaded = shade(relief, body, lens, light, rng)
+shaded.rgb, shaded.parts
 """
 
 from __future__ import annotations
@@ -217,9 +217,7 @@ def _around(nx: np.ndarray, yaw: float) -> np.ndarray:
     return angle
 
 
-def _torso(
-    paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, body: Body, lens: Lens
-) -> None:
+def _torso(paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, body: Body, lens: Lens) -> None:
     where = np.flatnonzero(roles == Role.TORSO)
     if not where.size:
         return
@@ -251,9 +249,7 @@ def _quilts(v: np.ndarray, garment: Garment) -> np.ndarray:
     return 0.62 + 0.46 * np.sqrt(rows)
 
 
-def _front(
-    paint: _Paint, material: np.ndarray, look: Look, garment: Garment, off: np.ndarray, v: np.ndarray
-) -> None:
+def _front(paint: _Paint, material: np.ndarray, look: Look, garment: Garment, off: np.ndarray, v: np.ndarray) -> None:
     """Neckline, opening and closures."""
     cut = garment.cut
     skin = paint.add(Part.SKIN, look.skin, "skin")
@@ -299,9 +295,7 @@ def _sleeves(paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields,
         glow[where] = 1 - 0.2 * (along > 1.93)
 
 
-def _lower(
-    paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, body: Body, lens: Lens
-) -> None:
+def _lower(paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, body: Body, lens: Lens) -> None:
     where = np.flatnonzero((roles == Role.LEG) | (roles == Role.SKIRT))
     if not where.size:
         return
@@ -322,9 +316,7 @@ def _lower(
         glow[where] = 1 - 0.24 * ((np.abs(np.abs(v - 0.36) - 0.045) < 0.006) & (np.abs(nx) > 0.2))
 
 
-def _pattern(
-    paint: _Paint, material: np.ndarray, garment: Garment, part: Part, u: np.ndarray, v: np.ndarray
-) -> None:
+def _pattern(paint: _Paint, material: np.ndarray, garment: Garment, part: Part, u: np.ndarray, v: np.ndarray) -> None:
     """Give the pixels of a garment's second colour to `part`."""
     rule = _PATTERNS.get(garment.pattern)
     if rule is None:

@@ -1,7 +1,7 @@
 """Who a lifelike person is: build, hair, and everything worn and carried, each with its own colours.
 
-    person = draw_person(np.random.default_rng(0), number=1)
-    twin = draw_twin(rng, person, number=2)        # differs in one thing alone
+person = draw_person(np.random.default_rng(0), number=1)
+twin = draw_twin(rng, person, number=2)        # differs in one thing alone
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ _OUTER = {
         "blazer": 3, "cardigan": 3, "raincoat": 1.5, "vest": 1.5,
     },
     "cold": {
-        "jacket": 6, "padded jacket": 7, "coat": 5, "long coat": 3, "hooded coat": 3, "parka": 4, "leather jacket": 2.5,
-        "windbreaker": 1, "fleece": 1, "raincoat": 1, "vest": 1,
+        "jacket": 6, "padded jacket": 7, "coat": 5, "long coat": 3, "hooded coat": 3, "parka": 4,
+        "leather jacket": 2.5, "windbreaker": 1, "fleece": 1, "raincoat": 1, "vest": 1,
     },
 }  # fmt: skip
 _LOWER = {
@@ -168,7 +168,8 @@ _LOWER = {
 _HAIR = {
     "male": {"short": 7, "cropped": 5, "receding": 2.5, "bald": 2, "curly": 2, "afro": 0.7, "long": 0.7, "bun": 0.4,
              "ponytail": 0.4, "bob": 0.4},
-    "female": {"long": 6, "long curly": 3.5, "ponytail": 3.5, "bun": 2, "bob": 3, "short": 1.5, "curly": 2, "afro": 0.7},
+    "female": {"long": 6, "long curly": 3.5, "ponytail": 3.5, "bun": 2, "bob": 3, "short": 1.5, "curly": 2,
+               "afro": 0.7},
 }  # fmt: skip
 _HAIR_COLORS = {"black": 5, "dark brown": 6, "brown": 4, "light brown": 2.5, "blonde": 3.5, "ginger": 1, "gray": 0.6}
 _OLD_HAIR = {"gray": 6, "white": 3, "dark brown": 1, "blonde": 0.5}
@@ -304,8 +305,9 @@ def draw_garment(rng: np.random.Generator, kind: str) -> Garment:
 
 
 _SECOND: Weights = {
-    "white": 5, "black": 4, "gray": 2, "light gray": 2, "navy": 3, "red": 3, "cream": 1.5, "blue": 2, "light blue": 1.5,
-    "yellow": 1, "green": 1, "burgundy": 1, "pink": 1, "orange": 0.7, "beige": 1, "teal": 0.5, "brown": 0.7,
+    "white": 5, "black": 4, "gray": 2, "light gray": 2, "navy": 3, "red": 3, "cream": 1.5, "blue": 2,
+    "light blue": 1.5, "yellow": 1, "green": 1, "burgundy": 1, "pink": 1, "orange": 0.7, "beige": 1,
+    "teal": 0.5, "brown": 0.7,
 }  # fmt: skip
 _FAMILIES = (
     {"black", "charcoal", "navy", "dark brown", "dark green"},
@@ -340,10 +342,14 @@ def draw_thing(rng: np.random.Generator, kind: str, colors: Weights | None) -> T
 
 def draw_bag(rng: np.random.Generator, gender: str) -> Thing:
     kind = draw_name(rng, _BAGS[gender])
-    return draw_thing(rng, kind, {"white": 4, "blue": 1, "red": 1, "yellow": 1} if kind == "carrier bag" else shades.BAGS)
+    return draw_thing(
+        rng, kind, {"white": 4, "blue": 1, "red": 1, "yellow": 1} if kind == "carrier bag" else shades.BAGS
+    )
 
 
-def _draw_clothes(rng: np.random.Generator, gender: str, season: str) -> tuple[Garment, Garment | None, Garment | None]:
+def _draw_clothes(
+    rng: np.random.Generator, gender: str, season: str
+) -> tuple[Garment, Garment | None, Garment | None]:
     """Top or dress, outer garment and lower garment."""
     worn_over = {"warm": 0.0, "mild": 0.55, "cold": 0.92}[season]
     outer = draw_garment(rng, draw_name(rng, _OUTER[season])) if rng.random() < worn_over else None

@@ -57,8 +57,8 @@ GROUNDS: Mapping[str, Ground] = {
 }
 
 OUTDOOR = (
-    "asphalt", "asphalt", "dark asphalt", "pale asphalt", "slabs", "grey slabs", "bricks", "sandstone", "grass", "gravel",
-    "concrete", "dry grass", "snow",
+    "asphalt", "asphalt", "dark asphalt", "pale asphalt", "slabs", "grey slabs", "bricks", "sandstone", "grass",
+    "gravel", "concrete", "dry grass", "snow",
 )  # fmt: skip
 INDOOR = ("hall tiles", "dark tiles", "lino", "planks", "carpet", "concrete", "hall tiles", "grey slabs")
 
@@ -105,9 +105,7 @@ def _paint_ground(site: _Site, ground: Ground) -> None:
     rows = np.linspace(1.1, 0.92, tall)[:, None, None]
     rng = site.rng
     coarse = rng.normal(0, 1, (tall // 40 + 2, wide // 40 + 2)).astype(np.float32)
-    patches = np.asarray(
-        Image.fromarray(coarse).resize((wide, tall), Image.Resampling.BICUBIC), dtype=np.float32
-    )
+    patches = np.asarray(Image.fromarray(coarse).resize((wide, tall), Image.Resampling.BICUBIC), dtype=np.float32)
     fine = rng.normal(0, 1, (tall, wide)).astype(np.float32)
     base = np.asarray(ground.color, dtype=np.float32) * rng.uniform(0.85, 1.12) * rows
     shade = patches * np.float32(ground.grain * 0.9) + fine * np.float32(ground.grain)
@@ -148,7 +146,9 @@ def _marks(site: _Site) -> None:
             x = rng.uniform(0, site.width)
             top = max(0.0, site.vanish + 6)
             lean = rng.uniform(-250, 250)
-            pen.line((site.ahead(x, top) + lean, top, site.ahead(x, site.height), site.height), fill=color, width=thick)
+            pen.line(
+                (site.ahead(x, top) + lean, top, site.ahead(x, site.height), site.height), fill=color, width=thick
+            )
         else:
             x, row, r = rng.uniform(0, site.width), rng.uniform(80, site.height), rng.uniform(12, 40)
             pen.ellipse((x - r, row - r * site.slope, x + r, row + r * site.slope), fill=site.tone((88, 86, 84)))
@@ -186,7 +186,9 @@ def _shops(site: _Site, base: float) -> None:
         pen.rectangle((x, 0, x + wide, base), fill=wall)
         sill = base - rng.uniform(10, 40)
         head = base - rng.uniform(190, 250)
-        pen.rectangle((x + 8, head, x + wide - 8, sill), fill=site.tone((58, 66, 74), 0.4), outline=site.color(30, 90), width=4)
+        pen.rectangle(
+            (x + 8, head, x + wide - 8, sill), fill=site.tone((58, 66, 74), 0.4), outline=site.color(30, 90), width=4
+        )
         for gx in np.arange(x + 16, x + wide - 30, 24):
             tall = rng.uniform(15, 130)
             pen.rectangle((gx, sill - tall, gx + rng.uniform(8, 22), sill), fill=site.color(30, 230))
@@ -196,7 +198,9 @@ def _shops(site: _Site, base: float) -> None:
                 pen.line((gx, head - 28, gx + 8, head - 14), fill=site.color(150, 250), width=4)
         if rng.random() < 0.5:
             door = x + rng.uniform(0.1, 0.6) * wide
-            pen.rectangle((door, head + 14, door + 58, base), fill=site.color(20, 150), outline=site.color(100, 220), width=4)
+            pen.rectangle(
+                (door, head + 14, door + 58, base), fill=site.color(20, 150), outline=site.color(100, 220), width=4
+            )
         x += wide
 
 
@@ -248,7 +252,9 @@ def _plain_wall(site: _Site, base: float) -> None:
         site.pen.rectangle((x, y, x + wide, y + tall), fill=site.color(20, 240), outline=site.color(40, 120), width=3)
     if site.rng.random() < 0.6:
         for x in np.arange(site.rng.uniform(0, 200), site.width, 300):
-            site.pen.rectangle((x, base - 240, x + 96, base), fill=site.color(50, 190), outline=site.color(30, 90), width=4)
+            site.pen.rectangle(
+                (x, base - 240, x + 96, base), fill=site.color(50, 190), outline=site.color(30, 90), width=4
+            )
 
 
 def _cars(site: _Site, base: float) -> None:
@@ -305,7 +311,7 @@ _STREET_BACKS: Sequence[Backing] = (_shops, _shops, _bricks, _hedge, _glass, _pl
 _HALL_BACKS: Sequence[Backing] = (_plain_wall, _glass, _shelves, _shops, _plain_wall)
 
 
-# -- things ------------------------------------------------------------------------------------------------------------
+# -- things -----------------------------------------------------------------------------------------------------------
 
 
 def _things(site: _Site) -> None:
@@ -321,7 +327,9 @@ def _things(site: _Site) -> None:
             pen.rectangle((x, row - 0.5 * size, x + 0.07 * size, row), fill=color)
         elif kind == 2:
             for dy in (0.1, 0.2, 0.3):
-                pen.rectangle((x, row - dy * size, x + 0.9 * size, row - (dy - 0.06) * size), fill=site.tone((120, 88, 60)))
+                pen.rectangle(
+                    (x, row - dy * size, x + 0.9 * size, row - (dy - 0.06) * size), fill=site.tone((120, 88, 60))
+                )
         elif kind == 3:
             pen.rectangle((x, row - 1.5 * size, x + 0.03 * size, row), fill=(112, 114, 116))
             bright = (int(rng.integers(0, 255)), int(rng.integers(0, 255)), int(rng.integers(0, 255)))

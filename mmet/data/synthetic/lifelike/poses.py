@@ -1,4 +1,4 @@
-"""How a lifelike person holds the body, and where the joints are then: x to the person's left, y up, z to the front."""
+"""How lifelike people hold their bodies, and where the joints are: x to the person's left, y up, z to the front."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def place_joints(build: Build, posture: Posture) -> Joints:
     hips, knees, ankles = [], [], []
     swing = posture.stride * math.sin(posture.phase) * build.gait
     thigh, shin = THIGH * build.legs, SHIN * build.legs
-    for side, sign in ((0, -1), (1, 1)):
+    for sign in (-1, 1):
         angle = sign * swing
         passing = max(0.0, math.cos(posture.phase) * sign)
         flex = 0.08 + 1.25 * posture.stride * passing + 0.35 * posture.stride * (angle < -0.15)

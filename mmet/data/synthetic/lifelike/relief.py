@@ -46,7 +46,7 @@ class Lens:
         return sx, sy, depth * self.scale
 
     def radii(self, radii: Point) -> Point:
-        """Half axes on the screen (across, down, depth) of an upright ellipsoid with the body's half axes, in pixels."""
+        """Half axes in pixels on the screen (across, down, depth) of an ellipsoid that stands upright in the body."""
         wide, tall, deep = radii
         across = math.hypot(wide * self.cos, deep * self.sin) * self.scale
         out = math.hypot(wide * self.sin, deep * self.cos) * self.scale

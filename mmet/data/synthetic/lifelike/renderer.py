@@ -1,6 +1,6 @@
 """Takes one picture of a lifelike person: place, people behind and in front, shadow, box, and the camera.
 
-    picture = render_lifelike(person, shot, style, height=160, width=80)
+picture = render_lifelike(person, shot, style, height=160, width=80)
 """
 
 from __future__ import annotations
@@ -85,25 +85,24 @@ def _finish(
     """Mask, parts, counts and keypoints of the crop."""
     width, height = image.size
     cover = alpha.resize((width, height), Image.Resampling.BILINEAR, box)
-    mask = cover.point(_ABOVE_HALF)
+    shares = np.asarray(cover)
+    inside = shares >= 128
     parts = np.asarray(Image.fromarray(drawing.parts).resize((width, height), Image.Resampling.NEAREST, box))
     counts = np.bincount(parts.ravel(), minlength=max(Part) + 1)
     pixels = {part: int(counts[part]) for part in Part if counts[part]}
-    labels = np.where(np.asarray(mask) > 0, part_classes()[parts], 0).astype(np.uint8)
+    labels = np.where(inside, part_classes()[parts], 0).astype(np.uint8)
     across, down = width / (box[2] - box[0]), height / (box[3] - box[1])
     joints = {
         name: Joint((joint.x - box[0]) * across, (joint.y - box[1]) * down, joint.shown)
         for name, joint in drawing.joints.items()
     }
     quality = int(rng.integers(camera.quality[0], camera.quality[1] + 1))
-    keypoints = seen_keypoints(joints, np.asarray(cover, dtype=np.float32) / 255)
+    keypoints = seen_keypoints(joints, shares / np.float32(255))
+    mask = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
     return Picture(image, mask, quality, pixels, keypoints, Image.fromarray(labels))
 
 
-_ABOVE_HALF = [0] * 128 + [255] * 128
-
-
-# -- the person --------------------------------------------------------------------------------------------------------
+# -- the person -------------------------------------------------------------------------------------------------------
 
 
 def _light(shot: Shot, rng: np.random.Generator) -> Light:
@@ -131,11 +130,8 @@ def _draw(
     rgb, parts = np.zeros((tall, wide, 3), dtype=np.uint8), np.zeros((tall, wide), dtype=np.uint8)
     if shaded is not None:
         _put(shaded, rgb, parts)
-    alpha = Image.fromarray(parts).point(_ANY)
+    alpha = Image.fromarray((parts > 0).astype(np.uint8) * np.uint8(255))
     return _Drawing(Image.fromarray(rgb), alpha, parts, _joints(joints, lens, relief), foot)
-
-
-_ANY = [0] + [255] * 255
 
 
 def _put(shaded: Shaded, rgb: np.ndarray, parts: np.ndarray) -> None:
@@ -169,7 +165,7 @@ def _joints(joints: Joints, lens: Lens, relief: Relief) -> dict[str, Joint]:
     return placed
 
 
-# -- around the person -------------------------------------------------------------------------------------------------
+# -- around the person ------------------------------------------------------------------------------------------------
 
 
 def _surroundings(
@@ -194,7 +190,7 @@ def _surroundings(
 def _shadow(drawing: _Drawing, light: Light, rng: np.random.Generator) -> Image.Image:
     """Factor on the ground (mode L): the silhouette laid down along the light, and the dark contact at the feet."""
     wide, tall = drawing.alpha.size
-    x, y = drawing.foot
+    _, y = drawing.foot
     length = float(rng.uniform(0.2, 0.6))
     lean = -light.direction[0] * float(rng.uniform(0.5, 1.6))
     small = drawing.alpha.reduce(3)
@@ -203,8 +199,8 @@ def _shadow(drawing: _Drawing, light: Light, rng: np.random.Generator) -> Image.
     laid = small.transform(small.size, Image.Transform.AFFINE, fall, Image.Resampling.BILINEAR)
     strength = min(0.75, 0.1 + light.direct)
     dark = laid.filter(ImageFilter.BoxBlur(0.6 + 3 * (0.62 - light.direct)))
-    table = [round(255 - strength * value) for value in range(256)]
-    return dark.point(table).resize((wide, tall), Image.Resampling.BILINEAR)
+    factor = 255 - np.asarray(dark.resize((wide, tall), Image.Resampling.BILINEAR)) * np.float32(strength)
+    return Image.fromarray(factor.astype(np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +265,7 @@ def _occlude(
 def _box(
     drawing: _Drawing, style: WorldStyle, shot: Shot, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """What a detector or a careful hand cuts out: around the person, tight or loose; at times feet or head are missed."""
+    """What a detector or a careful hand cuts out: tight or loose; at times it misses feet or head."""
     left, top, right, bottom = map(float, drawing.alpha.getbbox() or (0, 0, *drawing.alpha.size))
     high, wide = bottom - top, right - left
     loose = float(rng.gamma(1.3, 0.03)) - 0.01
@@ -278,7 +274,9 @@ def _box(
     grow = max(loose * 2 * wide, least - wide)
     left, right = left - grow / 2, right + grow / 2
     shifts = rng.normal(0, style.jitter, 4) * (wide, high, wide, high)
-    left, top, right, bottom = (float(edge + shift) for edge, shift in zip((left, top, right, bottom), shifts, strict=True))
+    left, top, right, bottom = (
+        float(edge + shift) for edge, shift in zip((left, top, right, bottom), shifts, strict=True)
+    )
     apart = style_rng(style, *shot.seed, 1)  # drawn apart, so that other pictures are the same at any rate
     if apart.random() < style.crop:
         missed = float(apart.uniform(0.1, 0.45)) * high
@@ -288,4 +286,3 @@ def _box(
             top += missed / 2
     width, height = drawing.alpha.size
     return max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)
-

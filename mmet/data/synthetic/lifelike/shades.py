@@ -1,7 +1,7 @@
 """Colours of clothes and hair as people name them: ranges of real cloth, mostly muted, each with its usual words.
 
-    shade, rgb = draw_shade(rng, CLOTH_WEIGHTS)
-    SHADES[shade].words        # what people call it
+shade = draw_cloth_name(rng)
+draw_rgb(rng, shade), SHADES[shade].words      # a colour, and what people call it
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -40,25 +41,49 @@ class Shade:
 SHADES: Mapping[str, Shade] = {
     "black": Shade("black", (0, 360), (0.0, 0.22), (0.04, 0.15), ("black", "black", "black", "dark"), ("charcoal",)),
     "charcoal": Shade(
-        "gray", (200, 250), (0.0, 0.14), (0.18, 0.31), ("charcoal", "dark gray", "dark grey", "dark"), ("black", "gray")
+        "gray",
+        (200, 250),
+        (0.0, 0.14),
+        (0.18, 0.31),
+        ("charcoal", "dark gray", "dark grey", "dark"),
+        ("black", "gray"),
     ),
     "gray": Shade("gray", (190, 250), (0.0, 0.12), (0.36, 0.58), ("gray", "grey", "grey"), ("charcoal", "light gray")),
     "light gray": Shade(
         "gray", (180, 250), (0.0, 0.09), (0.62, 0.78), ("light gray", "light grey", "silver", "pale gray"), ("gray",)
     ),
-    "white": Shade("white", (30, 230), (0.0, 0.06), (0.85, 0.98), ("white", "white", "white", "off-white"), ("cream",)),
+    "white": Shade(
+        "white", (30, 230), (0.0, 0.06), (0.85, 0.98), ("white", "white", "white", "off-white"), ("cream",)
+    ),
     "cream": Shade(
-        "white", (36, 50), (0.09, 0.2), (0.83, 0.95), ("cream", "ivory", "off-white", "light beige"), ("beige", "white")
+        "white",
+        (36, 50),
+        (0.09, 0.2),
+        (0.83, 0.95),
+        ("cream", "ivory", "off-white", "light beige"),
+        ("beige", "white"),
     ),
     "beige": Shade(
-        "brown", (30, 42), (0.2, 0.36), (0.6, 0.82), ("beige", "beige", "tan", "sand", "light brown"), ("cream", "camel")
+        "brown",
+        (30, 42),
+        (0.2, 0.36),
+        (0.6, 0.82),
+        ("beige", "beige", "tan", "sand", "light brown"),
+        ("cream", "camel"),
     ),
-    "khaki": Shade("brown", (42, 56), (0.22, 0.4), (0.42, 0.62), ("khaki", "khaki", "tan", "beige"), ("olive", "beige")),
+    "khaki": Shade(
+        "brown", (42, 56), (0.22, 0.4), (0.42, 0.62), ("khaki", "khaki", "tan", "beige"), ("olive", "beige")
+    ),
     "camel": Shade(
         "brown", (26, 34), (0.42, 0.6), (0.52, 0.7), ("camel", "tan", "light brown", "caramel"), ("beige", "brown")
     ),
     "brown": Shade(
-        "brown", (14, 30), (0.42, 0.68), (0.23, 0.42), ("brown", "brown", "chestnut", "chocolate brown"), ("dark brown",)
+        "brown",
+        (14, 30),
+        (0.42, 0.68),
+        (0.23, 0.42),
+        ("brown", "brown", "chestnut", "chocolate brown"),
+        ("dark brown",),
     ),
     "dark brown": Shade(
         "brown", (8, 28), (0.3, 0.55), (0.11, 0.21), ("dark brown", "dark brown", "brown"), ("black", "brown")
@@ -76,14 +101,31 @@ SHADES: Mapping[str, Shade] = {
     ),
     "green": Shade("green", (108, 152), (0.48, 0.78), (0.38, 0.66), ("green", "green", "emerald"), ("dark green",)),
     "lime": Shade(
-        "green", (68, 96), (0.5, 0.82), (0.64, 0.88), ("lime green", "light green", "bright green"), ("yellow", "green")
+        "green",
+        (68, 96),
+        (0.5, 0.82),
+        (0.64, 0.88),
+        ("lime green", "light green", "bright green"),
+        ("yellow", "green"),
     ),
-    "teal": Shade("blue", (176, 192), (0.45, 0.82), (0.3, 0.58), ("teal", "turquoise", "blue-green"), ("green", "blue")),
+    "teal": Shade(
+        "blue", (176, 192), (0.45, 0.82), (0.3, 0.58), ("teal", "turquoise", "blue-green"), ("green", "blue")
+    ),
     "navy": Shade(
-        "blue", (214, 238), (0.42, 0.75), (0.12, 0.29), ("navy", "navy blue", "dark blue", "dark blue"), ("black", "blue")
+        "blue",
+        (214, 238),
+        (0.42, 0.75),
+        (0.12, 0.29),
+        ("navy", "navy blue", "dark blue", "dark blue"),
+        ("black", "blue"),
     ),
     "blue": Shade(
-        "blue", (208, 230), (0.58, 0.88), (0.42, 0.75), ("blue", "blue", "royal blue", "bright blue"), ("navy", "denim")
+        "blue",
+        (208, 230),
+        (0.58, 0.88),
+        (0.42, 0.75),
+        ("blue", "blue", "royal blue", "bright blue"),
+        ("navy", "denim"),
     ),
     "denim": Shade("blue", (206, 222), (0.28, 0.58), (0.3, 0.62), ("blue", "blue", "denim blue"), ("navy", "gray")),
     "light blue": Shade(
@@ -104,21 +146,43 @@ SHADES: Mapping[str, Shade] = {
         "red", (332, 352), (0.2, 0.46), (0.78, 0.96), ("pink", "pink", "light pink", "rose"), ("lilac", "magenta")
     ),
     "magenta": Shade(
-        "red", (318, 338), (0.6, 0.88), (0.58, 0.86), ("magenta", "hot pink", "fuchsia", "bright pink"), ("pink", "red")
+        "red",
+        (318, 338),
+        (0.6, 0.88),
+        (0.58, 0.86),
+        ("magenta", "hot pink", "fuchsia", "bright pink"),
+        ("pink", "red"),
     ),
     "red": Shade(
-        "red", (-8, 6), (0.7, 0.94), (0.52, 0.86), ("red", "red", "red", "bright red", "scarlet", "crimson"), ("burgundy",)
+        "red",
+        (-8, 6),
+        (0.7, 0.94),
+        (0.52, 0.86),
+        ("red", "red", "red", "bright red", "scarlet", "crimson"),
+        ("burgundy",),
     ),
     "burgundy": Shade(
         "red", (338, 358), (0.5, 0.78), (0.24, 0.43), ("burgundy", "maroon", "dark red", "wine red"), ("red", "brown")
     ),
-    "orange": Shade("red", (16, 28), (0.74, 0.94), (0.76, 0.96), ("orange", "orange", "bright orange"), ("red", "rust")),
+    "orange": Shade(
+        "red", (16, 28), (0.74, 0.94), (0.76, 0.96), ("orange", "orange", "bright orange"), ("red", "rust")
+    ),
     "rust": Shade(
-        "brown", (12, 20), (0.58, 0.78), (0.42, 0.62), ("rust", "brick red", "burnt orange", "reddish brown"), ("brown",)
+        "brown",
+        (12, 20),
+        (0.58, 0.78),
+        (0.42, 0.62),
+        ("rust", "brick red", "burnt orange", "reddish brown"),
+        ("brown",),
     ),
     "yellow": Shade("yellow", (45, 56), (0.6, 0.92), (0.8, 0.96), ("yellow", "yellow", "bright yellow"), ("mustard",)),
     "mustard": Shade(
-        "yellow", (38, 46), (0.58, 0.82), (0.54, 0.74), ("mustard", "mustard yellow", "dark yellow", "ochre"), ("yellow",)
+        "yellow",
+        (38, 46),
+        (0.58, 0.82),
+        (0.54, 0.74),
+        ("mustard", "mustard yellow", "dark yellow", "ochre"),
+        ("yellow",),
     ),
 }
 """Shades by name; FineGPR has no pink, orange or beige, so these have a neighbour as `basic`."""
@@ -133,13 +197,12 @@ _STREET: Weights = {
     "burgundy": 3, "red": 3, "pink": 1.5, "purple": 1, "teal": 1, "mustard": 1, "rust": 1,
 }  # fmt: skip
 
-CLOTH = tuple((weights, share) for weights, share in ((_STREET, 0.6), (_EVEN, 0.4)))
-"""How often each shade is worn on the upper body: mostly what streets show, at times any shade alike."""
+_MUTED_SHARE = 0.6
 
 TROUSERS: Weights = {
-    "black": 26, "charcoal": 12, "gray": 8, "light gray": 2, "white": 2, "cream": 2, "beige": 6, "khaki": 5, "camel": 2,
-    "brown": 4, "dark brown": 5, "olive": 5, "navy": 14, "denim": 3, "blue": 2, "burgundy": 2, "red": 1, "green": 1,
-    "dark green": 1, "pink": 0.7, "purple": 0.7, "mustard": 0.5, "teal": 0.5,
+    "black": 26, "charcoal": 12, "gray": 8, "light gray": 2, "white": 2, "cream": 2, "beige": 6, "khaki": 5,
+    "camel": 2, "brown": 4, "dark brown": 5, "olive": 5, "navy": 14, "denim": 3, "blue": 2, "burgundy": 2,
+    "red": 1, "green": 1, "dark green": 1, "pink": 0.7, "purple": 0.7, "mustard": 0.5, "teal": 0.5,
 }  # fmt: skip
 
 JEANS: Weights = {"denim": 9, "light blue": 3, "navy": 4, "black": 3, "gray": 1, "charcoal": 1.5, "white": 0.5}
@@ -147,7 +210,8 @@ DENIM: Weights = {"denim": 6, "light blue": 3, "navy": 2, "black": 1}
 SUITS: Weights = {"black": 5, "charcoal": 5, "gray": 3, "navy": 6, "brown": 1, "beige": 1}
 LEATHER: Weights = {"black": 7, "dark brown": 4, "brown": 3, "camel": 1, "burgundy": 0.5}
 SHOES: Weights = {
-    "black": 10, "dark brown": 4, "brown": 3, "gray": 2, "navy": 1.5, "camel": 1, "beige": 1, "white": 1, "red": 0.7,
+    "black": 10, "dark brown": 4, "brown": 3, "gray": 2, "navy": 1.5, "camel": 1, "beige": 1, "white": 1,
+    "red": 0.7,
 }  # fmt: skip
 TRAINERS: Weights = {
     "white": 9, "black": 6, "gray": 3, "light gray": 2, "navy": 1.5, "red": 1, "blue": 1, "pink": 1, "green": 0.5,
@@ -183,14 +247,13 @@ SKIN: tuple[tuple[RGB, float], ...] = (
 
 def draw_name(rng: np.random.Generator, weights: Weights) -> str:
     """A key of `weights` with its share."""
-    names, values = list(weights), np.fromiter(weights.values(), dtype=float)
-    return names[int(np.searchsorted(np.cumsum(values) / values.sum(), rng.random()))]
+    place = rng.random() * sum(weights.values())
+    return next(name for name, end in zip(weights, accumulate(weights.values()), strict=True) if place < end)
 
 
 def draw_cloth_name(rng: np.random.Generator) -> str:
-    """A shade for the upper body, as `CLOTH` has them."""
-    (often, share), (even, _) = CLOTH
-    return draw_name(rng, often if rng.random() < share else even)
+    """A shade for the upper body: mostly what streets show, at times any shade alike."""
+    return draw_name(rng, _STREET if rng.random() < _MUTED_SHARE else _EVEN)
 
 
 def draw_rgb(rng: np.random.Generator, name: str) -> RGB:

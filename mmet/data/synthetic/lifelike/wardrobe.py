@@ -1,6 +1,6 @@
 """What people wear: the cuts of garments, bags, hats and shoes, with the words for them.
 
-    CUTS["parka"].words     # ("parka", "anorak", "hooded coat", ...)
+CUTS["parka"].words     # ("parka", "anorak", "hooded coat", ...)
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from dataclasses import dataclass
 
 from mmet.data.synthetic.lifelike import shades
 from mmet.data.synthetic.lifelike.shades import Weights
-
-PATTERNS = (
-    "plain", "striped", "pinstriped", "checked", "dotted", "floral", "camouflage", "logo", "yoke", "sleeves", "banded",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +137,8 @@ OUTER: Mapping[str, Cut] = {
     "raincoat": Cut(
         ("raincoat", "rain coat", "waterproof coat"), (0.32, 0.42), (1.12, 1.24), collar="high", hood=0.8,
         opened=0.15,
-        colors={"yellow": 4, "navy": 3, "red": 2, "green": 2, "blue": 2, "olive": 2, "beige": 2, "black": 2, "teal": 1},
+        colors={"yellow": 4, "navy": 3, "red": 2, "green": 2, "blue": 2, "olive": 2, "beige": 2, "black": 2,
+                "teal": 1},
         warm=True,
     ),
     "vest": Cut(
@@ -174,7 +171,8 @@ LOWER: Mapping[str, Cut] = {
     ),
     "leggings": Cut(
         ("leggings", "leggings", "tight trousers", "skinny pants"), bulk=(0.74, 0.82),
-        colors={"black": 12, "charcoal": 3, "navy": 3, "gray": 2, "burgundy": 1, "purple": 1, "pink": 0.7, "teal": 0.7},
+        colors={"black": 12, "charcoal": 3, "navy": 3, "gray": 2, "burgundy": 1, "purple": 1, "pink": 0.7,
+                "teal": 0.7},
     ),
     "shorts": Cut(
         ("shorts", "shorts", "short trousers"), (0.29, 0.38), (1.02, 1.35), colors=shades.TROUSERS,

