@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmet.conversion import from_mobilenet_v2
-from mmet.evaluation.metrics import rank_metrics
+from mmet.evaluation.metrics.ranking import rank_metrics
 from mmet.evaluation.systems.baselines import color_histogram
 from mmet.evaluation.systems.loading import load_embedder
 from mmet.starter.start import IMAGENET
@@ -83,7 +83,7 @@ def _score(queries: Vectors, gallery: Vectors, crops: Crops, *, tracks: bool) ->
         kept = np.array([len(set(crops.track_ids[ids == person])) > 1 for person in ids])
         queries, ids, cameras = queries[kept], ids[kept], (crops.track_ids[kept], crops.track_ids)
     result = rank_metrics(queries, gallery, ids, crops.person_ids, *cameras)
-    return f"{100 * result.mean_ap:.1f} / {100 * result.rank(1):.1f}"
+    return f"{100 * result.mAP:.1f} / {100 * result.rank(1):.1f}"
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from mmet.auto_classes import register_when_imported
 
 if TYPE_CHECKING:
     from configuration_mmet import MMETConfig, MMETImageConfig, MMETMultimodalConfig, MMETTextConfig
+    from mmet.starter import starter_model
     from modeling_mmet import (
         MMETForPreTraining,
         MMETForReID,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         MMETMultimodalModel,
         MMETTextModel,
     )
-    from mmet.starter import starter_model
     from processing_mmet import MMETImageProcessor, MMETProcessor
 
 __version__ = "0.1.0"
@@ -63,6 +63,7 @@ __all__ = [
     "MMETConfig",
     "MMETForPreTraining",
     "MMETForReID",
+    "MMETForZeroShotImageClassification",
     "MMETImageConfig",
     "MMETImageModel",
     "MMETImageProcessor",

@@ -79,7 +79,7 @@ def test_pipeline__an_image_task_reads_strings_as_files(folder, model, processor
     received = torch.tensor(embed([str(crops / "0.png"), str(crops / "3.png")]))[:, 0]
     expected = of_model(model, processor, images=[str(crops / "0.png"), str(crops / "3.png")])
     torch.testing.assert_close(received, expected, atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="no such picture file: .a man in red"):
+    with pytest.raises(ValueError, match=r"no such picture file: .a man in red"):
         embed("a man in red")
     assert "MMETForReID" in repr(embed.model.config)  # loading left nothing in it that cannot be written
 

@@ -239,17 +239,17 @@ class Gallery:
             for values in _rows(table):
                 yield Row(**values)
 
-    def find(self, ids: Sequence[str]) -> list[Row]:
-        """The rows with some ids, in the order of the gallery; ids that are not in it are no error."""
-        wanted = pa.array(list(ids), pa.string())
-        parts = [table.filter(pc.is_in(table["id"], wanted)) for table in self._store.tables()]
-        return [Row(**values) for part in parts for values in _rows(part)]
-
     def embeddings(self) -> NDArray[np.float32]:
         """The stored unit vectors of all rows, float32 `(rows, D)`, in the order of iteration."""
         dimension = self._store.description.dimension
         parts = [vectors_of(table.column(EMBEDDING), dimension) for table in self._store.tables()]
         return np.concatenate([np.empty((0, dimension), dtype=np.float32), *parts])
+
+    def find(self, ids: Sequence[str]) -> list[Row]:
+        """The rows with some ids, in the order of the gallery; ids that are not in it are no error."""
+        wanted = pa.array(list(ids), pa.string())
+        parts = [table.filter(pc.is_in(table["id"], wanted)) for table in self._store.tables()]
+        return [Row(**values) for part in parts for values in _rows(part)]
 
     def refresh(self) -> None:
         """See what other processes changed since this gallery was opened."""

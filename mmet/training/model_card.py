@@ -91,8 +91,9 @@ Embeddings of images, sentences or both have {result["embedding_size"]} numbers 
 product. {_identity_note(result)}`AutoModelForPreTraining` gives the model with its pretraining heads
 ({result["num_parameters"] / 1e6:,.1f} million parameters); with the `mmet` package installed,
 `trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True,
-trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences, images, or `{{"image": ..., "text": ...}}`)
-return the same embeddings, `pipeline("person-search", ..., gallery="crops")` the best of a folder of crops, and
+trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences, images, or
+`{{"image": ..., "text": ...}}`) return the same embeddings, `pipeline("person-search", ..., gallery="crops")` the best
+of a folder of crops, and
 `SentenceTransformer("{name}", trust_remote_code=True)` encodes all three.
 
 ## Training data
@@ -118,9 +119,9 @@ research only.
 
 ## Intended use
 
-Searching footage for a person by a picture, a sentence, or both, where a human looks at every answer; research on this.
-Not intended: identifying people by name, decisions about a person without a human, and searching for people who did not
-agree, where law demands it.
+Searching footage for a person by a picture, a sentence, or both, where a human looks at every answer; research on
+this. Not intended: identifying people by name, decisions about a person without a human, and searching for people who
+did not agree, where law demands it.
 
 ## Limits, risks and bias
 

@@ -1,0 +1,95 @@
+"""Make the folder that the package ships of a finished training run.
+
+    python -m mmet.starter.ship outputs/starter/model --output outputs/starter/shipped
+
+Weights are stored in half precision (batch norm's statistics and the codebook stay whole) and computed with in single
+precision; the classifier of the training persons is left out, and so are the files that only a checkpoint for others
+needs: where the package is, its code is. Printed is the SHA-256 of the weights, which the card states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmet.argument_parser import OptionParser
+from mmet.checkpoint_files import CONFIG_FILE
+from mmet.command_line import run_command
+from mmet.whole_files import write_whole
+from modeling_mmet import MMETForPreTraining
+from processing_mmet import MMETProcessor
+
+KEPT_WHOLE = ("bnneck", "image_codebook", "logit_scale")
+"""Parts of the names of weights that half precision would harm, and that are small."""
+
+WEIGHTS = "model.safetensors"
+
+
+def build_parser() -> OptionParser:
+    """The command's options."""
+    parser = OptionParser(prog="python -m mmet.starter.ship", description="Make the package's folder of a run.")
+    parser.add_argument("run", type=Path, help="output folder of run_pretrain.py")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see `run_command` for its exit codes."""
+    parser = build_parser()
+    return run_command(parser.prog, lambda command: ship(parser.parse_args(argv)))
+
+
+def ship(arguments: Namespace) -> None:
+    """
+    Write the folder.
+
+    Raises:
+        FileExistsError: there is something at the output's place.
+    """
+    if arguments.output.exists():
+        raise FileExistsError(f"{arguments.output} exists; name a folder to be created")
+    halved(arguments.run).save_pretrained(arguments.output)
+    MMETProcessor.from_pretrained(arguments.run).save_pretrained(arguments.output)
+    for file in arguments.output.glob("*.py"):
+        file.unlink()
+    for file in arguments.output.glob("*config.json"):
+        fields = without_code(json.loads(file.read_text(encoding="utf-8")))
+        if file.name == CONFIG_FILE:
+            fields["dtype"] = "float32"
+        write_whole(file, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
+    print(f"{arguments.output}: {WEIGHTS} {hash_of(arguments.output / WEIGHTS)}")
+
+
+@torch.no_grad()
+def halved(run: Path) -> MMETForPreTraining:
+    """The run's model without its classifier, in half precision as far as that does no harm."""
+    model = MMETForPreTraining.from_pretrained(run, use_safetensors=True, dtype=torch.float32)
+    model.config.num_identities = 0
+    model.identity_head.classifier = None
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not any(part in name for part in KEPT_WHOLE):
+            tensor.data = tensor.data.half()
+    return model
+
+
+def without_code(fields: Any) -> Any:
+    """A file's fields without those that name classes in files beside it."""
+    if not isinstance(fields, dict):
+        return fields
+    return {name: without_code(value) for name, value in fields.items() if name != "auto_map"}
+
+
+def hash_of(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
