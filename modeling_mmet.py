@@ -781,7 +781,15 @@ class MMETPreTrainedModel(PreTrainedModel):
                 f"{expected}: expected model.safetensors in {pretrained_model_name_or_path}, received "
                 f"{', '.join(pickles)}; save the model again with save_pretrained where you trust these files"
             )
-        return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
+        except OSError as error:
+            if "cannot be loaded with `safetensors`" not in str(error):  # which advises what is refused above
+                raise
+            raise ValueError(
+                f"{expected}: expected model.safetensors in {pretrained_model_name_or_path}, received a repository "
+                "without it; save the model again with save_pretrained where you trust what is there"
+            ) from error
 
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True

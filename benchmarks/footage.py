@@ -169,9 +169,9 @@ def print_joining(films: list[Path], model: str, every: int) -> None:
     )
     for threshold in (None, *JOIN_THRESHOLDS):
         tracks, pure, total = 0, 0, 0
-        for tracks, persons in cameras:
+        for camera_tracks, persons in cameras:
             limit = 2.0 if threshold is None else threshold
-            groups = join_fragments(tracks.times, tracks.embeddings, min_similarity=limit)
+            groups = join_fragments(camera_tracks.times, camera_tracks.embeddings, min_similarity=limit)
             for group in set(groups.tolist()):
                 crops = Counter(person for place in np.flatnonzero(groups == group) for person in persons[place])
                 del crops[None]  # cut or covered so that it is nobody's true box

@@ -4,8 +4,8 @@
 
     model = AutoModel.from_pretrained(...)   # an MMET checkpoint, without `trust_remote_code`
 
-The Auto classes and what models need take seconds to import. So `register_when_imported` watches the imports of three
-modules of transformers and of the three files of the model: the later one of each pair completes a registration.
+The Auto classes and what models need take seconds to import. So `register_when_imported` watches for the modules of
+the Auto classes: importing one of them imports ours, too, and registers them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 
 class Registration(NamedTuple):
-    """What to register once the module of an Auto class and the module with our classes are imported."""
+    """What to register once the module of an Auto class is imported, and the module with our classes."""
 
     auto_module: str
     own_module: str
@@ -82,11 +82,17 @@ REGISTRATIONS = (
 
 
 class _ImportWatch(MetaPathFinder):
-    """Finds what the other finders find, and hears when a watched module has been executed."""
+    """
+    Finds what the other finders find, and hears when a watched module has been executed.
+
+    The watched modules import each other. So nothing is registered before the outermost of them is complete: what the
+    modules inside it still lack, ours may need.
+    """
 
     def __init__(self) -> None:
         self.watched = {name for registration in REGISTRATIONS for name in registration[:2]}
         self.unfinished: set[str] = set()  # of which the code is being executed
+        self.pending = list(REGISTRATIONS)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -105,21 +111,19 @@ class _ImportWatch(MetaPathFinder):
                     execute(module)
                 finally:
                     self.unfinished.discard(fullname)
-                self.register(fullname)
+                self.register()
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
-    def register(self, name: str) -> None:
-        """Carry out the registrations that the module of this name completes."""
-        for registration in REGISTRATIONS:
-            if name == registration.auto_module:
-                importlib.import_module(registration.own_module)  # which registers when it comes to its end
-            if name in registration[:2] and self.is_imported(*registration[:2]):
-                registration.register()
-
-    def is_imported(self, *names: str) -> bool:
-        return all(name in sys.modules and name not in self.unfinished for name in names)
+    def register(self) -> None:
+        """Carry out each registration once, as soon as its Auto class is imported; this imports our classes."""
+        for registration in list(self.pending):
+            if self.unfinished or registration.auto_module not in sys.modules or registration not in self.pending:
+                continue
+            self.pending.remove(registration)
+            importlib.import_module(registration.own_module)
+            registration.register()
 
 
 def register_when_imported() -> None:
@@ -128,6 +132,4 @@ def register_when_imported() -> None:
         return
     watch = _ImportWatch()
     sys.meta_path.insert(0, watch)
-    for registration in REGISTRATIONS:
-        if registration.auto_module in sys.modules:
-            watch.register(registration.auto_module)
+    watch.register()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mmet.digests import sha256_of
 from mmet.field_checks import check_choice, check_fields
+from mmet.starter import resolve_model
 from mmet.whole_files import read_json
 
 MANIFEST = "mmet_export.json"
@@ -100,7 +101,8 @@ def find_exported(name_or_path: str, backend: str = "auto") -> Path | None:
         ValueError: an unknown backend, a folder that is not for this one, or that holds half an export.
     """
     check_choice("backend", backend, BACKENDS)
-    folder, inside = Path(name_or_path), Path(name_or_path) / FOLDER
+    folder = Path(resolve_model(name_or_path))
+    inside = folder / FOLDER
     if (folder / MANIFEST).is_file():
         if backend == "torch":
             raise ValueError(

@@ -12,15 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDERS = (
-    ["import mmet", "from transformers import AutoModel"],
-    ["from transformers import AutoModel", "import mmet"],
-    ["import modeling_mmet", "import mmet"],
     ["import mmet", "import modeling_mmet"],
-    ["import mmet", "import configuration_mmet", "import processing_mmet"],
-    ["import processing_mmet", "import mmet"],
-    ["import mmet", "from mmet import MMETProcessor"],
+    ["from transformers import AutoModel", "import mmet"],
     ["import mmet", "from transformers import pipeline"],
-    ["import mmet", "from transformers import Trainer"],
     ["import mmet", "import transformers.models.auto.processing_auto"],
 )
 
@@ -70,6 +64,91 @@ def run(script: str) -> str:
 
 def test_auto_classes__know_the_models_in_any_order_of_imports():
     assert run(f"ORDERS = {ORDERS!r}\n{SCRIPT}") == "all orders tried\n"
+
+
+STAND_INS = {
+    "transformers/__init__.py": """
+        import importlib
+        PLACES = {"AutoConfig": "configuration_auto", "AutoImageProcessor": "image_processing_auto"}
+        PLACES |= {"AutoProcessor": "processing_auto"}
+        def __getattr__(name):
+            if not name.startswith("Auto"):
+                raise AttributeError(name)
+            place = PLACES.get(name, "modeling_auto")
+            return getattr(importlib.import_module(f"transformers.models.auto.{place}"), name)
+    """,
+    "transformers/models/__init__.py": "",
+    "transformers/models/auto/__init__.py": "",
+    "transformers/models/auto/registry.py": """
+        class Auto:
+            @classmethod
+            def register(cls, *registered, exist_ok=False, **others):
+                REGISTERED.append(cls.__name__)
+        REGISTERED = []
+    """,
+    "transformers/models/auto/configuration_auto.py": """
+        from .registry import Auto
+        class AutoConfig(Auto): pass
+    """,
+    "transformers/models/auto/modeling_auto.py": """
+        from .configuration_auto import AutoConfig, Auto
+        class AutoModel(Auto): pass
+        class AutoModelForPreTraining(Auto): pass
+        class AutoModelForZeroShotImageClassification(Auto): pass
+    """,
+    "transformers/models/auto/image_processing_auto.py": """
+        from .configuration_auto import Auto
+        class AutoImageProcessor(Auto): pass
+    """,
+    "transformers/models/auto/processing_auto.py": """
+        from .image_processing_auto import AutoImageProcessor, Auto
+        class AutoProcessor(Auto): pass
+    """,
+    "configuration_mmet.py": """
+        from transformers import AutoConfig
+        class MMETConfig: model_type = "mmet"
+        MMETImageConfig = MMETTextConfig = MMETMultimodalConfig = MMETConfig
+    """,
+    "modeling_mmet.py": """
+        from transformers import AutoModel, AutoProcessor
+        from configuration_mmet import MMETConfig
+        class MMETModel: config_class = MMETConfig
+        MMETForReID = MMETForPreTraining = MMETForZeroShotImageClassification = MMETModel
+        MMETImageModel = MMETTextModel = MMETMultimodalModel = MMETModel
+    """,
+    "processing_mmet.py": """
+        from transformers import AutoProcessor
+        class MMETImageProcessor: pass
+        class MMETProcessor: pass
+    """,
+}
+"""transformers and the model's files, as far as imports of each other go."""
+
+ALL = ["AutoConfig"] * 4 + ["AutoImageProcessor"] + ["AutoModel"] * 4
+ALL += ["AutoModelForPreTraining", "AutoModelForZeroShotImageClassification", "AutoProcessor"]
+EVERY_ORDER = """
+import importlib, itertools, sys
+sys.path[:0] = [FOLDER, ROOT]
+auto = ["transformers.models.auto." + name for name in ("processing_auto", "modeling_auto")]
+names = ["mmet", *auto, "modeling_mmet", "processing_mmet"]
+for order in itertools.permutations(names):
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "mmet.auto_classes"]
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("mmet", "transformers") or name.endswith("_mmet"):
+            del sys.modules[name]
+    for name in order:
+        importlib.import_module(name)
+    registered = sorted(sys.modules["transformers.models.auto.registry"].REGISTERED)
+    assert registered == ALL, (order, registered)
+print("all orders tried")
+"""
+
+
+def test_auto_classes__are_registered_once_in_every_order_of_imports(tmp_path):
+    for name, text in STAND_INS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(textwrap.dedent(text), encoding="utf-8")
+    assert run(f"FOLDER, ROOT, ALL = {str(tmp_path)!r}, {str(ROOT)!r}, {ALL!r}\n{EVERY_ORDER}") == "all orders tried\n"
 
 
 def test_import_mmet__imports_nothing_but_the_standard_library():

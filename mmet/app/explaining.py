@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 import PIL.Image
 
 from mmet.app.requests import RequestError
-from mmet.app.searching import Answer
-from mmet.explain import Explainer
+from mmet.app.searching import Answer, as_sentence
+from mmet.explain import Explainer, ExplanationError
 from mmet.explain.figures import overlay
 from mmet.gallery import Match
 from mmet.serving.batching import BatchingEmbedder
@@ -58,13 +59,13 @@ class Explanations:
         explainer = self._explainer(answer.offered.gallery.embedder)
         picture = match.open_image()
         query = answer.query
-        with self._lock:
+        with self._lock, _readable():
             values = explainer.explain(picture, image=query.image, text=query.text)
         yield Panel("The whole query", _enlarged(picture, values))
         words = (query.text or "").split()
         if len(words) < 2:
             return
-        with self._lock:
+        with self._lock, _readable():
             maps = explainer.explain_words(picture, " ".join(words[:MAX_WORDS]))
         for word, values in maps:
             yield Panel(word, _enlarged(picture, values), is_word=True)
@@ -78,6 +79,15 @@ class Explanations:
             if id(inner) not in self._explainers:
                 self._explainers[id(inner)] = (inner, Explainer(sharing_weights(inner.model), inner.processor))
             return self._explainers[id(inner)][1]
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn what an explainer refuses into a `RequestError`."""
+    try:
+        yield
+    except ExplanationError as error:
+        raise RequestError(as_sentence(str(error))) from error
 
 
 def sharing_weights(model: Any) -> Any:

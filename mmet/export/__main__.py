@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
-from mmet.export.exporting import export_model
+from mmet.export.exporting import default_output, export_model
 from mmet.exported_files import FOLDER
 
 PROGRAM = "mmet-export"
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write the image, text and image-and-text embedders of a model as ONNX files, compared with the "
         "model. docs/export.md says what they are good for.",
     )
-    parser.add_argument("model", metavar="MODEL", help="checkpoint folder or Hub name")
+    parser.add_argument("model", metavar="MODEL", help="checkpoint folder, Hub name, or starter")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help=f"folder to create (default: {FOLDER} in the model's folder)"
     )
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def export(options: argparse.Namespace) -> None:
     """Export what a command line names and say how near the files are to the model."""
-    output = options.output or Path(options.model) / FOLDER
-    manifest = export_model(options.model, options.output, dtype="int8" if options.int8 else "float32")
+    output = options.output or default_output(options.model)
+    manifest = export_model(options.model, output, dtype="int8" if options.int8 else "float32")
     size = sum((output / name).stat().st_size for name in manifest.files)
     parity = [
         f"{kind}: embeddings within {max(measured.values()):.1e} of the model's"

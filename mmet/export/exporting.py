@@ -18,6 +18,7 @@ from mmet.export.graphs import OPSET, graphs_of, write_graph
 from mmet.export.trials import measure_parity, random_batch, trial_batches
 from mmet.exported_files import DTYPES, FOLDER, MANIFEST, TOLERANCE, Manifest, check_installed, weight_digests
 from mmet.field_checks import check_choice
+from mmet.starter import resolve_model
 from mmet.versions import installed_versions
 from mmet.whole_files import whole_folder
 from modeling_mmet import MMETForReID
@@ -38,7 +39,7 @@ def export_model(
     Export the image, the text and the image-and-text embedder of a model.
 
     Args:
-        source: folder or Hub name of the model.
+        source: folder or Hub name of the model, or `starter`.
         output: folder to create; None for `onnx` in the model's folder.
         dtype: `float32`, or `int8` for smaller files whose embeddings are not those of the model.
         tolerance: largest difference of `float32` embeddings from the model's that is accepted.
@@ -50,19 +51,25 @@ def export_model(
     """
     check_installed(*PACKAGES)
     check_choice("dtype", dtype, DTYPES)
-    if output is None:
-        if not Path(source).is_dir():
-            raise ValueError(f"{source}: expected the folder of a model, or --output for one of the Hub")
-        output = Path(source) / FOLDER
-    if Path(output).exists():
+    source = resolve_model(str(source))
+    output = default_output(source) if output is None else Path(output)
+    if output.exists():
         raise ValueError(f"{output} is there already: remove it, or name another folder (--output)")
-    model, processor = load_embedder(str(source))
+    model, processor = load_embedder(source)
     model.eval()
-    with whole_folder(Path(output)) as draft:
+    with whole_folder(output) as draft:
         _write_parts(model, processor, Path(source), draft)
-        manifest = _write_graphs(model, processor, str(source), draft, dtype)
+        manifest = _write_graphs(model, processor, source, draft, dtype)
         _require_parity(manifest, tolerance if dtype == "float32" else INT8_TOLERANCE)
     return manifest
+
+
+def default_output(source: str) -> Path:
+    """`onnx` in a model's folder. Raises `ValueError` for a model that has no folder here."""
+    folder = Path(resolve_model(source))
+    if not folder.is_dir():
+        raise ValueError(f"{source}: expected the folder of a model, or --output for one of the Hub")
+    return folder / FOLDER
 
 
 def _write_parts(model: MMETForReID, processor: MMETProcessor, source: Path, folder: Path) -> None:

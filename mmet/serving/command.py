@@ -21,6 +21,7 @@ from mmet.gallery import GalleryError
 from mmet.gallery.embedding import as_embedder
 from mmet.serving.items import Limits
 from mmet.serving.options import add_address, add_threads, check_extra, describe_reach, host_names
+from mmet.starter import STARTER
 
 PROGRAM = "mmet-serve"
 
@@ -40,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Answer requests for embeddings of pictures, sentences and both. docs/deployment.md has examples.",
     )
-    parser.add_argument("--model", required=True, metavar="MODEL", help="checkpoint folder or Hub name")
+    parser.add_argument(
+        "--model", default=STARTER, metavar="MODEL", help="checkpoint folder or Hub name (default: starter)"
+    )
     parser.add_argument("--served_name", metavar="NAME", help="of the model for clients (default: the folder's name)")
     parser.add_argument("--api_keys", type=Path, metavar="FILE", help="a key a line; clients have to send one of them")
     add_address(parser.add_argument_group("where it listens"), port=8000)

@@ -82,10 +82,10 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
             seed: in identity batches one of the same person, as long as there is any.
 
     Attributes:
-        sizes: number of examples of each kind, as `MixedBatchSampler` takes them.
+        sizes: number of examples of each kind, as `MixedBatchSampler` takes them; `paired` and `text` leave out rows
+            without a caption.
         person_labels: int64, the person of each example of kind `identity`; -100 where unknown.
         num_identities: number of persons among all examples.
-        without_caption: rows without a caption, which the kinds `paired` and `text` leave out.
 
     Raises:
         DatasetError: for a source without the columns it needs; on loading, for a picture that cannot be decoded.
@@ -104,24 +104,21 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         self._skip_bad_images = skip_bad_images
         persons = _PersonNumbers([*paired, *image])
         self.num_identities = persons.count
-        paired_rows, text_rows = _rows_with_caption(paired), _rows_with_caption(text)
         pictures = distinct([*paired, *image])
         paired_labels = persons.labels(paired)
         picture, sentence = ["image", "image_path"], ["captions", "image_path"]
         self._examples = {
-            "paired": _Examples(paired, [*picture, "person_mask", "captions"], paired_labels, paired_rows),
+            "paired": _Examples(
+                paired, [*picture, "person_mask", "captions"], paired_labels, _rows_with_caption(paired)
+            ),
             "identity": _Examples(paired, [*picture, "captions"], paired_labels),
             "identity_image": _Examples(
                 pictures, picture, persons.labels(pictures), _rows_not_repeated(pictures, len(distinct(paired)))
             ),
             "image": _Examples(image, [*picture, "person_mask"], persons.labels(image)),
-            "text": _Examples(text, sentence, None, text_rows),
+            "text": _Examples(text, sentence, None, _rows_with_caption(text)),
         }
         self.sizes = {kind: len(examples) for kind, examples in self._examples.items()}
-        self.without_caption = {
-            "paired": sum(map(len, paired)) - len(paired_rows),
-            "text": sum(map(len, text)) - len(text_rows),
-        }
 
     @property
     def person_labels(self) -> NDArray[np.int64]:

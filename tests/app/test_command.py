@@ -52,7 +52,6 @@ def test_the_page_says_in_one_line_what_is_wrong(words, message, tmp_path, capsy
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--model"),
         (["--model", "{absent}"], "absent"),
         (["--model", "{absent}", "--api_keys", "{absent}"], "--api_keys: .* cannot be read"),
         (["--model", "{absent}", "--api_keys", "{empty}"], "holds no key"),

@@ -61,10 +61,9 @@ def test_the_same_domain_in_two_sources_is_numbered_once(first: datasets.Dataset
     assert dataset.num_identities == 3
 
 
-def test_captionless_rows_are_left_out_and_counted(first: datasets.Dataset, second: datasets.Dataset) -> None:
+def test_captionless_rows_are_left_out(first: datasets.Dataset, second: datasets.Dataset) -> None:
     dataset = TrainingDataset(paired=[first, second], text=[first])
     assert dataset.sizes == {"paired": 5, "identity": 7, "identity_image": 7, "image": 0, "text": 3}
-    assert dataset.without_caption == {"paired": 2, "text": 2}
     paths = [dataset[Draw("paired", index, 0)].image_path for index in range(5)]
     assert paths == ["first/0.png", "first/2.png", "first/3.png", "second/0.png", "second/1.png"]
     assert len(dataset) == 7 + 0 + 5 - 2

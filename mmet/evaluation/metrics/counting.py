@@ -207,4 +207,4 @@ def _count_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
     words = np.add.reduce(flags.view(np.uint64).reshape(len(flags), LANES, -1), axis=1)
     words *= np.uint64(0x0101010101010101)  # puts the sum of a word's bytes, 128 at most, into its top byte
     words >>= np.uint64(56)
-    return words.sum(axis=1).astype(np.int64)
+    return np.asarray(words.sum(axis=1), dtype=np.int64)

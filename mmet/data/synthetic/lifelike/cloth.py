@@ -135,7 +135,7 @@ def _lit(
     level *= glow
     shine = _SHINE[codes][materials]
     shine *= np.maximum(towards - np.float32(0.55), 0) * (1 + folds)
-    rgb = np.array(paint.colors, dtype=np.float32)[materials]
+    rgb: np.ndarray = np.array(paint.colors, dtype=np.float32)[materials]
     rgb *= level[..., None]
     rgb += shine[..., None]
     np.clip(rgb, 0, 255, out=rgb)
@@ -211,7 +211,7 @@ Fields = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _around(nx: np.ndarray, yaw: float) -> np.ndarray:
     """Azimuth on the body: 0 at the front, positive to the person's left, -pi..pi."""
-    angle = np.arcsin(np.clip(nx, -1, 1))
+    angle: np.ndarray = np.arcsin(np.clip(nx, -1, 1))
     angle -= np.float32(yaw)
     angle -= np.float32(2 * np.pi) * np.rint(angle * np.float32(0.5 / np.pi))
     return angle
@@ -246,7 +246,8 @@ def _torso(paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields, b
 def _quilts(v: np.ndarray, garment: Garment) -> np.ndarray:
     """Light on a padded garment: rolls with dark seams."""
     rows: np.ndarray = np.abs(np.sin((v + garment.phase * 0.1) * np.float32(np.pi / (0.034 * garment.size + 0.012))))
-    return 0.62 + 0.46 * np.sqrt(rows)
+    light: np.ndarray = 0.62 + 0.46 * np.sqrt(rows)
+    return light
 
 
 def _front(paint: _Paint, material: np.ndarray, look: Look, garment: Garment, off: np.ndarray, v: np.ndarray) -> None:
@@ -347,12 +348,14 @@ def _dotted(u: np.ndarray, v: np.ndarray, size: float, phase: float) -> np.ndarr
 
 def _floral(u: np.ndarray, v: np.ndarray, size: float, phase: float) -> np.ndarray:
     a, b = u * (4.2 / size) + phase * 9, v * (30 / size)
-    return np.sin(a * 2.1 + 2 * np.sin(b * 1.3)) * np.sin(b * 1.9 + 1.7 * np.sin(a * 1.1)) > 0.35
+    waves: np.ndarray = np.sin(a * 2.1 + 2 * np.sin(b * 1.3)) * np.sin(b * 1.9 + 1.7 * np.sin(a * 1.1))
+    return waves > 0.35
 
 
 def _camouflage(u: np.ndarray, v: np.ndarray, size: float, phase: float) -> np.ndarray:
     a, b = u * (2.6 / size) + phase * 9, v * (17 / size)
-    return np.sin(a * 2 + 2 * np.sin(b)) + np.sin(b * 1.7 + 2 * np.sin(a * 1.4)) > 0.3
+    waves: np.ndarray = np.sin(a * 2 + 2 * np.sin(b)) + np.sin(b * 1.7 + 2 * np.sin(a * 1.4))
+    return waves > 0.3
 
 
 def _yoke(u: np.ndarray, v: np.ndarray, size: float, phase: float) -> np.ndarray:

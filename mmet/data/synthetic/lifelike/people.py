@@ -140,7 +140,7 @@ class Person:
 LONG_HAIR = frozenset({"long", "long curly", "ponytail", "bun", "bob"})
 
 _SEASONS = {"warm": 0.3, "mild": 0.35, "cold": 0.35}
-_TOPS = {
+_TOPS: Mapping[str, Weights] = {
     "warm": {"t-shirt": 9, "short-sleeved shirt": 2, "polo shirt": 2, "tank top": 1.5, "shirt": 2.5, "blouse": 1.5},
     "mild": {
         "long-sleeved top": 3, "shirt": 4, "jumper": 4, "sweatshirt": 3, "hoodie": 5, "t-shirt": 4, "turtleneck": 1.5,
@@ -148,7 +148,7 @@ _TOPS = {
     },
     "cold": {"jumper": 5, "shirt": 4, "turtleneck": 3, "sweatshirt": 2, "hoodie": 3, "long-sleeved top": 4},
 }  # fmt: skip
-_OUTER = {
+_OUTER: Mapping[str, Weights] = {
     "mild": {
         "jacket": 6, "leather jacket": 3, "denim jacket": 3, "windbreaker": 2, "track jacket": 2, "fleece": 2,
         "blazer": 3, "cardigan": 3, "raincoat": 1.5, "vest": 1.5,
@@ -158,29 +158,29 @@ _OUTER = {
         "leather jacket": 2.5, "windbreaker": 1, "fleece": 1, "raincoat": 1, "vest": 1,
     },
 }  # fmt: skip
-_LOWER = {
+_LOWER: Mapping[str, Weights] = {
     "male": {"jeans": 9, "trousers": 6, "chinos": 3, "joggers": 3, "cargo trousers": 2},
     "female": {
         "jeans": 8, "trousers": 4, "leggings": 5, "joggers": 2, "chinos": 1, "skirt": 2, "short skirt": 2,
         "long skirt": 1.5, "cargo trousers": 0.7,
     },
 }  # fmt: skip
-_HAIR = {
+_HAIR: Mapping[str, Weights] = {
     "male": {"short": 7, "cropped": 5, "receding": 2.5, "bald": 2, "curly": 2, "afro": 0.7, "long": 0.7, "bun": 0.4,
              "ponytail": 0.4, "bob": 0.4},
     "female": {"long": 6, "long curly": 3.5, "ponytail": 3.5, "bun": 2, "bob": 3, "short": 1.5, "curly": 2,
                "afro": 0.7},
 }  # fmt: skip
 _HAIR_COLORS = {"black": 5, "dark brown": 6, "brown": 4, "light brown": 2.5, "blonde": 3.5, "ginger": 1, "gray": 0.6}
-_OLD_HAIR = {"gray": 6, "white": 3, "dark brown": 1, "blonde": 0.5}
-_DARK_HAIR = {"black": 9, "dark brown": 2}
-_BAGS = {
+_OLD_HAIR: Mapping[str, Weights] = {"gray": 6, "white": 3, "dark brown": 1, "blonde": 0.5}
+_DARK_HAIR: Mapping[str, Weights] = {"black": 9, "dark brown": 2}
+_BAGS: Mapping[str, Weights] = {
     "male": {"backpack": 7, "crossbody bag": 3, "shoulder bag": 2, "carrier bag": 2, "briefcase": 1.5, "suitcase": 1.5,
              "tote bag": 0.7},
     "female": {"backpack": 4, "crossbody bag": 3, "shoulder bag": 5, "handbag": 4, "tote bag": 3, "carrier bag": 2,
                "suitcase": 1.5},
 }  # fmt: skip
-_SHOES = {
+_SHOES: Mapping[str, Weights] = {
     "male": {"trainers": 8, "shoes": 6, "ankle boots": 3, "boots": 0.4},
     "female": {"trainers": 7, "shoes": 3, "ankle boots": 4, "boots": 2.5, "heels": 2},
 }

@@ -161,8 +161,8 @@ def _verge(site: _Site) -> None:
     if rng.random() < 0.5:
         near = site.row(float(rng.uniform(1.1, 2.2)))
         tilt = rng.uniform(-90, 90)
-        area = [(0, 0), (site.width, 0), (site.width, near + tilt), (0, near - tilt)]
-        edge = [(0, near - tilt), (site.width, near + tilt)]
+        edge = [(0.0, near - tilt), (float(site.width), near + tilt)]
+        area = [(0, 0), (site.width, 0), edge[1], edge[0]]
     else:
         x, top = rng.uniform(0.1, 0.9) * site.width, max(0.0, site.vanish)
         side = 0 if rng.random() < 0.5 else site.width
