@@ -57,10 +57,10 @@ footage: $(READY) $(MODEL) ## drawn films of two cameras, a gallery of their peo
 	$(BIN)/python -m mmet.footage.demo --films $(FOOTAGE)/films --gallery $(FOOTAGE)/gallery
 
 # For each search a contact sheet, numbered, lies beside the gallery.
-footage-vtest: $(READY) $(MODEL) ## the same on real footage: make footage-vtest VIDEO=vtest.avi (docs/footage.md says where it is from)
+footage-vtest: $(READY) ## real footage, searched with the starter model: make footage-vtest VIDEO=vtest.avi (docs/footage.md says where it is from)
 	@test -f '$(VIDEO)' || { echo 'make footage-vtest: no file VIDEO=$(VIDEO); docs/footage.md says where vtest.avi is from' >&2; exit 2; }
 	rm -rf $(FOOTAGE)/vtest-people
-	$(BIN)/python -m mmet.footage --camera vtest='$(VIDEO)' --every 4 --output $(FOOTAGE)/vtest-crops --gallery $(FOOTAGE)/vtest-people --model $(DEMO)/model
+	$(BIN)/python -m mmet.footage --camera vtest='$(VIDEO)' --every 4 --output $(FOOTAGE)/vtest-crops --gallery $(FOOTAGE)/vtest-people
 	$(SEARCH) --text 'a woman in a red jacket and blue jeans' --html $(FOOTAGE)/vtest-people-1.html
 	$(SEARCH) --text 'a man in a blue jacket and dark trousers' --html $(FOOTAGE)/vtest-people-2.html
 	$(SEARCH) --text 'a woman with a white hat' --html $(FOOTAGE)/vtest-people-3.html
