@@ -55,6 +55,8 @@ def build_page(handlers: Handlers) -> gr.Blocks:
     """The page as Gradio's blocks, to be mounted with `style` and `theme`."""
     first = handlers.catalogue.get("")
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, _VISIT_SECONDS)) as blocks:
+        # First, because Gradio names the page's own events after their handlers, and the first one keeps its name.
+        Interface(handlers.catalogue, handlers.explanations).offer()
         visit = gr.State(None, time_to_live=_VISIT_SECONDS, delete_callback=handlers.forget)
         crop, link, file = (gr.Textbox("", visible="hidden", elem_id=name) for name in ("crop", "link", "file"))
         _html(read_asset("header.html"), "mm-header")
@@ -146,7 +148,6 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         add.click(handlers.add_pictures, [gallery, camera, files], said, **long)
         fields = [gallery, text, picture, crop, cameras, after, before, count, unit]
         blocks.load(handlers.restore, [visit, link], [*fields, *answered], js="mmet.arrive", **hide)
-        Interface(handlers.catalogue, handlers.explanations).offer()
     blocks.queue(max_size=1_000, default_concurrency_limit=4)
     blocks.state_session_capacity = MAX_VISITS
     return blocks

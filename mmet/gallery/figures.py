@@ -141,8 +141,9 @@ def map_figure(gallery: Gallery, *, color_by: str = "person_id", crops: int = 12
     note = f"two principal components, {100 * share:.0f} % of the variance; colours: {color_by.removesuffix('_id')}"
     drawing.text(_MARGIN, 37, note, size=10, color=theme.muted)
     colors = _colors([getattr(row, color_by) for row in rows], theme)
-    drawing.overlay.scatter(places[:, 0], places[:, 1], s=9, c=colors, linewidths=0)
-    _draw_thumbs(drawing, rows, places, colors, crops)
+    drawn = _draw_thumbs(drawing, rows, places, colors, crops)
+    points = [index for index in range(len(rows)) if index not in drawn]
+    drawing.overlay.scatter(*places[points].T, s=9, c=[colors[index] for index in points], linewidths=0)
     _legend(drawing, [getattr(row, color_by) for row in rows], theme)
     return drawing.png()
 
@@ -156,21 +157,24 @@ def _spread(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(corner + shares * inner, dtype=np.float32)
 
 
-def _draw_thumbs(drawing: Drawing, rows: list[Row], places: NDArray[np.float32], colors: list[str], most: int) -> None:
-    """Crops at their places, as far as they leave one another visible."""
-    drawn: list[tuple[float, float]] = []
-    for index in np.random.default_rng(0).permutation(len(rows)):
+def _draw_thumbs(
+    drawing: Drawing, rows: list[Row], places: NDArray[np.float32], colors: list[str], most: int
+) -> dict[int, tuple[float, float]]:
+    """Draw crops at their places, as far as they leave one another visible; returns the places of those rows."""
+    drawn: dict[int, tuple[float, float]] = {}
+    for index in map(int, np.random.default_rng(0).permutation(len(rows))):
         x, y = map(float, places[index])
         if len(drawn) >= most:
             break
-        if any(abs(x - a) < _THUMB[0] and abs(y - b) < _THUMB[1] for a, b in drawn):
+        if any(abs(x - a) < _THUMB[0] and abs(y - b) < _THUMB[1] for a, b in drawn.values()):
             continue
         picture = _crop(rows[index])
         if picture is not None:
-            drawn.append((x, y))
+            drawn[index] = x, y
             left, top = x - _THUMB[0] / 2, y - _THUMB[1] / 2
             drawing.picture(left, top, *_THUMB, picture)
             _frame(drawing, left, top, *_THUMB, colors[index])
+    return drawn
 
 
 def _palette(labels: list[Any], theme: Theme) -> dict[Any, str]:
