@@ -53,8 +53,8 @@ def main() -> None:
             print("| | ms |\n| --- | ---: |")
             client = Client(page.address, verbose=False)
             first = timed(lambda: ask(client, 0, pictures=True))
-            later = [timed(lambda n=n: ask(client, n, pictures=True)) for n in range(1, options.queries + 1)]
-            plain = [timed(lambda n=n: ask(client, n)) for n in range(100, 100 + options.queries)]
+            later = [timed(partial(ask, client, n, pictures=True)) for n in range(1, options.queries + 1)]
+            plain = [timed(partial(ask, client, n)) for n in range(100, 100 + options.queries)]
             print(f"| first answer, 24 pictures | {1000 * first:.0f} |")
             print(f"| second answer, 24 other pictures | {1000 * later[0]:.0f} |")
             print(f"| later answers, 24 pictures, median | {1000 * float(np.median(later)):.0f} |")

@@ -108,7 +108,7 @@ def measure(method: str, explainer: Explainer, blind: Explainer, case: Case, *, 
 
 def chance(picture: Image.Image) -> Map:
     """A map without information, smooth as the others are."""
-    rng = np.random.default_rng(sum(picture.getpixel((3, 3))))
+    rng = np.random.default_rng(list(picture.tobytes()[:3]))
     coarse = Image.fromarray(rng.random((8, 4), dtype=np.float32))
     return np.asarray(coarse.resize(picture.size, Image.Resampling.BILINEAR))
 
@@ -167,9 +167,9 @@ def main() -> None:
         rows = {name: [measure(name, explainer, blind, case, by_text=by_text) for case in shown] for name in names}
         show(f"{title}, {len(shown)} pictures", columns, rows)
     words = {name: [measure_words(name, explainer, case) for case in shown] for name in names}
-    columns = ("pointing", "energy", "area", "gain", "right part")
+    of_words = ("pointing", "energy", "area", "gain", "right part")
     by_method = {name: [row for found in each for row in found.values()] for name, each in words.items()}
-    show(f"Words, {len(by_method['chance'])} phrases", columns, by_method)
+    show(f"Words, {len(by_method['chance'])} phrases", of_words, by_method)
     for part in PART_CLASSES:
         by_part = {name: [found[part] for found in each if part in found] for name, each in words.items()}
         if by_part["chance"]:

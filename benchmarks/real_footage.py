@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -61,7 +62,7 @@ def _cut(frame: Image.Image, box: Sequence[float]) -> Image.Image:
 
 def unit(vectors: Vectors) -> Vectors:
     lengths: Vectors = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)
+    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
 def scores(crops: Crops, images: Vectors, sentences: Vectors | None) -> dict[str, str]:
@@ -90,9 +91,9 @@ def _score(queries: Vectors, gallery: Vectors, crops: Crops, *, tracks: bool) ->
 def stripes(pictures: Sequence[Image.Image], weights: str) -> Vectors:
     """The rows of MobileNetV2's last map, each about its mean over the crops and of unit length."""
     geometry = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
-    network = from_mobilenet_v2(weights, geometry).embeddings.backbone
+    network: Any = from_mobilenet_v2(weights, geometry).embeddings.backbone
     size = {"height": 224, "width": 112}
-    processor = MMETImageProcessor(size=size, patch_size=16, patch_stride=32, **IMAGENET)
+    processor: Any = MMETImageProcessor(size=size, patch_size=16, patch_stride=32, **IMAGENET)
     pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
     rows = network(pixels).last_hidden_state.mean(dim=3).transpose(1, 2)
     rows = torch.nn.functional.normalize(rows - rows.mean(dim=0), dim=2)
@@ -103,6 +104,8 @@ def stripes(pictures: Sequence[Image.Image], weights: str) -> Vectors:
 @torch.inference_mode()
 def embed(crops: Crops, name: str) -> tuple[Vectors, Vectors]:
     """A model's embeddings of the crops and of the sentences."""
+    model: Any
+    processor: Any
     model, processor = load_embedder(name)
     model.train(False)
     parts = [crops.pictures[start : start + 32] for start in range(0, len(crops.pictures), 32)]

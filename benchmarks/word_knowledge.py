@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +91,8 @@ def _dressed(rng: np.random.Generator, look: Look, upper: tuple[str, str], lower
 @torch.inference_mode()
 def embed(model_name: str, pictures: Sequence[Image.Image], sentences: Sequence[str]) -> tuple[NDArray, NDArray]:
     """Embeddings of both, each about its own mean."""
+    model: Any
+    processor: Any
     model, processor = load_embedder(model_name)
     model.train(False)
     parts = [list(pictures[start : start + 64]) for start in range(0, len(pictures), 64)]

@@ -42,12 +42,13 @@ def register_models() -> None:
     from transformers import AutoModel, AutoModelForPreTraining, AutoModelForZeroShotImageClassification
 
     import modeling_mmet as models
+    from configuration_mmet import MMETConfig
 
-    AutoModelForPreTraining.register(models.MMETConfig, models.MMETForPreTraining, exist_ok=True)
+    AutoModelForPreTraining.register(MMETConfig, models.MMETForPreTraining, exist_ok=True)
     AutoModelForZeroShotImageClassification.register(
-        models.MMETConfig, models.MMETForZeroShotImageClassification, exist_ok=True
+        MMETConfig, models.MMETForZeroShotImageClassification, exist_ok=True
     )
-    AutoModel.register(models.MMETConfig, (models.MMETForReID, models.MMETModel), exist_ok=True)
+    AutoModel.register(MMETConfig, (models.MMETForReID, models.MMETModel), exist_ok=True)
     for model_class in (models.MMETImageModel, models.MMETTextModel, models.MMETMultimodalModel):
         AutoModel.register(model_class.config_class, model_class, exist_ok=True)
 

@@ -37,7 +37,7 @@ class Interface:
     def offer(self) -> None:
         """Add the functions to the blocks that are being built."""
         for function in (self.galleries, self.search, self.explain, self.timeline):
-            gr.api(function, api_name=function.__name__, concurrency_limit=8, concurrency_id="programs")
+            gr.events.api(function, api_name=function.__name__, concurrency_limit=8, concurrency_id="programs")
 
     def galleries(self) -> list[dict[str, Any]]:
         """The galleries by name, with their rows and cameras."""

@@ -112,12 +112,12 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         only_uploads(files)
         asked = [visit, gallery, text, picture, crop, cameras, after, before, count, unit]
         answered = [visit, results, details, timeline, link]
-        hide = {"show_progress": "hidden", "api_visibility": "private"}
-        busy = {
+        hide: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        busy: dict[str, Any] = {
             "show_progress": "minimal", "show_progress_on": results, "api_visibility": "private",
             "concurrency_limit": _SEARCHES_AT_ONCE, "concurrency_id": "search",
         }  # fmt: skip
-        long = {**hide, "concurrency_limit": 2, "concurrency_id": "long"}
+        long: dict[str, Any] = {**hide, "concurrency_limit": 2, "concurrency_id": "long"}
         remember: Callable[[Any], Any] = lambda event: event.then(None, link, None, js="mmet.remember")  # noqa: E731
 
         def look_for(event: Any) -> None:

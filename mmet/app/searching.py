@@ -117,7 +117,7 @@ def sightings_of(answer: Answer, match: Row) -> list[Sighting]:
         RequestError: no crop that is found has both a time and a camera.
     """
     with readable_errors():
-        crops = answer.track_of(match) or [match]
+        crops: Sequence[Row | Match] = answer.track_of(match) or [match]
         pictures = [row.open_image() for row in crops[:: -(-len(crops) // _QUERY_CROPS)]]
         return find_sightings(answer.offered.gallery, image=pictures, k=MAX_SIGHTINGS)
 

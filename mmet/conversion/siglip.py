@@ -61,7 +61,7 @@ def _as_convolution(weights: Weights, model: MMETImageModel) -> Weights:
     if weights[name].dim() == 4:
         return weights
     side, channels = cast(int, model.config.patch_size), model.config.num_channels
-    return weights | {name: weights[name].unflatten(1, (side, side, channels)).permute(0, 3, 1, 2).contiguous()}
+    return weights | {name: weights[name].reshape(-1, side, side, channels).permute(0, 3, 1, 2).contiguous()}
 
 
 def _with_class_position(weights: Weights, model: MMETImageModel) -> Weights:

@@ -120,7 +120,7 @@ def load_converted(
     Raises:
         ValueError: a weight has no place or another shape in `model`, or a place gets none.
     """
-    model.eval()
+    model.train(False)
     if source is not None:
         nn.Module.to(model, device=source.device, dtype=source.dtype)
     places = model.state_dict()

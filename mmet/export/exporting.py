@@ -56,7 +56,7 @@ def export_model(
     if output.exists():
         raise ValueError(f"{output} is there already: remove it, or name another folder (--output)")
     model, processor = load_embedder(source)
-    model.eval()
+    model.train(False)
     with whole_folder(output) as draft:
         _write_parts(model, processor, Path(source), draft)
         manifest = _write_graphs(model, processor, source, draft, dtype)

@@ -40,7 +40,8 @@ def drawn_batch(processor: Any, count: int = DRAWN_PEOPLE) -> Inputs:
     pictures: list[Any] = []
     captions: list[str] = []
     for number in range(1, count + 1):
-        identity, shot = person(SOURCE, 0, number), plan_shots(SOURCE, seed=0, person=number, count=1)[0]
+        identity: Any = person(SOURCE, 0, number)
+        shot = plan_shots(SOURCE, seed=0, person=number, count=1)[0]
         picture = render_shot(identity, shot, SOURCE)
         sighting = Sighting(identity, shot, picture.pixels)
         pictures.append(picture.image)

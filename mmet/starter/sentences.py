@@ -15,6 +15,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,8 @@ def start_student(teacher: PreTrainedModel, teacher_ids: Sequence[int], config: 
         config: of the student; no wider than the teacher, with as many words as ids.
     """
     student = MMETTextModel(config)
-    words = teacher.get_input_embeddings().weight[torch.tensor(teacher_ids)].double()
+    embedding = cast(torch.nn.Embedding, teacher.get_input_embeddings())
+    words = embedding.weight[torch.tensor(teacher_ids)].double()
     centred = words - words.mean(dim=0)
     components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, : config.hidden_size]
     projected = centred @ components
@@ -126,11 +128,11 @@ def distil(
         cosine = (received * expected).sum(dim=1).mean()
         loss = (1 - cosine) + 10 * ((received @ received.T) - (expected @ expected.T)).square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         cosines.append(cosine.item())
-    student.eval()
+    student.train(False)
     last = cosines[-max(1, steps // 10) :]
     return sum(last) / len(last)
 

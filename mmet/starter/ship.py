@@ -70,7 +70,7 @@ def ship(arguments: Namespace) -> None:
 @torch.no_grad()
 def halved(run: Path) -> MMETForPreTraining:
     """The run's model without its classifier, in half precision as far as that does no harm."""
-    model = MMETForPreTraining.from_pretrained(run, use_safetensors=True, dtype=torch.float32)
+    model: MMETForPreTraining = MMETForPreTraining.from_pretrained(run, use_safetensors=True, dtype=torch.float32)
     model.config.num_identities = 0
     model.identity_head.classifier = None
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from transformers import AutoModel, BertTokenizer
+from transformers import AutoModel, BertTokenizer, PreTrainedModel
 
 from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.argument_parser import OptionParser
@@ -34,7 +34,7 @@ from mmet.training.model_config import build_config
 from modeling_mmet import MMETForPreTraining, MMETTextModel
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
-IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+IMAGENET: dict[str, Any] = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 """Normalisation of the pictures that the MobileNetV2 was trained on."""
 
 logger = logging.getLogger(__name__)
@@ -136,8 +136,9 @@ def assemble(config: MMETConfig, mobilenet_v2: str, student: MMETTextModel) -> M
     model = MMETForPreTraining(config)
     image = cast(MMETImageConfig, config.image_config).to_dict()
     known = {name: image[name] for name in ("image_size", "hidden_size", "num_attention_heads")}
-    backbone = from_mobilenet_v2(mobilenet_v2, known).embeddings.backbone
-    model.mmet.image_model.embeddings.backbone.load_state_dict(backbone.state_dict())
+    backbones = (module.embeddings.backbone for module in (from_mobilenet_v2(mobilenet_v2, known), model.mmet.image_model))
+    trained, new = (cast(PreTrainedModel, backbone) for backbone in backbones)
+    new.load_state_dict(trained.state_dict())
     model.mmet.text_model.load_state_dict(student.state_dict())
     return model
 

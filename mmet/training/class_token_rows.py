@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from tqdm.auto import tqdm
@@ -65,7 +66,8 @@ def prepare_row_projection(
         ValueError: for pictures that are all alike.
     """
     embeddings = model.mmet.image_model.embeddings
-    if not embeddings.config.class_token_rows or embeddings.row_projection.weight.any():
+    projection = embeddings.row_projection
+    if projection is None or projection.weight.any():
         return
 
     def fit() -> tuple[RowProjectionFit, dict[str, torch.Tensor]]:
@@ -75,10 +77,10 @@ def prepare_row_projection(
         draws = draw_examples(dataset.sizes, kinds, needed, arguments.seed)
         with tqdm(total=len(draws), desc="row projection", unit="image", disable=arguments.disable_tqdm) as progress:
             report = fit_row_projection(embeddings, read_images(processor, dataset, draws, progress))
-        return report, embeddings.row_projection.state_dict()
+        return report, projection.state_dict()
 
     report, fitted = compute_once(fit)
-    embeddings.row_projection.load_state_dict(fitted)
+    projection.load_state_dict(fitted)
     logger.info("row projection: %s", report)
 
 
@@ -95,12 +97,12 @@ def fit_row_projection(embeddings: MMETImageEmbeddings, pixel_values: Iterable[t
     Raises:
         ValueError: when the images do not differ, or pixels are not finite.
     """
-    device = embeddings.row_projection.weight.device
+    projection = cast(torch.nn.Linear, embeddings.row_projection)
+    device = projection.weight.device
     rows = torch.cat([embeddings.describe_rows(embeddings.run_backbone(batch.to(device))) for batch in pixel_values])
     mean = rows.mean(dim=0)
     # The Gram matrix of the images is smaller than the covariance of the features.
     values, vectors = torch.linalg.eigh(((rows - mean) @ (rows - mean).T).double())
-    projection = embeddings.row_projection
     count = min(projection.out_features, int((values > values[-1] * torch.finfo(rows.dtype).eps).sum()))
     if not torch.isfinite(values).all() or count == 0:
         raise ValueError(f"expected finite images that differ, received {len(rows)} without a variance to analyse")

@@ -120,7 +120,7 @@ def _convert_model(
     geometry = (arguments.model_config or {}).get("image_config") or {}
     start = convert(name, image_size=geometry.get("image_size"), patch_stride=geometry.get("patch_stride"))
     if text_name not in (None, name):
-        text_start = convert(cast(str, text_name))
+        text_start = convert(text_name)
         start = Conversion(text_start.fields | start.fields, text_start.weights | start.weights)
     mean, deviation = normalisation_of(name)
     config = merge_config(

@@ -171,9 +171,11 @@ _HAIR: Mapping[str, Weights] = {
     "female": {"long": 6, "long curly": 3.5, "ponytail": 3.5, "bun": 2, "bob": 3, "short": 1.5, "curly": 2,
                "afro": 0.7},
 }  # fmt: skip
-_HAIR_COLORS = {"black": 5, "dark brown": 6, "brown": 4, "light brown": 2.5, "blonde": 3.5, "ginger": 1, "gray": 0.6}
-_OLD_HAIR: Mapping[str, Weights] = {"gray": 6, "white": 3, "dark brown": 1, "blonde": 0.5}
-_DARK_HAIR: Mapping[str, Weights] = {"black": 9, "dark brown": 2}
+_HAIR_COLORS: Weights = {
+    "black": 5, "dark brown": 6, "brown": 4, "light brown": 2.5, "blonde": 3.5, "ginger": 1, "gray": 0.6,
+}  # fmt: skip
+_OLD_HAIR: Weights = {"gray": 6, "white": 3, "dark brown": 1, "blonde": 0.5}
+_DARK_HAIR: Weights = {"black": 9, "dark brown": 2}
 _BAGS: Mapping[str, Weights] = {
     "male": {"backpack": 7, "crossbody bag": 3, "shoulder bag": 2, "carrier bag": 2, "briefcase": 1.5, "suitcase": 1.5,
              "tote bag": 0.7},
