@@ -130,7 +130,9 @@ class SearchRequest:
             pairs = parse_qsl(link.lstrip("#?"), keep_blank_values=True, errors="replace", max_num_fields=_MOST_FIELDS)
         except ValueError:
             raise RequestError("The link is damaged: it names too many things.") from None
-        texts: dict[str, Any] = {name: value for name, value in pairs if name in ("gallery", "text", "crop", "after", "before")}
+        texts: dict[str, Any] = {
+            name: value for name, value in pairs if name in ("gallery", "text", "crop", "after", "before")
+        }
         number = dict(pairs).get("k", str(MATCHES))
         if not number.isascii() or not number.isdigit() or len(number) > 6:
             raise RequestError(f"The link is damaged: it asks for {shown(number)} results.")

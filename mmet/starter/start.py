@@ -136,7 +136,9 @@ def assemble(config: MMETConfig, mobilenet_v2: str, student: MMETTextModel) -> M
     model = MMETForPreTraining(config)
     image = cast(MMETImageConfig, config.image_config).to_dict()
     known = {name: image[name] for name in ("image_size", "hidden_size", "num_attention_heads")}
-    backbones = (module.embeddings.backbone for module in (from_mobilenet_v2(mobilenet_v2, known), model.mmet.image_model))
+    backbones = (
+        module.embeddings.backbone for module in (from_mobilenet_v2(mobilenet_v2, known), model.mmet.image_model)
+    )
     trained, new = (cast(PreTrainedModel, backbone) for backbone in backbones)
     new.load_state_dict(trained.state_dict())
     model.mmet.text_model.load_state_dict(student.state_dict())
