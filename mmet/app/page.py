@@ -150,7 +150,8 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         blocks.load(handlers.restore, [visit, link], [*fields, *answered], js="mmet.arrive", **hide)
     blocks.queue(max_size=1_000, default_concurrency_limit=4)
     blocks.state_session_capacity = MAX_VISITS
-    return blocks
+    page: gr.Blocks = blocks
+    return page
 
 
 def _html(value: str, name: str, script: str | None = None) -> gr.HTML:

@@ -143,7 +143,8 @@ def map_figure(gallery: Gallery, *, color_by: str = "person_id", crops: int = 12
     colors = _colors([getattr(row, color_by) for row in rows], theme)
     drawn = _draw_thumbs(drawing, rows, places, colors, crops)
     points = [index for index in range(len(rows)) if index not in drawn]
-    drawing.overlay.scatter(*places[points].T, s=9, c=[colors[index] for index in points], linewidths=0)
+    across, down = places[points].T
+    drawing.overlay.scatter(across, down, s=9, c=[colors[index] for index in points], linewidths=0)
     _legend(drawing, [getattr(row, color_by) for row in rows], theme)
     return drawing.png()
 
