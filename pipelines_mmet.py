@@ -4,6 +4,7 @@
 `save_pretrained` puts this module beside `modeling_mmet.py`, and `MMETConfig.custom_pipelines` names its classes, so a
 saved folder answers to these tasks with `trust_remote_code=True`. It imports torch, transformers and its siblings.
 
+    >>> from transformers import pipeline
     >>> embed = pipeline("feature-extraction", model="path/to/checkpoint", trust_remote_code=True)
     >>> embed({"image": "crop.jpg", "text": "a woman in a red jacket"})  # [[0.03, ...]], of unit norm
     >>> search = pipeline("person-search", model="path/to/checkpoint", gallery="crops", trust_remote_code=True)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from mmet.argument_parser import OptionParser
-from mmet.checkpoint_files import CONFIG_FILE
+from mmet.checkpoint_files import CONFIG_FILE, check_model
 from mmet.command_line import run_command
 from mmet.whole_files import write_whole
 from modeling_mmet import MMETForPreTraining
@@ -51,10 +51,12 @@ def ship(arguments: Namespace) -> None:
     Write the folder.
 
     Raises:
+        ValueError: the run's folder holds no whole model.
         FileExistsError: there is something at the output's place.
     """
     if arguments.output.exists():
         raise FileExistsError(f"{arguments.output} exists; name a folder to be created")
+    check_model(str(arguments.run))
     halved(arguments.run).save_pretrained(arguments.output)
     MMETProcessor.from_pretrained(arguments.run).save_pretrained(arguments.output)
     for file in arguments.output.glob("*.py"):

@@ -224,5 +224,5 @@ def test_adapters__documented_names_are_all_linear_layers_of_the_encoders(make_c
     for encoder in encoders:
         linear = [name for name, module in encoder.named_modules() if isinstance(module, torch.nn.Linear)]
         assert {name.rsplit(".", 1)[-1] for name in linear} == set(documented)
-    card = Path(__file__).parents[1] / "docs" / "architecture.md"
+    card = Path(__file__).parents[2] / "docs" / "architecture.md"
     assert f"`target_modules={list(documented)}`".replace("'", '"') in card.read_text(encoding="utf-8")

@@ -101,8 +101,8 @@ def test_run_pretraining__what_is_saved_is_an_embedder(recipe, mix, crop):
     assert type(model) is MMETForReID
     assert type(AutoModelForPreTraining.from_pretrained(folder)) is MMETForPreTraining
     sentence = "a man in a red coat"
-    images = pipeline("image-feature-extraction", model=str(folder), pool=True)
-    texts = pipeline("feature-extraction", model=str(folder))
+    images = pipeline("image-feature-extraction", model=str(folder), pool=True, trust_remote_code=True)
+    texts = pipeline("feature-extraction", model=str(folder), trust_remote_code=True)
     for received, inputs in ((images(crop), {"images": [crop]}), (texts(sentence), {"text": [sentence]})):
         with torch.no_grad():
             expected = model(**processor(**inputs, return_tensors="pt")).embeddings
