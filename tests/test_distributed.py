@@ -471,6 +471,7 @@ def launch_torchrun(arguments):
     return run.stdout
 
 
+@pytest.mark.slow
 def test_run_pretrain_script__two_processes_train_as_one_with_the_same_global_batch(recipe, tmp_path):
     # Identity batches, for masks are drawn batch by batch; SGD, for Adam's first steps follow a gradient's sign.
     common = [recipe, "--batch_mix", '{"identity": 1}', "--optim", "sgd", "--learning_rate", "0.05"]

@@ -25,6 +25,8 @@ from tiny_runs import draw_world, tiniest_model, tiny_recipe
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
+pytestmark = pytest.mark.slow
+
 PUSH = """
 import json, sys
 from pathlib import Path

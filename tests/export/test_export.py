@@ -116,6 +116,7 @@ def test_manifest__says_what_was_exported_and_how_near_it_is(exported_run, pair)
     assert set(manifest.source_files) == {"model.safetensors"}
 
 
+@pytest.mark.slow
 def test_small_model__with_a_backbone_embeds_pictures_alone(small_run):
     model, (exported, _) = load_embedder(str(small_run))[0].eval(), load_exported(small_run / "onnx")
     pixels, words = torch.randn(5, 3, 64, 32), torch.full((5, 4), 6)
@@ -279,12 +280,14 @@ def test_missing_packages__are_named_with_the_extra(exported_run, monkeypatch, t
         export_model(exported_run, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_export__that_differs_from_the_model_leaves_nothing(small_run, tmp_path):
     with pytest.raises(ValueError, match=r"expected exported embeddings within 0e\+00 .* nothing was written"):
         export_model(small_run, tmp_path / "out", tolerance=0.0)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_command__says_where_the_files_are_and_how_near(small_run, tmp_path, capsys):
     assert main([str(small_run), "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
