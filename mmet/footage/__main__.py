@@ -121,7 +121,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if joins and similarity is None:
         similarity = DEFAULT_SIMILARITY
     if place is not None:  # mistakes are told before hours of work
-        check_gallery(place)
+        check_gallery(place, model)
     videos = _cameras(options.pop("videos"), options.pop("camera"))
     reports = read(videos, **options, show_progress=sys.stderr is not None and sys.stderr.isatty())
     persons, crops = sum(report.persons for report in reports), sum(report.crops for report in reports)

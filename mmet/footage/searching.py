@@ -87,7 +87,7 @@ def add_to_gallery(
     entries = crop_entries(Path(crops))
     if not entries:
         raise FootageError(f"{crops}: no person was found, so there is nothing to search")
-    check_gallery(place)
+    check_gallery(place, model)
     if not store_class(place).exists(place):
         embedder = as_embedder(STARTER if model is None else model, backend)
         return Gallery.build(_joined(entries, embedder, join_similarity), place, model=embedder)
@@ -102,10 +102,14 @@ def add_to_gallery(
     return gallery
 
 
-def check_gallery(place: str | Path) -> None:
-    """Raise `GalleryError` for a damaged gallery, before hours are spent on crops for it."""
+def check_gallery(place: str | Path, model: Any = None) -> None:
+    """Before hours are spent on crops: `GalleryError` for a damaged gallery, `ValueError` for a new one's model."""
     if store_class(place).exists(place):
         Gallery.open(place)
+    elif model is None or isinstance(model, (str, Path)):
+        from mmet.evaluation.systems.loading import check_checkpoint
+
+        check_checkpoint(str(STARTER if model is None else model))
 
 
 def crop_entries(crops: Path) -> list[dict[str, Any]]:

@@ -105,15 +105,16 @@ def test_find_sightings__of_a_track_a_crop_and_in_one_camera(gallery: Gallery) -
 def test_add_to_gallery__bad_input(tmp_path: Path, crops: Path) -> None:
     with pytest.raises(FootageError, match="no finished folder of crops"):
         add_to_gallery(tmp_path, tmp_path / "gallery", model=ColorEmbedder())
-    with pytest.raises(FootageError, match="--model"):
-        add_to_gallery(crops, tmp_path / "gallery")
+    with pytest.raises(ValueError, match="absent"):
+        add_to_gallery(crops, tmp_path / "gallery", model=tmp_path / "absent")
+    assert not (tmp_path / "gallery").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--model", "m"], "--gallery"), (["--gallery", "{here}/none"], "--model")],
+    [(["--model", "m"], "--gallery"), (["--gallery", "{here}/none", "--model", "{here}/absent"], "absent")],
 )
-def test_main__refuses_a_gallery_without_a_model_before_it_reads(arguments, message, tmp_path, capsys) -> None:
+def test_main__refuses_what_a_gallery_lacks_before_it_reads(arguments, message, tmp_path, capsys) -> None:
     arguments = [argument.format(here=tmp_path) for argument in arguments]
     assert main(["film.mp4", "--output", str(tmp_path / "crops"), *arguments]) == 2
     assert message in capsys.readouterr().err

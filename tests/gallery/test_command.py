@@ -168,7 +168,6 @@ BAD = [
     (["build", "{tmp}/unreadable", "--model", "m", "--output", "{tmp}/new"], "no picture could be read"),
     (["build", "{tmp}/crops", "--model", "m", "--output", "{people}"], "is a gallery already"),
     (["build", "{tmp}/crops", "--model", "m", "--output", "{tmp}/text.png"], "text.png"),
-    (["build", "{tmp}/crops", "--output", "{tmp}/new"], "required: --model"),
     (["add", "{people}", "{tmp}/absent"], "there is no folder"),
     (["remove", "{people}", "zebra"], "no row 'zebra': nothing was removed"),
     (["merge", "{people}", "{tmp}/absent"], "there is no gallery at"),
