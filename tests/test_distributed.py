@@ -41,7 +41,7 @@ def gather_in_process(rank, all_rows, counts, weights):
     return gathered.detach(), rows.grad
 
 
-@pytest.mark.parametrize("counts", [[2, 3, 1], [0, 4, 1], [3, 0, 0], [0, 0, 0]])
+@pytest.mark.parametrize("counts", [[2, 3, 1], [0, 4, 1], [0, 0, 0]])
 def test_gather_rows__three_processes_hold_all_rows_and_their_own_gradient(tmp_path, counts):
     all_rows, weights = torch.randn(sum(counts), 2, 3), torch.randn(sum(counts), 2, 3)
     results = run_processes(gather_in_process, tmp_path, all_rows, counts, weights, num_processes=3)

@@ -131,6 +131,7 @@ def test_small_model__with_a_backbone_embeds_pictures_alone(small_run):
         exported(pixel_values=pixels.mT)
 
 
+@pytest.mark.slow
 def test_int8__is_smaller_near_and_another_model(small_run, pictures, tmp_path):
     exact, near = load_exported(small_run / "onnx")[0], load_exported(small_run / "int8")[0]
     pixels = torch.randn(5, 3, 64, 32)
