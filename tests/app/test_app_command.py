@@ -117,4 +117,4 @@ def test_a_server_ends_well(tmp_path, config, processor):
         server.send_signal(signal.SIGTERM)
         _, errors = server.communicate(timeout=120)
     assert server.returncode == 143
-    assert errors.strip() == "mmet-serve: stopped by SIGTERM"
+    assert errors.strip().splitlines()[-1] == "mmet-serve: stopped by SIGTERM"
