@@ -5,6 +5,7 @@ blocks = build_page(Handlers(Catalogue.open(["people"]), PageOptions(), folder=P
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Callable
 from typing import Any
 
@@ -23,32 +24,42 @@ _VISIT_SECONDS = 3_600
 _SEARCHES_AT_ONCE = 8
 
 
-def only_uploads(field: Any) -> Any:
+def only_uploads(component: type[Any]) -> type[Any]:
     """
-    A picture field or one for files that takes uploads alone, and fetches nothing from addresses.
+    A Gradio component for a picture or files that hands over uploads as they are and fetches nothing from addresses.
 
-    Its methods are replaced one by one: Gradio writes a file beside every module that has a class of a component.
+    `read_picture` opens the file then, within limits and with messages for visitors. It is a class of its own, since
+    Gradio makes a field anew by its class whenever a visitor's page updates it. Its metaclass is passed by: that would
+    write a file beside this module.
     """
-    store, store_later = field.move_resource_to_block_cache, field.async_move_resource_to_block_cache
 
     def check(place: Any) -> Any:
         if place is not None and str(place).startswith(("http:", "https:", "data:")):
             raise gr.Error("Upload the picture itself; addresses are not fetched.", print_exception=False)
         return place
 
-    async def check_and_store_later(place: Any) -> Any:
-        return await store_later(check(place))
+    def store(self: Any, place: Any) -> Any:
+        return component.move_resource_to_block_cache(self, check(place))
 
-    field.move_resource_to_block_cache = lambda place: store(check(place))
-    field.async_move_resource_to_block_cache = check_and_store_later
-    return field
+    async def store_later(self: Any, place: Any) -> Any:
+        return await component.async_move_resource_to_block_cache(self, check(place))
+
+    def preprocess(self: Any, payload: Any) -> Any:
+        is_picture = hasattr(payload, "path")  # several files come as a list
+        return payload.path if is_picture else component.preprocess(self, payload)
+
+    methods = {
+        "move_resource_to_block_cache": store,
+        "async_move_resource_to_block_cache": store_later,
+        "preprocess": preprocess,
+    }
+    fields = {"__module__": component.__module__, "__doc__": component.__doc__}
+    made: type[Any] = ABCMeta.__new__(type(component), component.__name__, (component,), fields | methods)
+    return made
 
 
-def as_uploaded(field: Any) -> Any:
-    """A picture field that hands over the uploaded file as it is: `read_picture` opens it, within limits and with
-    messages for visitors."""
-    field.preprocess = lambda payload: None if payload is None else payload.path
-    return field
+UploadedPicture = only_uploads(gr.Image)
+UploadedFiles = only_uploads(gr.File)
 
 
 def build_page(handlers: Handlers) -> gr.Blocks:
@@ -61,7 +72,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         crop, link, file = (gr.Textbox("", visible="hidden", elem_id=name) for name in ("crop", "link", "file"))
         _html(read_asset("header.html"), "mm-header")
         with gr.Row(elem_id="mm-ask"):
-            picture = gr.Image(
+            picture = UploadedPicture(
                 type="filepath", sources=["upload", "clipboard"], label="Picture of the person", height=196,
                 elem_id="mm-picture", min_width=150, scale=1, buttons=[],
             )  # fmt: skip
@@ -98,7 +109,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
             with gr.Column(scale=3, min_width=300, elem_id="mm-right"):
                 details = _html("", "mm-detail", read_asset("details.js"))
         with gr.Accordion("Search your own pictures", open=False, elem_id="mm-own"):
-            files = gr.File(file_count="multiple", label="Crops that show one person each", height=140)
+            files = UploadedFiles(file_count="multiple", label="Crops that show one person each", height=140)
             with gr.Row():
                 use = gr.Button("Search these pictures", size="sm", elem_id="mm-use")
                 camera = gr.Textbox(
@@ -108,8 +119,6 @@ def build_page(handlers: Handlers) -> gr.Blocks:
             said = _html("", "mm-said")
         _html(handlers.views.footer(logs=handlers.options.log is not None), "mm-foot")
 
-        only_uploads(as_uploaded(picture))
-        only_uploads(files)
         asked = [visit, gallery, text, picture, crop, cameras, after, before, count, unit]
         answered = [visit, results, details, timeline, link]
         hide: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

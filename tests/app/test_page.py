@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from page_people import EVIL
 from PIL import Image
 
 from mmet.app.handlers import CROPS, TRACKS, Visit
+from mmet.app.page import UploadedFiles, UploadedPicture
 from mmet.gallery import Gallery
 
 FILTERS = ([], "", "", 24, CROPS)
@@ -218,3 +220,14 @@ def test_another_gallery(page):
     assert unit == TRACKS
     assert "mm-welcome" in answer
     assert "no gallery" in page.choose_gallery(None, "x")[2]
+
+
+@pytest.mark.parametrize("component", [UploadedPicture, UploadedFiles])
+def test_fields__made_anew_by_an_update_take_uploads_alone(component):
+    field = component(label="a", render=False)
+    anew = type(field)(**{**field.constructor_args, "label": "b"})  # as Gradio does for a visitor's page
+    assert (anew.get_block_name(), anew.label) == (field.get_block_name(), "b")
+    with pytest.raises(gr.Error, match="addresses are not fetched"):
+        anew.move_resource_to_block_cache("http://127.0.0.1:1/a.png")
+    with pytest.raises(gr.Error, match="addresses are not fetched"):
+        asyncio.run(anew.async_move_resource_to_block_cache("data:image/png;base64,AAAA"))
