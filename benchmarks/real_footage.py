@@ -26,6 +26,7 @@ from mmet.conversion import from_mobilenet_v2
 from mmet.evaluation.metrics.ranking import rank_metrics
 from mmet.evaluation.systems.baselines import color_histogram
 from mmet.evaluation.systems.loading import load_embedder
+from mmet.gallery.embedding import unit
 from mmet.starter.start import IMAGENET
 from processing_mmet import MMETImageProcessor
 
@@ -58,11 +59,6 @@ def _frames(video: Path, wanted: set[int]) -> Iterator[tuple[int, Image.Image]]:
 def _cut(frame: Image.Image, box: Sequence[float]) -> Image.Image:
     left, top, width, height = box
     return frame.crop((round(left), round(top), round(left + width), round(top + height)))
-
-
-def unit(vectors: Vectors) -> Vectors:
-    lengths: Vectors = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
 def scores(crops: Crops, images: Vectors, sentences: Vectors | None) -> dict[str, str]:

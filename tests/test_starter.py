@@ -16,12 +16,13 @@ from configuration_mmet import MMETTextConfig
 from mmet.data.synthetic.lifelike.people import draw_person
 from mmet.data.synthetic.lifelike.renderer import render_lifelike
 from mmet.data.synthetic.style import STYLES, plan_shots, style_rng
+from mmet.digests import sha256_of
 from mmet.evaluation.metrics.ranking import rank_metrics
 from mmet.evaluation.systems.loading import load_embedder
 from mmet.starter import resolve_model, starter_model
 from mmet.starter.phrases import phrases
 from mmet.starter.sentences import choose_vocabulary, distil, sentence_vectors, start_student, texts_to_learn
-from mmet.starter.ship import WEIGHTS, hash_of
+from mmet.starter.ship import WEIGHTS
 from mmet.starter.start import make_tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##s", "red", "blue", "coat", "hat", "zebra", "##coat"]
@@ -102,7 +103,7 @@ def test_resolve_model__a_folder_of_that_name_goes_first(tmp_path, monkeypatch):
 
 def test_shipped_model__is_the_one_of_its_card():
     card = (starter_model() / "README.md").read_text(encoding="utf-8")
-    assert f"`{hash_of(starter_model() / WEIGHTS)}`" in card
+    assert f"`{sha256_of(starter_model() / WEIGHTS)}`" in card
     assert sum(file.stat().st_size for file in starter_model().iterdir() if file.is_file()) <= 24e6
 
 

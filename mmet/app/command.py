@@ -6,7 +6,6 @@ main(["--gallery", "people", "--model", "outputs/demo/model", "--port", "7860"])
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import tempfile
@@ -16,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
 from mmet.gallery import GalleryError
-from mmet.serving.options import add_address, add_threads, check_extra, describe_reach, host_names
+from mmet.serving.options import add_address, add_threads, check_extra, describe_reach, host_names, log_for_servers
 
 PROGRAM = "mmet-app"
 GRACE_SECONDS = 5
@@ -31,9 +29,7 @@ GRACE_SECONDS = 5
 def main(argv: Sequence[str] | None = None) -> int:
     """Show the page until a signal; returns the exit code, 2 for what the user has to put right."""
     options = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if sys.stderr is None or not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    log_for_servers()
     return run_command(PROGRAM, lambda _: show(options))
 
 

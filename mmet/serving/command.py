@@ -6,13 +6,11 @@ main(["--model", "outputs/demo/model", "--port", "8000"])
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
@@ -20,7 +18,7 @@ from mmet.field_checks import Range, number_type
 from mmet.gallery import GalleryError
 from mmet.gallery.embedding import as_embedder
 from mmet.serving.items import Limits
-from mmet.serving.options import add_address, add_threads, check_extra, describe_reach, host_names
+from mmet.serving.options import add_address, add_threads, check_extra, describe_reach, host_names, log_for_servers
 from mmet.starter import STARTER
 
 PROGRAM = "mmet-serve"
@@ -29,9 +27,7 @@ PROGRAM = "mmet-serve"
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal; returns the exit code, 2 for what the user has to put right."""
     options = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if sys.stderr is None or not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    log_for_servers()
     return run_command(PROGRAM, lambda _: serve(options))
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import ipaddress
+import logging
+import sys
 from typing import Any
+
+from transformers.utils import logging as transformers_logging
 
 from mmet.field_checks import Range, number_type
 from mmet.stopping import RunError
@@ -28,6 +32,13 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     """`--threads`."""
     whole = number_type(int, Range(at_least=1, at_most=1_024))
     parser.add_argument("--threads", type=whole, metavar="N", help="of the model (default: one a core)")
+
+
+def log_for_servers() -> None:
+    """Warnings as plain lines, and no progress bars in the file of a server's log."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if sys.stderr is None or not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def host_names(options: argparse.Namespace) -> tuple[str, ...] | None:

@@ -12,7 +12,6 @@ also with words that no drawn world uses: "crimson" comes to lie beside "red", "
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -20,7 +19,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
-from transformers import BertTokenizer, PreTrainedModel
+from transformers import BertTokenizer, PreTrainedModel, get_cosine_schedule_with_warmup
 
 from configuration_mmet import MMETTextConfig
 from mmet.starter.phrases import phrases
@@ -114,7 +113,7 @@ def distil(
     head = torch.nn.Linear(student.config.hidden_size, vectors.shape[1])
     parameters = [p for p in (*student.parameters(), *head.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
+    schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
     centred = F.normalize(vectors - vectors.mean(dim=0))
     student.train()
     cosines = []
@@ -135,12 +134,6 @@ def distil(
     student.train(False)
     last = cosines[-max(1, steps // 10) :]
     return sum(last) / len(last)
-
-
-def _warm_cosine(step: int, steps: int) -> float:
-    """Factor of the learning rate: up over the first twentieth, then down along a cosine."""
-    warm = max(1, steps // 20)
-    return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def texts_to_learn(captions: Sequence[str], num_captions: int, num_phrases: int, seed: int = 0) -> list[str]:

@@ -9,7 +9,6 @@ needs: where the package is, its code is. Printed is the SHA-256 of the weights,
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from argparse import Namespace
@@ -22,6 +21,7 @@ import torch
 from mmet.argument_parser import OptionParser
 from mmet.checkpoint_files import CONFIG_FILE, check_model
 from mmet.command_line import run_command
+from mmet.digests import sha256_of
 from mmet.whole_files import write_whole
 from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETProcessor
@@ -66,7 +66,7 @@ def ship(arguments: Namespace) -> None:
         if file.name == CONFIG_FILE:
             fields["dtype"] = "float32"
         write_whole(file, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
-    print(f"{arguments.output}: {WEIGHTS} {hash_of(arguments.output / WEIGHTS)}")
+    print(f"{arguments.output}: {WEIGHTS} {sha256_of(arguments.output / WEIGHTS)}")
 
 
 @torch.no_grad()
@@ -86,11 +86,6 @@ def without_code(fields: Any) -> Any:
     if not isinstance(fields, dict):
         return fields
     return {name: without_code(value) for name, value in fields.items() if name != "auto_map"}
-
-
-def hash_of(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -31,8 +30,8 @@ from mmet.field_checks import errors_about
 from mmet.recipe_files import read_mapping_file
 from mmet.starter.sentences import choose_vocabulary, distil, sentence_vectors, start_student, texts_to_learn
 from mmet.training.model_config import build_config
+from mmet.training.starting_model import build_processor
 from modeling_mmet import MMETForPreTraining, MMETTextModel
-from processing_mmet import MMETImageProcessor, MMETProcessor
 
 IMAGENET: dict[str, Any] = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 """Normalisation of the pictures that the MobileNetV2 was trained on."""
@@ -84,8 +83,7 @@ def start(arguments: Namespace) -> None:
     texts = texts_to_learn(captions, arguments.num_captions, arguments.num_phrases, arguments.seed)
     vocabulary = choose_vocabulary(reader, [*texts, *set(captions)], arguments.vocab_size)
     config = build_config(recipe["model_config"], vocab_size=len(vocabulary), num_identities=0, loss_weights={})
-    for name, value in IMAGENET.items():
-        setattr(config, {"image_mean": "codebook_image_mean", "image_std": "codebook_image_deviation"}[name], value)
+    config.codebook_image_mean, config.codebook_image_deviation = IMAGENET["image_mean"], IMAGENET["image_std"]
     tokenizer = make_tokenizer(vocabulary, cast(MMETTextConfig, config.text_config).max_position_embeddings)
     student = start_student(
         teacher, reader.convert_tokens_to_ids(vocabulary), cast(MMETTextConfig, config.text_config)
@@ -94,7 +92,7 @@ def start(arguments: Namespace) -> None:
     logger.info("text encoder: cosine %.3f to %s on %d texts", cosine, arguments.sentence_encoder, len(texts))
     model = assemble(config, arguments.mobilenet_v2, student)
     model.save_pretrained(arguments.output)
-    make_processor(config, tokenizer).save_pretrained(arguments.output)
+    build_processor(config, tokenizer, IMAGENET).save_pretrained(arguments.output)
 
 
 def read_captions(recipe: dict[str, Any]) -> list[str]:
@@ -111,24 +109,8 @@ def read_captions(recipe: dict[str, Any]) -> list[str]:
 
 def make_tokenizer(vocabulary: Sequence[str], max_length: int) -> BertTokenizer:
     """BERT's tokenizer with these tokens, in this order."""
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "vocab.txt"
-        file.write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
-        return BertTokenizer(str(file), do_lower_case=True, model_max_length=max_length)
-
-
-def make_processor(config: MMETConfig, tokenizer: BertTokenizer) -> MMETProcessor:
-    """The processor of the configuration's geometry."""
-    image = cast(MMETImageConfig, config.image_config)
-    height, width = cast(list[int], image.image_size)
-    image_processor = MMETImageProcessor(
-        size={"height": height, "width": width},
-        patch_size=cast(int, image.patch_size),
-        patch_stride=cast(int, image.patch_stride),
-        exact_resize=False,
-        **IMAGENET,
-    )
-    return MMETProcessor(image_processor, tokenizer)  # type: ignore[no-untyped-call]
+    ids = {token: number for number, token in enumerate(vocabulary)}
+    return BertTokenizer(vocab=ids, do_lower_case=True, model_max_length=max_length)
 
 
 def assemble(config: MMETConfig, mobilenet_v2: str, student: MMETTextModel) -> MMETForPreTraining:

@@ -103,7 +103,7 @@ def build_model(
         num_identities=num_identities,
         loss_weights=objectives.loss_weights,
     )
-    return _build_processor(config, tokenizer), MMETForPreTraining(config)
+    return build_processor(config, tokenizer), MMETForPreTraining(config)
 
 
 def _convert_model(
@@ -145,7 +145,7 @@ def _convert_model(
         image.patch_size,
         image.patch_stride,
     )
-    return _build_processor(config, tokenizer, {"image_mean": mean, "image_std": deviation}), model
+    return build_processor(config, tokenizer, {"image_mean": mean, "image_std": deviation}), model
 
 
 def _text_start(name: str, arguments: ModelArguments) -> str | None:
@@ -169,7 +169,7 @@ def _text_start(name: str, arguments: ModelArguments) -> str | None:
     return second
 
 
-def _build_processor(
+def build_processor(
     config: MMETConfig, tokenizer: BertTokenizer, normalisation: Mapping[str, Any] | None = None
 ) -> MMETProcessor:
     """Processor of a model's geometry; it cuts captions at what the text encoder can read."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from colour_embedder import COLOURS
 from PIL import Image
 
@@ -37,3 +42,15 @@ def build_people(folder: Path, model: Any) -> Path:
         )
     Gallery.build(items, folder / "people", model=model)
     return folder / "people"
+
+
+@contextmanager
+def served(service: Any) -> Iterator[str]:
+    """The address of a service while it runs on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(service, log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-import threading
 from pathlib import Path
 
 import pytest
-from page_people import EVIL
+from page_people import EVIL, served
 from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -41,7 +39,6 @@ def model(tmp_path_factory, make_config, tokenizer):
 @pytest.fixture(scope="module")
 def address(model, tmp_path_factory):
     """A page over a small gallery, served on this machine."""
-    import uvicorn
     from page_people import build_people
 
     from mmet.app.catalogue import Catalogue
@@ -52,13 +49,8 @@ def address(model, tmp_path_factory):
     (folder / "uploads").mkdir()
     catalogue = Catalogue.open([build_people(folder, model)], model=model)
     service = build_service(Handlers(catalogue, PageOptions(), folder / "uploads"), ServiceOptions())
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(service, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    with served(service) as address:
+        yield address
     catalogue.close()
 
 

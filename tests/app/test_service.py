@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import socket
-import threading
 
 import httpx
 import pytest
-import uvicorn
 from colour_embedder import ColourEmbedder
 from fastapi.testclient import TestClient
 from gradio_client import Client
-from page_people import build_people
+from page_people import build_people, served
 from PIL import Image
 
 from mmet.app.catalogue import Catalogue
@@ -38,13 +36,8 @@ def address(people):
     """A page that is served on this machine."""
     catalogue, folder = people
     service = build_service(Handlers(catalogue, PageOptions(), folder), ServiceOptions())
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(service, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    with served(service) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -214,8 +214,8 @@ class Body:
         reach = 0.0
         joints = self.joints
         for hip, knee, ankle in zip(joints.hips, joints.knees, joints.ankles, strict=True):
-            first, last = (hip, knee) if height > knee[1] - joints.spine else (knee, ankle)
-            share = min(1.0, max(0.0, (first[1] - joints.spine - height) / max(first[1] - last[1], 0.01)))
+            first, last = (hip, knee) if height > knee[1] - joints.lift else (knee, ankle)
+            share = min(1.0, max(0.0, (first[1] - joints.lift - height) / max(first[1] - last[1], 0.01)))
             thick = self._thigh * (1 - 0.5 * share) if first is hip else 0.03
             reach = max(reach, abs(first[2] + share * (last[2] - first[2])) * 0.9 + thick)
         return reach

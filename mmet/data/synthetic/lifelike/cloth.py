@@ -100,7 +100,7 @@ def shade(relief: Relief, body: Body, lens: Lens, light: Light, rng: np.random.G
     paint = _Paint(body.surfaces, numbers)
     roles = np.array([surface.role for surface in body.surfaces], dtype=np.uint8)[numbers].ravel()
     glow = np.ones(numbers.size, dtype=np.float32)
-    fields = (nx.ravel(), ny.ravel(), along.ravel() - np.float32(body.joints.spine))
+    fields = (nx.ravel(), ny.ravel(), along.ravel() - np.float32(body.joints.lift))
     _torso(paint, roles, glow, fields, body, lens)
     _sleeves(paint, roles, glow, fields, body)
     _lower(paint, roles, glow, fields, body, lens)
@@ -284,7 +284,7 @@ def _sleeves(paint: _Paint, roles: np.ndarray, glow: np.ndarray, fields: Fields,
     garment = body.look.outermost
     if garment.cut.sleeve == "none" and body.look.outer:
         garment = body.look.top
-    along = fields[2][where] + np.float32(body.joints.spine)
+    along = fields[2][where] + np.float32(body.joints.lift)
     v = 0.79 - 0.16 * along
     if garment.pattern not in {"yoke", "sleeves", "logo", "banded", "plain"}:
         material = paint.of_pixel[where]

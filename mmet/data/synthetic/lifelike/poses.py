@@ -10,6 +10,7 @@ import numpy as np
 from mmet.data.synthetic.lifelike.people import Build, Look
 from mmet.data.synthetic.lifelike.relief import Point
 from mmet.data.synthetic.lifelike.shades import draw_name
+from mmet.data.synthetic.skeleton import Skeleton
 
 THIGH, SHIN, UPPER_ARM, FOREARM = 0.245, 0.235, 0.165, 0.15
 
@@ -28,23 +29,15 @@ class Posture:
 
 
 @dataclass(frozen=True, slots=True)
-class Joints:
-    """Joint positions; index 0 is the person's right side, 1 the left."""
+class Joints(Skeleton):
+    """Joint positions of a body that also sways, by `sway` to its side for each height."""
 
-    hips: tuple[Point, Point]
-    knees: tuple[Point, Point]
-    ankles: tuple[Point, Point]
-    shoulders: tuple[Point, Point]
-    elbows: tuple[Point, Point]
-    wrists: tuple[Point, Point]
-    spine: float
-    lean: float
     sway: float
 
     def trunk(self, y: float, z: float = 0.0, x: float = 0.0) -> Point:
         """A point of the trunk or the head at body height `y`, bent as the body is."""
         above = max(0.0, y - 0.5)
-        return x + self.sway * above, y + self.spine, z + self.lean * above
+        return x + self.sway * above, y + self.lift, z + self.lean * above
 
 
 _STANDING = {"hang": 5, "pockets": 4, "phone": 1.5, "front": 2.5, "crossed": 1, "back": 0.7, "hip": 0.7}
@@ -105,8 +98,8 @@ def place_joints(build: Build, posture: Posture) -> Joints:
         shoulders=(arms[0][0], arms[1][0]),
         elbows=(arms[0][1], arms[1][1]),
         wrists=(arms[0][2], arms[1][2]),
-        spine=rise,
         lean=lean,
+        lift=rise,
         sway=sway,
     )
 
