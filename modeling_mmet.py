@@ -65,9 +65,12 @@ try:
         text_length,
     )
     from .objectives_mmet import (
+        BOTH_VIEW,
+        IMAGE_VIEW,
         LOSS_NAMES,
         MAX_LOGIT_SCALE,
         MIN_LOGIT_SCALE,
+        TEXT_VIEW,
         MMETCodePredictionHead,
         MMETDalleCodebook,
         MMETIdentityHead,
@@ -113,9 +116,12 @@ except ImportError:
         text_length,
     )
     from objectives_mmet import (
+        BOTH_VIEW,
+        IMAGE_VIEW,
         LOSS_NAMES,
         MAX_LOGIT_SCALE,
         MIN_LOGIT_SCALE,
+        TEXT_VIEW,
         MMETCodePredictionHead,
         MMETDalleCodebook,
         MMETIdentityHead,
@@ -142,9 +148,6 @@ Positions = EllipsisType | tuple[slice, int | slice] | Tensor
 """Index into states `(B, L, D)`: all of them (`...`), `CLASS_TOKEN`, or those where a boolean `(B, L)` is True."""
 
 CLASS_TOKEN: Positions = (slice(None), 0)
-
-IMAGE_VIEW, TEXT_VIEW, BOTH_VIEW = range(3)
-"""What a view of a sample shows, as `supervised_contrastive_loss` counts it."""
 
 _KEPT_OPERATORS = [
     *(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "native_dropout")),
@@ -457,9 +460,9 @@ class MMETImageEmbeddings(nn.Module):
             cls_token = cls_token + self.colours(pixel_values).unsqueeze(1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         grid = self.config.grid_of(*pixel_values.shape[-2:])
-        is_own = grid == self.config.patch_grid
+        fits = grid == self.config.patch_grid
         hidden_states = hidden_states + (
-            self.position_embedding if is_own else self.interpolate_position_embedding(*grid)
+            self.position_embedding if fits else self.interpolate_position_embedding(*grid)
         )
         if self.config.num_register_tokens:
             registers = self.register_tokens.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)

@@ -29,6 +29,9 @@ except ImportError:
     from configuration_mmet import MMETConfig, MMETEncoderConfig, MMETMultimodalConfig, MMETTextConfig
     from inputs_mmet import IGNORE_INDEX, take
 
+IMAGE_VIEW, TEXT_VIEW, BOTH_VIEW = range(3)
+"""What a view of a sample shows, as `supervised_contrastive_loss` counts it."""
+
 LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive", "identity", "triplet")
 """Keys of `MMETForPreTrainingOutput.losses`; the weight of `name` is `config.<name>_weight`."""
 
@@ -289,7 +292,7 @@ def supervised_contrastive_loss(embeddings: Tensor, labels: Tensor, kinds: Tenso
     Args:
         embeddings: `(B, D)`; their cosines are compared.
         labels: `(B,)` person labels; negative ones are unknown persons, who take no part.
-        kinds: `(B,)`, 0 for images, 1 for texts, 2 for both. Texts are not compared with texts: a sentence fits many.
+        kinds: `(B,)`, `IMAGE_VIEW`, `TEXT_VIEW` or `BOTH_VIEW`. Texts are not compared with each other.
         scale: inverse temperature.
 
     Returns:
@@ -303,7 +306,8 @@ def supervised_contrastive_loss(embeddings: Tensor, labels: Tensor, kinds: Tenso
     )
     same = labels[:, None] == labels
     terms, present = [], []
-    for anchors, candidates in ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0)):
+    others = [pair for other in (TEXT_VIEW, BOTH_VIEW) for pair in itertools.permutations((IMAGE_VIEW, other))]
+    for anchors, candidates in ((IMAGE_VIEW, IMAGE_VIEW), *others):
         pairs = comparable & (kinds[:, None] == anchors) & (kinds == candidates)
         positives = pairs & same
         log_shares = cosines - cosines.masked_fill(~pairs, -math.inf).logsumexp(dim=1, keepdim=True)
