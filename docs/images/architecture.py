@@ -48,7 +48,7 @@ class Drawing:
         self.axes.text(center, top - 5.0, text, ha="center", va="top", fontsize=10.5, color=MUTED, linespacing=1.5)
 
     def steps(self, x: float, y: float, numbers: str, color: str) -> None:
-        """Which steps of a path happen in a box: numbers down its left edge, those of the lists in docs/architecture.md."""
+        """The steps of a path that happen in a box, down its left edge; docs/architecture.md lists them."""
         for number in numbers:
             self.axes.plot(x, y, "o", markersize=15, color=color)
             self.axes.text(x, y - 0.15, number, ha="center", va="center", fontsize=10, weight="bold", color="white")
