@@ -64,9 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_query(query)
     answer = parser.add_argument_group("which tracks count as sightings")
     number = number_type(int, Range(at_least=1, at_most=_MAX_SIGHTINGS))
-    answer.add_argument(
-        "-k", type=number, default=10, metavar="N", help="largest number of tracks (%(default)s)"
-    )
+    answer.add_argument("-k", type=number, default=10, metavar="N", help="largest number of tracks (%(default)s)")
     answer.add_argument("--min_score", type=number_type(float, Range(at_least=-1, at_most=1)), metavar="X")
     answer.add_argument("--min_probability", type=number_type(float, SHARE_RANGE), metavar="X")
     add_place_and_time(answer)
