@@ -80,8 +80,8 @@ def embed_items(
     """Embed items with a model; `(n, D)` float32, rows L2-normalised, in the order of `items`, on every process.
 
     Args:
-        model: called with everything that the processor returns, such as `pixel_values` and `input_ids`; its output has
-            `.embeddings` of shape `(B, D)`. It is moved to the accelerator's device; its training mode is
+        model: called with everything that the processor returns, such as `pixel_values` and `input_ids`; its output
+            has `.embeddings` of shape `(B, D)`. It is moved to the accelerator's device; its training mode is
             restored.
         processor: `processor(images=…, text=…, padding=True, truncation=True, return_tensors="pt")`.
         dataset: the split that the items index.
