@@ -21,6 +21,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, Value
 
 from mmet.data.annotations import parse_id
@@ -64,7 +65,7 @@ def load(root: Path) -> DatasetDict:
     try:
         splits = datasets.load_dataset("parquet", data_files=files)
     except Exception as error:  # a reader of foreign files fails in many ways; each means the same to the user
-        raise DatasetError(f"{TITLE}: {root} cannot be read ({error})") from error
+        raise DatasetError(f"{TITLE}: {root} cannot be read ({_first_cause(error, root)})") from error
     for split, rows in splits.items():
         missing = [name for name in REID_FEATURES if name not in rows.column_names]
         if missing:
@@ -73,6 +74,20 @@ def load(root: Path) -> DatasetDict:
                 f"expected {', '.join(REID_FEATURES)}"
             )
     return _in_schema(DatasetDict({split: splits[split] for split in splits}), root)
+
+
+def _first_cause(error: BaseException, root: Path) -> str:
+    """Why `datasets` could not read shards: of the first that does not open, whose name it keeps to itself, or any."""
+    for path in sorted(root.glob("data/*.parquet")):
+        if not path.is_file():
+            return f"{display(path.name)}: not a regular file"
+        try:
+            pq.read_schema(path)
+        except Exception as problem:  # as above
+            return f"{display(path.name)}: {' '.join(str(problem).split())}"
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
 
 
 def _files_by_split(root: Path) -> dict[str, list[Path]]:
