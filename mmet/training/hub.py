@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # type: ignore[attr-defined]  # of httpx before version 2, of httpx2 since
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils._validators import validate_repo_id
 from transformers import TrainingArguments
 
@@ -19,8 +24,7 @@ def check_hub(arguments: TrainingArguments) -> None:
     Check that `--push_to_hub` can push. Changes nothing on the Hub.
 
     Raises:
-        ValueError: for an invalid repository name, without a login, with a token that the Hub refuses, or without a
-            connection.
+        ValueError: the repository name is invalid, there is no login or connection, or the Hub refuses the token.
     """
     name = _repository_name(arguments)
     try:
@@ -36,7 +40,7 @@ def create_repository(arguments: TrainingArguments) -> None:
     Create the repository that `--push_to_hub` pushes to, unless it exists.
 
     Raises:
-        ValueError: when the Hub refuses to create it or cannot be reached.
+        ValueError: the Hub refuses to create it or cannot be reached.
     """
     name = _repository_name(arguments)
     with _named_errors(name):
@@ -60,7 +64,7 @@ def _named_errors(name: str) -> Iterator[None]:
         raise ValueError(
             f"push_to_hub: the Hub refuses the token or the repository {name}: {_one_line(error)}"
         ) from error
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise ValueError(f"push_to_hub: the Hub cannot be reached: {_one_line(error)}") from error
 
 

@@ -11,9 +11,11 @@ import pytest
 from page_people import EVIL
 from PIL import Image
 
+from mmet.app.explaining import Explanations
 from mmet.app.handlers import CROPS, TRACKS, Visit
-from mmet.app.page import UploadedFiles, UploadedPicture
-from mmet.gallery import Gallery
+from mmet.app.page import UploadedFiles, UploadedPicture, build_page
+from mmet.gallery import Gallery, ModelEmbedder
+from modeling_mmet import MMETForReID
 
 FILTERS = ([], "", "", 24, CROPS)
 
@@ -31,6 +33,27 @@ def page(make_page):
 def visit(page):
     """After a search for red."""
     return page.search(None, "people", "red", None, "", *FILTERS)[0]
+
+
+def values_in(part):
+    if isinstance(part, dict):
+        part = list(part.values())
+    return [value for inner in part for value in values_in(inner)] if isinstance(part, (list, tuple)) else [part]
+
+
+def test_the_description_of_the_page__holds_nothing_that_leads_to_the_model(page):
+    """Gradio copies it, and all that it leads to, whenever somebody opens the page."""
+    values = values_in(build_page(page).config)
+    assert "mm-search" in values
+    assert [value for value in values if hasattr(value, "__self__")] == []
+
+
+def test_an_explainer_has_a_tokenizer_of_its_own(config, processor):
+    """A call of a tokenizer sets its padding, and a batch may be embedded at that moment."""
+    embedder = ModelEmbedder(MMETForReID(config).eval(), processor, "tiny")
+    explainer = Explanations()._explainer(embedder)
+    assert explainer.processor.tokenizer.backend_tokenizer is not processor.tokenizer.backend_tokenizer
+    assert explainer.model.get_input_embeddings() is not embedder.model.get_input_embeddings()
 
 
 def test_a_search_gives_matches_and_a_link(page):
@@ -125,8 +148,8 @@ def test_find_this_person(page, visit):
     text, picture, crop = page.find_person(visit, event(find=1))
     assert text == ""
     assert picture.getpixel((0, 0)) == (255, 0, 0)
-    found = page.search(visit, "people", text, "a stored copy", crop, *FILTERS)[0].answer
-    assert crop not in {match.id for match in found.result}
+    outcome = page.search(visit, "people", text, "a stored copy", crop, *FILTERS)[0].answer
+    assert crop not in {match.id for match in outcome.result}
     with pytest.raises(gr.Error, match="search again"):
         page.find_person(visit, event(find=99))
 
@@ -157,8 +180,8 @@ def test_the_timeline(page, visit):
 
 
 def test_a_timeline_without_times_is_a_message(page, visit, monkeypatch, tmp_path, embedder):
-    own = page.build_own(None, "people", _files(tmp_path))[0]
-    visit = page.search(own, "My pictures", "red", None, "", *FILTERS)[0]
+    visit = page.build_own(None, "people", _files(tmp_path))[0]
+    visit = page.search(visit, "My pictures", "red", None, "", *FILTERS)[0]
     assert "time and a camera" in page.show_timeline(visit, event(timeline=1))
 
 
@@ -168,8 +191,8 @@ def _files(folder):
 
 
 def test_own_pictures_are_searched_and_forgotten(page, tmp_path):
-    visit, choice, said = page.build_own(None, "people", _files(tmp_path))
-    assert "1 picture can be searched" in said
+    visit, choice, message = page.build_own(None, "people", _files(tmp_path))
+    assert "1 picture can be searched" in message
     assert choice["value"] == "My pictures"
     assert page.search(visit, "My pictures", "red", None, "", *FILTERS)[0].answer.match(1).id == "own.png"
     again, *_ = page.build_own(visit, "My pictures", _files(tmp_path))

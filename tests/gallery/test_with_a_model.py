@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import datasets
@@ -129,11 +130,11 @@ def test_build__of_the_market1501_layout(tmp_path, model_folder, pictures, by_ha
     assert {row.image_path: (str(row.person_id), row.camera_id) for row in gallery} == {
         str(tmp_path / "market" / name): labels for name, labels in names.items()
     }
-    found = {match.image_path: match.score for match in gallery.search(text=SENTENCE)}
+    scores = {match.image_path: match.score for match in gallery.search(text=SENTENCE)}
     for name in names:
         (vector,) = by_hand([Image.open(tmp_path / "market" / name)])
         score = float(vector @ by_hand(text=SENTENCE)[0])
-        assert found[str(tmp_path / "market" / name)] == pytest.approx(score, abs=1e-5)
+        assert scores[str(tmp_path / "market" / name)] == pytest.approx(score, abs=1e-5)
     assert {match.camera_id for match in gallery.search(text=SENTENCE, camera_id=[3, 5])} == {3, 5}
 
 
@@ -176,3 +177,16 @@ def test_embedder__is_told_apart_by_its_weights_and_its_preprocessing(tmp_path, 
     changed = ModelEmbedder(second.model, first.processor, "b").identity
     assert changed["weights"] == second.identity["weights"]
     assert changed["preprocessing"] != second.identity["preprocessing"]
+
+
+def test_unknown_words__leave_the_settings_of_the_embedding_alone(model, processor):
+    """Servers look words up in other threads than the one that embeds, whose padding must stay as it is."""
+    processor = copy.deepcopy(processor)
+    embedder = ModelEmbedder(model, processor, "model")
+    backend = processor.tokenizer.backend_tokenizer
+    backend.enable_padding(length=9)
+    backend.enable_truncation(max_length=9)
+    assert embedder.unknown_words("a woman in zzqx") == (["zzqx"], False)
+    assert embedder.unknown_words("") == ([], True)
+    assert backend.padding["length"] == 9
+    assert backend.truncation["max_length"] == 9
