@@ -229,9 +229,9 @@ def _cut(path):
     [
         ("text.onnx", lambda path: path.unlink(), "names 'text.onnx', which .* does not hold"),
         ("text.onnx", _cut, "text.onnx is not the file that was exported"),
-        (MANIFEST, _cut, "is no manifest of exported files"),
-        (MANIFEST, lambda path: path.write_text("[]"), "is no manifest of exported files"),
-        (MANIFEST, lambda path: path.write_text('{"source": "a"}'), "is no manifest of exported files"),
+        (MANIFEST, _cut, "is not a manifest of exported files"),
+        (MANIFEST, lambda path: path.write_text("[]"), "is not a manifest of exported files"),
+        (MANIFEST, lambda path: path.write_text('{"source": "a"}'), "is not a manifest of exported files"),
         (MANIFEST, lambda path: path.unlink(), "expected a finished export"),
         ("config.json", lambda path: path.unlink(), "holds no config.json"),
         ("tokenizer.json", lambda path: path.unlink(), "tokenizer"),
