@@ -93,14 +93,14 @@ def _cut(frame: Image.Image, box: Sequence[float]) -> Image.Image:
 def scores(crops: Crops, images: Vectors, sentences: Vectors | None) -> dict[str, str]:
     """mAP / Rank-1 in percent: image to image between tracks, and sentence to image, plain and centred."""
     centred = images - images.mean(axis=0)
-    found = {
+    figures = {
         "image→image": measure(crops.task("image"), images, images),
         "centred": measure(crops.task("image"), centred, centred),
     }
     if sentences is not None:
-        found["sentence→image"] = measure(crops.task("text"), sentences, images)
-        found["centred "] = measure(crops.task("text"), sentences - sentences.mean(axis=0), centred)
-    return {name: f"{100 * result.mAP:.1f} / {100 * result.rank(1):.1f}" for name, result in found.items()}
+        figures["sentence→image"] = measure(crops.task("text"), sentences, images)
+        figures["centred "] = measure(crops.task("text"), sentences - sentences.mean(axis=0), centred)
+    return {name: f"{100 * result.mAP:.1f} / {100 * result.rank(1):.1f}" for name, result in figures.items()}
 
 
 def measure(task: RetrievalTask, queries: Vectors, crops: Vectors) -> RankMetrics:
@@ -125,8 +125,8 @@ def stripes(pictures: Sequence[Image.Image], weights: str) -> Vectors:
     pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
     rows = network(pixels).last_hidden_state.mean(dim=3).transpose(1, 2)
     rows = torch.nn.functional.normalize(rows - rows.mean(dim=0), dim=2)
-    found: Vectors = rows.flatten(1).numpy()
-    return found
+    vectors: Vectors = rows.flatten(1).numpy()
+    return vectors
 
 
 def load(name: str) -> tuple[Any, Any, bool]:

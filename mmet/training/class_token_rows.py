@@ -1,7 +1,8 @@
-"""Prepare the image encoder's row projection before the first step: principal components of what the backbone sees.
+"""Prepare the image encoder's row projection before the first step, from principal components of the backbone's map.
 
-The stripes of a pretrained backbone's map tell people apart already. Their main components, each divided by the root
-of its deviation, keep nearly all of that in few dimensions (docs/starter_model.md), and [CLS_I] starts from them.
+The stripes of a pretrained backbone's map can already tell people apart. Their principal components, each divided by
+the square root of its deviation, keep nearly all of this in few dimensions (docs/starter_model.md), and [CLS_I] starts
+from them.
 
     batches = (processor(images=images, return_tensors="pt").pixel_values for images in image_batches)
     print(fit_row_projection(model.mmet.image_model.embeddings, batches))
@@ -28,7 +29,7 @@ from processing_mmet import MMETProcessor
 logger = logging.getLogger(__name__)
 
 IMAGES_PER_COMPONENT = 8
-"""Pictures read for each component, at least."""
+"""Smallest number of pictures for each component."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RowProjectionFit:
 
     Attributes:
         num_images: images read.
-        num_components: components found: the width of the encoder, or fewer where there are fewer images.
+        num_components: number of components: the width of the encoder, or fewer if there are fewer images.
         variance_kept: share of the variance of the stripes' means.
     """
 
@@ -60,10 +61,10 @@ def prepare_row_projection(
     arguments: PretrainingArguments,
 ) -> None:
     """
-    Fit the row projection on training images of the mix of batches, where the model has one that is not fitted yet.
+    Fit the row projection on training images of the batch mix, if the model has one that is not fitted yet.
 
     Raises:
-        ValueError: for pictures that are all alike.
+        ValueError: all pictures are alike.
     """
     embeddings = model.mmet.image_model.embeddings
     projection = embeddings.row_projection
@@ -95,7 +96,7 @@ def fit_row_projection(embeddings: MMETImageEmbeddings, pixel_values: Iterable[t
         pixel_values: batches `(B, C, H, W)` of normalised images.
 
     Raises:
-        ValueError: when the images do not differ, or pixels are not finite.
+        ValueError: all images are alike, or pixels are not finite.
     """
     projection = cast(torch.nn.Linear, embeddings.row_projection)
     device = projection.weight.device
