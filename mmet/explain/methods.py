@@ -17,7 +17,7 @@ from torch import Tensor, nn
 DEFAULT_METHOD = "relevance"
 
 CELLS = (14, 7)
-"""Rows and columns of the cells that `pixel_gradient` takes means over, finer than a convolutional network's patches."""
+"""Rows and columns of the cells of which `pixel_gradient` takes means."""
 
 
 @dataclass(frozen=True)
