@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DEFAULT_METHOD = "relevance"
-
 CELLS = (14, 7)
 """Rows and columns of the cells of which `pixel_gradient` takes means."""
 

@@ -169,6 +169,14 @@ def test_explain__map_of_the_size_of_the_picture(explainer, picture, method, lay
     assert all(parameter.grad is None for parameter in explainer.model.parameters())
 
 
+def test_default_method__follows_the_picture_into_class_tokens(make_config, explainer, processor, picture):
+    assert explainer.default_method == "relevance"
+    colours = Explainer(MMETForReID(make_config(image={"colour_grid": [2, 1]})).train(False), processor)
+    assert colours.default_method == "pixel_gradient"
+    map_of = [colours.explain(picture, image=picture, method=method) for method in (None, "pixel_gradient")]
+    np.testing.assert_array_equal(*map_of)
+
+
 def test_explain__depends_on_the_query_but_rollout_does_not(explainer, picture):
     texts = ("a red coat", "a blue bag")
     for method in METHODS:
