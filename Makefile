@@ -98,7 +98,7 @@ fuzz: $(READY) ## a thousand wrong arguments, recipes, tables and files (FUZZ=10
 
 docs: $(READY) ## the documentation as a site in outputs/site; a warning is an error
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict # --quiet would hide warnings from --strict
 	@echo outputs/site/index.html
 
 lint: $(READY) ## ruff, mypy and hadolint

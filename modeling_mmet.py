@@ -1793,8 +1793,8 @@ class MMETForReID(MMETCompositeModel):
         Args:
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`, -100
                 for unknown.
-            pixel_values, input_ids, attention_mask, image_present, text_present, interpolate_pos_encoding,
-                inputs_embeds: As in [`MMETModel`].
+            pixel_values, input_ids, attention_mask, inputs_embeds: As in [`MMETModel`].
+            image_present, text_present, interpolate_pos_encoding: As in [`MMETModel`].
 
         Raises:
             ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads, or an input

@@ -86,11 +86,14 @@ class MMETEmbeddingPipeline(Pipeline):
     def __call__(self, inputs: Any = None, *, images: Any = None, text: Any = None, **kwargs) -> Any:
         """
         Args:
-            inputs: A sentence, a picture, a mapping of `image` and `text`, or a list of these.
-            images, text: In the place of `inputs`: one of each kind, or a list of each kind, one for one.
+            inputs: A sentence, a picture, a mapping with `image` and `text`, or a list of these.
+            images, text: Instead of `inputs`: an image, a sentence, one of each, or a list of each of equal length.
             return_tensors: Whether to return tensors `(1, D)` instead of lists.
-            tokenize_kwargs, image_processor_kwargs: Of the processor's two parts.
-            batch_size: Inputs of one kind that the model reads at once.
+            tokenize_kwargs, image_processor_kwargs: Keyword arguments of the tokenizer and the image processor.
+            batch_size: Number of inputs of one kind that the model reads at once.
+
+        Raises:
+            ValueError: when there is no input, `inputs` comes with `images` or `text`, or the lists differ in length.
         """
         if inputs is None:
             inputs = join_queries(images, text)
@@ -120,7 +123,11 @@ class MMETEmbeddingPipeline(Pipeline):
 
 
 def join_queries(images: Any, text: Any) -> Any:
-    """One query of an image, a sentence or both, or one for each of a list; `ValueError` where the lists differ."""
+    """Join an image and a sentence to one query, or two lists to a list of queries.
+
+    Raises:
+        ValueError: when both are missing or the lists differ in length.
+    """
     given = {name: value for name, value in (("image", images), ("text", text)) if value is not None}
     if not given:
         raise ValueError("nothing to embed: give inputs, images, text or both of these")
@@ -134,13 +141,15 @@ def join_queries(images: Any, text: Any) -> Any:
 
 class MMETPersonSearchPipeline(MMETEmbeddingPipeline):
     """
-    The pictures of a gallery that are most like an image, a sentence or both: `[{"score", "index", "image"}, ...]`,
-    the cosine similarity, the place in the gallery and what stands there, best first.
+    Find the pictures of a gallery that are most similar to an image, a sentence or both.
+
+    Returns `[{"score", "index", "image"}, ...]`, best first: the cosine similarity, the position in the gallery, and
+    the picture as the gallery names it.
 
     Args:
         gallery: A folder of pictures, a list of pictures of any kind, or a gallery of the `mmet` package (its folder,
-            or an open one), whose answers have its rows' `id` and other columns. Also an argument of the call.
-        top_k: Answers, at most.
+            or an open one), whose answers have its rows' `id` and other columns. May also be given in the call.
+        top_k: Largest number of answers.
     """
 
     def __init__(self, model, *args, gallery: Any = None, **kwargs):

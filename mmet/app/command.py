@@ -23,7 +23,7 @@ from mmet.serving.options import add_address, add_threads, check_extra, describe
 
 PROGRAM = "mmet-app"
 GRACE_SECONDS = 5
-"""How long answers may still take after a stop was asked for. An open page holds a connection that never ends."""
+"""How long answers may still take after a stop was asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,6 +62,9 @@ def show(options: argparse.Namespace) -> None:
         # Gradio keeps what visitors add in this folder; it reads the variable when it is imported.
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        # Otherwise it keeps a table of the last 10,000 calls and sums it up again after each of them.
+        os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+        os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
         _show(options, Path(folder))
 
 
@@ -85,7 +88,9 @@ def _show(options: argparse.Namespace, folder: Path) -> None:
 
     try:
         service = build_service(handlers, served)
-        run_server(service, options.host, options.port, announce, grace_seconds=GRACE_SECONDS)
+        run_server(
+            service, options.host, options.port, announce, grace_seconds=GRACE_SECONDS, endless=("/heartbeat/",)
+        )
     finally:
         catalogue.close()
 

@@ -77,7 +77,8 @@ class Explanations:
             raise RequestError("This gallery's model cannot explain its answers.")
         with self._lock:
             if id(inner) not in self._explainers:
-                self._explainers[id(inner)] = (inner, Explainer(sharing_weights(inner.model), inner.processor))
+                explainer = Explainer(sharing_weights(inner.model), copy.deepcopy(inner.processor))
+                self._explainers[id(inner)] = (inner, explainer)
             return self._explainers[id(inner)][1]
 
 

@@ -81,7 +81,7 @@ class Interface:
                 after=after, before=before, k=k, by_track=by_track,
             )  # fmt: skip
             answer = search(self._catalogue, request)
-            fields: dict[str, Any] = json.loads(write_json(answer.result))
+            fields: dict[str, Any] = json.loads(write_json(answer.result, indent=None))
             for entry, match in zip(fields["matches"], answer.result, strict=True):
                 if pictures:
                     entry["picture"] = picture_uri(match, LARGE)

@@ -68,7 +68,8 @@ def build_page(handlers: Handlers) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, _VISIT_SECONDS)) as blocks:
         # First, because Gradio names the page's own events after their handlers, and the first one keeps its name.
         Interface(handlers.catalogue, handlers.explanations).offer()
-        visit = gr.State(None, time_to_live=_VISIT_SECONDS, delete_callback=handlers.forget)
+        # A function: Gradio copies the page's description for every visitor, and with a bound method the model too.
+        visit = gr.State(None, time_to_live=_VISIT_SECONDS, delete_callback=lambda left: handlers.forget(left))
         crop, link, file = (gr.Textbox("", visible="hidden", elem_id=name) for name in ("crop", "link", "file"))
         _html(read_asset("header.html"), "mm-header")
         with gr.Row(elem_id="mm-ask"):
@@ -157,7 +158,8 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         add.click(handlers.add_pictures, [gallery, camera, files], said, **long)
         fields = [gallery, text, picture, crop, cameras, after, before, count, unit]
         blocks.load(handlers.restore, [visit, link], [*fields, *answered], js="mmet.arrive", **hide)
-    blocks.queue(max_size=1_000, default_concurrency_limit=4)
+    # Places in the queue are told once a second: told at each change, many visitors cost more than their answers.
+    blocks.queue(max_size=1_000, default_concurrency_limit=4, status_update_rate=1)
     blocks.state_session_capacity = MAX_VISITS
     page: gr.Blocks = blocks
     return page

@@ -152,7 +152,7 @@ class DiskStore(Store):
 
     def refresh(self) -> None:
         """Read the present generation from now on."""
-        self._snapshot = open_snapshot(self.folder, self._snapshot.segments)
+        self._snapshot = open_snapshot(self.folder, self._snapshot)
 
     def present_ids(self, ids: Sequence[str]) -> set[str]:
         """Those of some ids that are in the gallery."""

@@ -8,7 +8,9 @@ A gallery takes any object of the protocol `Embedder`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,11 +95,19 @@ class ModelEmbedder:
 
     def unknown_words(self, text: str) -> tuple[list[str], bool]:
         """See `Embedder`."""
-        tokenizer = self.processor.tokenizer
+        tokenizer = self._tokenizer_of_words
         words = text.split()
-        pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
-        unknown = [word for word in words if all(piece == tokenizer.unk_token_id for piece in pieces[word])]
+        pieces = tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
+        unknown = [
+            word for word, ids in zip(words, pieces, strict=True) if all(id == tokenizer.unk_token_id for id in ids)
+        ]
         return unknown, len(unknown) == len(words)
+
+    @cached_property
+    def _tokenizer_of_words(self) -> Any:
+        """A copy: servers look words up in other threads than the one that embeds, and a call of a tokenizer sets the
+        padding of all calls at that moment."""
+        return copy.deepcopy(self.processor.tokenizer)
 
     def calibration(self, query: str) -> Any | None:
         """See `Embedder`: from `calibration.json` in the model's folder, if it was fitted for these weights."""

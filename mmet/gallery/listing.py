@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from mmet.gallery.labels import show_time
@@ -19,6 +19,10 @@ from mmet.markdown_table import align_table
 
 LIKELY, UNLIKELY = 2 / 3, 1 / 3
 """Probabilities from which on a person is said to be there, or not to be; between them the search does not tell."""
+
+_NAMES = tuple(
+    dict.fromkeys(["id", "score", "probability", *(field.name for field in fields(Match) if field.name != "image")])
+)
 
 
 def verdict(in_gallery: float) -> str:
@@ -63,24 +67,24 @@ def write_table(result: SearchResult) -> str:
     return align_table(list(columns), rows, num_text_columns=1 + len(texts)).removesuffix("\n")
 
 
-def write_json(result: SearchResult) -> str:
+def write_json(result: SearchResult, *, indent: int | None = 1) -> str:
     """The whole answer; a picture that the gallery holds itself is left out."""
-    fields = {
+    answer = {
         "in_gallery": result.in_gallery,
         "searched": result.searched,
         "notes": list(result.notes),
         "matches": [{"rank": number, **_fields(match)} for number, match in enumerate(result, 1)],
     }
-    return json.dumps(fields, indent=1, ensure_ascii=False, default=str)
+    return json.dumps(answer, indent=indent, ensure_ascii=False, default=str)
 
 
 def write_csv(result: SearchResult) -> str:
     """A match a line; the user's own columns are named `row.…`."""
     rows = []
     for number, match in enumerate(result, 1):
-        fields = _fields(match)
-        user_row: Mapping[str, Any] = fields.pop("row")
-        rows.append({"rank": number, **fields, **{f"row.{name}": value for name, value in user_row.items()}})
+        columns = _fields(match)
+        user_row: Mapping[str, Any] = columns.pop("row")
+        rows.append({"rank": number, **columns, **{f"row.{name}": value for name, value in user_row.items()}})
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["rank", "id", "score"]
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -90,10 +94,7 @@ def write_csv(result: SearchResult) -> str:
 
 
 def _fields(match: Match) -> dict[str, Any]:
-    fields = asdict(match)
-    del fields["image"]
-    order = ["id", "score", "probability", *fields]
-    return {name: fields[name] for name in dict.fromkeys(order)}
+    return {name: getattr(match, name) for name in _NAMES}
 
 
 def _word(label: int | str | None) -> str:

@@ -193,8 +193,12 @@ class Snapshot:
             return user_schema_of(pq.read_schema(self.segments[0].path))
 
 
-def open_snapshot(folder: Path, known: Sequence[Segment] = ()) -> Snapshot:
+def open_snapshot(folder: Path, known: Snapshot | None = None) -> Snapshot:
     """The gallery as it is now.
+
+    Args:
+        folder: the gallery's.
+        known: an earlier snapshot: the answer where nothing changed; otherwise, its segments need not be read again.
 
     Raises:
         GalleryError: there is no gallery, or not all of one.
@@ -203,7 +207,9 @@ def open_snapshot(folder: Path, known: Sequence[Segment] = ()) -> Snapshot:
         manifest = read_manifest(folder)
         try:
             check_files(folder, manifest)
-            return Snapshot(folder, manifest, read_removed(folder, manifest), known)
+            if known is not None and known.manifest == manifest:
+                return known
+            return Snapshot(folder, manifest, read_removed(folder, manifest), known.segments if known else ())
         except (GalleryError, FileNotFoundError):
             # A writer may have replaced files since the manifest was read; then there is another manifest by now.
             if attempt == _ATTEMPTS - 1 or read_manifest(folder).generation == manifest.generation:

@@ -5,8 +5,9 @@ run_server(app, "127.0.0.1", 8000, print)
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
@@ -14,7 +15,15 @@ import uvicorn
 from mmet.stopping import RunError
 
 
-def run_server(app: Any, host: str, port: int, announce: Callable[[str], None], *, grace_seconds: int = 30) -> None:
+def run_server(
+    app: Any,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
+    *,
+    grace_seconds: int = 30,
+    endless: Sequence[str] = (),
+) -> None:
     """
     Serve until Ctrl-C or SIGTERM, which is then handled as before this call.
 
@@ -23,6 +32,7 @@ def run_server(app: Any, host: str, port: int, announce: Callable[[str], None], 
         host, port: to listen on; port 0 for any that is free.
         announce: called with the address when it is listened to.
         grace_seconds: how long requests may still take after a stop was asked for.
+        endless: parts of paths whose responses have no end; a stop does not wait for them.
 
     Raises:
         RunError: the address cannot be listened to.
@@ -34,7 +44,77 @@ def run_server(app: Any, host: str, port: int, announce: Callable[[str], None], 
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"cannot listen on {host}, port {port} ({reason}); say another --host or --port") from error
     with listener:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=grace_seconds)
+        responses = Responses(app, endless)
+        config = uvicorn.Config(
+            responses, log_level="warning", access_log=False, timeout_graceful_shutdown=grace_seconds
+        )
         shown = f"[{host}]" if ":" in host else host
         announce(f"http://{shown}:{listener.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, responses).run(sockets=[listener])
+
+
+class Responses:
+    """
+    ASGI middleware that ends the responses which a stop cuts off: uvicorn cancels them, with a traceback of each.
+
+    Args:
+        app: what answers.
+        endless: as for `run_server`.
+    """
+
+    def __init__(self, app: Any, endless: Sequence[str] = ()) -> None:
+        self.app = app
+        self._endless = tuple(endless)
+        self._running: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End endless responses now, and others when they are cancelled."""
+        self._is_stopping = True
+        for task in self._running:
+            task.cancel()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun, has_ended = False, False
+
+        async def watched(message: Any) -> None:
+            nonlocal has_begun, has_ended
+            has_begun = True
+            has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        task = asyncio.current_task()
+        if task is not None and any(part in scope["path"] for part in self._endless):
+            self._running.add(task)
+        try:
+            await self.app(scope, receive, watched)
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+        finally:
+            self._running.discard(task)  # type: ignore[arg-type]
+        if self._is_stopping and not has_ended:
+            await _end(send, has_begun=has_begun)
+
+
+async def _end(send: Any, *, has_begun: bool) -> None:
+    """End a response, or refuse one that has not begun."""
+    if not has_begun:
+        await send({"type": "http.response.start", "status": 503, "headers": [(b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class _Server(uvicorn.Server):
+    """A server that tells its responses when it stops."""
+
+    def __init__(self, config: uvicorn.Config, responses: Responses) -> None:
+        super().__init__(config)
+        self._responses = responses
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        self._responses.stop()
+        await super().shutdown(sockets)

@@ -70,8 +70,8 @@ def _text(result: Mapping[str, Any], name: str) -> str:
     return f"""# {name}
 
 An MMET model: it embeds person crops, sentences about persons, or both, into one space in which all three can be
-compared. Made for finding a person in images of cameras that the model never saw. The method is "Learning Robust
-Visual-Semantic Embedding for Generalizable Person Re-identification" (Xiang et al., 2023).
+compared. It is made for finding a person in images from cameras that the model has never seen. The method is "Learning
+Robust Visual-Semantic Embedding for Generalizable Person Re-identification" (Xiang et al., 2023).
 {warning}
 ## Use
 
@@ -88,13 +88,16 @@ with torch.no_grad():
 ```
 
 Embeddings of images, sentences or both have {result["embedding_size"]} numbers and unit length; compare them by inner
-product. {_identity_note(result)}`AutoModelForPreTraining` gives the model with its pretraining heads
-({result["num_parameters"] / 1e6:,.1f} million parameters); with the `mmet` package installed,
-`trust_remote_code` is not needed. `pipeline("image-feature-extraction", model="{name}", pool=True,
-trust_remote_code=True)` and `pipeline("feature-extraction", ...)` (sentences, images, or
-`{{"image": ..., "text": ...}}`) return the same embeddings, `pipeline("person-search", ..., gallery="crops")` the best
-of a folder of crops, and
-`SentenceTransformer("{name}", trust_remote_code=True)` encodes all three.
+product. {_identity_note(result)}`AutoModelForPreTraining` returns the model with its pretraining heads
+({result["num_parameters"] / 1e6:,.1f} million parameters). With the `mmet` package installed,
+`trust_remote_code` is not needed.
+
+Other libraries, each with `trust_remote_code=True`:
+
+- `pipeline("image-feature-extraction", model="{name}", pool=True)` and `pipeline("feature-extraction", ...)`
+  (sentences, images, or `{{"image": ..., "text": ...}}`) return the same embeddings.
+- `pipeline("person-search", ..., gallery="crops")` returns the best matches in a folder of crops.
+- `SentenceTransformer("{name}")` encodes all three kinds of input.
 
 ## Training data
 
@@ -102,7 +105,7 @@ of a folder of crops, and
 
 {_held_out(result)}{_skipped(result["skipped_images"])}
 
-**Licence.** The weights derive from these datasets: their terms, in the table, hold for the model as well. Many allow
+**Licence.** The weights derive from these datasets, so the terms in the table hold for the model as well. Many allow
 research only.
 
 ## Objectives and training
@@ -120,17 +123,17 @@ research only.
 ## Intended use
 
 Searching footage for a person by a picture, a sentence, or both, where a human looks at every answer; research on
-this. Not intended: identifying people by name, decisions about a person without a human, and searching for people who
-did not agree, where law demands it.
+such searches. Not intended: identifying people by name, decisions about a person without a human, and searching for
+people without their consent where the law demands it.
 
 ## Limits, risks and bias
 
-- A match is a hint, never proof. Scores are similarities and no probabilities; people in similar clothes are confused.
-- Clothes and carried things decide much of it: the same person on another day may not be found.
-- The training data decides whom the model serves well; accuracy differs between groups of people, places and cameras,
-  and was not measured by group.
-- Sentences are understood as far as the captions of the training data go, in English.
-- Identify people only where law and their consent allow it.
+- A match is a hint, never proof. Scores are similarities, not probabilities; people in similar clothes are confused.
+- Matches depend mostly on clothes and carried things: the same person on another day may not be found.
+- The model works best for people, places and cameras like those in its training data. Accuracy differs between groups
+  of people, and was not measured by group.
+- The model understands only English, and only words like those in the captions of its training data.
+- Identify people only where the law and their consent allow it.
 
 Made with {", ".join(f"{package} {version}" for package, version in result["versions"].items())}.
 """
@@ -141,7 +144,7 @@ def _identity_note(result: Mapping[str, Any]) -> str:
     if result["identity_head_trained"]:
         return ""
     return (
-        "No identity loss was trained: embeddings are the class token of masked pretraining, which was not taught to "
+        "No identity loss was trained: embeddings are the class token of masked pretraining, which was not trained to "
         "tell persons apart. "
     )
 
@@ -161,7 +164,7 @@ def _held_out(result: Mapping[str, Any]) -> str:
     if not held:
         return "No person was held out for validation."
     shown = ", ".join(f"{count} of {name}" for name, count in held.items())
-    return f"Held out for validation and in no training batch, counted above: {shown} persons."
+    return f"Held out for validation (counted above, but in no training batch): {shown} persons."
 
 
 def _skipped(skipped: Mapping[str, Any]) -> str:

@@ -11,9 +11,11 @@ import pytest
 from page_people import EVIL
 from PIL import Image
 
+from mmet.app.explaining import Explanations
 from mmet.app.handlers import CROPS, TRACKS, Visit
-from mmet.app.page import UploadedFiles, UploadedPicture
-from mmet.gallery import Gallery
+from mmet.app.page import UploadedFiles, UploadedPicture, build_page
+from mmet.gallery import Gallery, ModelEmbedder
+from modeling_mmet import MMETForReID
 
 FILTERS = ([], "", "", 24, CROPS)
 
@@ -31,6 +33,27 @@ def page(make_page):
 def visit(page):
     """After a search for red."""
     return page.search(None, "people", "red", None, "", *FILTERS)[0]
+
+
+def values_in(part):
+    if isinstance(part, dict):
+        part = list(part.values())
+    return [value for inner in part for value in values_in(inner)] if isinstance(part, (list, tuple)) else [part]
+
+
+def test_the_description_of_the_page__holds_nothing_that_leads_to_the_model(page):
+    """Gradio copies it, and all that it leads to, whenever somebody opens the page."""
+    values = values_in(build_page(page).config)
+    assert "mm-search" in values
+    assert [value for value in values if hasattr(value, "__self__")] == []
+
+
+def test_an_explainer_has_a_tokenizer_of_its_own(config, processor):
+    """A call of a tokenizer sets its padding, and a batch may be embedded at that moment."""
+    embedder = ModelEmbedder(MMETForReID(config).eval(), processor, "tiny")
+    explainer = Explanations()._explainer(embedder)
+    assert explainer.processor.tokenizer.backend_tokenizer is not processor.tokenizer.backend_tokenizer
+    assert explainer.model.get_input_embeddings() is not embedder.model.get_input_embeddings()
 
 
 def test_a_search_gives_matches_and_a_link(page):

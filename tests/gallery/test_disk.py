@@ -22,6 +22,7 @@ from mmet.gallery.filters import RowFilter
 from mmet.gallery.index import VectorIndex, build_index, save_index
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Selection
+from mmet.gallery.snapshot import open_snapshot
 from mmet.gallery.storage import MANIFEST, StoredFile, read_sealed, write_sealed
 
 
@@ -333,6 +334,18 @@ def test_store__with_an_index_answers_as_without(tmp_path, kind):
     shutil.rmtree(store.folder / "index")
     assert answer() == expected
     assert list((store.folder / "index").glob("*.faiss"))
+
+
+def test_open_snapshot__is_the_one_that_is_known_as_long_as_nothing_changes(gallery, gallery_path):
+    known = open_snapshot(gallery_path)
+    assert open_snapshot(gallery_path, known) is known
+    gallery.remove(["a"])
+    after = open_snapshot(gallery_path, known)
+    assert len(after) == len(known) - 1
+    assert after.segments == known.segments  # whose columns are not read again
+    next((gallery_path / "columns").iterdir()).unlink()
+    with pytest.raises(GalleryError, match="is not a whole gallery"):
+        open_snapshot(gallery_path, after)
 
 
 @pytest.mark.parametrize("part", ["columns", "removed"])

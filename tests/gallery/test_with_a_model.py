@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import datasets
@@ -176,3 +177,16 @@ def test_embedder__is_told_apart_by_its_weights_and_its_preprocessing(tmp_path, 
     changed = ModelEmbedder(second.model, first.processor, "b").identity
     assert changed["weights"] == second.identity["weights"]
     assert changed["preprocessing"] != second.identity["preprocessing"]
+
+
+def test_unknown_words__leave_the_settings_of_the_embedding_alone(model, processor):
+    """Servers look words up in other threads than the one that embeds, whose padding must stay as it is."""
+    processor = copy.deepcopy(processor)
+    embedder = ModelEmbedder(model, processor, "model")
+    backend = processor.tokenizer.backend_tokenizer
+    backend.enable_padding(length=9)
+    backend.enable_truncation(max_length=9)
+    assert embedder.unknown_words("a woman in zzqx") == (["zzqx"], False)
+    assert embedder.unknown_words("") == ([], True)
+    assert backend.padding["length"] == 9
+    assert backend.truncation["max_length"] == 9

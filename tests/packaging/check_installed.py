@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 from importlib.metadata import entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 
 SCRIPTS = Path(sys.executable).parent
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "numpy", "pillow")
 DRAWN = ["--images_per_id", "4", "--image_height", "100", "--image_width", "52", "--num_workers", "1"]
-USED = {"mmet-data", "mmet-doctor", "mmet-eval", "mmet-gallery", "mmet-pretrain", "mmet-report"}
-"""What `draw_train_evaluate_search` calls; of the other commands the help is asked for."""
+FOOTAGE = ("av", "cv2", "trackers")
+"""What the extra `footage` installs; where it is missing, no film is read."""
 
 USE = """
 import sys, mmet, modeling_mmet, mmet.data
@@ -40,10 +41,13 @@ def main() -> int:
     print(f"Python {sys.version.split()[0]}, {', '.join(f'{name} {version(name)}' for name in ('mmet', *LIBRARIES))}")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for command in sorted(installed_commands() - USED):
+        for command in sorted(installed_commands()):
             run(command, "--help")
         check_recipes()
         draw_train_evaluate_search()
+        search_with_the_starter_model()
+        if all(find_spec(name) for name in FOOTAGE):
+            read_a_film()
     print("all commands of the installed package work")
     return 0
 
@@ -79,6 +83,29 @@ def draw_train_evaluate_search() -> None:
     assert "1" in run("mmet-gallery", "search", "people", "--text", "a woman in a red jacket", "--html", "answer.html")
     assert Path("answer.html").is_file()
     run("mmet-data", "to_parquet", "market1501=target", "--output", "parquet", "--verify")
+
+
+def search_with_the_starter_model() -> None:
+    """A folder of crops without labels, searched by words, by a picture and by both; no model is named."""
+    crops = Path("target/bounding_box_test")
+    run("mmet-gallery", "build", str(crops), "--output", "strangers")
+    picture = next(iter(sorted(crops.glob("*.jpg"))))
+    by_words, by_picture = ["--text", "a man in a red coat"], ["--image", str(picture)]
+    for query in (by_words, by_picture, [*by_picture, *by_words]):
+        answers = run("mmet-gallery", "search", "strangers", *query, "-k", "3", "--csv").splitlines()
+        assert len(answers) == 4, answers
+    run("mmet-explain", "--model", "starter", "--images", str(picture), "--text", "a red coat", "--output", "why")
+
+
+def read_a_film() -> None:
+    """A drawn film to people who are found by a sentence."""
+    size = ["--num_people", "4", "--num_cameras", "1", "--seconds", "6", "--fps", "10"]
+    run("python", "-m", "mmet.data.synthetic.video", "--output", "films", *size)
+    run("mmet-footage", "films/camera1.mp4", "--every", "4", "--output", "crops", "--gallery", "walkers")
+    assert (
+        run("mmet-gallery", "search", "walkers", "--text", "a man in a red coat", "--by_track", "--csv").count("\n")
+        > 1
+    )
 
 
 def run(command: str, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The wheel: what it holds, and that what it installs works in an environment without the source."""
+"""Wheel and source distribution: what they hold, and that what is installed works without the source."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -17,18 +18,43 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The wheel of this source, built without the network from a copy, since building writes beside the source."""
-    folder = tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory) -> Path:
+    """A copy of the checkout, since building writes beside the source."""
+    folder = tmp_path_factory.mktemp("source")
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, files.split("\0")):
-        if name.startswith(("mmet/", "recipes/")) or "/" not in name:
-            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
+        if name.startswith(("mmet/", "recipes/", "tests/test_")) or "/" not in name:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory) -> Path:
+    """The wheel of this source, built without the network."""
+    return build_wheel(source, tmp_path_factory.mktemp("wheel"))
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
     build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
-    subprocess.run([sys.executable, "-m", *build, str(folder / "source")], check=True)
+    subprocess.run([sys.executable, "-m", *build, str(source)], check=True)
     (path,) = folder.glob("mmet-*.whl")
     return path
+
+
+def test_source_distribution__builds_the_same_wheel(source, wheel, tmp_path):
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (path,) = tmp_path.glob("mmet-*.tar.gz")
+    with tarfile.open(path) as archive:
+        folders = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 2}
+    assert folders == {"mmet", "mmet.egg-info", "recipes"}
+    assert contents(build_wheel(path, tmp_path)) == contents(wheel)
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    archive = zipfile.ZipFile(wheel)
+    return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_wheel__holds_modules_scripts_recipes_and_types(wheel):
