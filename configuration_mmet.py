@@ -134,9 +134,11 @@ class MMETImageConfig(MMETEncoderConfig):
             averaged for [CLS_I], to which a linear map of these means is added. Pretraining fits it as the principal
             components of the training pictures, so an encoder with `zero_residuals` starts as what the backbone knows
             already. 0 for none. Frozen with the backbone.
-        colour_grid: Rows and columns of a grid of mean colours. A small network of `intermediate_size`, which starts at
-            zero, adds to [CLS_I] what it reads in them and in what `class_token_rows` and `detail_grid` add. Backbones
-            are taught to look past colours, by which people are found and described.
+        class_token_channels: Number of principal components that each stripe is reduced to first, the same for all
+            stripes: a fraction of the weights for nearly the same features. 0 for all channels.
+        colour_grid: Rows and columns of a grid of mean colours. A small network of `intermediate_size`, which starts
+            at zero, adds to [CLS_I] what it reads in them and in what `class_token_rows` and `detail_grid` add.
+            Backbones are taught to look past colours, by which people are found and described.
         detail_grid: Rows and columns of a grid in whose cells an earlier map of the backbone is averaged, for the same
             network: edges and textures, which the last map no longer tells. Pretraining fits principal components of
             it, as for `class_token_rows`. Frozen with the backbone.
@@ -162,6 +164,7 @@ class MMETImageConfig(MMETEncoderConfig):
     rotary_base: float | int | None = None
     isolated_class_token: bool = False
     class_token_rows: int = 0
+    class_token_channels: int = 0
     colour_grid: list[int] | tuple[int, int] | None = None
     detail_grid: list[int] | tuple[int, int] | None = None
     detail_layer: int = 0
@@ -223,6 +226,9 @@ class MMETImageConfig(MMETEncoderConfig):
     def validate_class_token(self):
         """What is added to [CLS_I] has a size, and a grid no more cells than the image has pixels."""
         _check_number("class_token_rows", self.class_token_rows, at_least=0, at_most=MAX_WIDTH)
+        _check_number("class_token_channels", self.class_token_channels, at_least=0, at_most=MAX_WIDTH)
+        if self.class_token_channels and not self.class_token_rows:
+            raise ValueError("class_token_channels is for stripes; got class_token_rows=0")
         _check_number("detail_layer", self.detail_layer, at_least=0, at_most=MAX_LAYERS)
         _check_number("detail_size", self.detail_size, at_least=1, at_most=MAX_WIDTH)
         for name in ("colour_grid", "detail_grid"):

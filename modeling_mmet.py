@@ -402,7 +402,10 @@ class MMETImageEmbeddings(nn.Module):
             self.backbone = AutoModel.from_config(copy.deepcopy(config.backbone_config), attn_implementation="eager")
             channels, detail_channels = self._backbone_channels()
             self.patch_embedding = nn.Conv2d(channels, config.hidden_size, kernel_size=1)
-        self.row_projection = None
+        self.row_channels = self.row_projection = None
+        if config.class_token_channels:
+            self.row_channels = MMETStartingLinear(channels, config.class_token_channels)
+            channels = config.class_token_channels
         if config.class_token_rows:
             self.row_projection = MMETStartingLinear(config.class_token_rows * channels, config.hidden_size)
         self.details = MMETDetails(config, detail_channels) if config.colour_grid or config.detail_grid else None
@@ -430,9 +433,13 @@ class MMETImageEmbeddings(nn.Module):
         return self
 
     def starting_projections(self) -> dict[str, MMETStartingLinear]:
-        """The linear maps that are fitted before the first step, by name: of the stripes, and of the earlier map."""
+        """The linear maps that are fitted before the first step, by the option that each belongs to."""
         details = self.details.projection if self.details is not None else None
-        projections = {"class_token_rows": self.row_projection, "detail_grid": details}
+        projections = {
+            "class_token_channels": self.row_channels,
+            "class_token_rows": self.row_projection,
+            "detail_grid": details,
+        }
         return {name: projection for name, projection in projections.items() if projection is not None}
 
     def interpolate_position_embedding(self, rows: int, columns: int) -> Tensor:
@@ -468,9 +475,14 @@ class MMETImageEmbeddings(nn.Module):
         return output.last_hidden_state, detail_map
 
     def describe_rows(self, features: Tensor) -> Tensor:
-        """Means of the stripes of a feature map `(B, C, rows, columns)`: `(B, class_token_rows * C)`, row by row."""
-        stripes = F.adaptive_avg_pool2d(features, (self.config.class_token_rows, 1))
-        return stripes.squeeze(-1).transpose(1, 2).flatten(1)
+        """Means of the stripes of a feature map `(B, C, rows, columns)`: `(B, class_token_rows, C)`."""
+        return F.adaptive_avg_pool2d(features, (self.config.class_token_rows, 1)).squeeze(-1).transpose(1, 2)
+
+    def project_rows(self, rows: Tensor) -> Tensor:
+        """Stripes `(B, class_token_rows, C)` to what is added to [CLS_I] `(B, D)`."""
+        if self.row_channels is not None:
+            rows = self.row_channels(rows)
+        return self.row_projection(rows.flatten(1))
 
     def forward(
         self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, interpolate_pos_encoding: bool = False
@@ -488,7 +500,7 @@ class MMETImageEmbeddings(nn.Module):
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         row_features = None
         if self.row_projection is not None:
-            row_features = self.row_projection(self.describe_rows(features))
+            row_features = self.project_rows(self.describe_rows(features))
             cls_token = cls_token + row_features.unsqueeze(1)
         if self.details is not None:
             cls_token = cls_token + self.details(pixel_values, row_features, detail_map).unsqueeze(1)

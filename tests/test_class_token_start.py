@@ -76,10 +76,28 @@ def test_row_projection__principal_components_over_the_root_of_their_deviation(s
     expected = analysis.transform(_stripes(model, new, 3)) / analysis.explained_variance_**0.25
     with torch.no_grad():
         received = model(new).row_features.numpy()[:, : fit.num_components]
-    assert fit.num_images == 60
+    assert fit.num_rows == 60
     assert fit.variance_kept == pytest.approx(analysis.explained_variance_ratio_.sum(), abs=1e-4)
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (received, expected)]
     np.testing.assert_allclose(unit[0] @ unit[0].T, unit[1] @ unit[1].T, atol=2e-3)
+
+
+def test_row_channels__all_channels_give_the_same_features_and_fewer_nearly_the_same(starting_config):
+    training = torch.randn(60, 3, 96, 64) * torch.rand(60, 3, 1, 1) * 3
+    similarities = []
+    for channels in (0, 1280, 8):
+        starting_config.image_config.class_token_channels = channels
+        model = MMETImageModel(starting_config.image_config).eval()
+        torch.manual_seed(0)
+        _lively(model)
+        fits = fit_starting_projections(model.embeddings, training.split(16))
+        assert ("class_token_channels" in fits) == bool(channels)
+        with torch.no_grad():
+            features = F.normalize(model(training).row_features)
+        similarities.append((features @ features.T)[~torch.eye(60, dtype=torch.bool)])
+    whole, same, fewer = similarities
+    torch.testing.assert_close(same, whole, atol=2e-3, rtol=0)
+    assert 0.8 < torch.corrcoef(torch.stack([whole, fewer]))[0, 1] < 0.99999
 
 
 def test_row_projection__is_frozen_with_the_backbone_and_survives_saving(starting_config, images, tmp_path):
@@ -182,7 +200,9 @@ def test_start_from_class_tokens__the_sum_of_those_that_are_there(starting_confi
 
 
 def test_all_parts__get_gradients_and_a_graph_of_any_batch_size(starting_config, images, make_pretraining_batch):
-    starting_config.image_config.update({"colour_grid": [4, 2], "detail_grid": [5, 3], "detail_layer": 4})
+    starting_config.image_config.update(
+        {"colour_grid": [4, 2], "detail_grid": [5, 3], "detail_layer": 4, "class_token_channels": 5}
+    )
     starting_config.update({"supervised_contrastive_weight": 1.0, "similarity_weight": 1.0, "modality_dropout": 2.0})
     starting_config.text_config.freeze_token_embedding = True
     model = MMETForPreTraining(starting_config).train()
@@ -222,6 +242,8 @@ def test_all_parts__get_gradients_and_a_graph_of_any_batch_size(starting_config,
         {"detail_grid": [2], "backbone_config": MOBILE_NET},
         {"detail_layer": -1},
         {"detail_size": 0},
+        {"class_token_channels": 4, "backbone_config": MOBILE_NET},
+        {"class_token_channels": -4},
     ],
 )
 def test_configuration__says_what_is_wrong(fields):

@@ -38,19 +38,17 @@ class ProjectionFit:
     The size of a fit, and how much of the pictures' variance the components hold.
 
     Attributes:
-        num_images: images read.
+        num_rows: images read, or their stripes.
         num_components: components found: as many as the projection has, or fewer where there are fewer images.
         variance_kept: share of the variance of the cells' means.
     """
 
-    num_images: int
+    num_rows: int
     num_components: int
     variance_kept: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.num_components} components of {self.num_images:,} images, {self.variance_kept:.1%} of the variance"
-        )
+        return f"{self.num_components} components of {self.num_rows:,} rows, {self.variance_kept:.1%} of the variance"
 
 
 def prepare_starting_projections(
@@ -99,46 +97,57 @@ def fit_starting_projections(
         pixel_values: batches `(B, C, H, W)` of normalised images.
 
     Returns:
-        A report for each of `class_token_rows` and `detail_grid` that the encoder has.
+        A report for each of `class_token_channels`, `class_token_rows` and `detail_grid` that the encoder has.
 
     Raises:
         ValueError: when the images do not differ, or pixels are not finite.
     """
     projections = embeddings.starting_projections()
-    means: dict[str, list[torch.Tensor]] = {name: [] for name in projections}
+    stripes, cells = [], []
     for batch in pixel_values:
         features, detail_map = embeddings.run_backbone(batch.to(embeddings.cls_token.device))
-        if "class_token_rows" in means:
-            means["class_token_rows"].append(embeddings.describe_rows(features))
-        if "detail_grid" in means:
-            means["detail_grid"].append(embeddings.details.describe_cells(detail_map))
-    return {name: fit_projection(projection, torch.cat(means[name])) for name, projection in projections.items()}
+        if "class_token_rows" in projections:
+            stripes.append(embeddings.describe_rows(features))
+        if "detail_grid" in projections:
+            cells.append(embeddings.details.describe_cells(detail_map))
+    fits = {}
+    if stripes:
+        rows = torch.cat(stripes)
+        if channels := projections.get("class_token_channels"):
+            fits["class_token_channels"] = fit_projection(channels, rows.flatten(0, 1), power=0)
+            rows = channels(rows)
+        fits["class_token_rows"] = fit_projection(projections["class_token_rows"], rows.flatten(1))
+    if cells:
+        fits["detail_grid"] = fit_projection(projections["detail_grid"], torch.cat(cells))
+    return fits
 
 
-def fit_projection(projection: torch.nn.Linear, features: torch.Tensor) -> ProjectionFit:
+def fit_projection(projection: torch.nn.Linear, features: torch.Tensor, power: float = 0.5) -> ProjectionFit:
     """
-    Make a linear map that of principal components in place: centred, decorrelated, each divided by the root of its
+    Make a linear map that of principal components in place: centred, decorrelated, each divided by a power of its
     deviation, and the whole scaled to a mean square of 1.
 
     Args:
         projection: of D features.
-        features: `(N, D)`, one row an image.
+        features: `(N, D)`, one row an image or a stripe.
+        power: 0 keeps the distances, 1 gives all components the same deviation.
 
     Raises:
         ValueError: when the rows do not differ, or are not finite.
     """
     mean = features.mean(dim=0)
     centred = (features - mean).double()
-    # The Gram matrix of the images is smaller than the covariance of the features.
-    values, vectors = torch.linalg.eigh(centred @ centred.T)
+    # Of the covariance of the features and the Gram matrix of the rows, the smaller is analysed.
+    wide = features.shape[1] > len(features)
+    values, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
     count = min(projection.out_features, int((values > values[-1] * torch.finfo(features.dtype).eps).sum()))
     if not torch.isfinite(values).all() or count == 0:
         raise ValueError(f"expected finite images that differ, received {len(features)} without a variance to analyse")
     values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
-    components = centred.T @ vectors / values.sqrt()  # (features, count), of unit norm
+    components = centred.T @ vectors / values.sqrt() if wide else vectors  # (D, count), of unit norm
     deviations = (values / len(features)).sqrt()
-    scale = (deviations.mean() * count / projection.out_features).rsqrt()
-    weight = (components / deviations.sqrt() * scale).T.to(projection.weight.dtype)
+    mean_square = deviations.pow(2 - 2 * power).mean() * count / projection.out_features
+    weight = (components / deviations**power * mean_square.rsqrt()).T.to(projection.weight.dtype)
     with torch.no_grad():
         projection.weight.zero_()
         projection.weight[:count] = weight
