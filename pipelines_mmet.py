@@ -128,15 +128,15 @@ def join_queries(images: Any, text: Any) -> Any:
     Raises:
         ValueError: when both are missing or the lists differ in length.
     """
-    given = {name: value for name, value in (("image", images), ("text", text)) if value is not None}
-    if not given:
+    query = {name: value for name, value in (("image", images), ("text", text)) if value is not None}
+    if not query:
         raise ValueError("nothing to embed: give inputs, images, text or both of these")
-    if not any(isinstance(value, (list, tuple)) for value in given.values()):
-        return given
-    columns = [value if isinstance(value, (list, tuple)) else [value] for value in given.values()]
+    if not any(isinstance(value, (list, tuple)) for value in query.values()):
+        return query
+    columns = [value if isinstance(value, (list, tuple)) else [value] for value in query.values()]
     if len({len(column) for column in columns}) > 1:
         raise ValueError(f"expected one sentence an image, received {len(columns[0])} images, {len(columns[1])} texts")
-    return [dict(zip(given, values, strict=True)) for values in zip(*columns, strict=True)]
+    return [dict(zip(query, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 class MMETPersonSearchPipeline(MMETEmbeddingPipeline):

@@ -127,8 +127,8 @@ def measure_words(method: str, explainer: Explainer, case: Case) -> dict[str, li
     if method == "chance":
         maps = [chance(case.picture.image)] * len(phrases)
     else:
-        found = explainer.explain_words(case.picture.image, case.sentence, phrases=phrases, method=method)
-        maps = [values for _, values in found]
+        word_maps = explainer.explain_words(case.picture.image, case.sentence, phrases=phrases, method=method)
+        maps = [values for _, values in word_maps]
     rows = {}
     for part, values in zip(places, maps, strict=False):  # phrases beyond the text length have no map
         pointing, energy, area = on_part(values, places[part])
@@ -168,10 +168,10 @@ def main() -> None:
         show(f"{title}, {len(shown)} pictures", columns, rows)
     words = {name: [measure_words(name, explainer, case) for case in shown] for name in names}
     of_words = ("pointing", "energy", "area", "gain", "right part")
-    by_method = {name: [row for found in each for row in found.values()] for name, each in words.items()}
+    by_method = {name: [row for scores in each for row in scores.values()] for name, each in words.items()}
     show(f"Words, {len(by_method['chance'])} phrases", of_words, by_method)
     for part in PART_CLASSES:
-        by_part = {name: [found[part] for found in each if part in found] for name, each in words.items()}
+        by_part = {name: [scores[part] for scores in each if part in scores] for name, each in words.items()}
         if by_part["chance"]:
             show(f"Words that name {part}, {len(by_part['chance'])} phrases", columns, by_part)
 

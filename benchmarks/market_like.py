@@ -86,8 +86,8 @@ def draw_embeddings(
     seen = CAMERA * directions((num_persons + 1) * NUM_CAMERAS)
 
     def embed(ids: NDArray, camera_ids: NDArray, deviation: NDArray) -> NDArray[np.float32]:
-        own = persons[ids] + seen[ids * NUM_CAMERAS + camera_ids] + deviation[:, None] * directions(len(ids))
-        rows = own @ basis + 0.1 * rng.normal(size=(len(ids), dimension)) / np.sqrt(dimension)
+        vectors = persons[ids] + seen[ids * NUM_CAMERAS + camera_ids] + deviation[:, None] * directions(len(ids))
+        rows = vectors @ basis + 0.1 * rng.normal(size=(len(ids), dimension)) / np.sqrt(dimension)
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
     shown = gallery_ids.copy()  # whom a crop shows: junk is of test persons, distractors are set apart below

@@ -132,13 +132,13 @@ def by_sorting(data: Embeddings, row: Row, dtype: type = np.float32) -> Figures:
     for start in range(0, len(data.query), BLOCK_QUERIES):
         block = slice(start, start + BLOCK_QUERIES)
         scores: NDArray = (data.query[block] @ data.gallery.T).astype(dtype)
-        for own, person, camera in zip(
+        for ranks, person, camera in zip(
             scores, data.query_person_ids[block], data.query_camera_ids[block], strict=True
         ):
             hits = data.gallery_person_ids == person
             kept = ~(hits & (data.gallery_camera_ids == camera))
             if hits[kept].any():
-                figures.append(row(own[kept], hits[kept]))
+                figures.append(row(ranks[kept], hits[kept]))
     precision, first = np.mean(figures, axis=0)
     return float(precision), float(first)
 

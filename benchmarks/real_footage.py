@@ -63,13 +63,13 @@ def _cut(frame: Image.Image, box: Sequence[float]) -> Image.Image:
 
 def scores(crops: Crops, images: Vectors, sentences: Vectors | None) -> dict[str, str]:
     """mAP / Rank-1 in percent: image to image between tracks, and sentence to image, plain and centred."""
-    found = {"image→image": _score(unit(images), unit(images), crops, tracks=True)}
+    figures = {"image→image": _score(unit(images), unit(images), crops, tracks=True)}
     centred = unit(images - images.mean(axis=0))
-    found["centred"] = _score(centred, centred, crops, tracks=True)
+    figures["centred"] = _score(centred, centred, crops, tracks=True)
     if sentences is not None:
-        found["sentence→image"] = _score(unit(sentences), unit(images), crops, tracks=False)
-        found["centred "] = _score(unit(sentences - sentences.mean(axis=0)), centred, crops, tracks=False)
-    return found
+        figures["sentence→image"] = _score(unit(sentences), unit(images), crops, tracks=False)
+        figures["centred "] = _score(unit(sentences - sentences.mean(axis=0)), centred, crops, tracks=False)
+    return figures
 
 
 def _score(queries: Vectors, gallery: Vectors, crops: Crops, *, tracks: bool) -> str:
@@ -93,8 +93,8 @@ def stripes(pictures: Sequence[Image.Image], weights: str) -> Vectors:
     pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
     rows = network(pixels).last_hidden_state.mean(dim=3).transpose(1, 2)
     rows = torch.nn.functional.normalize(rows - rows.mean(dim=0), dim=2)
-    found: Vectors = rows.flatten(1).numpy()
-    return found
+    vectors: Vectors = rows.flatten(1).numpy()
+    return vectors
 
 
 @torch.inference_mode()

@@ -142,10 +142,10 @@ def dense_distances(query: NDArray, gallery: NDArray, k1: int, k2: int, lambda_v
     half = int(np.around(k1 / 2))
     reciprocal_half = (place <= half) & (half >= place.T)
     weights = np.zeros_like(distances)
-    for point, own in enumerate(reciprocal):
-        sets = reciprocal_half[own]
-        accepted = 3 * (sets & own).sum(axis=1) > 2 * sets.sum(axis=1)
-        members = own | sets[accepted].any(axis=0)
+    for point, neighbors in enumerate(reciprocal):
+        sets = reciprocal_half[neighbors]
+        accepted = 3 * (sets & neighbors).sum(axis=1) > 2 * sets.sum(axis=1)
+        members = neighbors | sets[accepted].any(axis=0)
         weights[point, members] = np.exp(-distances[point, members])
     weights /= weights.sum(axis=1, keepdims=True)
     if k2 > 1:

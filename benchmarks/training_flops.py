@@ -125,14 +125,14 @@ def count_flops(model: MMETForPreTraining, batch: dict[str, torch.Tensor]) -> in
 
 def count_kept_bytes(model: MMETForPreTraining, batch: dict[str, torch.Tensor]) -> int:
     """Bytes that autograd keeps under bfloat16 autocast, without the parameters and their bfloat16 copies."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    own_storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     sizes = {tuple(parameter.shape) for parameter in model.parameters() if parameter.dim() == 2}
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         is_copy = tensor.dim() == 2 and {tuple(tensor.shape), tuple(tensor.shape[::-1])} & sizes
-        if storage.data_ptr() not in own and not is_copy:
+        if storage.data_ptr() not in own_storages and not is_copy:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

@@ -116,17 +116,21 @@ def main() -> None:
     drawn = draw(options.persons, options.seed, options.style)
     pairs = [(colour, word) for word in (*UPPER, *LOWER) for colour in COLOURS]
     sentences = [f"a person in {'' if word == 'trousers' else 'a '}{colour} {word}" for colour, word in pairs]
-    images, texts = embed(options.model, [one.picture for one in drawn], sentences)
-    found = texts @ (images / np.linalg.norm(images, axis=1, keepdims=True)).T  # (pairs, pictures)
-    worn = [{one.upper, one.lower} for one in drawn]
+    images, texts = embed(options.model, [person.picture for person in drawn], sentences)
+    scores = texts @ (images / np.linalg.norm(images, axis=1, keepdims=True)).T  # (pairs, pictures)
+    worn = [{person.upper, person.lower} for person in drawn]
     rows = []
     for number, (colour, word) in enumerate(pairs):
         half = "upper" if word in UPPER else "lower"
-        asked = np.array([(colour, word) in clothes for clothes in worn])
-        same_garment = np.array([getattr(one, half)[1] == word for one in drawn]) & ~asked
-        other_half = np.array([getattr(one, "lower" if half == "upper" else "upper")[0] == colour for one in drawn])
-        positive = found[number, asked]
-        rows.append([auc(positive, found[number, without]) for without in (~asked, same_garment, other_half & ~asked)])
+        is_match = np.array([(colour, word) in clothes for clothes in worn])
+        same_garment = np.array([getattr(person, half)[1] == word for person in drawn]) & ~is_match
+        other_half = np.array(
+            [getattr(person, "lower" if half == "upper" else "upper")[0] == colour for person in drawn]
+        )
+        positive = scores[number, is_match]
+        rows.append(
+            [auc(positive, scores[number, without]) for without in (~is_match, same_garment, other_half & ~is_match)]
+        )
     values = np.array(rows)
     names = ("all others", "same garment, other colour", "same colour, other half")
     print(f"{len(drawn)} pictures, {len(pairs)} sentences of {options.model}; AUC against")
@@ -137,24 +141,24 @@ def main() -> None:
         ("all", [True] * len(pairs)),
     ]:
         print(f"| {label} | " + " | ".join(f"{value:.2f}" for value in values[np.array(chosen)].mean(axis=0)) + " |")
-    _print_confusion(drawn, pairs, found)
+    _print_confusion(drawn, pairs, scores)
 
 
-def _print_confusion(drawn: Sequence[Drawn], pairs: Sequence[tuple[str, str]], found: NDArray) -> None:
+def _print_confusion(drawn: Sequence[Drawn], pairs: Sequence[tuple[str, str]], scores: NDArray) -> None:
     """Of the upper garments: for each colour asked, the colours of its best tenth of pictures."""
     print("\ncolours of the upper body in the best tenth of pictures, by the colour asked for")
-    colours = np.array([one.upper[0] for one in drawn])
+    colours = np.array([person.upper[0] for person in drawn])
     for colour in COLOURS:
         best = np.concatenate(
             [
-                colours[np.argsort(-found[number])[: len(drawn) // 10]]
+                colours[np.argsort(-scores[number])[: len(drawn) // 10]]
                 for number, pair in enumerate(pairs)
                 if pair[0] == colour and pair[1] in UPPER
             ]
         )
         shares = {name: float((best == name).mean()) for name in COLOURS}
-        told = ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda x: -x[1])[:4])
-        print(f"{colour}: {told}")
+        mistakes = ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda x: -x[1])[:4])
+        print(f"{colour}: {mistakes}")
 
 
 if __name__ == "__main__":

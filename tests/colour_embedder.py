@@ -20,7 +20,7 @@ class ColourEmbedder:
             parts.append(np.array([np.asarray(image).reshape(-1, 3).mean(axis=0) for image in images]) + 1)
         if texts is not None:
             words = [[np.array(COLOURS[word]) for word in text.split() if word in COLOURS] for text in texts]
-            parts.append(np.array([np.sum(found, axis=0) if found else np.ones(3) for found in words]) + 1)
+            parts.append(np.array([np.sum(colours, axis=0) if colours else np.ones(3) for colours in words]) + 1)
         vectors = sum(part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts)
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 

@@ -209,10 +209,10 @@ class _Handler(BaseHTTPRequestHandler):
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def info(self, kind: str, name: str, revision: str = "main") -> None:
-        found = self._tree(kind, name, revision)
-        if found is None:
+        tree = self._tree(kind, name, revision)
+        if tree is None:
             return
-        commit, files = found
+        commit, files = tree
         self._send(
             {
                 "_id": commit[:24],
@@ -241,11 +241,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send({"branches": [entry for entry in listed if entry not in tags], "tags": tags, "converts": []})
 
     def tree(self, kind: str, name: str, revision: str, folder: str | None = None) -> None:
-        found = self._tree(kind, name, revision)
-        if found is None:
+        tree = self._tree(kind, name, revision)
+        if tree is None:
             return
         prefix = f"{folder.strip('/')}/" if folder else ""
-        inside = {path: data for path, data in found[1].items() if path.startswith(prefix)}
+        inside = {path: data for path, data in tree[1].items() if path.startswith(prefix)}
         if prefix and not inside:
             self._error(404, f"no such folder: {folder}", "EntryNotFound")
             return
@@ -262,12 +262,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(sorted(entries, key=lambda entry: entry["path"]))
 
     def paths(self, kind: str, name: str, revision: str) -> None:
-        found = self._tree(kind, name, revision)
-        if found is None:
+        tree = self._tree(kind, name, revision)
+        if tree is None:
             return
         is_json = "json" in self.headers.get("Content-Type", "")
         wanted = json.loads(self.body)["paths"] if is_json else parse_qs(self.body.decode()).get("paths", [])
-        files = found[1]
+        files = tree[1]
         entries = [_entry(path, files[path]) for path in wanted if path in files]
         entries += [
             {"type": "directory", "oid": "0", "size": 0, "path": path}
@@ -277,10 +277,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(entries)
 
     def resolve(self, name: str, revision: str, file: str, kind: str | None = None) -> None:
-        found = self._tree("datasets" if kind else "models", name, revision)
-        if found is None:
+        tree = self._tree("datasets" if kind else "models", name, revision)
+        if tree is None:
             return
-        commit, files = found
+        commit, files = tree
         if file not in files:
             self._send(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return

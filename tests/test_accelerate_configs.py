@@ -58,5 +58,5 @@ def test_documented_launchers__start_as_many_processes_as_they_say(tmp_path, lau
         timeout=120,
         check=True,
     )
-    said = {file.name: int(file.read_text()) for file in answers.iterdir()}
-    assert said == {f"process_{index}.txt": processes for index in range(processes)}
+    answers_by_process = {file.name: int(file.read_text()) for file in answers.iterdir()}
+    assert answers_by_process == {f"process_{index}.txt": processes for index in range(processes)}

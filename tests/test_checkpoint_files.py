@@ -267,14 +267,14 @@ def test_scripts__say_so_before_anything_else_is_read(model, tmp_path, capsys, f
     replace(model / file, "")
     trained = ["--paired_data", "finegpr=/nowhere", "--report_to", "none", "--output_dir", str(tmp_path / "run")]
     assert run_pretrain.main([*trained, "--model_name_or_path", str(model)]) == 2
-    said = capsys.readouterr().err
-    assert f"{model / file} is empty" in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert f"{model / file} is empty" in message
+    assert message.count("\n") == 1
     evaluated = ["--data", "market1501=/nowhere", "--output_dir", str(tmp_path / "eval")]
     assert run_reid_eval.main([*evaluated, "--model_name_or_path", str(model)]) == 2
-    said = capsys.readouterr().err
-    assert f"{model / file} is empty" in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert f"{model / file} is empty" in message
+    assert message.count("\n") == 1
 
 
 def test_script__a_checkpoint_that_cannot_be_resumed_is_said_before_data_are_read(checkpoint, capsys):

@@ -24,9 +24,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 def said_by(function, *arguments):
     """What a function returned, and what it wrote to standard error."""
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    with contextlib.redirect_stderr(io.StringIO()) as message:
         returned = function(*arguments)
-    return returned, said.getvalue()
+    return returned, message.getvalue()
 
 
 def mistakes_in_process(rank, folder):
@@ -46,11 +46,11 @@ def mistakes_in_process(rank, folder):
 def test_main__mistakes_are_told_by_the_main_process_alone(tmp_path):
     first, second = run_processes(mistakes_in_process, tmp_path, tmp_path)
     expected = ("image_masking", "absent.yaml does not exist", "absent", "--query", "cannot load a model")
-    for (code, said), (other_code, other_said), words in zip(first, second, expected, strict=True):
+    for (code, message), (other_code, other_message), words in zip(first, second, expected, strict=True):
         assert (code, other_code) == (2, 2)
-        assert words in said
-        assert said.count(".py: ") == 1
-        assert other_said == ""
+        assert words in message
+        assert message.count(".py: ") == 1
+        assert other_message == ""
 
 
 def report_in_process(rank):

@@ -479,8 +479,8 @@ def test_run_pretrain_script__two_processes_train_as_one_with_the_same_global_ba
     printed = launch_torchrun([*common, "--output_dir", str(tmp_path / "two")])
     assert printed.count("model and processor:") == 1
     pretrain(*common, "--persons_per_batch", 4, "--per_device_train_batch_size", 8, "--output_dir", tmp_path / "one")
-    two, one = logged(tmp_path / "two"), logged(tmp_path / "one")
-    assert len(two) == len(one) == 8
-    for received, expected in zip(two, one, strict=True):
+    two_processes, one_process = logged(tmp_path / "two"), logged(tmp_path / "one")
+    assert len(two_processes) == len(one_process) == 8
+    for received, expected in zip(two_processes, one_process, strict=True):
         assert received == pytest.approx(expected, abs=2e-4)  # logged with four digits
-    assert one[0] != pytest.approx(one[-1], abs=1e-2), "nothing was learnt: the comparison says little"
+    assert one_process[0] != pytest.approx(one_process[-1], abs=1e-2), "nothing was learnt: the comparison says little"

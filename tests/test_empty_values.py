@@ -44,12 +44,12 @@ TRAINING = (
 )
 
 
-def check_message(said: str, program: str, option: str) -> None:
+def check_message(message: str, program: str, option: str) -> None:
     """One line that begins with the program, names the option and says what is wrong."""
-    assert said.count("\n") == 1
-    assert said.startswith(f"{program}: error: ")
-    assert option in said
-    assert "received an empty one" in said
+    assert message.count("\n") == 1
+    assert message.startswith(f"{program}: error: ")
+    assert option in message
+    assert "received an empty one" in message
 
 
 @pytest.mark.parametrize("value", ["", "  "])
@@ -57,7 +57,7 @@ def check_message(said: str, program: str, option: str) -> None:
 def test_run_reid_eval__names_the_empty_argument(tmp_path, monkeypatch, capsys, name, value):
     monkeypatch.chdir(tmp_path)
     whole = {"model_name_or_path": "model", "data": "market1501=data"}
-    options = [text for key, given in {**whole, name: value}.items() for text in (f"--{key}", given)]
+    options = [text for key, text_value in {**whole, name: value}.items() for text in (f"--{key}", text_value)]
     assert evaluate(options) == 2
     check_message(capsys.readouterr().err, "run_reid_eval.py", f"--{name}")
     assert list(tmp_path.iterdir()) == []
@@ -97,8 +97,8 @@ def test_commands__name_the_empty_argument(tmp_path, monkeypatch, capsys, main, 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
-    said = capsys.readouterr().err
-    check_message(said, said.partition(": error")[0], option)
+    message = capsys.readouterr().err
+    check_message(message, message.partition(": error")[0], option)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,6 +110,6 @@ def test_nul__is_refused_with_the_arguments_name(tmp_path, monkeypatch, capsys):
     ):
         (tmp_path / "recipe.yaml").write_text("paired_data: [finegpr=data]", encoding="utf-8")
         assert main(options) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
-        assert "argument --output_dir: expected text without NUL, received 'a\\x00b'" in said
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1
+        assert "argument --output_dir: expected text without NUL, received 'a\\x00b'" in message

@@ -151,7 +151,7 @@ def test_commands__a_second_one_in_the_same_folder_is_one_message(tmp_path, caps
         assert command([*arguments, str(folder)]) == 2
     finally:
         holder.kill()
-    said = capsys.readouterr().err
-    assert f"{folder} is in use by process {holder.pid} on" in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert f"{folder} is in use by process {holder.pid} on" in message
+    assert message.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before

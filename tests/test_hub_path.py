@@ -106,14 +106,14 @@ torch.save(results, output / "results.pt")
 
 def required(names: set[str]) -> set[str]:
     """The distributions that these require, directly or not, without their extras."""
-    found: set[str] = set()
-    while names - found:
-        name = (names - found).pop()
-        found.add(name)
+    modules: set[str] = set()
+    while names - modules:
+        name = (names - modules).pop()
+        modules.add(name)
         for requirement in map(Requirement, metadata.requires(name) or ()):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 names |= {metadata.distribution(requirement.name).name}
-    return found
+    return modules
 
 
 @pytest.fixture(scope="module")
@@ -234,11 +234,11 @@ def test_load__pickles_are_refused(loaded, hub):
 
 def test_load__offline_from_what_was_fetched(pushed, loaded, inputs, hub, clean_site, tmp_path):
     before = torch.load(loaded / "results.pt")
-    asked = len(hub.requests)
+    num_requests = len(hub.requests)
     (loaded / "results.pt").rename(tmp_path / "online.pt")
     run_process(LOAD, [loaded, clean_site], loaded, hub, "-I", "-S", HF_HUB_OFFLINE="1")
     after = torch.load(loaded / "results.pt")
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == num_requests
     for key in ("main", "tag", "branch", "subfolder"):
         assert torch.equal(after[key][1], before[key][1])
     assert torch.equal(after["pipeline"], before["pipeline"])

@@ -149,8 +149,8 @@ def test_identity_contrastive_loss__under_autocast_equals_float64(dtype):
     reference.backward()
     assert logits.dtype == loss.dtype == torch.float32
     assert loss.item() == pytest.approx(reference.item(), rel=1e-4)
-    for own, other in zip(received, expected, strict=True):
-        assert _gradient_cosine(own.grad, other.grad) > 0.999
+    for gradient, other in zip(received, expected, strict=True):
+        assert _gradient_cosine(gradient.grad, other.grad) > 0.999
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -54,8 +54,8 @@ def test_recipe__opens_with_data_command_figure_and_interpretation(path):
     opening = text[: re.search(r"^[^#]", text, re.MULTILINE).start()]
     assert all(f"# {part}" in opening for part in ("Data:", "Command:", "Paper:", "Interpreted:"))
     assert f"recipes/{path.name}" in opening
-    assert (found := yaml.safe_load(text)["output_dir"]).startswith("outputs/")
-    assert found in opening or found.endswith("stage1")
+    assert (output := yaml.safe_load(text)["output_dir"]).startswith("outputs/")
+    assert output in opening or output.endswith("stage1")
 
 
 def test_recipe__paper_text_is_the_papers_sgd():

@@ -114,8 +114,8 @@ def run(script, tmp_path, capsys, caplog):
         code = script.main(["--model_name_or_path", str(model), "--output_dir", str(output_dir), *map(str, arguments)])
         path = output_dir / "results.json"
         report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        said = capsys.readouterr()
-        return code, report, SimpleNamespace(out=said.out, err=said.err + caplog.text)
+        printed = capsys.readouterr()
+        return code, report, SimpleNamespace(out=printed.out, err=printed.err + caplog.text)
 
     return call
 

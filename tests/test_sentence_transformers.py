@@ -96,10 +96,10 @@ def test_save_pretrained__three_encoders_alone_are_no_embedder(make_config, tmp_
 def test_semantic_search__ranks_by_cosine(folder, model, processor, crops):
     loaded = SentenceTransformer(folder, device="cpu")
     query = loaded.encode(SENTENCES[0], convert_to_tensor=True)
-    found = util.semantic_search(query, loaded.encode(crops, convert_to_tensor=True), top_k=3)[0]
+    hits = util.semantic_search(query, loaded.encode(crops, convert_to_tensor=True), top_k=3)[0]
     scores = of_model(model, processor, images=crops) @ of_model(model, processor, text=SENTENCES[:1])[0]
-    assert [hit["corpus_id"] for hit in found] == sorted(range(3), key=lambda place: -scores[place])
-    assert [hit["score"] for hit in found] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
+    assert [hit["corpus_id"] for hit in hits] == sorted(range(3), key=lambda place: -scores[place])
+    assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
 
 
 def test_evaluators__read_sentences_and_pictures(folder, model, processor, crops):

@@ -141,8 +141,8 @@ def test_shipped_model__finds_drawn_people_of_an_unseen_world():
     pictures, person_ids = _pictures(20)
     embeddings = model.eval()(**processor(images=pictures, return_tensors="pt")).embeddings.numpy()
     cameras = np.arange(40)
-    found = rank_metrics(embeddings, embeddings, person_ids, person_ids, cameras, cameras)
-    assert found.mAP > 0.6
+    metrics = rank_metrics(embeddings, embeddings, person_ids, person_ids, cameras, cameras)
+    assert metrics.mAP > 0.6
     red, blue = Image.new("RGB", (80, 160), (190, 30, 40)), Image.new("RGB", (80, 160), (40, 60, 190))
     sentences = ["a person in a red coat", "a person in a blue coat"]
     words = model(**processor(text=sentences, padding=True, return_tensors="pt")).embeddings

@@ -53,6 +53,6 @@ def test_imports__of_several_processes_the_first_one_speaks():
 
 @pytest.mark.parametrize("code", ["import mmet, modeling_mmet", "import run_reid_eval"])
 def test_imports__a_program_of_somebody_else_is_interrupted_as_ever(code):
-    exit_code, said = stop_while_importing("-c", code)
+    exit_code, message = stop_while_importing("-c", code)
     assert exit_code == -signal.SIGINT
-    assert said[-1] == "KeyboardInterrupt"
+    assert message[-1] == "KeyboardInterrupt"

@@ -74,13 +74,13 @@ def usages() -> Iterator[tuple[str, str, ast.Module]]:
 @functools.cache
 def everywhere() -> dict[str, Any]:
     """Every public function and class of the project by its name, for lines that stand in another module."""
-    found = {}
+    public = {}
     for path in MODULES:
         if path.stem != "__main__":
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
             module = importlib.import_module(name)
-            found |= {key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == name}
-    return found
+            public |= {key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == name}
+    return public
 
 
 USAGES = {place: (module, tree) for place, module, tree in usages()}
@@ -154,17 +154,17 @@ def attribute_of(owner: Any, name: str) -> Any:
         assert hasattr(owner, name), f"{getattr(owner, '__name__', owner)} has no {name}"
         return getattr(owner, name)
     kind = owner.of
-    found = inspect.getattr_static(kind, name, UNKNOWN)
+    attribute = inspect.getattr_static(kind, name, UNKNOWN)
     fields = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
     is_open = not fields and ("self." + name) in source_of(kind)
-    assert found is not UNKNOWN or name in fields or is_open or hasattr(kind, "__getattr__"), (
+    assert attribute is not UNKNOWN or name in fields or is_open or hasattr(kind, "__getattr__"), (
         f"{kind.__name__} has no {name}"
     )
-    if isinstance(found, property):
-        return instance_of(found.fget)
+    if isinstance(attribute, property):
+        return instance_of(attribute.fget)
     if name in fields:
         return instance_by(hints_of(kind).get(name))
-    return Bound(found, owner) if inspect.isfunction(found) else getattr(kind, name, UNKNOWN)
+    return Bound(attribute, owner) if inspect.isfunction(attribute) else getattr(kind, name, UNKNOWN)
 
 
 def result_of(function: Any, arguments: list[Any], keywords: dict[str | None, Any], is_whole: bool) -> Any:

@@ -61,9 +61,9 @@ def test_check_place__what_is_no_place_is_one_message(monkeypatch, capsys, place
     with pytest.raises(ValueError, match=message):
         check_place()
     assert run_command("x.py", lambda command: pytest.fail("work began")) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("x.py: error: the environment variable")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("x.py: error: the environment variable")
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Draw `architecture.svg`: the packages from bottom to top, and the ways through them.
+"""Draw `architecture.svg`: the packages from bottom to top, and the paths of data through them.
 
 python docs/images/architecture.py            # writes architecture.svg beside this file
 """
@@ -14,117 +14,142 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 mpl.rcParams["svg.hashsalt"] = "mmet"  # the same bytes each time
 
 INK, MUTED = "#1f2328", "#59636e"
-FLOORS = {"grey": ("#f6f8fa", "#d0d7de"), "blue": ("#ddf4ff", "#54aeff"), "green": ("#dafbe1", "#4ac26b")}
-FLOORS["orange"] = ("#fff1e5", "#fb8f44")
-SAMPLE, QUERY, CROP = "#0969da", "#1a7f37", "#bc4c00"
+SAMPLE, QUERY, SEARCH = "#0969da", "#1a7f37", "#bc4c00"
+FILLS = {MUTED: ("#f6f8fa", "#d0d7de"), SAMPLE: ("#ddf4ff", "#54aeff"), QUERY: ("#dafbe1", "#4ac26b")}
+FILLS[SEARCH] = ("#fff1e5", "#fb8f44")
+"""Face and edge of the boxes on each path; grey boxes are on none."""
+
+WIDTH, HEIGHT = 150, 123
+LEFT, MIDDLE, RIGHT = (2, 34), (42, 66), (114, 34)
+"""Left edge and width of the three columns: training, search, evaluation."""
 
 
 class Drawing:
-    """A figure in units of its own: 120 wide, 100 high."""
+    """A figure in units of its own."""
 
     def __init__(self) -> None:
-        self.figure = Figure(figsize=(12, 10))
+        self.figure = Figure(figsize=(WIDTH / 10, HEIGHT / 10))
         self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, 120), ylim=(0, 100))
+        self.axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
         self.axes.axis("off")
 
-    def box(self, x: float, y: float, width: float, height: float, title: str, text: str, color: str) -> None:
+    def box(self, place: tuple[float, float], bottom: float, title: str, text: str, color: str = MUTED) -> None:
         """A package: its name in bold, and what is in it."""
-        face, edge = FLOORS[color]
+        (left, width), height = place, 5.6 + 3.0 * (text.count("\n") + 1)
+        face, edge = FILLS[color]
         style = "round,pad=0,rounding_size=1.2"
         self.axes.add_patch(
-            FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=face, edgecolor=edge, linewidth=1.5)
+            FancyBboxPatch(
+                (left, bottom), width, height, boxstyle=style, facecolor=face, edgecolor=edge, linewidth=1.5
+            )
         )
-        middle = x + width / 2
-        self.axes.text(middle, y + height - 1.6, title, ha="center", va="top", fontsize=12.5, weight="bold", color=INK)
-        self.axes.text(
-            middle, y + height - 5.0, text, ha="center", va="top", fontsize=10.5, color=MUTED, linespacing=1.5
-        )
+        center, top = left + width / 2, bottom + height
+        self.axes.text(center, top - 1.6, title, ha="center", va="top", fontsize=12.5, weight="bold", color=INK)
+        self.axes.text(center, top - 5.0, text, ha="center", va="top", fontsize=10.5, color=MUTED, linespacing=1.5)
+
+    def steps(self, x: float, y: float, numbers: str, color: str) -> None:
+        """The steps of a path that happen in a box, down its left edge; docs/architecture.md lists them."""
+        for number in numbers:
+            self.axes.plot(x, y, "o", markersize=15, color=color)
+            self.axes.text(x, y - 0.15, number, ha="center", va="center", fontsize=10, weight="bold", color="white")
+            y -= 3.4
 
     def arrow(self, start: tuple[float, float], end: tuple[float, float], color: str, label: str = "") -> None:
         """What moves from one package to the next."""
         self.axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=16, linewidth=2, color=color))
         if label:
             x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-            self.axes.text(
-                x, y, label, ha="center", va="center", fontsize=10, color=color,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
-            )  # fmt: skip
+            white = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+            self.axes.text(x, y, label, ha="center", va="center", fontsize=10, color=color, bbox=white)
 
 
 def draw() -> Figure:
-    """The house, floor by floor."""
+    """The packages by floor, then the three paths."""
     drawing = Drawing()
-    box, arrow = drawing.box, drawing.arrow
-    box(2, 88, 36, 10, "run_pretrain.py", "arguments or a recipe in,\na model folder out", "blue")
-    box(42, 88, 36, 10, "mmet/ablate · report · explain", "the paper's tables; the demo's page;\nwhy something was found", "grey")
-    box(82, 88, 36, 10, "run_reid_eval.py", "models and data in,\nresults.json and tables out", "green")
-
-    box(
-        82,
-        70,
-        36,
-        11,
-        "mmet/evaluation/analyses",
-        "intervals, open set, calibration,\nranked lists: compute, section, figure",
-        "green",
-    )
-    box(
-        82,
-        53,
-        36,
-        11,
-        "mmet/evaluation/systems",
-        "what embeds or scores: models,\nbackbones, baselines; the cache",
-        "green",
-    )
-    box(82, 38, 36, 9, "mmet/evaluation", "protocols make tasks, search ranks", "green")
-    box(42, 38, 36, 9, "mmet/evaluation/metrics", "ranks in, numbers out", "green")
-
-    box(42, 75, 36, 10, "mmet/footage", "films in: detect, track,\nchoose the best crops", "orange")
-    box(42, 51, 36, 10, "mmet/gallery", "one's own crops: Parquet, index,\nsearches by image and sentence", "orange")
-
-    box(2, 70, 36, 11, "mmet/training", "trainer, validation, checkpoints,\nrun record, model card", "blue")
-    box(2, 53, 36, 11, "mmet/training", "collator: tensors, masks, labels\n(masking, tokenization)", "blue")
-    box(2, 38, 36, 9, "mmet/training", "sampler and dataset (augmentation)", "blue")
-
-    box(
-        2,
-        20,
-        76,
-        11,
-        "mmet/data",
-        "one reader per dataset → datasets.DatasetDict with one schema;\nchecks, doctor, Parquet, the synthetic world",
-        "grey",
-    )
-    box(82, 20, 36, 11, "mmet/conversion", "weights of FLAVA, ViT, BERT\nbecome MMET weights", "grey")
-    box(
-        2,
-        3,
-        116,
-        11,
-        "configuration_mmet · inputs_mmet · objectives_mmet · modeling_mmet · pictures_mmet · processing_mmet",
-        "model, losses, image and text processing: these files travel with every checkpoint\n"
-        "and import nothing of mmet",
-        "grey",
-    )
-
-    arrow((20, 31), (20, 38), SAMPLE, "rows")
-    arrow((20, 47), (20, 53), SAMPLE, "TrainingSample")
-    arrow((20, 64), (20, 70), SAMPLE, "batch")
-    arrow((20, 81), (20, 88), SAMPLE, "model folder")
-    arrow((72, 31), (86, 38), QUERY, "rows")
-    arrow((91, 47), (91, 53), QUERY, "RetrievalTask")
-    arrow((110, 53), (110, 47), QUERY, "embeddings")
-    arrow((82, 42.5), (78, 42.5), QUERY)
-    arrow((100, 64), (100, 70), QUERY, "TaskResult, ResultRecord")
-    arrow((100, 81), (100, 88), QUERY, "results.json")
-    arrow((38, 73), (82, 62), MUTED, "validation: the same system.evaluate")
-    arrow((76.3, 75), (76.3, 61), CROP, "crops")
-    arrow((82, 57), (78, 57), CROP)
-    arrow((20, 14), (20, 20), MUTED)
-    arrow((100, 14), (100, 20), MUTED)
+    draw_ground(drawing)
+    draw_training(drawing)
+    draw_search(drawing)
+    draw_evaluation(drawing)
     return drawing.figure
+
+
+def draw_ground(drawing: Drawing) -> None:
+    """The model's files, data, and where weights come from."""
+    drawing.box(
+        (2, 146),
+        2,
+        "configuration · inputs · objectives · modeling · pictures · processing · pipelines  (*_mmet.py)",
+        "model, losses, image and text processing, pipelines: saved with every checkpoint, import nothing from mmet",
+    )
+    drawing.box(
+        (2, 146),
+        17,
+        "mmet/data",
+        "one reader per dataset → datasets.DatasetDict with one schema; checks, doctor, Parquet, the synthetic world",
+    )
+    drawing.box((42, 30), 33, "mmet/conversion", "weights of FLAVA, CLIP, SigLIP,\nDINO, BERT become MMET weights")
+    drawing.box((78, 30), 33, "mmet/starter", "the model that comes with\nthe package")
+    drawing.box(MIDDLE, 112, "mmet/ablate · mmet/report", "train and evaluate the paper's tables; the demo's report")
+    drawing.arrow((75, 10.6), (75, 17), MUTED)
+
+
+def draw_training(drawing: Drawing) -> None:
+    """Left: a sample becomes part of a batch, and a run becomes a model folder."""
+    drawing.box(LEFT, 33, "mmet/training", "sampler, dataset,\naugmentation", SAMPLE)
+    drawing.box(LEFT, 56, "mmet/training", "collator: pixels, tokens,\nmasks, labels", SAMPLE)
+    drawing.box(LEFT, 79, "mmet/training", "trainer, checkpoints; validation\nby system.evaluate", SAMPLE)
+    drawing.box(LEFT, 109, "run_pretrain.py", "a recipe in,\na model folder out", SAMPLE)
+    drawing.arrow((19, 25.6), (19, 33), SAMPLE, "rows")
+    drawing.arrow((19, 44.6), (19, 56), SAMPLE, "TrainingSample")
+    drawing.arrow((19, 67.6), (19, 79), SAMPLE, "batch")
+    drawing.arrow((19, 90.6), (19, 109), SAMPLE, "model folder")
+    drawing.steps(2, 23.2, "1", SAMPLE)
+    drawing.steps(2, 42.2, "23", SAMPLE)
+    drawing.steps(2, 65.2, "4", SAMPLE)
+    drawing.steps(2, 88.2, "56", SAMPLE)
+
+
+def draw_search(drawing: Drawing) -> None:
+    """Middle: videos and crops become a gallery, and a query finds people in it."""
+    drawing.box(
+        MIDDLE,
+        56,
+        "mmet/gallery",
+        "your own crops: Parquet or Milvus, index, filters,\nsearch by image and sentence",
+        SEARCH,
+    )
+    drawing.box((42, 18), 79, "mmet/footage", "detect, track,\nbest crops", SEARCH)
+    drawing.box((66, 18), 79, "mmet/explain", "why a crop\nmatched", SEARCH)
+    drawing.box((90, 18), 79, "mmet/serving", "embeddings\nover HTTP", SEARCH)
+    drawing.box((42, 42), 97, "mmet/app", "the page, and the same for programs", SEARCH)
+    drawing.box((90, 18), 97, "mmet/export", "ONNX files")
+    drawing.arrow((75, 25.6), (75, 56), SEARCH, "entries")
+    drawing.arrow((51, 79), (51, 67.6), SEARCH, "crops")
+    drawing.arrow((63, 97), (63, 67.6), SEARCH, "query")
+    drawing.arrow((75, 67.6), (75, 79), SEARCH, "match")
+    drawing.arrow((75, 90.6), (75, 97), SEARCH)
+    drawing.arrow((99, 67.6), (99, 79), SEARCH)
+    drawing.steps(42, 88.2, "1", SEARCH)
+    drawing.steps(42, 65.2, "234", SEARCH)
+    drawing.steps(42, 103.2, "5", SEARCH)
+    drawing.steps(66, 88.2, "5", SEARCH)
+
+
+def draw_evaluation(drawing: Drawing) -> None:
+    """Right: rows and a protocol become tasks, and a system's embeddings become figures."""
+    drawing.box(RIGHT, 33, "mmet/evaluation", "protocols, search,\nmetrics from ranks", QUERY)
+    drawing.box(RIGHT, 56, "mmet/evaluation/systems", "what embeds or scores:\nmodels, backbones, baselines", QUERY)
+    drawing.box(RIGHT, 79, "mmet/evaluation/analyses", "intervals, open set,\ncalibration, ranked lists", QUERY)
+    drawing.box(RIGHT, 109, "run_reid_eval.py", "models and data in,\nresults.json and tables out", QUERY)
+    drawing.arrow((131, 25.6), (131, 33), QUERY, "rows")
+    drawing.arrow((124, 44.6), (124, 56), QUERY, "RetrievalTask")
+    drawing.arrow((139, 56), (139, 44.6), QUERY, "embeddings")
+    drawing.arrow((131, 67.6), (131, 79), QUERY, "TaskResult, ResultRecord")
+    drawing.arrow((131, 90.6), (131, 109), QUERY, "results.json")
+    drawing.arrow((114, 61.8), (108, 61.8), SEARCH)
+    drawing.steps(114, 42.2, "134", QUERY)
+    drawing.steps(114, 65.8, "2", QUERY)
+    drawing.steps(114, 88.2, "5", QUERY)
 
 
 if __name__ == "__main__":

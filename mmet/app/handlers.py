@@ -199,18 +199,18 @@ class Handlers:
         try:
             with readable_errors():
                 embedder = self.catalogue.get("" if visit.own and gallery == visit.own.offered.name else gallery)
-                own = OwnGallery.build(_named(files), embedder.gallery.embedder, self.folder)
+                visitors_gallery = OwnGallery.build(_named(files), embedder.gallery.embedder, self.folder)
         except RequestError as error:
             return visit, gr.skip(), self.views.message(str(error))
         self.forget(visit)
         with self._lock:
-            self._own.append(own)
+            self._own.append(visitors_gallery)
             for oldest in self._own[:-MAX_VISITS]:
                 oldest.delete()
             self._own = self._own[-MAX_VISITS:]
-        names = [*self.catalogue.names, own.offered.name]
-        choice = gr.update(choices=names, value=own.offered.name, visible=True)
-        return Visit(own=own), choice, self.views.message(own.description, is_error=False)
+        names = [*self.catalogue.names, visitors_gallery.offered.name]
+        choice = gr.update(choices=names, value=visitors_gallery.offered.name, visible=True)
+        return Visit(own=visitors_gallery), choice, self.views.message(visitors_gallery.description, is_error=False)
 
     def add_pictures(self, gallery: str, camera: str, files: Sequence[str] | None) -> str:
         """Add pictures to a gallery, where the page is writable: what to say."""

@@ -70,10 +70,10 @@ class Answer:
         """The crops of a match's track in the order of time, at most `MAX_TRACK`; none for a crop without a track."""
         if match.track_id is None:
             return []
-        found = self.offered.gallery.search_batch(
+        results = self.offered.gallery.search_batch(
             [self.query], k=MAX_TRACK, camera_id=match.camera_id, track_id=match.track_id
         )[0]
-        return sorted(found, key=lambda row: (row.time is None, row.time or 0.0, row.id))
+        return sorted(results, key=lambda row: (row.time is None, row.time or 0.0, row.id))
 
 
 def search(catalogue: Catalogue, request: SearchRequest, *, own: OfferedGallery | None = None) -> Answer:
@@ -131,10 +131,10 @@ def _with_crop(offered: OfferedGallery, request: SearchRequest) -> tuple[SearchR
     picture = row.open_image()
     exclude = [row.id]
     if row.track_id is not None:
-        found = offered.gallery.search(
+        result = offered.gallery.search(
             image=picture, k=_EXCLUDED_CROPS, camera_id=row.camera_id, track_id=row.track_id
         )
-        exclude += [match.id for match in found if match.id != row.id]
+        exclude += [match.id for match in result if match.id != row.id]
     return replace(request, picture=picture), exclude
 
 

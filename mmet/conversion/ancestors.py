@@ -89,9 +89,9 @@ def _check_model_type(expected: str | tuple[str, ...], received: str | None, sou
 def encoder_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """The fields of `MMETEncoderConfig` that a configuration has, by these names or its own."""
     names = (name for name in MMETEncoderConfig.__annotations__ if name not in _OF_MMET_ALONE)
-    found = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    values = {name: getattr(config, name) for name in names if hasattr(config, name)}
     renamed = {ours: getattr(config, theirs) for theirs, ours in _OTHER_NAMES.items() if hasattr(config, theirs)}
-    return renamed | found
+    return renamed | values
 
 
 def vision_tower(model: Any) -> Any:

@@ -143,10 +143,10 @@ def _tower(weights: Mapping[str, torch.Tensor]) -> Weights:
     """The weights of the vision tower, in float32 and by their names in it."""
     for place in PLACES:
         if f"{place}conv1.weight" in weights:
-            found = {name.removeprefix(place): value for name, value in weights.items() if name.startswith(place)}
-            if "class_embedding" not in found:
+            tower = {name.removeprefix(place): value for name, value in weights.items() if name.startswith(place)}
+            if "class_embedding" not in tower:
                 raise ValueError("expected a vision transformer, received a tower without class_embedding (a ResNet?)")
-            return {name: value.float() for name, value in found.items()}
+            return {name: value.float() for name, value in tower.items()}
     places = ", ".join(f"{place}conv1.weight" for place in PLACES)
     raise ValueError(f"expected one of {places} in the state dict, received {sorted(weights)[:5]}, …")
 

@@ -85,12 +85,12 @@ def from_dino(
     config = dino.config
     if getattr(config, "use_swiglu_ffn", False) or getattr(config, "use_gated_mlp", False):
         raise ValueError("expected layers with an MLP of two matrices, received gated ones: use a smaller model")
-    given: dict[str, Any] = {"num_register_tokens": getattr(config, "num_register_tokens", 0)}
+    sizes: dict[str, Any] = {"num_register_tokens": getattr(config, "num_register_tokens", 0)}
     if hasattr(config, "mlp_ratio"):
-        given["intermediate_size"] = int(config.hidden_size * config.mlp_ratio)
+        sizes["intermediate_size"] = int(config.hidden_size * config.mlp_ratio)
     if config.model_type == "dinov3_vit":
-        given["rotary_base"] = config.rope_theta
-    model = MMETImageModel(image_config_of(config, **given))
+        sizes["rotary_base"] = config.rope_theta
+    model = MMETImageModel(image_config_of(config, **sizes))
     weights = _scaled(join_projections(DINO.rename(dino.state_dict())))
     load_converted(model, dino, _shaped(weights, model), may_keep=("embeddings.mask_token",))
     return fit_image(model, image_size, patch_stride)

@@ -45,10 +45,10 @@ def from_siglip(
     """
     tower = vision_tower(load_ancestor(TYPES, "SiglipVisionModel", source, options))
     config = tower.config
-    given = (
+    sizes = (
         {"image_size": math.isqrt(config.num_patches) * config.patch_size} if hasattr(config, "num_patches") else {}
     )
-    model = MMETImageModel(image_config_of(config, isolated_class_token=True, **given))
+    model = MMETImageModel(image_config_of(config, isolated_class_token=True, **sizes))
     weights = join_projections(SIGLIP.rename(tower.state_dict()))
     weights = _with_class_position(_as_convolution(weights, model), model)
     load_converted(model, tower, weights, may_keep=("embeddings.mask_token", "embeddings.cls_token"))
@@ -67,5 +67,5 @@ def _as_convolution(weights: Weights, model: MMETImageModel) -> Weights:
 def _with_class_position(weights: Weights, model: MMETImageModel) -> Weights:
     """The positions of the patches behind that of our class token."""
     name = "embeddings.position_embedding"
-    own = model.embeddings.position_embedding.detach()[:, :1]
-    return weights | {name: torch.cat([own.to(weights[name]), weights[name].unsqueeze(0)], dim=1)}
+    first_position = model.embeddings.position_embedding.detach()[:, :1]
+    return weights | {name: torch.cat([first_position.to(weights[name]), weights[name].unsqueeze(0)], dim=1)}

@@ -225,12 +225,12 @@ def _count_findings(folder: ReidFolder, spec: ReidDatasetSpec, severity: Severit
             (counted.persons, expected.persons, "persons"),
             *([(counted.captions, expected.captions, "captions")] if expected.captions else []),
         ]
-        told = ", ".join(f"{have:,} of {want:,} {what}" for have, want, what in parts if have != want)
+        differences = ", ".join(f"{have:,} of {want:,} {what}" for have, want, what in parts if have != want)
         if counted.images > expected.images:
             fix = "is this another version of the dataset? Remove what is not of this one"
         else:
             fix = "unpack all archives again and compare their checksums"
-        yield Finding(severity, f"split {split} has {told}", fix + or_partial)
+        yield Finding(severity, f"split {split} has {differences}", fix + or_partial)
 
 
 def _person_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Finding]:

@@ -198,8 +198,8 @@ def _there_is(parts: _Parts) -> str:
 
 
 def _circumstances_first(parts: _Parts) -> str:
-    told = _enumerate([f"wears {_enumerate(parts.clothes)}", *parts.extras])
-    return f"{', '.join(parts.circumstances)}, {parts.person}, who has {parts.hair}, {told}"
+    description = _enumerate([f"wears {_enumerate(parts.clothes)}", *parts.extras])
+    return f"{', '.join(parts.circumstances)}, {parts.person}, who has {parts.hair}, {description}"
 
 
 def _extras_first(parts: _Parts) -> str:

@@ -116,9 +116,9 @@ def _check_pictures(rows: Dataset, column: str, place: str, *, optional: bool) -
             lacking = pc.and_(lacking, pc.and_(pc.is_valid(chunk), named))
         if (number := pc.index(lacking, True).as_py()) >= 0:
             path = (chunk[number].as_py() or {}).get("path")
-            told = "no picture" if path is None else f"a path alone, {display(path[:200])!r}"
+            content = "no picture" if path is None else f"a path alone, {display(path[:200])!r}"
             raise DatasetError(
-                f"{place}: row {first + number}: column {column} holds {told}; expected the picture's bytes: paths "
+                f"{place}: row {first + number}: column {column} holds {content}; expected the picture's bytes: paths "
                 "are not followed. Write the shards with python -m mmet.data.to_parquet"
             )
         first += len(chunk)

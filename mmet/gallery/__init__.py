@@ -1,4 +1,4 @@
-"""Search one's own people by image, sentence or both; see `mmet.gallery.gallery`.
+"""Search your own pictures of people by image, sentence or both; see `mmet.gallery.gallery`.
 
 from mmet.gallery import Gallery
 

@@ -1,9 +1,9 @@
-"""What turns pictures and sentences into a gallery's vectors, and how it is told apart from other models.
+"""Embed pictures and sentences for a gallery, and identify the model that does so.
 
     embedder = ModelEmbedder.load("outputs/run")
     embedder.embed([picture], None), embedder.embed(None, ["a man in a red coat"]), embedder.embed([picture], ["…"])
 
-A gallery takes any object of the protocol `Embedder`.
+A gallery accepts any object that satisfies the protocol `Embedder`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Embedder(Protocol):
     def embed(
         self, images: Sequence[PIL.Image.Image] | None, texts: Sequence[str] | None, *, flip: bool = False
     ) -> NDArray[np.float32]:
-        """Unit vectors `(n, D)`; with `flip`, of a picture and its mirror image together."""
+        """Unit vectors `(n, D)`, float32; with `flip`, means over each picture and its mirror image."""
 
     def unknown_words(self, text: str) -> tuple[list[str], bool]:
-        """Words that the tokenizer does not know, and whether it knows none of the others either."""
+        """The words that the tokenizer does not know, and whether it knows none at all."""
 
     def calibration(self, query: str) -> Any | None:
-        """Match probabilities of scores between a query of a modality and pictures; None where nobody fitted one."""
+        """Calibration of scores between queries of a modality and pictures; None if there is none."""
 
 
 class ModelEmbedder:
@@ -60,9 +60,11 @@ class ModelEmbedder:
 
     @classmethod
     def load(cls, name_or_path: str | Path, backend: str = "auto") -> ModelEmbedder:
-        """From a folder or the Hub, run by `backend` (see `mmet.exported_files.find_exported`).
+        """
+        Load a model from a folder or the Hub, to run with `backend` (see `mmet.exported_files.find_exported`).
 
-        Raises `ValueError` where there is no whole MMET model, or none for this backend.
+        Raises:
+            ValueError: there is no complete MMET model, or none for this backend.
         """
         from accelerate import PartialState
         from accelerate.utils import parse_flag_from_env
@@ -123,7 +125,7 @@ class ModelEmbedder:
 
 
 def as_embedder(model: Any, backend: str = "auto") -> Embedder:
-    """An embedder as it is, or that of a folder or Hub name, run by `backend`."""
+    """Return an embedder unchanged, or load that of a folder or Hub name, to run with `backend`."""
     if isinstance(model, (str, Path)):
         return ModelEmbedder.load(model, backend)
     if not (hasattr(model, "embed") and hasattr(model, "identity")):
@@ -132,7 +134,7 @@ def as_embedder(model: Any, backend: str = "auto") -> Embedder:
 
 
 def check_same_model(expected: Mapping[str, Any], received: Mapping[str, Any], place: str) -> None:
-    """Raise `GalleryError` where a gallery was embedded by another model than the one at hand."""
+    """Raise `GalleryError` if a gallery was embedded by another model than the given one."""
     different = [name for name in COMPARED if expected.get(name) != received.get(name)]
     if different:
         raise GalleryError(

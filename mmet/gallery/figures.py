@@ -46,8 +46,8 @@ def ranked_figure(query: Query, result: SearchResult, theme: Theme = LIGHT) -> b
     width = left + _COLUMNS * (_CROP[0] + _GAP) + _MARGIN - _GAP
     drawing = Drawing(width, _HEAD + lines * _LINE, theme)
     known = result.in_gallery is not None and result.matches
-    told = verdict(result.in_gallery) if known and result.in_gallery is not None else ""
-    drawing.text(_MARGIN, 18, told or counted(len(result.matches), "crop"), size=14, bold=True)
+    verdict_words = verdict(result.in_gallery) if known and result.in_gallery is not None else ""
+    drawing.text(_MARGIN, 18, verdict_words or counted(len(result.matches), "crop"), size=14, bold=True)
     drawing.text(_MARGIN, 38, f"of {counted(result.searched, 'row')}", size=10, color=theme.muted)
     _draw_query(drawing, query)
     for number, match in enumerate(result.matches):

@@ -1,10 +1,11 @@
-"""Search one's own people: pictures in, a folder that explains itself, ranked answers out.
+"""Search your own pictures of people: build a gallery from pictures, then search it by image, sentence or both.
 
     gallery = Gallery.build("crops/", "my_gallery", model="outputs/run")
     gallery = Gallery.open("my_gallery")
     gallery.search(text="a woman in a red jacket", k=20, camera_id="gate").matches[0].image_path
 
-A gallery is one folder with one writer at a time; see `mmet.gallery.storage` for what lies in it.
+A gallery is a folder with one writer at a time (`mmet.gallery.storage` describes its files), or a collection on a
+Milvus server.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ _COPIED_TABLES = 64
 
 
 class Gallery:
-    """People to be searched. Made by `build` and `open`.
+    """A searchable collection of pictures of people, made by `build` and loaded by `open`.
 
     Attributes:
         skipped: pictures that `build` could not read.
@@ -104,28 +105,28 @@ class Gallery:
         rows_per_commit: int = ROWS_PER_COMMIT,
     ) -> Gallery:
         """
-        Embed all pictures of a source into a new gallery. A build that was killed goes on where it stopped when the
-        same call is made again. Under `accelerate launch` or `torchrun`, all processes embed and the main one writes.
+        Embed all pictures of a source into a new gallery. To continue a build that was killed, repeat the call.
+        Under `accelerate launch` or `torchrun`, all processes embed and the main one writes.
 
         Args:
-            source: see `mmet.gallery.sources`.
-            path: the folder to be made, or an address such as `milvus+http://host:19530/name`.
+            source: a folder, `name=folder`, a list of pictures or mappings, or a dataset; see `mmet.gallery.sources`.
+            path: the new folder, or an address such as `milvus+http://host:19530/name`.
             model: a checkpoint's folder or Hub name, exported files, or an `Embedder`; by default the model that comes
                 with the package.
-            backend: what runs a model that is named: `torch`, `onnx`, or `auto` for what its folder holds.
-            batch_size: pictures that are embedded at once.
-            num_workers: threads that decode pictures.
-            dtype: of the stored embeddings, `float16` or `float32`.
+            backend: how a model given by name runs: `torch`, `onnx`, or `auto` for what its folder holds.
+            batch_size: number of pictures embedded at once.
+            num_workers: number of threads that decode pictures.
+            dtype: data type of the stored embeddings, `float16` or `float32`.
             index: `auto`, `exact`, `ivf` or `hnsw`; see `mmet.gallery.index`.
-            flip: embed each picture together with its mirror image.
-            centre: compare embeddings about their mean (see `set_centre`).
-            keep_images: copy the pictures' files into the gallery, instead of their paths.
-            rows_per_commit: pictures after which the work so far is saved.
+            flip: whether each row is the mean embedding of a picture and its mirror image.
+            centre: whether embeddings are compared after subtracting their mean (see `set_centre`).
+            keep_images: whether the pictures' files are copied into the gallery; otherwise their paths are stored.
+            rows_per_commit: number of pictures after which the work so far is saved.
 
         Raises:
-            PlaceError: a launcher announces processes that are not here.
-            GalleryError: nothing to embed, ids that stand twice, a gallery that is complete already or was begun with
-                another model, or a folder that cannot be written.
+            PlaceError: the launcher's environment variables do not match the running processes.
+            GalleryError: nothing to embed, duplicate ids, a gallery that is complete or was begun with another model,
+                or a folder that cannot be written.
         """
         check_choice("dtype", dtype, DTYPES)
         check_kind(index)
@@ -173,15 +174,15 @@ class Gallery:
     @classmethod
     def open(cls, path: str | Path, *, model: Any = None, backend: str = "auto") -> Gallery:
         """
-        A gallery that was built.
+        Open an existing gallery.
 
         Args:
             path: its folder or address.
-            model: as for `build`; None for the one that the gallery names, which is loaded when a query needs it.
+            model: as for `build`; None for the model that the gallery names, which is loaded when a query needs it.
             backend: as for `build`.
 
         Raises:
-            GalleryError: there is no gallery, not all of one, or one by another model.
+            GalleryError: there is no gallery, it is incomplete, or another model embedded it.
         """
         store = store_class(path)(path)
         if not store.description.complete:
@@ -203,7 +204,7 @@ class Gallery:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Rows, cameras, model, settings and size, for people to read."""
+        """Rows, cameras, model, settings and size, for display."""
         description = self._store.description
         return {
             "rows": len(self),
@@ -220,7 +221,7 @@ class Gallery:
 
     @property
     def cameras(self) -> list[Label]:
-        """Numbers and words of the cameras."""
+        """Ids of all cameras, numbers or words."""
         return [label for word in self._store.cameras() if (label := read_label(word)) is not None]
 
     def __len__(self) -> int:
@@ -230,7 +231,7 @@ class Gallery:
         return bool(self.known([str(row_id)]))
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Those of some ids that are in the gallery."""
+        """The subset of the given ids that are in the gallery."""
         return self._store.present_ids(ids)
 
     def __iter__(self) -> Iterator[Row]:
@@ -252,7 +253,7 @@ class Gallery:
         return [Row(**values) for part in parts for values in _rows(part)]
 
     def refresh(self) -> None:
-        """See what other processes changed since this gallery was opened."""
+        """Load what other processes have changed since this gallery was opened."""
         self._store.refresh()
 
     def search(
@@ -271,20 +272,23 @@ class Gallery:
         flip: bool = False,
     ) -> SearchResult:
         """
-        The rows that are most like an image, a sentence, or both.
+        Find the rows most similar to an image, a sentence, or both.
 
         Args:
-            image, text, embedding, blend, flip: see `mmet.gallery.queries.Query`.
-            k: matches at most.
-            camera_id, track_id: one or several to look at; None for all.
+            image, text, embedding, blend, flip: the query; see `mmet.gallery.queries.Query`.
+            k: largest number of matches.
+            camera_id, track_id: one id or several to search; None for all.
             time: `(start, end)`, both included, None for an open end; seconds, datetimes or ISO 8601 text.
-            by_track: answer with tracks, each by its best crop; a crop without a track stands for itself.
+            by_track: whether to return tracks, each by its best crop; a crop without a track counts as one.
             exclude: ids of rows to leave out.
 
+        Returns:
+            At most `k` matches, best first, with the probability that the person is in the gallery.
+
         Raises:
-            GalleryError: nothing to search for, an unreadable picture, a sentence without a known word, an unknown
-                camera, or another model than the gallery's.
-            ValueError: a `k` that is no whole number above 0.
+            GalleryError: no query, an unreadable picture, a sentence without a known word, an unknown camera, or a
+                model other than the gallery's.
+            ValueError: `k` is not a whole number above 0.
         """
         query = Query(image, text, embedding, blend, flip)
         return self.search_batch(
@@ -322,7 +326,7 @@ class Gallery:
 
     @property
     def embedder(self) -> Embedder:
-        """The gallery's model, loaded when it is first needed. Raises `GalleryError` where it is another one now."""
+        """The gallery's model, loaded on first use. Raises `GalleryError` if the model at its place is now another."""
         if self._embedder is None:
             name = self._store.description.embedding.get("model")
             try:
@@ -365,12 +369,12 @@ class Gallery:
         self, source: Any, *, on_conflict: OnConflict = "error", batch_size: int = 64, num_workers: int = 2
     ) -> AddReport:
         """
-        Add pictures in one change: all of them or, after an error or a kill, none. Processes share the work as in
+        Add pictures in one change: all of them, or none after an error or a kill. Processes share the work as in
         `build`.
 
         Args:
             source: as for `build`.
-            on_conflict: for ids that are there already: `error`, `replace` the row, or `keep` it.
+            on_conflict: what to do with ids that exist: `error`, `replace` the row, or `keep` it.
             batch_size, num_workers: as for `build`.
 
         Raises:
@@ -404,7 +408,7 @@ class Gallery:
         return AddReport(report.added, report.replaced, kept + report.kept, tuple(skipped))
 
     def remove(self, ids: Any) -> int:
-        """Remove rows, one id or several; how many. Raises `GalleryError`, removing nothing, for an unknown id."""
+        """Remove one row or several by id; return how many. An unknown id raises `GalleryError` and removes nothing."""
         return self._store.remove(write_ids(ids))
 
     def merge(self, other: Gallery | str | Path, *, on_conflict: OnConflict = "error") -> AddReport:
@@ -412,7 +416,7 @@ class Gallery:
         Add all rows of another gallery, without embedding anything.
 
         Raises:
-            GalleryError: galleries of different models, or ids that are in both; nothing is then added.
+            GalleryError: the models differ, or an id is in both galleries; nothing is added then.
         """
         check_choice("on_conflict", on_conflict, ON_CONFLICT)
         source = other if isinstance(other, Gallery) else Gallery.open(other)
@@ -422,14 +426,14 @@ class Gallery:
 
     def copy(self, path: str | Path) -> Gallery:
         """
-        Copy everything to a new gallery, such as one on a server, without embedding anything. A copy that was killed
-        goes on where it stopped when the same call is made again.
+        Copy everything to a new gallery, such as one on a server, without embedding anything. To continue a copy that
+        was killed, repeat the call.
 
         Args:
-            path: the folder or address to be made.
+            path: the new folder or address.
 
         Raises:
-            GalleryError: a gallery is there already, or nothing can be written.
+            GalleryError: the place already holds a gallery, or cannot be written.
         """
         kind, source = store_class(path), self._store.description
         if kind.exists(path):
@@ -454,13 +458,13 @@ class Gallery:
 
     def set_centre(self, on: bool = True, *, text_mean: Any = None) -> None:
         """
-        Compare embeddings about the mean of the rows as they are now, which is kept in the manifest. What `calibrate`
-        learnt is dropped: scores are others.
+        Compare embeddings after subtracting the mean of the present rows, which is kept in the manifest. This removes
+        the gallery's calibration, because scores change.
 
         Args:
-            on: False to compare them as they are again.
-            text_mean: `(D,)` mean embedding of sentences, such as the captions of training, about which sentences are
-                compared; None for the rows' mean.
+            on: False to compare plain embeddings again.
+            text_mean: `(D,)` mean embedding of sentences, such as the training captions, that is subtracted from
+                queries by sentence; None for the rows' mean.
         """
         settings = {name: value for name, value in self._store.description.settings.items() if name != CALIBRATION}
         if not on or not len(self):
@@ -479,17 +483,18 @@ class Gallery:
         """
         Learn match probabilities from the rows that have a `person_id`, and keep them in the gallery.
 
-        Searches then have probabilities as this gallery's cameras make them, in place of the model's own. Pairs of one
-        person from one camera, which are too easy, count only where no cameras are known.
+        Searches then use them instead of the model's calibration. Pairs of one person from one camera are too easy and
+        count only if no cameras are known.
 
         Args:
             captions: the column of sentences, for queries by sentence and by both; None for `captions` or `caption`,
-                where the rows have one.
-            method: `platt` or `isotonic` (see `fit_calibration`); None for isotonic from 1,000 pairs of one person on.
-            seed: draws rows where there are many.
+                if the rows have one.
+            method: `platt` or `isotonic` (see `fit_calibration`); None for `isotonic` if there are at least 1,000
+                pairs of one person, else `platt`.
+            seed: seed of the rows that are drawn if there are many.
 
         Returns:
-            Pairs of one person that were learnt from, by the query's modality.
+            The number of pairs of one person that were used, by the query's modality.
 
         Raises:
             ValueError: too few labels, an unknown column, or scikit-learn is missing; nothing is changed.
@@ -500,7 +505,7 @@ class Gallery:
         return {name: int((calibration.about or {})["num_matching_pairs"]) for name, calibration in learnt.items()}
 
     def verify(self) -> list[str]:
-        """Compare all files with their checksums: what is wrong, a sentence each; empty when all is well."""
+        """Compare all files with their checksums. Returns one sentence for each problem; empty if there is none."""
         return self._store.verify()
 
 

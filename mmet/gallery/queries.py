@@ -1,4 +1,4 @@
-"""What is searched for, as one vector: a picture, a sentence, both together, or several pictures of one person.
+"""Queries and their embedding: a picture, a sentence, both together, or several pictures of one person as one vector.
 
 Query(image="q.jpg", text="with a red bag")     # both in one vector, by the multimodal encoder
 Query(image=["a.jpg", "b.jpg"])                 # one person: the mean of both
@@ -22,14 +22,15 @@ from mmet.gallery.sources import load_picture
 
 @dataclass(frozen=True)
 class Query:
-    """One question.
+    """    One query: an image, a sentence, both, or an embedding.
 
     Attributes:
         image: a file, bytes, array or Pillow image, or a list of them that show one person.
         text: a sentence.
-        embedding: a vector `(D,)` in the place of both.
-        blend: share of the sentence beside the picture; None for both in one vector by the multimodal encoder.
-        flip: whether each picture is embedded together with its mirror image.
+        embedding: a vector `(D,)` instead of image and text.
+        blend: weight of the sentence's embedding against the picture's, 0 to 1; None for one embedding of both by the
+            multimodal encoder.
+        flip: whether to use the mean embedding of each picture and its mirror image.
     """
 
     image: Any = None
@@ -57,7 +58,7 @@ class Query:
 
     @property
     def modality(self) -> str:
-        """`image`, `text` or `both`: whose calibration fits."""
+        """`image`, `text` or `both`; decides which calibration is used."""
         if self.text is None:
             return "image"
         return "text" if self.image is None else "both"

@@ -1,4 +1,4 @@
-"""What a search of a gallery answers with.
+"""Results of a search in a gallery.
 
 result = gallery.search(text="a man in a red coat", k=5)
 for match in result.matches:
@@ -21,7 +21,7 @@ class GalleryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A picture that was left out, by its name, and why."""
+    """Name of a picture that was left out, and the reason."""
 
     name: str
     reason: str
@@ -39,13 +39,13 @@ class AddReport:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An entry of a gallery.
+    """    An entry of a gallery.
 
     Attributes:
         id: its name, unique in the gallery.
-        image_path: file of the crop; None where the gallery holds the picture itself.
-        image: the encoded picture, where the gallery holds it.
-        person_id, camera_id, track_id: numbers or words; None where unknown.
+        image_path: file of the crop; None if the gallery holds the picture itself.
+        image: the encoded picture, if the gallery holds it.
+        person_id, camera_id, track_id: numbers or words; None if unknown.
         time: seconds; see `mmet.gallery.labels.seconds`.
         box: `(x, y, width, height)` of the crop in its frame.
         row: the user's own columns by name.
@@ -62,7 +62,7 @@ class Row:
     row: Mapping[str, Any] = field(default_factory=dict)
 
     def open_image(self) -> PIL.Image.Image:
-        """The crop, upright and in RGB. Raises `GalleryError` naming a file that cannot be read any more."""
+        """Open the crop, upright and in RGB. Raises `GalleryError` with the file's name if it can no longer be read."""
         from mmet.data.decoding import DECODE_ERRORS, decode_rgb
 
         try:
@@ -76,8 +76,8 @@ class Match(Row):
     """A row that a search found.
 
     Attributes:
-        score: cosine similarity of query and row (about the gallery's centre where it has one).
-        probability: that both show the same person, by the model's calibration; None where it has none.
+        score: cosine similarity of query and row, after subtracting the gallery's centre if it has one.
+        probability: probability that both show the same person; None without calibration.
     """
 
     score: float = 0.0
@@ -89,7 +89,7 @@ class SearchResult:
     """The answer to one query, best match first.
 
     Attributes:
-        matches: at most `k`; fewer where fewer rows pass the filters.
+        matches: at most `k`; fewer if fewer rows pass the filters.
         in_gallery: the probability that the person is among the rows that were searched; None without calibration.
         notes: what the user should know about the query, such as words that the model has never seen.
         searched: how many rows passed the filters.

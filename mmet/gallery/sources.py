@@ -1,4 +1,4 @@
-"""Where a gallery's pictures come from: one list of entries, whatever the user has.
+"""Read the pictures of a gallery's source (folder, dataset, files, arrays or mappings) as one list of entries.
 
     read_source("crops/")                                # pictures in and below a folder; a table there is read, too
     read_source("market1501=/data/Market-1501")          # any layout of mmet.data
@@ -7,8 +7,8 @@
     read_source(dataset)                                 # datasets.Dataset or DatasetDict with a column `image`
 
 The columns `id`, `person_id`, `camera_id`, `track_id`, `time` and `box` have a meaning; all others are the user's.
-A folder needs no table. Where it holds `annotations.csv` or `annotations.jsonl`, as the `folder` layout of `mmet.data`
-has, the table's pictures are the source, with its columns.
+A folder needs no table. If it holds `annotations.csv` or `annotations.jsonl`, as in the `folder` layout of `mmet.data`,
+the pictures and columns of the table are read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOT_KEPT = ("person_mask", "person_name", "camera_name", "image_path")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture, `{"bytes", "path"}` as `datasets` stores one, with what is known of it, as a gallery stores it."""
+    """A picture, `{"bytes", "path"}` as `datasets` stores one, and the known values of its columns."""
 
     id: str
     image: Mapping[str, Any]
@@ -61,14 +61,14 @@ class Source:
 
 def read_source(source: Any, *, first_number: int = 0) -> Source:
     """
-    The entries of a source. Pictures are not read.
+    List the entries of a source, without reading the pictures.
 
     Args:
-        source: see the module.
-        first_number: id of the first picture that has no name of its own; the others count on.
+        source: see the module's examples.
+        first_number: id of the first picture without a name; further ones count up.
 
     Raises:
-        GalleryError: no such source, no pictures, or a value that is none of its column.
+        GalleryError: there is no such source, it has no pictures, or a value does not fit its column.
     """
     if isinstance(source, (str, Path)):
         pictures = _from_path(str(source))
@@ -151,7 +151,7 @@ def _from_table(folder: Path, table: Path) -> Source:
 
 
 def _table_values(fields: Mapping[str, str]) -> dict[str, Any]:
-    """The cells of a CSV row that are not empty; seconds and boxes as numbers."""
+    """The non-empty cells of a CSV row; times and boxes as numbers."""
     row: dict[str, Any] = {name: value for name, value in fields.items() if value.strip()}
     if "time" in row:
         with suppress(ValueError):
@@ -180,7 +180,7 @@ def _from_datasets(source: Any, first_number: int) -> list[Entry]:
 
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `mmet.data` with the words for its numbers, and a name of its own."""
+    """A row of `mmet.data` with words instead of their numbers, and an id."""
     for column, words in (("person_id", "person_name"), ("camera_id", "camera_name")):
         if row.get(words) is not None:
             row[column] = row[words]
@@ -226,7 +226,7 @@ def _stored_image(image: Any) -> dict[str, Any]:
 
 
 def as_picture(image: Any) -> PIL.Image.Image:
-    """A Pillow image in RGB, from one or from an array. Raises `GalleryError` for anything else."""
+    """Convert a Pillow image or an array to a Pillow image in RGB. Raises `GalleryError` for anything else."""
     if isinstance(image, PIL.Image.Image):
         return image.convert("RGB")
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3) and image.size:
@@ -239,7 +239,7 @@ def as_picture(image: Any) -> PIL.Image.Image:
 
 
 def load_picture(image: Any) -> PIL.Image.Image:
-    """A query's picture in RGB, upright. Raises `GalleryError` naming a file that cannot be read."""
+    """Load a query's picture, upright and in RGB. Raises `GalleryError` with the name of a file that cannot be read."""
     if not isinstance(image, (str, Path, bytes, bytearray, Mapping)):
         return as_picture(image)
     return decode(_stored_image(image), str(image) if isinstance(image, (str, Path)) else "the picture")

@@ -163,8 +163,8 @@ class MMETTrainer(Trainer):
         to stop. One exchange a step serves both.
         """
         finite = torch.isfinite(outputs.loss).reshape(()).int()
-        asked = torch.full_like(finite, self._stop.requested)
-        agreed = self.accelerator.gather(torch.stack([finite, asked])[None]).tolist()  # one row a process
+        stop_requested = torch.full_like(finite, self._stop.requested)
+        agreed = self.accelerator.gather(torch.stack([finite, stop_requested])[None]).tolist()  # one row a process
         self._stopping = max(row[1] for row in agreed)
         if all(row[0] for row in agreed):
             return

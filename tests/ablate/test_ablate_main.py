@@ -132,11 +132,11 @@ def test_main__what_is_no_evaluation_is_one_message_that_names_the_file(
         content = json.dumps(content | {"data": data} if "data" in content else content)
     kept.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert command_in(finished, monkeypatch, worlds)() == 2
-    said = capsys.readouterr().err
-    (line,) = [line for line in said.splitlines() if line.startswith("python -m mmet.ablate:")]
+    message = capsys.readouterr().err
+    (line,) = [line for line in message.splitlines() if line.startswith("python -m mmet.ablate:")]
     assert f"{kept} is not an evaluation of this command" in line
     assert line.endswith("; remove it")
-    assert "Traceback" not in said
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize(

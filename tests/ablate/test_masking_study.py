@@ -54,9 +54,9 @@ def test_build_row__trials_that_factors_share_are_one_run(tmp_path):
 
 
 def test_save__means_and_missing_seeds(tmp_path):
-    found = {look: {"mAP": 0.25, "rank1": 0.5} for look in masking_study.TARGETS}
+    figures = {look: {"mAP": 0.25, "rank1": 0.5} for look in masking_study.TARGETS}
     other = {look: {"mAP": 0.35, "rank1": 0.5} for look in masking_study.TARGETS}
-    measured = {("region", "random", 1): found, ("region", "random", 2): other, ("region", "block", 1): found}
+    measured = {("region", "random", 1): figures, ("region", "random", 2): other, ("region", "block", 1): figures}
     masking_study.save(measured, ["region"], (1, 2), tmp_path)
     text = (tmp_path / "masking_study.md").read_text(encoding="utf-8")
     assert f"{np.mean([25, 35]):.1f} ± {np.std([25, 35], ddof=1):.1f}" in text

@@ -153,8 +153,8 @@ def test_main__tables_on_a_tiny_world_and_again_from_what_is_kept(tmp_path, caps
     command = [*map(str, (*command, *world, "--set", *settings))]
     assert main(command) == 0
     printed = tables_of(capsys.readouterr().out)
-    found = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))
-    for table in found["tables"]:
+    tables = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))
+    for table in tables["tables"]:
         for row in table["rows"]:
             for cells in row["results"].values():
                 assert len(cells["mAP"]["values"]) == 2, row["title"]

@@ -64,9 +64,9 @@ def test_save_tables__markdown_and_json_and_nothing_half(tmp_path):
     result = collect_table(TABLE, MEASURED, (1, 2))
     markdown, content = save_tables([result], tmp_path / "out", about=["One line."], facts={"size": "small"})
     assert "One line." in markdown.read_text(encoding="utf-8")
-    found = json.loads(content.read_text(encoding="utf-8"))
-    assert found["size"] == "small"
-    cell = found["tables"][0]["rows"][0]["results"]["market1501"]["mAP"]
+    tables = json.loads(content.read_text(encoding="utf-8"))
+    assert tables["size"] == "small"
+    cell = tables["tables"][0]["rows"][0]["results"]["market1501"]["mAP"]
     assert cell["values"] == pytest.approx([10, 14])
     assert (cell["mean"], cell["paper"]) == (pytest.approx(12), 20.0)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"tables.md", "tables.json"}

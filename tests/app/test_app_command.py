@@ -75,8 +75,8 @@ def test_the_server_says_in_one_line_what_is_wrong(words, message, tmp_path, cap
     ],
 )
 def test_to_which_names_a_server_answers(host, names, expected):
-    found = host_names(argparse.Namespace(host=host, name=names))
-    assert (None if found is None else set(found)) == expected
+    names_served = host_names(argparse.Namespace(host=host, name=names))
+    assert (None if names_served is None else set(names_served)) == expected
 
 
 @pytest.mark.parametrize(

@@ -148,8 +148,8 @@ def test_find_this_person(page, visit):
     text, picture, crop = page.find_person(visit, event(find=1))
     assert text == ""
     assert picture.getpixel((0, 0)) == (255, 0, 0)
-    found = page.search(visit, "people", text, "a stored copy", crop, *FILTERS)[0].answer
-    assert crop not in {match.id for match in found.result}
+    outcome = page.search(visit, "people", text, "a stored copy", crop, *FILTERS)[0].answer
+    assert crop not in {match.id for match in outcome.result}
     with pytest.raises(gr.Error, match="search again"):
         page.find_person(visit, event(find=99))
 
@@ -180,8 +180,8 @@ def test_the_timeline(page, visit):
 
 
 def test_a_timeline_without_times_is_a_message(page, visit, monkeypatch, tmp_path, embedder):
-    own = page.build_own(None, "people", _files(tmp_path))[0]
-    visit = page.search(own, "My pictures", "red", None, "", *FILTERS)[0]
+    visit = page.build_own(None, "people", _files(tmp_path))[0]
+    visit = page.search(visit, "My pictures", "red", None, "", *FILTERS)[0]
     assert "time and a camera" in page.show_timeline(visit, event(timeline=1))
 
 
@@ -191,8 +191,8 @@ def _files(folder):
 
 
 def test_own_pictures_are_searched_and_forgotten(page, tmp_path):
-    visit, choice, said = page.build_own(None, "people", _files(tmp_path))
-    assert "1 picture can be searched" in said
+    visit, choice, message = page.build_own(None, "people", _files(tmp_path))
+    assert "1 picture can be searched" in message
     assert choice["value"] == "My pictures"
     assert page.search(visit, "My pictures", "red", None, "", *FILTERS)[0].answer.match(1).id == "own.png"
     again, *_ = page.build_own(visit, "My pictures", _files(tmp_path))

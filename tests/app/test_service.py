@@ -150,11 +150,11 @@ def picture_of(colour):
 def test_programs_do_what_the_page_does(address):
     client = Client(address, verbose=False, httpx_kwargs={"timeout": 120})
     assert client.predict(api_name="/galleries")[0]["rows"] == 6
-    found = client.predict(text="red", k=2, cameras=["gate"], pictures=True, api_name="/search")
-    assert [match["id"] for match in found["matches"]] == ["a", "b"]
-    assert found["matches"][0]["picture"].startswith("data:image/jpeg;base64,")
-    found = client.predict(image=picture_of("blue"), k=1, api_name="/search")
-    assert found["matches"][0]["id"] == "d"
+    answer = client.predict(text="red", k=2, cameras=["gate"], pictures=True, api_name="/search")
+    assert [match["id"] for match in answer["matches"]] == ["a", "b"]
+    assert answer["matches"][0]["picture"].startswith("data:image/jpeg;base64,")
+    answer = client.predict(image=picture_of("blue"), k=1, api_name="/search")
+    assert answer["matches"][0]["id"] == "d"
     assert client.predict(crop="a", k=1, api_name="/search")["matches"][0]["id"] == "e"
     assert {seen["id"] for seen in client.predict(id="a", api_name="/timeline")} >= {"e"}
     for call, message in [

@@ -65,16 +65,16 @@ def test_a_gallery_of_ones_own(catalogue, embedder, tmp_path):
         picture.save(parent / f"{name}.png")
     (parent / "z.txt").write_text("no picture")
     files = [(f"{name}", parent / name) for name in ("x.png", "y.png", "z.txt")]
-    own = OwnGallery.build([*files, ("x.png", parent / "x.png")], embedder, parent)
-    assert own.description.startswith("3 pictures can be searched. Left out")
-    assert "z.txt" in own.description
-    answer = search(catalogue, SearchRequest(gallery=OWN_NAME, text="red", k=3), own=own.offered)
+    uploaded = OwnGallery.build([*files, ("x.png", parent / "x.png")], embedder, parent)
+    assert uploaded.description.startswith("3 pictures can be searched. Left out")
+    assert "z.txt" in uploaded.description
+    answer = search(catalogue, SearchRequest(gallery=OWN_NAME, text="red", k=3), own=uploaded.offered)
     assert {match.id for match in answer.result.matches[:2]} == {"x.png", "x.png (2)"}
     assert answer.result.matches[0].open_image().size == (8, 16)
     with pytest.raises(RequestError, match="no gallery"):  # it is nobody else's
         search(catalogue, SearchRequest(gallery=OWN_NAME, text="red"))
-    own.delete()
-    assert not own.folder.exists()
+    uploaded.delete()
+    assert not uploaded.folder.exists()
 
 
 @pytest.mark.parametrize("count", [0, uploads.MAX_PICTURES + 1])

@@ -48,24 +48,24 @@ def test_from_bert__sublayers_are_the_same_functions():
     bert = make_bert()
     model = from_bert(bert)
     states = torch.randn(2, 5, 32)
-    for own, theirs in zip(model.encoder.layers, bert.encoder.layer, strict=True):
+    for ours, theirs in zip(model.encoder.layers, bert.encoder.layer, strict=True):
         with torch.no_grad():
             attended = theirs.attention.output.dense(theirs.attention.self(states)[0])
             transformed = theirs.output.dense(theirs.intermediate(states))
-        close(sublayer(own, "attention", states), attended)
-        close(sublayer(own, "mlp", states), transformed)
+        close(sublayer(ours, "attention", states), attended)
+        close(sublayer(ours, "mlp", states), transformed)
 
 
 def test_from_bert__sublayers_read_through_the_norms_they_read_through_in_bert():
     bert = make_bert()
     model = from_bert(bert)
     states = torch.randn(2, 5, 32)
-    own, theirs = model.encoder.layers, bert.encoder.layer
+    ours, theirs = model.encoder.layers, bert.encoder.layer
     with torch.no_grad():
         for layer in range(3):
-            close(own[layer].mlp_norm(states), theirs[layer].attention.output.LayerNorm(states))
+            close(ours[layer].mlp_norm(states), theirs[layer].attention.output.LayerNorm(states))
         for layer in range(2):
-            close(own[layer + 1].attention_norm(states), theirs[layer].output.LayerNorm(states))
+            close(ours[layer + 1].attention_norm(states), theirs[layer].output.LayerNorm(states))
         close(model.encoder.final_norm(states), theirs[2].output.LayerNorm(states))
 
 

@@ -46,15 +46,15 @@ def assert_same_encoders(model: MMETModel, flava: FlavaModel, batch: dict[str, t
         text_features = flava.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output[:, 0]
         close(model.get_image_features(batch["pixel_values"]).pooler_output, image_features)
         close(model.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output, text_features)
-    for own, theirs in (
+    for ours, theirs in (
         (actual.image_output, expected.image_output),
         (actual.text_output, expected.text_output),
         (actual.multimodal_output, expected_multimodal),
     ):
-        assert len(own.hidden_states) == len(theirs.hidden_states)
-        for own_states, their_states in zip(own.hidden_states, theirs.hidden_states, strict=True):
+        assert len(ours.hidden_states) == len(theirs.hidden_states)
+        for own_states, their_states in zip(ours.hidden_states, theirs.hidden_states, strict=True):
             close(own_states, their_states)
-        close(own.last_hidden_state, theirs.last_hidden_state)
+        close(ours.last_hidden_state, theirs.last_hidden_state)
     close(actual.multimodal_embeds, expected.multimodal_embeddings)
 
 

@@ -40,8 +40,8 @@ def test_from_vit__hidden_states_are_the_same(tmp_path, options, model_class, so
         actual = model(pixel_values, output_hidden_states=True)
         expected = vit.base_model(pixel_values, output_hidden_states=True)
     assert len(actual.hidden_states) == len(expected.hidden_states) == 3
-    for own, theirs in zip(actual.hidden_states, expected.hidden_states, strict=True):
-        close(own, theirs)
+    for ours, theirs in zip(actual.hidden_states, expected.hidden_states, strict=True):
+        close(ours, theirs)
     close(actual.last_hidden_state, expected.last_hidden_state)
 
 

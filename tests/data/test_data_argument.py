@@ -201,8 +201,8 @@ def test_sources__parquet_beside_another_source_of_its_domain(
     (both,) = parse_data_arguments([f"parquet={tmp_path / 'shards'}", f"folder={shop}{PATTERN}"])
     assert [splits["train"].unique("domain") for splits in load_sources(both)] == [["parquet@shards"], ["shop"]]
     assert "If one is a copy of the other, give both the same name" in caplog.text
-    (one,) = parse_data_arguments([f"parquet@shop={tmp_path / 'shards'}", f"folder@shop={shop}{PATTERN}"])
-    assert [splits["train"].unique("domain") for splits in load_sources(one)] == [["shop"], ["shop"]]
+    (source,) = parse_data_arguments([f"parquet@shop={tmp_path / 'shards'}", f"folder@shop={shop}{PATTERN}"])
+    assert [splits["train"].unique("domain") for splits in load_sources(source)] == [["shop"], ["shop"]]
 
 
 def test_sources__words_that_are_numbered_anew_in_another_table_are_refused(tmp_path: Path) -> None:

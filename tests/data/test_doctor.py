@@ -173,8 +173,8 @@ def _without_cameras(root: Path, *pictures: tuple[str, int, bytes]) -> Path:
 
 
 def test_without_cameras_queries_are_as_evaluation_has_them(tmp_path: Path) -> None:
-    one, two = picture_bytes(seed=1), picture_bytes(seed=2)
-    root = _without_cameras(tmp_path, ("query/a.jpg", 1, one), ("gallery/b.jpg", 1, two), ("query/c.jpg", 2, two))
+    first, two = picture_bytes(seed=1), picture_bytes(seed=2)
+    root = _without_cameras(tmp_path, ("query/a.jpg", 1, first), ("gallery/b.jpg", 1, two), ("query/c.jpg", 2, two))
     diagnosis = _diagnose("folder", root)
     assert diagnosis.fit
     assert not any("another camera" in finding.what for finding in diagnosis.findings)

@@ -298,11 +298,11 @@ ROWS = (
 def test_picture_may_be_query_and_gallery_whatever_the_order_of_rows(home: Path, order: tuple[int, ...]) -> None:
     table = "image,person_id,camera_id,split,caption\n" + "".join(ROWS[place] for place in order)
     folder = read_reid_folder("folder", _table(home, table))
-    found = {
+    people = {
         split: sorted((folder.name_of(image.image_path), image.person_id, image.captions) for image in images)
         for split, images in folder.splits.items()
     }
-    assert found == {
+    assert people == {
         "query": [("a/1.jpg", 1, ("asked",))],
         "gallery": [("a/1.jpg", 1, ("searched",)), ("a/2.png", 1, ()), ("b/3.jpg", 2, ())],
     }

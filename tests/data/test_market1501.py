@@ -91,8 +91,8 @@ def test_read__split_without_usable_picture_is_an_error(home: Path) -> None:
 def test_read__all_digits_of_the_camera(home: Path, name: str, camera: int) -> None:
     add_picture(home / "query" / name)
     folder = read_reid_folder("market1501", home)
-    (found,) = [image.camera_id for image in folder.splits["query"] if image.image_path.name == name]
-    assert found == camera
+    (number,) = [image.camera_id for image in folder.splits["query"] if image.image_path.name == name]
+    assert number == camera
 
 
 @pytest.mark.parametrize("name", ["0002_c1x_0001.jpg", "0002_c14 copy.jpg", "0002_c1s_1.jpg", "0002_c1s1x_1.jpg"])

@@ -257,8 +257,8 @@ def test_load__converted_folder_is_the_dataset(market: Path, tmp_path: Path, mon
             loaded[split].remove_columns(["image", "person_mask"])[:]
             == rows.remove_columns(["image", "person_mask"])[:]
         )
-        for found, expected in zip(loaded[split], rows, strict=True):
-            assert found["image"].tobytes() == expected["image"].tobytes()
+        for row, expected in zip(loaded[split], rows, strict=True):
+            assert row["image"].tobytes() == expected["image"].tobytes()
 
 
 def test_load__trains_the_same_as_the_folder(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,6 @@ def test_find_twins__same_content_under_another_name(tmp_path: Path) -> None:
     for name, content in contents.items():
         paths[name].write_bytes(content)
     gone = tmp_path / "gone"
-    found = find_twins([paths["a"], paths["b"], paths["c"], gone], [paths["c"], paths["x"], paths["y"], gone])
-    assert found == {paths["b"]: paths["x"]}
+    twins = find_twins([paths["a"], paths["b"], paths["c"], gone], [paths["c"], paths["x"], paths["y"], gone])
+    assert twins == {paths["b"]: paths["x"]}
     assert find_twins([paths["c"]], [paths["c"], paths["z"]]) == {paths["c"]: paths["z"]}

@@ -126,8 +126,8 @@ def test_headline_values__have_the_metrics_as_their_means(search, protocol, kind
     values = result.headline_values()
     metrics = result.metrics
     expected = {"mAP": metrics.mAP, "mINP": metrics.mINP, **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)}}
-    assert {name: np.nanmean(own) for name, own in values.items()} == pytest.approx(expected)
-    assert all(len(own) == len(result.task.query) for own in values.values())
+    assert {name: np.nanmean(figures) for name, figures in values.items()} == pytest.approx(expected)
+    assert all(len(figures) == len(result.task.query) for figures in values.values())
 
 
 @given(st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0]), min_size=1, max_size=20), st.data())
@@ -141,16 +141,16 @@ def test_match_ranks__are_the_places_in_a_stable_sort(scores, data):
 
 def test_rescore_first__asks_for_no_pair_twice(text_dataset):
     task = build_task(text_dataset, "text", "image")
-    asked = []
+    calls = []
 
     def remember(task, pairs):
-        asked.append(pairs)
+        calls.append(pairs)
         return np.zeros(len(pairs), np.float32)
 
     query, gallery = np.eye(9, 9, dtype=np.float32), np.eye(6, 9, dtype=np.float32)
     rescored = rescore_first(task, query, gallery, remember, count=4, weight=1.0)
     assert rescored.positions.shape == (9, 4)
-    assert len(np.unique(asked[0], axis=0)) == len(asked[0]) == 36
+    assert len(np.unique(calls[0], axis=0)) == len(calls[0]) == 36
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,13 @@ def test_headline_values__classic_means_over_the_draws_have_the_metrics_as_their
     task.query.person_ids[7] = 99  # of nobody in the gallery
     result = run_search(task, embeddings, embeddings)
     values = result.headline_values()
-    means = {name: np.nanmean(own) for name, own in values.items()}
+    means = {name: np.nanmean(figures) for name, figures in values.items()}
     metrics = result.metrics
     assert means == pytest.approx(
         {"mAP": metrics.mAP, "mINP": metrics.mINP, **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)}}
     )
-    for own in values.values():
-        assert np.flatnonzero(np.isnan(own)).tolist() == [7]
+    for figures in values.values():
+        assert np.flatnonzero(np.isnan(figures)).tolist() == [7]
     assert metrics.num_valid_queries == 59
     assert 0 < means["rank1"] < means["mAP"] < 1
 
@@ -153,7 +153,10 @@ def test_bootstrap_means__classic_intervals_are_those_of_all_samples_of_persons(
     received = bootstrap_means(values, persons, options)
     samples = np.array(list(product(range(4), repeat=4)))  # all 256 are equally likely
     counts = np.array([2, 4, 6, 8])[samples]
-    for name, figures in (("mAP", [one.mAP for one in alone]), ("rank1", [one.rank(1) for one in alone])):
+    for name, figures in (
+        ("mAP", [person_metrics.mAP for person_metrics in alone]),
+        ("rank1", [person_metrics.rank(1) for person_metrics in alone]),
+    ):
         means = (np.array(figures)[samples] * counts).sum(axis=1) / counts.sum(axis=1)
         expected = np.percentile(means, [10, 90], method="inverted_cdf")
         np.testing.assert_allclose((received[name].low, received[name].high), expected, atol=0.005)

@@ -137,8 +137,8 @@ def test_explain__map_of_the_size_of_the_picture(explainer, picture, method, lay
 def test_explain__depends_on_the_query_but_rollout_does_not(explainer, picture):
     texts = ("a red coat", "a blue bag")
     for method in METHODS:
-        one, other = (explainer.explain(picture, text=text, method=method) for text in texts)
-        assert np.allclose(one, other) == (method == "rollout"), method
+        first, other = (explainer.explain(picture, text=text, method=method) for text in texts)
+        assert np.allclose(first, other) == (method == "rollout"), method
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -291,9 +291,9 @@ def test_export__that_differs_from_the_model_leaves_nothing(small_run, tmp_path)
 @pytest.mark.slow
 def test_command__says_where_the_files_are_and_how_near(small_run, tmp_path, capsys):
     assert main([str(small_run), "--output", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
-    assert "image: embeddings within" in said
-    assert f"{tmp_path / 'out'}: image; " in said
+    printed = capsys.readouterr().out
+    assert "image: embeddings within" in printed
+    assert f"{tmp_path / 'out'}: image; " in printed
     assert find_exported(str(tmp_path / "out")) == tmp_path / "out"
     assert main([str(small_run), "--output", str(tmp_path / "out")]) == 2
     assert f"{tmp_path / 'out'} is there already" in capsys.readouterr().err
@@ -309,7 +309,7 @@ def test_command__says_where_the_files_are_and_how_near(small_run, tmp_path, cap
 )
 def test_command__of_what_is_no_model(tmp_path, capsys, make, message):
     assert main([str(make(tmp_path))]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert len(said.splitlines()) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

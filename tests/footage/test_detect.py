@@ -24,7 +24,7 @@ Truth = Callable[[str], dict[int, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
-def found(films: Path) -> dict[str, dict[int, Detections]]:
+def detected(films: Path) -> dict[str, dict[int, Detections]]:
     """Sure boxes of the HOG detector in every second frame of both cameras."""
     result: dict[str, dict[int, Detections]] = {}
     for camera in ("camera1", "camera2"):
@@ -35,9 +35,9 @@ def found(films: Path) -> dict[str, dict[int, Detections]]:
     return result
 
 
-def test_hog__finds_the_people_and_little_else(films: Path, truth: Truth, found: dict) -> None:
+def test_hog__finds_the_people_and_little_else(films: Path, truth: Truth, detected: dict) -> None:
     seen = hits = boxes = right = 0
-    for camera, frames in found.items():
+    for camera, frames in detected.items():
         for index, detections in frames.items():
             people = truth(camera).get(index, np.zeros((0, 6)))
             iou = overlap(people[:, 1:5], detections.boxes)
@@ -48,10 +48,10 @@ def test_hog__finds_the_people_and_little_else(films: Path, truth: Truth, found:
     assert right / boxes > 0.93
 
 
-def test_hog__boxes_are_tight(truth: Truth, found: dict) -> None:
+def test_hog__boxes_are_tight(truth: Truth, detected: dict) -> None:
     best = [
         overlap(truth(camera)[index][:, 1:5], detections.boxes).max(axis=0)
-        for camera, frames in found.items()
+        for camera, frames in detected.items()
         for index, detections in frames.items()
         if len(detections) and index in truth(camera)
     ]

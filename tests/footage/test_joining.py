@@ -60,9 +60,9 @@ def test_join_fragments__groups_are_apart_in_time_alike_and_cannot_grow(tracks, 
         return apart and similarity[a, b] >= least
 
     members = {group: np.flatnonzero(groups == group).tolist() for group in groups.tolist()}
-    for group, own in members.items():
-        assert group == min(own)
-        assert all(fit(a, b) for a, b in combinations(own, 2))
+    for group, own_tracks in members.items():
+        assert group == min(own_tracks)
+        assert all(fit(a, b) for a, b in combinations(own_tracks, 2))
     for first, second in combinations(members.values(), 2):
         assert not all(fit(a, b) for a in first for b in second)
 

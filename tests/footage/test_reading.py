@@ -59,9 +59,9 @@ def test_read__crops_of_a_track_show_one_person_and_everybody_is_there(
         shown.setdefault(row["track_id"], []).append((row["camera_id"], true_person(row, truth(row["camera_id"]))))
     majorities = [Counter(persons).most_common(1)[0] for persons in shown.values()]
     assert sum(count for _, count in majorities) / len(rows) > 0.85  # purity
-    found = {person for person, _ in majorities}
+    persons_seen = {person for person, _ in majorities}
     everybody = {(camera, int(track)) for camera in ("camera1", "camera2") for track in _long_tracks(truth(camera))}
-    assert len(everybody & found) >= 0.8 * len(everybody)
+    assert len(everybody & persons_seen) >= 0.8 * len(everybody)
     assert len(shown) <= 2 * len(everybody)
 
 

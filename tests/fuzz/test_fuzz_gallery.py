@@ -406,9 +406,9 @@ def test_ctrl_c_in_footage(people, tmp_path, monkeypatch):
     arguments = [str(people / "frames"), "--output", str(tmp_path / "out"), "--detector", str(people / "det.txt")]
     detect = MotDetector.detect
 
-    def press(*given):
+    def press(*values):
         signal.raise_signal(signal.SIGINT)
-        return detect(*given)
+        return detect(*values)
 
     with monkeypatch.context() as patch:
         patch.setattr(MotDetector, "detect", press)

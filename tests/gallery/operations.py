@@ -84,9 +84,9 @@ def machine(new_store):
                     best.setdefault((place, track) if track else name, name)
                 expected = list(best.values())
             cameras = None if camera is None else frozenset([camera])
-            (found,), searched = self.store.search(query[None], k, RowFilter(cameras=cameras), by_track=by_track)
+            (neighbors,), searched = self.store.search(query[None], k, RowFilter(cameras=cameras), by_track=by_track)
             assert searched == total
-            assert [hit.row["id"] for hit in found] == expected[:k]
+            assert [hit.row["id"] for hit in neighbors] == expected[:k]
 
         @invariant()
         def holds_the_same_rows(self):

@@ -82,9 +82,9 @@ def read(folder: Path, seconds: float, say: Callable[[str], None]) -> None:
     count = 0
     while time.monotonic() < end:
         store = DiskStore(folder)
-        (found,), total = store.search(vector_of("1")[None], 1000, RowFilter())
-        names = {int(hit.row["id"]) for hit in found}
-        assert len(names) == total == len(found), (len(names), total)
+        (neighbors,), total = store.search(vector_of("1")[None], 1000, RowFilter())
+        names = {int(hit.row["id"]) for hit in neighbors}
+        assert len(names) == total == len(neighbors), (len(names), total)
         assert {name ^ 1 for name in names} == names, sorted(names)
         (old,), _ = kept.search(vector_of("1")[None], 3, RowFilter())
         assert all(hit.row["id"] for hit in old)

@@ -102,5 +102,5 @@ def test_rows__read_pictures_from_the_row_groups_they_lie_in(tmp_path, monkeypat
     monkeypatch.setattr(storage, "PICTURES_PER_GROUP", 2)
     pictures = [{"bytes": bytes([number] * 50), "path": f"{number}.png"} for number in range(5)]
     segment = segment_of(tmp_path, [(None, None, None)] * 5, pictures=pictures)
-    asked = [4, 0, 3, 3]
-    assert [row["image"] for row in segment.rows(asked)] == [pictures[number] for number in asked]
+    positions = [4, 0, 3, 3]
+    assert [row["image"] for row in segment.rows(positions)] == [pictures[number] for number in positions]

@@ -39,8 +39,8 @@ def run(capsys, *arguments):
         code = main(list(map(str, arguments)))
     except SystemExit as ended:
         code = ended.code
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def test_build__says_what_it_made_and_lists_what_it_skipped(tmp_path, entries, capsys, caplog):

@@ -163,8 +163,8 @@ def test_reader__outlives_a_compaction(tmp_path):
     reader = DiskStore(store.folder)
     store.remove(["3"])
     store.compact(keep_seconds=0)
-    (found,), _ = reader.search(vector_of("3")[None], 9, RowFilter())
-    assert {hit.row["id"] for hit in found} == set("012345678") - {"3"}
+    (neighbors,), _ = reader.search(vector_of("3")[None], 9, RowFilter())
+    assert {hit.row["id"] for hit in neighbors} == set("012345678") - {"3"}
 
 
 def test_present_ids__is_the_same_however_often_it_is_asked(tmp_path):
@@ -175,8 +175,8 @@ def test_present_ids__is_the_same_however_often_it_is_asked(tmp_path):
     store.remove(["7", "70"])
     generator = random.Random(0)
     for _ in range(40):
-        asked = [str(n) for n in generator.sample(range(200), 30)] * 2
-        assert store.present_ids(asked) == {name for name in asked if int(name) < 100} - {"7", "70"}
+        ids = [str(n) for n in generator.sample(range(200), 30)] * 2
+        assert store.present_ids(ids) == {name for name in ids if int(name) < 100} - {"7", "70"}
     assert store.present_ids([]) == set()
 
 
@@ -245,8 +245,8 @@ def test_full_disk__while_an_index_is_saved_keeps_the_rows(tmp_path, monkeypatch
     store = create(tmp_path / "gallery", "ivf")
     monkeypatch.setattr("mmet.gallery.disk.save_index", full)
     store.append([table_of([str(n) for n in range(50)])])
-    (found,), _ = store.search(vector_of("7")[None], 1, RowFilter())
-    assert found[0].row["id"] == "7"
+    (neighbors,), _ = store.search(vector_of("7")[None], 1, RowFilter())
+    assert neighbors[0].row["id"] == "7"
     assert len(DiskStore(store.folder)) == 50
 
 
@@ -274,8 +274,8 @@ def test_read_only_folder__is_searched_and_not_changed(tmp_path):
     store = small_gallery(tmp_path / "gallery")
     store.folder.chmod(0o555)
     try:
-        (found,), _ = DiskStore(store.folder).search(vector_of("1")[None], 1, RowFilter())
-        assert found[0].row["id"] == "1"
+        (neighbors,), _ = DiskStore(store.folder).search(vector_of("1")[None], 1, RowFilter())
+        assert neighbors[0].row["id"] == "1"
         with pytest.raises(GalleryError, match=r"was not changed"):
             store.remove(["1"])
     finally:
@@ -301,10 +301,10 @@ def test_index__recall_with_and_without_a_filter(kind, share):
     allowed[:2] = True
     selection = Selection(10_000, None if allowed.all() else np.flatnonzero(allowed))
     queries = clustered(50, seed=0)
-    _, found = index.search(queries, 10, selection)
+    _, neighbors = index.search(queries, 10, selection)
     truth = np.argsort(-np.where(allowed, queries @ vectors.T, -np.inf), axis=1)[:, :10]
-    hits = [len(set(a) & set(b)) / min(10, allowed.sum()) for a, b in zip(found, truth, strict=True)]
-    assert allowed[found[found >= 0]].all()
+    hits = [len(set(a) & set(b)) / min(10, allowed.sum()) for a, b in zip(neighbors, truth, strict=True)]
+    assert allowed[neighbors[neighbors >= 0]].all()
     assert np.mean(hits) >= 0.95
 
 
@@ -321,8 +321,8 @@ def test_store__with_an_index_answers_as_without(tmp_path, kind):
     expected = sorted((n for n in range(330) if n % 7), key=lambda n: -float(vector_of(str(n)) @ query))[:5]
 
     def answer():
-        (found,), _ = DiskStore(store.folder).search(query[None], 5, RowFilter())
-        return [int(hit.row["id"]) for hit in found]
+        (neighbors,), _ = DiskStore(store.folder).search(query[None], 5, RowFilter())
+        return [int(hit.row["id"]) for hit in neighbors]
 
     assert answer() == expected
     assert store.verify() == []

@@ -58,9 +58,11 @@ def test_search__rows_hold_what_the_user_gave(gallery, entries):
 def test_search__columns_of_lists_and_structures(entries, gallery_path, embedder):
     bags = [{"colour": "red", "sizes": [1, 2]}, None, {"colour": None, "sizes": []}, {"colour": "blue", "sizes": None}]
     rows = [entry | {"bag": bag, "words": [name]} for entry, bag, name in zip(entries, bags, "abcd", strict=False)]
-    found = {match.id: match.row for match in Gallery.build(rows, gallery_path, model=embedder).search(text="red")}
-    assert [found[name].get("bag") for name in "abcd"] == bags
-    assert [found[name]["words"] for name in "abcd"] == [["a"], ["b"], ["c"], ["d"]]
+    rows_found = {
+        match.id: match.row for match in Gallery.build(rows, gallery_path, model=embedder).search(text="red")
+    }
+    assert [rows_found[name].get("bag") for name in "abcd"] == bags
+    assert [rows_found[name]["words"] for name in "abcd"] == [["a"], ["b"], ["c"], ["d"]]
 
 
 def test_search__filters(gallery):

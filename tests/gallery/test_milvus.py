@@ -47,8 +47,8 @@ def create(new_place):
 
 
 def search_ids(store, number, k, **options):
-    (found,), _ = store.search(vector_of(str(number))[None], k, RowFilter(), **options)
-    return [hit.row["id"] for hit in found]
+    (neighbors,), _ = store.search(vector_of(str(number))[None], k, RowFilter(), **options)
+    return [hit.row["id"] for hit in neighbors]
 
 
 # -- the store ------------------------------------------------------------------------------------------------------
@@ -135,11 +135,11 @@ def test_centre__is_taken_and_given_back_to_the_bit(create):
     mean = tuple(np.mean([vector_of(str(n)) for n in range(9)], axis=0).tolist())
     store.update(centre={"image": mean, "text": mean})
     store.append([table_of(["9"])])
-    (found,), _ = store.search(vector_of("3")[None], 10, RowFilter())
-    moved = np.stack([vector_of(hit.row["id"]) for hit in found]) - mean
+    (neighbors,), _ = store.search(vector_of("3")[None], 10, RowFilter())
+    moved = np.stack([vector_of(hit.row["id"]) for hit in neighbors]) - mean
     scores = moved / np.linalg.norm(moved, axis=1, keepdims=True) @ vector_of("3")
-    assert [hit.score for hit in found] == pytest.approx(scores.tolist(), abs=2e-3)
-    assert found[0].embedding == pytest.approx(vector_of(found[0].row["id"]), abs=2e-3)
+    assert [hit.score for hit in neighbors] == pytest.approx(scores.tolist(), abs=2e-3)
+    assert neighbors[0].embedding == pytest.approx(vector_of(neighbors[0].row["id"]), abs=2e-3)
     assert store.verify() == []
     store.remove(["9"])
     store.update(centre={})
@@ -237,8 +237,8 @@ def test_rows__come_back_as_they_were(create):
     store = create(dtype="float16")
     store.append([table])
     assert pa.concat_tables(store.tables()) == table
-    (found,), _ = store.search(vector_of("1")[None], 3, RowFilter())
-    assert [hit.row for hit in found if hit.row["id"] == "0"] == table.drop_columns([EMBEDDING]).to_pylist()[:1]
+    (neighbors,), _ = store.search(vector_of("1")[None], 3, RowFilter())
+    assert [hit.row for hit in neighbors if hit.row["id"] == "0"] == table.drop_columns([EMBEDDING]).to_pylist()[:1]
 
 
 @pytest.mark.parametrize(
@@ -307,9 +307,9 @@ def test_expression__lets_through_what_the_filter_says(word_store, words, data, 
     columns = {"camera_id": words, "track_id": [None, *words[1:]], "time": times}
     table = table_with([{} for _ in words], pa.schema([]), **columns).set_column(0, "id", pa.array(words))
     store.append([table])
-    some = st.none() | st.sets(st.sampled_from(words), min_size=1).map(frozenset)
-    cameras, tracks = (data.draw(some), data.draw(some)) if data else (None, None)
-    excluded = (data.draw(some) if data else None) or frozenset()
+    subsets = st.none() | st.sets(st.sampled_from(words), min_size=1).map(frozenset)
+    cameras, tracks = (data.draw(subsets), data.draw(subsets)) if data else (None, None)
+    excluded = (data.draw(subsets) if data else None) or frozenset()
     row_filter = RowFilter(cameras, tracks, tuple(bounds), excluded)
     expected = {
         word
@@ -322,8 +322,8 @@ def test_expression__lets_through_what_the_filter_says(word_store, words, data, 
     }
     assert {row["id"] for row in store._query(expression(row_filter), ["id"])} == expected
     without_time = RowFilter(cameras, tracks, None, excluded)
-    (found,), total = store.search(vector_of("1")[None], 9, without_time)
-    assert len(found) == total >= len(expected)
+    (neighbors,), total = store.search(vector_of("1")[None], 9, without_time)
+    assert len(neighbors) == total >= len(expected)
 
 
 # -- addresses and servers ------------------------------------------------------------------------------------------

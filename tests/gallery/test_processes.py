@@ -75,14 +75,14 @@ def build_in_process(rank, crops, place):
         gallery.add([{"id": "new", "image": str(new)}])
     with pytest.raises(GalleryError, match=r"all machines have to see the same files"):
         gallery.add([{"id": f"of process {rank}", "image": str(new)}])
-    found = [match.id for match in gallery.search(text="red", k=3)]
+    ids = [match.id for match in gallery.search(text="red", k=3)]
     return {
         "error": str(error.value),
         "rows": (rows_before, len(gallery)),
         "embedded": embedded,
         "skipped": skipped,
         "added": report.added,
-        "found": found,
+        "found": ids,
     }
 
 
@@ -94,8 +94,8 @@ def test_two_processes__make_the_gallery_of_one(tmp_path, crops):
     assert first["skipped"] == ["torn.png"]
     assert 7 <= second["embedded"] <= 8 <= first["embedded"] <= 9  # 15 are left, and the form of the vectors is asked
 
-    one = Gallery.build(crops, tmp_path / "one", model=ColourEmbedder())
-    one.add([{"id": "new", "image": str(tmp_path / "new.png")}])
+    gallery = Gallery.build(crops, tmp_path / "one", model=ColourEmbedder())
+    gallery.add([{"id": "new", "image": str(tmp_path / "new.png")}])
     expected, received = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
     assert [row["id"] for row in received] == [*NAMES, "new"]
     for ours, theirs in zip(expected, received, strict=True):

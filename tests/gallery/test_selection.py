@@ -27,9 +27,9 @@ def make(chosen, is_listed):
 
 @settings(max_examples=100, deadline=None)
 @given(SETS, st.booleans(), SETS, st.integers(0, TOTAL), st.integers(0, TOTAL))
-def test_selection__is_a_set_of_positions(chosen, is_listed, others, one, two):
+def test_selection__is_a_set_of_positions(chosen, is_listed, others, first, second):
     selection = make(chosen, is_listed)
-    start, stop = sorted((one, two))
+    start, stop = sorted((first, second))
     assert len(selection) == len(chosen)
     assert selection.is_all == (len(chosen) == TOTAL)
     assert selection.positions.tolist() == sorted(chosen)

@@ -130,11 +130,11 @@ def test_build__of_the_market1501_layout(tmp_path, model_folder, pictures, by_ha
     assert {row.image_path: (str(row.person_id), row.camera_id) for row in gallery} == {
         str(tmp_path / "market" / name): labels for name, labels in names.items()
     }
-    found = {match.image_path: match.score for match in gallery.search(text=SENTENCE)}
+    scores = {match.image_path: match.score for match in gallery.search(text=SENTENCE)}
     for name in names:
         (vector,) = by_hand([Image.open(tmp_path / "market" / name)])
         score = float(vector @ by_hand(text=SENTENCE)[0])
-        assert found[str(tmp_path / "market" / name)] == pytest.approx(score, abs=1e-5)
+        assert scores[str(tmp_path / "market" / name)] == pytest.approx(score, abs=1e-5)
     assert {match.camera_id for match in gallery.search(text=SENTENCE, camera_id=[3, 5])} == {3, 5}
 
 

@@ -62,7 +62,7 @@ def test_model__features(config, make_batch):
 def test_features__states_on_request_and_tuples(model_class, config, make_batch):
     model, batch = model_class(config).eval(), make_batch(2)
     model.set_attn_implementation("eager")
-    asked = {"output_hidden_states": True, "output_attentions": True}
+    options = {"output_hidden_states": True, "output_attentions": True}
     for features, inputs, length in (
         (model.get_image_features, {"pixel_values": batch["pixel_values"]}, 9),
         (model.get_text_features, {name: batch[name] for name in ("input_ids", "attention_mask")}, 7),
@@ -72,7 +72,7 @@ def test_features__states_on_request_and_tuples(model_class, config, make_batch)
         assert isinstance(output, BaseModelOutputWithPooling)
         assert output.hidden_states is None
         assert output.attentions is None
-        recorded = features(**inputs, **asked)
+        recorded = features(**inputs, **options)
         assert [tuple(states.shape) for states in recorded.hidden_states] == [(2, length, 32)] * 3
         assert [tuple(weights.shape) for weights in recorded.attentions] == [(2, 4, length, length)] * 2
         states, pooled = features(**inputs, return_dict=False)
@@ -119,11 +119,11 @@ def test_identity_pooling__sample_without_the_pooled_modality(make_config, make_
     model(**make_batch(3), **{f"{pooling}_present": torch.ones(3, dtype=torch.bool)})
 
 
-@pytest.mark.parametrize(("pooling", "given"), [("image", "input_ids"), ("text", "pixel_values")])
-def test_identity_pooling__batch_without_the_pooled_modality(make_config, make_batch, pooling, given):
+@pytest.mark.parametrize(("pooling", "other_input"), [("image", "input_ids"), ("text", "pixel_values")])
+def test_identity_pooling__batch_without_the_pooled_modality(make_config, make_batch, pooling, other_input):
     model = MMETForReID(make_config(identity_pooling=pooling)).eval()
     with pytest.raises(ValueError, match=f"identity_pooling='{pooling}'"):
-        model(**select(make_batch(2), given))
+        model(**select(make_batch(2), other_input))
 
 
 @pytest.fixture(scope="module")

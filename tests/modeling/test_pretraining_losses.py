@@ -116,7 +116,9 @@ def test_padding__common_to_the_batch_costs_nothing_and_changes_nothing(config, 
     """Reading fewer columns is what costs nothing: the longest caption has seven tokens, however far it is padded."""
     model = MMETForPreTraining(config).eval()
     lengths = []
-    model.mmet.text_model.embeddings.register_forward_hook(lambda _, given, __: lengths.append(given[0].shape[1]))
+    model.mmet.text_model.embeddings.register_forward_hook(
+        lambda _, arguments, __: lengths.append(arguments[0].shape[1])
+    )
     batch = select(make_pretraining_batch(), *inputs)
     plain, padded = model(**batch), model(**_pad(batch, 5))
     assert set(lengths) == {7}

@@ -98,8 +98,8 @@ def test_auto_class__saved_folder(case, make_config, tmp_path):
     case.build(make_config).save_pretrained(tmp_path)
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     name = case.model_class.__name__
-    own = "AutoModelForPreTraining" if case.model_class is MMETForPreTraining else "AutoModel"
-    assert auto_map[own] == f"modeling_mmet.{name}"
+    auto_class = "AutoModelForPreTraining" if case.model_class is MMETForPreTraining else "AutoModel"
+    assert auto_map[auto_class] == f"modeling_mmet.{name}"
     assert {"modeling_mmet.py", "configuration_mmet.py"} <= {path.name for path in tmp_path.iterdir()}
     loader = AutoModelForPreTraining if case.model_class is MMETForPreTraining else AutoModel
     assert type(loader.from_pretrained(tmp_path)) is case.model_class

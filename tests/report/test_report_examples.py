@@ -47,9 +47,9 @@ def test_first_entries_agree_with_a_plain_sort(seed, with_cameras):
     task = make_task(rng, with_cameras=with_cameras)
     query, gallery = random_embeddings(rng, task)
     for position in range(len(task.query)):
-        found = run_search(task, query, gallery).first_entries(position, 10)
-        assert [(index, right) for index, _, right in found] == ranked_by_hand(task, query, gallery, position)[:10]
-        for index, score, _ in found:
+        entries = run_search(task, query, gallery).first_entries(position, 10)
+        assert [(index, right) for index, _, right in entries] == ranked_by_hand(task, query, gallery, position)[:10]
+        for index, score, _ in entries:
             assert score == pytest.approx(float(gallery[index] @ query[position]), abs=1e-5)
 
 

@@ -20,10 +20,10 @@ def test_main__ctrl_c_leaves_nothing_half_written_and_the_next_run_is_whole(
         patch.setattr(MMETForReID, "forward", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(arguments) == 130
     assert MMETForReID.forward is forward
-    said = capsys.readouterr()
-    assert said.err.splitlines()[-1] == "python -m mmet.report: stopped by Ctrl-C; the report is not complete"
-    assert "Traceback" not in said.err
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == "python -m mmet.report: stopped by Ctrl-C; the report is not complete"
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
     assert not list(output.rglob("*.html")) + list(output.rglob("*.png")) + list(output.rglob("*partial*"))
     assert main(arguments) == 0
     assert (output / "index.html").stat().st_size > 10_000

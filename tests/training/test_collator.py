@@ -37,8 +37,8 @@ class StandInProcessor:
         **text_arguments: Any,
     ) -> BatchFeature:
         assert return_tensors == "pt"
-        given = {"images": images, "text": text, "person_masks": person_masks}
-        self.calls.append({name for name, value in given.items() if value is not None})
+        inputs = {"images": images, "text": text, "person_masks": person_masks}
+        self.calls.append({name for name, value in inputs.items() if value is not None})
         result: dict[str, Any] = {}
         if images is not None:
             assert input_data_format == "channels_last"
@@ -177,13 +177,13 @@ def test_paired_batch__masked_captions_come_from_the_right_person(
             *("pixel_values", "input_ids", "attention_mask", "person_ids", "image_paths", "bool_masked_pos"),
             *("input_ids_masked", "masked_attention_mask", "mlm_labels", "itm_labels"),
         }
-        own = [tokenizer.decode(ids, skip_special_tokens=True) for ids in batch["input_ids"]]
-        assert own == [one.caption for one in samples]
+        captions = [tokenizer.decode(ids, skip_special_tokens=True) for ids in batch["input_ids"]]
+        assert captions == [drawn_sample.caption for drawn_sample in samples]
         shown = torch.where(batch["mlm_labels"] != -100, batch["mlm_labels"], batch["input_ids_masked"])
         check_masked_tokens(batch, shown, batch["masked_attention_mask"], tokenizer)
         words = [tokenizer.decode(ids, skip_special_tokens=True) for ids in shown]
-        assert [int(a == b) for a, b in zip(words, own, strict=True)] == batch["itm_labels"].tolist()
-        assert set(words) <= set(own)
+        assert [int(a == b) for a, b in zip(words, captions, strict=True)] == batch["itm_labels"].tolist()
+        assert set(words) <= set(captions)
         assert torch.equal(batch["masked_attention_mask"], (shown != tokenizer.pad_token_id).long())
         matched += int(batch["itm_labels"].sum())
     assert matched / (60 * 12) == pytest.approx(0.5, abs=0.06)
@@ -232,7 +232,12 @@ def test_pedestrian_masking__own_mask_else_prior(processor: StandInProcessor) ->
     collator = MMETDataCollator(processor, mask_ratio=0.25)
     drawn = torch.stack(
         [
-            collator([TrainingSample("image", seed, one.image, one.person_mask) for one in samples])["bool_masked_pos"]
+            collator(
+                [
+                    TrainingSample("image", seed, drawn_sample.image, drawn_sample.person_mask)
+                    for drawn_sample in samples
+                ]
+            )["bool_masked_pos"]
             for seed in range(100)
         ]
     ).view(100, 2, *GRID)
@@ -242,16 +247,16 @@ def test_pedestrian_masking__own_mask_else_prior(processor: StandInProcessor) ->
 
 
 def test_segmenter__fills_in_missing_masks_only(processor: StandInProcessor) -> None:
-    asked: list[int] = []
+    lengths: list[int] = []
 
     def segment(images: list[Image.Image]) -> list[Image.Image | None]:
-        asked.extend(image.getpixel((0, 0))[0] for image in images)  # type: ignore[index]
+        lengths.extend(image.getpixel((0, 0))[0] for image in images)  # type: ignore[index]
         return [left_column(), None]
 
     right = left_column().transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     samples = [sample(n, "image", person_mask=right if n == 1 else None) for n in range(3)]
     batch = MMETDataCollator(processor, mask_ratio=0.25, segmenter=segment)(samples)
-    assert asked == [0, 2]
+    assert lengths == [0, 2]
     masked = batch["bool_masked_pos"].view(3, *GRID)
     assert masked[0, :, 0].all()
     assert masked[1, :, 3].all()

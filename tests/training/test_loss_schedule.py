@@ -26,9 +26,9 @@ def test_factors__linear_between_points_and_constant_outside(done, expected):
 
 @given(st.floats(0, 1), st.floats(0, 10), st.floats(0, 10))
 def test_factors__one_line_from_start_to_end(done, start, end):
-    found = LossSchedule({"mlm": [[0, start], [1, end]], "itm": [[0.3, end]]}).factors(done)
-    assert found["mlm"] == pytest.approx(start + (end - start) * done, abs=1e-9)
-    assert found["itm"] == end
+    values = LossSchedule({"mlm": [[0, start], [1, end]], "itm": [[0.3, end]]}).factors(done)
+    assert values["mlm"] == pytest.approx(start + (end - start) * done, abs=1e-9)
+    assert values["itm"] == end
 
 
 def test_factors__a_loss_that_is_not_named_has_none():

@@ -62,15 +62,15 @@ def test_masks_lie_on_the_person__own_mask_then_prior_then_random() -> None:
     coverage = silhouettes(200, rng)
     unknown = np.full_like(coverage, np.nan)
     hidden = num_masked_patches(0.15, N)
-    own = share_on_person(pedestrian_masking(region_of(coverage), hidden, rng), coverage)
+    share = share_on_person(pedestrian_masking(region_of(coverage), hidden, rng), coverage)
     prior = share_on_person(pedestrian_masking(region_of(unknown), hidden, rng), coverage)
     uniform = share_on_person(random_masking(region_of(coverage), hidden, rng), coverage)
     block = share_on_person(block_masking(region_of(coverage), hidden, rng), coverage)
     assert uniform == pytest.approx(coverage.mean(), abs=0.02)
     assert block < prior
-    assert own > 0.93
+    assert share > 0.93
     assert prior > uniform + 0.3
-    assert own > prior + 0.05
+    assert share > prior + 0.05
 
 
 def test_measured_prior__masks_the_person_of_other_pictures() -> None:

@@ -149,13 +149,13 @@ def test_load__a_file_that_is_no_record_is_named(tmp_path, content):
 
 
 def test_data_record__sees_persons_captions_and_pictures_wherever_they_lie(worlds):
-    one, moved, others = (
+    first, moved, others = (
         DataRecord.of(load_reid_dataset("market1501", worlds / name)["train"], ["image"])
         for name in ("one", "moved", "others")
     )
-    assert one.differences(moved) == []
-    (line,) = [line for line in one.differences(others) if "images" in line]
-    assert line == f"other images ({one.images} as before)"
+    assert first.differences(moved) == []
+    (line,) = [line for line in first.differences(others) if "images" in line]
+    assert line == f"other images ({first.images} as before)"
     table = load_reid_dataset("finegpr", worlds / "captioned")["train"]
     record = DataRecord.of(table, ["paired"])
     columns = {

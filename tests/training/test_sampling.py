@@ -49,9 +49,9 @@ def kind_of(batch: list[Draw]) -> str:
 @pytest.mark.parametrize("num_processes", [1, 2, 3])
 def test_batches_are_homogeneous_and_in_exact_proportion(num_processes: int) -> None:
     sampler = sampler_of(num_processes=num_processes)
-    found = batches(sampler, 8)
-    assert len(found) * 8 == len(sampler) == 20 * 8 * num_processes
-    kinds = [kind_of(batch) for batch in found]
+    drawn = batches(sampler, 8)
+    assert len(drawn) * 8 == len(sampler) == 20 * 8 * num_processes
+    kinds = [kind_of(batch) for batch in drawn]
     assert Counter(kinds[::num_processes]) == {"paired": 10, "image": 4, "text": 2, "identity": 4}
     for step in range(20):
         assert len(set(kinds[step * num_processes : (step + 1) * num_processes])) == 1
@@ -71,7 +71,7 @@ def test_processes_meet_the_same_kind_when_accelerate_deals_the_batches(num_proc
 def test_kinds_are_spread_over_the_epoch() -> None:
     sampler = sampler_of(batches_per_epoch=200)
     for kind, count in sampler.batch_counts.items():
-        steps = [step for step, found in enumerate(sampler.kinds_of_epoch()) if found == kind]
+        steps = [step for step, step_kind in enumerate(sampler.kinds_of_epoch()) if step_kind == kind]
         share = 200 / count
         assert len(steps) == count
         # The i-th batch stands in the i-th part of the epoch, give or take the rounding of the other kinds.
@@ -85,8 +85,8 @@ def test_every_example_once_a_pass_and_across_epochs() -> None:
         sampler.set_epoch(epoch)
         stream.extend(draw.index for draw in sampler)
     passes = [stream[i : i + 50] for i in range(0, 400, 50)]
-    assert all(sorted(one) == list(range(50)) for one in passes)
-    assert len({tuple(one) for one in passes}) == 8
+    assert all(sorted(order) == list(range(50)) for order in passes)
+    assert len({tuple(order) for order in passes}) == 8
 
 
 def test_fewer_examples_than_a_batch_wrap_around() -> None:
@@ -107,8 +107,8 @@ def test_identity_batches_are_p_times_k(persons: int, images: int, num_processes
         batches_per_epoch=12,
     )
     available = Counter(LABELS.tolist())
-    found = batches(sampler, persons * images)
-    for batch in found:
+    drawn = batches(sampler, persons * images)
+    for batch in drawn:
         shown = [[draw.index for draw in batch[i : i + images]] for i in range(0, len(batch), images)]
         labels = [{int(LABELS[index]) for index in group} for group in shown]
         assert all(len(label) == 1 for label in labels)
@@ -118,7 +118,7 @@ def test_identity_batches_are_p_times_k(persons: int, images: int, num_processes
         for group, (label,) in zip(shown, labels, strict=True):
             assert len(set(group)) == min(images, available[label])
     for step in range(12):
-        together = itertools.chain.from_iterable(found[step * num_processes : (step + 1) * num_processes])
+        together = itertools.chain.from_iterable(drawn[step * num_processes : (step + 1) * num_processes])
         shown_persons = {int(LABELS[draw.index]) for draw in together}
         if persons * num_processes <= 8:
             assert len(shown_persons) == persons * num_processes
@@ -126,9 +126,9 @@ def test_identity_batches_are_p_times_k(persons: int, images: int, num_processes
 
 def test_identity_batches_show_every_person_in_a_pass() -> None:
     sampler = sampler_of(mix={"identity": 1.0}, batch_size=6, identity_shape=IdentityBatchShape(3, 2))
-    found = batches(sampler, 6)
+    drawn = batches(sampler, 6)
     for start in range(0, 18, 3):  # 8 persons, 3 a batch: a pass is 3 batches, in which one person comes twice
-        counts = Counter(int(LABELS[draw.index]) for batch in found[start : start + 3] for draw in batch)
+        counts = Counter(int(LABELS[draw.index]) for batch in drawn[start : start + 3] for draw in batch)
         assert set(counts) == set(range(8))
         assert sorted(counts.values()) == [2] * 7 + [4]
 
@@ -151,7 +151,7 @@ def test_persons_come_in_another_order_in_every_pass() -> None:
     sampler = sampler_of(mix={"identity_image": 1}, batches_per_epoch=40)  # 8 persons, 2 a batch: 10 passes
     shown = [int(LABELS[draw.index]) for draw in sampler][::4]
     passes = {tuple(shown[i : i + 8]) for i in range(0, 80, 8)}
-    assert all(sorted(one) == list(range(8)) for one in passes)
+    assert all(sorted(order) == list(range(8)) for order in passes)
     assert len(passes) == 10
 
 
@@ -313,7 +313,7 @@ def test_balanced_domains_are_reshuffled_in_every_pass() -> None:
     )
     small = [draw.index for draw in sampler if draw.index >= 26]
     passes = [tuple(small[i : i + 4]) for i in range(0, 80, 4)]
-    assert all(sorted(one) == [26, 27, 28, 29] for one in passes)
+    assert all(sorted(order) == [26, 27, 28, 29] for order in passes)
     assert len(set(passes)) > 8
 
 

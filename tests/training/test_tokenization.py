@@ -59,8 +59,8 @@ def test_without_extra_words_other_wording_falls_to_pieces(tokenizer: BertTokeni
 
 
 def test_extra_words_are_normalised(tokenizer: BertTokenizer) -> None:
-    own = train_wordpiece_tokenizer(CAPTIONS, vocab_size=300, extra_words=["Déshabillé", "T-shirt"])
-    assert own.tokenize("deshabille t-shirt") == ["deshabille", "t", "-", "shirt"]
+    with_words = train_wordpiece_tokenizer(CAPTIONS, vocab_size=300, extra_words=["Déshabillé", "T-shirt"])
+    assert with_words.tokenize("deshabille t-shirt") == ["deshabille", "t", "-", "shirt"]
 
 
 def test_vocab_size_is_kept_and_explained() -> None:

@@ -178,9 +178,14 @@ def read_json(path):
 
 def test_load_data__held_out_persons_are_in_no_source_and_all_else_is(recipe, worlds):
     data = load_data(parse_arguments([recipe])[1])
-    assert [one.name for one in data.evaluation_sets] == ["validation_finegpr", "validation_market1501"]
-    for one, name, folder in zip(data.evaluation_sets, ("finegpr", "market1501"), ("source", "target"), strict=True):
-        held = set(one.tasks[0].query.person_ids.tolist())
+    assert [evaluation_set.name for evaluation_set in data.evaluation_sets] == [
+        "validation_finegpr",
+        "validation_market1501",
+    ]
+    for evaluation_set, name, folder in zip(
+        data.evaluation_sets, ("finegpr", "market1501"), ("source", "target"), strict=True
+    ):
+        held = set(evaluation_set.tasks[0].query.person_ids.tolist())
         assert len(held) == 3
         everybody = set(load_reid_dataset(name, worlds / folder)["train"]["person_id"][:])
         sources = (*data.sources.paired, *data.sources.image, *data.sources.text)
@@ -253,7 +258,8 @@ def test_run_pretraining__model_card_holds_what_a_reader_needs(recipe):
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "transformers"
     results = {
-        (one.dataset_type, one.dataset_config, one.metric_type): one.metric_value for one in card.data.eval_results
+        (result.dataset_type, result.dataset_config, result.metric_type): result.metric_value
+        for result in card.data.eval_results
     }
     metrics = read_json(folder / "training_result.json")["metrics"]
     expected = 100 * metrics["eval_validation_finegpr_text_to_image_mAP"]

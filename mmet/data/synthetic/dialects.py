@@ -83,10 +83,10 @@ class _Writer:
     def color(self, cloth: Cloth) -> str:
         """The colour of `cloth`, at times a near one, half of the time with its shade."""
         if self.rng.random() < _NEAR_COLOR_SHARE:
-            told = self.pick(NEAR_COLORS[cloth.color_name]).split()[-1]
+            color_word = self.pick(NEAR_COLORS[cloth.color_name]).split()[-1]
         else:
-            told = shade_name(cloth.color_name, cloth.rgb) if self.rng.random() < 0.5 else cloth.color_name
-        *shade, name = told.split()
+            color_word = shade_name(cloth.color_name, cloth.rgb) if self.rng.random() < 0.5 else cloth.color_name
+        *shade, name = color_word.split()
         return " ".join([*(self.dialect.shades[word] for word in shade), self.say(name)])
 
     def cloth(self, cloth: Cloth, kind: str) -> str:

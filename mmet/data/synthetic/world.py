@@ -265,16 +265,18 @@ def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
     """
     plain: dict[str, Any] = {"untidy_rate": 0.0, "shadow_files": False, "keypoints": False, "part_masks": False}
     plain |= {"form": next(iter(spec.forms), ""), "caption_format": next(iter(spec.caption_formats), "")}
-    told = {name: value for name, value in asdict(request).items() if name not in plain or value != plain[name]}
+    arguments = {name: value for name, value in asdict(request).items() if name not in plain or value != plain[name]}
     plain_style = {field.name: field.default for field in fields(WorldStyle) if field.metadata.get(TOLD_IF_SET)}
-    style = told["style"].items()
-    told["style"] = {name: value for name, value in style if name not in plain_style or value != plain_style[name]}
+    style = arguments["style"].items()
+    arguments["style"] = {
+        name: value for name, value in style if name not in plain_style or value != plain_style[name]
+    }
     content = {
         "synthetic": True,
         "notice": NOTICE.format(title=spec.title),
         "layout": request.layout,
         "layout_version": spec.version,
-        "arguments": told,
+        "arguments": arguments,
     }
     written: dict[str, Any] = json.loads(json.dumps(content))
     return written

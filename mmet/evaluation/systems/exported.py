@@ -78,13 +78,13 @@ class ExportedModel(torch.nn.Module):
 
     def _graph_for(self, has_images: bool, has_texts: bool) -> str:
         graphs = [kind for kind in KINDS if f"{kind}.onnx" in self.manifest.files]
-        given = "both" if has_images and has_texts else "image" if has_images else "text"
-        if given in graphs:
-            return given
-        if given == "both" and len(graphs) == 1:  # the model would leave the other modality out as well
+        modality = "both" if has_images and has_texts else "image" if has_images else "text"
+        if modality in graphs:
+            return modality
+        if modality == "both" and len(graphs) == 1:  # the model would leave the other modality out as well
             return graphs[0]
         raise ValueError(
-            f"{self._folder} embeds {', '.join(graphs)} (identity_pooling of its model), received {given}"
+            f"{self._folder} embeds {', '.join(graphs)} (identity_pooling of its model), received {modality}"
         )
 
     def _session(self, kind: str) -> Any:

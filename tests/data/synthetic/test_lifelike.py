@@ -134,8 +134,8 @@ def test_lookalike_rate__share_of_twins() -> None:
     twins = 0
     style = replace(STREET, lookalikes=0.5)
     for number in range(1, 201):
-        own, other = (person_of(replace(style, lookalikes=rate), 0, number) for rate in (0.0, 0.5))
-        twins += own != other
+        person, other = (person_of(replace(style, lookalikes=rate), 0, number) for rate in (0.0, 0.5))
+        twins += person != other
     assert 50 <= twins <= 100  # half of three of four
 
 
@@ -167,9 +167,9 @@ def test_captions__say_nothing_about_what_is_not_seen() -> None:
         shot = plan_shots(STREET, seed=0, person=number, count=1)[0]
         sighting = Sighting(who, shot, {Part.FACE: 100, Part.UPPER: 300})
         for caption in write_captions(sighting, "witness", np.random.default_rng(number), count=4):
-            told = set(tokenize(caption))
+            words = set(tokenize(caption))
             for things in (BAG_WORDS["backpack"], HAT_WORDS["beanie"], SHOE_WORDS["trainers"]):
-                assert not told & {word for word in things if " " not in word and word != "hat"}
+                assert not words & {word for word in things if " " not in word and word != "hat"}
 
 
 def test_captions__trousers_alone_are_searched_for_too() -> None:

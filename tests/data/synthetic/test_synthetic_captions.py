@@ -59,9 +59,9 @@ def test_human_captions__are_wrong_about_the_upper_colour_now_and_then() -> None
         if look.upper.pattern != "plain" or look.opened:
             continue
         [text] = write_captions(Sighting(identity, shot, dict.fromkeys(Part, 100)), "sentences", rng, count=1)
-        found = re.search(rf"(\w+) (?:short sleeve )?(?:{garments})\b", text)
-        if found:
-            right.append({"grey": "gray", "violet": "purple"}.get(found[1], found[1]) == look.upper.color_name)
+        match = re.search(rf"(\w+) (?:short sleeve )?(?:{garments})\b", text)
+        if match:
+            right.append({"grey": "gray", "violet": "purple"}.get(match[1], match[1]) == look.upper.color_name)
     assert len(right) > 80
     # A speaker takes a near colour with probability 0.10 and any colour with 0.02: 88 % are right, give or take 3 %.
     assert 0.78 < np.mean(right) < 0.98

@@ -115,9 +115,9 @@ def test_identities__with_equal_attributes_differ_more_than_one_person_between_s
         rng = np.random.default_rng(seed)
         attributes = draw_attributes(rng)
         twins = [draw_identity(rng, attributes=attributes) for _ in range(2)]
-        one, two = (figure_bands(twin, WALK) for twin in twins)
-        between.append(distance(one, two))
-        within.append(distance(one, figure_bands(twins[0], replace(WALK, phase=2.0))))
+        first, two = (figure_bands(twin, WALK) for twin in twins)
+        between.append(distance(first, two))
+        within.append(distance(first, figure_bands(twins[0], replace(WALK, phase=2.0))))
     assert np.median(between) > 3 * np.median(within)
     assert np.mean(np.array(between) > np.array(within)) >= 0.95
 

@@ -52,12 +52,12 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def records(root: Path) -> list[tuple[dict[str, Any], np.ndarray, float]]:
     """Keypoint files with the silhouette and the view angle (c28: front, c01: 90 degrees) of their pictures."""
-    found = []
+    keypoints = []
     for path in sorted((root / "FineGPR_keypoints").rglob("*.json")):
         record = json.loads(path.read_text())
         mask = np.asarray(Image.open(root / "FineGPR_masks" / Path(record["image"]).with_suffix(".png")))
-        found.append((record, mask > 0, (80 + 10 * int(path.stem.split("_c")[1][:2])) % 360))
-    return found
+        keypoints.append((record, mask > 0, (80 + 10 * int(path.stem.split("_c")[1][:2])) % 360))
+    return keypoints
 
 
 def test_keypoints__one_file_for_each_picture_and_counted_by_the_loader(worlds: dict[str, Path]) -> None:

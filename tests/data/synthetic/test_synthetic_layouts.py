@@ -168,10 +168,10 @@ def test_loader__captions_are_those_written(case: Case, worlds: dict[str, Path])
     written = expected_captions(folder.root)
     doubled = 0
     for image in images_of(folder):
-        told = written[image.image_path.name]
-        doubled += len(told) > len(set(told))
+        sentences = written[image.image_path.name]
+        doubled += len(sentences) > len(set(sentences))
         assert image.captions
-        assert list(dict.fromkeys(image.captions)) == list(dict.fromkeys(told))
+        assert list(dict.fromkeys(image.captions)) == list(dict.fromkeys(sentences))
     assert doubled or case.layout == "icfg_pedes"
 
 

@@ -63,8 +63,8 @@ def test_crop_rate__cuts_its_share_of_pictures_and_leaves_the_others_as_they_wer
     assert not any(np.asarray(picture.mask)[[0, -1]].any() for picture in whole)
     assert all(head != feet for head, feet in touched), "a cut box misses either the head or the feet"
     assert 15 < sum(feet for _, feet in touched) < 36
-    kept = [one.image == other.image for one, other in zip(whole, half, strict=True)]
-    assert all(same or one.image == other.image for same, one, other in zip(kept, cut, half, strict=True))
+    kept = [take.image == other.image for take, other in zip(whole, half, strict=True)]
+    assert all(same or take.image == other.image for same, take, other in zip(kept, cut, half, strict=True))
     assert 8 < sum(kept) < 32
 
 
@@ -97,18 +97,18 @@ def test_lookalikes__share_clothes_and_all_but_two_attributes_with_the_first_of_
     style = replace(SOURCE, lookalikes=1.0)
     for number in range(1, 41):
         first = 1 + (number - 1) // FAMILY * FAMILY
-        one, model = person_of(style, 0, number), person_of(style, 0, first)
-        assert one.number == number
+        person, model = person_of(style, 0, number), person_of(style, 0, first)
+        assert person.number == number
         if number == first:
-            assert one == person_of(SOURCE, 0, number)
+            assert person == person_of(SOURCE, 0, number)
             continue
-        rows = one.attributes.as_row(), model.attributes.as_row()
+        rows = person.attributes.as_row(), model.attributes.as_row()
         different = {name for name in rows[0] if rows[0][name] != rows[1][name]}
         assert len(different) == 2
         assert different <= {"glasses", "hat", "bag", "shoes"}
-        assert (one.appearance.upper, one.appearance.lower) == (model.appearance.upper, model.appearance.lower)
-        assert one.appearance.body != model.appearance.body
-        assert bool(one.appearance.bag_kind) == (one.attributes.bag == "yes")
+        assert (person.appearance.upper, person.appearance.lower) == (model.appearance.upper, model.appearance.lower)
+        assert person.appearance.body != model.appearance.body
+        assert bool(person.appearance.bag_kind) == (person.attributes.bag == "yes")
 
 
 def test_lookalike_rate__is_the_share_of_those_who_could() -> None:
@@ -121,8 +121,8 @@ def test_lookalike_rate__is_the_share_of_those_who_could() -> None:
 def test_worlds__share_no_place_and_no_person() -> None:
     places = {style.name: {place for camera in style.cameras for place in camera.scenes} for style in STYLES.values()}
     names = list(places)
-    for index, one in enumerate(names):
-        assert all(not places[one] & places[other] for other in names[index + 1 :])
+    for index, world in enumerate(names):
+        assert all(not places[world] & places[other] for other in names[index + 1 :])
     looks = {person_of(style, seed, 1).appearance for style in STYLES.values() for seed in (0, 1)}
     assert len(looks) == 2 * len(STYLES)
 

@@ -96,10 +96,10 @@ def test_film__who_is_covered_is_less_visible() -> None:
 def test_plan_walks__nobody_is_in_two_cameras_at_once_and_all_change_cameras() -> None:
     walks = plan_walks(num_people=5, num_cameras=2, seconds=18.0, rng=np.random.default_rng(0))
     for person in range(5):
-        own = sorted((walk for walk in walks if walk.person == person), key=lambda walk: walk.times[0])
-        assert [walk.camera for walk in own] == [person % 2, (person + 1) % 2]
-        assert own[0].times[-1] <= own[1].times[0]
-        assert own[0].at(own[0].times[0] - 0.1) is None
+        own_walks = sorted((walk for walk in walks if walk.person == person), key=lambda walk: walk.times[0])
+        assert [walk.camera for walk in own_walks] == [person % 2, (person + 1) % 2]
+        assert own_walks[0].times[-1] <= own_walks[1].times[0]
+        assert own_walks[0].at(own_walks[0].times[0] - 0.1) is None
 
 
 def test_plan_walks__those_who_meet_stand_beside_each_other() -> None:

@@ -109,15 +109,15 @@ def test_search_open_set__fnir_at_fpir_by_the_definition(search, share, rate, se
             non_mated.append(best_other)
         else:
             mated.append((max(scores[q, g] for g, kind in enumerate(kinds) if kind == "match"), best_other))
-    found = search_open_set(task, query, gallery, absent_share=share, seed=seed)
-    assert found.num_absent_persons == len(absent)
-    assert found.any_rank.num_negatives == len(non_mated)
+    result = search_open_set(task, query, gallery, absent_share=share, seed=seed)
+    assert result.num_absent_persons == len(absent)
+    assert result.any_rank.num_negatives == len(non_mated)
     candidates = sorted({*non_mated, *(mate for mate, _ in mated), np.inf})
     thresholds = [t for t in candidates if np.mean(np.array(non_mated) >= t) <= rate]
     fnir = min(np.mean([mate < t for mate, _ in mated]) for t in thresholds)
     fnir_first = min(np.mean([mate < t or mate <= other for mate, other in mated]) for t in thresholds)
-    assert 1 - found.any_rank.at(rate).true_positive_rate == pytest.approx(fnir)
-    assert 1 - found.first_rank.at(rate).true_positive_rate == pytest.approx(fnir_first)
+    assert 1 - result.any_rank.at(rate).true_positive_rate == pytest.approx(fnir)
+    assert 1 - result.first_rank.at(rate).true_positive_rate == pytest.approx(fnir_first)
 
 
 def test_choose_absent_persons__seeded_and_never_all():

@@ -27,8 +27,13 @@ def test_bootstrap_means__by_person_draws_persons_with_all_their_queries():
     """Three persons have 27 equally likely resamples, so the distribution can be written down."""
     persons = np.array([7, 7, 5, 9, 9, 9])
     values = np.array([0.2, 0.4, 1.0, 0.0, 0.6, 0.3])
-    own = [values[persons == person] for person in (5, 7, 9)]
-    means = [np.concatenate([own[a], own[b], own[c]]).mean() for a in range(3) for b in range(3) for c in range(3)]
+    own_values = [values[persons == person] for person in (5, 7, 9)]
+    means = [
+        np.concatenate([own_values[a], own_values[b], own_values[c]]).mean()
+        for a in range(3)
+        for b in range(3)
+        for c in range(3)
+    ]
     interval = bootstrap_means({"mAP": values}, persons, BootstrapOptions(50_000, "person", 0.8))["mAP"]
     expected = np.quantile(means, [0.1, 0.9], method="inverted_cdf")
     np.testing.assert_allclose((interval.low, interval.high), expected, atol=1e-12)

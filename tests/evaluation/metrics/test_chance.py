@@ -77,10 +77,10 @@ def test_expected_metrics__means_over_queries_of_different_numbers(cases, ap, de
 
 def test_expected_metrics__galleries_as_large_as_published_ones():
     """With one match AP is the mean of 1 / rank; with several, the chance of a miss is a ratio of binomials."""
-    one = expected_metrics(np.array([1]), np.array([19_732]), 19_732, max_rank=50)
+    metrics = expected_metrics(np.array([1]), np.array([19_732]), 19_732, max_rank=50)
     harmonic = sum(1 / rank for rank in range(1, 19_733))
-    assert one.mAP == pytest.approx(harmonic / 19_732)
-    assert one.mINP == pytest.approx(harmonic / 19_732)
+    assert metrics.mAP == pytest.approx(harmonic / 19_732)
+    assert metrics.mINP == pytest.approx(harmonic / 19_732)
     many = expected_metrics(np.array([40]), np.array([5_000]), 5_000, max_rank=20)
     np.testing.assert_allclose(many.cmc, [1 - comb(4_960, k) / comb(5_000, k) for k in range(1, 21)], rtol=1e-9)
     last = [40 / rank * comb(rank - 1, 39) / comb(5_000, 40) for rank in range(40, 5_001)]

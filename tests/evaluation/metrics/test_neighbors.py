@@ -16,13 +16,17 @@ def half_squared_distances(points: np.ndarray) -> np.ndarray:
     return ((points[:, None].astype(np.float64) - points[None]) ** 2).sum(-1) / 2
 
 
-def check_neighbors(found, distances, count) -> None:
+def check_neighbors(neighbors, distances, count) -> None:
     """Assert that all neighbours are the first of a stable sort of these distances (N, N)."""
     order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-    np.testing.assert_array_equal(found.indices, order)
-    np.testing.assert_array_equal(found.distances, np.take_along_axis(distances, order, axis=1))
-    np.testing.assert_array_equal(found.farthest, distances.max(axis=1))
-    assert (found.indices.dtype, found.distances.dtype, found.farthest.dtype) == (np.int64, np.float32, np.float32)
+    np.testing.assert_array_equal(neighbors.indices, order)
+    np.testing.assert_array_equal(neighbors.distances, np.take_along_axis(distances, order, axis=1))
+    np.testing.assert_array_equal(neighbors.farthest, distances.max(axis=1))
+    assert (neighbors.indices.dtype, neighbors.distances.dtype, neighbors.farthest.dtype) == (
+        np.int64,
+        np.float32,
+        np.float32,
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -36,19 +40,19 @@ def check_neighbors(found, distances, count) -> None:
 def test_nearest_neighbors__equal_a_full_sort(seed, total, count, block_rows, threads):
     # Whole numbers, many of them equal: distances are exact in float32 and ties are common.
     points = np.random.default_rng(seed).integers(0, 4, size=(total, 3)).astype(np.float32)
-    found = nearest_neighbors(points, count, block_rows=block_rows, num_threads=threads)
-    check_neighbors(found, half_squared_distances(points), count)
+    neighbors = nearest_neighbors(points, count, block_rows=block_rows, num_threads=threads)
+    check_neighbors(neighbors, half_squared_distances(points), count)
 
 
 @pytest.mark.parametrize("distinct", [1, 2, 1500])
 def test_nearest_neighbors__many_blocks_and_crowds_of_equal_points(distinct):
     rng = np.random.default_rng(1)
     points = rng.integers(-9, 9, size=(distinct, 8)).astype(np.float32)[np.arange(1500) % distinct]
-    found = nearest_neighbors(points, 21, block_rows=64)
+    neighbors = nearest_neighbors(points, 21, block_rows=64)
     for point in (0, 1, 777, 1499):
         distances = ((points - points[point]) ** 2).sum(1) / 2
-        np.testing.assert_array_equal(found.indices[point], np.argsort(distances, kind="stable")[:21])
-        assert found.farthest[point] == distances.max()
+        np.testing.assert_array_equal(neighbors.indices[point], np.argsort(distances, kind="stable")[:21])
+        assert neighbors.farthest[point] == distances.max()
 
 
 @pytest.mark.parametrize("crowded", [0.0, 2.0], ids=["rows are sorted", "scores above the bound are kept"])
@@ -62,19 +66,19 @@ def test_nearest_neighbors__either_way_of_collecting(monkeypatch, crowded):
 def test_nearest_neighbors__as_many_as_there_are(count):
     """Points on a line at 0, 1, 3, 6 and 10: all distances differ but for nobody's own, which is 0."""
     points = np.array([[0], [1], [3], [6], [10]], dtype=np.float32)
-    found = nearest_neighbors(points, count)
+    neighbors = nearest_neighbors(points, count)
     by_hand = [[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [2, 1, 0, 3, 4], [3, 2, 4, 1, 0], [4, 3, 2, 1, 0]]
-    assert found.indices.tolist() == [row[:count] for row in by_hand]
-    assert found.farthest.tolist() == [50, 40.5, 24.5, 18, 50]
+    assert neighbors.indices.tolist() == [row[:count] for row in by_hand]
+    assert neighbors.farthest.tolist() == [50, 40.5, 24.5, 18, 50]
 
 
 def test_nearest_neighbors__real_values_are_right_to_rounding():
     points = np.random.default_rng(5).standard_normal((300, 32)).astype(np.float32)
-    found = nearest_neighbors(points, 12, block_rows=64, num_threads=2)
+    neighbors = nearest_neighbors(points, 12, block_rows=64, num_threads=2)
     distances = half_squared_distances(points)
-    np.testing.assert_array_equal(found.indices, np.argsort(distances, axis=1)[:, :12])
-    np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :12], atol=1e-4)
-    np.testing.assert_allclose(found.farthest, distances.max(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(neighbors.indices, np.argsort(distances, axis=1)[:, :12])
+    np.testing.assert_allclose(neighbors.distances, np.sort(distances, axis=1)[:, :12], atol=1e-4)
+    np.testing.assert_allclose(neighbors.farthest, distances.max(axis=1), rtol=1e-5)
 
 
 def test_nearest_neighbors__half_squares_that_are_given_are_used():
@@ -83,23 +87,23 @@ def test_nearest_neighbors__half_squares_that_are_given_are_used():
     half_squares = ((points**2).sum(axis=1) / 2).astype(np.float32)
     half_squares[:50] += 100
     distances = half_squares[:, None].astype(np.float64) + half_squares - points.astype(np.float64) @ points.T
-    found = nearest_neighbors(points, 7, half_squares=half_squares, block_rows=64)
-    check_neighbors(found, distances, 7)
-    assert found.indices[50:].min() >= 50
+    neighbors = nearest_neighbors(points, 7, half_squares=half_squares, block_rows=64)
+    check_neighbors(neighbors, distances, 7)
+    assert neighbors.indices[50:].min() >= 50
 
 
 @pytest.mark.parametrize("keep_first", [0, 1, 63, 64, 200, 699, 700])
 def test_nearest_neighbors__keep_the_distances_of_the_first_points(keep_first):
     points = np.random.default_rng(2).integers(-9, 9, size=(700, 3)).astype(np.float32)  # exact in float32
-    found = nearest_neighbors(points, 5, keep_first=keep_first, block_rows=64)
+    neighbors = nearest_neighbors(points, 5, keep_first=keep_first, block_rows=64)
     expected = half_squared_distances(points)
-    check_neighbors(found, expected, 5)
+    check_neighbors(neighbors, expected, 5)
     if keep_first == 0:
-        assert found.kept is None
+        assert neighbors.kept is None
         return
     received = np.empty((keep_first, 700 - keep_first), dtype=np.float32)
-    found.kept.write(slice(0, keep_first // 2), received[: keep_first // 2])
-    found.kept.write(slice(keep_first // 2, keep_first), received[keep_first // 2 :])
+    neighbors.kept.write(slice(0, keep_first // 2), received[: keep_first // 2])
+    neighbors.kept.write(slice(keep_first // 2, keep_first), received[keep_first // 2 :])
     np.testing.assert_array_equal(-received, expected[:keep_first, keep_first:])
 
 

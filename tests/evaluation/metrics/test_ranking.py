@@ -54,12 +54,12 @@ def reference_metrics(query, gallery, query_persons, gallery_persons, query_came
         ranks = [rank for rank, (_, _, is_match) in enumerate(candidates, start=1) if is_match]
         results.append(None)
         if ranks:
-            mean_precision = sum(found / rank for found, rank in enumerate(ranks, start=1)) / len(ranks)
-            area, found, recall, precision = 0.0, 0, 0.0, 1.0
+            mean_precision = sum(num_matches / rank for num_matches, rank in enumerate(ranks, start=1)) / len(ranks)
+            area, num_matches, recall, precision = 0.0, 0, 0.0, 1.0
             for rank in range(1, len(candidates) + 1):
-                found += rank in ranks
-                area += (found / len(ranks) - recall) * (precision + found / rank) / 2
-                recall, precision = found / len(ranks), found / rank
+                num_matches += rank in ranks
+                area += (num_matches / len(ranks) - recall) * (precision + num_matches / rank) / 2
+                recall, precision = num_matches / len(ranks), num_matches / rank
             results[-1] = (mean_precision, area, len(ranks) / ranks[-1], ranks[0])
     return results
 
@@ -124,10 +124,10 @@ def check_metrics(metrics, reference, options, tolerance=1e-12):
     np.testing.assert_allclose(metrics.cmc, curve, atol=tolerance)
     assert (metrics.num_queries, metrics.num_valid_queries) == (len(reference), len(valid))
     missing = (np.nan,) * 3 + (0,)
-    found = metrics.per_query
-    np.testing.assert_allclose(found.ap, [(query or missing)[formula] for query in reference], atol=tolerance)
-    np.testing.assert_allclose(found.inp, [(query or missing)[2] for query in reference], atol=tolerance)
-    assert found.first_rank.tolist() == [(query or missing)[3] for query in reference]
+    values = metrics.per_query
+    np.testing.assert_allclose(values.ap, [(query or missing)[formula] for query in reference], atol=tolerance)
+    np.testing.assert_allclose(values.inp, [(query or missing)[2] for query in reference], atol=tolerance)
+    assert values.first_rank.tolist() == [(query or missing)[3] for query in reference]
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.5])
@@ -173,14 +173,14 @@ def test_rank_metrics__comparing_equals_sorting(monkeypatch, ordered):
     query, gallery = (
         EXACT_ROWS[rng.integers(0, len(EXACT_ROWS), len(ids))] for ids in (query_persons, gallery_persons)
     )
-    found = []
+    results = []
     for limit in (0, 1000):
         monkeypatch.setattr(counting, "MAX_COMPARED_MATCHES", limit)
         metrics = rank_metrics(query, gallery, query_persons, gallery_persons, *cameras, return_per_query=True)
-        found.append(metrics.per_query)
-    np.testing.assert_array_equal(found[0].ap, found[1].ap)
-    np.testing.assert_array_equal(found[0].inp, found[1].inp)
-    np.testing.assert_array_equal(found[0].first_rank, found[1].first_rank)
+        results.append(metrics.per_query)
+    np.testing.assert_array_equal(results[0].ap, results[1].ap)
+    np.testing.assert_array_equal(results[0].inp, results[1].inp)
+    np.testing.assert_array_equal(results[0].first_rank, results[1].first_rank)
 
 
 @pytest.mark.parametrize("num_gallery", [1, 127, 128, 129, 5000])

@@ -34,11 +34,11 @@ def paper_distances(query, gallery, k1, k2, lambda_value):
     halves = [reciprocal(q, int(np.around(k1 / 2))) for q in range(total)]
     vectors = np.zeros((total, total))
     for p in range(total):
-        own = reciprocal(p, k1)
-        expanded = set(own)
-        for q in own:
+        neighbors_of_p = reciprocal(p, k1)
+        expanded = set(neighbors_of_p)
+        for q in neighbors_of_p:
             candidates = halves[q]
-            if 3 * len(candidates & own) > 2 * len(candidates):
+            if 3 * len(candidates & neighbors_of_p) > 2 * len(candidates):
                 expanded |= candidates
         members = sorted(expanded)
         if members:  # a point has none where its list is full of duplicates of it

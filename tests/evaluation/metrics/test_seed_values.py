@@ -12,10 +12,10 @@ from mmet.evaluation.metrics.seed_values import SeedValues
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=9))
 def test_seed_values__are_numpys_mean_and_sample_deviation(values):
-    found = SeedValues(tuple(values))
-    assert found.mean == pytest.approx(np.mean(values))
-    assert found.std == pytest.approx(np.std(values, ddof=1), abs=1e-9)
-    assert found.to_json() == {"mean": found.mean, "std": found.std, "values": values}
+    seed_values = SeedValues(tuple(values))
+    assert seed_values.mean == pytest.approx(np.mean(values))
+    assert seed_values.std == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+    assert seed_values.to_json() == {"mean": seed_values.mean, "std": seed_values.std, "values": values}
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,13 @@ def test_matching_scorer__every_pair_as_the_pretraining_model_sees_it(tmp_path, 
     task = build_task(dataset, query, gallery)
     scorer = MatchingScorer(model, processor, batch_size=batch_size)
     pairs = np.array([(q, g) for q in range(len(task.query)) for g in range(len(task.gallery))])[::-1]
-    found = scorer(task, pairs)
-    for (q, g), log_odds in zip(pairs, found, strict=True):
+    scores = scorer(task, pairs)
+    for (q, g), log_odds in zip(pairs, scores, strict=True):
         text, image = (q, g) if query == "text" else (g, q)
         row, caption = SENTENCES[text]
         expected = reference(model, processor, dataset, int(image), ROWS[row][2][caption])
         assert log_odds == pytest.approx(expected, abs=1e-4)
-    assert found.std() > 1e-3
+    assert scores.std() > 1e-3
 
 
 def test_matching_scorer__needs_an_image_and_a_sentence():

@@ -103,7 +103,7 @@ def test_pack_items__covers_all_items_once_and_splits_no_image(counts, batch_siz
     assert np.concatenate(batches).tolist() == list(range(len(items)))
     images = [set(image_index[batch].tolist()) for batch in batches]
     assert sum(map(len, images)) == len(counts)
-    assert all(len(batch) <= batch_size or len(own) == 1 for batch, own in zip(batches, images, strict=True))
+    assert all(len(batch) <= batch_size or len(pictures) == 1 for batch, pictures in zip(batches, images, strict=True))
     # As few batches as whole images in order allow: the next image would not have fitted.
     for batch, following in pairwise(batches):
         first_image = np.sum(image_index == image_index[following[0]])

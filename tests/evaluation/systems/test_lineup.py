@@ -104,8 +104,8 @@ def test_saved_calibrations__a_stale_file_of_the_same_weights_is_not_taken(tmp_p
 
     monkeypatch.setattr(calibration_learning, "save_calibrations", refuse)
     assert keep_calibrations({("text", "image"): new}, model, output, "w").parent == output
-    found = saved_calibrations(model, output, "w")
-    assert (found["text", "image"].slope, found["image", "image"].slope) == (2.0, 1.0)
+    calibrations = saved_calibrations(model, output, "w")
+    assert (calibrations["text", "image"].slope, calibrations["image", "image"].slope) == (2.0, 1.0)
     monkeypatch.undo()
     keep_calibrations({("text", "image"): old}, model, output, "w")
     assert saved_calibrations(model, output, "w")["text", "image"].slope == 1.0

@@ -21,8 +21,8 @@ def _write(request: WorldRequest, job: Job, folder: FolderDraft) -> list[Record]
     for take in takes(request, job):
         path = f"{storage}/{msmt_name(person, take)}"
         save(folder, f"imgs/{path}", take.picture)
-        told = take.captions[: 2 if job.repeated and take.index == 0 else 1]
-        records += [caption_entry(job.split, [caption], "file_path", path, person) for caption in told]
+        sentences = take.captions[: 2 if job.repeated and take.index == 0 else 1]
+        records += [caption_entry(job.split, [caption], "file_path", path, person) for caption in sentences]
     return records
 
 

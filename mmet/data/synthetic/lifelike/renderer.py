@@ -217,14 +217,14 @@ def _passers(steep: int, tall: int, behind: bool) -> tuple[_Passer, ...]:
     """A few people who walk past, as a camera of that steepness sees them."""
     rng = np.random.default_rng([4242, steep, behind])
     light = Light((0.3, -0.8, 0.5), 0.35, 0.8)
-    found = []
+    parts = []
     for _ in range(24 if behind else 12):
         size = float(rng.uniform(0.45, 0.98) if behind else rng.uniform(0.98, 1.12))
         view, elevation = float(rng.uniform(0, 360)), (7.0, 18.0, 32.0)[steep]
         drawing = _draw(draw_person(rng).appearance, view, elevation, round(tall * size), light, rng)
         box = drawing.alpha.getbbox() or (0, 0, 1, 1)
-        found.append(_Passer(drawing.rgb.crop(box), drawing.alpha.crop(box), size))
-    return tuple(found)
+        parts.append(_Passer(drawing.rgb.crop(box), drawing.alpha.crop(box), size))
+    return tuple(parts)
 
 
 def _passer(scene: Image.Image, elevation: float, tall: int, rng: np.random.Generator, behind: bool) -> Image.Image:
