@@ -3,8 +3,8 @@
     find_exported("outputs/run", "onnx")              # outputs/run/onnx, as `mmet-export outputs/run` writes it
     read_manifest(Path("outputs/run/onnx")).parity    # how far the embeddings are from the model's
 
-A folder of exported files holds one ONNX graph for each kind of input, the configuration, the processor, and a
-manifest. `mmet.export` writes it, `mmet.evaluation.systems.exported` runs it.
+A folder of exported files holds one graph for each kind of input, the configuration, the processor, and a manifest.
+`mmet.export` writes it, `mmet.evaluation.systems.exported` runs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from mmet.digests import sha256_of
 from mmet.field_checks import check_choice, check_fields
@@ -21,11 +22,24 @@ from mmet.starter import resolve_model
 from mmet.whole_files import read_json
 
 MANIFEST = "mmet_export.json"
-FOLDER = "onnx"
-"""Of a model's folder: where its exported files are, unless said otherwise."""
 
-BACKENDS = ("auto", "torch", "onnx")
-"""`auto` is ONNX Runtime for a folder of exported files, and PyTorch for a model."""
+
+class Format(NamedTuple):
+    """A format of exported files: the suffix of a graph, the package that runs it, and the extra that brings it."""
+
+    suffix: str
+    runtime: str
+    extra: str
+
+
+FORMATS: Mapping[str, Format] = {
+    "onnx": Format(".onnx", "onnxruntime", "export"),
+    "openvino": Format(".xml", "openvino", "openvino"),
+}
+"""By name, which is also that of the subfolder for them in a model's folder, and of the backend that runs them."""
+
+BACKENDS = ("auto", "torch", *FORMATS)
+"""`auto` is the format's own runtime for a folder of exported files, and PyTorch for a model."""
 
 DTYPES = ("float32", "int8")
 
@@ -53,9 +67,10 @@ class Manifest:
         source_files: SHA-256 of the model's weight files by name; empty for a model of the Hub.
         files: SHA-256 of every exported file by name.
         dtype: of the weights, one of `DTYPES`.
-        opset: of the graphs.
+        opset: ONNX opset of the graphs, also of those that were written in another format afterwards.
         parity: by graph and by kind of test input, the largest difference from the model's embeddings.
         versions: of the packages that made the files.
+        format: of the graphs, one of `FORMATS`.
     """
 
     source: str
@@ -66,6 +81,7 @@ class Manifest:
     opset: int
     parity: dict[str, dict[str, float]]
     versions: dict[str, str]
+    format: str = field(default="onnx", metadata={"choices": tuple(FORMATS)})
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -94,7 +110,7 @@ def find_exported(name_or_path: str, backend: str = "auto") -> Path | None:
     The folder of exported files that the name of a model stands for; None where PyTorch runs the model.
 
     Args:
-        name_or_path: of exported files, of a model with exported files in its subfolder `onnx`, or of any model.
+        name_or_path: of exported files, of a model with exported files in a subfolder (`FORMATS`), or of any model.
         backend: one of `BACKENDS`.
 
     Raises:
@@ -102,25 +118,37 @@ def find_exported(name_or_path: str, backend: str = "auto") -> Path | None:
     """
     check_choice("backend", backend, BACKENDS)
     folder = Path(resolve_model(name_or_path))
-    inside = folder / FOLDER
     if (folder / MANIFEST).is_file():
-        if backend == "torch":
-            raise ValueError(
-                f"{folder} holds exported files and no weights for PyTorch: expected the model that they were made "
-                f"from ({read_manifest(folder).source!r})"
-            )
+        _check_backend(folder, backend)
         return folder
-    if folder.is_dir() and any(folder.glob("*.onnx")) and not any(folder.glob(_WEIGHT_FILES)):
-        raise ValueError(f"{folder} holds ONNX files and no {MANIFEST}: expected a finished export; {EXPORT_AGAIN}")
-    if backend != "onnx":
+    graphs = any(any(folder.glob(f"*{file_format.suffix}")) for file_format in FORMATS.values())
+    if graphs and not any(folder.glob(_WEIGHT_FILES)):
+        raise ValueError(
+            f"{folder} holds exported files and no {MANIFEST}: expected a finished export; {EXPORT_AGAIN}"
+        )
+    if backend not in FORMATS:
         return None
+    inside = folder / backend
     if (inside / MANIFEST).is_file():
         _check_fresh(inside, folder)
         return inside
+    command = f"mmet-export {name_or_path}" + ("" if backend == "onnx" else f" --format {backend}")
     raise ValueError(
-        f"{name_or_path}: expected exported files for the backend onnx, found no {MANIFEST} there or in {inside}; "
-        f"write them with mmet-export {name_or_path}"
+        f"{name_or_path}: expected exported files for the backend {backend}, found no {MANIFEST} there or in "
+        f"{inside}; write them with {command}"
     )
+
+
+def _check_backend(folder: Path, backend: str) -> None:
+    """Raise `ValueError` where a folder of exported files is not for a backend."""
+    manifest = read_manifest(folder)
+    if backend == "torch":
+        raise ValueError(
+            f"{folder} holds exported files and no weights for PyTorch: expected the model that they were made "
+            f"from ({manifest.source!r})"
+        )
+    if backend not in ("auto", manifest.format):
+        raise ValueError(f"{folder} holds files for the backend {manifest.format}: expected these, received {backend}")
 
 
 def _check_fresh(folder: Path, source: Path) -> None:
@@ -144,12 +172,12 @@ def check_exported(folder: Path) -> None:
     Check exported files without loading them.
 
     Raises:
-        ValueError: ONNX Runtime is not installed; a file is missing, damaged or of another kind.
+        ValueError: what runs them is not installed; a file is missing, damaged or of another kind.
     """
     from mmet.checkpoint_files import check_processor, read_config
 
-    check_installed("onnxruntime")
     manifest = read_manifest(folder)
+    check_installed(manifest.format, FORMATS[manifest.format].runtime)
     check_processor(folder, read_config(folder))
     for name, expected in manifest.files.items():
         path = folder / name
@@ -159,11 +187,11 @@ def check_exported(folder: Path) -> None:
             raise ValueError(f"{path} is not the file that was exported (its checksum differs): {EXPORT_AGAIN}")
 
 
-def check_installed(*packages: str) -> None:
-    """Raise `ValueError` for packages of the extra `export` that are not installed."""
+def check_installed(file_format: str, *packages: str) -> None:
+    """Raise `ValueError` for packages of a format's extra that are not installed."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
             f"exported models need {', '.join(packages)}; not installed: {', '.join(missing)}. "
-            'Install them with pip install "mmet[export]"'
+            f'Install them with pip install "mmet[{FORMATS[file_format].extra}]"'
         )

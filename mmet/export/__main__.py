@@ -1,7 +1,8 @@
-"""Command line: a model as ONNX files.
+"""Command line: a model as ONNX files, or in OpenVINO's format.
 
 python -m mmet.export outputs/run                          # writes outputs/run/onnx
 python -m mmet.export outputs/run --output small --int8
+python -m mmet.export outputs/run --format openvino        # writes outputs/run/openvino
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
 from mmet.export.exporting import default_output, export_model
-from mmet.exported_files import FOLDER
+from mmet.exported_files import FORMATS
 
 PROGRAM = "mmet-export"
 
@@ -26,14 +27,18 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = OptionParser(
         prog=PROGRAM,
-        description="Write the image, text and image-and-text embedders of a model as ONNX files, compared with the "
-        "model. docs/export.md says what they are good for.",
+        description="Write the image, text and image-and-text embedders of a model as files for ONNX Runtime or "
+        "OpenVINO, compared with the model. docs/export.md says what they are good for.",
     )
     parser.add_argument("model", metavar="MODEL", help="checkpoint folder, Hub name, or starter")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help=f"folder to create (default: {FOLDER} in the model's folder)"
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to create (default: one in the model's folder, named by the format)",
     )
-    parser.add_argument("--int8", action="store_true", help="weights in 8 bits: smaller, and other embeddings")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="what the files are for (default: onnx)")
+    parser.add_argument("--int8", action="store_true", help="weights in 8 bits: smaller, other embeddings; ONNX only")
     return parser
 
 
@@ -48,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def export(options: argparse.Namespace) -> None:
     """Export what a command line names and say how near the files are to the model."""
-    output = options.output or default_output(options.model)
-    manifest = export_model(options.model, output, dtype="int8" if options.int8 else "float32")
+    output = options.output or default_output(options.model, options.format)
+    dtype = "int8" if options.int8 else "float32"
+    manifest = export_model(options.model, output, dtype=dtype, file_format=options.format)
     size = sum((output / name).stat().st_size for name in manifest.files)
     parity = [
         f"{kind}: embeddings within {max(measured.values()):.1e} of the model's"

@@ -16,7 +16,15 @@ from mmet.evaluation.systems.exported import ExportedModel
 from mmet.evaluation.systems.loading import load_embedder
 from mmet.export.graphs import OPSET, graphs_of, write_graph
 from mmet.export.trials import measure_parity, random_batch, trial_batches
-from mmet.exported_files import DTYPES, FOLDER, MANIFEST, TOLERANCE, Manifest, check_installed, weight_digests
+from mmet.exported_files import (
+    DTYPES,
+    FORMATS,
+    MANIFEST,
+    TOLERANCE,
+    Manifest,
+    check_installed,
+    weight_digests,
+)
 from mmet.field_checks import check_choice
 from mmet.starter import resolve_model
 from mmet.versions import installed_versions
@@ -24,7 +32,8 @@ from mmet.whole_files import whole_folder
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("onnx", "onnxscript")
+"""What the graphs of every format are written with; a format's runtime comes to these."""
 
 INT8_TOLERANCE = 0.5
 """Largest difference of an 8-bit embedding, a unit vector, from the model's: beyond it something is broken."""
@@ -33,43 +42,52 @@ _CALIBRATION = "calibration.json"
 
 
 def export_model(
-    source: str | Path, output: str | Path | None = None, *, dtype: str = "float32", tolerance: float = TOLERANCE
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    dtype: str = "float32",
+    tolerance: float = TOLERANCE,
+    file_format: str = "onnx",
 ) -> Manifest:
     """
     Export the image, the text and the image-and-text embedder of a model.
 
     Args:
         source: folder or Hub name of the model, or `starter`.
-        output: folder to create; None for `onnx` in the model's folder.
-        dtype: `float32`, or `int8` for smaller files whose embeddings are not those of the model.
+        output: folder to create; None for one in the model's folder, named by the format.
+        dtype: `float32`, or `int8` (ONNX alone) for smaller files whose embeddings are not those of the model.
         tolerance: largest difference of `float32` embeddings from the model's that is accepted.
+        file_format: `onnx` for ONNX Runtime, `openvino` for OpenVINO.
 
     Raises:
-        ValueError: a package of the extra `export` is missing, `source` holds no whole model, the output is there
-            already, or the exported files compute something else.
+        ValueError: a package of the format's extra is missing, `source` holds no whole model, the output is there
+            already, `int8` of another format than ONNX, or the exported files compute something else.
         OSError: the folder cannot be written.
     """
-    check_installed(*PACKAGES)
+    check_choice("file_format", file_format, tuple(FORMATS))
     check_choice("dtype", dtype, DTYPES)
+    if dtype == "int8" and file_format != "onnx":
+        raise ValueError(f"expected float32 for the format {file_format}, received int8, which is of ONNX files alone")
+    check_installed(file_format, *PACKAGES, FORMATS[file_format].runtime)
     source = resolve_model(str(source))
-    output = default_output(source) if output is None else Path(output)
+    output = default_output(source, file_format) if output is None else Path(output)
     if output.exists():
         raise ValueError(f"{output} is there already: remove it, or name another folder (--output)")
     model, processor = load_embedder(source)
     model.train(False)
     with whole_folder(output) as draft:
         _write_parts(model, processor, Path(source), draft)
-        manifest = _write_graphs(model, processor, source, draft, dtype)
+        manifest = _write_graphs(model, processor, source, draft, dtype, file_format)
         _require_parity(manifest, tolerance if dtype == "float32" else INT8_TOLERANCE)
     return manifest
 
 
-def default_output(source: str) -> Path:
-    """`onnx` in a model's folder. Raises `ValueError` for a model that has no folder here."""
+def default_output(source: str, file_format: str = "onnx") -> Path:
+    """Where a format's files are in a model's folder. Raises `ValueError` for a model that has no folder here."""
     folder = Path(resolve_model(source))
     if not folder.is_dir():
         raise ValueError(f"{source}: expected the folder of a model, or --output for one of the Hub")
-    return folder / FOLDER
+    return folder / file_format
 
 
 def _write_parts(model: MMETForReID, processor: MMETProcessor, source: Path, folder: Path) -> None:
@@ -80,9 +98,12 @@ def _write_parts(model: MMETForReID, processor: MMETProcessor, source: Path, fol
         shutil.copyfile(source / _CALIBRATION, folder / _CALIBRATION)
 
 
-def _write_graphs(model: MMETForReID, processor: MMETProcessor, source: str, folder: Path, dtype: str) -> Manifest:
+def _write_graphs(
+    model: MMETForReID, processor: MMETProcessor, source: str, folder: Path, dtype: str, file_format: str
+) -> Manifest:
     """The graphs and the manifest. It is written twice: the files are compared with the model as they are run."""
-    kinds = graphs_of(model)
+    kinds, parts = graphs_of(model), set(folder.iterdir())
+    runtime = FORMATS[file_format].runtime
     traced = random_batch(model, 3, 5)
     for kind in kinds:
         path = folder / f"{kind}.onnx"
@@ -91,15 +112,20 @@ def _write_graphs(model: MMETForReID, processor: MMETProcessor, source: str, fol
             from mmet.export.quantization import quantize
 
             quantize(path)
+        if file_format == "openvino":
+            from mmet.export.openvino_files import convert
+
+            convert(path)
     manifest = Manifest(
         source=source,
         weights=fingerprint_weights(model),
         source_files=weight_digests(Path(source)),
-        files={path.name: sha256_of(path) for path in sorted(folder.glob("*.onnx*"))},
+        files={path.name: sha256_of(path) for path in sorted(set(folder.iterdir()) - parts)},
         dtype=dtype,
         opset=OPSET,
         parity={},
-        versions={**installed_versions(), **{name: version(name) for name in PACKAGES}},
+        versions={**installed_versions(), **{name: version(name) for name in (*PACKAGES, runtime)}},
+        format=file_format,
     )
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     exported, batches = ExportedModel(folder), trial_batches(model, processor)

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # type: ignore[attr-defined]  # of httpx before version 2, of httpx2 since
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils._validators import validate_repo_id
 from transformers import TrainingArguments
 
@@ -60,7 +65,7 @@ def _named_errors(name: str) -> Iterator[None]:
         raise ValueError(
             f"push_to_hub: the Hub refuses the token or the repository {name}: {_one_line(error)}"
         ) from error
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise ValueError(f"push_to_hub: the Hub cannot be reached: {_one_line(error)}") from error
 
 

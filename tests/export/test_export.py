@@ -6,10 +6,8 @@ import importlib.util
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mmet.evaluation.systems.cache import fingerprint_weights
 from mmet.evaluation.systems.exported import ExportedModel, load_exported
@@ -22,21 +20,12 @@ from mmet.footage.searching import add_to_gallery
 from mmet.gallery import Gallery, GalleryError, ModelEmbedder
 from mmet.gallery.command import main as gallery_command
 from modeling_mmet import MMETForReID
-from processing_mmet import MMETImageProcessor, MMETProcessor
+from tests.export.conftest import save_model
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 MOBILE_NET = {"model_type": "mobilenet_v2", "tf_padding": False, "layer_norm_eps": 1e-5, "depth_multiplier": 0.35}
-
-
-def save_model(folder, config, tokenizer):
-    """A model of random weights in a folder, as a checkpoint is."""
-    torch.manual_seed(0)
-    height, width = config.image_config.image_size
-    MMETForReID(config).eval().save_pretrained(folder)
-    MMETProcessor(MMETImageProcessor(size={"height": height, "width": width}), tokenizer).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -70,16 +59,6 @@ def pair(exported_run):
 def run_copy(tmp_path, exported_run):
     """A copy of the model and its exported files that a test may change."""
     return shutil.copytree(exported_run, tmp_path / "run")
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Paths of four random crops."""
-    generator = np.random.default_rng(0)
-    paths = [tmp_path / f"{number}.png" for number in range(4)]
-    for path in paths:
-        Image.fromarray(generator.integers(0, 256, (52, 28, 3), dtype=np.uint8)).save(path)
-    return [str(path) for path in paths]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -219,12 +198,16 @@ def test_evaluation__takes_exported_files_for_a_model(exported_run):
 
 
 def test_backend__that_the_folder_does_not_have(small_run, tmp_path):
-    with pytest.raises(ValueError, match="backend: expected one of auto, torch, onnx"):
-        find_exported(str(small_run), "openvino")
+    with pytest.raises(ValueError, match="backend: expected one of auto, torch, onnx, openvino"):
+        find_exported(str(small_run), "tensorrt")
     with pytest.raises(ValueError, match="expected the model that they were made from"):
         find_exported(str(small_run / "onnx"), "torch")
     with pytest.raises(ValueError, match="write them with mmet-export owner/name"):
         find_exported("owner/name", "onnx")
+    with pytest.raises(ValueError, match="write them with mmet-export owner/name --format openvino"):
+        find_exported("owner/name", "openvino")
+    with pytest.raises(ValueError, match="holds files for the backend onnx: expected these, received openvino"):
+        find_exported(str(small_run / "onnx"), "openvino")
     assert find_exported(str(small_run)) is None
     assert find_exported(str(small_run), "onnx") == small_run / "onnx"
     assert find_exported(str(small_run / "int8")) == small_run / "int8"
@@ -266,7 +249,7 @@ def test_damaged__a_graph_that_onnxruntime_does_not_read(run_copy):
     manifest = json.loads((run_copy / "onnx" / MANIFEST).read_text())
     manifest["files"]["text.onnx"] = "cd3b3a5c1e0e4d4b8f6d7a0c"
     (run_copy / "onnx" / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"text.onnx cannot be run by ONNX Runtime"):
+    with pytest.raises(ValueError, match=r"text.onnx cannot be run by onnxruntime"):
         ExportedModel(run_copy / "onnx")(input_ids=torch.full((1, 3), 6))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import LocalTokenNotFoundError
 from transformers import TrainingArguments
 
@@ -28,6 +28,14 @@ def test_check_hub__name_login_and_connection(tmp_path, monkeypatch):
         monkeypatch.setattr(HfApi, "whoami", fails(error))
         with pytest.raises(ValueError, match=f"push_to_hub: .*{message}"):
             check_hub(TrainingArguments(output_dir=str(tmp_path), hub_model_id="me/model"))
+
+
+def test_check_hub__no_connection(tmp_path, monkeypatch):
+    """Whatever HTTP library huggingface_hub uses, its error is a message."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match="push_to_hub: the Hub cannot be reached"):
+        check_hub(TrainingArguments(output_dir=str(tmp_path), hub_token="hf_token"))
 
 
 def test_check_hub__makes_nothing(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Embedders that were exported to ONNX files and run by ONNX Runtime, in the place of the model they were made from.
+"""Embedders that were exported and run by ONNX Runtime or OpenVINO, in the place of the model they were made from.
 
 model, processor = load_exported(Path("outputs/run/onnx"))      # what `mmet-export outputs/run` writes
 model(pixel_values=pixels).embeddings                           # as `MMETForReID`'s
@@ -6,6 +6,7 @@ model(pixel_values=pixels).embeddings                           # as `MMETForReI
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +18,13 @@ from configuration_mmet import MMETConfig
 from inputs_mmet import check_samples
 from mmet.checkpoint_files import read_config
 from mmet.digests import digest
-from mmet.exported_files import EXPORT_AGAIN, KINDS, check_exported, check_installed, read_manifest
+from mmet.exported_files import EXPORT_AGAIN, FORMATS, KINDS, check_exported, check_installed, read_manifest
 from modeling_mmet import MMETForReIDOutput
 from processing_mmet import MMETProcessor
+
+Arrays = Mapping[str, NDArray[Any]]
+Graph = Callable[[Arrays], NDArray[np.float32]]
+"""A loaded graph: inputs by name to embeddings `(B, D)`."""
 
 
 class ExportedModel(torch.nn.Module):
@@ -46,7 +51,7 @@ class ExportedModel(torch.nn.Module):
         if not self.manifest.is_same_model:
             self.weights_fingerprint = digest(text.encode() for text in (self.manifest.weights, *self._digests()))
         self._folder = folder
-        self._sessions: dict[str, Any] = {}
+        self._graphs: dict[str, Graph] = {}
 
     def forward(
         self,
@@ -67,9 +72,8 @@ class ExportedModel(torch.nn.Module):
         inputs = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
         kind = self._graph_for(pixel_values is not None, input_ids is not None)
         feed = {name: _as_array(inputs[name]) for name in KINDS[kind]}
-        (embeddings,) = self._session(kind).run(["embeddings"], feed)
         device = next(value.device for value in inputs.values() if value is not None)
-        vectors = torch.from_numpy(embeddings).to(device)
+        vectors = torch.from_numpy(self._graph(kind)(feed)).to(device)
         output: MMETForReIDOutput = cast(Any, MMETForReIDOutput)(embeddings=vectors, pooler_output=vectors)
         return output
 
@@ -77,7 +81,7 @@ class ExportedModel(torch.nn.Module):
         return [self.manifest.files[name] for name in sorted(self.manifest.files)]
 
     def _graph_for(self, has_images: bool, has_texts: bool) -> str:
-        graphs = [kind for kind in KINDS if f"{kind}.onnx" in self.manifest.files]
+        graphs = [kind for kind in KINDS if self._file(kind) in self.manifest.files]
         modality = "both" if has_images and has_texts else "image" if has_images else "text"
         if modality in graphs:
             return modality
@@ -87,10 +91,13 @@ class ExportedModel(torch.nn.Module):
             f"{self._folder} embeds {', '.join(graphs)} (identity_pooling of its model), received {modality}"
         )
 
-    def _session(self, kind: str) -> Any:
-        if kind not in self._sessions:
-            self._sessions[kind] = open_session(self._folder / f"{kind}.onnx")
-        return self._sessions[kind]
+    def _graph(self, kind: str) -> Graph:
+        if kind not in self._graphs:
+            self._graphs[kind] = open_graph(self._folder / self._file(kind), self.manifest.format)
+        return self._graphs[kind]
+
+    def _file(self, kind: str) -> str:
+        return kind + FORMATS[self.manifest.format].suffix
 
 
 def _as_array(values: torch.Tensor | None) -> NDArray[Any]:
@@ -99,9 +106,17 @@ def _as_array(values: torch.Tensor | None) -> NDArray[Any]:
     return array.astype(np.float32 if values.is_floating_point() else np.int64, copy=False)
 
 
-def open_session(path: Path) -> Any:
-    """An `onnxruntime.InferenceSession` on CPU. Raises `ValueError` for a file that is no graph."""
-    check_installed("onnxruntime")
+def open_graph(path: Path, file_format: str) -> Graph:
+    """A graph on CPU by the runtime of its format. Raises `ValueError` for a file that is no graph."""
+    runtime = FORMATS[file_format].runtime
+    check_installed(file_format, runtime)
+    try:
+        return _OPENERS[file_format](path)
+    except Exception as error:  # the runtimes' own kinds have no common base
+        raise ValueError(f"{path} cannot be run by {runtime} ({error}): {EXPORT_AGAIN}") from error
+
+
+def _open_onnx(path: Path) -> Graph:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -109,10 +124,21 @@ def open_session(path: Path) -> Any:
     options.log_severity_level = 3  # errors alone
     # Waiting threads would take the cores that decode pictures meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own kinds have no common base
-        raise ValueError(f"{path} cannot be run by ONNX Runtime ({error}): {EXPORT_AGAIN}") from error
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda arrays: cast(NDArray[np.float32], session.run(["embeddings"], dict(arrays))[0])
+
+
+def _open_openvino(path: Path) -> Graph:
+    import openvino
+
+    # On processors with bfloat16, OpenVINO computes in it unless told otherwise.
+    options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(path), "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
+    return lambda arrays: cast(NDArray[np.float32], compiled(dict(arrays))["embeddings"])
+
+
+_OPENERS: Mapping[str, Callable[[Path], Graph]] = {"onnx": _open_onnx, "openvino": _open_openvino}
 
 
 def load_exported(folder: Path) -> tuple[ExportedModel, MMETProcessor]:
