@@ -165,7 +165,14 @@ def build_galleries(root: Path) -> None:
     Gallery.build(others, root / "people-of-the-yard", model=root / "model")
 
 
-@pytest.mark.parametrize("place", [pytest.param(place, id=place) for place in COMMANDS])
+def marks(command: str) -> list[pytest.MarkDecorator]:
+    """Exporting the model takes half a minute; `tests/export` uses exported files in every command sooner."""
+    return [pytest.mark.slow] if "onnx" in command else []
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, id=place, marks=marks(command)) for place, command in COMMANDS.items()]
+)
 def test_documented_command(place, house, tmp_path, monkeypatch, capsys):
     words = [word for word in shlex.split(COMMANDS[place]) if not re.match(r"^[A-Z_]+=", word)]
     program, arguments = split_program(words)
@@ -246,7 +253,7 @@ def adapt(program: str, arguments: list[str], house: Path, folder: Path) -> list
     if program == "mmet.data.synthetic.video":
         for option, value in FILMS.items():
             adapted += [f"--{option}", str(value)]
-    if program == "mmet.data.synthetic":
+    if program == "mmet.data.synthetic" or (program == "mmet.data" and adapted[0] == "draw"):
         adapted += ["--images_per_id", "2", "--image_height", "60", "--image_width", "30"]
         for option in ("--num_ids", "--num_train_ids", "--num_test_ids"):
             if option in adapted:

@@ -197,20 +197,20 @@ def test_evaluation__takes_exported_files_for_a_model(exported_run):
         load_embedder(str(exported_run / "onnx"))
 
 
-def test_backend__that_the_folder_does_not_have(small_run, tmp_path):
+def test_backend__that_the_folder_does_not_have(exported_run, tmp_path):
     with pytest.raises(ValueError, match="backend: expected one of auto, torch, onnx, openvino"):
-        find_exported(str(small_run), "tensorrt")
+        find_exported(str(exported_run), "tensorrt")
     with pytest.raises(ValueError, match="expected the model that they were made from"):
-        find_exported(str(small_run / "onnx"), "torch")
+        find_exported(str(exported_run / "onnx"), "torch")
     with pytest.raises(ValueError, match="write them with mmet-export owner/name"):
         find_exported("owner/name", "onnx")
     with pytest.raises(ValueError, match="write them with mmet-export owner/name --format openvino"):
         find_exported("owner/name", "openvino")
     with pytest.raises(ValueError, match="holds files for the backend onnx: expected these, received openvino"):
-        find_exported(str(small_run / "onnx"), "openvino")
-    assert find_exported(str(small_run)) is None
-    assert find_exported(str(small_run), "onnx") == small_run / "onnx"
-    assert find_exported(str(small_run / "int8")) == small_run / "int8"
+        find_exported(str(exported_run / "onnx"), "openvino")
+    assert find_exported(str(exported_run)) is None
+    assert find_exported(str(exported_run), "onnx") == exported_run / "onnx"
+    assert find_exported(str(exported_run / "onnx")) == exported_run / "onnx"
 
 
 def test_stale__weights_that_were_trained_on_after_the_export(run_copy):
