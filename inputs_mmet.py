@@ -1,8 +1,8 @@
 # Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
-"""The inputs of MMET's models: checks that refuse what no model reads, and the batch of a pretraining step.
+"""The inputs of MMET's models: checks that reject invalid inputs, and the batch of a pretraining step.
 
-Shapes and dtypes are always compared. Values are read where that is possible, once for all inputs of an encoder and
-once for all labels. `save_pretrained` puts this module beside `modeling_mmet.py`, which imports it.
+Shapes and dtypes are always checked. Values are read if that is possible, once for all inputs of an encoder and once
+for all labels. `save_pretrained` puts this module beside `modeling_mmet.py`, which imports it.
 
     >>> check_images(config.image_config, pixel_values)  # ValueError: expected pixel_values of shape ...
 """
@@ -24,28 +24,28 @@ except ImportError:
     from configuration_mmet import MMETConfig, MMETImageConfig, MMETMultimodalConfig, MMETTextConfig
 
 IGNORE_INDEX = -100
-"""Label of a position, pair or person that takes no part in a loss."""
+"""Label of a position, pair or person that does not count in a loss."""
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 """Dtypes that ids and labels may have."""
 
 Index = EllipsisType | tuple | Tensor
-"""What is taken of a tensor; all of it by `...`."""
+"""An index into a tensor; `...` takes all of it."""
 
 
 def take(tensor: Tensor | None, index: Index) -> Tensor | None:
-    """`tensor[index]`, and `None` of `None`."""
+    """Return `tensor[index]`, or `None` for `None`."""
     return None if tensor is None else tensor[index]
 
 
 # --- Checks ----------------------------------------------------------------------------------------------------------
 
 WrongValues = tuple[str, str, Tensor, Tensor]
-"""Name of an input, what is expected of it, its values, and where they are not that."""
+"""Name of an input, the expectation, the values, and a mask of the wrong ones."""
 
 
 def check_form(name: str, tensor: Tensor | None, *shape: int | None, kind: str = "numbers"):
-    """Raise `ValueError` unless a given tensor has this shape (`None`: any size but 0) and `kind` of numbers."""
+    """Raise `ValueError` unless a tensor, if given, has this shape (`None`: any size but 0) and `kind` of numbers."""
     if tensor is None:
         return
     check_tensors(**{name: tensor})
@@ -69,7 +69,7 @@ def check_tensors(**inputs: Tensor | None):
 
 def check_values(*checks: WrongValues):
     """
-    Raise `ValueError` for the first wrong values. The device is asked once for all of them.
+    Raise `ValueError` for the first wrong values, with one read from the device for all of them.
 
     Nothing is read in a compiled or exported graph, which would break there, nor on the meta device.
     """
@@ -95,7 +95,7 @@ def not_masks(**masks: Tensor | None) -> list[WrongValues]:
 def not_in_range(
     name: str, values: Tensor | None, size: int, note: str = "", exempt: Tensor | None = None
 ) -> list[WrongValues]:
-    """Integers that are not in `range(size)` (0: negative ones), but for those that are `exempt`, as `note` says."""
+    """Integers outside `range(size)` (0: negative ones), except those that are `exempt`, which `note` describes."""
     if values is None:
         return []
     wrong = (values < 0) | (values >= size) if size else values < 0
@@ -104,7 +104,7 @@ def not_in_range(
 
 
 def not_classes(name: str, labels: Tensor | None, num_classes: int) -> list[WrongValues]:
-    """Labels that are neither classes (0: of any number) nor `IGNORE_INDEX`."""
+    """Labels that are neither classes (0: any number of them) nor `IGNORE_INDEX`."""
     exempt = labels == IGNORE_INDEX if labels is not None else None
     return not_in_range(name, labels, num_classes, f", or {IGNORE_INDEX} for unknown", exempt)
 
@@ -115,7 +115,7 @@ def check_images(
     interpolate_pos_encoding: bool = False,
     bool_masked_pos: Tensor | None = None,
 ):
-    """Raise `ValueError` unless `pixel_values` are images that the encoder reads, and masks fit their patches."""
+    """Raise `ValueError` unless `pixel_values` are valid images for the encoder, and masks fit their patches."""
     check_form("pixel_values", pixel_values, None, config.num_channels, None, None)
     if not pixel_values.is_floating_point():
         raise ValueError(f"expected normalised pixel_values, received {pixel_values.dtype}; use the image processor")
@@ -154,7 +154,7 @@ def check_detail_layer(config: MMETImageConfig, hidden_states: tuple[Tensor, ...
 
 
 def check_captions(config: MMETTextConfig, name: str, words: Tensor, attention_mask: Tensor | None):
-    """Raise `ValueError` unless words (token ids or embeddings, the argument `name`) and mask have a right form."""
+    """Raise `ValueError` unless words (token ids or embeddings, the argument `name`) and mask have valid shapes."""
     if name == "inputs_embeds":
         check_form(name, words, None, None, config.hidden_size, kind="floats")
     else:
@@ -168,7 +168,7 @@ def check_captions(config: MMETTextConfig, name: str, words: Tensor, attention_m
 
 
 def check_tokens(config: MMETTextConfig, words: Tensor, attention_mask: Tensor | None):
-    """Raise `ValueError` unless token ids are of the vocabulary, and each caption has one that is no padding."""
+    """Raise `ValueError` unless token ids are in the vocabulary, and each caption has a token that is not padding."""
     wrong = [] if words.is_floating_point() else not_in_range("input_ids", words, config.vocab_size)
     if attention_mask is not None:
         empty = ~attention_mask.bool().any(dim=1, keepdim=True).expand_as(attention_mask)
@@ -178,14 +178,14 @@ def check_tokens(config: MMETTextConfig, words: Tensor, attention_mask: Tensor |
 
 
 def check_states(config: MMETMultimodalConfig, hidden_states: Tensor, attention_mask: Tensor | None):
-    """Raise `ValueError` unless states and their mask are what the multimodal encoder reads."""
+    """Raise `ValueError` unless states and their mask are valid for the multimodal encoder."""
     check_form("hidden_states", hidden_states, None, None, config.hidden_size)
     check_form("attention_mask", attention_mask, *hidden_states.shape[:2])
     check_values(*not_masks(attention_mask=attention_mask))
 
 
 def choose_words(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[str, Tensor | None]:
-    """Token ids or the embeddings in their place, behind the argument's name; `ValueError` for both."""
+    """Return the name and value of the given argument, token ids or embeddings; `ValueError` for both."""
     if input_ids is not None and inputs_embeds is not None:
         raise ValueError("expected input_ids or inputs_embeds, received both")
     return ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
@@ -200,14 +200,14 @@ def check_samples(
     interpolate_pos_encoding: bool,
 ) -> int:
     """
-    The number of samples of a batch.
+    Check a batch and return its number of samples.
 
     Args:
         captions: Token ids or embeddings with their attention mask, by the name of the argument.
 
     Raises:
-        ValueError: for inputs of other forms than the encoders read, no sample, inputs of several batches, or a
-            sample with neither image nor text.
+        ValueError: invalid inputs for the encoders, no sample, different numbers of samples, or a sample with neither
+            image nor text.
     """
     captions = {name: caption for name, caption in captions.items() if caption[0] is not None}
     inputs = {name: words for name, (words, _) in captions.items()}
@@ -262,7 +262,7 @@ def check_pooled_modality(pooling: str, name: str, content: Tensor | None, prese
 
 
 def check_targets(config: MMETConfig, batch: "MMETPreTrainingBatch", batch_size: int):
-    """Raise `ValueError` unless masks and labels fit what they belong to, and hold classes that exist."""
+    """Raise `ValueError` unless masks and labels fit their inputs and hold existing classes."""
     bool_masked_pos = mim_labels = mlm_labels = None
     if batch.pixel_values is not None:
         bool_masked_pos, mim_labels = batch.bool_masked_pos, batch.mim_labels
@@ -285,7 +285,7 @@ def check_targets(config: MMETConfig, batch: "MMETPreTrainingBatch", batch_size:
 
 
 def check_labels(labels: Tensor | None, batch_size: int, num_identities: int):
-    """Raise `ValueError` unless labels, where given, are one a sample, of identities or unknown."""
+    """Raise `ValueError` unless labels, if given, are one for each sample, of identities or unknown."""
     check_form("labels", labels, batch_size, kind="integers")
     check_values(*not_classes("labels", labels, num_identities))
 
@@ -298,7 +298,7 @@ class MMETPreTrainingBatch:
     """
     The inputs of a pretraining step, as `MMETForPreTraining.forward` takes them.
 
-    `input_ids` may be embeddings instead of ids. `counts` are those of all processes (`exchange_counts`), `None` where
+    `input_ids` may hold embeddings instead of ids. `counts` are those of all processes (`exchange_counts`), `None` if
     losses do not span processes.
     """
 
@@ -334,16 +334,16 @@ class MMETPreTrainingBatch:
         return ... if self.has_both is None else self.has_both.nonzero().flatten()
 
     def of_pairs(self) -> "MMETPreTrainingBatch":
-        """The samples with image and caption alone."""
+        """Only the samples with image and caption."""
         names = [field.name for field in fields(self) if field.name != "counts"]
         pairs = self.pairs
         return replace(self, **{name: take(getattr(self, name), pairs) for name in names})
 
     def masked_parts(self, num_patches: int, image: bool, text: bool) -> tuple[Tensor, Tensor]:
         """
-        Masked patches `(B, num_patches)` and tokens `(B, L)` of matching pairs, and none where they are not asked for.
+        Masked patches `(B, num_patches)` and tokens `(B, L)` of matching pairs; none if they are not needed.
 
-        A caption of somebody else says nothing about the masked parts, so L_MMM is for matching pairs (as in FLAVA).
+        Another person's caption says nothing about the masked parts, so L_MMM uses matching pairs only (as in FLAVA).
         """
         captions, labels = self.input_ids_masked, self.itm_labels
         matching = labels == 1 if labels is not None else captions.new_ones(len(captions), dtype=torch.bool)
@@ -355,7 +355,7 @@ class MMETPreTrainingBatch:
         return patches, tokens
 
     def without_common_padding(self) -> "MMETPreTrainingBatch":
-        """The same without the columns of captions that are padding in all of them ([`text_length`])."""
+        """The batch without the columns that are padding in all captions ([`text_length`])."""
         length = text_length(self.attention_mask, self.input_ids)
         masked_length = text_length(self.masked_attention_mask, self.input_ids_masked, self.mlm_labels)
         columns = dict.fromkeys(("input_ids", "attention_mask"), length)
@@ -364,13 +364,13 @@ class MMETPreTrainingBatch:
         return replace(self, **cut)
 
     def inputs(self) -> dict[str, Tensor | None]:
-        """What decides which losses are computed: all processes must have the same of it."""
+        """The inputs that decide which losses are computed; they must be the same on all processes."""
         names = ("pixel_values", "input_ids", "input_ids_masked", "bool_masked_pos", "mlm_labels")
         names += ("itm_labels", "person_labels", "person_ids")
         return {name: getattr(self, name) for name in names}
 
     def count_targets(self, batch_size: int) -> dict[str, Tensor | int]:
-        """How many pairs, masked positions and known pairs the losses of this batch have, and views at most."""
+        """Numbers of pairs, masked positions and known pairs in this batch's losses, and the most views."""
         captions = self.input_ids if self.input_ids is not None else self.input_ids_masked
         is_paired = self.pixel_values is not None and captions is not None
         both = self.has_both
@@ -390,10 +390,10 @@ class MMETPreTrainingBatch:
 
 def text_length(attention_mask: Tensor | None, words: Tensor | None, labels: Tensor | None = None) -> int | None:
     """
-    Columns of captions up to the last token, or label, of the whole batch; `None` where they stay as they are.
+    Number of columns up to the last token or label of all captions; `None` if nothing is cut off.
 
-    What comes behind changes no other state and would cost as much as tokens do. A compiled graph keeps it: its
-    shapes stay fixed.
+    Later columns affect no other state but would cost as much as tokens. A compiled graph keeps them, because its
+    shapes are fixed.
     """
     if attention_mask is None or words is None or torch.compiler.is_compiling():
         return None
@@ -406,9 +406,9 @@ class OptionalLabels:
     """
     A `forward` whose labels are all optional, for `Trainer` too.
 
-    `Trainer` looks at the `forward` of a model's class: each argument with "label" in its name counts as one that all
-    batches have, and where one lacks there is no `eval_loss`. Seen from the class there are no such arguments here;
-    seen from a model the signature is complete.
+    `Trainer` inspects the `forward` of a model's class: each argument with "label" in its name is expected in all
+    batches, and if one is missing, there is no `eval_loss`. Seen from the class, this `forward` has no such arguments;
+    seen from an instance, the signature is complete.
     """
 
     def __init__(self, forward: Callable):

@@ -3,8 +3,8 @@
 
 Implements "Learning Robust Visual-Semantic Embedding for Generalizable Person Re-identification" (Xiang et al.,
 2023), sections 3.2 and 3.3. Three pre-norm transformers of one architecture: an image encoder over (overlapping)
-patches, a text encoder over BERT tokens, and a multimodal encoder that reads [CLS_M] and whatever of the two is
-there. This module travels with every checkpoint: it imports torch, transformers and its siblings, nothing else.
+patches, a text encoder over BERT tokens, and a multimodal encoder that reads [CLS_M] and the states of the modalities
+present. This module is saved with every checkpoint: it imports only torch, transformers and its siblings.
 
     >>> from modeling_mmet import MMETForReID
     >>> model = MMETForReID.from_pretrained("path/to/checkpoint")
@@ -158,16 +158,16 @@ _KEPT_OPERATORS = [
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
 ]
-"""What a layer keeps of its forward pass: products, attention, and the draws of dropout, which may be inside of it."""
+"""Operations whose results a layer keeps: matrix products, attention, and dropout, which may be part of attention."""
 
 _BNNECK = [f"bnneck.{name}" for name in ("weight", "running_mean", "running_var")]
-"""Statistics that half precision would round away."""
+"""Statistics that half precision cannot represent."""
 
 _ZERO_SHOT = {"AutoModelForZeroShotImageClassification": "MMETForZeroShotImageClassification"}
-"""What each folder with both projections offers besides."""
+"""Auto classes that each folder with both projections supports as well."""
 
 _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|image_codebook)\."
-"""What a pretraining checkpoint holds beyond the encoders and the identity head."""
+"""Parts of a pretraining checkpoint besides the encoders and the identity head."""
 
 
 # --- Outputs ---------------------------------------------------------------------------------------------------------
@@ -175,10 +175,10 @@ _PRETRAINING_KEYS = r"^(mim_head|mlm_head|mmm_image_head|mmm_text_head|itm_head|
 
 @dataclass
 class MMETOutput(ModelOutput):
-    """What the outputs of all models have in common."""
+    """Base class of the outputs of all models."""
 
     def to_tuple(self) -> tuple:
-        """The values that are not `None`, with the encoders' outputs as tuples too."""
+        """The values that are not `None`, with the encoders' outputs converted to tuples too."""
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
@@ -193,10 +193,10 @@ class MMETEncoderOutput(MMETOutput):
         pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
             The class token of `last_hidden_state`.
         pre_norm_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
-            Hidden states before the final layer norm: what the multimodal encoder reads, as in FLAVA.
-        row_features (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Of an image encoder with
-            `class_token_rows`: what its row projection adds to [CLS_I].
-        hidden_states, attentions (`tuple(torch.FloatTensor)`): On request, one a layer.
+            Hidden states before the final layer norm, which the multimodal encoder reads, as in FLAVA.
+        row_features (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): What the row projection of an image
+            encoder with `class_token_rows` adds to [CLS_I].
+        hidden_states, attentions (`tuple(torch.FloatTensor)`): On request, one for each layer.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -207,7 +207,7 @@ class MMETEncoderOutput(MMETOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
     def as_features(self, pooler_output: Tensor) -> BaseModelOutputWithPooling:
-        """The same with another `pooler_output`, as transformers' `get_..._features` return it."""
+        """This output with another `pooler_output`, in the type that transformers' `get_..._features` return."""
         return BaseModelOutputWithPooling(
             self.last_hidden_state, pooler_output, hidden_states=self.hidden_states, attentions=self.attentions
         )
@@ -216,7 +216,7 @@ class MMETEncoderOutput(MMETOutput):
 @dataclass
 class MMETModelOutput(MMETOutput):
     """
-    Output of [`MMETModel`]; what belongs to an absent modality is `None`.
+    Output of [`MMETModel`]; fields of an absent modality are `None`.
 
     Args:
         image_embeds (`torch.FloatTensor` of shape `(batch_size, num_patches + 1, hidden_size)`): h_I; [CLS_I] comes
@@ -241,26 +241,25 @@ class MMETForPreTrainingOutput(MMETOutput):
     Output of [`MMETForPreTraining`]. Pairs are the samples with an image and a caption.
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`): Weighted sum of the losses that were computed; `None` when there
-            was none.
+        loss (`torch.FloatTensor` of shape `(1,)`): Weighted sum of the computed losses; `None` if there are none.
         losses (`dict[str, torch.FloatTensor | None]`): Each of `LOSS_NAMES`, unweighted; `None` where not computed.
         mim_logits, mmm_image_logits (`torch.FloatTensor` of shape `(num_masked_patches, codebook_size)`):
-            For the masked patches alone, in the row-major order of `bool_masked_pos` (for L_MMM: of the matching
+            For the masked patches only, in the row-major order of `bool_masked_pos` (for L_MMM: of the matching
             pairs).
         mlm_logits, mmm_text_logits (`torch.FloatTensor` of shape `(num_masked_tokens, vocab_size)`):
-            For the masked tokens alone, in the row-major order of `mlm_labels` (for L_MMM: of the matching pairs).
-        mim_codes, mmm_image_codes (`torch.LongTensor` of shape `(num_masked_patches,)`): The codes that `mim_logits`
-            and `mmm_image_logits` are to predict.
+            For the masked tokens only, in the row-major order of `mlm_labels` (for L_MMM: of the matching pairs).
+        mim_codes, mmm_image_codes (`torch.LongTensor` of shape `(num_masked_patches,)`): Target codes of `mim_logits`
+            and `mmm_image_logits`.
         itm_logits (`torch.FloatTensor` of shape `(num_pairs, 2)`): Mismatch and match.
         logits_per_image (`torch.FloatTensor` of shape `(num_pairs, num_pairs)`): Scaled cosine similarities of L_GC
-            (columns: of the captions of all processes, where losses span them).
+            (the columns are the captions of all processes, if losses span them).
         identity_embeds (`torch.FloatTensor` of shape `(num_views, hidden_size)`): Identity embeddings after the
             BNNeck, of every view.
         identity_logits (`torch.FloatTensor` of shape `(num_views, num_identities)`): Classifier scores of every view.
-        image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The encoders' own outputs for the
-            unmasked samples as they are, where `output_hidden_states` or `output_attentions` asks for them.
+        image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): The encoders' outputs for the unmasked
+            samples, if `output_hidden_states` or `output_attentions` requests them.
         image_masked_output, text_masked_output, multimodal_masked_output ([`MMETEncoderOutput`]): The same for the
-            masked inputs: of the pairs where there are images and captions.
+            masked inputs; of the pairs, if there are images and captions.
     """
 
     loss: torch.FloatTensor | None = None
@@ -291,7 +290,7 @@ class MMETImageTextOutput(MMETOutput):
     Args:
         logits_per_image (`torch.FloatTensor` of shape `(num_images, num_sentences)`): Scaled cosine similarities, as
             L_GC compares them.
-        logits_per_text (`torch.FloatTensor` of shape `(num_sentences, num_images)`): The same the other way.
+        logits_per_text (`torch.FloatTensor` of shape `(num_sentences, num_images)`): Transpose of `logits_per_image`.
         image_embeds (`torch.FloatTensor` of shape `(num_images, projection_dim)`): Projected [CLS_I] of unit norm.
         text_embeds (`torch.FloatTensor` of shape `(num_sentences, projection_dim)`): Projected [CLS_T] of unit norm.
     """
@@ -312,7 +311,7 @@ class MMETForReIDOutput(MMETOutput):
         embeddings (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): Identity embeddings of unit norm;
             compare by inner product.
         pooler_output: `embeddings` under the name that transformers' pipelines read.
-        logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores where the model has a
+        logits (`torch.FloatTensor` of shape `(batch_size, num_identities)`): Classifier scores, if the model has a
             classifier.
         image_output, text_output, multimodal_output ([`MMETEncoderOutput`]): As in [`MMETForPreTrainingOutput`].
     """
@@ -337,7 +336,7 @@ class MMETStartingLinear(nn.Linear):
         super().__init__(in_features, out_features)
 
     def start(self) -> Tensor:
-        """The weight it starts with."""
+        """Set the initial weight."""
         start = torch.zeros_like(self.weight, requires_grad=False)
         return nn.init.eye_(start) if self.identity else start
 
@@ -380,7 +379,7 @@ class MMETDetails(nn.Module):
 class MMETImageEmbeddings(nn.Module):
     """
     Overlapping patch projections, [CLS_I] and learned positions; masked patches become a learned [MASK]. With a
-    backbone, what is projected are the cells of its feature map, and it never sees the pixels of masked patches.
+    backbone, the cells of its feature map are projected, and it never sees the pixels of masked patches.
     """
 
     def __init__(self, config: MMETImageConfig):
@@ -414,7 +413,7 @@ class MMETImageEmbeddings(nn.Module):
 
     @torch.no_grad()
     def _backbone_channels(self) -> tuple[int, int]:
-        """Widths of the backbone's map and of the earlier one, from a pass without memory or arithmetic."""
+        """Numbers of channels of the backbone's map and of the earlier one, from a pass on the meta device."""
         backbone = copy.deepcopy(self.backbone).to("meta").eval()
         size = self.config.image_size
         pixel_values = torch.empty(1, self.config.num_channels, *size, dtype=backbone.dtype, device="meta")
@@ -424,7 +423,7 @@ class MMETImageEmbeddings(nn.Module):
         return output.last_hidden_state.shape[1], detail_shape[1]
 
     def train(self, mode: bool = True) -> "MMETImageEmbeddings":
-        """As in the base class; a frozen backbone stays as it is. (Loading makes new parameters, then comes here.)"""
+        """As in the base class; a frozen backbone stays frozen. (Loading makes new parameters, then calls this.)"""
         super().train(mode)
         if self.config.freeze_backbone:
             self.backbone.requires_grad_(False).eval()
@@ -450,7 +449,7 @@ class MMETImageEmbeddings(nn.Module):
         return torch.cat([cls_position, grid.to(cls_position.dtype).flatten(2).transpose(1, 2)], dim=1)
 
     def hide_pixels(self, pixel_values: Tensor, masked: Tensor) -> Tensor:
-        """Images with 0, the mean, under masked patches `(B, N)`: overlapping neighbours cannot read these pixels."""
+        """Set pixels under masked patches `(B, N)` to 0, the mean, so that overlapping neighbours cannot read them."""
         height, width = pixel_values.shape[-2:]
         masked = masked.float().unflatten(1, self.config.grid_of(height, width)).unsqueeze(1)
         patch = masked.new_ones(1, 1, self.config.patch_size, self.config.patch_size)
@@ -466,7 +465,7 @@ class MMETImageEmbeddings(nn.Module):
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         if self.backbone is None:
             return pixel_values, None
-        # Depthwise convolutions are twice as fast on a processor with the channels last.
+        # On a CPU, depthwise convolutions are twice as fast with the channels last.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         reads_details = self.config.detail_grid is not None
         output = self.backbone(pixel_values, output_hidden_states=reads_details, return_dict=True)
@@ -519,8 +518,8 @@ class MMETImageEmbeddings(nn.Module):
 
     def rotary_positions(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
         """
-        Cosines and sines `(L, head_dim)` that turn queries and keys of the tokens of an image, as in DINOv3: by where
-        a patch is, from -1 to 1. Class token and registers are turned by nothing.
+        Cosines and sines `(L, head_dim)` that rotate queries and keys of an image's tokens, as in DINOv3: by the
+        position of a patch, from -1 to 1. Class token and registers are not rotated.
         """
         config = self.config
         if config.rotary_base is None:
@@ -550,14 +549,14 @@ class MMETTextEmbeddings(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "MMETTextEmbeddings":
-        """As in the base class; frozen word embeddings stay so. (Loading makes new parameters, then comes here.)"""
+        """As in the base class; frozen word embeddings stay so. (Loading makes new parameters, then calls this.)"""
         super().train(mode)
         if self.config.freeze_token_embedding:
             self.token_embedding.requires_grad_(False)
         return self
 
     def forward(self, words: Tensor) -> Tensor:
-        """Token ids `(B, L)`, or embeddings in their place `(B, L, D)`, to states `(B, L, D)`."""
+        """Token ids `(B, L)`, or embeddings `(B, L, D)` instead, to states `(B, L, D)`."""
         embedded = words if words.is_floating_point() else self.token_embedding(words.long())
         hidden_states = embedded + self.position_embedding[:, : words.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
@@ -576,7 +575,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention written out: `(B, heads, L, head_dim)` in, `(B, L, heads, head_dim)` and the weights out."""
+    """Plain softmax attention: `(B, heads, L, head_dim)` in, `(B, L, heads, head_dim)` and the weights out."""
     scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -587,10 +586,10 @@ def eager_attention_forward(
 
 def recompute_norms_and_activations(forward: Callable) -> Callable:
     """
-    Make the `forward` of a layer keep what its matrix products and attention return, for training, and nothing else.
+    Make the `forward` of a layer keep only the results of its matrix products and attention for the backward pass.
 
     The backward pass computes norms, activations and sums again, which is cheap. Gradient checkpointing, which keeps
-    less, takes the place of this where it is on; a compiled graph decides by itself what it keeps.
+    less, replaces this if it is on; a compiled graph decides for itself what to keep.
     """
 
     @functools.wraps(forward)
@@ -601,7 +600,7 @@ def recompute_norms_and_activations(forward: Callable) -> Callable:
         run = functools.partial(forward, layer, **kwargs)
         device = hidden_states.device.type
         is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        # Without the cache of weights that were cast before: the backward pass must repeat what the forward pass does.
+        # Without the cache of cast weights, because the backward pass must repeat what the forward pass does.
         with maybe_autocast(device, enabled=is_autocast, cache_enabled=False):
             return checkpoint(run, hidden_states, *args, use_reentrant=False, context_fn=context)
 
@@ -609,7 +608,7 @@ def recompute_norms_and_activations(forward: Callable) -> Callable:
 
 
 def turn(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Queries or keys `(B, heads, L, head_dim)`, their halves turned together as numbers of a plane."""
+    """Rotate queries or keys `(B, heads, L, head_dim)`; the halves of a head are the two coordinates."""
     first, second = states.chunk(2, dim=-1)
     turned = states.float() * cosines + torch.cat([-second, first], dim=-1).float() * sines
     return turned.to(states.dtype)
@@ -638,7 +637,7 @@ class MMETAttention(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
-        """States `(B, L, D)` to those at `read_positions` and, where the implementation has them, the weights."""
+        """States `(B, L, D)` to those at `read_positions`, and the weights if the implementation returns them."""
         batch, length, _ = hidden_states.shape
         qkv = self.qkv_proj(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)
@@ -693,12 +692,12 @@ class MMETLayer(GradientCheckpointingLayer):
 
 
 def sees(batch: int, head: int, query: int | Tensor, key: int | Tensor) -> bool | Tensor:
-    """Whether a token attends to another one where the class token is isolated: nobody else attends to that."""
+    """Whether a token attends to another if the class token is isolated: no other token attends to it."""
     return (key != 0) | (query == 0)
 
 
 class MMETTransformer(nn.Module):
-    """The layers and the final layer norm that the three encoders have in common."""
+    """The layers and the final layer norm, shared by the three encoders."""
 
     def __init__(self, config: MMETEncoderConfig):
         super().__init__()
@@ -716,12 +715,12 @@ class MMETTransformer(nn.Module):
         """
         Args:
             hidden_states: `(B, L, D)`.
-            attention_mask: `(B, L)`, 1 where attention may look, 0 for padding and absent modalities.
-            read_positions: The final states that somebody reads. The last layer leaves out the projection and the MLP
-                of all others.
+            attention_mask: `(B, L)`, 1 for positions to attend to, 0 for padding and absent modalities.
+            read_positions: The final states that are used. The last layer skips the projection and the MLP of all
+                others.
 
         Returns:
-            Final states `(B, L, D)[read_positions]`; `pooler_output` is `None` where a mask reads states.
+            Final states `(B, L, D)[read_positions]`; `pooler_output` is `None` if `read_positions` is a mask.
         """
         visible = {"and_mask_function": sees} if getattr(self.config, "isolated_class_token", False) else {}
         attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask, **visible)
@@ -757,7 +756,7 @@ class MMETPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MMETLayer, "attentions": MMETAttention}  # noqa: RUF012
     _auto_classes = {"AutoModel": None}  # noqa: RUF012
-    """Auto class -> model class (None: this one) that a saved folder answers with, see `save_pretrained`."""
+    """Auto class -> model class (None: this one) that it loads from a saved folder, see `save_pretrained`."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -800,8 +799,8 @@ class MMETPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
         """
-        As in the base class; the folder also says which classes its own code offers to the Auto classes, and an
-        embedder's how sentence-transformers gets its embeddings.
+        As in the base class. The folder also names the classes of its own code for the Auto classes and, for an
+        embedder, the modules for sentence-transformers.
         """
         self.config.auto_map = {"AutoConfig": f"configuration_mmet.{type(self.config).__name__}"} | {
             auto_class: f"modeling_mmet.{name or type(self).__name__}"
@@ -815,10 +814,10 @@ class MMETPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, use_safetensors: bool | None = None, **kwargs):
         """
-        As in the base class, from safetensors alone: reading a pickle may run code of whoever wrote it.
+        As in the base class, but from safetensors only: reading a pickle may run its author's code.
 
         Raises:
-            ValueError: for a folder with other weights alone, or `use_safetensors=False`.
+            ValueError: the folder has only other weights, or `use_safetensors=False`.
         """
         expected = "weights are read as safetensors alone, for other formats can run code"
         if use_safetensors is False:
@@ -855,18 +854,18 @@ class MMETPreTrainedModel(PreTrainedModel):
         """
         Fit the image encoder to another image size or patch stride, in place; before an optimizer is made.
 
-        The position embeddings are interpolated bicubically to the new patch grid, and the configuration says so from
-        then on. `interpolate_pos_encoding=True` does the same for one call.
+        The position embeddings are interpolated bicubically to the new patch grid, and the configuration is updated.
+        `interpolate_pos_encoding=True` does the same for one call.
 
         Args:
             image_size: New (height, width) in pixels, or the side of a square.
-            patch_stride: New distance between neighbouring patches; as it was when not given.
+            patch_stride: New distance between neighbouring patches; unchanged if not given.
 
         Returns:
             The model itself.
 
         Raises:
-            ValueError: for a model without an image encoder, or a geometry the configuration refuses.
+            ValueError: the model has no image encoder, or the configuration refuses the geometry.
         """
         embeddings = next((module for module in self.modules() if isinstance(module, MMETImageEmbeddings)), None)
         if embeddings is None:
@@ -899,8 +898,9 @@ class MMETPreTrainedModel(PreTrainedModel):
 
 def write_sentence_modules(folder: Path, identity_pooling: str):
     """
-    Write what `SentenceTransformer(folder)` reads: `embeddings` of sentences, images, or both, by the modules it has
-    itself. The module behind the model only names its output, whose width that library reads from the configuration.
+    Write the files that `SentenceTransformer(folder)` reads, so that its own modules give the `embeddings` of
+    sentences, images, or both. The module after the model only names the output; the library reads its width from the
+    configuration.
     """
     modalities = ("image", "text", "image+text") if identity_pooling == "multimodal" else (identity_pooling,)
     reading = {"method": "forward", "method_output_name": "pooler_output"}
@@ -1007,7 +1007,7 @@ class MMETTextModel(MMETPreTrainedModel):
             attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens, 0 for
                 padding.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, text_length, hidden_size)`, *optional*): Word
-                embeddings in the place of `input_ids`, as `get_input_embeddings()` gives them: without positions.
+                embeddings instead of `input_ids`, as `get_input_embeddings()` returns them: without positions.
         """
         name, words = choose_words(input_ids, inputs_embeds)
         if words is None:
@@ -1044,8 +1044,8 @@ class MMETMultimodalModel(MMETPreTrainedModel):
             hidden_states (`torch.FloatTensor` of shape `(batch_size, length, hidden_size)`): Projected states,
                 without [CLS_M].
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 for states that are
-                there.
-            class_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*): What is added to
+                present.
+            class_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*): States added to
                 [CLS_M] before the first layer.
         """
         check_states(self.config, hidden_states, attention_mask)
@@ -1065,17 +1065,17 @@ def encode_present(
     encoder: Callable, present: Tensor | None, *inputs: Tensor | None, **kwargs
 ) -> MMETEncoderOutput | None:
     """
-    `encoder(*inputs, **kwargs)`, run on the samples that are present alone.
+    Run `encoder(*inputs, **kwargs)` only on the samples that are present.
 
-    A compiled or exported graph cannot depend on how many these are: there the encoder reads all samples, with
-    neutral inputs for the absent ones.
+    A compiled or exported graph cannot depend on their number: there the encoder reads all samples, with neutral
+    inputs for the absent ones.
 
     Args:
-        present: `(B,)` booleans; `None` when all samples are present.
-        inputs: The encoder's inputs, `B` rows each, the first of them `None` when the modality was not given.
+        present: `(B,)` booleans; `None` if all samples are present.
+        inputs: The encoder's inputs, `B` rows each; the first is `None` if the modality is absent.
 
     Returns:
-        The output for all `B` samples, with zeros where nothing was encoded; `None` when no sample is present.
+        The output for all `B` samples, with zeros for absent ones; `None` if no sample is present.
     """
     if inputs[0] is None:
         return None
@@ -1099,12 +1099,12 @@ def encode_present(
 
 
 def fill_rows(tensor: Tensor | None, rows: Tensor, value: int) -> Tensor | None:
-    """A batch `(B, ...)` with `value` where `rows` `(B,)` is True."""
+    """Fill the rows of a batch `(B, ...)` with `value` where `rows` `(B,)` is True."""
     return None if tensor is None else tensor.masked_fill(rows.reshape(-1, *[1] * (tensor.dim() - 1)), value)
 
 
 def change_rows(output: MMETEncoderOutput, change: Callable[[Tensor], Tensor]) -> MMETEncoderOutput:
-    """The output with each of its tensors changed."""
+    """Apply a function to each tensor of an output."""
     return MMETEncoderOutput(
         **{
             name: tuple(map(change, value)) if isinstance(value, tuple) else change(value)
@@ -1114,7 +1114,7 @@ def change_rows(output: MMETEncoderOutput, change: Callable[[Tensor], Tensor]) -
 
 
 class MMETCompositeModel(MMETPreTrainedModel):
-    """What the models of a whole [`MMETConfig`] have in common: features of each kind and the word embeddings."""
+    """Base class of the models with an [`MMETConfig`]: features of each kind, and the word embeddings."""
 
     config: MMETConfig
 
@@ -1132,8 +1132,8 @@ class MMETCompositeModel(MMETPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
-        Images for contrastive use: `pooler_output` is the projected [CLS_I] `(batch_size, projection_dim)`, not
-        normalised; the rest is the image encoder's. Arguments as in [`MMETImageModel`].
+        Image features for contrastive use: `pooler_output` is the projected [CLS_I] `(batch_size, projection_dim)`,
+        not normalised; the other fields are those of the image encoder. Arguments as in [`MMETImageModel`].
         """
         kwargs |= {"interpolate_pos_encoding": interpolate_pos_encoding, "return_dict": True}
         output = self.base_model.image_model(pixel_values, **kwargs)
@@ -1148,8 +1148,8 @@ class MMETCompositeModel(MMETPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
-        Captions for contrastive use: `pooler_output` is the projected [CLS_T] `(batch_size, projection_dim)`, not
-        normalised; the rest is the text encoder's. Arguments as in [`MMETTextModel`].
+        Text features for contrastive use: `pooler_output` is the projected [CLS_T] `(batch_size, projection_dim)`, not
+        normalised; the other fields are those of the text encoder. Arguments as in [`MMETTextModel`].
         """
         kwargs |= {"inputs_embeds": inputs_embeds, "return_dict": True}
         output = self.base_model.text_model(input_ids, attention_mask, **kwargs)
@@ -1168,8 +1168,8 @@ class MMETCompositeModel(MMETPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         """
-        Whatever modalities are there: `pooler_output` is h_CLS,M `(batch_size, hidden_size)`, the rest is the
-        multimodal encoder's. Arguments as in [`MMETModel`].
+        Features of the given modalities: `pooler_output` is h_CLS,M `(batch_size, hidden_size)`, the other fields are
+        those of the multimodal encoder. Arguments as in [`MMETModel`].
         """
         kwargs |= {"image_present": image_present, "text_present": text_present, "inputs_embeds": inputs_embeds}
         kwargs |= {"interpolate_pos_encoding": interpolate_pos_encoding, "return_dict": True}
@@ -1177,7 +1177,7 @@ class MMETCompositeModel(MMETPreTrainedModel):
         return output.as_features(output.pooler_output)
 
     def _records_states(self, **kwargs) -> bool:
-        """Whether hidden states or attentions are asked for, by an argument or the configuration of an encoder."""
+        """Whether an argument or the configuration of an encoder requests hidden states or attentions."""
         encoders = (self.base_model.image_model, self.base_model.text_model, self.base_model.multimodal_model)
         names = ("output_hidden_states", "output_attentions")
         return any(kwargs.get(name, getattr(encoder.config, name)) for name in names for encoder in encoders)
@@ -1187,7 +1187,7 @@ class MMETModel(MMETCompositeModel):
     """
     The three encoders together. Any non-empty subset of {image, text} may be given, also sample by sample.
 
-    Each encoder runs on the samples that have its modality, so an absent one costs nothing and its content never
+    Each encoder runs on the samples that have its modality, so an absent modality costs nothing and its content never
     reaches an output or a gradient. A modality that no sample of the batch has counts as not given.
     """
 
@@ -1221,7 +1221,7 @@ class MMETModel(MMETCompositeModel):
         image_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput | None:
-        """The image encoder's output, as if it had read the whole batch: zeros for absent images, `None` for none."""
+        """The image encoder's output for the whole batch, with zeros for absent images; `None` if there are none."""
         return encode_present(self.image_model, image_present, pixel_values, bool_masked_pos, **kwargs)
 
     def encode_texts(
@@ -1231,7 +1231,7 @@ class MMETModel(MMETCompositeModel):
         text_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MMETEncoderOutput | None:
-        """The same of the text encoder, for token ids `(B, L)` or embeddings in their place `(B, L, D)`."""
+        """The same for the text encoder, with token ids `(B, L)` or embeddings `(B, L, D)` instead."""
 
         def encoder(words, attention_mask, **kwargs):
             name = "inputs_embeds" if words.is_floating_point() else "input_ids"
@@ -1266,7 +1266,7 @@ class MMETModel(MMETCompositeModel):
             states = projection(states)
             if present is not None:
                 present = present.bool()[:, None]
-                # Zeroed as well as hidden: 0 * NaN in the attention sum would let a broken absent input through.
+                # Zeroed as well as masked: 0 * NaN in the attention sum would let an invalid absent input through.
                 states = states.masked_fill(~present.unsqueeze(-1), 0)
                 mask = present.expand(states.shape[:2]) if mask is None else mask.bool() & present
             projected.append(states)
@@ -1303,8 +1303,7 @@ class MMETModel(MMETCompositeModel):
             input_ids, attention_mask, inputs_embeds: As in [`MMETTextModel`].
 
         Raises:
-            ValueError: when there is no modality at all, for the batch or for a sample, or an input has another shape,
-                dtype or values than it says above.
+            ValueError: the batch or a sample has no modality, or an input has an unexpected shape, dtype or value.
         """
         name, words = choose_words(input_ids, inputs_embeds)
         captions = {name: (words, attention_mask)}
@@ -1327,12 +1326,12 @@ class MMETModel(MMETCompositeModel):
 
 
 def states_of(output: MMETEncoderOutput | None) -> Tensor | None:
-    """The states of an encoder that the multimodal encoder reads; `None` where the encoder did not run."""
+    """The states of an encoder that the multimodal encoder reads; `None` if the encoder did not run."""
     return None if output is None else output.pre_norm_hidden_state
 
 
 def recorded(**outputs: MMETEncoderOutput | None) -> dict[str, MMETEncoderOutput]:
-    """Those of the encoders' outputs that hold the hidden states or attentions somebody asked for, by name."""
+    """The encoders' outputs with requested hidden states or attentions, by name."""
     return {
         name: output
         for name, output in outputs.items()
@@ -1344,7 +1343,7 @@ def recorded(**outputs: MMETEncoderOutput | None) -> dict[str, MMETEncoderOutput
 
 
 class MMETPrediction(NamedTuple):
-    """A loss, and the logits `(N, num_classes)` and labels `(N,)` it is of; `None` where it was not asked for."""
+    """A loss with its logits `(N, num_classes)` and labels `(N,)`; `None` if it was not computed."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -1365,7 +1364,7 @@ class MMETIdentityViews(NamedTuple):
 
 class MMETForPreTraining(MMETCompositeModel):
     """
-    MMET with its eight losses. A loss is computed exactly when its inputs are there and its weight is not 0.
+    MMET with its eight losses. A loss is computed if and only if its inputs are given and its weight is not 0.
 
     | batch | inputs | losses |
     | --- | --- | --- |
@@ -1376,13 +1375,14 @@ class MMETForPreTraining(MMETCompositeModel):
     | paired | `pixel_values`, `input_ids` | L_GC between [CLS_I] and [CLS_T] |
     | labelled | any of image and text, `person_labels` | L_ID and L_triplet on the identity embedding |
 
-    In training on several processes (`torch.distributed`, its default group) the losses are those of all their batches
-    together: negatives, triplets and the BNNeck's statistics range over all of them, and the mean of the processes'
-    losses and gradients is that of one process with the whole batch. All processes must have the same inputs.
+    In training on several processes (the default group of `torch.distributed`), losses are computed over the batches
+    of all processes: negatives, triplets and the BNNeck's statistics include all of them, and the mean of the
+    processes' losses and gradients is that of one process with the whole batch. All processes must have the same kinds
+    of inputs.
     """
 
     _auto_classes = {"AutoModelForPreTraining": None, "AutoModel": "MMETForReID"} | _ZERO_SHOT
-    # Besides the BNNeck: a codebook whose codes must stay what they are.
+    # Besides the BNNeck, the codebook: its codes must not change.
     _keep_in_fp32_modules_strict = [*_BNNECK, "image_codebook"]  # noqa: RUF012
     _tied_weights_keys = {  # noqa: RUF012
         "mlm_head.decoder.weight": "mmet.text_model.embeddings.token_embedding.weight",
@@ -1405,7 +1405,7 @@ class MMETForPreTraining(MMETCompositeModel):
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """As in the base class, with the text prediction heads: their decoders, tied or not, and their biases."""
+        """As in the base class, including the text prediction heads: their decoders, tied or not, and their biases."""
         embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         for head in (self.mlm_head, self.mmm_text_head):
             head.set_vocabulary(
@@ -1442,7 +1442,7 @@ class MMETForPreTraining(MMETCompositeModel):
             attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens of
                 `input_ids`.
             input_ids_masked (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): Captions with
-                masked tokens; where `itm_labels` is 0, the caption of another person.
+                masked tokens; if `itm_labels` is 0, those of another person.
             masked_attention_mask (`torch.LongTensor` of shape `(batch_size, text_length)`, *optional*): 1 for tokens
                 of `input_ids_masked`; `attention_mask` when not given.
             mim_labels (`torch.LongTensor` of shape `(batch_size, num_patches)`, *optional*): Image codes; by default
@@ -1452,18 +1452,18 @@ class MMETForPreTraining(MMETCompositeModel):
             itm_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): 1 where `input_ids_masked` describes
                 the image, 0 where it does not, -100 where that is unknown: such a pair is in neither L_ITM nor L_MMM.
             person_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Classes in `[0, num_identities)`,
-                -100 for unknown; they switch L_ID and L_triplet on.
+                -100 for unknown; with these labels, L_ID and L_triplet are computed.
             person_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Any integers that tell persons apart
                 (negative: unknown) for L_GC alone; `person_labels` when not given.
             image_present, text_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): Which samples have
                 an image, a caption; all of them when not given. L_MMM, L_ITM and L_GC are of the samples with both,
                 L_ID and L_triplet of all (with `identity_pooling` of image or text: of those that have it).
-            return_loss: Whether the losses that were computed are summed to `loss`.
+            return_loss: Whether to sum the computed losses to `loss`.
             pixel_values, bool_masked_pos, interpolate_pos_encoding, inputs_embeds: As in [`MMETModel`].
 
         Raises:
-            ValueError: when there is no sample, a sample has no modality, an input has another shape, dtype or values
-                than it says above, or L_MIM or L_MMM lacks codes (`mim_labels` or a fitted codebook).
+            ValueError: there is no sample, a sample has no modality, an input has an unexpected shape, dtype or value,
+                or L_MIM or L_MMM lacks codes (`mim_labels` or a fitted codebook).
         """
         name, words = choose_words(input_ids, inputs_embeds)
         batch = MMETPreTrainingBatch(
@@ -1549,7 +1549,7 @@ class MMETForPreTraining(MMETCompositeModel):
         batch = batch.of_pairs()
         num_patches = math.prod(self.config.image_config.grid_of(*batch.pixel_values.shape[-2:]))
         patches, tokens = batch.masked_parts(num_patches, wants_image, wants_text)
-        # What each head reads of [CLS_M], [CLS_I], patches and tokens.
+        # The states of [CLS_M], [CLS_I], patches and tokens that each head reads.
         class_tokens = F.pad(patches.new_full((len(patches), 1), wants_itm), (0, 1 + num_patches + tokens.shape[1]))
         masked_patches = F.pad(patches, (2, tokens.shape[1]))
         masked_tokens = F.pad(tokens, (2 + num_patches, 0))
@@ -1615,13 +1615,13 @@ class MMETForPreTraining(MMETCompositeModel):
         return MMETPrediction(masked_cross_entropy(logits[known], labels[known], count), logits, labels)
 
     def _clean_objectives(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
-        """L_GC, L_ID and L_triplet, which read unmasked inputs and share the passes of the unimodal encoders."""
+        """Compute L_GC, L_ID and L_triplet, which read unmasked inputs and share the unimodal encoders' passes."""
         has_content = batch.pixel_values is not None or batch.input_ids is not None
         contrasts = batch.is_paired and self._wants("global_contrastive")
         identifies = has_content and batch.person_labels is not None and self._wants("identity", "triplet")
         if not (contrasts or identifies):
             return MMETForPreTrainingOutput(losses={})
-        # Only the multimodal identity embedding reads more of the unimodal encoders than their class tokens.
+        # Only the multimodal identity embedding needs more than the class tokens of the unimodal encoders.
         fuses = identifies and self.config.identity_pooling == "multimodal"
         kwargs["read_positions"] = ... if fuses else CLASS_TOKEN
         image_output = self.mmet.encode_images(batch.pixel_values, image_present=batch.image_present, **kwargs)
@@ -1653,7 +1653,7 @@ class MMETForPreTraining(MMETCompositeModel):
         image_output: MMETEncoderOutput | None,
         text_output: MMETEncoderOutput | None,
     ) -> MMETPrediction:
-        """L_GC of the samples with image and caption; `None` is the output of an encoder that had nothing to read."""
+        """L_GC of the samples with image and caption; an encoder without input has the output `None`."""
         pairs = batch.pairs
         image_features, text_features = (
             projection(output.pooler_output[pairs])
@@ -1738,10 +1738,10 @@ class MMETForPreTraining(MMETCompositeModel):
 
     def _draw_dropped(self, pairs: Tensor, counts: dict[str, list[int]] | None) -> tuple[Tensor, Tensor]:
         """
-        Which of the pairs `(num_pairs,)` are seen again as the image alone, and which as the text alone.
+        Choose which pairs `(num_pairs,)` are seen again as the image alone, and which as the text alone.
 
-        On several processes one draw is made among the pairs of all: processes with the same random state, as training
-        starts them, drop what one process would.
+        On several processes, one draw is made from the pairs of all: processes with equal random states, as in
+        training, drop the same modalities as one process would.
         """
         total = pairs.shape[0] if counts is None else sum(counts["pairs"])
         # Not randperm: inductor (torch 2.13) fails on a slice of one as an index.
@@ -1761,7 +1761,7 @@ class MMETForPreTraining(MMETCompositeModel):
 
 
 class MMETForReID(MMETCompositeModel):
-    """MMET as a person embedder: image, text or both in, one comparable embedding of unit norm out."""
+    """MMET as a person embedder: an image, a text or both become one comparable embedding of unit norm."""
 
     _auto_classes = {"AutoModel": None, "AutoModelForPreTraining": "MMETForPreTraining"} | _ZERO_SHOT
     _keep_in_fp32_modules_strict = [*_BNNECK]  # noqa: RUF012
@@ -1775,7 +1775,7 @@ class MMETForReID(MMETCompositeModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As in the base class, with a warning where the identity head was never trained."""
+        """As in the base class, with a warning if the identity head was never trained."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
         if not model.identity_head.is_trained:
@@ -1809,8 +1809,8 @@ class MMETForReID(MMETCompositeModel):
             image_present, text_present, interpolate_pos_encoding: As in [`MMETModel`].
 
         Raises:
-            ValueError: when a sample has no modality, or lacks the one `config.identity_pooling` reads, or an input
-                has another shape, dtype or values than it says above.
+            ValueError: a sample has no modality or lacks that of `config.identity_pooling`, or an input has an
+                unexpected shape, dtype or value.
         """
         config = self.config
         name, words = choose_words(input_ids, inputs_embeds)
@@ -1864,7 +1864,7 @@ class MMETForReID(MMETCompositeModel):
 
 
 class MMETForZeroShotImageClassification(MMETCompositeModel):
-    """Every image against every sentence, as L_GC compares them; classes are given as sentences."""
+    """Zero-shot classification: compare every image with every sentence, as L_GC does; sentences are the classes."""
 
     _auto_classes = {"AutoModelForZeroShotImageClassification": None, "AutoModel": "MMETModel"}  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [_PRETRAINING_KEYS, r"^identity_head\."]  # noqa: RUF012

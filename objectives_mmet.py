@@ -1,7 +1,7 @@
 # Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
 """The training objectives of MMET: heads, losses (section 3.3 and Eq. 1-3 of the paper) and image codebooks.
 
-The losses are those of the batches of all processes. `save_pretrained` puts this module beside `modeling_mmet.py`,
+Losses are computed over the batches of all processes. `save_pretrained` puts this module beside `modeling_mmet.py`,
 which imports it.
 
     >>> loss, logits = identity_contrastive_loss(image_features, text_features, logit_scale, person_ids)
@@ -30,7 +30,7 @@ except ImportError:
     from inputs_mmet import IGNORE_INDEX, take
 
 IMAGE_VIEW, TEXT_VIEW, BOTH_VIEW = range(3)
-"""What a view of a sample shows, as `supervised_contrastive_loss` counts it."""
+"""Kinds of views of a sample, for `supervised_contrastive_loss`."""
 
 LOSS_NAMES = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive", "identity", "triplet")
 """Keys of `MMETForPreTrainingOutput.losses`; the weight of `name` is `config.<name>_weight`."""
@@ -39,13 +39,13 @@ MIN_LOGIT_SCALE, MAX_LOGIT_SCALE = 0.0, math.log(100)
 """Bounds of the logarithm of L_GC's inverse temperature, as in FLAVA."""
 
 _SMALLEST_NORM = 1e-6
-"""Shorter vectors are not stretched to unit norm: the gradient of doing so grows as the norm shrinks."""
+"""Shorter vectors are not scaled to unit norm, because the gradient grows as the norm shrinks."""
 
 _NO_VIEW = -101
-"""Label of a row that only fills up what processes send each other."""
+"""Label of a row that only pads the exchange between processes."""
 
 _SCORES_AT_ONCE = 2**22
-"""Distances between descriptors and centroids in memory at a time: 32 MiB."""
+"""Number of distances between descriptors and centroids in memory at a time: 32 MiB."""
 
 _DALLE_IMAGES_AT_ONCE = 16
 """Images that DALL-E's encoder reads at a time; 256 channels of one of 168x80 pixels are 13 MiB."""
@@ -93,7 +93,7 @@ class MMETTokenPredictionHead(nn.Module):
 
     @torch.no_grad()
     def set_vocabulary(self, decoder: nn.Linear):
-        """Predict the words of another decoder; their biases are those of now, that of a new word is the mean."""
+        """Use another decoder; known words keep their biases, a new word gets the mean."""
         self.decoder = decoder
         bias, vocab_size = self.bias, decoder.out_features
         if len(bias) != vocab_size:
@@ -117,8 +117,8 @@ class MMETBNNeck(nn.BatchNorm1d):
     """
     Batch norm without a bias, in float32 (Luo et al., "Bag of Tricks", 2019).
 
-    A neck whose weight is frozen, as PEFT freezes it, keeps its statistics too and normalises with them in training:
-    an adapter saves weights alone, and would come back to other statistics than it was trained with.
+    If its weight is frozen, as by PEFT, it also keeps its statistics and normalises with them in training: an adapter
+    saves only weights, and would otherwise be loaded with other statistics than it was trained with.
     """
 
     def __init__(self, num_features: int):
@@ -139,7 +139,7 @@ class MMETBNNeck(nn.BatchNorm1d):
 
 
 class MMETIdentityClassifier(nn.Linear):
-    """Scores of the training identities, without a bias and in float32 whatever the weights are stored in."""
+    """Scores of the training identities, without a bias, in float32 whatever the dtype of the weights."""
 
     def __init__(self, hidden_size: int, num_identities: int):
         super().__init__(hidden_size, num_identities, bias=False)
@@ -166,7 +166,7 @@ class MMETIdentityHead(nn.Module):
 
     @property
     def is_trained(self) -> bool:
-        """Whether batch norm has seen a batch. A new one only scales: normalised, an embedding is the feature."""
+        """Whether batch norm has seen a batch. A new one only scales: the normalised embedding is the feature."""
         batches = self.bnneck.num_batches_tracked
         return batches.is_meta or bool(batches)
 
@@ -180,15 +180,15 @@ class MMETIdentityHead(nn.Module):
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, count: float) -> Tensor:
-    """Cross-entropy of `(M, C)` logits summed and divided by `count`; 0 that still has a gradient when M is 0."""
+    """Sum of the cross-entropy of `(M, C)` logits divided by `count`; if M is 0, a 0 that still has a gradient."""
     return F.cross_entropy(logits.float(), labels.long(), reduction="sum") / count
 
 
 class _ClampLogitScale(torch.autograd.Function):
     """
-    `logit_scale` within its bounds. Outside of them a gradient passes where it leads back.
+    Clamp `logit_scale` to its bounds; outside of them, only a gradient that leads back passes.
 
-    With the gradient of `clamp`, which is 0 there, a temperature out of bounds would never move again.
+    The gradient of `clamp` is 0 there, so a temperature out of bounds would never move again.
     """
 
     @staticmethod
@@ -215,16 +215,16 @@ def identity_contrastive_loss(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor, person_ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """
-    L_GC: symmetric cross-entropy between images and texts, where all of one person's are positives.
+    L_GC: symmetric cross-entropy between images and texts, in which all pairs of one person are positives.
 
-    With `person_ids` the target of a row is uniform over the columns of the same person, so that no pair of one
-    person ever is a negative; without, only the diagonal is positive (CLIP, FLAVA). Computed in float32, under
-    autocast too.
+    With `person_ids`, the target of a row is uniform over the columns of the same person, so that no pair of one
+    person is ever a negative; without them, only the diagonal is positive (CLIP, FLAVA). Computed in float32, also
+    under autocast.
 
     Args:
         image_features, text_features: `(B, D)`, normalised here.
-        logit_scale: `(1,)`, logarithm of the inverse temperature; read within 0 and ln(100), as FLAVA does.
-        person_ids: `(B,)` integers; negative ids are unknown persons, each for itself.
+        logit_scale: `(1,)`, logarithm of the inverse temperature; clamped to 0 to ln(100), as in FLAVA.
+        person_ids: `(B,)` integers; each negative id is an unknown person different from all others.
 
     Returns:
         The loss (0 for no pair at all) and `(B, B)` logits, images in rows.
@@ -248,17 +248,17 @@ def batch_hard_triplet_loss(
     """
     L_triplet (Eq. 2) with the hardest positive and negative of the batch (Hermans et al., 2017).
 
-    Distances are taken between float32 differences, under autocast too: |a|^2 + |b|^2 - 2 a.b would round away the
-    distance of two images of one person that lie close together.
+    Distances are computed from float32 differences, also under autocast: |a|^2 + |b|^2 - 2 a.b would lose the distance
+    of two close images to rounding.
 
     Args:
         embeddings: `(B, D)`.
         labels: `(B,)` person labels; negative ones are unknown persons, who take no part.
         margin: m of Eq. 2; `None` is the soft margin log(1 + exp(d_ap - d_an)).
-        normalize: Whether distances are taken between L2-normalised embeddings.
+        normalize: Whether embeddings are L2-normalised before distances are computed.
 
     Returns:
-        The mean over anchors that have both a positive and a negative; 0 when there is none.
+        The mean over anchors that have both a positive and a negative; 0 if there are none.
     """
     if not len(embeddings):
         return embeddings.float().sum()  # argmax needs a column
@@ -284,19 +284,19 @@ def batch_hard_triplet_loss(
 
 def supervised_contrastive_loss(embeddings: Tensor, labels: Tensor, kinds: Tensor, scale: float) -> Tensor:
     """
-    Supervised contrastive loss (Khosla et al., 2020) between views `(B, D)`, one kind of view against one kind.
+    Supervised contrastive loss (Khosla et al., 2020) between views `(B, D)`, separately for each pair of kinds.
 
-    A view is to be nearer to those of its person than to others, among the candidates of one kind at a time: images
-    alone, texts alone, or both. Among candidates of all kinds at once, it mostly learns to tell kinds apart.
+    A view should be nearer to views of its person than to others, among candidates of one kind: images, texts, or
+    both. Among candidates of all kinds at once, the model mostly learns to tell kinds apart.
 
     Args:
-        embeddings: `(B, D)`; their cosines are compared.
+        embeddings: `(B, D)`; compared by cosine.
         labels: `(B,)` person labels; negative ones are unknown persons, who take no part.
         kinds: `(B,)`, `IMAGE_VIEW`, `TEXT_VIEW` or `BOTH_VIEW`. Texts are not compared with each other.
         scale: inverse temperature.
 
     Returns:
-        The mean over the pairs of kinds in which a view has others of its person; 0 when there is none.
+        The mean over the pairs of kinds in which a view has others of its person; 0 if there are none.
     """
     with maybe_autocast(embeddings.device.type, enabled=False):
         normed = F.normalize(embeddings.float(), eps=_SMALLEST_NORM)
@@ -331,7 +331,7 @@ def similarity_loss(embeddings: Tensor, kept: Tensor) -> Tensor:
 
 
 class MMETIdentityScores(NamedTuple):
-    """What the identity head makes of views: embeddings `(V, D)`, logits `(V, num_identities)`, and the losses."""
+    """Output of the identity head for views: embeddings `(V, D)`, logits `(V, num_identities)`, and losses."""
 
     embeddings: Tensor | None = None
     logits: Tensor | None = None
@@ -351,8 +351,8 @@ def identity_losses(
     Where they have a weight, also the two losses that are no part of the paper: `supervised_contrastive_loss` between
     views of `kinds` `(V,)`, and `similarity_loss` to the features `kept` `(V, K)`, zero for views that have none.
 
-    Where losses span processes, all of it is computed from the views of all processes, on each of them: batch norm
-    makes every embedding depend on every view. `max_views` says how many views each may have; embeddings and logits
+    If losses span processes, each process computes them from the views of all, because batch norm makes every
+    embedding depend on every view. `max_views` is the largest number of views of each process; embeddings and logits
     are those of this process's views.
     """
     config, losses = model.config, {}
@@ -392,7 +392,7 @@ def identity_losses(
 
 
 def weighted_sum(config: MMETConfig, losses: dict[str, Tensor | None]) -> Tensor | None:
-    """The losses that were computed times their `<name>_weight`, summed; `None` when there was none."""
+    """Sum of the computed losses times their `<name>_weight`; `None` if there are none."""
     weighted = [getattr(config, f"{name}_weight") * loss for name, loss in losses.items() if loss is not None]
     return sum(weighted) if weighted else None
 
@@ -401,7 +401,7 @@ def weighted_sum(config: MMETConfig, losses: dict[str, Tensor | None]) -> Tensor
 
 
 def losses_span_processes(module: nn.Module) -> bool:
-    """Whether losses are those of the batches of all processes together: in training, as synchronised batch norm."""
+    """Whether losses are computed over the batches of all processes: in training, like synchronised batch norm."""
     return module.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
@@ -409,11 +409,11 @@ def exchange_counts(
     inputs: dict[str, Tensor | None], counts: dict[str, Tensor | int], device: torch.device
 ) -> dict[str, list[int]]:
     """
-    The `counts` of each process, in the order of their ranks: the one exchange of a step whose result is looked at.
+    Exchange the `counts` of all processes, in the order of their ranks; the only exchange of a step that Python reads.
 
     Raises:
-        ValueError: on every process, where some processes have an input that others lack. They would compute other
-            losses and wait for each other for ever.
+        ValueError: some processes have an input that others lack (raised on every process). They would compute
+            different losses and wait for each other forever.
     """
     values = [int(value is not None) for value in inputs.values()] + list(counts.values())
     row = torch.stack([torch.as_tensor(value, dtype=torch.long, device=device).reshape(()) for value in values])
@@ -430,7 +430,7 @@ def exchange_counts(
 
 def mean_count(counts: dict[str, list[int]] | None, name: str, local_count: int) -> float:
     """
-    What a process divides its sum over `local_count` items by: the mean of all processes' counts (1 where all are 0).
+    The divisor of a process's sum over `local_count` items: the mean of all processes' counts (1 if all are 0).
 
     The mean of the quotients over the processes, which is what data-parallel training makes of their gradients, is
     then the mean over all items of all processes. `counts` are `None` where losses do not span processes.
@@ -441,7 +441,7 @@ def mean_count(counts: dict[str, list[int]] | None, name: str, local_count: int)
 
 
 def own_rows(counts: list[int]) -> slice:
-    """Where this process's rows are among those that [`gather_rows`] puts together."""
+    """The slice of this process's rows in the result of [`gather_rows`]."""
     first = sum(counts[: dist.get_rank()])
     return slice(first, first + counts[dist.get_rank()])
 
@@ -465,9 +465,9 @@ class _GatherRows(torch.autograd.Function):
 
 def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
     """
-    The rows of all processes `(sum(counts), ...)` in the order of their ranks, differentiable in the own ones.
+    Gather the rows of all processes `(sum(counts), ...)` by rank, with gradients for this process's rows.
 
-    For losses that every process computes from all rows alike. The gradient of a process's rows is multiplied by the
+    For losses that every process computes from all rows in the same way. The gradient of a process's rows is multiplied by the
     number of processes, so that the mean over processes, which is what data-parallel training takes, is the gradient
     of the one common loss. The backward pass exchanges nothing.
 
@@ -480,7 +480,7 @@ def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
 
 def gather_views(features: Tensor, labels: Tensor, max_views: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """
-    As [`gather_rows`], where other processes only know that this one has at most `max_views[rank]` rows.
+    As [`gather_rows`], if other processes only know that this one has at most `max_views[rank]` rows.
 
     Returns:
         Features and labels of all processes, and which of these rows are this process's own `(num_rows,)`.
@@ -517,7 +517,7 @@ class MMETImageCodebook(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether centroids were fitted (a new codebook holds zeros alone)."""
+        """Whether centroids were fitted (a new codebook holds only zeros)."""
         return bool(self.centroids.any())
 
     def describe(self, pixel_values: Tensor) -> Tensor:
@@ -534,13 +534,13 @@ class MMETImageCodebook(nn.Module):
 
         Args:
             pixel_values: `(B, C, H, W)`.
-            bool_masked_pos: `(B, N)`, True where a code is wanted; everywhere when not given.
+            bool_masked_pos: `(B, N)`, True for patches whose code is needed; all of them if not given.
 
         Returns:
             Codes `(B, N)`, or `(num_masked,)` in the row-major order of `bool_masked_pos`.
 
         Raises:
-            ValueError: before there are centroids.
+            ValueError: the centroids have not been fitted.
         """
         check_is_fitted(self, "fit it on training images with mmet.training.codebook.fit_codebook")
         with torch.autocast(pixel_values.device.type, enabled=False):
@@ -554,8 +554,8 @@ def nearest_centroids(descriptors: Tensor, centroids: Tensor) -> torch.LongTenso
     """
     For each descriptor `(M, D)` the row of `centroids` `(K, D)` nearest to it `(M,)`; the first where several are.
 
-    In float64, where there is such a thing: in float32 the rounding of |c|^2 - 2 d.c exceeds the difference between
-    two nearly equal distances. Distances that differ by rounding alone count as the same.
+    Computed in float64 if the device has it: in float32 the rounding of |c|^2 - 2 d.c exceeds the difference between
+    two nearly equal distances. Distances that differ only by rounding count as equal.
     """
     dtype = torch.float32 if descriptors.device.type == "mps" else torch.float64
     centroids = centroids.to(dtype)
@@ -591,25 +591,25 @@ class MMETDalleCodebook(nn.Module):
             init.zeros_(parameter)
 
     def train(self, mode: bool = True) -> "MMETDalleCodebook":
-        """As in the base class. The network is no part of training: loading a checkpoint unfreezes what it loads."""
+        """As in the base class, but the network stays frozen, because loading a checkpoint unfreezes what it loads."""
         return super().train(mode).requires_grad_(False)
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there are weights (a new codebook holds zeros alone)."""
+        """Whether there are weights (a new codebook holds only zeros)."""
         return bool(self.blocks.output.conv.weight.any())
 
     @torch.no_grad()
     def load(self, network: PreTrainedModel | str | os.PathLike, **kwargs):
         """
-        Take the weights of a transformers `FlavaImageCodebook`, or of the Hub name or local folder of one.
+        Load the weights of a transformers `FlavaImageCodebook`, given as a model, Hub name or local folder.
 
         Args:
-            kwargs: To `from_pretrained` with a name (`revision`, `local_files_only`, ...).
+            kwargs: Arguments of `from_pretrained` for a name (`revision`, `local_files_only`, ...).
 
         Raises:
-            OSError: when there is nothing to load under that name.
-            ValueError: for weights of something else, or a network of other sizes than `codebook_config` says.
+            OSError: nothing can be loaded under that name.
+            ValueError: the weights are of another kind, or the network's sizes differ from `codebook_config`.
         """
         if isinstance(network, (str, os.PathLike)):
             name = f"{str(network)!r} (codebook_name_or_path)"
@@ -667,7 +667,7 @@ class MMETDalleCodebook(nn.Module):
 
 
 def check_is_fitted(codebook: nn.Module, remedy: str):
-    """Raise `ValueError` that says what to do where a codebook has no codes to give yet."""
+    """Raise `ValueError` with a remedy if a codebook is not fitted or loaded yet."""
     if not torch.compiler.is_compiling() and not codebook.is_fitted:
         raise ValueError(
             f"the image codebook has no codes yet: {remedy}, pass mim_labels, or set mim_weight and mmm_image_weight "

@@ -2,7 +2,7 @@
 
     from mmet.evaluation import build_task, rank_metrics
 
-`evaluate_systems` runs systems on a data set's tasks; `run_reid_eval.py` is the command line of all this.
+`evaluate_systems` runs systems on a dataset's tasks; `run_reid_eval.py` is the command line.
 """
 
 from __future__ import annotations

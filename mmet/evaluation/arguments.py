@@ -33,10 +33,10 @@ class EvaluationArguments:
     output_dir: str = option("outputs/eval", "Folder for results.json, results.md and figures.")
     query: Modality | None = option(
         None,
-        "What asks. Without it: image→image for query/gallery data sets; text→image, both→both, "
+        "Modality of the queries. Without it: image→image for query/gallery data sets; text→image, both→both, "
         "image→image and text→text for data sets with captions.",
     )
-    gallery: Modality | None = option(None, "What is searched; images unless given. Needs --query.")
+    gallery: Modality | None = option(None, "Modality of the gallery; images by default. Needs --query.")
     protocol: str | None = option(None, "Protocol, instead of the data set's own.", choices=list(PROTOCOLS))
     baselines: list[str] = option(list, "Baselines in the same table.", choices=list(BASELINES))
     backbones: list[str] = option(
@@ -57,7 +57,7 @@ class EvaluationArguments:
         "own, and mean ± standard deviation over all of them.",
         reader=split_name,
     )
-    flip: bool = option(False, "Embed every picture together with its mirror image.")
+    flip: bool = option(False, "Use the mean embedding of every picture and its mirror image.")
     query_expansion: int = option(
         0,
         "Average each query with this many of its first entries; 0 for none.",
@@ -80,7 +80,7 @@ class EvaluationArguments:
     )
     itm_weight: float = option(1.0, "Weight of the ITM head's log-odds beside the cosine, with --itm_top_k.")
     open_set: bool = option(
-        False, "Also TPR at fixed FPR, the ROC curve, and FNIR at fixed FPIR with persons taken out."
+        False, "Also report TPR at fixed FPR, the ROC curve, and FNIR at fixed FPIR with persons taken out."
     )
     absent_share: float = option(
         0.5, "Share of the queried persons taken out of the gallery, with --open_set.", range=Range(above=0, below=1)
@@ -90,7 +90,7 @@ class EvaluationArguments:
         "Learn match probabilities of the first model on this data set (name=folder; its split validation "
         "where there is one), save them beside the model as calibration.json, and measure them on --data.",
     )
-    calibration_method: Method = option("isotonic", "How --calibrate learns.")
+    calibration_method: Method = option("isotonic", "Method of --calibrate.")
     reliability: bool = option(
         False, "Measure the match probabilities that an earlier --calibrate saved beside the model."
     )
@@ -106,15 +106,17 @@ class EvaluationArguments:
     )
     bootstrap_unit: Unit = option("person", "What is resampled: persons with all their queries, or queries.")
     confidence: float = option(0.95, "Confidence of the intervals.", range=Range(above=0, below=1))
-    use_cache: bool = option(True, "Keep embeddings, so that a run that was killed goes on where it stopped.")
-    cache_dir: str | None = option(None, "Folder of the embeddings; `cache` in --output_dir unless given.")
+    use_cache: bool = option(True, "Keep embeddings, so that a killed run continues where it stopped.")
+    cache_dir: str | None = option(None, "Folder of the embeddings; by default `cache` in --output_dir.")
     batch_size: int = option(64, "Items embedded at a time on each process.", range=Range(at_least=1, at_most=2**16))
     num_workers: int = option(
-        0, "Processes that decode images ahead, on each process.", range=Range(at_least=0, at_most=1024)
+        0, "Worker processes that decode images ahead, for each process.", range=Range(at_least=0, at_most=1024)
     )
     max_rank: int = option(50, "Length of the CMC curve.", range=Range(at_least=max(REPORTED_RANKS)))
     seed: int = option(
-        0, "Of the untrained model's weights, absent persons, random ranked lists and resamples.", range=SEED_RANGE
+        0,
+        "Seed of the untrained model's weights, absent persons, random ranked lists and resamples.",
+        range=SEED_RANGE,
     )
 
     def __post_init__(self) -> None:
@@ -137,10 +139,10 @@ class EvaluationArguments:
         )
 
     def bootstrap_options(self) -> BootstrapOptions | None:
-        """The options of the intervals; None without intervals."""
+        """The options of the intervals; None if there are none."""
         options = BootstrapOptions(self.bootstrap or 1, self.bootstrap_unit, self.confidence, self.seed)
         return options if self.bootstrap else None
 
     def cache_folder(self) -> Path | None:
-        """Where embeddings are kept; None for nowhere."""
+        """Folder of cached embeddings; None for no cache."""
         return Path(self.cache_dir or Path(self.output_dir, "cache")) if self.use_cache else None

@@ -1,4 +1,4 @@
-"""What `run_reid_eval.py` does: check everything, load the data, run one system after the other, save the results.
+"""The work of `run_reid_eval.py`: check everything, load the data, run the systems in turn, save the results.
 
 main(["--model_name_or_path", "outputs/run", "--data", "market1501=/data/market"])
 """
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the evaluation; returns the exit code, 2 for anything the user has to put right."""
+    """Run the evaluation; returns the exit code, 2 for errors that the user has to correct."""
     return run_command(
         program_name("run_reid_eval.py"),
         lambda command: parse_and_evaluate(command, arguments),
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse_and_evaluate(command: Command, arguments: list[str] | None) -> None:
-    """Parse the arguments, find the other processes and evaluate; one evaluation at a time in an output folder."""
+    """Parse the arguments, join the other processes and evaluate; an output folder takes one evaluation at a time."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mmet").setLevel(logging.INFO)
     dataclass_types: list[Any] = [EvaluationArguments]
@@ -84,7 +84,7 @@ DESCRIPTION = (
 
 
 def evaluate(args: EvaluationArguments, accelerator: Accelerator) -> None:
-    """Check everything, load the data, run one system after the other; print and save the results."""
+    """Check everything, load the data, run the systems in turn; print and save the results."""
     if not accelerator.is_main_process:
         logging.getLogger("mmet").setLevel(logging.WARNING)  # print once what all processes do alike
         logging.getLogger("mmet.data").setLevel(logging.ERROR)  # they read the same folders
@@ -107,7 +107,7 @@ def evaluate(args: EvaluationArguments, accelerator: Accelerator) -> None:
 
 
 def prepare_lineup(args: EvaluationArguments, accelerator: Accelerator) -> Lineup:
-    """All systems, checked and not loaded yet."""
+    """All systems, checked but not loaded yet."""
     return Lineup.of(
         args.model_name_or_path,
         baselines=args.baselines,
@@ -144,7 +144,7 @@ def load_data(args: EvaluationArguments, argument: DataArgument, label: str) -> 
 
 
 def prepare_analyses(args: EvaluationArguments, lineup: Lineup) -> list[Analysis]:
-    """What is computed and shown beside the metrics, in the order of the tables; learns a calibration if asked to."""
+    """The analyses of a run, in the order of the tables; learns a calibration if requested."""
     bootstrap, output = args.bootstrap_options(), Path(args.output_dir)
     analyses: list[Analysis | None] = [
         CmcCurves(),
@@ -159,7 +159,7 @@ def prepare_analyses(args: EvaluationArguments, lineup: Lineup) -> list[Analysis
 
 
 def prepare_calibration(args: EvaluationArguments, lineup: Lineup) -> CalibrationCheck | None:
-    """Learn or read the first model's calibration, to check it; None if it is not asked for."""
+    """Learn or read the first model's calibration, to check it; None if not requested."""
     if args.calibrate is not None:
         return CalibrationCheck(MODEL, calibrate(args, args.calibrate, lineup))
     if not args.reliability:

@@ -1,4 +1,4 @@
-"""Better queries from the embeddings alone: average query expansion, and several pictures of a person as one query.
+"""Improve queries by their embeddings: average query expansion, and one query from several pictures of a person.
 
 task, query = merge_queries(task, query)
 query = expand_queries(task, query, gallery, count=5)
@@ -21,20 +21,20 @@ def expand_queries(
 ) -> NDArray[np.float32]:
     """Average query expansion (Chum et al., "Total Recall", ICCV 2007; AQE in Arandjelović and Zisserman, CVPR 2012).
 
-    A query becomes the normalised mean of itself and of the `count` entries that rank first in its gallery; which of
-    them are right plays no part. Entries that the protocol removes are not in a query's gallery and are not averaged.
+    A query becomes the normalised mean of itself and of the `count` entries that rank first in its gallery, right or
+    wrong. Entries that the protocol removes are not in a query's gallery and are not averaged.
 
     Args:
         task: whose embeddings these are.
         query_embeddings: `(Q, D)`, rows L2-normalised.
         gallery_embeddings: `(G, D)`, likewise.
-        count: entries to average with; where a gallery holds fewer, all of them.
+        count: number of entries to average with; all, if a gallery holds fewer.
 
     Returns:
         `(Q, D)` float32, rows L2-normalised.
 
     Raises:
-        ValueError: a count that is no positive whole number, or embeddings as `pair_blocks` refuses them.
+        ValueError: `count` is not a positive whole number, or `pair_blocks` refuses the embeddings.
     """
     check_number("count", count, int, Range(at_least=1))
     query_embeddings, gallery_embeddings = unit_pair(
@@ -53,19 +53,19 @@ def merge_queries(
 ) -> tuple[RetrievalTask, NDArray[np.float32]]:
     """Multi-query search: the queries of one person from one camera become one, their normalised mean.
 
-    This is the multi-query setting of Market-1501 (Zheng et al. 2015, average pooling) over the queries at hand. Where
-    a protocol goes by the query's image, the captions of one image are merged instead.
+    This is the multi-query setting of Market-1501 (Zheng et al. 2015, average pooling) over the given queries. Under a
+    protocol with the exclusion by image, the captions of one image are merged instead.
 
     Args:
         task: whose queries these are.
         query_embeddings: `(Q, D)`, rows L2-normalised.
 
     Returns:
-        The task with one query item a group, its first, in their order; and the embeddings `(groups, D)`. Queries by
-        unknown persons (-1) are merged with nobody's.
+        The task with the first query item of each group, in order, and the embeddings `(groups, D)`. Queries of
+        unknown persons (-1) are not merged.
 
     Raises:
-        ValueError: embeddings that are no finite real numbers, or not one an item.
+        ValueError: embeddings are not finite real numbers, or not one for each item.
     """
     items = task.query
     query_embeddings = unit_rows(query_embeddings, "query_embeddings", len(items))
@@ -82,6 +82,6 @@ def merge_queries(
 
 
 def normalized(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length 1; rows of zeros stay zeros."""
+    """Scale rows to unit length; rows of zeros stay zeros."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, np.where(lengths > 0, lengths, 1), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What is done to a plain search by cosine similarity, in one object from the arguments to the results.
+"""Options of a search beyond plain cosine similarity, in one object from the arguments to the results.
 
     options = EvaluationOptions(query_expansion=5, max_rank=20)
     results = system.evaluate(tasks, options)
@@ -35,11 +35,11 @@ class EvaluationOptions:
     """How a system embeds and searches.
 
     Attributes:
-        flip: an image counts together with its mirror image.
+        flip: use the mean embedding of an image and its mirror image.
         multi_query: the queries of one person from one camera are averaged (`merge_queries`).
-        query_expansion: first entries that a query is averaged with (`expand_queries`); 0 for none.
+        query_expansion: number of first entries that a query is averaged with (`expand_queries`); 0 for none.
         rerank: k-reciprocal re-ranking of the whole gallery (`k_reciprocal_rerank`); None for none.
-        itm_top_k: first entries that the cross-encoder re-scores; 0 for none.
+        itm_top_k: number of first entries that the cross-encoder re-scores; 0 for none.
         itm_weight: weight of its log-odds beside the cosine.
         max_rank: length of the CMC curve.
     """
@@ -68,14 +68,14 @@ class EvaluationOptions:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """What changes a ranking, by name; `rerank` is false or its parameters."""
+        """The options that change a ranking, by name; `rerank` is false or its parameters."""
         values = {**asdict(self), "rerank": asdict(self.rerank) if self.rerank else False}
         del values["max_rank"]
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EvaluationOptions:
-        """The options that `to_json` wrote. Raises `ValueError` for names and values that are no options."""
+        """Read what `to_json` wrote. Raises `ValueError` for unknown options and invalid values."""
         rerank = values.get("rerank", False)
         try:
             parameters = RerankParameters(**check_value("rerank", rerank, dict)) if rerank else None
@@ -84,5 +84,5 @@ class EvaluationOptions:
             raise ValueError(str(error)) from error
 
     def changing_scores(self) -> dict[str, Any]:
-        """The options that change the cosine of a pair: what match probabilities depend on."""
+        """The options that change the cosine of a pair, and so match probabilities."""
         return {name: getattr(self, name) for name in ("flip", "multi_query", "query_expansion")}

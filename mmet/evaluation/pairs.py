@@ -1,10 +1,10 @@
-"""The scores of all pairs of a search, a block of queries at a time: what expansion, thresholds and calibration read.
+"""The scores of all pairs of a search, in blocks of queries, for expansion, thresholds and calibration.
 
     for block in pair_blocks(task, query_embeddings, gallery_embeddings):
         block.scores[block.is_match], block.scores[block.is_wrong]
 
-A pair is a query with an entry that the protocol leaves in its gallery. Whether an unknown person (id -1) is the same
-or another cannot be said, so pairs with one are neither right nor wrong. The Q×G matrix is never held.
+A pair is a query with an entry that the protocol leaves in its gallery. Pairs with an unknown person (id -1) are
+neither right nor wrong. The Q×G matrix is never held.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmet.evaluation.metrics.input_checks import unit_pair
 from mmet.evaluation.protocols import RetrievalTask
 
 BLOCK_ENTRIES = 2**22
-"""Scores in one block, unless a single query has more."""
+"""Largest number of scores in a block, unless a single query has more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +28,11 @@ class PairBlock:
     """Some queries against the whole gallery.
 
     Attributes:
-        queries: which of the task's queries, `B` of them.
+        queries: slice of the task's queries, `B` in all.
         scores: `(B, G)` float32 cosine similarities.
         is_match: `(B, G)`, true matches that the protocol counts.
-        is_removed: `(B, G)`, what is not in the query's gallery: the same person's entries that the protocol removes,
-            and all pairs with an unknown person.
+        is_removed: `(B, G)`, entries that are not in the query's gallery: those of the same person that the protocol
+            removes, and all pairs with an unknown person.
     """
 
     queries: slice
@@ -42,7 +42,7 @@ class PairBlock:
 
     @property
     def is_wrong(self) -> NDArray[np.bool_]:
-        """`(B, G)`, entries of persons who are certainly others."""
+        """`(B, G)`, entries of persons known to be others."""
         return ~(self.is_match | self.is_removed)
 
 
@@ -52,16 +52,16 @@ def pair_blocks(
     gallery_embeddings: NDArray[np.float32],
     block_entries: int = BLOCK_ENTRIES,
 ) -> Iterator[PairBlock]:
-    """All pairs of a task.
+    """Yield all pairs of a task in blocks.
 
     Args:
         task: whose queries and gallery the embeddings are.
-        query_embeddings: `(Q, D)`, any real dtype; scores are cosines whatever their lengths.
+        query_embeddings: `(Q, D)`, any real dtype and length; scores are cosines.
         gallery_embeddings: `(G, D)`, likewise.
-        block_entries: scores held at a time.
+        block_entries: number of scores held at a time.
 
     Raises:
-        ValueError: embeddings that are no finite real numbers, of two dimensions, or not one an item.
+        ValueError: embeddings are not finite real numbers, differ in dimension, or are not one for each item.
     """
     query, gallery = unit_pair(query_embeddings, gallery_embeddings, (len(task.query), len(task.gallery)))
     return _blocks(task, query, gallery, block_entries)
@@ -95,7 +95,7 @@ def label_pairs(task: RetrievalTask, queries: slice) -> tuple[NDArray[np.bool_],
 def best_entries(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Indices of the `count` highest scores of one query, best first; of equal scores the smaller index first.
 
-    Entries of minus infinity are none; fewer are returned where there are fewer.
+    Scores of minus infinity do not count; fewer indices are returned if there are fewer entries.
     """
     count = min(count, int(np.count_nonzero(scores > -np.inf)))
     if count == 0:
@@ -106,7 +106,7 @@ def best_entries(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def count_wrong_pairs(task: RetrievalTask) -> int:
-    """How many pairs of different persons, both known, the task has."""
+    """The number of pairs of two different known persons in the task."""
     num_matches, num_candidates = task.matches().counts()
     num_unknown = int(np.count_nonzero(task.gallery.person_ids == JUNK_PERSON_ID))
     is_known = task.query.person_ids != JUNK_PERSON_ID

@@ -1,12 +1,11 @@
-"""Named evaluation protocols: which items ask, which are searched, and which true matches do not count.
+"""Named evaluation protocols: which items are queries, which are searched, and which true matches do not count.
 
     task = build_task(dataset, query="text", gallery="image")      # a dataset's own protocol
     task.protocol, task.query.person_ids, task.gallery.person_ids
 
-An *item* is what one embedding stands for: an image, one caption, or one (image, caption) pair. A protocol names the
-splits that items come from, the *exclusion*: the same person's entries that are removed from a query's gallery because
-finding them proves nothing, and how the metrics are made of the ranks. `Protocol.describe` says all of it in every
-result file.
+An *item* has one embedding: an image, one caption, or one (image, caption) pair. A protocol names the splits that
+items come from, the *exclusion* (the same person's entries that are removed from a query's gallery because finding
+them proves nothing), and how metrics follow from ranks. `Protocol.describe` writes all of this into every result file.
 
 - `market`: splits `query` and `gallery`; the same person's entries of the query's camera are removed (Zheng et al.,
   Market-1501, 2015); AP is the mean of precisions, and means are over queries with a true match.
@@ -15,7 +14,7 @@ result file.
 - `cuhk03-classic`: as `market`, but a gallery has one image of each of 100 persons, drawn from cameras other than the
   query's; means over ten draws from a seed.
 - `no-camera`: as `market`, but nothing is removed.
-- `text-to-image`: all captions ask, all images of `test` are searched; the caption's own image counts too.
+- `text-to-image`: all captions are queries, all images of `test` are searched; the caption's own image counts too.
 - `leave-one-image-out`: split `test` twice; items of the query's own image are removed.
 """
 
@@ -48,7 +47,7 @@ class Exclusion(Enum):
 
 @dataclass(frozen=True)
 class SingleShot:
-    """A gallery of one image a person, drawn anew `repeats` times from the seed."""
+    """A gallery of one image for each person, drawn `repeats` times from the seed."""
 
     repeats: int
     seed: int
@@ -61,7 +60,7 @@ class Protocol:
 
     Attributes:
         name: as in `PROTOCOLS`.
-        query_split, gallery_split: where items come from.
+        query_split, gallery_split: splits that items come from.
         exclusion: what is removed from a query's gallery.
         pairs: the (query, gallery) modalities allowed.
         ap: formula of the average precision, see `rank_metrics`.
@@ -83,7 +82,7 @@ class Protocol:
         return self.query_split in dataset and self.gallery_split in dataset
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the figures beside the embeddings, as JSON values for result files."""
+        """Everything except the embeddings that affects the figures, as JSON values for result files."""
         return {
             "name": self.name,
             "query_split": self.query_split,
@@ -143,17 +142,17 @@ STANDARD_TEXT_PAIRS: tuple[tuple[Modality, Modality], ...] = (
     ("image", "image"),
     ("text", "text"),
 )
-"""What a dataset with captions is evaluated on unless told otherwise."""
+"""Default (query, gallery) modalities of a dataset with captions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """What is embedded of one split, one row an embedding.
+    """The items of one split; each gets one embedding.
 
     Attributes:
         split: name of the split.
         dataset: the split itself.
-        modality: what an item consists of.
+        modality: content of an item, `image`, `text` or `both`.
         image_index: `(n,)` row of the item's image in `dataset`; ascending.
         caption_index: `(n,)` position of the item's caption among its image's captions; -1 for items without one.
         person_ids: `(n,)`.
@@ -171,7 +170,7 @@ class Items:
 
     @property
     def identity(self) -> tuple[str, str, bytes, bytes]:
-        """Equal for the same items of the same data, whatever objects hold them; other data never has it."""
+        """A key that is equal for the same items of the same data, and only for these."""
         fingerprint = self.dataset._fingerprint  # of `datasets`: its content and all that was done to it
         return fingerprint, self.modality, self.image_index.tobytes(), self.caption_index.tobytes()
 
@@ -191,8 +190,8 @@ class RetrievalTask:
 
     Attributes:
         protocol: name of the protocol.
-        query: the items that ask.
-        gallery: the items that are searched.
+        query: the query items.
+        gallery: the searched items.
         query_exclusion_ids: `(Q,)` camera or image numbers; `rank_metrics` takes them as camera ids. None for no rule.
         gallery_exclusion_ids: `(G,)` likewise.
     """
@@ -209,7 +208,7 @@ class RetrievalTask:
         return _get_protocol(self.protocol)
 
     def select_queries(self, kept: NDArray[np.int64]) -> RetrievalTask:
-        """The task with some of its queries, by their positions."""
+        """The task with a subset of its queries, given by position."""
         exclusion = self.query_exclusion_ids
         exclusion = None if exclusion is None else exclusion[kept]
         return replace(self, query=self.query.select(kept), query_exclusion_ids=exclusion)
@@ -222,7 +221,7 @@ class RetrievalTask:
 
 
 def build_task(dataset: DatasetDict, query: Modality, gallery: Modality, protocol: str | None = None) -> RetrievalTask:
-    """The task of searching `gallery` items by `query` items.
+    """Build the task of searching `gallery` items with `query` items.
 
     Junk crops (person id -1) are never items, so they are not embedded either.
 
@@ -233,8 +232,8 @@ def build_task(dataset: DatasetDict, query: Modality, gallery: Modality, protoco
         protocol: a name of `PROTOCOLS`; None for the dataset's own (`default_protocol`).
 
     Raises:
-        ValueError: unknown names, a protocol that does not do this pair of modalities, or no query with a true match.
-        DatasetError: a split or the captions that it takes are missing.
+        ValueError: an unknown name, a pair of modalities outside the protocol, or no query with a true match.
+        DatasetError: a required split or its captions are missing.
     """
     for modality in (query, gallery):
         if modality not in MODALITIES:
@@ -257,7 +256,7 @@ def build_task(dataset: DatasetDict, query: Modality, gallery: Modality, protoco
 
 
 def _check_task(task: RetrievalTask) -> None:
-    """Raise `ValueError` where a protocol has no sense on the data, saying which has."""
+    """Raise `ValueError` if a protocol makes no sense for the data, and name one that does."""
     shot = task.rules.single_shot
     if shot is not None:
         persons = [len(np.unique(side.person_ids)) for side in (task.query, task.gallery)]
@@ -312,12 +311,12 @@ def prepare_tasks(
     gallery: Modality | None = None,
     protocol: str | None = None,
 ) -> list[RetrievalTask]:
-    """The task asked for, or the data set's standard ones.
+    """Build the requested task, or the dataset's standard tasks.
 
     Args:
         dataset: splits with the columns of `mmet.data.schema.REID_FEATURES`.
         query: modality of the queries; None for the standard tasks.
-        gallery: modality of the gallery; None for images, or whatever the standard tasks search.
+        gallery: modality of the gallery; None for images, or that of the standard tasks.
         protocol: a name of `PROTOCOLS`; None for the data set's own.
 
     Raises:
@@ -333,10 +332,10 @@ def prepare_tasks(
 
 
 def select_items(dataset: Dataset, split: str, modality: Modality) -> Items:
-    """All items of a split, in its order; captions stay in their image's order.
+    """All items of a split, in its order; captions keep the order of their image.
 
     Raises:
-        DatasetError: no clean image, or no caption where the modality needs one.
+        DatasetError: there is no usable image, or no caption although the modality needs one.
     """
     person_ids = integer_column(dataset, "person_id")
     images = np.flatnonzero(person_ids != JUNK_PERSON_ID)
@@ -364,7 +363,7 @@ _Ids = NDArray[np.int64]
 
 
 def _exclusion_ids(query: Items, gallery: Items, exclusion: Exclusion) -> tuple[_Ids, _Ids] | tuple[None, None]:
-    """The numbers `(Q,)` and `(G,)` of which an entry must not share the query's; None where there is no rule."""
+    """Numbers `(Q,)` and `(G,)`; an entry with the query's number is excluded. None if there is no rule."""
     if exclusion is Exclusion.NOTHING:
         return None, None
     if exclusion is Exclusion.SAME_CAMERA:
@@ -377,7 +376,7 @@ def _exclusion_ids(query: Items, gallery: Items, exclusion: Exclusion) -> tuple[
 
 
 def _pictures_as_cameras(query: Dataset, gallery: Dataset, by_query: _Ids, by_gallery: _Ids) -> tuple[_Ids, _Ids]:
-    """Camera numbers, in which a picture that is query and gallery has one of its own where its camera is unknown."""
+    """Camera numbers; pictures of unknown cameras get a number each, shared by query and gallery."""
     images, others = _image_numbers(query, gallery)
     of_query = (by_query == NO_CAMERA) & np.isin(images, others)
     of_gallery = (by_gallery == NO_CAMERA) & np.isin(others, images[of_query])
@@ -386,7 +385,7 @@ def _pictures_as_cameras(query: Dataset, gallery: Dataset, by_query: _Ids, by_ga
 
 
 def _image_numbers(query: Dataset, gallery: Dataset) -> tuple[_Ids, _Ids]:
-    """A number for each row that rows of one picture share: published splits list some files twice."""
+    """A number for each row, shared by rows of the same picture: published splits list some files twice."""
     names = [dataset.select_columns("image_path")[:]["image_path"] for dataset in (query, gallery)]
     if not all(map(all, names)):  # rows without a name are pictures of their own, or the same split's
         return np.arange(len(names[0])), np.arange(len(names[1])) + (0 if query is gallery else len(names[0]))

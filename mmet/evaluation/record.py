@@ -1,4 +1,4 @@
-"""What an evaluation found, row by row, as it goes into `results.json`.
+"""The rows of an evaluation, as written to `results.json`.
 
 record = ResultRecord.of(result, system="model", data="market1501", data_root="/data/market")
 report = EvaluationReport.now(model="outputs/run", results=[record])
@@ -19,7 +19,7 @@ from mmet.evaluation.task_result import TaskResult
 from mmet.versions import installed_versions
 
 TASK_FIELDS = ("data", "data_root", "protocol", "query", "gallery")
-"""What rows must share to be compared."""
+"""Fields that rows must share to be compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +30,11 @@ class ResultRecord:
         data: name of the data set.
         data_root: the folder that it was read from.
         protocol, query, gallery: of the task.
-        system: whose row it is.
-        metrics: what it achieved.
-        options: everything that was done beyond a plain search, as JSON values.
-        extras: what analyses computed beside the metrics, by name, as JSON values.
-        query_values: what the metrics are the means of; None where only means are known. Not written.
+        system: name of the system.
+        metrics: its results.
+        options: options beyond a plain search, as JSON values.
+        extras: values computed by analyses, by name, as JSON values.
+        query_values: per-query values whose means are the metrics; None if only means are known. Not written.
     """
 
     data: str
@@ -50,7 +50,7 @@ class ResultRecord:
 
     @classmethod
     def of(cls, result: TaskResult, *, system: str, data: str, data_root: str) -> ResultRecord:
-        """The row of a result, before any analysis."""
+        """Make the row of a result, before any analysis."""
         task, values = result.task, result.headline_values()
         return cls(
             data=data,
@@ -71,7 +71,7 @@ class ResultRecord:
 
     @property
     def kind(self) -> str:
-        """What searches what: `text→image`."""
+        """Modalities of query and gallery: `text→image`."""
         return f"{self.query}→{self.gallery}"
 
     def to_json(self) -> dict[str, Any]:
@@ -97,16 +97,16 @@ class ResultRecord:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationReport:
-    """All results of one run and what they were made with.
+    """All results of one run and the versions and settings that produced them.
 
     Attributes:
         model: folder or name.
         created: UTC in ISO 8601.
-        versions: of the packages that results depend on.
+        versions: versions of the packages that results depend on.
         results: the rows.
         settings: every argument of the run.
-        systems: by row, the folder or name of every model that was loaded.
-        summaries: what analyses found over several rows, by name, as JSON values.
+        systems: folder or name of every loaded model, by row.
+        summaries: values of analyses over several rows, by name, as JSON values.
     """
 
     model: str
@@ -119,7 +119,7 @@ class EvaluationReport:
 
     @classmethod
     def now(cls, model: str, results: Sequence[ResultRecord], **parts: Any) -> EvaluationReport:
-        """A report made at this moment with the installed versions; `parts` are the fields that have defaults."""
+        """Make a report with the present time and the installed versions; `parts` are the fields with defaults."""
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         return cls(model, created, installed_versions(), results, **parts)
 

@@ -1,4 +1,4 @@
-"""First entries of a ranking in the order of a cross-encoder, which reads query and entry together.
+"""Re-score the first entries of a ranking with a cross-encoder, which reads query and entry together.
 
 rescored = rescore_first(task, query_embeddings, gallery_embeddings, matcher, count=20, weight=1.0)
 ranks = ranks_by_query(task, query_embeddings, gallery_embeddings, rescored)
@@ -16,7 +16,7 @@ from mmet.evaluation.protocols import RetrievalTask
 from mmet.evaluation.task_result import ReorderedEntries
 
 Matcher = Callable[[RetrievalTask, NDArray[np.int64]], NDArray[np.float32]]
-"""Reads pairs `(P, 2)` of a query and a gallery position together: `(P,)` log-odds that they belong together."""
+"""Maps pairs `(P, 2)` of query and gallery positions to log-odds `(P,)` that they belong together."""
 
 
 def rescore_first(
@@ -28,9 +28,9 @@ def rescore_first(
     count: int,
     weight: float,
 ) -> ReorderedEntries:
-    """Put the first `count` entries of each query in the order of cosine + `weight` × log-odds of the matcher.
+    """Sort the first `count` entries of each query by cosine + `weight` × log-odds of the matcher.
 
-    Of equal sums the entry that ranked better before comes first. Adding the matching score to the similarity of the
+    Of equal sums, the entry that ranked better before comes first. Adding the matching score to the similarity of the
     embeddings is what BLIP does (Li et al., ICML 2022); with a weight of 0 nothing changes.
     """
     num_queries = len(query_embeddings)
@@ -59,7 +59,7 @@ def ranks_by_query(
 ) -> list[NDArray[np.int64]]:
     """Return the ascending ranks of each query's true matches.
 
-    The reordered first entries have the ranks of their new order; what was behind them keeps its ranks.
+    The reordered first entries have the ranks of their new order; later entries keep their ranks.
     """
     ranks = []
     for block in pair_blocks(task, query_embeddings, gallery_embeddings):

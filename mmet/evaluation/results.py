@@ -1,9 +1,9 @@
-"""What an evaluation leaves behind: `results.json`, `results.md` and figures, each written whole or not at all.
+"""Write the output of an evaluation: `results.json`, `results.md` and figures, each completely or not at all.
 
     report = EvaluationReport.now("outputs/run", records, summaries=summarize(records, analyses))
     save_report(report, Path("outputs/eval"), analyses)
 
-Tables and figures beside the main one are those of the analyses.
+All tables and figures but the main table come from the analyses.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def save_report(report: EvaluationReport, output_dir: Path, analyses: Sequence[A
 
 
 def format_report(report: EvaluationReport, analyses: Sequence[Analysis]) -> str:
-    """The report in Markdown: the table, what was done beyond a plain search, and every further table there is."""
+    """The report in Markdown: the main table, the options beyond a plain search, and the tables of the analyses."""
     versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     return "\n".join(
         [
@@ -53,7 +53,7 @@ def format_report(report: EvaluationReport, analyses: Sequence[Analysis]) -> str
 
 
 def format_console(report: EvaluationReport, analyses: Sequence[Analysis]) -> str:
-    """What a run prints: its tables, each with a line that says what the table holds and how it was made."""
+    """The text that a run prints: its tables, each with a line on its content and how it was made."""
     sections = [analysis.section(report).removeprefix("## ") for analysis in analyses if analysis.is_printed]
     made = f"Protocols: {_protocols_line(report.results)}\nOptions: {_options_line(report.results)}\n"
     return "\n".join([format_table(report.results), made, *filter(None, sections)])
@@ -62,7 +62,7 @@ def format_console(report: EvaluationReport, analyses: Sequence[Analysis]) -> st
 def format_table(records: Sequence[ResultRecord]) -> str:
     """The results as a Markdown table with aligned columns, for the console too; metrics in percent.
 
-    `queries` counts those with a true match; where some had none, it shows `valid/all`.
+    `queries` counts those with a true match; if some have none, it shows `valid/all`.
     """
     header = (*ROW_HEADER, *METRIC_HEADER, "queries", "gallery")
     return align_table(header, [_table_row(record) for record in records], len(ROW_HEADER))
@@ -77,12 +77,12 @@ def _table_row(record: ResultRecord) -> tuple[str, ...]:
 
 
 def _protocols_line(records: Sequence[ResultRecord]) -> str:
-    """Which protocol each task followed."""
+    """The protocol of each task."""
     return ", ".join(dict.fromkeys(f"{record.data} {record.kind}: {record.protocol}" for record in records))
 
 
 def _options_line(records: Sequence[ResultRecord]) -> str:
-    """What differs from a plain search, and in which rows where it is not all of them."""
+    """The options beyond a plain search, and the rows with them if these are not all."""
     by_words: dict[str, list[ResultRecord]] = {}
     for record in records:
         by_words.setdefault(_options_words(record.options), []).append(record)
@@ -105,7 +105,7 @@ def _options_words(options: Mapping[str, Any]) -> str:
 
 
 def _covered(rows: Sequence[ResultRecord], records: Sequence[ResultRecord]) -> str:
-    """Which of `records` some rows are: their systems, and the tasks where these are not all of a system's."""
+    """Describe a subset of `records`: its systems, and the tasks if these are not all of a system's."""
     parts = []
     for system in dict.fromkeys(row.system for row in rows):
         tasks = [f"{row.data} {row.kind}" for row in rows if row.system == system]

@@ -1,4 +1,4 @@
-"""Every system on every task of a data set, as rows of a report.
+"""Run every system on every task of a dataset, and return the rows of a report.
 
 data = EvaluationData("market1501", root, prepare_tasks(dataset))
 records = evaluate_systems(data, systems, EvaluationOptions(), analyses)
@@ -19,7 +19,7 @@ from mmet.evaluation.systems.base import System
 
 @dataclass(frozen=True, eq=False)
 class EvaluationData:
-    """A data set's name and folder, as results record them, and what is evaluated on it."""
+    """A dataset's name and folder, as results record them, and its tasks."""
 
     name: str
     root: Path
@@ -32,13 +32,13 @@ def evaluate_systems(
     options: EvaluationOptions | None = None,
     analyses: Sequence[Analysis] = (),
 ) -> list[ResultRecord]:
-    """Run each system on the tasks it supports. Rows are ordered by task, then as `systems` are.
+    """Run each system on the tasks it supports. Rows are ordered by task, then in the order of `systems`.
 
     Args:
         data: the tasks.
-        systems: what to run on them.
-        options: None for plain searches; those that a system has no use for are recorded as off.
-        analyses: what else to compute from searches by embeddings.
+        systems: the systems to run.
+        options: None for plain searches; options that a system cannot use are recorded as off.
+        analyses: analyses of the searches of systems that embed.
     """
     rows: dict[tuple[int, int], ResultRecord] = {}
     for system_number, system in enumerate(systems):

@@ -1,11 +1,10 @@
-"""One task from embeddings to its result: queries are merged and expanded, then the gallery is ranked in one of three
-ways, plainly, re-ranked by k-reciprocal neighbours, or with its first entries re-scored by a cross-encoder.
+"""Run one task from embeddings to its result: merge and expand queries, then rank the gallery in one of three ways:
+plainly, re-ranked by k-reciprocal neighbours, or with its first entries re-scored by a cross-encoder.
 
     result = run_search(task, query_embeddings, gallery_embeddings, EvaluationOptions(query_expansion=5))
     result.metrics.mAP, result.first_entries(0, 10)
 
-This is the one place that ranks by the rules of a task's protocol. Systems call it; whoever has a system calls
-`system.evaluate`.
+Only this module ranks by the rules of a task's protocol. Systems call it; to run a system, call `system.evaluate`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from mmet.evaluation.task_metrics import draw_ranks
 from mmet.evaluation.task_result import ReorderedEntries, TaskResult
 
 RERANKED_HEAD = 20
-"""Entries of a re-ranked gallery that are kept for ranked lists."""
+"""Number of entries of a re-ranked gallery that are kept for ranked lists."""
 
 Embeddings = NDArray[np.float32]
 
@@ -47,13 +46,13 @@ def run_search(
 
     Args:
         task: whose embeddings these are.
-        query_embeddings: `(Q, D)`, any real dtype and length; searched by cosine.
+        query_embeddings: `(Q, D)`, any real dtype and length; compared by cosine.
         gallery_embeddings: `(G, D)`, likewise.
-        options: None for a plain search. `flip` is the embedding's, and recorded alone.
-        matcher: the cross-encoder; without one, or for pairs of modalities that it cannot read, nothing is re-scored.
+        options: None for a plain search. `flip` concerns the embedding and is only recorded.
+        matcher: the cross-encoder; nothing is re-scored without it, or for modalities that it cannot read.
 
     Raises:
-        ValueError: as `rank_metrics`, or re-ranking and re-scoring under a protocol that draws its galleries.
+        ValueError: as `rank_metrics`; also re-ranking or re-scoring under a protocol that draws its galleries.
     """
     options = options or EvaluationOptions()
     if matcher is None or not options.itm_top_k:
@@ -73,14 +72,14 @@ def run_search(
 
 
 def _check_gallery_is_whole(task: RetrievalTask, options: EvaluationOptions) -> None:
-    """Raise `ValueError` for an option that reorders galleries where the protocol draws its own."""
+    """Raise `ValueError` for an option that reorders galleries if the protocol draws its own."""
     reordering = "itm_top_k 0" if options.itm_top_k else "no rerank" if options.rerank is not None else None
     if reordering is not None and task.rules.single_shot is not None:
         raise ValueError(f"protocol {task.protocol!r} draws galleries of its own: expected {reordering} with it")
 
 
 def _without_unknown(task: RetrievalTask, gallery_embeddings: Embeddings) -> tuple[RetrievalTask, Embeddings]:
-    """The task and its gallery `(G, D)` without unknown persons (-1), as `build_task` has made it already."""
+    """The task and its gallery `(G, D)` without unknown persons (-1); tasks of `build_task` have none."""
     known = task.gallery.person_ids != JUNK_PERSON_ID
     if known.all():
         return task, gallery_embeddings

@@ -1,4 +1,4 @@
-"""Galleries that a protocol draws anew, and what chance would score on a task by the rules of its protocol.
+"""Metrics over galleries that a protocol draws, and the expected metrics of chance under a task's protocol.
 
 drawn = draw_ranks(task, query_embeddings, gallery_embeddings, SingleShot(repeats=10, seed=0, num_persons=100))
 drawn.metrics(max_rank=50)
@@ -22,11 +22,11 @@ from mmet.evaluation.protocols import RetrievalTask, SingleShot
 
 @dataclass(frozen=True, eq=False)
 class DrawnRanks:
-    """What queries achieved in galleries that were drawn for them, one image a person (Li et al., DeepReID, 2014).
+    """Ranks in galleries drawn for the queries, with one image for each person (Li et al., DeepReID, 2014).
 
     Attributes:
         ranks: `(draws, Q)` int64, rank of the one true match in each draw, 1 = best; 0 for queries without one.
-        num_gallery: entries of a drawn gallery, the largest where cameras show unequally many persons.
+        num_gallery: number of entries of a drawn gallery; the largest, if cameras show different numbers of persons.
     """
 
     ranks: NDArray[np.int64]
@@ -64,7 +64,7 @@ def draw_ranks(
     gallery_embeddings: NDArray[np.float32],
     shot: SingleShot,
 ) -> DrawnRanks:
-    """Rank galleries of one image a person, drawn from all cameras but the query's.
+    """Rank galleries of one image for each person, drawn from all cameras but the query's.
 
     Queries of one camera share a drawn gallery. Every query that has a match has one in every draw.
     """
@@ -89,11 +89,11 @@ def draw_ranks(
 
 
 def expected_task_metrics(task: RetrievalTask, *, max_rank: int) -> RankMetrics:
-    """What a uniformly random order of the gallery scores in expectation, by the task's own rules."""
+    """The expected metrics of a uniformly random order of the gallery, by the task's rules."""
     rules = task.rules
     if rules.single_shot is None:
         return expected_random_metrics(task.matches(), max_rank=max_rank, ap=rules.ap, denominator=rules.denominator)
-    # Which images are drawn plays no part: a valid query has one match among as many entries as persons were drawn.
+    # It does not matter which images are drawn: a valid query has one match among one entry for each person.
     num_matches = np.zeros(len(task.query), dtype=np.int64)
     num_candidates = np.ones(len(task.query), dtype=np.int64)
     for _, queries, gallery in _single_shot_galleries(task, SingleShot(1, rules.single_shot.seed, 0)):

@@ -1,4 +1,4 @@
-"""What a system returns for a task: metrics, embeddings, and the ranking of every query.
+"""The result of a system on a task: metrics, embeddings, and the ranking of every query.
 
 (result,) = system.evaluate([task], EvaluationOptions())
 result.metrics.mAP, result.first_entries(0, 10)
@@ -20,11 +20,11 @@ from mmet.evaluation.task_metrics import DrawnRanks
 
 @dataclass(frozen=True, eq=False)
 class ReorderedEntries:
-    """The first entries of every query in the order that re-ranking or the cross-encoder gave them.
+    """The first entries of every query, as ordered by re-ranking or the cross-encoder.
 
     Attributes:
-        positions: `(Q, k)` positions in the gallery, best first; -1 where a gallery holds fewer.
-        scores: `(Q, k)` float32, what they are ordered by.
+        positions: `(Q, k)` positions in the gallery, best first; -1 if a gallery holds fewer.
+        scores: `(Q, k)` float32, the scores that order them.
     """
 
     positions: NDArray[np.int64]
@@ -33,16 +33,16 @@ class ReorderedEntries:
 
 @dataclass(frozen=True, eq=False)
 class TaskResult:
-    """A retrieval task that was run.
+    """The result of a retrieval task.
 
     Attributes:
-        task: with the queries as they were merged.
-        options: those that had an effect, all others at their defaults.
+        task: the task, with merged queries if they were merged.
+        options: options that had an effect; all others have their defaults.
         metrics: of the final ranking.
-        query_embeddings: `(Q, D)` as they were searched with; None for systems that embed nothing.
+        query_embeddings: `(Q, D)`, as used in the search; None for systems that embed nothing.
         gallery_embeddings: `(G, D)`; likewise.
-        reordered: the first entries, where they are not in the order of the cosines.
-        drawn: under protocols that draw their galleries, the ranks in each of them.
+        reordered: the first entries, if they are not in the order of the cosines.
+        drawn: the ranks in each drawn gallery, under protocols that draw them.
     """
 
     task: RetrievalTask
@@ -62,8 +62,8 @@ class TaskResult:
     def headline_values(self) -> dict[str, NDArray[np.float64]] | None:
         """Per-query values `(Q,)` whose means are the reported metrics, by their names in `results.json`.
 
-        A query that is in no mean has NaN. Where galleries are drawn, a query's values are its means over the draws.
-        None where only means are known.
+        NaN marks a query that is in no mean. If galleries are drawn, a query's values are its means over the draws.
+        None if only means are known.
         """
         if self.drawn is not None:
             precisions, drawn = self.drawn.precisions(), self.drawn
@@ -79,9 +79,9 @@ class TaskResult:
         return values
 
     def first_entries(self, query: int, count: int) -> list[tuple[int, float, bool]]:
-        """The head of one query's ranking: position in the gallery, score, and whether it is a true match.
+        """The first entries of one query's ranking: position in the gallery, score, and whether it is a true match.
 
-        Entries that the protocol removes do not appear. Beyond what was reordered, scores are cosines.
+        Entries that the protocol removes do not appear. After the reordered entries, scores are cosines.
         """
         query_embeddings, gallery_embeddings = self.embeddings()
         is_match, is_removed = label_pairs(self.task, slice(query, query + 1))

@@ -1,9 +1,9 @@
-"""From footage to person crops: videos in, a folder of crops with camera, track, time and box out.
+"""Read videos and write a folder of person crops with camera, track, time and box.
 
     from mmet import footage
     footage.read(["entrance.mp4", "yard.mp4"], "crops", every=4)
 
-The folder is in the `folder` layout of `mmet.data`: whatever reads a dataset reads it. See `docs/footage.md`.
+The folder has the `folder` layout of `mmet.data`: everything that reads a dataset reads it. See `docs/footage.md`.
 """
 
 from __future__ import annotations

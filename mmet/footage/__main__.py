@@ -1,4 +1,4 @@
-"""Command line: videos to a folder of person crops, and on request into a gallery that is searched.
+"""Command line: videos to a folder of person crops and, on request, a gallery.
 
 python -m mmet.footage entrance.mp4 --output crops --every 4
 python -m mmet.footage entrance.mp4 --output crops --every 4 --gallery people --model outputs/demo/model
@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--join_fragments",
         action="store_true",
-        help="in the gallery, tracks of one camera that look alike to the model and do not overlap are one track",
+        help="in the gallery, join tracks of one camera that look alike to the model and do not overlap in time",
     )
     parser.add_argument(
         "--join_similarity",
@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the videos that the command line names; returns the exit code, 2 for what the user has to put right."""
+    """Read the videos of a command line; returns the exit code, 2 for errors that the user has to correct."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == timeline.SUBCOMMAND:
         return timeline.main(argv[1:])
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Parse the arguments, read the videos and say what was found."""
+    """Parse the arguments, read the videos and print a summary."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = vars(parser.parse_args(argv))
     place, model, backend = options.pop("gallery"), options.pop("model"), options.pop("backend")

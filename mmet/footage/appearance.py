@@ -1,4 +1,4 @@
-"""What a person's clothes look like, as numbers: enough to tell neighbours apart while they pass each other.
+"""Describe a person's clothes by colour histograms, to tell people apart while they pass each other.
 
 colors = clothing_colors(image, boxes)               # (N, D)
 similarity = colors @ colors.T                       # 1 where two are dressed alike, 0 where they share no colour
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 _STRIPES = ((0.15, 0.35), (0.35, 0.55), (0.55, 0.75), (0.75, 0.95))
-"""Parts of the body from top to bottom, as shares of its height."""
+"""Parts of the body from top to bottom, as fractions of its height."""
 
 _MIDDLE = (0.22, 0.78)
 _LEVELS = 5
@@ -17,7 +17,7 @@ _LEVELS = 5
 
 def clothing_colors(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """
-    Square roots of colour histograms of parts of the body; the dot product of two is their Bhattacharyya coefficient.
+    Square roots of colour histograms of parts of the body; their dot product is the Bhattacharyya coefficient.
 
     Args:
         image: uint8 (H, W, 3).

@@ -25,7 +25,7 @@ class Detections:
     Attributes:
         boxes: float64 (N, 4).
         scores: float64 (N,), 0..1.
-        ids: int64 (N,), tracks that are known already; None where there are none.
+        ids: int64 (N,), known tracks; None without.
     """
 
     boxes: np.ndarray
@@ -39,7 +39,7 @@ class Detections:
         return Detections(self.boxes[chosen], self.scores[chosen], None if self.ids is None else self.ids[chosen])
 
     def clipped(self, height: int, width: int) -> Detections:
-        """Boxes cut at the edges of the picture and rounded to hundredths; those outside are left out."""
+        """Boxes clipped to the picture and rounded to hundredths; boxes outside are left out."""
         boxes = np.round(np.clip(self.boxes, 0, (width, height, width, height)), 2)
         inside = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
         return Detections(boxes, np.round(self.scores, 4), self.ids)[inside]
@@ -70,7 +70,7 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def suppress(detections: Detections, *, max_iou: float, max_share: float = 1.0) -> Detections:
     """
-    Leave out boxes that overlap a better one (non-maximum suppression).
+    Remove boxes that overlap a better one (non-maximum suppression).
 
     Args:
         max_iou: largest intersection over union that is kept.

@@ -1,13 +1,13 @@
-"""Frames of video files, of folders of pictures and of network streams, one at a time.
+"""Decode frames of video files, folders of pictures and network streams, one at a time.
 
     with open_footage("entrance.mp4", every=4) as footage:
         for frame in footage:
             frame.index, frame.time, frame.image
     footage.problem        # why it ended early, if it did
 
-Only the current frame is in memory. Pictures are turned as the file says (display matrix), and
-brought to 8 bits. Times are those of the file, so a variable frame rate keeps its times. A file that is damaged or cut
-short gives the frames before the damage and says so in `problem`.
+Only the current frame is in memory. Pictures are rotated as the file says (display matrix) and converted to 8 bits.
+Times are those of the file, so a variable frame rate is respected. A damaged or truncated file gives the frames before
+the damage, and `problem` describes it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOLDER_RATE = Fraction(30)
 """Frames per second of a folder of pictures that has no `seqinfo.ini`."""
 
 _OPEN_SECONDS, _READ_SECONDS = 15.0, 30.0
-"""How long a network stream may send nothing."""
+"""Seconds after which a silent network stream counts as ended."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", flags=re.IGNORECASE)
 
@@ -58,12 +58,12 @@ class Footage(ABC):
     A source of frames; iterating reads it once.
 
     Attributes:
-        source: what the user called it; an address without user and password.
-        every: every how many frames one is yielded.
-        frame_rate: frames per second of the source, as it says.
-        num_frames: how many there should be; None if unknown.
+        source: the name that the user gave; an address without user and password.
+        every: one frame in this many is yielded.
+        frame_rate: frames per second that the source states.
+        num_frames: expected number of frames; None if unknown.
         is_live: whether it is a stream without an end.
-        frames_read: frames read up to now, skipped ones included.
+        frames_read: number of frames read so far, including skipped ones.
         problem: why reading ended early; empty if it did not.
     """
 
@@ -97,7 +97,7 @@ def open_footage(source: str | Path, *, every: int = 1) -> Footage:
         every: yield every n-th frame.
 
     Raises:
-        FootageError: it is not there, or holds no picture that can be read.
+        FootageError: the source does not exist, or holds no readable picture.
     """
     if _URL.match(str(source)):
         return _Video(str(source), every, is_live=True)
@@ -112,7 +112,7 @@ def open_footage(source: str | Path, *, every: int = 1) -> Footage:
 
 
 class _Video(Footage):
-    """What FFmpeg reads."""
+    """A source that FFmpeg reads."""
 
     def __init__(self, source: str, every: int, *, is_live: bool = False) -> None:
         super().__init__(source, every)
@@ -135,7 +135,7 @@ class _Video(Footage):
         self._container.close()
 
     def _count(self) -> int | None:
-        """How many frames there should be, as the file says."""
+        """The number of frames that the file states."""
         if self.is_live:
             return None
         if self._stream.frames:
@@ -163,7 +163,7 @@ class _Video(Footage):
         self._look_for_missing_frames()
 
     def _decoded(self) -> Iterator[Any]:
-        """Decoded pictures up to the end or the first damage that cannot be passed."""
+        """Yield decoded pictures up to the end or the first unrecoverable damage."""
         damaged = 0
         packets = self._container.demux(self._stream)
         while True:
@@ -228,7 +228,7 @@ class _Pictures(Footage):
 
 
 def _upright(picture: Any) -> np.ndarray:
-    """uint8 (H, W, 3) of a decoded picture, turned as its display matrix says."""
+    """Convert a decoded picture to uint8 (H, W, 3), rotated as its display matrix says."""
     image = picture.to_ndarray(format="rgb24")
     turns = round(picture.rotation / 90) % 4  # counter-clockwise, as in `rot90`
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
@@ -248,7 +248,7 @@ def _reason(error: Exception) -> str:
 
 
 def import_av() -> ModuleType:
-    """PyAV. Raises `ValueError` that says how to install it."""
+    """Import PyAV. Raises `ValueError` that says how to install it."""
     try:
         import av
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The end of `make footage`: captions of drawn people are searched in the crops, and held against the truth."""
+"""The last part of `make footage`: search the crops for captions of drawn people, and compare with the truth."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mmet.gallery import Gallery
 from mmet.gallery.demo import run, show_and_run
 
 SEARCHES = ((4, 0), (5, 1), (6, 1))
-"""A person of the films and the number of one of her captions: clothes that nobody else there wears."""
+"""Persons of the films, each with the number of a caption whose clothes nobody else wears."""
 
 WRONG_EXIT_CODE = 1
 _LEAST_IOU = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Search as the command line does, each command shown, and compare; returns 1 where a first result is wrong."""
+    """Search with the command line, printing each command, and compare; returns 1 if a first result is wrong."""
     parser = build_parser()
     options = parser.parse_args(argv)
     return run_command(parser.prog, lambda _: search(options.films, options.gallery))
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def search(films: Path, folder: str) -> int:
-    """The three searches and a timeline, then the comparison of all captions with the truth."""
+    """Run the three searches and a timeline, then compare all captions with the truth."""
     truth = FilmTruth(films)
     missing = sorted({person for person, _ in SEARCHES} - set(truth.captions))
     if missing:
@@ -70,7 +70,7 @@ def search(films: Path, folder: str) -> int:
 
 class FilmTruth:
     """
-    Who is who in drawn films.
+    The true identities in drawn films.
 
     Attributes:
         captions: sentences by person.
@@ -89,11 +89,11 @@ class FilmTruth:
 
     def person_in(self, camera: str, frame: int, box: Sequence[float]) -> int | None:
         """
-        The person whose true box overlaps a crop's most; None where the intersection over union is small.
+        The person whose true box overlaps a crop most; None if the intersection over union is small.
 
         Args:
-            camera: of the crop.
-            frame: number of its frame from 0.
+            camera: camera of the crop.
+            frame: number of its frame, from 0.
             box: left, top, width and height.
         """
         boxes = self._boxes[camera].get(frame)
@@ -105,7 +105,7 @@ class FilmTruth:
         return self._persons[camera, int(boxes.ids[best])] if overlap[best] >= _LEAST_IOU else None
 
     def first_is_right(self, gallery: Gallery, person: int, sentence: str) -> bool:
-        """Whether a sentence about a person finds her first."""
+        """Whether the first result of a sentence about a person shows that person."""
         match = gallery.search(text=sentence, k=1, by_track=True).matches[0]
         assert match.box is not None  # all crops of footage have one
         return self.person_in(str(match.camera_id), match.row["frame"], match.box) == person

@@ -1,4 +1,4 @@
-"""Detectors of persons: the protocol, and how a user names one.
+"""Person detectors: the protocol, and how a user names one.
 
 make = detector_maker("hog")                            # offline, needs no download
 make = detector_maker("PekingU/rtdetr_v2_r18vd")        # any object detection checkpoint of transformers
@@ -25,18 +25,18 @@ from mmet.footage.mot import MotDetector
 
 HOG = "hog"
 PERSON_LABELS = ("person", "pedestrian", "people", "human")
-"""What checkpoints call persons; the first that a checkpoint has is taken."""
+"""Labels for persons in checkpoints; the first one that a checkpoint has is used."""
 
 
 class Detector(Protocol):
-    """Finds persons in the frames of one camera, which come in the order of time."""
+    """Finds persons in the frames of one camera, given in order of time."""
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """The persons in each frame."""
         ...
 
     def observe(self, frames: Sequence[Frame]) -> None:
-        """Learn from frames whose persons are known already; detectors that do not learn ignore them."""
+        """Learn from frames whose persons are already known; detectors that do not learn ignore them."""
         ...
 
 
@@ -47,10 +47,10 @@ class TransformersDetector:
     Args:
         name: name or folder.
         threshold: smallest score that is kept.
-        device: where it runs; None for a GPU where there is one.
+        device: device to run on; None for a GPU if there is one, else the CPU.
 
     Raises:
-        FootageError: it cannot be loaded, or has no label for persons.
+        FootageError: the checkpoint cannot be loaded, or has no label for persons.
     """
 
     def __init__(self, name: str, *, threshold: float = 0.3, device: str | None = None) -> None:
@@ -69,7 +69,7 @@ class TransformersDetector:
         self._threshold = threshold
 
     def observe(self, frames: Sequence[Frame]) -> None:
-        """Nothing is learnt from frames."""
+        """Do nothing: this detector does not learn."""
 
     @torch.inference_mode()
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
@@ -100,13 +100,13 @@ def person_label(name: str, labels: dict[int, str]) -> int:
 
 def detector_maker(name: str) -> Callable[[str], Detector]:
     """
-    Return a function from a camera's name to its detector; cameras do not share a detector that learns.
+    Return a function that makes the detector of a camera; cameras do not share a detector that learns.
 
     Args:
         name: `hog`, a MOTChallenge file (`{camera}` stands for the camera's name), or a checkpoint.
 
     Raises:
-        FootageError: at once, if the detector cannot be made for any camera.
+        FootageError: the detector cannot be made for any camera; raised at once.
     """
     if name == HOG:
         HogDetector()  # says at once what is not installed
@@ -121,7 +121,7 @@ def detector_maker(name: str) -> Callable[[str], Detector]:
 
 
 def default_motion(name: str) -> float:
-    """Smallest motion of a track in body heights: HOG takes things for persons, which other detectors seldom do."""
+    """Default of `min_motion` in body heights: HOG mistakes objects for persons, other detectors seldom do."""
     return 0.3 if name == HOG else 0.0
 
 

@@ -1,11 +1,11 @@
-"""The offline detector: OpenCV's HOG people detector, helped by what moves before a fixed camera.
+"""The offline detector: OpenCV's HOG people detector combined with motion in front of a fixed camera.
 
     detector = HogDetector()
     detections = detector.detect([frame])
 
-The HOG detector's window has a margin round the person, which is removed. A background model (MOG2) finds what moves:
-a moving region with a person's proportions counts as a person even if HOG misses it (from the side, from above,
-drawn), and the edges of a HOG box are moved to those of the moving region in it. Nothing is downloaded.
+The HOG detector's window has a margin around the person, which is removed. A background model (MOG2) finds moving
+regions. A moving region with a person's proportions counts as a person even if HOG misses it (from the side, from
+above, drawn), and the edges of a HOG box are moved to those of the moving region in it. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _WINDOW = (128, 64)
 """Height and width of HOG's window, below which OpenCV reads beyond the picture."""
 
 _WORKING_HEIGHT = 288
-"""Rows of the picture in which motion is looked for."""
+"""Height in pixels at which motion is detected."""
 
 _TOO_MUCH = 0.6
-"""Share of the picture above which what moves is not persons."""
+"""If a larger share of the picture moves, the motion is not that of persons."""
 
 _FULL_SCAN = 8
-"""HOG scans the whole picture once in this many frames, otherwise only where something moves or a person was."""
+"""HOG scans the whole picture in one frame of this many, else only where something moves or a person was."""
 
 _ASPECT = (1.3, 4.6)
-"""Height over width of a region that may be one person."""
+"""Range of height divided by width of a region that may be one person."""
 
 
 class HogDetector:
@@ -59,7 +59,7 @@ class HogDetector:
         self._seen = no_detections()
 
     def observe(self, frames: Sequence[Frame]) -> None:
-        """Learn the background from frames whose persons are known already."""
+        """Learn the background from frames whose persons are already known."""
         for frame in frames:
             self._moving(frame.image)
 
@@ -84,7 +84,7 @@ class HogDetector:
         return _merge(self._snap(persons, mask, scale), self._regions(mask, scale))
 
     def _places(self, mask: np.ndarray, scale: float) -> list[tuple[int, int, int, int]]:
-        """Left, top, right and bottom of where persons may be: what moves, and where the last frame had one."""
+        """Boxes in which persons may be: moving regions, and where the last frame had a person."""
         _, _, stats, _ = self._cv2.connectedComponentsWithStats(mask, connectivity=8)
         tall = stats[1:][stats[1:, 3] * scale >= 0.5 * self.min_height, :4].astype(float)
         moving = np.concatenate([tall[:, :2], tall[:, :2] + tall[:, 2:]], axis=1) * scale
@@ -119,7 +119,7 @@ class HogDetector:
         return Detections(tight, 1 / (1 + np.exp(-4 * (weights - 0.4))))
 
     def _moving(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        """What moves, bool at working size, and pixels of the picture per pixel of it."""
+        """A boolean mask of motion at working size, and its scale in pixels of the picture."""
         cv2 = self._cv2
         if self._background is None or self._shape != image.shape:
             self._background, self._shape = cv2.createBackgroundSubtractorMOG2(300, 20, True), image.shape
@@ -149,7 +149,7 @@ class HogDetector:
         return Detections(np.array(boxes).reshape(-1, 4), np.array(scores))
 
     def _snap(self, persons: Detections, mask: np.ndarray, scale: float) -> Detections:
-        """Boxes whose edges are those of what moves in them."""
+        """Move the edges of boxes to those of the motion in them."""
         boxes, scores = persons.boxes.copy(), persons.scores.copy()
         for index, box in enumerate(persons.boxes / scale):
             edges, share = _moving_edges(mask, box)
@@ -160,14 +160,14 @@ class HogDetector:
 
 
 def _at_least(length: int, start: int, end: int, limit: int) -> tuple[int, int]:
-    """An interval about start..end of this length or more, inside 0..limit."""
+    """Extend the interval start..end to at least this length, inside 0..limit."""
     missing = max(0, length - (end - start))
     start = min(max(0, start - missing // 2), limit - length) if missing else start
     return start, max(end, start + length)
 
 
 def _united(boxes: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Boxes (N, 4) as whole numbers; those that overlap become one that holds them."""
+    """Round boxes (N, 4) to whole numbers, and replace overlapping ones by one that contains them."""
     united: list[np.ndarray] = []
     for box in boxes:
         joined = box
@@ -185,7 +185,7 @@ def _united(boxes: np.ndarray) -> list[tuple[int, int, int, int]]:
 
 
 def _moving_edges(mask: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, float]:
-    """The box of what moves in `box` and a little around it, and the share of `box` that moves."""
+    """The box of the motion in and around `box`, and the share of `box` that moves."""
     width, height = box[2] - box[0], box[3] - box[1]
     around = box + np.array([-0.2 * width, -0.1 * height, 0.2 * width, 0.1 * height])
     x0, y0 = np.maximum(np.floor(around[:2]), 0).astype(int)
@@ -246,7 +246,7 @@ def _has_two_apart(iou: np.ndarray, members: np.ndarray) -> bool:
 
 
 def import_cv2() -> ModuleType:
-    """OpenCV with its HOG detector. Raises `ValueError` that says how to install it."""
+    """Import OpenCV with its HOG detector. Raises `ValueError` that says how to install it."""
     try:
         import cv2
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Which tracks of one camera are fragments of one: the embeddings agree, and nobody is in two places at one time.
+"""Join fragments of tracks of one camera: their embeddings are similar, and they do not overlap in time.
 
-groups = join_fragments(times, embeddings, min_similarity=0.8)         # [0, 1, 0]: the third goes on with the first
+groups = join_fragments(times, embeddings, min_similarity=0.8)         # [0, 1, 0]: the third continues the first
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_SIMILARITY = 0.95
-"""Least cosine similarity; measured on drawn films, see `docs/footage.md`."""
+"""Smallest cosine similarity of joined tracks; chosen on drawn films, see `docs/footage.md`."""
 
 
 def join_fragments(
     times: NDArray[np.float64], embeddings: NDArray[np.float32], *, min_similarity: float = DEFAULT_SIMILARITY
 ) -> NDArray[np.int64]:
     """
-    Join the most similar pair of groups as long as there is one to join. Two groups are joined only if every track of
-    one is similar to every track of the other and overlaps none of them in time.
+    Repeatedly join the most similar pair of groups. Two groups can be joined only if every track of one is similar to
+    every track of the other and overlaps none of them in time.
 
     Args:
         times: (N, 2), start and end of each track.
@@ -25,7 +25,7 @@ def join_fragments(
         min_similarity: least cosine similarity of two tracks of a group.
 
     Returns:
-        int64 (N,): for each track the number of the first one in its group, in the order of the arguments.
+        int64 (N,): for each track, the index of the first track in its group.
     """
     similarity = np.asarray(embeddings @ embeddings.T, dtype=np.float64)
     overlap = (times[:, None, 0] <= times[None, :, 1]) & (times[None, :, 0] <= times[:, None, 1])

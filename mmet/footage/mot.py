@@ -1,4 +1,4 @@
-"""Boxes as MOTChallenge text: one's own detections (`det.txt`), true tracks (`gt.txt`), and what was found.
+"""Boxes as MOTChallenge text: your own detections (`det.txt`), true tracks (`gt.txt`), and results.
 
     rows = read_mot("seq/det/det.txt")
     rows[frame.index]
@@ -27,7 +27,7 @@ _COLUMNS = "frame, id, left, top, width, height, confidence and, in gt.txt, clas
 
 
 class MotDetector:
-    """Detections from a MOTChallenge file. Ids that the file has for all rows are the tracks."""
+    """Detections from a MOTChallenge file. If all rows have ids, these are the tracks."""
 
     def __init__(self, path: str | Path) -> None:
         self._rows = read_mot(path)
@@ -42,7 +42,7 @@ class MotDetector:
 
 def read_mot(path: str | Path) -> dict[int, Detections]:
     """
-    The rows of a MOTChallenge file by frame, counted from 0.
+    Read the rows of a MOTChallenge file by frame, counted from 0.
 
     Raises:
         FootageError: the file cannot be read, or a line is not as described above; the message names the line.

@@ -1,10 +1,9 @@
-"""From videos to a folder of crops: decode, detect, track, choose, write.
+"""Turn videos into a folder of crops: decode, detect, track, choose, write.
 
     report = read(["entrance.mp4", "yard.mp4"], "crops", every=4)
 
-The output folder is the memory of the run. Detections are written to it as they are made, so a continued run repeats
-none of them and ends with the same files as an uninterrupted one. Memory holds only the frames of one batch and the
-candidates of the current tracks.
+Detections are saved in the output folder as they are made, so a continued run repeats none of them and ends with the
+same files as an uninterrupted one. Memory holds only the frames of one batch and the candidates of the current tracks.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _CAMERA_NAME = re.compile(r"\w[\w .-]*")
 
 @dataclass(frozen=True, slots=True)
 class FootageOptions:
-    """How footage is read; equal options and videos give equal folders."""
+    """Settings of a run; equal settings and videos give equal folders."""
 
     detector: str = HOG
     every: int = field(default=1, metadata={"range": Range(at_least=1)})
@@ -70,18 +69,18 @@ class FootageOptions:
 @dataclass(frozen=True, slots=True)
 class CameraReport:
     """
-    What was read of one video.
+    Summary of the reading of one video.
 
     Attributes:
         source: the video.
         camera: its name.
-        frames: frames of the video that were read.
-        looked_at: frames in which persons were looked for.
+        frames: number of frames of the video that were read.
+        looked_at: number of frames in which persons were searched for.
         frame_rate: frames per second of the video.
-        persons, crops: tracks that were kept, and pictures of them.
-        dropped: tracks that were too short, too small or did not move.
-        seconds: time that it took this run.
-        problem: why it ended early, or "".
+        persons, crops: numbers of tracks that were kept, and of their pictures.
+        dropped: number of tracks that were too short, too small or did not move.
+        seconds: duration of this run.
+        problem: why reading ended early; empty if it did not.
     """
 
     source: str
@@ -121,22 +120,22 @@ def read(
     """
     Read videos of fixed cameras into a folder of person crops that `load_reid_dataset("folder", output)` reads.
 
-    The same call continues a stopped run. Of a damaged video, the readable part is used.
+    To continue an interrupted run, repeat the call. Of a damaged video, the readable part is used.
 
     Args:
-        videos: files, folders of pictures or stream addresses; or these by the names of their cameras. Without names
-            the cameras are called as the files.
+        videos: files, folders of pictures or stream addresses, or a mapping of camera names to them. Without names,
+            cameras are named after the files.
         output: folder to create.
         detector: `hog` (offline), a MOTChallenge file, in whose name `{camera}` stands for the camera, or the name or
             folder of an object detection checkpoint of transformers.
         every: use every n-th frame.
-        crops_per_track: pictures kept of each track, at most.
-        min_height: least height in pixels of a box that becomes a crop.
-        min_boxes: least number of boxes of a track.
-        min_motion: least motion of a track in body heights: an object mistaken for a person does not move. By
+        crops_per_track: largest number of pictures kept of each track.
+        min_height: smallest height in pixels of a box that becomes a crop.
+        min_boxes: smallest number of boxes of a track.
+        min_motion: smallest motion of a track in body heights, because objects mistaken for persons do not move. By
             default 0.3 for `hog`, else 0.
-        batch_size: frames that the detector sees at once.
-        start_time: when the videos begin, in ISO 8601, for times in the table that are moments.
+        batch_size: number of frames given to the detector at once.
+        start_time: when the videos begin, in ISO 8601; the table then has dates instead of seconds.
         show_progress: show a bar over the frames of each video.
 
     Returns:
@@ -168,7 +167,7 @@ def read(
 
 
 def _check_opens(source: str) -> None:
-    """Raise `FootageError` for what cannot be opened, and for a file without a frame."""
+    """Raise `FootageError` for a source that cannot be opened or has no frame."""
     with open_footage(source) as footage:
         if not footage.is_live:
             next(iter(footage), None)
@@ -176,10 +175,10 @@ def _check_opens(source: str) -> None:
 
 def name_cameras(videos: Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, str]:
     """
-    Sources by camera names.
+    Map camera names to sources.
 
     Raises:
-        FootageError: there is none, two have one name, or a name cannot be that of a folder.
+        FootageError: there is no source, two have the same name, or a name cannot be used for a folder.
     """
     pairs = (
         list(videos.items())
@@ -205,14 +204,14 @@ def name_cameras(videos: Sequence[str | Path] | Mapping[str, str | Path]) -> dic
 
 
 def _name_of(source: str) -> str:
-    """The file's name without its suffix, in characters that a folder can have."""
+    """The file's name without its suffix, in characters allowed in a folder name."""
     name = source.rstrip("/\\").rpartition("/")[2].partition("?")[0]
     stem = name.rpartition(".")[0] or name
     return re.sub(r"[^\w.-]+", "_", stem).lstrip("._-") or "camera"
 
 
 def parse_moment(text: str) -> datetime:
-    """A moment in ISO 8601. Raises `ValueError` that says so."""
+    """Parse a date and time in ISO 8601. Raises `ValueError` for anything else."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:
@@ -225,7 +224,7 @@ def parse_moment(text: str) -> datetime:
 
 
 def _finished(output: Path, settings: Mapping[str, Any]) -> list[CameraReport] | None:
-    """The reports of a folder that is done already; None where there is work. Raises `ValueError` for another one."""
+    """The reports of a finished folder; None if there is work left. Raises `ValueError` for any other folder."""
     marker = next((path for path in (output / REPORT, output / _UNFINISHED / REPORT) if path.is_file()), None)
     if marker is None:
         if output.exists() and (not output.is_dir() or any(path.name != LOCK_FILE for path in output.iterdir())):
@@ -248,7 +247,7 @@ def _finished(output: Path, settings: Mapping[str, Any]) -> list[CameraReport] |
 
 
 def _start(output: Path, settings: Mapping[str, Any]) -> Path:
-    """The folder for what is not finished."""
+    """Create the folder for unfinished work."""
     work = output / _UNFINISHED
     work.mkdir(exist_ok=True)
     write_whole(work / REPORT, json.dumps({"settings": settings}))
@@ -256,7 +255,7 @@ def _start(output: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def _finish(output: Path, work: Path, settings: Mapping[str, Any]) -> list[CameraReport]:
-    """Put the cameras together; after this the folder is done."""
+    """Combine the cameras' files; after this the folder is finished."""
     rows, reports = [], []
     for camera in settings["videos"]:
         done = read_json(work / f"{camera}.json")
@@ -282,7 +281,7 @@ class _Track:
         self._centre = self._low = self._high = np.zeros(2)
 
     def add(self, box: np.ndarray, time: float) -> None:
-        """Note where the person is. Single boxes that jump are smoothed away."""
+        """Add a position of the person. Single outliers are smoothed away."""
         centre = (box[:2] + box[2:]) / 2
         if self.boxes == 0:
             self.start, self._centre, self._low, self._high = time, centre, centre, centre
@@ -314,7 +313,7 @@ class _Camera:
         self._tracks_file = output / TRACKS / f"{camera}.txt"
 
     def read(self, show_progress: bool) -> None:
-        """Read the video to its end, and write its crops and a file that says that it is done."""
+        """Read the video to its end, and write its crops and a file that marks it as done."""
         shutil.rmtree(self.output / self.camera, ignore_errors=True)
         self._tracks_file.parent.mkdir(exist_ok=True)
         begun = time.perf_counter()
@@ -334,7 +333,7 @@ class _Camera:
         self._write_done(footage, time.perf_counter() - begun)
 
     def _follow(self, footage: Footage, tracker: Tracker, boxes: TextIO, progress: tqdm) -> None:
-        """Go through the frames. A stream has no end of its own: a stop ends it well."""
+        """Process all frames. A stream never ends by itself; a stop by the user ends it normally."""
         try:
             for frame, detections in self._detected(footage):
                 self.looked_at += 1
@@ -350,7 +349,7 @@ class _Camera:
             footage.problem = f"stopped behind frame {footage.frames_read}"
 
     def _detected(self, footage: Footage) -> Iterator[tuple[Frame, Detections]]:
-        """Frames with their persons: first those that an earlier run has found, then new ones, batch by batch."""
+        """Yield frames with their persons: first those saved by an earlier run, then new ones, batch by batch."""
         known = self._known_detections()
         with self._detections_file.open("a", encoding="utf-8") as file:
             pictures = iter(footage)
@@ -368,7 +367,7 @@ class _Camera:
                 yield from zip(frames, detections, strict=True)
 
     def _known_detections(self) -> dict[int, Detections]:
-        """What an earlier run has found; a last line that it did not finish is removed."""
+        """Read the detections of an earlier run, and remove an incomplete last line."""
         if not self._detections_file.is_file():
             return {}
         content = self._detections_file.read_bytes()
@@ -401,7 +400,7 @@ class _Camera:
                 track.chooser.add(Crop(frame.index, frame.time, (left, top, right, bottom), score, quality, image))
 
     def _end_tracks(self, before: float) -> None:
-        """Write the crops of tracks that were last seen before a moment, and forget them."""
+        """Write the crops of tracks last seen before a time, and forget these tracks."""
         for number in [number for number, track in self.tracks.items() if track.end < before]:
             track = self.tracks.pop(number)
             crops = track.chooser.best()

@@ -1,11 +1,11 @@
-"""From a folder of crops to a gallery that is searched, and when and where a person was seen.
+"""Put a folder of crops into a gallery, and find when and where a person was seen.
 
     gallery = add_to_gallery("crops", "gallery", model="outputs/demo/model")
     for sighting in find_sightings(gallery, text="a woman in a red jacket"):
         print(sighting.camera_id, sighting.start, sighting.end, sighting.score)
 
-A track is one entry of the answer. Footage of another day goes into the same gallery under the name of its folder, so
-that two cameras called `gate` do not share their tracks.
+Each track is one entry of the answer. Rows are named after their folder of crops, so that footage of several days can
+share a gallery: two cameras called `gate` do not share their tracks.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ logger = logging.getLogger(__name__)
 START, END = "track_start", "track_end"
 
 MAX_QUERY_CROPS = 20
-"""Crops that make up the query for a person of the gallery."""
+"""Largest number of crops that form the query for a person of the gallery."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A track that may show the person who was asked for.
+    """A track that may show the person of the query.
 
     Attributes:
-        camera_id, track_id: where, and as what.
-        start, end: seconds, when the track begins and ends.
+        camera_id, track_id: the camera and the track.
+        start, end: when the track begins and ends, in seconds.
         score: cosine similarity of the query and the best crop.
-        probability: that it is the person; None for a model without calibration.
+        probability: probability that it shows the person; None without calibration.
         best: that crop.
     """
 
@@ -69,19 +69,19 @@ def add_to_gallery(
     join_similarity: float | None = None,
 ) -> Gallery:
     """
-    Put the crops of `read` into a gallery, which is begun where there is none. Crops that are there already stay, so
-    that the same call goes on after a stop.
+    Put the crops of `read` into a gallery, which is created if needed. Existing crops stay, so that repeating the call
+    continues after a stop.
 
     Args:
         crops: folder that `read` finished.
         place: the gallery's folder or address.
-        model: as for `Gallery.build`; None for the model of the gallery that is there, or starter for a new one.
+        model: as for `Gallery.build`; None for the model of an existing gallery, or the starter model for a new one.
         backend: as for `Gallery.build`.
-        join_similarity: tracks of one camera that are fragments of one by this least cosine similarity (see
-            `mmet.footage.joining`) become one track, called as the first; None to leave tracks as they are.
+        join_similarity: smallest cosine similarity at which tracks of one camera are joined to one, named after the
+            first (see `mmet.footage.joining`); None to leave tracks as they are.
 
     Raises:
-        FootageError: no crops, or other crops of the same names in the gallery.
+        FootageError: there are no crops, or the gallery holds other crops of the same names.
         GalleryError: as `Gallery.build` and `Gallery.add`.
     """
     entries = crop_entries(Path(crops))
@@ -103,7 +103,7 @@ def add_to_gallery(
 
 
 def check_gallery(place: str | Path, model: Any = None) -> None:
-    """Before hours are spent on crops: `GalleryError` for a damaged gallery, `ValueError` for a new one's model."""
+    """Check gallery and model before long work: `GalleryError` for a damaged gallery, `ValueError` for the model."""
     if store_class(place).exists(place):
         Gallery.open(place)
     elif model is None or isinstance(model, (str, Path)):
@@ -114,11 +114,11 @@ def check_gallery(place: str | Path, model: Any = None) -> None:
 
 def crop_entries(crops: Path) -> list[dict[str, Any]]:
     """
-    The rows of a finished folder of crops for a gallery, under the folder's name. Nobody has said who the people are,
-    so they have no `person_id`.
+    Make gallery rows of a finished folder of crops, named after the folder. They have no `person_id`, because the
+    identities are unknown.
 
     Raises:
-        FootageError: it is no such folder.
+        FootageError: it is not a finished folder of crops.
     """
     table = crops / TABLE
     if not table.is_file():
@@ -146,9 +146,9 @@ class CameraTracks:
 
     Attributes:
         names: N tracks.
-        crops: of each, its rows.
+        crops: rows of each track.
         times: (N, 2), start and end.
-        embeddings: (N, D), unit vectors: of each track the mean of its crops'.
+        embeddings: (N, D), unit vectors: for each track, the mean over its crops.
     """
 
     names: Sequence[str]
@@ -214,19 +214,19 @@ def find_sightings(
     filters: Mapping[str, Any] | None = None,
 ) -> list[Sighting]:
     """
-    Where and when a person was seen: one sighting a track, in the order of time. Rows without time or camera say
-    neither and are left out, with a warning.
+    Find where and when a person was seen: one sighting for each track, in order of time. Rows without time or camera
+    are left out, with a warning.
 
     Args:
-        gallery: of crops with times and cameras.
+        gallery: a gallery of crops with times and cameras.
         image, text: the person, as for `Gallery.search`.
-        person: the person by a name in the gallery, instead; see `rows_of`. Her crops together are the query.
-        k: the most similar tracks are looked at, at most so many.
-        min_score, min_probability: tracks below are left out.
+        person: instead, the id of a crop, track or person in the gallery (see `rows_of`), whose crops form the query.
+        k: largest number of tracks.
+        min_score, min_probability: tracks with lower values are left out.
         filters: `camera_id` and `time`, as for `Gallery.search`.
 
     Raises:
-        GalleryError: as `Gallery.search`; an empty gallery, a person who is not there, or no row with time and camera.
+        GalleryError: as `Gallery.search`; an empty gallery, an unknown person, or no row with time and camera.
     """
     if not len(gallery):
         raise GalleryError(f"{gallery.path}: the gallery holds no crops, so there is nobody to be seen")
@@ -255,7 +255,7 @@ def find_sightings(
 
 def rows_of(gallery: Gallery, name: int | str) -> list[Row]:
     """
-    The crop, the track or the person of that name, whichever there is first, as rows: at most `MAX_QUERY_CROPS`,
+    The rows of the crop, track or person with this name, in this order of preference: at most `MAX_QUERY_CROPS`,
     spread over all.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The best few crops of a track: large, sharp, whole, not covered, and apart in time.
+"""Choose the best crops of a track: large, sharp, complete, not covered, and spread over time.
 
 chooser = CropChooser(count=5)
 chooser.add(Crop(frame=12, time=1.2, box=box, score=0.9, quality=0.7, image=image))
@@ -17,15 +17,15 @@ from mmet.footage.appearance import clothing_colors
 from mmet.footage.boxes import areas, intersections
 
 _CANDIDATES = 3
-"""Crops kept in memory for each one asked for."""
+"""Number of candidates kept in memory for each crop to be chosen."""
 
 _GOOD_HEIGHT = 128
 _SHARP = 12.0
 _LEAST = 0.4
-"""Least value of a crop, as a share of the best one's."""
+"""Smallest value of a crop, relative to the best one's."""
 
 _CUT = 0.35
-"""Factor on the quality of a person who is cut by the edge of the picture."""
+"""Factor on the quality of a person who is cut off by the edge of the picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +55,7 @@ class CropChooser:
     Keeps candidates in bounded memory, and chooses among them at the end of the track.
 
     Args:
-        count: crops wanted.
+        count: number of crops to choose.
     """
 
     def __init__(self, count: int) -> None:
@@ -63,7 +63,7 @@ class CropChooser:
         self._kept: list[Crop] = []
 
     def add(self, crop: Crop) -> None:
-        """Take a later crop. Of the two that are closest in time, the worse gives way when there are too many."""
+        """Add a later crop. If there are too many, the worse of the two closest in time is dropped."""
         self._kept.append(crop)
         if len(self._kept) > _CANDIDATES * self.count:
             gaps = [later.time - earlier.time for earlier, later in pairwise(self._kept)]
@@ -72,7 +72,7 @@ class CropChooser:
             del self._kept[worse]
 
     def best(self) -> list[Crop]:
-        """The chosen crops in the order of time: the best first, none close to a better one, none much worse."""
+        """The chosen crops, in order of time: the best, and others not close to a better one nor much worse."""
         if not self._kept:
             return []
         gap = (self._kept[-1].time - self._kept[0].time) / (2 * self.count)
@@ -88,9 +88,9 @@ class CropChooser:
 
 def _typical(images: Sequence[np.ndarray]) -> np.ndarray:
     """
-    How much crops of a track are dressed alike, (N,) in 0..1.
+    How much each crop is dressed like the others of its track, (N,) in 0..1.
 
-    It is low where the track jumps to somebody else for a moment, and for a box around two persons.
+    It is low if the track jumps to somebody else for a moment, and for a box around two persons.
     """
     boxes = [np.array([[0, 0, image.shape[1], image.shape[0]]]) for image in images]
     colors = np.concatenate([clothing_colors(image, box) for image, box in zip(images, boxes, strict=True)])
@@ -106,7 +106,7 @@ def cut_out(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 def crop_quality(crop: np.ndarray, box: np.ndarray, others: np.ndarray, score: float, size: tuple[int, int]) -> float:
     """
-    How good a crop is for recognising the person, 0..1.
+    How suitable a crop is for recognising the person, 0..1.
 
     Args:
         crop: uint8 (h, w, 3).

@@ -1,10 +1,10 @@
-"""When and on which camera a person was seen: a table in the order of time, and a picture of it.
+"""When and on which camera a person was seen: a table in order of time, and a picture of it.
 
 python -m mmet.footage timeline people --text "a woman in a red jacket" --figure timeline.png
 python -m mmet.footage timeline people --person monday/gate-0003 --min_score 0.6
 
-In the picture each camera has a line, and each sighting a bar from the track's start to its end, the darker the more
-alike. The numbers on the bars are those of the table and of the crops below.
+In the picture, each camera has a line and each sighting a bar from the track's start to its end, darker for a higher
+score. The numbers on the bars are those of the table and of the crops below.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROGRAM = f"{program_name('python -m mmet.footage')} {SUBCOMMAND}"
 
 _MAX_SIGHTINGS = 200
 _MAX_EMPTY_LINES = 12
-"""Cameras up to which those that have not seen the person have a line too."""
+"""Up to this number of cameras, those that have not seen the person also get a line."""
 
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400)
 """Seconds between the marks of the axis; whole days above."""
@@ -51,7 +51,7 @@ _BORDER = "#f1f4f7"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print and draw the timeline that the command line asks for; returns the exit code, 2 for bad input."""
+    """Print and draw the timeline of a command line; returns the exit code, 2 for bad input."""
     parser = build_parser()
     return run_command(parser.prog, lambda _: run(parser.parse_args(argv)))
 
@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_query(query)
     answer = parser.add_argument_group("which tracks count as sightings")
     number = number_type(int, Range(at_least=1, at_most=_MAX_SIGHTINGS))
-    answer.add_argument("-k", type=number, default=10, metavar="N", help="the most alike, at most N (%(default)s)")
+    answer.add_argument("-k", type=number, default=10, metavar="N", help="largest number of tracks (%(default)s)")
     answer.add_argument("--min_score", type=number_type(float, Range(at_least=-1, at_most=1)), metavar="X")
     answer.add_argument("--min_probability", type=number_type(float, SHARE_RANGE), metavar="X")
     add_place_and_time(answer)
@@ -109,7 +109,7 @@ def _file_name(path: str) -> str:
 
 
 def write_sightings(sightings: Sequence[Sighting]) -> str:
-    """The sightings as a Markdown table, in the order of time."""
+    """Write the sightings as a Markdown table, in order of time."""
     names = ["#", "from", "to", "camera", "track", "best crop", "score"]
     rows = [
         [
@@ -129,7 +129,7 @@ def write_sightings(sightings: Sequence[Sighting]) -> str:
 
 
 def describe(sightings: Sequence[Sighting]) -> str:
-    """How often on each camera, in the order of the first sighting there."""
+    """State how often the person was seen on each camera, in order of the first sighting."""
     cameras = [str(seen.camera_id) for seen in sightings]
     parts = [f"{cameras.count(camera)} on {camera}" for camera in dict.fromkeys(cameras)]
     return f"{counted(len(sightings), 'sighting')}: {', '.join(parts)}"
@@ -154,9 +154,9 @@ def draw_timeline(
 
     Args:
         sightings: at least one, in the order of time.
-        title: who was looked for.
-        images: pictures of her.
-        cameras: those that were searched; of many, the ones that saw nobody are left out.
+        title: description of the person.
+        images: pictures of the person.
+        cameras: the searched cameras; if there are many, those without a sighting are left out.
     """
     lines = _lines(sightings, cameras)
     per_row = (_WIDTH - 2 * _MARGIN + _GAP) // (_CROP[0] + _GAP)
@@ -259,7 +259,7 @@ def _draw_crop(drawing: Drawing, left: float, top: float, number: int, seen: Sig
 
 
 def _whole(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The crop between borders, so that nothing of it is cut away."""
+    """Pad the crop with borders, so that nothing of it is cut off."""
     return ImageOps.pad(image, (2 * _CROP[0], 2 * _CROP[1]), color=_BORDER)
 
 

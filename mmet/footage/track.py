@@ -1,4 +1,4 @@
-"""Tracks: which boxes of successive frames are one person (ByteTrack, of the library `trackers`).
+"""Tracking: which boxes of successive frames show the same person (ByteTrack, from the library `trackers`).
 
     tracker = Tracker(frame_rate=2.5)
     ids = tracker.update(detections, time=frame.time, image=frame.image)       # -1: belongs to no track yet
@@ -16,24 +16,24 @@ from mmet.footage.appearance import clothing_colors
 from mmet.footage.boxes import Detections
 
 LOST_SECONDS = 1.5
-"""How long a person may be hidden and still be the same track."""
+"""Seconds for which a person may be hidden and remain in the same track."""
 
 _SURE = 0.5
-"""Score from which a box may begin a track."""
+"""Smallest score of a box that starts a track."""
 
 _UNLIKE, _ALIKE = 0.72, 0.9
-"""Similarity of clothes below which a box cannot belong to a track, and above which clothes are no objection."""
+"""Similarity of clothes below which a box cannot belong to a track, and above which clothes do not matter."""
 
 _MEMORY = 0.9
-"""Share of a track's colours that stays when a box is added."""
+"""Weight of a track's old colours when a box is added."""
 
 
 class Tracker:
     """
-    ByteTrack by times, so that a variable frame rate and skipped frames are understood, and by clothes.
+    ByteTrack with times, to support variable frame rates and skipped frames, and with clothes.
 
-    Boxes are enlarged before they are compared, the more the fewer frames there are a second: a walking person moves
-    by about her own width in a third of a second.
+    Boxes are enlarged before they are compared, more at lower frame rates: a walking person moves by about their own
+    width in a third of a second.
 
     Args:
         frame_rate: frames per second that are looked at.
@@ -68,15 +68,15 @@ class Tracker:
 
     def update(self, detections: Detections, *, time: float, image: np.ndarray) -> np.ndarray:
         """
-        The tracks of the boxes of the next frame.
+        Assign the boxes of the next frame to tracks.
 
         Args:
-            detections: N boxes. Where they have ids, these are the tracks.
-            time: seconds, later than that of the frame before.
+            detections: N boxes. If they have ids, these are the tracks.
+            time: seconds, later than that of the previous frame.
             image: the frame, uint8 (H, W, 3).
 
         Returns:
-            int64 (N,): a number of each track from 0; -1 where a box belongs to none yet.
+            int64 (N,): the number of each box's track, from 0; -1 if it belongs to none yet.
         """
         if detections.ids is not None:
             return detections.ids
@@ -97,7 +97,7 @@ class Tracker:
         return ids
 
     def _remember(self, ids: np.ndarray) -> None:
-        """Bring the colours of the tracks up to date, and forget those of tracks that have ended."""
+        """Update the colours of the tracks, and forget those of ended tracks."""
         alive = {track.tracker_id for track in self._tracker.tracks}
         self._colors = {number: colors for number, colors in self._colors.items() if number in alive}
         for number, colors in zip(ids.tolist(), self._box_colors, strict=True):

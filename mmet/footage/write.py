@@ -1,13 +1,13 @@
 """The folder of crops: pictures, a table in the `folder` layout of `mmet.data`, tracks as MOTChallenge text.
 
     crops/
-    ├── annotations.jsonl            a crop a line: image, person_id, camera_id, track_id, time, frame, box, …
-    ├── FOOTAGE.json                 settings, and what was read of each video
+    ├── annotations.jsonl            one line for each crop: image, person_id, camera_id, track_id, time, frame, box, …
+    ├── FOOTAGE.json                 settings, and how much of each video was read
     ├── entrance/0003_000120.jpg     camera, track, frame
     └── tracks/entrance.txt          every box of every track
 
 Identities are unknown: `person_id` is the track. `box` is left, top, width and height in the frame; `time` is in
-seconds from the start of the video, or a moment if the user gives the start time.
+seconds from the start of the video, or a date if the user gives the start time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FinishedTrack:
     Attributes:
         number: of the track in its video.
         start, end: seconds of its first and last box.
-        boxes: how many it has.
+        boxes: number of its boxes.
         crops: the chosen ones.
     """
 
@@ -50,7 +50,7 @@ class FinishedTrack:
 
 
 def write_crops(output: Path, camera: str, track: FinishedTrack, start_time: datetime | None) -> list[dict[str, Any]]:
-    """Write the pictures of a track below `output`; the rows of the table for them."""
+    """Write the pictures of a track below `output`; returns their rows of the table."""
     (output / camera).mkdir(parents=True, exist_ok=True)
     rows = []
     for crop in track.crops:
@@ -75,7 +75,7 @@ def write_crops(output: Path, camera: str, track: FinishedTrack, start_time: dat
 
 
 def moment(seconds: float, start_time: datetime | None) -> float | str:
-    """Seconds, or the moment in ISO 8601 where the beginning is known."""
+    """Seconds, or a date in ISO 8601 if the start time is known."""
     if start_time is None:
         return round(seconds, 3)
     return (start_time + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")

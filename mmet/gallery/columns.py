@@ -1,7 +1,7 @@
-"""One segment's columns as searches read them: mapped from its Arrow file, with rows looked up by label, time and id.
+"""The columns of one segment for searches: memory-mapped from Arrow, with rows looked up by label, time and id.
 
-Rows are numbered within the segment. Lookups are made when they are first needed and kept: a filter then costs time in
-proportion to the rows that pass, not to those of the gallery.
+Rows are numbered within the segment. Lookups are built on first use and kept, so that a filter takes time in
+proportion to the rows that pass, not to the size of the gallery.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mmet.gallery.storage import EMBEDDING, HOLDS_PICTURES, StoredFile, naming_d
 Rows = NDArray[np.int64]
 
 _PASSED_LOOKUPS = 16
-"""So many times ids are looked for one by one before a segment's are sorted, which takes some thirty times as long."""
+"""Number of scans for ids before a segment's ids are sorted, which takes about thirty times as long as a scan."""
 
 
 class Labels:
-    """A column of labels: the number of each row's label in `words`, -1 for none."""
+    """A column of labels: for each row the index of its label in `words`, -1 for none."""
 
     def __init__(self, column: pa.DictionaryArray) -> None:
         self.words: list[str] = column.dictionary.to_pylist()
@@ -49,19 +49,19 @@ class Labels:
         return np.argsort(self.codes, kind="stable"), np.cumsum(np.bincount(self.codes + 1, minlength=1))
 
     def rows(self, allowed: Iterable[str]) -> Rows:
-        """Rows with one of these labels, in no order."""
+        """Rows with one of these labels, in no particular order."""
         order, ends = self._sorted
         numbers = [self._numbers[word] for word in allowed if word in self._numbers]
         return np.concatenate([order[:0], *(order[ends[number] : ends[number + 1]] for number in numbers)])
 
     def among(self, rows: Rows, allowed: frozenset[str]) -> NDArray[np.bool_]:
-        """Whether the labels of some rows are allowed."""
+        """For each of these rows, whether its label is allowed."""
         is_allowed = np.array([word in allowed for word in self.words] + [False])
         return np.asarray(is_allowed[self.codes[rows]])
 
 
 class Segment:
-    """A segment: its Parquet file, which is the gallery, and the same rows in an Arrow file for searches."""
+    """A segment: its Parquet file, which holds the data, and the same rows in an Arrow file for searches."""
 
     def __init__(self, folder: Path, stored: StoredFile, columns: StoredFile) -> None:
         self.stored = stored
@@ -112,7 +112,7 @@ class Segment:
         return self.mapped_vectors.astype(np.float32)
 
     def find(self, ids: Sequence[str]) -> Rows:
-        """Rows with one of these distinct ids, in no order."""
+        """Rows with one of these distinct ids, in no particular order."""
         if self._lookups < _PASSED_LOOKUPS:
             self._lookups += 1
             names = self.table.column("id")

@@ -1,4 +1,4 @@
-"""What `mmet-gallery` does: build, search, add, remove, merge, compact, calibrate, map, info, verify.
+"""The subcommands of `mmet-gallery`: build, search, add, remove, merge, compact, calibrate, map, info, verify.
 
 main(["build", "crops", "--model", "outputs/demo/model", "--output", "people"])
 main(["search", "people", "--image", "query.jpg", "--camera", "gate", "--html", "answer.html"])
@@ -37,11 +37,11 @@ from mmet.whole_files import write_whole
 PROGRAM = "mmet-gallery"
 DAMAGED_EXIT_CODE = 1
 MAX_MATCHES = 10_000
-"""Largest `-k`: more rows than anybody looks at."""
+"""Largest `-k`; nobody looks at more rows."""
 
 
 class Subcommand(NamedTuple):
-    """What a word after `mmet-gallery` does, what is said after a stop, and whether processes share the work."""
+    """A subcommand: its function, its message after a stop, and whether processes share the work."""
 
     work: Callable[[argparse.Namespace], int | None]
     add_options: Callable[[argparse.ArgumentParser], None]
@@ -51,7 +51,7 @@ class Subcommand(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out a command line; returns the exit code, 2 for what the user has to put right."""
+    """Run a command line; returns the exit code, 2 for errors that the user has to correct."""
     options = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if sys.stderr is None or not sys.stderr.isatty():
@@ -110,13 +110,13 @@ def add_embedding_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_query(group: argparse._ArgumentGroup) -> None:
-    """Whom to look for."""
+    """Add the options that describe the query."""
     group.add_argument("--text", metavar="SENTENCE", help='such as "a woman in a red jacket"')
     group.add_argument("--image", nargs="+", action="extend", metavar="FILE", help="one or several of one person")
 
 
 def add_place_and_time(group: argparse._ArgumentGroup) -> None:
-    """On which cameras and when."""
+    """Add the options for cameras and times."""
     group.add_argument("--camera", nargs="+", action="extend", metavar="NAME", help="of these cameras")
     group.add_argument("--after", metavar="TIME", help="from this moment on: 12.5, 1:02:05 or 2024-05-01T12:00:00")
     group.add_argument("--before", metavar="TIME", help="up to this moment")
@@ -232,7 +232,7 @@ def build(options: argparse.Namespace) -> None:
 
 
 def read_period(options: argparse.Namespace) -> tuple[float | None, float | None] | None:
-    """The moments of --after and --before; None where neither is given. Raises `GalleryError`."""
+    """The range of --after and --before; None if neither is given. Raises `GalleryError` for invalid moments."""
     after, before = (
         None if text is None else read_time(f"--{name}", text)
         for name, text in (("after", options.after), ("before", options.before))
@@ -276,13 +276,13 @@ def search(options: argparse.Namespace) -> None:
 
 
 def check_file_name(name: str, path: Path | None) -> None:
-    """Raise `GalleryError` where a file to be written is a folder."""
+    """Raise `GalleryError` if a file to be written is a folder."""
     if path is not None and path.is_dir():
         raise GalleryError(f"--{name}: expected the name of a file, {path} is a folder")
 
 
 def draw_map(options: argparse.Namespace) -> None:
-    """Write a picture of all rows on which those that are alike lie together."""
+    """Write a picture of all rows, with similar ones close together."""
     from mmet.gallery.figures import map_figure
 
     check_file_name("output", options.output)
@@ -351,7 +351,7 @@ def calibrate(options: argparse.Namespace) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
-    """Print what a gallery is."""
+    """Print a description of a gallery."""
     fields = Gallery.open(options.gallery).info
     if options.json:
         print(json.dumps(fields, indent=1, ensure_ascii=False, default=str))
@@ -365,7 +365,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Compare all files with their checksums; exit code 1 where one is damaged."""
+    """Compare all files with their checksums; exit code 1 if one is damaged."""
     gallery = Gallery.open(options.gallery)
     problems = gallery.verify()
     if problems:

@@ -1,4 +1,4 @@
-"""The end of `make demo`: a gallery of people the model has never seen, and three searches of it.
+"""The last part of `make demo`: a gallery of people that the model has never seen, and three searches in it.
 
 python -m mmet.gallery.demo --model outputs/demo/model --data market1501=data/market --output outputs/demo/gallery
 """
@@ -22,7 +22,7 @@ SENTENCE = "a man in a red shirt and black trousers"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build, calibrate and search as the command line does, each command shown; returns the first error's code."""
+    """Build, calibrate and search with the command line, printing each command; returns the first error's code."""
     options = build_parser().parse_args(argv)
     folder = str(options.output)
     if (options.output / MANIFEST).is_file():  # of an earlier run, perhaps of another model
@@ -57,12 +57,12 @@ def choose_query(gallery: Gallery) -> Row:
 
 
 def run(*words: str) -> int:
-    """Show a command line of `mmet-gallery` and carry it out."""
+    """Print a command line of `mmet-gallery` and run it."""
     return show_and_run(command.PROGRAM, command.main, words)
 
 
 def show_and_run(program: str, main: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
-    """Show a command line and carry it out; returns its exit code."""
+    """Print a command line and run it; returns its exit code."""
     print(f"\n$ {program} {shlex.join(words)}", flush=True)
     return main(words)
 

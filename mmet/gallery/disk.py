@@ -1,11 +1,11 @@
-"""A gallery in a folder: one writer at a time, any number of readers, and nothing of a model.
+"""A gallery in a folder, with one writer at a time and any number of readers; independent of models.
 
     store = DiskStore.create(folder, Manifest(embedding={"model": "…"}, dimension=256, dtype="float16"))
     store.append(table)
     store.search(vectors, 10, RowFilter())
 
-Each change is one swap of the manifest. A reader keeps to its snapshot until `refresh`; when a compaction has deleted
-files that it still needed, it goes over to the present generation and answers from that.
+Each change replaces the manifest in one step. A reader keeps its snapshot until `refresh`. If a compaction has deleted
+files that it still needs, it switches to the present generation.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ Answer = TypeVar("Answer")
 
 
 class DiskStore(Store):
-    """The rows of a gallery in a folder. Raises `GalleryError` where there is no whole gallery."""
+    """The rows of a gallery in a folder. Raises `GalleryError` if there is no gallery or it is incomplete."""
 
     def __init__(self, place: Path | str) -> None:
         self.place = self.folder = Path(place)
@@ -97,10 +97,10 @@ class DiskStore(Store):
 
     @classmethod
     def create(cls, place: Path | str, description: Description) -> DiskStore:
-        """Begin an empty gallery.
+        """Create an empty gallery.
 
         Raises:
-            GalleryError: the folder is one already, holds other files, or cannot be written.
+            GalleryError: the folder is already a gallery, holds other files, or cannot be written.
         """
         folder, manifest = Path(place), Manifest(**_fields(description))
         try:
@@ -155,11 +155,11 @@ class DiskStore(Store):
         self._snapshot = open_snapshot(self.folder, self._snapshot)
 
     def present_ids(self, ids: Sequence[str]) -> set[str]:
-        """Those of some ids that are in the gallery."""
+        """The subset of the given ids that are in the gallery."""
         return self._read(lambda snapshot: set(snapshot.ids_at(snapshot.find(ids))))
 
     def tables(self) -> Iterator[pa.Table]:
-        """All rows, some at a time, of one generation."""
+        """Yield all rows of one generation in parts."""
         yield from self._snapshot.tables()
 
     def cameras(self) -> list[str]:
@@ -214,10 +214,10 @@ class DiskStore(Store):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the gallery for some changes.
+        """Lock the gallery for changes.
 
         Raises:
-            GalleryError: another process changes it, or it cannot be written; it is then as it was.
+            GalleryError: another process is changing it, or it cannot be written; it stays as it was.
         """
         with _THREADS:
             try:
@@ -253,7 +253,7 @@ class DiskStore(Store):
         return Appended(sum(table.num_rows for table in tables), len(removed), kept)
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Remove rows in one change. Raises `GalleryError`, removing nothing, where an id is not in the gallery."""
+        """Remove rows in one change. An unknown id raises `GalleryError`, and nothing is removed."""
         with self.writing():
             positions = self._snapshot.find(ids)
             if len(positions) != len(set(ids)):
@@ -270,10 +270,10 @@ class DiskStore(Store):
             self._update_index()
 
     def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
-        """Write the rows anew without the removed ones, in segments of full size.
+        """Rewrite the rows without the removed ones, in segments of full size.
 
         Args:
-            keep_seconds: how long the present files are kept for readers that are at work.
+            keep_seconds: how long the old files are kept for readers that still use them.
         """
         with self.writing():
             manifest = self.manifest
@@ -289,7 +289,7 @@ class DiskStore(Store):
             self._update_index()
 
     def verify(self) -> list[str]:
-        """Compare all files with their checksums: what is wrong, a sentence each; empty when all is well."""
+        """Compare all files with their checksums. Returns one sentence for each problem; empty if there is none."""
         try:
             manifest = read_manifest(self.folder)
         except GalleryError as error:
@@ -301,7 +301,7 @@ class DiskStore(Store):
         return problems
 
     def _write_rows(self, tables: Sequence[pa.Table], removed: NDArray[np.int64], complete: bool | None) -> None:
-        """Add rows and tombstones by one swap."""
+        """Add rows and tombstones in one change of the manifest."""
         manifest = self.manifest
         schema = self._snapshot.user_schema
         if schema is None and tables:
@@ -316,7 +316,7 @@ class DiskStore(Store):
             self._update_index()
 
     def _swap(self, manifest: Manifest, keep_seconds: float = KEEP_SECONDS) -> None:
-        """Put a manifest in the place of the present one; delete what nobody needs any more."""
+        """Replace the manifest, and delete files that no reader needs any more."""
         before = self.manifest
         fresh = [(file, since) for file, since in manifest.replaced if time.time() - since < keep_seconds]
         manifest = replace(manifest, generation=before.generation + 1, replaced=tuple(fresh[-_MAX_REPLACED:]))
@@ -325,7 +325,7 @@ class DiskStore(Store):
         self._sweep()
 
     def _sweep(self) -> None:
-        """Delete segments and tombstones that the manifest does not name: a killed writer left them."""
+        """Delete segments and tombstones that the manifest does not list, left by a killed writer."""
         manifest = self.manifest
         named = {stored.file for stored in manifest.files} | {file for file, _ in manifest.replaced}
         for name in (SEGMENTS, COLUMNS, REMOVED):
@@ -335,7 +335,7 @@ class DiskStore(Store):
                     path.unlink(missing_ok=True)
 
     def _with_rows(self, manifest: Manifest, tables: Iterator[pa.Table]) -> Manifest:
-        """Write segments; the manifest with them."""
+        """Write segments and return the manifest that includes them."""
         segments, columns, next_row = list(manifest.segments), list(manifest.columns), manifest.next_row
         for table in _batches(tables):
             name = f"rows-{next_row:012d}"
@@ -353,7 +353,7 @@ class DiskStore(Store):
     # -- the index --------------------------------------------------------------------------------------------------
 
     def _index_of(self, snapshot: Snapshot) -> VectorIndex | None:
-        """The index to search a snapshot with: a saved one, else one that is made now; None for an exact scan."""
+        """The index for a snapshot: a saved one, or else a new one; None for an exact scan."""
         kind = choose_kind(snapshot.manifest.settings.get("index", "auto"), len(snapshot))
         if kind == "exact" or not len(snapshot):
             return None
@@ -371,7 +371,7 @@ class DiskStore(Store):
         return index
 
     def _saved(self, index: VectorIndex) -> VectorIndex:
-        """Save an index for others, mapped from then on; as it is where it cannot be saved: it can be made again."""
+        """Save an index for later searches and return it memory-mapped; if it cannot be saved, return it unchanged."""
         try:
             # A lock of its own: a reader that saves an index must not turn a writer away.
             with _THREADS, locked(self.folder / INDEX):
@@ -386,7 +386,7 @@ class DiskStore(Store):
             return index
 
     def _update_index(self) -> None:
-        """Make the index, or add the rows that it does not cover once they are many."""
+        """Build the index, or add the rows that it does not cover once there are many."""
         snapshot = self._snapshot
         kind = choose_kind(snapshot.manifest.settings.get("index", "auto"), len(snapshot))
         record = None if kind == "exact" else find_record(self.folder, snapshot.manifest, kind)
@@ -410,7 +410,7 @@ class DiskStore(Store):
 
 
 def _first_of_tracks(tracks: Sequence[Hashable | None], k: int) -> list[int]:
-    """Places of the first row of each track, at most `k`; rows without a track stand for themselves."""
+    """Positions of the first row of each track, at most `k`; a row without a track counts as one."""
     seen: set[Hashable] = set()
     places = []
     for place, track in enumerate(tracks):

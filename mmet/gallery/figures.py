@@ -1,4 +1,4 @@
-"""Pictures of a gallery for print: the ranked list of a search, and a map on which crops that are alike lie together.
+"""Pictures of a gallery for print: the ranked list of a search, and a map with similar crops close together.
 
     Path("answer.png").write_bytes(ranked_figure(query, gallery.search_batch([query])[0]))
     Path("map.png").write_bytes(map_figure(gallery, color_by="person_id"))
@@ -37,9 +37,9 @@ _LEGEND = 8
 
 
 def ranked_figure(query: Query, result: SearchResult, theme: Theme = LIGHT) -> bytes:
-    """A PNG: the query, and the matches in order with camera, time, score and probability below each.
+    """Draw a PNG of the query and the ranked matches with camera, time, score and probability below each.
 
-    Frames are green where the probability of a match is high, red where it is low, grey where it is not known.
+    Frames are green if the probability of a match is high, red if it is low, and grey if it is unknown.
     """
     lines = max(1, math.ceil(len(result.matches) / _COLUMNS))
     left = _MARGIN + 150
@@ -90,7 +90,7 @@ def _frame(drawing: Drawing, left: float, top: float, width: float, height: floa
 
 
 def _crop(row: Row) -> PIL.Image.Image | None:
-    """The crop; None where its file is gone or damaged."""
+    """The crop; None if its file is missing or damaged."""
     try:
         return row.open_image()
     except GalleryError:
@@ -99,13 +99,13 @@ def _crop(row: Row) -> PIL.Image.Image | None:
 
 def principal_plane(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """
-    The two directions in which vectors differ most.
+    Project vectors onto the two directions in which they differ most (principal components).
 
     Args:
         vectors: float32 `(N, D)`.
 
     Returns:
-        The vectors in these directions, float32 `(N, 2)`, about their mean, and the share of the variance there.
+        The centred coordinates, float32 `(N, 2)`, and their share of the variance.
     """
     centred = vectors - vectors.mean(axis=0)
     values, directions = np.linalg.eigh(centred.T @ centred)
@@ -116,12 +116,12 @@ def principal_plane(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], 
 
 def map_figure(gallery: Gallery, *, color_by: str = "person_id", crops: int = 120, theme: Theme = LIGHT) -> bytes:
     """
-    A PNG with every row as a point, and some as crops, so that crops that the model finds alike lie together.
+    Draw a PNG with every row as a point and some as crops, so that similar rows lie close together.
 
     Args:
-        gallery: at least two rows; of more than 5,000, evenly chosen ones are shown.
-        color_by: `person_id`, `camera_id` or `track_id`; the most frequent values have colours of their own.
-        crops: pictures at most.
+        gallery: a gallery of at least two rows; of more than 5,000, evenly spaced ones are shown.
+        color_by: `person_id`, `camera_id` or `track_id`; the most frequent values get colours.
+        crops: largest number of crops.
         theme: colours.
 
     Raises:

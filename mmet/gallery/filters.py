@@ -1,4 +1,4 @@
-"""Which rows of a gallery a search looks at.
+"""Filters that select the rows of a gallery that are searched.
 
 RowFilter.of(camera_id=["gate", 3], time=(0, 60), exclude=["a.jpg"])
 """
@@ -18,12 +18,12 @@ _NAMED_CAMERAS = 10
 
 @dataclass(frozen=True, slots=True)
 class RowFilter:
-    """Conditions that all have to hold; None, or no ids, for no condition.
+    """Conditions that a row must all meet; None, or no ids, for no condition.
 
     Attributes:
         cameras, tracks: stored labels that are allowed.
         time: `(start, end)` in seconds, both included. Rows without time do not pass.
-        excluded: ids that are left out. Ids that are not in the gallery are no error.
+        excluded: ids that are left out. Unknown ids are not an error.
     """
 
     cameras: frozenset[str] | None = None
@@ -33,10 +33,10 @@ class RowFilter:
 
     @classmethod
     def of(cls, *, camera_id: Any = None, track_id: Any = None, time: Any = None, exclude: Any = None) -> RowFilter:
-        """The filter that a user describes; each of cameras, tracks and ids is one or several.
+        """Build a filter from user input; cameras, tracks and ids may each be one value or several.
 
         Raises:
-            GalleryError: values that are no such names or no range of time.
+            GalleryError: an invalid name or an invalid time range.
         """
         is_empty = exclude is None or (
             isinstance(exclude, Sized) and not isinstance(exclude, str) and not len(exclude)
@@ -50,12 +50,12 @@ class RowFilter:
 
     @property
     def names_rows(self) -> bool:
-        """Whether it says anything of cameras, tracks or time."""
+        """Whether the filter has a condition on cameras, tracks or time."""
         return (self.cameras, self.tracks, self.time) != (None, None, None)
 
 
 def write_ids(ids: Any) -> list[str]:
-    """One id or several as text, each once, in their order. Raises `GalleryError` for what is no id."""
+    """Convert one id or several to text, without duplicates, in order. Raises `GalleryError` for an invalid id."""
     values = [ids] if isinstance(ids, (str, int)) else list(ids)
     labels = [write_label("id", value) for value in values]
     if None in labels:

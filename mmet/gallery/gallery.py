@@ -408,7 +408,7 @@ class Gallery:
         return AddReport(report.added, report.replaced, kept + report.kept, tuple(skipped))
 
     def remove(self, ids: Any) -> int:
-        """Remove one row or several by id; return how many. An unknown id raises `GalleryError` and removes nothing."""
+        """Remove rows by one id or several; return how many. An unknown id is a `GalleryError` and removes nothing."""
         return self._store.remove(write_ids(ids))
 
     def merge(self, other: Gallery | str | Path, *, on_conflict: OnConflict = "error") -> AddReport:

@@ -1,14 +1,14 @@
-"""Approximate search for large galleries: a faiss index that is derived from the segments and never holds the truth.
+"""Approximate search for large galleries: a faiss index that is derived from the segments and can be rebuilt.
 
-Below `EXACT_BELOW` rows, and for rows that an index does not cover yet, search is an exact scan. Above it an index is
-made, `ivf` unless the gallery was built with `index="hnsw"`; both hold the vectors in float16. An index lies in
-`index/` beside a record of the segments that it covers, and is made anew where it is missing, damaged or stale.
+Below `EXACT_BELOW` rows, and for rows that an index does not cover yet, search is an exact scan. Larger galleries get
+an index, `ivf` unless they were built with `index="hnsw"`; both hold the vectors in float16. An index lies in `index/`
+beside a record of the segments that it covers, and is rebuilt if it is missing, damaged or stale.
 
 - `ivf`: lists of near vectors, memory-mapped; rows are added to it without training it again.
 - `hnsw`: a graph; nothing can be removed from one, so removed rows are passed over (as they are in `ivf`).
 
-Removed rows and filters go through faiss selectors. A selector leaves a graph few ways through, and lists few rows,
-so the effort grows as fewer rows pass, and where very few do, these are compared one by one.
+Removed rows and filters become faiss selectors. The fewer rows pass a selector, the more lists or neighbours must be
+searched; if very few pass, they are compared one by one.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ IndexKind = Literal["auto", "exact", "ivf", "hnsw"]
 KINDS: tuple[IndexKind, ...] = ("auto", "exact", "ivf", "hnsw")
 
 EXACT_BELOW = 50_000
-"""Rows from which on `auto` makes an index."""
+"""Number of rows from which `auto` builds an index."""
 
 GROWTH_SHARE, GROWTH_ROWS = 0.005, 8_192
-"""Rows that an index does not cover are scanned until they are more than both of these."""
+"""Rows that an index does not cover are scanned until there are more than both of these limits."""
 
 TARGET_RECALL = 0.98
-"""Recall@10 that the effort of a search is set to when an index is made."""
+"""Target recall@10; the search effort is set to reach it when an index is built."""
 
 _FILES = "[!._]*."  # neither drafts nor the lock, which a killed process leaves behind
 _MIN_EXACT_ROWS = 2_000  # so few matching rows are always compared one by one
@@ -61,7 +61,7 @@ ReadSegment = Callable[[int], Vectors]
 
 @dataclass(frozen=True)
 class IndexRecord:
-    """What an index covers and how hard it searches; `trained` is the number of rows when it was trained."""
+    """What an index covers and its search effort; `trained` is the number of rows at training."""
 
     kind: str
     file: str
@@ -83,16 +83,16 @@ class VectorIndex:
 
     @property
     def rows(self) -> int:
-        """How many of a gallery's first rows it covers; its own positions are theirs."""
+        """How many of a gallery's first rows it covers; its positions are those of the gallery."""
         return self.record.rows
 
     @property
     def few(self) -> int:
-        """So many matching rows are found sooner by comparing all of them."""
+        """Largest number of matching rows that are compared one by one, which is faster then."""
         return max(_MIN_EXACT_ROWS, round(_EXACT_SHARE * self.rows))
 
     def search(self, queries: Vectors, k: int, selection: Selection) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and positions `(Q, k)` of the nearest selected rows; positions are -1 where there are no more."""
+        """Scores and positions `(Q, k)` of the nearest selected rows; missing ones have position -1."""
         faiss = _faiss()
 
         share = selection.count_below(self.rows) / self.rows
@@ -110,14 +110,14 @@ class VectorIndex:
 
 
 def choose_kind(kind: str, rows: int) -> str:
-    """`exact`, `ivf` or `hnsw` for a gallery of so many rows."""
+    """Choose `exact`, `ivf` or `hnsw` for a gallery of this many rows."""
     if kind == "auto":
         return "exact" if rows < EXACT_BELOW else "ivf"
     return kind
 
 
 def centre_digest(manifest: Manifest) -> str:
-    """What tells the vectors of an index about one centre from those about another."""
+    """Digest that distinguishes indexes of differently centred vectors."""
     return hashlib.sha256(json.dumps(manifest.centre.get("image")).encode()).hexdigest()[:16]
 
 
@@ -148,7 +148,7 @@ def build_index(kind: str, segments: Sequence[StoredFile], centre: str, read: Re
 
 
 def extend_index(folder: Path, record: IndexRecord, segments: Sequence[StoredFile], read: ReadSegment) -> VectorIndex:
-    """A copy of an index with the rows of further segments. Raises `RuntimeError` where faiss cannot read it."""
+    """A copy of an index with the rows of further segments. Raises `RuntimeError` if faiss cannot read it."""
     faiss = _faiss()
 
     index = faiss.read_index(str(folder / record.file))
@@ -183,19 +183,19 @@ def save_index(folder: Path, vector_index: VectorIndex) -> IndexRecord:
 
 
 def find_record(folder: Path, manifest: Manifest, kind: str) -> IndexRecord | None:
-    """The record of the index that covers most of a gallery, from its first row on; None where there is none."""
+    """The record of the index that covers most rows of a gallery, from the first on; None if there is no index."""
     fitting = [record for record in _records(folder) if record.kind == kind and covers_first(manifest, record)]
     return max(fitting, key=lambda record: record.rows, default=None)
 
 
 def covers_first(manifest: Manifest, record: IndexRecord) -> bool:
-    """Whether an index covers the first segments of a gallery, about its centre."""
+    """Whether an index covers the first segments of a gallery and has the same centre."""
     present = _names(manifest.segments[: len(record.segments)])
     return record.segments == present and record.centre == centre_digest(manifest)
 
 
 def load_index(folder: Path, record: IndexRecord) -> VectorIndex | None:
-    """The index of a record, memory-mapped; None where it is gone or damaged."""
+    """Load the index of a record, memory-mapped; None if it is missing or damaged."""
     faiss = _faiss()
 
     path = folder / record.file
@@ -213,7 +213,7 @@ def load_index(folder: Path, record: IndexRecord) -> VectorIndex | None:
 
 
 def verify_indexes(folder: Path) -> list[str]:
-    """What is wrong with the files of `index/`; each can be deleted and is then made anew."""
+    """Problems of the files in `index/`; any of them can be deleted and is then rebuilt."""
     problems = []
     for path in sorted((folder / INDEX).glob(f"{_FILES}json")):
         file = f"{INDEX}/{path.name}"
@@ -260,7 +260,7 @@ def _number_of_lists(rows: int) -> int:
 
 
 def _sample(segments: Sequence[StoredFile], rows: int, read: ReadSegment) -> Vectors:
-    """Rows of all segments alike, as many as training looks at."""
+    """A sample of rows, spread evenly over all segments, for training."""
     share = min(1.0, (_number_of_lists(rows) * _TRAINING_ROWS_PER_LIST) / rows)
     generator = np.random.default_rng(0)
     parts = []
@@ -271,7 +271,7 @@ def _sample(segments: Sequence[StoredFile], rows: int, read: ReadSegment) -> Vec
 
 
 def _trial(kind: str, index: Any, sample: Vectors) -> int:
-    """The least effort, doubled step by step, that reaches the target recall for queries near to rows."""
+    """The smallest effort, doubled step by step, that reaches the target recall for queries near rows."""
     faiss = _faiss()
 
     generator = np.random.default_rng(1)
@@ -298,6 +298,6 @@ def _trial(kind: str, index: Any, sample: Vectors) -> int:
 
 
 def check_kind(kind: str) -> None:
-    """Raise `GalleryError` for a kind of index that there is not."""
+    """Raise `GalleryError` for an unknown kind of index."""
     if kind not in KINDS:
         raise GalleryError(f"index: expected one of {', '.join(KINDS)}, received {kind!r}")

@@ -1,4 +1,4 @@
-"""Match probabilities learnt from the rows of a gallery that say who they show; see `Gallery.calibrate`.
+"""Match probabilities learnt from the labelled rows of a gallery; see `Gallery.calibrate`.
 
 calibrations = learn_from_rows(store, lambda: embedder)
 calibrations["image"](0.83)
@@ -22,10 +22,10 @@ from mmet.gallery.storage import EMBEDDING, user_rows_of, vectors_of
 from mmet.gallery.store import Store, centred
 
 MAX_ROWS, MAX_QUERIES, MAX_WRONG_PAIRS = 5_000, 500, 200_000
-"""What is learnt from, at most: all rows of some persons, the rows among them that ask, and pairs of two persons."""
+"""Limits of the sample: rows, rows among them used as queries, and pairs of different persons."""
 
 ENOUGH_MATCHES = 1_000
-"""Pairs of one person from which on a curve of any shape is learnt, instead of one of two parameters."""
+"""Number of pairs of one person from which `isotonic` is used instead of `platt`."""
 
 CAPTION_COLUMNS = ("captions", "caption")
 _BATCH = 64
@@ -36,12 +36,12 @@ class LabelledRows:
     """Rows of known persons.
 
     Attributes:
-        vectors: `(n, D)` as they are searched.
+        vectors: `(n, D)`, as searches compare them.
         persons: `(n,)` labels.
         cameras: `(n,)` labels; empty text for none.
         images: pictures as they are stored.
-        captions: one sentence of each; None for none.
-        share: of all labelled rows of the gallery.
+        captions: one sentence for each row, or None.
+        share: share of the gallery's labelled rows.
     """
 
     vectors: NDArray[np.float32]
@@ -61,11 +61,11 @@ def learn_from_rows(
     seed: int = 0,
 ) -> dict[str, MatchCalibration]:
     """
-    Calibrations by the query's modality: `image`, and with captions `text` and `both`.
+    Learn calibrations for each modality of the query: `image`, and with captions `text` and `both`.
 
     Args:
-        store: the gallery's.
-        embedder: called where sentences are to be embedded.
+        store: the gallery's store.
+        embedder: returns the embedder; called only if sentences are embedded.
         captions, method, seed: see `Gallery.calibrate`.
 
     Raises:
@@ -88,7 +88,7 @@ def learn_from_rows(
 
 
 def read_labelled(store: Store, captions: str | None, generator: np.random.Generator) -> LabelledRows:
-    """All rows of as many persons as `MAX_ROWS` allows. Raises `GalleryError` for an unknown column of captions."""
+    """Read all rows of as many persons as `MAX_ROWS` allows. Raises `GalleryError` for an unknown captions column."""
     counts: dict[str, int] = {}
     for table in store.tables():
         for entry in pc.value_counts(table["person_id"].drop_null()).to_pylist():
@@ -145,7 +145,7 @@ def _learn(
     method: Method | None,
     generator: np.random.Generator,
 ) -> MatchCalibration:
-    """From the scores of some rows' queries with all other rows."""
+    """Learn from the scores of some rows, as queries, against all other rows."""
     scores = queries @ rows.vectors.T
     is_match = rows.persons[asking][:, None] == rows.persons[None]
     cameras = rows.cameras[asking][:, None]
@@ -165,12 +165,12 @@ def fit_pairs(
     matching: NDArray[np.float32], others: NDArray[np.float32], *, weight: float = 1.0, method: Method | None = None
 ) -> MatchCalibration:
     """
-    A calibration from scores.
+    Fit a calibration to scores.
 
     Args:
-        matching, others: of pairs of one person, and of two.
-        weight: pairs that each of `others` stands for.
-        method: None for what fits the number of `matching`.
+        matching, others: scores of pairs of one person, and of pairs of two.
+        weight: number of pairs that each of `others` represents.
+        method: `platt` or `isotonic`; None chooses by the number of `matching`.
 
     Raises:
         ValueError: scikit-learn is missing.

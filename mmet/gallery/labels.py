@@ -1,4 +1,4 @@
-"""Names of persons, cameras and tracks, moments and boxes: as people write them, and as a gallery stores them.
+"""Convert ids, times and boxes between the forms that people write and those that a gallery stores.
 
     >>> write_label("camera_id", 3), write_label("camera_id", "north gate"), read_label("3"), read_label("north gate")
     ('3', 'north gate', 3, 'north gate')
@@ -7,8 +7,8 @@
     >>> show_time(1714564800.0), show_time(3725.5), read_time("time", "1:02:05.5")
     ('2024-05-01 12:00:00', '1:02:05.5', 3725.5)
 
-Persons, cameras and tracks are stored as text, so that numbers and words can stand in one column; what is written as a
-plain whole number is read back as one.
+Ids of persons, cameras and tracks are stored as text, so that one column can hold numbers and words; plain whole
+numbers are read back as `int`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 
 CALENDAR_SECONDS = 10**8
-"""From here on (1973) seconds are shown as a date; below, as hours of a film."""
+"""Seconds from here on (1973) are shown as a date; smaller ones as hours of a film."""
 
 _LAST_SECOND = 253_402_300_799.0  # of the year 9999
 
 
 def write_label(name: str, value: Any) -> str | None:
-    """A label as text; None stays None. Raises `GalleryError` for what is neither a whole number nor text."""
+    """Convert a label to text; None stays None. Raises `GalleryError` for anything but whole numbers and text."""
     if value is None:
         return None
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
@@ -53,12 +53,12 @@ def write_label(name: str, value: Any) -> str | None:
 
 
 def read_label(text: str | None) -> Label | None:
-    """A stored label: an `int` where the text is a plain whole number."""
+    """Convert a stored label back: an `int` if the text is a plain whole number."""
     return int(text) if text is not None and _NUMBER.fullmatch(text) else text
 
 
 def write_labels(name: str, values: Any) -> frozenset[str] | None:
-    """One label or several, as a filter takes them; None for no filter."""
+    """Convert one label or several for a filter; None for no filter."""
     if values is None:
         return None
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
@@ -71,8 +71,8 @@ def write_labels(name: str, values: Any) -> frozenset[str] | None:
 
 def seconds(name: str, value: Any) -> float | None:
     """
-    A moment in seconds. Numbers are seconds by the user's own clock; a `datetime` and ISO 8601 text become seconds
-    since 1970, in UTC where they name no time zone. None, NaN and NaT stay None.
+    Convert a time to seconds. Numbers are seconds on the user's own clock; a `datetime` and ISO 8601 text become
+    seconds since 1970, in UTC if they have no time zone. None, NaN and NaT become None.
 
     Raises:
         GalleryError: none of these.
@@ -101,7 +101,7 @@ def seconds(name: str, value: Any) -> float | None:
 
 def read_time(name: str, text: str) -> float:
     """
-    A moment as people type it: `12.5` (seconds), `1:02:05` as `show_time` writes it, or ISO 8601.
+    Parse a time as people type it: `12.5` (seconds), `1:02:05` as `show_time` writes it, or ISO 8601.
 
     Raises:
         GalleryError: none of these.
@@ -119,7 +119,7 @@ def read_time(name: str, text: str) -> float:
 
 
 def show_time(moment: float | None) -> str:
-    """A moment for people to read: date and time in UTC, or for a film's clock hours, minutes and seconds."""
+    """Format a time: date and time in UTC, or hours, minutes and seconds of a film's clock."""
     if moment is None:
         return ""
     if CALENDAR_SECONDS <= moment <= _LAST_SECOND:
@@ -137,7 +137,7 @@ def show_time(moment: float | None) -> str:
 
 def time_range(value: Any) -> tuple[float, float] | None:
     """
-    The filter `(start, end)` in seconds, both ends included; None for an open end, or for no filter.
+    Convert a time filter to `(start, end)` in seconds, both included; None for an open end, or for no filter.
 
     Raises:
         GalleryError: not two moments, or an end before its start.
@@ -154,7 +154,7 @@ def time_range(value: Any) -> tuple[float, float] | None:
 
 
 def write_box(value: Any) -> list[float] | None:
-    """Four finite numbers `(x, y, width, height)`. Raises `GalleryError` for anything else but None."""
+    """Check a box of four finite numbers `(x, y, width, height)`, or None. Raises `GalleryError` for anything else."""
     if value is None:
         return None
     try:

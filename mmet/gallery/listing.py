@@ -1,4 +1,4 @@
-"""Answers of a gallery as text: a table for the terminal, JSON and CSV for programs, and the verdict in words.
+"""Format search results as text: a table for the terminal, JSON and CSV for programs, and the verdict in words.
 
 print(write_table(result))
 print(describe_presence(result))
@@ -18,7 +18,7 @@ from mmet.gallery.results import Match, SearchResult
 from mmet.markdown_table import align_table
 
 LIKELY, UNLIKELY = 2 / 3, 1 / 3
-"""Probabilities from which on a person is said to be there, or not to be; between them the search does not tell."""
+"""From the first probability on, a person is probably there; up to the second, probably not; between, unknown."""
 
 _NAMES = tuple(
     dict.fromkeys(["id", "score", "probability", *(field.name for field in fields(Match) if field.name != "image")])
@@ -26,14 +26,14 @@ _NAMES = tuple(
 
 
 def verdict(in_gallery: float) -> str:
-    """A probability that the person is there, in words."""
+    """Express the probability that the person is there in words."""
     if in_gallery >= LIKELY:
         return "Probably here"
     return "Probably not here" if in_gallery <= UNLIKELY else "Cannot tell whether the person is here"
 
 
 def describe_presence(result: SearchResult) -> str:
-    """Whether the person is in the gallery, in a sentence; empty without a calibration."""
+    """State in a sentence whether the person is in the gallery; empty without a calibration."""
     if result.in_gallery is None:
         return ""
     rows = "the row that was" if result.searched == 1 else f"the {result.searched:,} rows that were"
@@ -42,14 +42,14 @@ def describe_presence(result: SearchResult) -> str:
 
 
 def percent(probability: float) -> str:
-    """A probability for people to read: never 0 % or 100 %, which no calibration can promise."""
+    """Format a probability in percent, never as 0 % or 100 %, which no calibration can promise."""
     if probability < 0.01:
         return "<1 %"
     return ">99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
 def write_table(result: SearchResult) -> str:
-    """The matches as a Markdown table; columns without a value are left out."""
+    """Write the matches as a Markdown table; columns without a value are left out."""
     texts = {
         "id": [match.id for match in result],
         "person": [_word(match.person_id) for match in result],
@@ -68,7 +68,7 @@ def write_table(result: SearchResult) -> str:
 
 
 def write_json(result: SearchResult, *, indent: int | None = 1) -> str:
-    """The whole answer; a picture that the gallery holds itself is left out."""
+    """Write the whole result as JSON, without pictures that the gallery holds."""
     answer = {
         "in_gallery": result.in_gallery,
         "searched": result.searched,
@@ -79,7 +79,7 @@ def write_json(result: SearchResult, *, indent: int | None = 1) -> str:
 
 
 def write_csv(result: SearchResult) -> str:
-    """A match a line; the user's own columns are named `row.…`."""
+    """Write one match per line as CSV; the user's own columns are named `row.…`."""
     rows = []
     for number, match in enumerate(result, 1):
         columns = _fields(match)

@@ -4,18 +4,18 @@
     Gallery.open("milvus+http://host:19530/station")
     Gallery.open("milvus+file:///data/gallery.db/station")     # Milvus Lite, in this process
 
-A gallery is one collection; what it says of itself lies in a property of that collection. Needs the extra `[milvus]`.
+A gallery is one collection, and a property of the collection describes it. Needs the extra `[milvus]`.
 
 What differs from a gallery in a folder:
 
-- Rows are sent in batches, and each batch is whole or not there. When one fails, the new rows of the batches before
-  it are removed again; a killed process, or a server that is gone, leaves them, and replaced rows stay replaced. The
-  same call again, with `on_conflict="keep"`, completes them. `build` goes on where it stopped.
-- There is no lock: one process at a time may change a gallery. Readers see each batch as soon as it is there, so that
-  iterating beside a writer shows rows of several moments.
-- `verify` compares numbers of rows; checksums are the server's business.
+- Rows are sent in batches, and each batch is complete or absent. If one fails, the new rows of earlier batches are
+  removed again; after a kill or the loss of the server they stay, and replaced rows stay replaced. The same call with
+  `on_conflict="keep"` then completes the change. `build` continues where it stopped.
+- There is no lock: only one process at a time may change a gallery. Readers see each batch as soon as it is written,
+  so iterating during a change mixes old and new rows.
+- `verify` compares numbers of rows only; checksums are left to the server.
 - One answer has at most 16,384 rows.
-- A change of the centre writes all rows anew. Searches are refused until it is done.
+- A change of the centre rewrites all rows. Searches are refused until it is done.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ PROPERTY = "mmet.gallery"
 """The collection's property that holds its `Facts`."""
 
 CONNECT_SECONDS, ANSWER_SECONDS, WRITE_SECONDS, WAIT_SECONDS = 5.0, 20.0, 60.0, 600.0
-"""How long to wait for a connection, an answer, a batch of rows, and for a server that loads or compacts."""
+"""Seconds to wait for a connection, an answer, a batch of rows, and for loading or compaction."""
 
 MAX_ANSWER = 16_384
-"""Rows that Milvus returns for one query at most."""
+"""Largest number of rows that Milvus returns for one query."""
 
 BATCH_ROWS, BATCH_BYTES = 1_000, 2**24
 FILTERED_COLUMNS = ("camera_id", "track_id", "track_key", "time", "number")
@@ -102,7 +102,7 @@ class MilvusStore(Store):
 
     @classmethod
     def create(cls, place: Path | str, description: Description) -> MilvusStore:
-        """Begin an empty gallery. Raises `GalleryError` where a collection of this name is, or it cannot be made."""
+        """Create an empty gallery. Raises `GalleryError` if the collection exists or cannot be created."""
         store = cls.__new__(cls)
         store._address = MilvusAddress.parse(str(place))
         store.place = store._address.text
@@ -127,7 +127,7 @@ class MilvusStore(Store):
 
     @classmethod
     def exists(cls, place: Path | str) -> bool:
-        """Whether there is a collection of this name. Raises `GalleryError` for a server that does not answer."""
+        """Whether there is a collection of this name. Raises `GalleryError` if the server does not answer."""
         address = MilvusAddress.parse(str(place))
         if address.is_local and not Path(address.uri).exists():
             return False
@@ -143,7 +143,7 @@ class MilvusStore(Store):
 
     @property
     def description(self) -> Facts:
-        """As it is on the server now. Raises `GalleryError` where another program made the collection."""
+        """The description on the server. Raises `GalleryError` if another program made the collection."""
         text = self._call("describe_collection")["properties"].get(PROPERTY)
         try:
             if text is None:
@@ -168,13 +168,13 @@ class MilvusStore(Store):
         """Nothing to do: each method asks the server."""
 
     def present_ids(self, ids: Sequence[str]) -> set[str]:
-        """Those of some ids that are in the gallery."""
+        """The subset of the given ids that are in the gallery."""
         if not ids or not self.description.next_row:
             return set()
         return {row["id"] for part in _chunks(ids) for row in self._query(among("id", part), ["id"])}
 
     def tables(self) -> Iterator[pa.Table]:
-        """All rows in the order of adding; those that others add or remove meanwhile may be among them or not."""
+        """Yield all rows in the order of adding; rows added or removed meanwhile may or may not be among them."""
         facts = self.description
         for rows in self._in_order(facts):
             yield table_of(rows, facts)
@@ -186,7 +186,7 @@ class MilvusStore(Store):
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
     ) -> tuple[list[list[Hit]], int]:
-        """See `Store.search`. Raises `GalleryError` also for more rows than Milvus returns, and while the centre is
+        """See `Store.search`. Also raises `GalleryError` for more rows than Milvus returns, and while the centre is
         being changed."""
         facts = self.description
         if facts.moving:
@@ -210,7 +210,7 @@ class MilvusStore(Store):
     def _nearest(
         self, facts: Facts, vectors: NDArray[np.float32], k: int, condition: str
     ) -> list[list[tuple[float, Row]]]:
-        """Scores and rows for each query; of equal scores the row that was added first comes first."""
+        """Scores and rows for each query; of equal scores, the row that was added first comes first."""
         _, _, effort = INDEXES[facts.settings.get("index", "auto")]
         if "ef" in effort:
             effort = {"ef": max(effort["ef"], 2 * k)}
@@ -230,7 +230,7 @@ class MilvusStore(Store):
     def _best_of_tracks(
         self, facts: Facts, vector: NDArray[np.float32], k: int, condition: str
     ) -> list[tuple[float, Row]]:
-        """The best row of each track: after each answer, the tracks in it are left out of the next question."""
+        """The best row of each track: each answer's tracks are excluded from the next request."""
         best: dict[str, tuple[float, Row]] = {}
         limit = min(4 * k, MAX_ANSWER)
         while len(best) < k:
@@ -247,7 +247,7 @@ class MilvusStore(Store):
     def append(
         self, tables: Sequence[pa.Table], *, on_conflict: OnConflict = "error", complete: bool | None = None
     ) -> Appended:
-        """See `Store.append`, and the module for what a failure leaves."""
+        """See `Store.append`; the module says what remains after a failure."""
         tables = [table for table in tables if table.num_rows]
         names = [name for table in tables for name in table["id"].to_pylist()]
         check_distinct(names)
@@ -288,7 +288,7 @@ class MilvusStore(Store):
         )
 
     def _send(self, rows: Iterable[Row], before: Facts, replaced: set[str]) -> None:
-        """Write rows; after an error, remove those of them that were not there before."""
+        """Write rows; after an error, remove those that are new."""
         sent: list[str] = []
         try:
             for batch in _batches(rows):
@@ -311,7 +311,7 @@ class MilvusStore(Store):
         return len(present)
 
     def update(self, **fields: Any) -> None:
-        """See `Store.update`. Another centre writes all rows anew."""
+        """See `Store.update`. A new centre rewrites all rows."""
         before = self.description
         after = replace(before, **fields)
         if before.moving or after.centre.get("image") != before.centre.get("image"):
@@ -323,7 +323,7 @@ class MilvusStore(Store):
         self._write(replace(after, moving=False))
 
     def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
-        """Let the server seal and join its segments, and take note of the rows and cameras that are there now."""
+        """Let the server seal and join its segments, and record the present rows and cameras."""
         self._call("flush", seconds=WAIT_SECONDS)
         self._call("compact", seconds=WAIT_SECONDS)
         facts = self.description
@@ -333,7 +333,7 @@ class MilvusStore(Store):
         self._write(replace(facts, rows=len(self), cameras=cameras, removed=False))
 
     def verify(self) -> list[str]:
-        """Compare numbers of rows with those that the gallery noted."""
+        """Compare the numbers of rows with those that the gallery recorded."""
         try:
             facts, rows = self.description, len(self)
             outside = self._count(f"number < 0 or number >= {facts.next_row}")
@@ -363,11 +363,11 @@ class MilvusStore(Store):
     # -- the server -------------------------------------------------------------------------------------------------
 
     def _call(self, method: str, *arguments: Any, seconds: float = ANSWER_SECONDS, **options: Any) -> Any:
-        """A method of the client for the gallery's collection."""
+        """Call a method of the client on the gallery's collection."""
         return self._ask(method, seconds, self._address.name, *arguments, **options)
 
     def _ask(self, method: str, seconds: float, *arguments: Any, **options: Any) -> Any:
-        """A method of the client. Raises `GalleryError` for whatever goes wrong, in about so many seconds at most."""
+        """Call a method of the client. Raises `GalleryError` for any failure, after about this many seconds."""
         import grpc
         from pymilvus import MilvusException
 
@@ -390,7 +390,7 @@ class MilvusStore(Store):
         return int(row["count(*)"])
 
     def _in_order(self, facts: Facts) -> Iterator[list[Row]]:
-        """All rows, some at a time, in the order of their numbers."""
+        """Yield all rows in parts, in the order of their numbers."""
         for first in range(0, facts.next_row, BATCH_ROWS):
             rows = self._query(f"number >= {first} and number < {first + BATCH_ROWS}", ["*"])
             if rows:
@@ -408,7 +408,7 @@ class MilvusStore(Store):
             )
 
     def _make_ready(self) -> None:
-        """Make the indexes where they are missing, and have the collection loaded."""
+        """Create missing indexes, and load the collection."""
         from pymilvus import MilvusClient
 
         if EMBEDDING not in self._call("list_indexes"):
@@ -422,11 +422,11 @@ class MilvusStore(Store):
 
 
 _WITHOUT_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
-"""Milvus Lite's server hangs up on a client that asks every ten seconds whether it is there, as pymilvus's does."""
+"""Milvus Lite's server closes the connection if a client pings it every ten seconds, as pymilvus does."""
 
 
 def connect(address: MilvusAddress) -> Any:
-    """A client. Raises `GalleryError` for a missing package, and a server that cannot be reached in some seconds."""
+    """Connect a client. Raises `GalleryError` if a package is missing or the server does not answer in time."""
     missing = [name for name in ("pymilvus",) + ("milvus_lite",) * address.is_local if not _installed(name)]
     if missing:
         raise GalleryError(f"{address.text}: needs {missing[0]}: pip install 'mmet[milvus]'")
@@ -457,7 +457,7 @@ def _installed(name: str) -> bool:
 
 
 def _reason(error: Any) -> str:
-    """The first line of what the client says."""
+    """The first line of the client's error message."""
     lines = str(getattr(error, "message", None) or error).strip().splitlines()
     return lines[0][:_MAX_REASON] if lines else type(error).__name__
 
@@ -478,7 +478,7 @@ def _numbered(tables: Sequence[pa.Table], facts: Facts, first: int) -> Iterator[
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows in parts that one message holds."""
+    """Split rows into parts that fit into one message."""
     batch: list[Row] = []
     size = 0
     for row in rows:
@@ -492,7 +492,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _size(row: Mapping[str, Any]) -> int:
-    """About the bytes of a row in a message."""
+    """Approximate size of a row in a message, in bytes."""
     texts = sum(len(value) for value in row.values() if isinstance(value, str))
     return int(row[EMBEDDING].nbytes) + texts + sum(map(len, row["image"] or ()))
 

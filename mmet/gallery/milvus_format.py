@@ -1,4 +1,4 @@
-"""How a gallery is written in Milvus: addresses, the collection's schema, its rows, and filters as expressions.
+"""The representation of a gallery in Milvus: addresses, the collection's schema, its rows, and filters as expressions.
 
     MilvusAddress.parse("milvus+http://host:19530/name")
     stored_rows(table, facts, range(n))  # a segment's rows -> the collection's
@@ -29,7 +29,7 @@ from mmet.gallery.store import Description, centred
 
 FORMAT = "mmet-gallery-milvus-1"
 MAX_TEXT_BYTES = 65_535
-"""What Milvus takes as one text or one JSON value."""
+"""Largest size of a text or JSON value in Milvus, in bytes."""
 
 PICTURE_PART = 49_149
 """Bytes of a picture in one text, in base64: 4/3 of them are `MAX_TEXT_BYTES` at most."""
@@ -54,13 +54,13 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 @dataclass(frozen=True)
 class MilvusAddress:
-    """Where a gallery is.
+    """The address of a gallery in Milvus.
 
     Attributes:
-        uri: of the server, or a file of Milvus Lite; a password is part of it.
-        database: on the server; empty for its default.
-        name: of the collection.
-        text: the address without the password, for people to read.
+        uri: address of the server, with its password, or a file of Milvus Lite.
+        database: database on the server; empty for the default.
+        name: name of the collection.
+        text: the address without the password, for display.
     """
 
     uri: str
@@ -70,7 +70,7 @@ class MilvusAddress:
 
     @classmethod
     def parse(cls, address: str) -> MilvusAddress:
-        """An address as a user writes it. Raises `GalleryError` saying how one is written."""
+        """Parse an address as users write it. Raises `GalleryError` with the expected form."""
         local, remote = _LOCAL.fullmatch(address), _REMOTE.fullmatch(address)
         match = local or remote
         if match is None or not _NAME.fullmatch(match["name"]):
@@ -96,12 +96,12 @@ class MilvusAddress:
 
 @dataclass(frozen=True, slots=True)
 class Facts(Description):
-    """What a collection says of itself, in one of its properties.
+    """The description of a gallery in a property of its collection.
 
     Attributes:
         generation: counts the changes.
-        rows: that it holds after the last change.
-        cameras: labels that its rows have, or had before the last `compact`.
+        rows: number of rows after the last change.
+        cameras: camera labels of its rows, now or before the last `compact`.
         columns: the user's own columns and their types, an Arrow schema in base64; None before the first row.
         removed: whether rows were removed or replaced since the last `compact`.
         moving: whether embeddings are being moved to another centre.
@@ -128,7 +128,7 @@ def write_facts(facts: Facts) -> str:
 
 
 def read_facts(text: str) -> Facts:
-    """The facts that `write_facts` wrote. Raises `ValueError` for any other text."""
+    """Read what `write_facts` wrote. Raises `ValueError` for any other text."""
     try:
         fields = json.loads(text)
         if fields.pop("format") != FORMAT:
@@ -148,7 +148,7 @@ def write_columns(schema: pa.Schema) -> str:
 
 
 def make_schema(dimension: int) -> Any:
-    """The schema of a collection; `embedding` is what is compared.
+    """The schema of a collection; searches compare `embedding`.
 
     Beside a gallery's own columns it has `number`, which counts the rows in the order of adding, `track_key`, the
     camera and the track together, and, in a gallery with a centre, `raw`, the embedding as it was before.
@@ -182,15 +182,15 @@ def make_schema(dimension: int) -> Any:
 
 def stored_rows(table: pa.Table, facts: Facts, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
     """
-    A collection's rows for those of a segment.
+    Convert the rows of a segment to rows of a collection.
 
     Args:
         table: as `mmet.gallery.storage.make_table` makes it, with the gallery's columns.
-        facts: of the collection; embeddings are moved to its centre.
-        numbers: of the rows.
+        facts: description of the collection; its centre is subtracted from the embeddings.
+        numbers: numbers of the rows.
 
     Raises:
-        GalleryError: a value that Milvus cannot hold.
+        GalleryError: Milvus cannot store a value.
     """
     raw = vectors_of(table[EMBEDDING], facts.dimension)
     vectors = centred(raw, facts.centre.get("image"))
@@ -218,7 +218,7 @@ def stored_rows(table: pa.Table, facts: Facts, numbers: Iterable[int]) -> Iterat
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], facts: Facts) -> pa.Table:
-    """The rows of a collection as a segment holds them."""
+    """Convert the rows of a collection to a segment's table."""
     columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in ("id", *LABELS, "time")}
     columns["box"] = [None if row["box"] is None else list(row["box"]) for row in rows]
     columns["image"] = [{"bytes": _joined(row["image"]), "path": row["image_path"]} for row in rows]
@@ -228,7 +228,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], facts: Facts) -> pa.Table:
 
 
 def raw_vector(row: Mapping[str, Any], facts: Facts) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The embedding `(D,)` of a collection's row as it was before it was moved to a centre."""
+    """The embedding `(D,)` of a collection's row before the centre was subtracted."""
     if row["raw"] is None:
         return np.asarray(row[EMBEDDING], dtype=np.float32)
     return np.frombuffer(base64.b64decode(row["raw"]), dtype=facts.dtype).astype(np.float32)
@@ -251,7 +251,7 @@ def _joined(parts: Iterable[str] | None) -> bytes | None:
 
 
 def _user_json(row_id: str, values: Mapping[str, Any]) -> str | None:
-    """A row's own columns as JSON. NaN, as pandas writes "nothing", is left out."""
+    """The user's columns of a row as JSON. NaN, which pandas writes for missing values, is left out."""
     kept = {name: value for name, value in values.items() if not (isinstance(value, float) and math.isnan(value))}
     try:
         text = json.dumps(kept, ensure_ascii=False, default=_iso)
@@ -285,7 +285,7 @@ def _as_int64(digits: str) -> int:
 
 
 def _typed(values: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """A row's own columns, with moments in the place of their ISO 8601 text."""
+    """The user's columns of a row, with datetimes instead of their ISO 8601 text."""
     typed = dict(values)
     for entry in schema:
         if pa.types.is_temporal(entry.type) and isinstance(typed.get(entry.name), str):
@@ -297,7 +297,7 @@ def _typed(values: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
 
 
 def expression(row_filter: RowFilter) -> str:
-    """The rows that a filter lets through, as Milvus's boolean expression; empty for all."""
+    """A filter as a boolean expression of Milvus; empty for all rows."""
     parts = []
     if row_filter.cameras is not None:
         parts.append(among("camera_id", row_filter.cameras))
@@ -318,7 +318,7 @@ def among(field: str, words: Iterable[str], *, negate: bool = False) -> str:
 
 
 def both(*conditions: str) -> str:
-    """Conditions that all have to hold."""
+    """Join conditions with `and`."""
     return " and ".join(filter(None, conditions))
 
 

@@ -1,7 +1,7 @@
-"""The rows of a snapshot that are nearest to some vectors: by the index, by comparing all, or by both.
+"""Find the rows of a snapshot nearest to some vectors, with the index, by comparing all rows, or both.
 
-The index covers the first rows of a gallery. Those that were added since are compared one by one, and so are all
-rows that a filter lets pass where these are few, or where a search asks for many.
+The index covers the first rows of a gallery. Rows added later are compared one by one. If few rows pass a filter, or a
+search asks for many rows, all passing rows are compared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmet.gallery.snapshot import Snapshot
 
 Vectors = NDArray[np.float32]
 Ranking = tuple[list[NDArray[np.float32]], list[Positions]]
-"""Scores and positions, best first, an array a query."""
+"""Scores and positions, best first, one array for each query."""
 
 SCAN_SHARE = 0.1
 """A search for more than this share of the rows compares all of them."""
@@ -25,7 +25,7 @@ _MAX_KEPT_BYTES = 2**26
 
 
 def nearest(snapshot: Snapshot, index: VectorIndex | None, queries: Vectors, k: int, selection: Selection) -> Ranking:
-    """The nearest rows of a selection to `queries` `(Q, D)`; of equal scores the smaller position comes first."""
+    """The rows of a selection nearest to `queries` `(Q, D)`; of equal scores, the smaller position comes first."""
     covered = 0 if index is None else index.rows
     if index is not None and len(selection) <= max(index.few, k / SCAN_SHARE):
         return _scan_listed(snapshot, queries, k, selection)
@@ -42,14 +42,14 @@ def nearest(snapshot: Snapshot, index: VectorIndex | None, queries: Vectors, k: 
 def scan(
     queries: Vectors, vectors: Vectors, k: int, positions: Positions, allowed: NDArray[np.bool_] | None = None
 ) -> tuple[Vectors, Positions]:
-    """The exact answer: scores and positions `(Q, at most k)` of the nearest of `vectors` `(n, D)`.
+    """Find the nearest of `vectors` `(n, D)` exactly: scores and positions `(Q, at most k)`.
 
     Args:
         queries: `(Q, D)`.
-        vectors: what is compared.
-        k: neighbours a query.
+        vectors: the vectors to search.
+        k: number of neighbours for each query.
         positions: `(n,)` of the vectors. Of equal scores the smaller one comes first.
-        allowed: `(n,)` which vectors are meant; None for all.
+        allowed: `(n,)` booleans, which vectors are searched; None for all.
     """
     if allowed is not None:
         count = int(np.count_nonzero(allowed))
@@ -67,7 +67,7 @@ def scan(
 
 
 def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Places of the `k` highest scores, best first; of equal ones the smaller place comes first."""
+    """Indices of the `k` highest scores, best first; of equal scores, the smaller index comes first."""
     if k <= 0:
         return np.empty(0, dtype=np.int64)
     if k < len(scores):
@@ -79,7 +79,7 @@ def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def _scan_listed(snapshot: Snapshot, queries: Vectors, k: int, selection: Selection) -> Ranking:
-    """Compare the selected rows, a block at a time; few are kept for the next search with the same filter."""
+    """Compare the selected rows in blocks; a small selection is kept for the next search with the same filter."""
     positions = selection.positions
     if selection.vectors is None and 4 * len(positions) * queries.shape[1] <= _MAX_KEPT_BYTES:
         selection.vectors = snapshot.vectors_at(positions)

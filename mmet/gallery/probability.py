@@ -1,10 +1,10 @@
-"""How sure an answer is: the match probability of each row, and whether the person is there at all.
+"""Probabilities of an answer: that each row is a match, and that the person is in the gallery at all.
 
 match_probability(calibration, [0.83], num_rows=500)
 in_gallery(calibration, scores, num_rows=500)
 
-Everything rests on a row's likelihood ratio L: how many times likelier its score is for the person than for another. A
-calibration (`mmet.evaluation.analyses.calibration`) knows the odds of a pair, and L = odds / prior odds.
+Both follow from the likelihood ratio L of a row: how many times likelier its score is for the same person than for
+another. A calibration (`mmet.evaluation.analyses.calibration`) gives the odds of a pair, and L = odds / prior odds.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from mmet.evaluation.analyses.calibration import MatchCalibration
 
 PRESENT_PRIOR = 0.5
-"""Probability that a person is among the searched rows before any of them was seen."""
+"""Prior probability that a person is among the searched rows."""
 
 EVIDENCE_ROWS = 10
-"""Best rows that are counted one by one in `in_gallery`, however many are shown."""
+"""Number of best rows that `in_gallery` counts individually, however many are shown."""
 
 
 def likelihood_ratios(calibration: MatchCalibration, scores: Sequence[float]) -> NDArray[np.float64]:
-    """L of some scores `(n,)`. No more is claimed than the fit's number of matching pairs can carry (Platt's rule)."""
+    """L of scores `(n,)`, limited to what the number of matching pairs of the fit supports (Platt's rule)."""
     pairs = int((calibration.about or {}).get("num_matching_pairs", 0))
     highest = 1 - 1 / (pairs + 2) if pairs else 1 - 1e-9
     probability = np.clip(calibration(np.asarray(scores)), 1e-9, max(highest, calibration.prior))
@@ -43,7 +43,7 @@ def match_probability(
         scores: as the calibration had them.
         num_rows: rows that were searched. In more rows than a match was to be expected in where the calibration was
             learnt, chance finds better lookalikes: the prior is then one row in `num_rows`.
-        is_own: whether it was learnt on this very gallery, of which it knows how many rows a person has.
+        is_own: whether it was learnt on this gallery, so that it knows how many rows a person has.
     """
     prior = calibration.prior if is_own else min(calibration.prior, 1 / max(num_rows, 1))
     odds = likelihood_ratios(calibration, scores) * _odds(prior)
@@ -60,13 +60,13 @@ def in_gallery(calibration: MatchCalibration, scores: Sequence[float], num_rows:
     (`MatchCalibration.match_scores`; without it they count nothing, which gives a lower bound). A model that cannot
     tell people apart therefore answers 0.5.
 
-    Rows are taken as independent: many crops of one lookalike count as many hints. The person is taken to be as easy
-    to find as those of the calibration.
+    Rows are assumed to be independent: several crops of one lookalike count as separate evidence. The person is
+    assumed to be as easy to find as those of the calibration.
 
     Args:
         calibration: of this pair of modalities.
         scores: of the best rows, best first, as the calibration had them.
-        num_rows: how many were searched; 0 gives 0.
+        num_rows: number of searched rows; for 0 the result is 0.
     """
     best = np.sort(np.asarray(scores, dtype=np.float64))[::-1][:EVIDENCE_ROWS]
     if not num_rows or not len(best):

@@ -22,7 +22,7 @@ from mmet.gallery.sources import load_picture
 
 @dataclass(frozen=True)
 class Query:
-    """    One query: an image, a sentence, both, or an embedding.
+    """One query: an image, a sentence, both, or an embedding.
 
     Attributes:
         image: a file, bytes, array or Pillow image, or a list of them that show one person.

@@ -39,7 +39,7 @@ class AddReport:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """    An entry of a gallery.
+    """An entry of a gallery.
 
     Attributes:
         id: its name, unique in the gallery.
@@ -62,7 +62,7 @@ class Row:
     row: Mapping[str, Any] = field(default_factory=dict)
 
     def open_image(self) -> PIL.Image.Image:
-        """Open the crop, upright and in RGB. Raises `GalleryError` with the file's name if it can no longer be read."""
+        """Open the crop, upright and in RGB. Raises `GalleryError` naming a file that can no longer be read."""
         from mmet.data.decoding import DECODE_ERRORS, decode_rgb
 
         try:

@@ -1,4 +1,4 @@
-"""Pictures of a source as rows with their embeddings, shared among the processes of a run."""
+"""Embed the pictures of a source as rows; the processes of a run share the work."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mmet.gallery.store import Description
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Embeds entries as a gallery's description says.
+    """Embeds entries with the settings of a gallery.
 
     Attributes:
         embedder: what embeds the pictures.
-        description: the gallery's.
+        description: the gallery's description.
         schema: the user's own columns.
         batch_size: pictures that are embedded at once.
         num_workers: threads that decode pictures.
@@ -44,14 +44,14 @@ class RowMaker:
     def parts(
         self, entries: Sequence[Entry], rows_per_part: int, done: int = 0
     ) -> Iterator[tuple[list[pa.Table], list[Skipped]]]:
-        """Rows, and pictures that cannot be read, some at a time; all of them on every process.
+        """Yield rows, and pictures that cannot be read, in parts; every process gets all of them.
 
         Each process embeds a run of each part. An error on one is raised on all.
 
         Args:
             entries: the same on every process.
-            rows_per_part: pictures a part and process.
-            done: pictures that a progress bar counts from.
+            rows_per_part: number of pictures in a part for each process.
+            done: number of pictures at which a progress bar starts.
         """
         state = PartialState()
         hidden = None if state.is_main_process else True  # None: shown in terminals
@@ -91,7 +91,7 @@ class RowMaker:
 
 
 def check_same_entries(source: Source) -> None:
-    """Raise `GalleryError` on all processes where one of them reads other pictures than the main one."""
+    """Raise `GalleryError` on all processes if one of them reads other pictures than the main process."""
     here = len(source.entries), digest(entry.id.encode() for entry in source.entries)
     main = compute_once(lambda: here)
 

@@ -1,4 +1,4 @@
-"""Which positions of a gallery a search looks at, as a list of them, as bits, or as all."""
+"""The positions of a gallery that a search covers, as a list, as a bitmap, or as all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Selection:
 
     Args:
         total: number of positions, selected or not.
-        positions: the selected ones, ascending; None where `removed` says what is left out.
-        removed: the others.
+        positions: the selected positions, ascending; None if `removed` says which are left out.
+        removed: the positions that are left out.
     """
 
     def __init__(self, total: int, positions: Positions | None = None, removed: Positions | None = None) -> None:
@@ -34,7 +34,7 @@ class Selection:
         return len(self) == self.total
 
     def without(self, positions: Positions) -> Selection:
-        """This selection without some positions."""
+        """This selection without the given positions."""
         if not len(positions):
             return self
         if self._listed is None:
@@ -42,7 +42,7 @@ class Selection:
         return Selection(self.total, self._listed[~_among(self._listed, positions)])
 
     def has(self, positions: Positions) -> NDArray[np.bool_]:
-        """Whether some positions are selected."""
+        """For each of these positions, whether it is selected."""
         if self._listed is None:
             return ~_among(positions, self._removed)
         return _among(positions, self._listed)
@@ -67,12 +67,12 @@ class Selection:
 
     @cached_property
     def bits(self) -> NDArray[np.uint8]:
-        """A bit a position, from the lowest of each byte upwards."""
+        """One bit for each position, the lowest bit of each byte first."""
         return np.packbits(self.mask(0, self.total), bitorder="little")
 
 
 def _among(positions: Positions, listed: Positions) -> NDArray[np.bool_]:
-    """Whether positions are among others, which ascend."""
+    """For each position, whether it is among others, which ascend."""
     if not len(listed):
         return np.zeros(len(positions), dtype=bool)
     return np.asarray(listed[np.minimum(np.searchsorted(listed, positions), len(listed) - 1)] == positions)

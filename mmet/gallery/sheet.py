@@ -2,8 +2,8 @@
 
     Path("answer.html").write_text(render_sheet(gallery, query, gallery.search_batch([query])[0]))
 
-The file asks the network for nothing: style and pictures are inside. Names, captions and paths come from users and are
-escaped by jinja2.
+The file contains its style and pictures and loads nothing from the network. Names, captions and paths come from users
+and are escaped by jinja2.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mmet.report.drawing import DARK, LIGHT
 from mmet.report.page import jpeg_uri
 
 CROP_SIZE = (240, 480)
-"""Largest width and height of a crop's picture in pixels: twice what the page shows it in, for fine screens."""
+"""Largest width and height of a crop's picture in pixels: twice the size on the page, for high-resolution screens."""
 
 MAX_SHOWN = 500
 """Crops on a sheet, about 15 KB each."""
@@ -39,7 +39,7 @@ _ASKED = {"image": "queries by image", "text": "queries by sentence", "both": "q
 
 @dataclass(frozen=True)
 class Card:
-    """One match as the sheet shows it."""
+    """One match on the sheet."""
 
     rank: int
     match: Match
@@ -52,10 +52,10 @@ def render_sheet(gallery: Gallery, query: Query, result: SearchResult, filters: 
     """The contact sheet as HTML.
 
     Args:
-        gallery: that was searched.
-        query: what was asked.
+        gallery: the searched gallery.
+        query: the query.
         result: the answer.
-        filters: which rows were searched, a phrase each.
+        filters: one phrase for each filter of the search.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(percent=percent, number=lambda value: f"{value:,}", plain=plain_text)
@@ -102,7 +102,7 @@ def _card(rank: int, match: Match) -> Card:
 
 
 def _crop(match: Match) -> str | None:
-    """The crop as a `data:` address; None where its file is gone or damaged."""
+    """The crop as a `data:` URL; None if its file is missing or damaged."""
     try:
         return _picture(match.open_image())
     except GalleryError:

@@ -1,10 +1,10 @@
-"""A gallery on disk as it was at one moment: what readers read, whatever a writer does meanwhile.
+"""A gallery on disk as it was at one moment, which readers use whatever a writer does meanwhile.
 
     snapshot = open_snapshot(Path("my_gallery"))
     selection = snapshot.select(RowFilter.of(camera_id="gate"))
     rows = snapshot.rows(selection.positions)
 
-*Positions* count all rows of the segments in order, those that were removed too.
+*Positions* count all rows of the segments in order, including removed ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Snapshot:
         folder: the gallery's.
         manifest: of the generation.
         removed: numbers of the rows that were removed, ascending.
-        known: segments of an earlier snapshot, whose columns need not be read again.
+        known: segments of an earlier snapshot, reused without reading their columns again.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Snapshot:
         return Selection(int(self.starts[-1]), removed=self.removed - self._firsts[numbers] + self.starts[numbers])
 
     def numbers_at(self, positions: Positions) -> NDArray[np.int64]:
-        """The numbers of the rows at some positions, which tombstones name them by."""
+        """The numbers of the rows at these positions, by which tombstones refer to them."""
         segments = self._segments_of(positions)
         return np.asarray(positions - self.starts[segments] + self._firsts[segments])
 
@@ -136,7 +136,7 @@ class Snapshot:
     # -- their vectors ----------------------------------------------------------------------------------------------
 
     def vectors_of(self, number: int) -> NDArray[np.float32]:
-        """The vectors of a segment as they are compared: about the centre, where there is one."""
+        """The vectors of a segment for comparison: minus the centre, if there is one."""
         return centred(self.segments[number].mapped_vectors.astype(np.float32), self.manifest.centre.get("image"))
 
     def embeddings_at(self, positions: Positions) -> NDArray[np.float32]:
@@ -166,7 +166,7 @@ class Snapshot:
         return np.empty((0, self.manifest.dimension), dtype=np.float32)
 
     def tables(self) -> Iterator[pa.Table]:
-        """All live rows, a row group at a time. The files are open from the start: a writer may delete them."""
+        """Yield all live rows by row groups. The files are opened first, because a writer may delete them."""
         files = []
         try:
             for segment in self.segments:
@@ -194,14 +194,14 @@ class Snapshot:
 
 
 def open_snapshot(folder: Path, known: Snapshot | None = None) -> Snapshot:
-    """The gallery as it is now.
+    """Open the present state of a gallery.
 
     Args:
         folder: the gallery's.
-        known: an earlier snapshot: the answer where nothing changed; otherwise, its segments need not be read again.
+        known: an earlier snapshot; it is returned if nothing has changed, else its segments are reused.
 
     Raises:
-        GalleryError: there is no gallery, or not all of one.
+        GalleryError: there is no gallery, or it is incomplete.
     """
     for attempt in range(_ATTEMPTS):
         manifest = read_manifest(folder)

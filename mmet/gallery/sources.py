@@ -7,8 +7,8 @@
     read_source(dataset)                                 # datasets.Dataset or DatasetDict with a column `image`
 
 The columns `id`, `person_id`, `camera_id`, `track_id`, `time` and `box` have a meaning; all others are the user's.
-A folder needs no table. If it holds `annotations.csv` or `annotations.jsonl`, as in the `folder` layout of `mmet.data`,
-the pictures and columns of the table are read.
+A folder needs no table. If it holds `annotations.csv` or `annotations.jsonl`, as in the `folder` layout of
+`mmet.data`, the pictures and columns of the table are read.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def as_picture(image: Any) -> PIL.Image.Image:
 
 
 def load_picture(image: Any) -> PIL.Image.Image:
-    """Load a query's picture, upright and in RGB. Raises `GalleryError` with the name of a file that cannot be read."""
+    """Load a query's picture, upright and in RGB. Raises `GalleryError` naming a file that cannot be read."""
     if not isinstance(image, (str, Path, bytes, bytearray, Mapping)):
         return as_picture(image)
     return decode(_stored_image(image), str(image) if isinstance(image, (str, Path)) else "the picture")

@@ -1,4 +1,4 @@
-"""The files of a gallery: a manifest that is swapped whole, and the Parquet files that it lists.
+"""The files of a gallery: a manifest, replaced in one step, and the Parquet files that it lists.
 
     manifest.json            generation, model, and every other file with rows, bytes and SHA-256
     segments/*.parquet       rows: id, picture, person, camera, track, time, box, embedding, the user's columns
@@ -6,8 +6,8 @@
     removed/*.parquet        numbers of the rows that were removed since (tombstones)
     index/                   derived from the segments; see `mmet.gallery.index`
 
-What the manifest does not list is not part of the gallery. A change writes new files first and the manifest last, so
-that a reader, or a writer that begins after a kill, sees all of a change or nothing of it.
+Files that the manifest does not list are not part of the gallery. A change writes new files first and the manifest
+last, so that a reader, or the next writer after a kill, sees either all of a change or nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MANIFEST = "manifest.json"
 SEGMENTS, COLUMNS, REMOVED, INDEX = "segments", "columns", "removed", "index"
 FORMAT = "mmet-gallery-1"
 ROWS_PER_GROUP, PICTURES_PER_GROUP = 1024, 64
-"""Rows that are read from a segment at once; fewer where it holds pictures, of which a search shows some."""
+"""Rows in a row group of a segment; fewer if it holds pictures, of which a search shows only some."""
 
 HOLDS_PICTURES = b"holds pictures"
 """Metadata of the columns' file where the segment holds pictures' bytes."""
@@ -62,14 +62,14 @@ FIXED_COLUMNS = {
 LABEL_COLUMNS = ("person_id", "camera_id", "track_id")
 
 EMBEDDING, EXTRA = "embedding", "extra"
-"""`extra` holds, as JSON, the user's values that the columns of the gallery have no place for."""
+"""`extra` holds, as JSON, the user's values that do not fit the gallery's columns."""
 
 RESERVED_COLUMNS = frozenset({*FIXED_COLUMNS, EMBEDDING, EXTRA})
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file below the gallery's folder and what it must hold. `first` is the number of a segment's first row."""
+    """A file below the gallery's folder and its expected content. `first` is the number of a segment's first row."""
 
     file: str
     rows: int
@@ -80,13 +80,13 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest(Description):
-    """All that a gallery on disk is, at one moment.
+    """The complete state of a gallery on disk at one moment.
 
     Attributes:
         generation: counts the changes.
         segments: in the order of their rows.
-        columns: of each segment, its columns for searches.
-        removed: the tombstones; None where no row was removed.
+        columns: for each segment, the file of its columns for searches.
+        removed: the file of tombstones; None if no row was removed.
         replaced: files that readers of an earlier generation may still read -> when they were replaced.
     """
 
@@ -103,12 +103,12 @@ class Manifest(Description):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Swap the manifest. Raises `OSError`; the gallery is then as it was."""
+    """Replace the manifest. If this raises `OSError`, the gallery stays as it was."""
     write_sealed(folder / MANIFEST, {"format": FORMAT, **asdict(manifest)})
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a gallery.
+    """Read the manifest of a gallery.
 
     Raises:
         GalleryError: there is none, or it is damaged.
@@ -157,14 +157,14 @@ def _no_gallery(folder: Path) -> str:
 
 
 def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:
-    """Write JSON that carries the SHA-256 of its own text, in which the checksum's place holds zeros."""
+    """Write JSON with the SHA-256 of its own text, computed with zeros in place of the checksum."""
     text = json.dumps({"seal": _NO_CHECKSUM, **fields}, indent=1) + "\n"
     checksum = hashlib.sha256(text.encode()).hexdigest()
     write_whole(path, text.replace(_NO_CHECKSUM, checksum, 1))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote, without the checksum. Raises `ValueError` where a bit of it changed."""
+    """Read what `write_sealed` wrote, without the checksum. Raises `ValueError` if any bit has changed."""
     content = read_regular_file(path, _MAX_MANIFEST_BYTES)  # once: a writer may swap the file at any moment
     fields = parse_json(content.decode("utf-8"))
     if not isinstance(fields, dict) or not isinstance(fields.get("seal"), str):
@@ -177,7 +177,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def write_table(folder: Path, file: str, table: pa.Table, first: int = 0) -> StoredFile:
-    """Write a Parquet file, whole or not at all. Raises `OSError`."""
+    """Write a Parquet file, completely or not at all. Raises `OSError`."""
     words = [name for name in LABEL_COLUMNS if name in table.column_names]
     rows = PICTURES_PER_GROUP if _holds_pictures(table) else ROWS_PER_GROUP
 
@@ -188,7 +188,7 @@ def write_table(folder: Path, file: str, table: pa.Table, first: int = 0) -> Sto
 
 
 def write_columns(folder: Path, file: str, table: pa.Table) -> StoredFile:
-    """Write a segment's columns as an Arrow file of one batch, whole or not at all. Raises `OSError`."""
+    """Write a segment's columns as an Arrow file of one batch, completely or not at all. Raises `OSError`."""
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     for name in LABEL_COLUMNS:
         columns[name] = columns[name].dictionary_encode()
@@ -205,7 +205,7 @@ def write_columns(folder: Path, file: str, table: pa.Table) -> StoredFile:
 
 
 def open_columns(path: Path) -> pa.RecordBatch:
-    """What `write_columns` wrote, mapped into memory. Raises `FileNotFoundError` and `GalleryError`."""
+    """Map what `write_columns` wrote into memory. Raises `FileNotFoundError` or `GalleryError`."""
     with naming_damage(path):
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         batch.validate()
@@ -214,7 +214,7 @@ def open_columns(path: Path) -> pa.RecordBatch:
 
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """Raise `GalleryError` with the path where what is read below is no longer what was written."""
+    """Raise `GalleryError` with the path if a file cannot be read as it was written."""
     try:
         yield
     except FileNotFoundError:  # a writer replaced it: no damage
@@ -244,7 +244,7 @@ def _write_file(folder: Path, file: str, write: Callable[[Path], None], rows: in
 
 
 def read_removed(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
-    """The ascending numbers of the rows that were removed."""
+    """Read the numbers of the removed rows, ascending."""
     if manifest.removed is None:
         return np.empty(0, dtype=np.int64)
     path = folder / manifest.removed.file
@@ -253,7 +253,7 @@ def read_removed(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Raise `GalleryError` where files are missing or cut short, as after a copy that was not finished."""
+    """Raise `GalleryError` if files are missing or truncated, for instance after an incomplete copy."""
     problems = [problem for stored in manifest.files for problem in _size_problems(folder, stored)]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -263,7 +263,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def verify_files(folder: Path, manifest: Manifest) -> list[str]:
-    """What is wrong with the files that a manifest lists: missing, of another size, or of another content."""
+    """List the files of a manifest that are missing or have another size or content."""
     problems = []
     for stored in manifest.files:
         wrong = _size_problems(folder, stored)
@@ -304,17 +304,17 @@ def make_table(
     vectors: NDArray[np.float32],
     dtype: str,
 ) -> pa.Table:
-    """Rows as a segment holds them.
+    """Make the table of a segment.
 
     Args:
         columns: the values of each of `FIXED_COLUMNS`.
         user_rows: the user's own values of each row.
-        user_schema: the columns that they go into; what does not fit goes into `extra`.
+        user_schema: the columns for them; values that do not fit go into `extra`.
         vectors: `(n, D)`.
         dtype: of the stored embeddings.
 
     Raises:
-        GalleryError: a value that neither a column nor JSON can hold.
+        GalleryError: a value fits neither a column nor JSON.
     """
     arrays = {name: pa.array(columns[name], kind) for name, kind in FIXED_COLUMNS.items()}
     arrays[EMBEDDING] = embedding_column(vectors, dtype)
@@ -328,7 +328,7 @@ def make_table(
 
 
 def _user_column(entry: pa.Field, values: list[Any], extra: list[dict[str, Any]]) -> pa.Array:
-    """A column of the user's; values of another type go to `extra`."""
+    """Make a user column; values of another type go to `extra`."""
     try:
         return pa.array(values, entry.type)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -362,7 +362,7 @@ def _plain(value: Any) -> Any:
 
 
 def infer_schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
-    """Columns for the user's own values: of a type of their own where all values of a name have one."""
+    """Choose columns for the user's values: a name gets a column if all of its values have one type."""
     values: dict[str, list[Any]] = {}
     for row in rows:
         for name, value in row.items():
@@ -384,7 +384,7 @@ def user_schema_of(schema: pa.Schema) -> pa.Schema:
 
 
 def user_rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """The user's own values of every row, those in `extra` among them; values that are null are left out."""
+    """The user's values of every row, including those in `extra`; null values are left out."""
     names = user_schema_of(table.schema).names
     rows = []
     for row in table.select([*names, EXTRA]).to_pylist():

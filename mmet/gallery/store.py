@@ -1,6 +1,6 @@
-"""What a gallery asks of the place that its rows lie in: a folder (`disk.DiskStore`) or a server.
+"""The interface between a gallery and the place of its rows: a folder (`disk.DiskStore`) or a server.
 
-A store knows rows and vectors, and nothing of models or pictures. Rows go in as the tables of
+A store handles rows and vectors, not models or pictures. Rows go in as the tables of
 `mmet.gallery.storage.make_table` and come out of searches as mappings with the same columns, without `embedding`.
 """
 
@@ -23,21 +23,21 @@ OnConflict = Literal["error", "replace", "keep"]
 ON_CONFLICT: tuple[OnConflict, ...] = ("error", "replace", "keep")
 
 KEEP_SECONDS = 3600.0
-"""How long a compaction keeps the files that it replaced, for readers of the generation before."""
+"""Seconds for which a compaction keeps the replaced files, for readers of the previous generation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a gallery is, apart from its rows.
+    """The properties of a gallery, apart from its rows.
 
     Attributes:
-        embedding: identity of what embedded the rows; see `mmet.gallery.embedding`.
+        embedding: identity of the embedder of the rows; see `mmet.gallery.embedding`.
         dimension: of the embeddings.
         dtype: `float16` or `float32`, of the stored embeddings.
         settings: how the gallery was built: kind of index, mirror images.
-        complete: whether the build that began the gallery came to its end.
-        next_row: number of the next row; numbers are never given twice.
-        centre: means that embeddings are compared about, by `image` and `text`; empty for none.
+        complete: whether the build that created the gallery has finished.
+        next_row: number of the next row; numbers are never reused.
+        centre: means that are subtracted from embeddings, by `image` and `text`; empty for none.
     """
 
     embedding: Mapping[str, Any]
@@ -54,8 +54,8 @@ class Hit(NamedTuple):
 
     Attributes:
         row: its stored columns, without `embedding`.
-        score: inner product of the query and the row's vector, about the centre where the gallery has one.
-        embedding: `(D,)` the row's unit vector as it is stored, in a centred gallery; None elsewhere.
+        score: inner product of the query and the row's vector, after subtracting the centre if there is one.
+        embedding: `(D,)` the row's stored unit vector, in a centred gallery; None otherwise.
     """
 
     row: Mapping[str, Any]
@@ -65,7 +65,7 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class Appended:
-    """How many rows were added, of them put in the place of others, and left as they were."""
+    """Numbers of rows that were added, that replaced others, and that were left as they were."""
 
     added: int
     replaced: int = 0
@@ -73,10 +73,10 @@ class Appended:
 
 
 class Store(ABC):
-    """The rows of a gallery. Opening one that is not there, or not whole, raises `GalleryError`.
+    """The rows of a gallery. Opening a missing or incomplete one raises `GalleryError`.
 
-    Every change is all or nothing, and is done when its method returns. A store answers from the state that it opened,
-    or changed itself, at least; `refresh` shows what others did since.
+    Every change is all or nothing, and is finished when its method returns. A store answers from the state that it
+    opened or last changed; `refresh` loads what others have changed since.
     """
 
     place: Path | str
@@ -88,12 +88,12 @@ class Store(ABC):
     @classmethod
     @abstractmethod
     def create(cls, place: Path | str, description: Description) -> Store:
-        """Begin an empty gallery. Raises `GalleryError` where one or anything else is, or nothing can be written."""
+        """Create an empty gallery. Raises `GalleryError` if the place is taken or cannot be written."""
 
     @classmethod
     @abstractmethod
     def exists(cls, place: Path | str) -> bool:
-        """Whether a gallery is there, whole or not."""
+        """Whether a gallery exists, complete or not."""
 
     @abstractmethod
     def delete(self) -> None:
@@ -108,14 +108,14 @@ class Store(ABC):
     @property
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """What this kind of store can tell of itself, for people to read: files, bytes, generation."""
+        """Figures of this kind of store for display: files, bytes, generation."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def refresh(self) -> None:
-        """See what other processes changed."""
+        """Load what other processes have changed."""
 
     @abstractmethod
     def present_ids(self, ids: Sequence[str]) -> set[str]:
@@ -123,7 +123,7 @@ class Store(ABC):
 
     @abstractmethod
     def tables(self) -> Iterator[pa.Table]:
-        """All rows of one moment with all columns, some at a time, in the order in which they were added."""
+        """Yield all rows of one moment with all columns, in parts, in the order in which they were added."""
 
     @abstractmethod
     def cameras(self) -> list[str]:
@@ -133,13 +133,13 @@ class Store(ABC):
     def search(
         self, vectors: NDArray[np.float32], k: int, row_filter: RowFilter, *, by_track: bool = False
     ) -> tuple[list[list[Hit]], int]:
-        """The nearest rows to each of some unit vectors `(Q, D)`, best first, and how many rows were searched.
+        """Find the rows nearest to each unit vector of `(Q, D)`, best first, and the number of rows searched.
 
         Args:
-            vectors: the queries, about the gallery's centre where it has one.
-            k: rows a query, or tracks; any number above 0.
-            row_filter: which rows.
-            by_track: the best row of each track of each camera alone; a row without a track stands for itself.
+            vectors: the queries, minus the gallery's centre if it has one.
+            k: number of rows or tracks for each query, above 0.
+            row_filter: the rows to search.
+            by_track: whether to return only the best row of each track; a row without a track counts as one.
 
         Raises:
             GalleryError: an unknown camera.
@@ -155,17 +155,16 @@ class Store(ABC):
 
         Args:
             tables: as `mmet.gallery.storage.make_table` makes them; ids are unique among them.
-            on_conflict: what happens to ids that are in the gallery: an error, the new row in the place of the old
-                one, or the old one stays.
-            complete: whether a build has come to its end with these; None leaves it as it is.
+            on_conflict: what to do with ids that exist: `error`, `replace` the old row, or `keep` it.
+            complete: whether these rows complete a build; None leaves the mark as it is.
 
         Raises:
-            GalleryError: ids that are there already (with `error`) or twice among the new rows; it cannot be written.
+            GalleryError: ids exist (with `error`) or occur twice among the new rows, or nothing can be written.
         """
 
     @abstractmethod
     def remove(self, ids: Sequence[str]) -> int:
-        """Remove rows in one change. Raises `GalleryError`, removing nothing, where an id is not in the gallery."""
+        """Remove rows in one change. An unknown id raises `GalleryError`, and nothing is removed."""
 
     @abstractmethod
     def update(self, **fields: Any) -> None:
@@ -173,15 +172,15 @@ class Store(ABC):
 
     @abstractmethod
     def compact(self, *, keep_seconds: float = KEEP_SECONDS) -> None:
-        """Free the space of removed rows; readers at work have `keep_seconds` to finish."""
+        """Free the space of removed rows; present readers have `keep_seconds` to finish."""
 
     @abstractmethod
     def verify(self) -> list[str]:
-        """What is wrong, a sentence each; empty when all is well."""
+        """List problems, one sentence each; empty if there are none."""
 
 
 def check_distinct(ids: Sequence[str]) -> None:
-    """Raise `GalleryError` for an id that stands twice."""
+    """Raise `GalleryError` for a duplicate id."""
     seen: set[str] = set()
     for name in ids:
         if name in seen:
@@ -190,7 +189,7 @@ def check_distinct(ids: Sequence[str]) -> None:
 
 
 def conflict_message(place: Path | str, ids: Sequence[str]) -> str:
-    """What to say about ids that are in the gallery already."""
+    """The message for ids that are already in the gallery."""
     more = f" and {len(ids) - 1} more of these ids" if len(ids) > 1 else ""
     return (
         f"{place} has a row {ids[0]!r} already{more}; nothing was added. Replace or keep them "
@@ -199,13 +198,13 @@ def conflict_message(place: Path | str, ids: Sequence[str]) -> str:
 
 
 def missing_message(place: Path | str, ids: Sequence[str]) -> str:
-    """What to say about ids to be removed that are not in the gallery."""
+    """The message for ids to be removed that are not in the gallery."""
     others = f" (nor {len(ids) - 1} others)" if len(ids) > 1 else ""
     return f"{place} has no row {ids[0]!r}{others}: nothing was removed"
 
 
 def centred(vectors: NDArray[np.float32], mean: Sequence[float] | None) -> NDArray[np.float32]:
-    """Unit vectors `(n, D)` about a mean `(D,)`; as they are where there is none."""
+    """Subtract a mean `(D,)` from vectors `(n, D)` and scale them to unit length; unchanged without a mean."""
     if mean is None:
         return vectors
     moved = vectors - np.asarray(mean, dtype=np.float32)

@@ -1,1 +1,1 @@
-"""What is found out beside the metrics. An analysis is one file: what it computes, shows and draws."""
+"""Analyses beyond the metrics. Each is one file that says what it computes, shows and draws."""

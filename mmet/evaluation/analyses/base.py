@@ -1,4 +1,4 @@
-"""What an analysis is: it looks at results, and says what goes into rows, tables and figures.
+"""The interface of analyses, which add values to rows, and make tables and figures.
 
     record = analyse(result, record, analyses)
     report = EvaluationReport.now("outputs/run", records, summaries=summarize(records, analyses))
@@ -26,30 +26,30 @@ METRIC_HEADER = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 
 
 class Analysis:
-    """Does nothing; subclasses write the steps that they have. What they compute is JSON values under their names."""
+    """Base class that does nothing; subclasses override steps. Values are JSON values under their own names."""
 
     is_printed = True
-    """Whether the section is shown on the console too."""
+    """Whether the section is also shown on the console."""
 
     def compute(self, result: TaskResult, record: ResultRecord) -> dict[str, Any]:
-        """What goes into the row of a system that embeds; empty for rows that are not looked at."""
+        """Values for the row of a system that embeds; empty for rows outside the analysis."""
         return {}
 
     def summarize(self, records: Sequence[ResultRecord]) -> dict[str, Any]:
-        """What several rows say together."""
+        """Values over several rows."""
         return {}
 
     def section(self, report: EvaluationReport) -> str:
-        """A heading with a table in Markdown; empty where there is nothing to show."""
+        """A heading with a table in Markdown; empty if there is nothing to show."""
         return ""
 
     def figures(self, records: Sequence[ResultRecord]) -> dict[str, Figure]:
-        """Pictures by file name."""
+        """Figures by file name."""
         return {}
 
 
 def analyse(result: TaskResult, record: ResultRecord, analyses: Sequence[Analysis]) -> ResultRecord:
-    """The row with what the analyses compute from its result; the main process computes for all."""
+    """Add the values of the analyses to a row; the main process computes for all."""
     if result.query_embeddings is None:
         return record
     computed = compute_once(lambda: [analysis.compute(result, record) for analysis in analyses])
@@ -57,7 +57,7 @@ def analyse(result: TaskResult, record: ResultRecord, analyses: Sequence[Analysi
 
 
 def summarize(records: Sequence[ResultRecord], analyses: Sequence[Analysis]) -> dict[str, Any]:
-    """What the analyses say of all rows together."""
+    """Values of the analyses over all rows."""
     return {name: value for analysis in analyses for name, value in analysis.summarize(records).items()}
 
 
@@ -67,11 +67,11 @@ def row_cells(record: ResultRecord) -> tuple[str, str, str]:
 
 
 def percent(value: float, interval: Interval | None = None, sign: str = "") -> str:
-    """A fraction in percent, with its interval where it has one: `28.3 [27.1, 29.6]`."""
+    """Format a fraction in percent, with its interval if it has one: `28.3 [27.1, 29.6]`."""
     text = f"{100 * value:{sign}.1f}"
     return text if interval is None else f"{text} [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
 
 
 def having(records: Sequence[ResultRecord], name: str) -> dict[ResultRecord, Mapping[str, Any]]:
-    """The rows that an analysis put something into under this name, and what; in their order."""
+    """The rows with a value of this name, and the values, in order."""
     return {record: record.extras[name] for record in records if name in record.extras}

@@ -1,4 +1,4 @@
-"""From a similarity score to the probability that two items show the same person.
+"""Convert a similarity score to the probability that two items show the same person.
 
     pairs = sample_pairs(task, query_embeddings, gallery_embeddings, seed=0)
     calibration = fit_calibration(pairs, method="isotonic")
@@ -6,9 +6,9 @@
     calibration = MatchCalibration.load(model_folder, query="text", gallery="image")
     calibration(0.83)
 
-Fitting needs scikit-learn (`pip install mmet[calibration]`); loading and calling do not. The probability is that of a
-pair drawn from a gallery like the one of the fit, in which a share `prior` of the pairs match; `with_prior` carries it
-over to galleries of another share.
+Fitting needs scikit-learn (`pip install mmet[calibration]`); loading and calling do not. The probability holds for a
+pair drawn from a gallery like that of the fit, in which a share `prior` of the pairs match; `with_prior` converts it
+for galleries with another share.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class MatchCalibration:
     Attributes:
         method: `isotonic`, a piecewise linear function through (`scores`, `probabilities`), constant beyond its ends
             (Zadrozny and Elkan, KDD 2002); or `platt`, 1 / (1 + exp(-(slope * score + intercept))) (Platt 1999).
-        prior: share of matching pairs where it was fitted.
+        prior: share of matching pairs in the data of the fit.
         scores: ascending; empty for `platt`.
-        probabilities: as many, never falling.
-        slope, intercept: of `platt`.
-        about: what it was fitted on, for people to read.
+        probabilities: as many, non-decreasing.
+        slope, intercept: parameters of `platt`.
+        about: description of the data of the fit.
         match_scores: quantiles of the matching pairs' scores in equal steps from the lowest to the highest; empty in
             files that do not have them.
     """
@@ -63,7 +63,7 @@ class MatchCalibration:
     match_scores: tuple[float, ...] = ()
 
     def __call__(self, score: ArrayLike) -> NDArray[np.float64]:
-        """Match probabilities in [0, 1], of the shape of `score`: cosine similarities as the fit had them."""
+        """Match probabilities in [0, 1], of the shape of `score`, which holds cosine similarities as in the fit."""
         values = np.asarray(score, dtype=np.float64)
         if self.method == "isotonic":
             return np.asarray(np.interp(values, self.scores, self.probabilities))
@@ -73,7 +73,7 @@ class MatchCalibration:
         """The calibration for galleries in which a share `prior` of the pairs match, by Bayes' rule on the odds.
 
         Raises:
-            ValueError: a prior that is not between 0 and 1.
+            ValueError: the prior is not between 0 and 1.
         """
         check_number("prior", prior, float, Range(above=0, below=1))
         change = np.log(prior / (1 - prior)) - np.log(self.prior / (1 - self.prior))
@@ -85,10 +85,10 @@ class MatchCalibration:
 
     @classmethod
     def load(cls, path: str | Path, *, query: str = "image", gallery: str = "image") -> MatchCalibration:
-        """The calibration of a pair of modalities, from `calibration.json` or the folder that holds it.
+        """Load the calibration of a pair of modalities from `calibration.json` or the folder that holds it.
 
         Raises:
-            ValueError: no such file, not a calibration file, or none for these modalities.
+            ValueError: there is no such file, it is not a calibration file, or has no entry for these modalities.
         """
         calibrations, _ = read_calibrations(Path(path))
         if (query, gallery) not in calibrations:
@@ -99,7 +99,7 @@ class MatchCalibration:
 
 @dataclass(frozen=True, eq=False)
 class PairSample:
-    """Scored pairs to fit on, all `(n,)`: their scores, whether they match, how many pairs each stands for."""
+    """Scored pairs for a fit, all `(n,)`: scores, whether they match, and how many pairs each represents."""
 
     scores: NDArray[np.float32]
     is_match: NDArray[np.bool_]
@@ -114,17 +114,17 @@ def sample_pairs(
     max_wrong: int = MAX_WRONG_PAIRS,
     seed: int = 0,
 ) -> PairSample:
-    """All matching pairs of a task and a random sample of at most `max_wrong` others, weighted to stand for all.
+    """Sample all matching pairs of a task and at most `max_wrong` random others, weighted to represent all of them.
 
     Args:
         task: whose embeddings these are.
         query_embeddings: `(Q, D)`, rows L2-normalised.
         gallery_embeddings: `(G, D)`, likewise.
-        max_wrong: pairs of different persons to keep at most.
-        seed: draws them.
+        max_wrong: largest number of pairs of different persons.
+        seed: random seed of the sample.
 
     Raises:
-        ValueError: no matching pair, or none of different persons: both are needed to learn from.
+        ValueError: there is no matching pair, or no pair of different persons; both are needed.
     """
     check_number("max_wrong", max_wrong, int, Range(at_least=1))
     check_number("seed", seed, int, SEED_RANGE)
@@ -156,10 +156,10 @@ def sample_pairs(
 
 
 def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, Any] | None = None) -> MatchCalibration:
-    """Learn match probabilities from scored pairs, by scikit-learn.
+    """Learn match probabilities from scored pairs with scikit-learn.
 
-    `isotonic` follows any rising relation and wants many matching pairs (a thousand, say); `platt` has two parameters.
-    Platt's targets are his: (N₊ + 1) / (N₊ + 2) for matches and 1 / (N₋ + 2) for others.
+    `isotonic` follows any rising relation and needs many matching pairs (about a thousand); `platt` has two
+    parameters. Its targets are Platt's: (N₊ + 1) / (N₊ + 2) for matches and 1 / (N₋ + 2) for others.
 
     Raises:
         ValueError: scikit-learn is not installed, or an unknown method.
@@ -202,7 +202,7 @@ def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, A
 def save_calibrations(
     path: Path, calibrations: Mapping[tuple[str, str], MatchCalibration], *, weights: str = ""
 ) -> None:
-    """Write `calibration.json`, replacing what was there.
+    """Write `calibration.json`, replacing an existing file.
 
     Args:
         path: the file.
@@ -226,7 +226,7 @@ class SavedCalibrations:
     Attributes:
         calibrations: by (query, gallery) modality.
         weights: `fingerprint_weights` of the model whose scores these are.
-        created: UTC in ISO 8601, so that of two the later is told by their order; empty in older files.
+        created: UTC in ISO 8601, so that sorting shows which is later; empty in older files.
     """
 
     calibrations: Mapping[tuple[str, str], MatchCalibration]
@@ -235,7 +235,7 @@ class SavedCalibrations:
 
 
 def read_calibrations(path: Path) -> tuple[dict[tuple[str, str], MatchCalibration], str]:
-    """What `save_calibrations` wrote: the calibrations and the fingerprint of the model's weights.
+    """Read the calibrations and the fingerprint of the model's weights from a file of `save_calibrations`.
 
     Raises:
         ValueError: no such file, or not a calibration file; the message names it.
@@ -267,7 +267,7 @@ def read_saved(path: Path) -> SavedCalibrations:
 
 
 def read_fields(entry: Mapping[str, Any]) -> MatchCalibration:
-    """A calibration from its fields, as JSON holds them; `ValueError` for no rising function into [0, 1]."""
+    """Make a calibration from its JSON fields. Raises `ValueError` unless it is a rising function into [0, 1]."""
     calibration = MatchCalibration(
         method=entry["method"],
         prior=float(entry["prior"]),

@@ -8,8 +8,8 @@ one by one takes each for new evidence and gives intervals that are too narrow. 
 queries (the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8),
 treats persons as the sample, which is what a claim about unseen people is about. That is the default.
 
-The intervals speak of other queries and persons only. The gallery's distractors, the cameras and the trained weights
-stay as they are; for the latter there are several seeds (`mmet.evaluation.analyses.seeds`).
+The intervals cover the choice of queries and persons only. The gallery's distractors, the cameras and the trained
+weights are fixed; several training seeds cover the latter (`mmet.evaluation.analyses.seeds`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 from mmet.field_checks import SEED_RANGE, Range, check_choice, check_number, shown
 
 BLOCK_ENTRIES = 2**22
-"""Draws held at a time, unless one resample has more."""
+"""Number of draws held at a time, unless one resample has more."""
 
 MAX_RESAMPLES = 1_000_000
-"""The ends of a 99.9 % interval rest on 500 resamples then; more would say nothing new and take hours."""
+"""At this number, 500 resamples lie beyond each end of a 99.9 % interval; more would take hours and add nothing."""
 
 UNITS = ("person", "query")
 
@@ -36,13 +36,13 @@ Unit = Literal["person", "query"]
 
 @dataclass(frozen=True)
 class BootstrapOptions:
-    """How intervals are made.
+    """Options of the bootstrap.
 
     Attributes:
-        resamples: how often the sample is drawn anew, at most a million times.
+        resamples: number of resamples, at most a million.
         unit: what is drawn: a `person` with all of its queries, or a single `query`.
-        confidence: share of the resampled means that the interval holds, half of the rest on each side.
-        seed: of the draws. With one seed, systems with the same queries are resampled alike.
+        confidence: share of the resampled means inside the interval, with equal shares outside on each side.
+        seed: random seed. With the same seed, systems with the same queries get the same resamples.
     """
 
     resamples: int = 1000
@@ -63,7 +63,7 @@ class BootstrapOptions:
 
 @dataclass(frozen=True, eq=False)
 class QueryValues:
-    """What each query achieved, by name `(Q,)`, NaN for queries that are in no mean; and whose query it is, `(Q,)`."""
+    """Values of each query by name, `(Q,)`, NaN for queries that are in no mean; and the queries' persons, `(Q,)`."""
 
     values: Mapping[str, NDArray[np.float64]]
     persons: NDArray[np.int64]
@@ -86,19 +86,18 @@ class Interval:
 def bootstrap_means(
     values: Mapping[str, NDArray[np.float64]], persons: NDArray[np.int64], options: BootstrapOptions | None = None
 ) -> dict[str, Interval] | None:
-    """Intervals for the mean of each of some per-query values; all of them from the same resamples.
+    """Intervals for the means of per-query values, all from the same resamples.
 
     Args:
         values: by name `(Q,)`. NaN marks a query that is in no mean; it is one for all names or for none.
-        persons: `(Q,)`, whose queries these are.
-        options: of the bootstrap.
+        persons: `(Q,)`, the person of each query.
+        options: options of the bootstrap.
 
     Returns:
-        By name. None where fewer than two persons (or queries, when those are drawn) have a value: from one unit
-        nothing can be said about others.
+        Intervals by name; None if fewer than two persons (or queries, if those are drawn) have a value.
 
     Raises:
-        ValueError: lengths that differ, or NaN in some of the values of a query.
+        ValueError: lengths differ, or some but not all values of a query are NaN.
     """
     options = options or BootstrapOptions()
     persons = np.asarray(persons)
@@ -141,7 +140,7 @@ def _real_column(name: str, values: ArrayLike) -> NDArray[np.float64]:
 def _unit_sums(
     table: NDArray[np.float64], persons: NDArray[np.int64], unit: Unit
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For each unit that is drawn, the sums of its values `(U, M)` and the number of its queries `(U,)`."""
+    """For each unit (person or query), the sums of its values `(U, M)` and the number of its queries `(U,)`."""
     if unit == "query":
         return table, np.ones(len(table))
     _, owner, counts = np.unique(persons, return_inverse=True, return_counts=True)

@@ -1,11 +1,11 @@
-"""What chance scores: the expected metrics of a gallery in uniformly random order, exact, without sampling.
+"""Expected metrics of chance: a gallery in uniformly random order, computed exactly, without sampling.
 
     expected_random_metrics(matches, max_rank=50)
 
-What the figures hold for: each order of a query's gallery is equally likely, and no two entries tie. They are expected
-values for the very numbers of true matches and entries of every query, for either formula of AP and denominator. They
-do not hold for embeddings that are constant (equal scores keep gallery order, which is not random) and say nothing of
-the spread. An untrained model is not chance: what it takes over of colours ranks far better.
+Assumptions: each order of a query's gallery is equally likely, and no two entries tie. The values are expectations for
+the actual numbers of true matches and entries of every query, for either formula of AP and denominator. They do not
+hold for constant embeddings (equal scores keep gallery order, which is not random) and say nothing about the spread.
+An untrained model is not chance: it passes colours on, which ranks far better.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def expected_random_metrics(
     - P(hit within k) = 1 - C(N - P, k) / C(N, k).
 
     Args:
-        matches: of every query.
+        matches: true matches of every query.
         max_rank: length of the CMC curve.
-        ap, denominator: as `rank_metrics`; over all queries, those without a true match score 0.
+        ap, denominator: as in `rank_metrics`; if the means are over all queries, those without a true match score 0.
 
     Raises:
         ValueError: no query has a true match.

@@ -1,10 +1,9 @@
-"""The ranks of true matches by counting who is ahead of them, exactly.
+"""Compute the exact ranks of true matches by counting the entries ahead of them.
 
 The rank of a match is one plus the number of entries ahead of it: those with a greater score, and those with an equal
-one at a smaller position. A query's scores are compared with each of its matches, and the comparisons that hold are
-counted; the scores of a query with many matches are sorted instead, as bare numbers without their positions, and
-searched. Both are exact, and a processor does either for many scores at a time; the choice is one of speed.
-Threads share the rows of a block.
+score at a smaller position. For each match, a query's scores are compared with the match's score and counted; if a
+query has many matches, its scores are sorted (without their positions) and searched instead. Both are exact; the
+choice is one of speed. Threads share the rows of a block.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from mmet.evaluation.metrics.matches import GalleryMatches, PersonEntries
 
 MAX_COMPARED_MATCHES = 24
-"""With more matches than this, sorting a query's scores is cheaper."""
+"""With more matches than this, sorting a query's scores is faster."""
 
 WORD, LANES = 8, 16
 """Flags are added as the bytes of 64-bit integers, sixteen integers at a time; a byte holds 255 at most."""
@@ -32,7 +31,7 @@ class MatchRanks:
     """The ranks of all true matches of all queries, `m` in all.
 
     Attributes:
-        counts: `(Q,)` int64, true matches of each query; 0 for a query that has none.
+        counts: `(Q,)` int64, number of true matches of each query.
         ranks: `(m,)` int64, 1 = best, ascending within a query, queries in order.
     """
 
@@ -41,7 +40,7 @@ class MatchRanks:
 
     @classmethod
     def joined(cls, parts: Sequence[MatchRanks]) -> MatchRanks:
-        """The ranks of consecutive queries."""
+        """Join the ranks of consecutive queries."""
         return cls(np.concatenate([part.counts for part in parts]), np.concatenate([part.ranks for part in parts]))
 
 
@@ -51,10 +50,10 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
     Args:
         blocks: `(B, G)` float32, greater is better, finite; the rows of consecutive queries. Overwritten.
         matches: of all queries, in the blocks' order.
-        num_threads: threads that count. The result does not depend on it.
+        num_threads: number of threads. The result does not depend on it.
 
     Raises:
-        ValueError: when the blocks together do not have one row for each query.
+        ValueError: the blocks together do not have one row for each query.
     """
     parts: list[MatchRanks] = []
     start = 0
@@ -76,13 +75,13 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
 def rank_computed_matches(
     compute: Callable[[slice, NDArray[np.float32]], None], matches: GalleryMatches, block_rows: int, num_threads: int
 ) -> MatchRanks:
-    """Rank every query's true matches; each thread computes the scores of its own blocks and never waits.
+    """Rank every query's true matches; each thread computes the scores of its own blocks, so that none waits.
 
     Args:
         compute: writes the scores of some consecutive queries into `(B, G)`; as those of `rank_matches`. Its matrix
             products run in the one thread that calls it.
         matches: of all queries.
-        block_rows: queries a block.
+        block_rows: number of queries in a block.
         num_threads: threads that compute and count. The result does not depend on it.
     """
     starts = range(0, matches.num_queries, block_rows)
@@ -99,7 +98,7 @@ def rank_computed_matches(
         finally:
             buffers.append(buffer)
 
-    # BLAS would put all its threads to each product, one product after the other, and let them spin in between.
+    # BLAS would use all its threads for each product in turn, and let them spin in between.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads) as threads:
         return MatchRanks.joined(list(threads.map(rank_block, starts)))
 

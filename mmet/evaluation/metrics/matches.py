@@ -1,9 +1,9 @@
-"""Which gallery entries are a query's true matches, which are removed from its gallery; the others are wrong.
+"""The true matches of each query, and the entries removed from its gallery; all other entries are wrong.
 
     matches = GalleryMatches(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
     matches.of_query(0), matches.counts()
 
-Ids alone decide this, so it is worked out once for a task, whatever its embeddings and scores are.
+This depends on ids only, so it is computed once for a task, whatever its embeddings and scores are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmet.data.schema import JUNK_PERSON_ID, NO_CAMERA
 
 QUERIES_AT_A_TIME = 256
-"""Queries whose entries are listed together, which bounds memory where a person has very many."""
+"""Number of queries whose entries are listed together, which bounds memory if a person has very many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class GalleryMatches:
         return num_matches, self.num_gallery - num_removed
 
     def require_valid_query(self) -> None:
-        """Raise `ValueError`, saying why, when no query has a true match."""
+        """Raise `ValueError` with the reason if no query has a true match."""
         if self.counts()[0].any():
             return
         if (self._last > self._first).any():

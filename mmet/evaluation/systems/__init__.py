@@ -1,1 +1,1 @@
-"""What is evaluated: our models, baselines and encoders of others, each as a system that embeds or scores."""
+"""The systems that are evaluated: MMET models, baselines and other encoders; each embeds or scores."""

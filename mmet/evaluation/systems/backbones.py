@@ -3,7 +3,7 @@
     system = load_backbone("google/siglip-base-patch16-224", accelerator=accelerator)     # or a local folder
     system.supports("text", "image")
 
-What a model calls its embedding differs; which one is taken is written down in `load_backbone`.
+Models name their embeddings differently; `load_backbone` says which one is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mmet.evaluation.systems.model import ModelSystem
 
 @dataclass
 class Embedded:
-    """What `embed_items` asks of a model's output: `embeddings` `(B, D)`."""
+    """Model output for `embed_items`: `embeddings` `(B, D)`."""
 
     embeddings: torch.Tensor
 
@@ -44,7 +44,7 @@ class VisionBackbone(torch.nn.Module):
         return self.model.config
 
     def forward(self, **inputs: torch.Tensor) -> Embedded:
-        """Embeddings `(B, D)` of what an image processor makes of pictures: `pixel_values` and whatever else."""
+        """Embeddings `(B, D)` of an image processor's output: `pixel_values` and other inputs."""
         output = self.model(**_accepted(self.model.forward, inputs))
         pooled = getattr(output, "pooler_output", None)
         if self.has_pooler and pooled is not None:
@@ -65,7 +65,7 @@ class DualEncoder(torch.nn.Module):
         return self.model.config
 
     def forward(self, **inputs: torch.Tensor) -> Embedded:
-        """Embeddings `(B, D)` of what a processor makes of pictures or of sentences."""
+        """Embeddings `(B, D)` of a processor's output for pictures or for sentences."""
         encode = self.model.get_text_features if "input_ids" in inputs else self.model.get_image_features
         features = _features(encode(**_accepted(encode, inputs)))
         if self.config.model_type == "flava":  # (B, N, D), of which its contrastive loss reads the class token
@@ -89,7 +89,7 @@ class ImageInputs:
 
 @dataclass(frozen=True)
 class DualInputs:
-    """A processor whose sentences are padded to the full length, as SigLIP was trained; CLIP does not mind."""
+    """A processor that pads sentences to the full length, as in SigLIP's training; it makes no difference to CLIP."""
 
     processor: Callable[..., Any]
     max_length: int
@@ -104,7 +104,7 @@ class DualInputs:
 
 
 class BackboneSystem(ModelSystem):
-    """A backbone of transformers: pictures, and sentences where it has a text encoder; never both at once."""
+    """A backbone of transformers: embeds pictures, and sentences if it has a text encoder, but never both at once."""
 
     def __init__(self, model: VisionBackbone | DualEncoder, processor: Callable[..., Any], **options: Any) -> None:
         super().__init__(model, processor, **options)
@@ -114,10 +114,10 @@ class BackboneSystem(ModelSystem):
         return {query, gallery} <= self.modalities
 
     def try_out(self) -> None:
-        """Embed two pictures twice, and two sentences where they are read.
+        """Embed two pictures twice, and two sentences if it has a text encoder.
 
         Raises:
-            ValueError: not one finite vector an item, or others the second time; the message names the system.
+            ValueError: not one finite vector for each item, or other vectors the second time; names the system.
         """
         noise = np.random.default_rng(0).integers(0, 256, (2, 96, 48, 3), dtype=np.uint8)
         self._try(RawBatch([Image.fromarray(picture) for picture in noise], None), "pictures")
@@ -145,20 +145,19 @@ class BackboneSystem(ModelSystem):
 
 
 def load_backbone(name_or_path: str, **options: Any) -> BackboneSystem:
-    """A model and its processor from a folder or the Hub, by transformers' auto classes and without remote code.
+    """Load a model and its processor from a folder or the Hub with transformers' auto classes, without remote code.
 
-    A model with image and text features embeds by those. Any other embeds pictures by its pooled output where the
-    checkpoint has the pooler's weights or the pooler has none; else by the first token of a sequence, or the mean over
-    a feature map. Of FLAVA's features it is the class token's; a masked autoencoder (`mask_ratio`) sees all patches.
-    The system is tried once (`BackboneSystem.try_out`).
+    A model with image and text features uses those. Any other model uses its pooled output if the checkpoint has the
+    pooler's weights or the pooler has none; else the first token of a sequence, or the mean over a feature map.
+    FLAVA's features are those of the class token; a masked autoencoder (`mask_ratio`) sees all patches. The system is
+    tried once (`BackboneSystem.try_out`).
 
     Args:
         name_or_path: what `from_pretrained` takes.
         options: to `ModelSystem`; `name` is the last part of `name_or_path` unless given.
 
     Raises:
-        ValueError: no such model, or one that does not embed pictures, each as a vector that is always the same; the
-            message names it.
+        ValueError: there is no such model, or it does not embed pictures deterministically; the message names it.
     """
     options = {"name": Path(name_or_path).name, **options}
     try:

@@ -1,8 +1,8 @@
-"""What a system is: it says which (query, gallery) modalities it can search and turns tasks into `TaskResult`s.
+"""The interface of systems: a system states which (query, gallery) modalities it can search, and runs tasks.
 
     results = system.evaluate(tasks, EvaluationOptions(flip=True))
 
-The evaluation, validation during training, the report and the ablations know nothing else about what they run.
+The evaluation, validation during training, the report and the ablations use only this interface.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class System(Protocol):
     name: str
 
     def supports(self, query: Modality, gallery: Modality) -> bool:
-        """Whether the system can search such a gallery by such queries."""
+        """Whether the system can search a gallery of this modality with queries of that one."""
         ...
 
     def evaluate(self, tasks: Sequence[RetrievalTask], options: EvaluationOptions) -> list[TaskResult]:
-        """Run tasks, each with the options that the system has a use for.
+        """Run tasks with the options that the system supports.
 
         Raises:
             ValueError: no query of a task has a true match.
@@ -43,14 +43,14 @@ class System(Protocol):
 
 
 class EmbeddingSystem:
-    """A system that embeds items one by one; subclasses say how. Items that tasks share are embedded once.
+    """A system that embeds items one by one, in a subclass. Items shared by several tasks are embedded once.
 
     Args:
-        name: row of the table.
-        batch_size: items a batch on each process.
+        name: name of the row in the table.
+        batch_size: number of items in a batch on each process.
         accelerator: processes, device and precision.
-        num_workers: processes that decode ahead.
-        cache_dir: where embeddings are kept; None keeps none.
+        num_workers: number of worker processes that decode ahead.
+        cache_dir: folder of cached embeddings; None for no cache.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class EmbeddingSystem:
         return True
 
     def embed(self, items: Items, *, flip: bool = False) -> NDArray[np.float32]:
-        """L2-normalised embeddings `(n, D)` of the items, in their order; with `flip`, of mirror images too."""
+        """L2-normalised embeddings `(n, D)` of the items, in order; with `flip`, means with those of mirror images."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """What the embeddings depend on beside the items and `flip`, as JSON values; the cache goes by it."""
+        """Everything else that the embeddings depend on, as JSON values; part of the cache key."""
         raise NotImplementedError
 
     def matcher(self, task: RetrievalTask) -> Matcher | None:

@@ -1,4 +1,4 @@
-"""What a model is compared with: chance, a colour histogram, and itself untrained. All are *systems*, as the model is.
+"""Baselines: chance, a colour histogram, and the untrained model. All are *systems*, like the model itself.
 
 systems = [ModelSystem(model, processor), ChanceSystem(), ColorHistogramSystem()]
 """
@@ -56,7 +56,7 @@ class ColorHistogramSystem(EmbeddingSystem):
 
 
 class ChanceSystem:
-    """The expected metrics of a gallery in uniformly random order by the task's protocol (`expected_task_metrics`)."""
+    """Expected metrics of a gallery in uniformly random order under the task's protocol (`expected_task_metrics`)."""
 
     name = "chance"
 
@@ -71,7 +71,7 @@ class ChanceSystem:
 
 
 def untrained_model(model_class: type[PreTrainedModel], config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
-    """A model of the given config with fresh weights drawn from `seed`; torch's random state is left alone."""
+    """Make a model with random weights from `seed`, without changing torch's random state."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return model_class(config)
@@ -89,13 +89,13 @@ def color_histogram(
     Args:
         image: RGB picture, at least `stripes` pixels high.
         stripes: number of horizontal stripes.
-        bins: bins a channel.
+        bins: number of bins for each channel.
 
     Returns:
         `(stripes * 3 * bins,)` float32 of length 1.
 
     Raises:
-        ValueError: a picture lower than the number of stripes.
+        ValueError: the picture has fewer rows than stripes.
     """
     if image.height < stripes:
         raise ValueError(f"expected a picture of at least {stripes} pixels height, received {image.height}")

@@ -1,12 +1,12 @@
-"""Embeddings on disk: nothing is computed twice, and a run that was killed goes on where it stopped.
+"""Cache embeddings on disk: nothing is computed twice, and a killed run continues where it stopped.
 
     identity = {"model": fingerprint_model(model, processor), "items": fingerprint_items(items)}
     cache = EmbeddingCache(Path("outputs/eval/cache"), identity)
     embeddings = embed_items(model, processor, items.dataset, items, "image", batch_size=64, cache=cache)
 
 A matrix of embeddings has a folder named after a digest of everything that it depends on, so that another model,
-another processor or changed pictures never meet its *shards*: safetensors files of some rows and their positions, each
-written under a temporary name and renamed, and each with a checksum.
+another processor or changed pictures use another folder. It holds *shards*: safetensors files of rows and their
+positions, each with a checksum, written under a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from mmet.whole_files import clear_leftovers, whole_file, write_whole
 logger = logging.getLogger(__name__)
 
 Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Positions `(n,)` and the embeddings `(n, D)` that belong there."""
+"""Positions `(n,)` and their embeddings `(n, D)`."""
 
 _LOADED_OFFLINE = (b'"local_files_only": true', b'"local_files_only": false')
-"""What a processor that was loaded without network saves, and what it saves otherwise."""
+"""Values that a processor saves if it was loaded without network, and their usual values."""
 
 FLUSH_SECONDS = 20.0
-"""What a killed process may have to compute again."""
+"""Seconds of work that a killed process may have to repeat."""
 
 NUMERIC_PACKAGES = ("numpy", "pillow", "tokenizers", "torch", "transformers")
 
@@ -54,8 +54,8 @@ class EmbeddingCache:
     """The shards of one matrix of embeddings.
 
     Args:
-        root: folder of all cached embeddings; made when it is missing.
-        identity: everything that the embeddings depend on, as JSON values; kept beside the shards for people to read.
+        root: folder of all cached embeddings; created if needed.
+        identity: everything that the embeddings depend on, as JSON values; also saved beside the shards.
 
     Raises:
         ValueError: the folder cannot be written.
@@ -70,7 +70,7 @@ class EmbeddingCache:
         write_whole(self.folder / "identity.json", description)
 
     def load(self, count: int) -> list[Path]:
-        """The shards that are whole and hold rows of a matrix of `count`; others are reported and removed."""
+        """Load the valid shards of a matrix with `count` rows; others are reported and removed."""
         shards = []
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -84,7 +84,7 @@ class EmbeddingCache:
         return shards
 
     def read(self, path: Path) -> Rows:
-        """The rows of a shard. Raises `ValueError` when it is damaged or belongs to other embeddings."""
+        """Read the rows of a shard. Raises `ValueError` if it is damaged or belongs to other embeddings."""
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             positions, embeddings = file.get_tensor("positions"), file.get_tensor("embeddings")
@@ -95,7 +95,7 @@ class EmbeddingCache:
         return positions, embeddings
 
     def write(self, positions: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
-        """Save rows as one shard. Raises `OSError` when that fails; no half a file is left under a shard's name."""
+        """Save rows as one shard, completely or not at all. Raises `OSError` if that fails."""
         path = self.folder / f"rows-{positions.min():09d}.safetensors"  # no two shards share a row
         metadata = {"key": self.key, "checksum": _checksum(positions, embeddings)}
         try:
@@ -106,13 +106,13 @@ class EmbeddingCache:
 
 
 class ShardWriter:
-    """Gathers rows and writes them as shards now and then, and at the end, whatever ends it.
+    """Gathers rows and writes them as shards at intervals, and when it ends for any reason.
 
-    A shard that cannot be written is reported once; the evaluation goes on without cache.
+    If a shard cannot be written, this is reported once, and the evaluation continues without cache.
 
     Args:
-        cache: where to; None writes nothing.
-        flush_seconds: time between shards.
+        cache: the cache; None writes nothing.
+        flush_seconds: seconds between shards.
     """
 
     def __init__(self, cache: EmbeddingCache | None, flush_seconds: float = FLUSH_SECONDS) -> None:
@@ -122,7 +122,7 @@ class ShardWriter:
         self._last_flush = time.monotonic()
 
     def add(self, positions: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
-        """Take in the rows of a batch."""
+        """Add the rows of a batch."""
         if self._cache is None:
             return
         self._pending.append((positions, embeddings))
@@ -130,7 +130,7 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was gathered since the last shard."""
+        """Write the rows gathered since the last shard."""
         if self._cache is not None and self._pending:
             positions, embeddings = zip(*self._pending, strict=True)
             try:
@@ -151,14 +151,14 @@ class ShardWriter:
 
 
 def fingerprint_model(model: torch.nn.Module, processor: Any) -> dict[str, str]:
-    """What a model's embeddings depend on: weights, configuration, processor, source code, numeric packages.
+    """Digests of everything that a model's embeddings depend on: weights, configuration, processor, code, packages.
 
     Args:
-        model: its `config`, where it has one, has `to_json_string`.
+        model: a module; its `config`, if it has one, has `to_json_string`.
         processor: has `save_pretrained`.
 
     Raises:
-        TypeError: a processor that cannot be saved.
+        TypeError: the processor cannot be saved.
     """
     config = getattr(model, "config", None)
     return {
@@ -173,8 +173,8 @@ def fingerprint_model(model: torch.nn.Module, processor: Any) -> dict[str, str]:
 
 def fingerprint_weights(model: torch.nn.Module) -> str:
     """
-    A digest of the names, dtypes, shapes and values of all weights and buffers that are saved. An exported model says
-    in `weights_fingerprint` whose weights it has.
+    A digest of the names, dtypes, shapes and values of all saved weights and buffers. For an exported model, it is
+    `weights_fingerprint`.
     """
     if (known := getattr(model, "weights_fingerprint", None)) is not None:
         return str(known)
@@ -209,15 +209,15 @@ def fingerprint_processor(processor: Any) -> str:
 
 
 def fingerprint_code(*classes: type) -> str:
-    """A digest of the source files that define the classes; nothing for classes without one."""
+    """A digest of the source files that define the classes; classes without a file do not count."""
     files = [_source(cls) for cls in classes]
     return digest(path.read_bytes() for path in files if path is not None)
 
 
 def fingerprint_items(items: Items) -> str:
-    """A digest of what is embedded: which items, their captions, and their pictures by path, size and time of change.
+    """A digest of the items, their captions, and their pictures by path, size and modification time.
 
-    A picture that is held in the data set itself, as in Parquet files, is digested by its content.
+    Pictures stored in the dataset itself, as in Parquet files, are digested by content.
     """
     parts = [items.modality.encode(), items.image_index.tobytes(), items.caption_index.tobytes()]
     if items.modality != "image":
@@ -228,7 +228,7 @@ def fingerprint_items(items: Items) -> str:
 
 
 def check_writable(folder: Path, content: str, advice: str) -> None:
-    """Make a folder and write to it. Raises `ValueError`, which names the `content` and ends with `advice`."""
+    """Create a folder and test that it can be written. Raises `ValueError` with `content` and `advice`."""
     try:
         whole_files.check_writable(folder)
     except OSError as error:

@@ -3,8 +3,8 @@
     matcher = MatchingScorer(MMETForPreTraining.from_pretrained(folder), processor, batch_size=64)
     log_odds = matcher(task, pairs)
 
-An embedding compares what two encoders kept of picture and sentence; the cross-encoder looks at both at once, which is
-slower by far and is done for the first entries of a ranking only (`mmet.evaluation.search.rescore_first`).
+Embeddings of picture and sentence come from separate encoders; the cross-encoder reads both at once. This is far
+slower, so it is used for the first entries of a ranking only (`mmet.evaluation.search.rescore_first`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MATCH, MISMATCH = 1, 0
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """Some images and all pairs that they are in.
+    """A set of images and all pairs that contain them.
 
     Attributes:
         images: `(n,)` positions of the images among their items.
@@ -70,14 +70,14 @@ class MatchingScorer:
 
     @staticmethod
     def supports(query: Modality, gallery: Modality) -> bool:
-        """One side of a pair must be an image, the other a sentence."""
+        """Whether one side is an image and the other a sentence."""
         return {query, gallery} == {"image", "text"}
 
     @torch.no_grad()
     def __call__(self, task: RetrievalTask, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The log-odds of pairs `(P, 2)` of a query and a gallery position, `(P,)` float32, on every process.
+        """Compute the log-odds `(P,)`, float32, of pairs `(P, 2)` of query and gallery positions, on every process.
 
-        Each picture is read and encoded once, whatever the number of its pairs.
+        Each picture is read and encoded only once.
 
         Raises:
             DatasetError: a picture cannot be read.
@@ -133,7 +133,7 @@ class MatchingScorer:
 
 
 def chunk_pairs(image: NDArray[np.int64], text: NDArray[np.int64], batch_size: int) -> Iterator[_Chunk]:
-    """Pairs `(P,)` + `(P,)` by image: chunks of `batch_size` images, or fewer at the end, with all of their pairs."""
+    """Group pairs `(P,)` + `(P,)` by image: chunks of at most `batch_size` images, with all their pairs."""
     order = np.argsort(image, kind="stable")
     distinct, first = np.unique(image[order], return_index=True)
     bounds = np.append(first, len(order))

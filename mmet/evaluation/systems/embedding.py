@@ -1,10 +1,10 @@
-"""Embed the items of a retrieval task into one matrix, over as many processes as there are.
+"""Embed the items of a retrieval task into one matrix, on all processes together.
 
     embeddings = embed_items(model, processor, task.query.dataset, task.query, "image", batch_size=64)
 
-Batches are made of whole images, so that a picture with several captions is decoded once. Batches are dealt to the
-processes in turn and the rows are put back in item order at the end. With a cache (`mmet.evaluation.systems.cache`),
-rows that an earlier run left there are not computed again.
+A batch contains all captions of its images, so that each picture is decoded once. Batches are dealt to the processes
+in turn, and the rows are put back into item order at the end. Rows in the cache (`mmet.evaluation.systems.cache`) are
+not computed again.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Turns a raw batch into a model's tensors, all that the processor gives.
+    """Turns a raw batch into tensors for a model: everything that the processor returns.
 
-    A class, not a closure, so that worker processes can be sent one.
+    This is a class and not a closure, so that it can be sent to worker processes.
     """
 
     processor: Callable[..., Any]
@@ -80,25 +80,25 @@ def embed_items(
     """Embed items with a model; `(n, D)` float32, rows L2-normalised, in the order of `items`, on every process.
 
     Args:
-        model: called with whatever the processor gives, such as `pixel_values`, `input_ids` and `attention_mask`; its
-            output has `.embeddings` of shape `(B, D)`. It is moved to the accelerator's device; its training mode is
+        model: called with everything that the processor returns, such as `pixel_values` and `input_ids`; its output
+            has `.embeddings` of shape `(B, D)`. It is moved to the accelerator's device; its training mode is
             restored.
         processor: `processor(images=…, text=…, padding=True, truncation=True, return_tensors="pt")`.
         dataset: the split that the items index.
         items: what to embed.
         modality: `image`, `text` or `both`; the modality that `items` was selected for.
-        batch_size: items a batch on each process; an image with more captions than this makes a larger one.
+        batch_size: number of items in a batch on each process; an image with more captions makes a larger batch.
         accelerator: processes, device and precision; None for a plain `Accelerator()`.
-        num_workers: processes that decode and preprocess ahead, beside each main process.
+        num_workers: number of worker processes that decode and preprocess ahead, for each process.
         description: label of the progress bar.
         flip: whether an item with a picture is embedded as the normalised sum of its unit embedding and that of its
             mirror image.
-        cache: of exactly these embeddings; None computes all of them.
+        cache: cache of exactly these embeddings; None computes all of them.
 
     Raises:
         DatasetError: a picture cannot be read; the message names the file.
-        ValueError: a modality that the items were not selected for, a batch size below 1, or a model that does not
-            give one finite vector an item.
+        ValueError: the items were selected for another modality, the batch size is below 1, or the model does not
+            return one finite vector for each item.
     """
     accelerator = accelerator or Accelerator()
     model.to(accelerator.device)
@@ -144,9 +144,9 @@ def embed_with(
     description: str | None = None,
     cache: EmbeddingCache | None = None,
 ) -> NDArray[np.float32]:
-    """What `embed_items` does, for any two functions: `preprocess` runs beside decoding, `embed` on the device.
+    """Do the work of `embed_items` with any two functions: `preprocess` runs in the workers, `embed` on the device.
 
-    `embed` returns `(B, D)`; normalisation, order and processes are taken care of here.
+    `embed` returns `(B, D)`; this function handles normalisation, order and processes.
     """
     if modality != items.modality:
         raise ValueError(f"expected {items.modality!r}, which the items were selected for, received {modality!r}")
@@ -184,7 +184,7 @@ def embed_with(
 def _embed_batches(
     batches: Sequence[NDArray[np.int64]], loader: Iterator[Any], embed: Callable[[Inputs], torch.Tensor], name: str
 ) -> Iterator[Rows]:
-    """The rows of each batch. Raises `DatasetError` for an item that cannot be read, `ValueError` for bad rows."""
+    """Yield the rows of each batch. Raises `DatasetError` for an unreadable item, `ValueError` for invalid rows."""
     for positions in batches:
         loaded = next(loader)
         if isinstance(loaded, DatasetError):
@@ -195,7 +195,7 @@ def _embed_batches(
 def _keep_until_failure(
     embedded: Iterator[Rows], writer: ShardWriter, progress: tqdm[Any]
 ) -> tuple[list[Rows], ValueError | None]:
-    """Return the rows before the first failure, and it: other processes wait for rows and have to be told."""
+    """Return the rows before the first failure, and the failure, because other processes wait for rows."""
     rows: list[Rows] = []
     try:
         for positions, values in embedded:
@@ -208,7 +208,7 @@ def _keep_until_failure(
 
 
 def _unit_rows(embeddings: torch.Tensor, count: int, name: str) -> NDArray[np.float32]:
-    """A batch's embeddings `(count, D)` as unit vectors. Raises `ValueError` for anything else than finite vectors."""
+    """Convert a batch's embeddings `(count, D)` to unit vectors. Raises `ValueError` for invalid ones."""
     if embeddings.ndim != 2 or len(embeddings) != count:
         raise ValueError(f"{name}: expected embeddings of shape ({count}, D), received {tuple(embeddings.shape)}")
     embeddings = embeddings.float()
@@ -220,7 +220,7 @@ def _unit_rows(embeddings: torch.Tensor, count: int, name: str) -> NDArray[np.fl
 def add_mirror_images(
     forward: Callable[[dict[str, torch.Tensor]], torch.Tensor], inputs: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """`forward(inputs)` `(B, D)` as unit vectors, plus those of the mirrored `pixel_values`, where there are any."""
+    """`forward(inputs)` `(B, D)` as unit vectors, plus those of the mirrored `pixel_values`, if there are any."""
     embeddings = normalize(forward(inputs).float(), dim=-1)
     if "pixel_values" not in inputs:
         return embeddings
@@ -234,7 +234,7 @@ def add_mirror_images(
 
 
 def pack_items(items: Items, batch_size: int) -> list[NDArray[np.int64]]:
-    """Batches of at most `batch_size` items that keep an image's items together; an image with more is a batch."""
+    """Batches of at most `batch_size` items that keep an image's items together; an image with more is one batch."""
     check_number("batch_size", batch_size, int, Range(at_least=1))
     # First item of each image, and the end: an image's items are neighbours.
     bounds = np.append(np.flatnonzero(np.diff(items.image_index, prepend=-1)), len(items))
@@ -248,12 +248,12 @@ def pack_items(items: Items, batch_size: int) -> list[NDArray[np.int64]]:
 
 
 def _as_it_is(batch: Any) -> Any:
-    """A named function, not a lambda, so that worker processes can be sent it."""
+    """A named function and not a lambda, so that it can be sent to worker processes."""
     return batch
 
 
 class ItemReader:
-    """Reads what items consist of: pictures in RGB and captions."""
+    """Reads the content of items: pictures in RGB and captions."""
 
     def __init__(self, dataset: Dataset, items: Items) -> None:
         pictures, captions = ["image", "image_path"], ["captions"]
@@ -264,7 +264,7 @@ class ItemReader:
         self._items = items
 
     def read(self, positions: NDArray[np.int64]) -> RawBatch:
-        """Some items, each distinct image decoded once. Raises `DatasetError`, naming the file that cannot be read."""
+        """Read items; each image is decoded once. Raises `DatasetError` with the name of an unreadable file."""
         image_index = self._items.image_index[positions].tolist()
         rows = {index: self._read_row(index) for index in dict.fromkeys(image_index)}
         images = None if self._items.modality == "text" else [rows[index]["image"] for index in image_index]
@@ -277,7 +277,7 @@ class ItemReader:
         return RawBatch(images, captions)
 
     def describe(self, positions: NDArray[np.int64]) -> str:
-        """Some items in words: the rows that they are of."""
+        """Describe items for messages, by their rows."""
         rows = self._items.image_index[positions]
         return (
             f"split {self._items.split!r}, rows {rows.min()} to {rows.max()}: {len(rows)} {self._items.modality} items"
@@ -321,7 +321,7 @@ class _Batches(torch.utils.data.Dataset[RawBatch]):
 
 
 def _cached_rows(cache: EmbeddingCache | None, count: int) -> list[Rows]:
-    """What the cache holds, the same on every process: the main process says which shards are whole."""
+    """The cached rows, the same on every process: the main process decides which shards are valid."""
     if cache is None:
         return []
     shards = compute_once(lambda: cache.load(count))
@@ -329,13 +329,13 @@ def _cached_rows(cache: EmbeddingCache | None, count: int) -> list[Rows]:
 
 
 def _log_speed(name: str, count: int, known: int, seconds: float) -> None:
-    """Items per second of all processes together; what came from the cache is not counted."""
+    """Log items per second of all processes together, without those from the cache."""
     speed = f", {(count - known) / max(seconds, 1e-9):.0f} items/s" if count > known else ""
     logger.info("%s: %d items, %d of them from the cache%s", name, count, known, speed)
 
 
 def gather_rows_or_raise(rows: list[Rows], failure: ValueError | None, accelerator: Accelerator) -> list[Rows]:
-    """All processes' rows. A failure on one process is raised on all, which would otherwise wait for it forever."""
+    """Gather the rows of all processes. A failure on one is raised on all, which would otherwise wait forever."""
     if accelerator.num_processes == 1:
         failures = [failure]
     else:

@@ -1,4 +1,4 @@
-"""Embedders that were exported and run by ONNX Runtime or OpenVINO, in the place of the model they were made from.
+"""Embedders that were exported, run by ONNX Runtime or OpenVINO instead of the original model.
 
 model, processor = load_exported(Path("outputs/run/onnx"))      # what `mmet-export outputs/run` writes
 model(pixel_values=pixels).embeddings                           # as `MMETForReID`'s
@@ -33,12 +33,12 @@ class ExportedModel(torch.nn.Module):
     threads as PyTorch has; what it returns is on the device of its inputs.
 
     Attributes:
-        manifest: of the files.
-        config: of the model that they were made from.
-        weights_fingerprint: that of the source where the embeddings are the same within `TOLERANCE`.
+        manifest: manifest of the files.
+        config: configuration of the original model.
+        weights_fingerprint: fingerprint of the original weights, if the embeddings agree within `TOLERANCE`.
 
     Args:
-        folder: of the files, which `check_exported` passed.
+        folder: folder of the files, already checked by `check_exported`.
     """
 
     device = torch.device("cpu")
@@ -122,7 +122,7 @@ def _open_onnx(path: Path) -> Graph:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors alone
-    # Waiting threads would take the cores that decode pictures meanwhile.
+    # Spinning threads would take the cores from the decoding of pictures.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda arrays: cast(NDArray[np.float32], session.run(["embeddings"], dict(arrays))[0])
@@ -142,6 +142,6 @@ _OPENERS: Mapping[str, Callable[[Path], Graph]] = {"onnx": _open_onnx, "openvino
 
 
 def load_exported(folder: Path) -> tuple[ExportedModel, MMETProcessor]:
-    """The embedder of a folder and its processor. Raises `ValueError` as `check_exported`."""
+    """Load the embedder of a folder and its processor. Raises `ValueError` as `check_exported`."""
     check_exported(folder)
     return ExportedModel(folder).eval(), MMETProcessor.from_pretrained(folder)

@@ -1,10 +1,10 @@
-"""Who is in the table: baselines, backbones, the model, and the models it is compared with, one in memory at a time.
+"""The systems of a table: baselines, backbones, the model, and models to compare with, one in memory at a time.
 
     lineup = Lineup.of("outputs/run", baselines=["chance"], backbones=["google/siglip-base-patch16-224"])
     for system in lineup.systems(): ...
 
-Every folder and Hub name is checked at once, and every backbone tried on two pictures, so that a misspelt or unfit one
-is reported before hours of embedding. Other weights are read when a system's turn comes; only the first model stays.
+Every folder and Hub name is checked first, and every backbone is tried on two pictures, so that errors are reported
+before hours of embedding. Other weights are loaded when a system's turn comes; only the first model stays in memory.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Lineup:
         source: folder or Hub name of the first model, whose row is `model`.
         baselines: out of `BASELINES`.
         backbones, compared, seeds: sources by row name.
-        seed: of the untrained model.
-        rescore: whether MMET models re-score by their ITM heads.
-        options: of every `EmbeddingSystem`.
+        seed: random seed of the untrained model.
+        rescore: whether MMET models re-score with their ITM heads.
+        options: arguments of every `EmbeddingSystem`.
     """
 
     source: str
@@ -63,20 +63,20 @@ class Lineup:
         **settings: Any,
     ) -> Lineup:
         """
-        Name and check everything.
+        Name and check all systems.
 
         Args:
-            source: of the first model.
+            source: folder or Hub name of the first model.
             baselines: out of `BASELINES`.
             backbones, compared, seeds: as `name_systems` takes them.
             settings: the other attributes.
 
         Raises:
-            ValueError: a source without a model of its kind, or names that clash.
+            ValueError: a source has no model of its kind, or names clash.
         """
         names: list[dict[str, str]] = []
         taken = {MODEL, *BASELINES}
-        # Backbones are loaded to try them, and let go.
+        # Backbones are loaded to try them, and released again.
         checks: dict[str, Callable[[str], object]] = {
             "backbones": load_backbone,
             "compare": check_checkpoint,
@@ -106,11 +106,11 @@ class Lineup:
         return self._model
 
     def check_seeds(self) -> None:
-        """Refuse models of several training seeds of which two are one model.
+        """Raise if two models of `seeds` are the same model.
 
         Raises:
-            ValueError: rows of the first model and of `seeds` with the same weights; a deviation over them would be
-                too small.
+            ValueError: two of the first model and `seeds` have the same weights; the standard deviation would be too
+                small.
         """
         rows: dict[str, str] = {}
         for row, source in ({MODEL: self.source, **self.seeds} if self.seeds else {}).items():

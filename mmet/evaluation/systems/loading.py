@@ -1,11 +1,11 @@
-"""MMET checkpoints for the evaluation: checked before they are loaded, and never half loaded.
+"""Load MMET checkpoints for the evaluation: checked first, and never with missing weights.
 
     check_checkpoint("outputs/run")                    # milliseconds; says what is wrong before anything is computed
     model, processor = load_embedder("outputs/run")    # or the package's own: "starter"
     system = load_system("outputs/run", rescore=True, batch_size=64)
 
-transformers loads the configuration of another kind of model with a warning and fills weights that are missing with
-random ones. A figure of such a model would look like a result, so both are errors here.
+transformers accepts the configuration of another kind of model with a warning, and fills missing weights with random
+ones. The figures of such a model would look like results, so both are errors here.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ NAME_SEPARATOR = "="
 
 
 def check_checkpoint(name_or_path: str) -> None:
-    """Raise `ValueError` when a folder or Hub name holds no MMET model or no processor, or damaged files.
+    """Raise `ValueError` if a folder or Hub name has no MMET model or no processor, or damaged files.
 
-    Of weights in a folder, the headers are read; of exported files, all.
+    Only the headers of weight files are read, but exported files completely.
     """
     name_or_path = resolve_model(name_or_path)
     try:
@@ -56,11 +56,11 @@ def check_checkpoint(name_or_path: str) -> None:
 
 
 def load_any_embedder(name_or_path: str, backend: str = "auto") -> tuple[MMETForReID | ExportedModel, MMETProcessor]:
-    """A model for PyTorch, or exported files, with their processor.
+    """Load a model in PyTorch, or exported files, with the processor.
 
     Args:
         name_or_path: folder or Hub name.
-        backend: what runs it, see `mmet.exported_files.find_exported`.
+        backend: what runs the model; see `mmet.exported_files.find_exported`.
 
     Raises:
         ValueError: as `load_embedder` and `load_exported`.
@@ -70,13 +70,13 @@ def load_any_embedder(name_or_path: str, backend: str = "auto") -> tuple[MMETFor
 
 
 def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
-    """A model for PyTorch and its processor.
+    """Load a model in PyTorch and its processor.
 
-    A checkpoint whose identity head was never saved is loaded, with a warning: its embeddings pass a random BNNeck,
-    which is near to none.
+    A checkpoint without identity head is loaded with a warning: its embeddings pass a new BNNeck, which changes almost
+    nothing.
 
     Raises:
-        ValueError: no such checkpoint, exported files, damaged files, or one without some of the encoders' weights.
+        ValueError: no such checkpoint, exported or damaged files, or missing weights of the encoders.
     """
     name_or_path = resolve_model(name_or_path)
     find_exported(name_or_path, "torch")
@@ -97,15 +97,15 @@ def load_embedder(name_or_path: str) -> tuple[MMETForReID, MMETProcessor]:
 
 
 def load_system(name_or_path: str, *, rescore: bool = False, **options: Any) -> ModelSystem:
-    """A checkpoint as a system.
+    """Load a checkpoint as a system.
 
     Args:
         name_or_path: folder or Hub name.
-        rescore: whether its ITM head re-scores where a search asks for it.
+        rescore: whether to load its ITM head for searches that re-score.
         options: to `ModelSystem`.
 
     Raises:
-        ValueError: no such checkpoint, or one without weights that are needed.
+        ValueError: there is no such checkpoint, or required weights are missing.
     """
     model, processor = load_any_embedder(name_or_path)
     scorer = None
@@ -122,15 +122,15 @@ def load_system(name_or_path: str, *, rescore: bool = False, **options: Any) -> 
 def load_matching_scorer(
     name_or_path: str, embedder: MMETForReID, processor: MMETProcessor, **options: Any
 ) -> MatchingScorer:
-    """The cross-encoder of a checkpoint. It shares the encoders of `embedder`, which are in memory once.
+    """Load the cross-encoder of a checkpoint. It shares the encoders of `embedder` in memory.
 
     Args:
         name_or_path: the checkpoint that `embedder` was loaded from.
-        embedder, processor: of `load_embedder`.
+        embedder, processor: results of `load_embedder`.
         options: to `MatchingScorer`.
 
     Raises:
-        ValueError: no ITM head in the checkpoint.
+        ValueError: the checkpoint has no ITM head.
     """
     name_or_path = resolve_model(name_or_path)
     try:
@@ -151,17 +151,17 @@ def load_matching_scorer(
 
 
 def name_systems(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Row names for folders and Hub names: given as `name=folder`, else as few trailing parts as tell them apart.
+    """Choose row names for folders and Hub names: from `name=folder`, else the shortest distinct ends of paths.
 
     >>> name_systems(["outputs/a/model", "outputs/b/model", "random=outputs/c"])
     {'a/model': 'outputs/a/model', 'b/model': 'outputs/b/model', 'random': 'outputs/c'}
 
     Args:
-        arguments: the user's.
-        taken: names that other rows have.
+        arguments: the arguments of the user.
+        taken: names of other rows.
 
     Raises:
-        ValueError: an empty name or folder, one that is given twice, or a name that is taken.
+        ValueError: a name or folder is empty or given twice, or a name is taken.
     """
     pairs = [split_name(argument) for argument in arguments]
     unnamed = [source for name, source in pairs if name is None]
@@ -185,7 +185,7 @@ def name_systems(arguments: Sequence[str], taken: Iterable[str] = ()) -> dict[st
 
 
 def split_name(argument: str) -> tuple[str | None, str]:
-    """Name (None without one) and source of `name=folder` or `folder`. Raises `ValueError` where one is empty."""
+    """Split `name=folder` or `folder` into name (or None) and source. Raises `ValueError` if one is empty."""
     name, separator, source = argument.partition(NAME_SEPARATOR)
     if not separator:
         name, source = "", argument

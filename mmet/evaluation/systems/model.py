@@ -25,9 +25,9 @@ class ModelSystem(EmbeddingSystem):
     """A model with its processor; see `embed_items` for what they are called with.
 
     Args:
-        model: gives `.embeddings`.
+        model: a module whose output has `.embeddings`.
         processor: makes its inputs.
-        matching_scorer: its cross-encoder, which re-scores first entries where a search asks for it.
+        matching_scorer: its cross-encoder, for searches that re-score first entries.
         options: as `EmbeddingSystem`; the name is `model` unless given.
     """
 
