@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from mmet.evaluation.systems.loading import load_any_embedder
 from mmet.evaluation.systems.model import ModelSystem
 from mmet.export import export_model
 from mmet.export.trials import random_batch
-from mmet.exported_files import KINDS
+from mmet.exported_files import FORMATS, KINDS
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
@@ -68,11 +69,17 @@ def write_random_model(folder: Path, arguments: argparse.Namespace) -> None:
 def load_all(source: Path, work: Path) -> dict[str, tuple[Any, Any, float]]:
     """Model, processor and megabytes by name: PyTorch first, then the files that are exported for it."""
     loaded = {"PyTorch": (*load_any_embedder(str(source), "torch"), _megabytes(source, "*.safetensors"))}
-    for dtype in ("float32", "int8"):
-        export_model(source, work / dtype, dtype=dtype)
-        size = _megabytes(work / dtype, "*.onnx*")
-        loaded[f"ONNX, {dtype}"] = (*load_any_embedder(str(work / dtype)), size)
+    for name, options in files_to_compare().items():
+        manifest = export_model(source, work / name, **options)
+        size = sum((work / name / file).stat().st_size for file in manifest.files) / 1e6
+        loaded[name] = (*load_any_embedder(str(work / name)), size)
     return loaded
+
+
+def files_to_compare() -> dict[str, dict[str, Any]]:
+    """Options of `export_model` by name."""
+    openvino = {"OpenVINO, float32": {"file_format": "openvino"}} if find_spec("openvino") else {}
+    return {"ONNX, float32": {}, "ONNX, int8": {"dtype": "int8"}, **openvino}
 
 
 def _megabytes(folder: Path, pattern: str) -> float:
@@ -140,7 +147,8 @@ def main() -> None:
             source = Path(work) / "model"
             write_random_model(source, arguments)
         loaded = load_all(source, Path(work))
-        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime"))
+        runtimes = [file_format.runtime for file_format in FORMATS.values() if find_spec(file_format.runtime)]
+        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *runtimes))
         print(f"{versions}, {torch.get_num_threads()} threads, {vars(arguments)}\n")
         compare_speed(loaded, arguments)
         if arguments.data:
