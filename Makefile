@@ -21,7 +21,7 @@ APP     := outputs/app
 APP_MODEL ?= starter
 SEARCH  := $(BIN)/python -m mmet.gallery search $(FOOTAGE)/vtest-people --by_track -k 5
 
-.PHONY: help starter app app-gallery demo demo-source demo-market1501 demo-cuhk_pedes footage footage-vtest test test-slow test-common fuzz docs lint format clean
+.PHONY: help starter app app-gallery demo demo-source demo-market1501 demo-cuhk_pedes footage footage-vtest test test-slow test-common fuzz fuzz-formats coverage docs lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,12 @@ test-common: $(READY) ## transformers' own tests of models, from its source dist
 fuzz: $(READY) ## a thousand wrong arguments, recipes, tables and files (FUZZ=100 in each area)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/fuzz --fuzz-inputs $(or $(FUZZ),100)
 
+fuzz-formats: $(READY) ## ten thousand damaged tables, detections, manifests, Parquet files and pictures
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz/test_fuzz_formats.py --fuzz-inputs 1250
+
+coverage: $(READY) ## lines and branches that the test suite reaches, with those it misses
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not common' --cov --cov-report=term-missing:skip-covered
+
 docs: $(READY) ## the documentation as a site in outputs/site; a warning is an error
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict # --quiet would hide warnings from --strict
@@ -112,4 +118,4 @@ format: $(READY) ## apply ruff's fixes and formatting
 	$(BIN)/ruff format $(SOURCES)
 
 clean: ## remove the environment and everything the demo wrote
-	rm -rf $(VENV) outputs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) outputs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*

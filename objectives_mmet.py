@@ -467,9 +467,9 @@ def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
     """
     Gather the rows of all processes `(sum(counts), ...)` by rank, with gradients for this process's rows.
 
-    For losses that every process computes from all rows in the same way. The gradient of a process's rows is multiplied by the
-    number of processes, so that the mean over processes, which is what data-parallel training takes, is the gradient
-    of the one common loss. The backward pass exchanges nothing.
+    For losses that every process computes from all rows in the same way. The gradient of a process's rows is
+    multiplied by the number of processes, so that the mean over processes, which data-parallel training takes, is the
+    gradient of the common loss. The backward pass exchanges nothing.
 
     Args:
         rows: `(counts[rank], ...)`, own rows; the number may differ between processes, the other dimensions may not.

@@ -20,6 +20,7 @@ import importlib
 import inspect
 import os
 import random
+import runpy
 import signal
 import sys
 import time
@@ -191,7 +192,7 @@ def _be_child(tests: list[str], mutant: Mutant | None, module: types.ModuleType)
         if mutant is not None:
             with contextlib.suppress(ValueError):  # a closure that has other variables
                 install(module, mutant.tree)
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--durations=0"]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--hypothesis-seed=0"]
         os._exit(int(pytest.main([*options, *tests])))
     finally:
         os._exit(70)
@@ -200,6 +201,8 @@ def _be_child(tests: list[str], mutant: Mutant | None, module: types.ModuleType)
 def test_module(name: str, tests: list[str], sample: int, seed: int) -> Counter[str]:
     """Put mistakes into one module; print the survivors and a line of counts."""
     module = importlib.import_module(name)
+    for test in tests:  # what tests import is imported here, once for all children
+        runpy.run_path(test)
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
     mutants = list(mutants_of(tree))
     chosen = sorted(random.Random(seed).sample(range(len(mutants)), min(sample or len(mutants), len(mutants))))
@@ -225,7 +228,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    import pytest  # noqa: F401  (once, for all children)
+    import conftest  # noqa: F401  (once, for all children)
 
     print("| module | mistakes | tried | noticed | share |\n| --- | ---: | ---: | ---: | ---: |")
     total: Counter[str] = Counter()

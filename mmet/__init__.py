@@ -1,7 +1,7 @@
-"""MMET: find a person in camera footage by image, sentence, or both, in cameras the model never saw.
+"""MMET: find a person in camera footage by image, sentence, or both, also from cameras that the model never saw.
 
-Importing the package has the model classes registered with transformers' Auto classes, so that where it is installed a
-checkpoint loads without `trust_remote_code`. The classes are imported when they are first asked for.
+Importing the package registers the model classes with transformers' Auto classes, so that a checkpoint loads without
+`trust_remote_code`. The classes are imported on first use.
 """
 
 import mmet.starting  # noqa: F401  (before what takes seconds)

@@ -23,7 +23,7 @@ from mmet.field_checks import shown, suggestion
 from mmet.recipe_files import merge_deeply, parse_mapping
 
 _FOR_CHECKS = ("range", "reader", "replaced_whole")
-"""Metadata of fields that argparse does not know."""
+"""Metadata of fields that argparse does not support."""
 
 _ABSENT = object()
 
@@ -52,7 +52,7 @@ def _metavar(action: argparse.Action) -> str:
 
 
 class _OneLineErrors(argparse.ArgumentParser):
-    """Adds the nearest known option or value to argparse's messages, and takes no empty value."""
+    """Adds the nearest known option or value to argparse's messages, and refuses empty values."""
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         # The script that wrote "$FOLDER" meant no folder "", which would be the current one. What belongs to a
@@ -141,19 +141,19 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         The dataclasses, filled from `recipe` and, over it, from the command line.
 
         Raises:
-            ValueError: for unknown names, and values that cannot be converted or that a dataclass refuses.
+            ValueError: a name is unknown, or a value cannot be converted or is refused by a dataclass.
         """
         return self.build(self.merge(self.convert(recipe or {}), self.read_options(argv)))
 
     def build(self, fields: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The dataclasses of these fields. Raises `ValueError` for a value that a dataclass refuses."""
+        """Build the dataclasses of these fields. Raises `ValueError` for a value that a dataclass refuses."""
         return tuple(
             kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind) if f.init and f.name in fields})
             for kind in self.dataclass_types
         )
 
     def parse_args_into_dataclasses(self, args: Any = None, *_: Any, **__: Any) -> tuple[Any, ...]:
-        """As `parse`, of the process's own arguments by default."""
+        """As `parse`, by default with the arguments of the process."""
         return self.parse(sys.argv[1:] if args is None else args)
 
     def read_options(self, argv: Sequence[str]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class ArgumentParser(_OneLineErrors, HfArgumentParser):
         A recipe's values, text as the command line would read it.
 
         Raises:
-            ValueError: for a field that does not exist, naming the nearest, and for text that cannot be converted.
+            ValueError: a field does not exist (the message names the nearest), or text cannot be converted.
         """
         actions = {action.dest: action for action in self._actions if action.dest != "help"}
         values = {}

@@ -1,11 +1,11 @@
-"""Register MMET's classes with transformers' Auto classes as soon as both are imported, and import neither for it.
+"""Register MMET's classes with transformers' Auto classes once both are imported, without importing either.
 
     import mmet                              # milliseconds
 
     model = AutoModel.from_pretrained(...)   # an MMET checkpoint, without `trust_remote_code`
 
-The Auto classes and what models need take seconds to import. So `register_when_imported` watches for the modules of
-the Auto classes: importing one of them imports ours, too, and registers them.
+The Auto classes and the models' dependencies take seconds to import. So `register_when_imported` watches for the
+modules of the Auto classes: importing one of them also imports and registers our classes.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _ImportWatch(MetaPathFinder):
         return spec
 
     def register(self) -> None:
-        """Carry out each registration once, as soon as its Auto class is imported; this imports our classes."""
+        """Perform each registration once, as soon as its Auto class is imported; this imports our classes."""
         for registration in list(self.pending):
             if self.unfinished or registration.auto_module not in sys.modules or registration not in self.pending:
                 continue
@@ -128,7 +128,7 @@ class _ImportWatch(MetaPathFinder):
 
 
 def register_when_imported() -> None:
-    """Register what is imported already, and the rest once it is imported. A second call does nothing."""
+    """Register with imported Auto classes now, and with others once they are imported. A second call does nothing."""
     if any(isinstance(finder, _ImportWatch) for finder in sys.meta_path):
         return
     watch = _ImportWatch()

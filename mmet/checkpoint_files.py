@@ -1,9 +1,9 @@
-"""Check, before work starts, that the files of a model or checkpoint are whole and belong together.
+"""Check, before work starts, that the files of a model or checkpoint are complete and belong together.
 
     check_model("outputs/run")                                  # configuration, weights and processor of a model
     check_checkpoint_folder(Path("outputs/run/checkpoint-100")) # and the state that training resumes from
 
-Only the headers of weights are read: names, types, shapes and the file's size. That takes milliseconds for any size.
+Only the headers of weight files are read: names, types, shapes and the file's size. This takes milliseconds.
 Pickle is never loaded. Every failure is a `ValueError` that names the file and what to do.
 """
 
@@ -37,7 +37,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _JSON_FILES = (*_PROCESSOR_FILES, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _SHARDED_WEIGHTS = ("pytorch_model_fsdp*", "global_step*")
-"""Folders that FSDP or DeepSpeed write in place of one file."""
+"""Folders that FSDP or DeepSpeed write instead of one file."""
 
 _COPY_AGAIN = "copy the folder again from where it is whole"
 _LFS_POINTER = b"version https://git-lfs"
@@ -46,7 +46,7 @@ _FLOATING = ("F", "BF")  # how safetensors' names of floating types begin
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor according to a header: the file, safetensors' name of the type (`F32`), and the shape."""
+    """A tensor as described by a header: the file, safetensors' name of the type (`F32`), and the shape."""
 
     file: Path
     dtype: str
@@ -120,7 +120,7 @@ def check_weights(
     folder: Path, config: MMETConfig, model_class: type[PreTrainedModel], *, whole: bool = False
 ) -> None:
     """
-    Compare the headers of a folder's weights with what its configuration says.
+    Compare the headers of a folder's weight files with its configuration.
 
     Unused weights are not an error.
 
@@ -131,7 +131,7 @@ def check_weights(
         whole: whether those of heads and codebook have to be there as well as those of the encoders.
 
     Raises:
-        ValueError: no weights, unreadable ones, or ones of another shape or kind of number.
+        ValueError: there are no weights, or they are unreadable or have another shape or type.
     """
     stored = read_headers(folder)
     if whole:  # a checkpoint may hold LoRA's additions, beside the weights they are added to
@@ -155,7 +155,7 @@ def check_weights(
 
 
 def read_headers(folder: Path) -> dict[str, StoredTensor]:
-    """The tensors of a folder's weight files. Raises `ValueError` where one is missing or unreadable."""
+    """The tensors of a folder's weight files. Raises `ValueError` if one is missing or unreadable."""
     tensors: dict[str, StoredTensor] = {}
     for file in _weight_files(folder):
         _check_content(file)
@@ -172,7 +172,7 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The file or shards with the weights. Raises `ValueError` where there are none, or some are missing."""
+    """The file or shards with the weights. Raises `ValueError` if there are none, or some are missing."""
     if (folder / WEIGHTS_FILE).exists():
         return [folder / WEIGHTS_FILE]
     index = folder / INDEX_FILE
@@ -205,7 +205,7 @@ def _is_file_name(name: Any) -> bool:
 
 
 def _check_content(file: Path) -> None:
-    """Raise `ValueError` for content that is often found instead of weights, such as a Git LFS pointer."""
+    """Raise `ValueError` for other content that often takes the place of weights, such as a Git LFS pointer."""
     if not file.is_file():
         raise ValueError(f"{file}: expected a file, received {_kind(file)}")
     try:
@@ -330,7 +330,7 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
         what: it should be, for the message.
 
     Raises:
-        ValueError: no such file, no JSON, or no object; the message names the file.
+        ValueError: there is no such file, or it is not a JSON object; the message names the file.
     """
     if not path.exists():
         raise ValueError(f"{path.parent} holds no {path.name}, {what}")
@@ -356,7 +356,7 @@ def _check_trainer_state(path: Path) -> None:
 
 
 def _check_torch_file(path: Path) -> None:
-    """Raise `ValueError` for a file that `torch.load` does not read without running code."""
+    """Raise `ValueError` for a file that `torch.load` cannot read without running code."""
     if not path.exists():
         raise ValueError(f"{path.name} is missing, without which training would not go on as before")
     _check_content(path)
@@ -371,7 +371,7 @@ def _check_torch_file(path: Path) -> None:
 
 @contextmanager
 def _said_of(path: Path | str, what: str) -> Iterator[None]:
-    """Turn whatever a library raises over a file's content into a `ValueError` that names the file."""
+    """Turn any error of a library about a file's content into a `ValueError` that names the file."""
     try:
         yield
     except Exception as error:

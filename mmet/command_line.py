@@ -1,4 +1,4 @@
-"""What the commands share: one way to run, to stop and to report an error in one message.
+"""Shared parts of the commands: running, stopping, and reporting an error in one message.
 
 parser = ArgumentParser([Arguments])
 
@@ -28,7 +28,7 @@ SIGNAL_EXIT_CODE = 128
 
 class Command:
     """
-    A command line that is being carried out.
+    A running command.
 
     Attributes:
         program: its name, which begins every message.
@@ -40,7 +40,7 @@ class Command:
         self.channel: ErrorChannel | None = None
 
     def connect(self) -> None:
-        """Join the other processes' error channel; all of them do at the same place."""
+        """Join the other processes' error channel; all processes must call this at the same place."""
         self.channel = ErrorChannel()
 
     @property
@@ -55,7 +55,7 @@ def run_command(program: str, work: Callable[[Command], int | None], *, after_st
 
     Ctrl-C and SIGTERM end it with one line and 130 or 143; an error that the user can correct, with one message and 2.
     Output that the terminal or file cannot encode is escaped, and a reader that closes standard output (`| head`) ends
-    the command without a word. Log levels that `work` sets are its own: the caller's are put back.
+    the command silently. Log levels that `work` sets are restored afterwards.
 
     Args:
         program: its name, which begins every message.
@@ -94,8 +94,8 @@ def report_error(program: str, error: Exception, channel: ErrorChannel | None) -
     Print an error to standard error, once if all processes have it.
 
     Args:
-        program: what the line begins with.
-        error: of this process.
+        program: name at the beginning of the line.
+        error: the error of this process.
         channel: None as long as processes do not know of each other. What is wrong with arguments and recipes is the
             same for all processes of a machine: the first one there prints it.
     """
@@ -128,8 +128,8 @@ def show_results(text: str, saved: str) -> None:
     Print results and where they are saved. If standard output fails, say on standard error where they are.
 
     Args:
-        text: for standard output.
-        saved: a sentence that names the folder or file.
+        text: text for standard output.
+        saved: sentence that names the folder or file.
 
     Raises:
         OSError: standard output cannot be written; the message is `saved` and the reason. A reader that left
@@ -154,7 +154,7 @@ def escape_what_cannot_be_encoded() -> None:
 
 
 def _flush_output() -> None:
-    """Raise what the interpreter would print while it ends."""
+    """Raise errors that the interpreter would otherwise print at its end."""
     if sys.stdout is None:
         return
     try:

@@ -33,10 +33,10 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 NOTICE_SECONDS = 30.0
-"""How long a process waits for the others before it says so."""
+"""Seconds after which a waiting process says so."""
 
 LIMIT_SECONDS = 600.0
-"""How long a process waits for the others before it gives up."""
+"""Seconds after which a waiting process gives up."""
 
 _SIZES = {"WORLD_SIZE": "RANK", "LOCAL_WORLD_SIZE": "LOCAL_RANK"}
 _RANK_NAMES = ("MPI_LOCALRANKID", "PMI_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")

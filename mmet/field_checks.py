@@ -41,7 +41,7 @@ _SHOWN_CHARACTERS = 80
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that are allowed; None for no bound on that side. NaN and infinite numbers are in no range."""
+    """A range of numbers; None for no bound on that side. NaN and infinite numbers are in no range."""
 
     at_least: float | None = None
     at_most: float | None = None
@@ -62,7 +62,7 @@ class Range:
 
 
 SEED_RANGE = Range(at_least=0, at_most=2**32 - 1)
-"""The seeds that NumPy, PyTorch and `random` all take."""
+"""The seeds that NumPy, PyTorch and `random` all accept."""
 
 SHARE_RANGE = Range(at_least=0, at_most=1)
 
@@ -74,7 +74,7 @@ def check_number(name: str, value: Any, kind: type[Number], allowed: Range | Non
     Booleans, NaN and infinity are refused, and for a whole number also floats such as 1.0.
 
     Raises:
-        ValueError: for a value of another type, and one outside the range.
+        ValueError: the value has another type or is outside the range.
     """
     abstract = numbers.Integral if kind is int else numbers.Real
     is_number = isinstance(value, abstract) and not isinstance(value, (bool, np.bool_))
@@ -85,7 +85,7 @@ def check_number(name: str, value: Any, kind: type[Number], allowed: Range | Non
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """Return `value` where it is one of `choices`. Raises `ValueError` naming them all, and the nearest one."""
+    """Return `value` if it is one of `choices`. Raises `ValueError` naming them all, and the nearest one."""
     choices = list(choices)
     if value not in choices or isinstance(value, bool) != isinstance(choices[choices.index(value)], bool):
         expected = ", ".join(map(str, choices))
@@ -106,7 +106,7 @@ def check_value(name: str, value: Any, hint: Any, metadata: Mapping[str, Any] | 
             `ValueError` for text that it cannot read; for a list or mapping, they apply to its elements.
 
     Raises:
-        ValueError: for a value of another type, outside the range or not among the choices.
+        ValueError: the value has another type, is outside the range or not among the choices.
     """
     metadata = metadata or {}
     members = _members(hint)
@@ -151,7 +151,7 @@ def check_fields(instance: Any, ranges: Mapping[str, Range] | None = None) -> No
         ranges: of fields whose metadata cannot say them, such as inherited ones.
 
     Raises:
-        ValueError: for the first field that does not hold what it declares.
+        ValueError: a field does not hold what it declares; names the first one.
     """
     hints = get_type_hints(type(instance))
     for field in dataclasses.fields(instance):

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder: a lock that names its holder and is released however the holder ends.
+"""Allow one run at a time in an output folder, by a lock that names its holder and is released however it ends.
 
     with locked(Path("outputs/run")):          # an existing or new folder
         ...
@@ -55,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: another process holds it.
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be created or written.
     """
     is_new = not folder.exists()
     make_folder(folder)

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 MAX_JSON_BYTES = 2**30
 """Largest JSON file that is read: more than any results or logs."""
 
+_LEAST_READ_BYTES = 2**20
+"""Asked for even of files whose size is 0, as those of /proc say."""
+
 _DRAFT = re.compile(r"\..+\.partial-([0-9]+)", flags=re.DOTALL)
 
 
@@ -193,7 +196,8 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
             raise ValueError("not a regular file; put the file itself in this place")
         if status.st_size > max_bytes:
             raise ValueError(f"expected at most {max_bytes:,} bytes, received {status.st_size:,}")
-        return file.read(max_bytes + 1)
+        # What is asked for is allocated at once, whatever the file holds: `max_bytes` would be gigabytes.
+        return file.read(max(status.st_size, _LEAST_READ_BYTES))
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from mmet.whole_files import (
     clear_leftovers,
     make_folder,
     read_json,
+    read_regular_file,
     whole_file,
     whole_folder,
     write_all_whole,
@@ -211,3 +213,18 @@ def test_read_json__refuses(tmp_path, content, reason):
     (tmp_path / "state.json").write_text(content)
     with pytest.raises(ValueError, match=reason):
         read_json(tmp_path / "state.json")
+
+
+def test_read_regular_file__takes_memory_for_what_the_file_holds(tmp_path):
+    path = tmp_path / "small"
+    path.write_bytes(b"x" * 3_000_000)
+    tracemalloc.start()
+    content = read_regular_file(path, 2**31)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert content == b"x" * 3_000_000
+    assert peak < 8_000_000
+
+
+def test_read_regular_file__of_the_system_which_tells_no_size():
+    assert b"Name:" in read_regular_file(Path("/proc/self/status"), 2**31)

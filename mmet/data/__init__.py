@@ -1,4 +1,4 @@
-"""Datasets of people, each brought from its published layout to one schema.
+"""Datasets of people, read from their published layouts into one schema.
 
     from mmet.data import load_reid_dataset
 

@@ -17,7 +17,7 @@ from mmet.starting import program_name
 
 
 class Tool(NamedTuple):
-    """The module whose `main` does the work, and what is said of it."""
+    """The module whose `main` does the work, and its description."""
 
     module: str
     help: str
@@ -33,7 +33,7 @@ TOOLS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the first word; each tool parses the rest."""
+    """The parser of the tool's name; each tool parses the other arguments."""
     listed = "\n".join(f"  {name:15} {tool.help}" for name, tool in TOOLS.items())
     parser = OptionParser(
         prog=program_name("python -m mmet.data"),
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out a tool; returns its exit code."""
+    """Run a tool; returns its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     parser = build_parser()
     tool = parser.parse_args(words[:1]).tool

@@ -1,4 +1,4 @@
-"""What datasets annotated like CUHK-PEDES share: one JSON list of pictures with split, person and sentences.
+"""The layout of datasets annotated like CUHK-PEDES: one JSON list of pictures with split, person and sentences.
 
     CaptionedLayout("CUHK-PEDES", ("CUHK-PEDES",), ("reid_raw.json",), "file_path", TREE).read(root)
 
@@ -24,7 +24,7 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True)
 class CaptionedLayout:
-    """One such dataset.
+    """A dataset of this layout.
 
     Attributes:
         title: the dataset in prose.

@@ -1,4 +1,4 @@
-"""How a dataset is named on a command line: `name=folder`, with options behind a question mark.
+"""Parse datasets on a command line: `name=folder`, with options after a question mark.
 
     >>> name, root, options = parse_data_argument("msmt17=/data/MSMT17_V2?train=train")
     >>> name, str(root), options
@@ -35,8 +35,7 @@ _NAMED_AFTER_FOLDER = "folder"  # the dataset whose rows have the folder's name 
 class DataArgument(NamedTuple):
     """A dataset given on a command line; `options` are the given options, as `load_reid_dataset` takes them.
 
-    `str()` writes it as `parse_data_argument` reads it. The name of the source, where it has one, is the option
-    `domain`.
+    `str()` writes it as `parse_data_argument` reads it. The name of the source, if it has one, is the option `domain`.
     """
 
     name: str
@@ -45,7 +44,7 @@ class DataArgument(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What tables call the source: its own name, or that of the dataset."""
+        """The source's label in tables: its name, or that of the dataset."""
         return self.options.get("domain") or self.name
 
     @property
@@ -151,7 +150,7 @@ def _options_of(argument: DataArgument) -> str:
 
 
 def _default_domain(argument: DataArgument) -> str:
-    """What the rows' domain is without a name of their own; Parquet's are those of another dataset."""
+    """The domain of the rows of a source without a name; rows of Parquet keep that of another dataset."""
     return Path(argument.folder).name if argument.name == _NAMED_AFTER_FOLDER else argument.name
 
 

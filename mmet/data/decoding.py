@@ -1,4 +1,4 @@
-"""Picture files to RGB arrays: what `read_rgb` makes of them, JPEGs in less than half of Pillow's time.
+"""Decode picture files to RGB arrays, as `read_rgb` does, but JPEGs in less than half of Pillow's time.
 
 Pillow reads a JPEG's header in Python, decodes into four bytes a pixel and copies these out to three. simplejpeg hands
 the whole file to the same decoder, libjpeg-turbo, which writes straight into an array; the pixels are equal. All
@@ -23,10 +23,10 @@ _APP1 = b"\xff\xe1"
 """Opens the segments of Exif and XMP, which may say that a picture lies on its side. Cannot occur in coded pixels."""
 
 _MAX_PIXELS = 1 << 24
-"""Larger pictures are Pillow's, which guards against decompression bombs."""
+"""Larger pictures are left to Pillow, which guards against decompression bombs."""
 
 DECODE_ERRORS = READ_ERRORS
-"""What is raised for damaged, truncated, oversized and absent files."""
+"""Errors for damaged, truncated, oversized and missing files."""
 
 
 def decode_rgb(stored: dict[str, Any]) -> NDArray[np.uint8]:
@@ -42,7 +42,7 @@ def decode_rgb(stored: dict[str, Any]) -> NDArray[np.uint8]:
 def decode_person_mask(stored: dict[str, Any]) -> PIL.Image.Image:
     """The upright silhouette, in mode L and 255 on the person, of `{"bytes", "path"}`.
 
-    Raises one of `DECODE_ERRORS` when it cannot be read, or does not say who is the person.
+    Raises one of `DECODE_ERRORS` if it cannot be read, or does not show which pixels are the person.
     """
     return read_person_mask(_content(stored))
 

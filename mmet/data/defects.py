@@ -1,4 +1,4 @@
-"""What can be wrong with a file or an annotation: a kind that programs tell apart, and a reason for people."""
+"""Defects of a file or an annotation: a kind for programs, and a reason for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 
 class DefectKind(Enum):
-    """Kinds of defects, as they are put right: `mmet.data.diagnosis.FIXES` has an answer to each."""
+    """Kinds of defects; `mmet.data.diagnosis.FIXES` says how to fix each."""
 
     ABSOLUTE_PATH = auto()
     CAPTION_NOT_TEXT = auto()
@@ -45,7 +45,7 @@ class Defect:
 
     Attributes:
         kind: what is wrong.
-        reason: the same for people, in a few words; skips are counted by it.
+        reason: the same for people, in a few words; left-out files are counted by it.
     """
 
     kind: DefectKind
@@ -55,5 +55,5 @@ class Defect:
         return self.reason
 
     def of_mask(self) -> Defect:
-        """Return this defect for a mask, which its picture can do without."""
+        """Return this defect for a mask, without which its picture can still be used."""
         return Defect(DefectKind.MASK, f"mask: {self.reason}")

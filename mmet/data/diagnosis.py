@@ -1,4 +1,4 @@
-"""What is in a dataset folder, what is wrong with it, and how to put each thing right, as `mmet.data.doctor` shows it.
+"""Examine a dataset folder: what it holds, what is wrong with it, and how to fix it, as `mmet.data.doctor` shows.
 
 diagnosis = diagnose(parse_data_argument("market1501=/data/Market-1501-v15.09.15"))
 diagnosis.fit, diagnosis.findings
@@ -65,19 +65,19 @@ FIXES: Mapping[DefectKind, str] = {
     DefectKind.TOO_LARGE: "replace it by the picture at the size of a crop",
     DefectKind.UNREADABLE: "give yourself the right to read it, or copy the file again from the archive",
 }
-"""How each kind of defect is put right."""
+"""How to fix each kind of defect."""
 _OR_PARTIAL = ", or say --allow_partial"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know about a folder.
+    """A finding about a folder.
 
     Attributes:
         severity: "error" makes the folder unfit; a "note" needs no action.
         what: the finding in a sentence.
-        fix: what to do about it; empty for nothing.
-        count: how many files or persons it concerns.
+        fix: what to do about it; empty if nothing.
+        count: number of files or persons concerned.
         examples: the first of them.
     """
 
@@ -119,12 +119,12 @@ class Diagnosis:
         title: the dataset in prose.
         root: the dataset's own folder, which may lie below the given one.
         fit: whether it is fit to use.
-        splits: what each split holds; empty where the folder could not be read.
-        published: the published counts, where there are some.
+        splits: counts of each split; empty if the folder could not be read.
+        published: the published counts, if there are any.
         findings: errors first.
         found_tree: the folders there, with the numbers of pictures and other files in them.
         expected_tree: the folders that should be there.
-        masks: what the masks show; None where there are none.
+        masks: figures of the masks; None if there are none.
     """
 
     argument: str
@@ -257,7 +257,7 @@ def _person_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Find
 
 
 def _gallery_findings(folder: ReidFolder, spec: ReidDatasetSpec) -> Iterator[Finding]:
-    """Distractors, copies of queries, and queries that nothing in the gallery answers."""
+    """Find distractors, copies of queries, and queries without a match in the gallery."""
     gallery = folder.splits.get("gallery", ())
     distractors = sum(image.person_id == spec.distractor_id for image in gallery)
     if distractors:
@@ -376,7 +376,7 @@ def _mask_finding(folder: ReidFolder, severity: Severity, what: str, fix: str, p
 
 
 def _shard_findings(folder: ReidFolder, decode: bool) -> Iterator[Finding]:
-    """What is wrong with pictures inside of Parquet shards, and with the shards."""
+    """Find problems of Parquet shards and of the pictures inside them."""
     if not folder.contents:
         return
     if not (folder.root / MANIFEST).is_file():

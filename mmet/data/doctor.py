@@ -1,4 +1,4 @@
-"""Is a dataset folder fit to use? What is there, what should be there, what is wrong, and how to put each thing right.
+"""Check whether a dataset folder is fit to use: what is there, what should be there, what is wrong, how to fix it.
 
     python -m mmet.data.doctor market1501=/data/Market-1501-v15.09.15 'msmt17=/data/MSMT17_V2?train=train'
     python -m mmet.data.doctor --allow_partial --json finegpr=/data/FineGPR_Dataset
@@ -6,8 +6,8 @@
 Exit code 0: every folder is fit to use. 1: some folder is not. 2: the arguments are wrong. `--allow_partial` accepts
 incomplete folders; `--decode` decodes all pictures to find damage inside them.
 
-A folder is unfit when it is not the dataset, lacks a part, has other counts than were published, or shows a person in
-training and test. Files that the loader leaves out are warnings, since what remains can be used.
+A folder is unfit if it is not the dataset, lacks a part, has other counts than published, or has a person in both
+training and test. Files that the loader leaves out are warnings, because the others can be used.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = OptionParser(
         prog=program_name("python -m mmet.data.doctor"),
-        description="Say whether dataset folders are fit to use, and how to put right what is wrong.",
+        description="Check whether dataset folders are fit to use, and say how to fix what is wrong.",
         epilog="Exit code: 0 all fit, 1 some not, 2 wrong arguments.",
     )
     parser.add_argument("data", nargs="+", metavar="NAME=DIR", help="dataset and folder, with options as for training")
-    parser.add_argument("--allow_partial", action="store_true", help="take incomplete folders as fit")
+    parser.add_argument("--allow_partial", action="store_true", help="accept incomplete folders as fit")
     parser.add_argument("--decode", action="store_true", help="decode every picture, to find damage inside")
     parser.add_argument("--json", action="store_true", help="print JSON, one list with an object for each folder")
     return parser

@@ -103,7 +103,7 @@ def _write_pictures(file: Any, boxes: str, draft: FolderDraft) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Extract; returns the exit code, 2 for anything the user has to put right."""
+    """Extract; returns the exit code, 2 for errors that the user has to correct."""
     parser = OptionParser(
         prog=program_name("python -m mmet.data.extract_cuhk03"),
         description="Make a folder of pictures from cuhk-03.mat.",

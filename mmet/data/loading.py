@@ -1,4 +1,4 @@
-"""From a dataset folder to a `datasets.DatasetDict`: read, check every picture, count, report, build.
+"""Load a dataset folder as a `datasets.DatasetDict`: read, check every picture, count, report, build.
 
 dataset = load_reid_dataset("market1501", "/data/Market-1501-v15.09.15")
 dataset["train"][0]["image"]  # decoded now; the dataset holds paths
@@ -44,7 +44,7 @@ _NAMED_SKIPS = 3  # examples shown for each reason
 
 @dataclass(frozen=True, slots=True)
 class SplitTotals:
-    """What one split holds; `str()` gives it in words. Cameras are counted where they are known."""
+    """Counts of one split; `str()` gives them in words. Cameras are counted if they are known."""
 
     images: int
     persons: int
@@ -84,23 +84,23 @@ def load_reid_dataset(
     domain: str = "",
     **options: Any,
 ) -> DatasetDict:
-    """Load a dataset folder into the one schema and log what was found.
+    """Load a dataset folder into the common schema and log a report.
 
     Args:
         name: a registered dataset, see `mmet.data.dataset_names`.
         root: its folder as published, or the folder that holds it.
-        on_skip: what to do about files and annotations that cannot be used: leave them out and report them, or raise.
-        check_images: look at every picture file (about 0.3 ms each). Without it broken pictures fail when decoded;
-            links that lead out of the folder are left out all the same.
-        allow_partial: take a folder that lacks splits as what is there of it. Without it that is an error.
-        domain: goes into the column of that name, so that persons of two folders are told apart; empty for the name
-            of the dataset, or of the folder for `folder`.
-        options: choices that this dataset offers, see `ReidDatasetSpec.options` and docs/data_formats.md.
+        on_skip: for files and annotations that cannot be used, `report` leaves them out and lists them, `error` raises.
+        check_images: whether to check every picture file (about 0.3 ms each). Without the check, broken pictures fail
+            when decoded; links that lead out of the folder are still left out.
+        allow_partial: whether to accept a folder that lacks splits; otherwise that is an error.
+        domain: value of the column `domain`, which distinguishes persons of different folders; empty for the name of
+            the dataset, or of the folder for `folder`.
+        options: options of this dataset, see `ReidDatasetSpec.options` and docs/data_formats.md.
 
     Returns:
-        One `Dataset` a split with `REID_FEATURES`. Pictures stay where they are: `image` holds the absolute path and
-        is decoded on access, `image_path` is the path relative to the dataset's folder, with forward slashes. Where
-        persons or cameras are words, these stand in the columns of `mmet.data.schema.NAME_COLUMNS`.
+        One `Dataset` for each split with `REID_FEATURES`. Pictures stay where they are: `image` holds the absolute
+        path and is decoded on access, `image_path` is the path relative to the dataset's folder, with forward slashes.
+        If persons or cameras are words, the columns of `mmet.data.schema.NAME_COLUMNS` hold them.
 
     Raises:
         ValueError: unknown `name` or `on_skip`, or an option that the dataset does not have or allow.
@@ -136,7 +136,7 @@ def _load_rows(spec: ReidDatasetSpec, root: str | Path, domain: str, options: Ma
 
 
 def is_complete(folder: ReidFolder, spec: ReidDatasetSpec) -> bool:
-    """Whether nothing is missing, left unnamed, skipped or doubtful, and all counts are the published ones."""
+    """Whether nothing is missing, unlisted, skipped or doubtful, and all counts are the published ones."""
     expected = spec.counts_of(folder.variant)
     counts_agree = all(
         is_as_published(count_split(images), expected.get(split)) for split, images in folder.splits.items()
@@ -189,12 +189,12 @@ def _in_domain(rows: Dataset, domain: str) -> Dataset:
 
 
 def load_sources(arguments: Sequence[DataArgument]) -> list[DatasetDict]:
-    """Load datasets that are trained on together, each folder once; a person is a domain and an id in it.
+    """Load the datasets of one run, each folder once; a person is identified by domain and id.
 
-    Sources without a name of their own are told apart as `name_sources` does.
+    Sources without a given name are named by `name_sources`.
 
-    Rows of Parquet keep the domain of the dataset they were. Where another source is of this domain, they get one of
-    their own, since they may show other people; to make sources one, give them the same name (`name@alias=folder`).
+    Rows of Parquet keep the domain of the converted dataset. If another source has the same domain, they get a new
+    one, because they may show other people; to combine sources, give them the same name (`name@alias=folder`).
 
     Raises:
         ValueError: as `load_reid_dataset` does.
@@ -286,7 +286,7 @@ def _drop_unprintable(folder: ReidFolder) -> None:
 
 
 def _drop_defects(folder: ReidFolder, check_images: bool) -> None:
-    """Check all pictures and masks; without `check_images`, only that no link leads out of the folder."""
+    """Check all pictures and masks; without `check_images`, check only that no link leads out of the folder."""
     _drop_images(folder, _defects(folder, _image_paths(folder), check_images))
     _drop_masks(folder, _defects(folder, _mask_paths(folder), check_images))
 

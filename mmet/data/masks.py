@@ -1,4 +1,4 @@
-"""What person masks mean: how much of the picture they cover, and how many show nobody, everybody or nothing clear.
+"""Measure person masks: how much of the picture they cover, and how many show nobody, everybody or nothing clear.
 
     shares = measure_masks([(mask_path, picture_path), ...])
     shares.covered.mean(), shares.nobody, shares.ambiguous
@@ -31,15 +31,15 @@ from pictures_mmet import (
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """What some masks show.
+    """Figures of a set of masks.
 
     Attributes:
-        num_masks: how many were looked at.
+        num_masks: number of masks examined.
         covered: `(n,)` share of its picture that each readable mask covers.
         nobody: masks without a pixel on the person.
         everybody: masks without a pixel beside the person.
-        ambiguous: mask and reason, of those that do not say who is the person.
-        misshapen: masks of other proportions than their picture.
+        ambiguous: mask and reason, for masks that do not show which pixels are the person.
+        misshapen: masks with other proportions than their picture.
     """
 
     num_masks: int
@@ -63,7 +63,7 @@ def measure_masks(
     content_of: Callable[[Path], Path | bytes] = lambda path: path,
     workers: int = 4,
 ) -> MaskSummary:
-    """Read masks in threads, each beside the picture that it belongs to. Undecodable files count as looked at.
+    """Read masks in threads, each with its picture. Undecodable files count as examined.
 
     Args:
         masks: mask and picture.

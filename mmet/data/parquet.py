@@ -1,12 +1,12 @@
-"""A dataset as sharded Parquet that carries its pictures: one folder to copy, stream and train from in flat memory.
+"""Write a dataset as Parquet shards that contain its pictures: one folder to copy, stream and train from.
 
     save_parquet(load_reid_dataset("finegpr", "/data/FineGPR_Dataset"), "/data/finegpr-parquet")
     verify_parquet("/data/finegpr-parquet")  # []: nothing is wrong
     datasets.load_dataset("/data/finegpr-parquet", split="train", streaming=True)
 
-`Dataset.to_parquet` writes the paths of pictures on this machine; here the files themselves go in, unchanged. Work
-goes on in `<folder>.partial`, where every finished shard is entered into a manifest with its checksum; a conversion
-that was killed goes on after its last finished shard, and the folder has its own name only once it is complete.
+`Dataset.to_parquet` writes the paths of pictures on this machine; this module writes the files themselves, unchanged.
+Shards are written to `<folder>.partial`, and every finished one is listed in a manifest with its checksum. A killed
+conversion continues after its last finished shard, and the folder gets its final name only when complete.
 """
 
 from __future__ import annotations
@@ -82,23 +82,23 @@ def save_parquet(
 ) -> list[Path]:
     """Write every split as `data/<split>-00000-of-00012.parquet` below `folder`, which appears only when complete.
 
-    Memory holds one row group of 256 rows at a time, whatever a shard's size. After a kill the same call keeps the
-    finished shards of `<folder>.partial` and goes on; nothing but the shard in work is written twice.
+    Memory holds one row group of 256 rows at a time, whatever a shard's size. After a kill, the same call keeps the
+    finished shards of `<folder>.partial` and continues; at most one shard is written twice.
 
     Args:
         splits: datasets with picture columns, such as the result of `load_reid_dataset`.
-        folder: to be created; must not exist.
-        rows_per_shard: rows in a file; None for as many as fill `shard_bytes`, by the size of a sample of pictures.
-        shard_bytes: about how large a file becomes.
+        folder: folder to create; must not exist.
+        rows_per_shard: number of rows in a file; None chooses it by `shard_bytes` and a sample of pictures.
+        shard_bytes: approximate size of a file.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
         ValueError: `rows_per_shard` or `shard_bytes` is less than one.
         FileExistsError: `folder` exists.
-        DatasetError: `<folder>.partial` was begun from other data or with other shards; a picture cannot be read.
-        OSError: the folder cannot be written, or a shard that was written is missing or cut short at the end.
+        DatasetError: `<folder>.partial` was begun with other data or shard sizes, or a picture cannot be read.
+        OSError: the folder cannot be written, or a written shard is missing or truncated at the end.
     """
     for name, value in (("rows_per_shard", rows_per_shard), ("shard_bytes", shard_bytes)):
         if value is not None and value < 1:
@@ -226,7 +226,7 @@ def _embedded(dataset: Dataset, rows: range | None = None) -> pa.Table:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest, whole or not at all."""
+    """Write the manifest, completely or not at all."""
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
@@ -256,10 +256,10 @@ def verify_parquet(folder: str | Path, *, checksums: bool = True) -> list[str]:
     """Compare the shards with the manifest: files, sizes, numbers of rows and, unless switched off, SHA-256.
 
     Returns:
-        One sentence per problem; empty when all shards are as they were written.
+        One sentence for each problem; empty if all shards are unchanged.
 
     Raises:
-        DatasetError: there is no manifest that can be read.
+        DatasetError: there is no readable manifest.
     """
     root = Path(folder)
     shards = shards_of(root)

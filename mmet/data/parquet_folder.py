@@ -1,13 +1,13 @@
-"""A folder of Parquet shards as a dataset: any of the others, converted by `python -m mmet.data.to_parquet`.
+"""A folder of Parquet shards as a dataset: another dataset converted by `python -m mmet.data.to_parquet`.
 
     dataset = load_reid_dataset("parquet", "/data/finegpr-parquet")
 
-`datasets` copies the shards once into its cache as Arrow files, which are mapped into memory: any row is read at once,
-and none stays. The rows keep the `domain` of the dataset they come from. Splits, persons and cameras are what was
-converted; pictures were checked then, and the files' checksums are compared whenever the files have changed.
+`datasets` copies the shards once into its cache as Arrow files, which are mapped into memory: any row is read
+directly, and none stays in memory. Splits, persons, cameras and `domain` are those of the converted dataset. Its
+pictures were checked at the conversion; checksums are compared whenever the files have changed.
 
-Shards of others are read as well: `person_id` and `camera_id` may be words, which are numbered as in `folder`. A
-picture whose bytes are not in the shards is never looked for, wherever its path leads.
+Shards of other tools are read as well: `person_id` and `camera_id` may be words, which are numbered as in `folder`. A
+picture whose bytes are not in the shards is an error; paths are not followed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, Value
 
 from mmet.data.annotations import parse_id
@@ -52,8 +53,8 @@ def load(root: Path) -> DatasetDict:
     """Every split of the folder.
 
     Raises:
-        DatasetError: shards that are not those that were written, or rows that are not as `REID_FEATURES` has them:
-            columns that lack, ids that are neither whole numbers nor words, pictures that are not in the shards.
+        DatasetError: the shards have changed since they were written, or rows do not fit `REID_FEATURES`: missing
+            columns, ids that are neither whole numbers nor words, pictures that are not in the shards.
     """
     if not any(root.glob("data/*.parquet")):
         raise layout_error(TITLE, root, ["data/*.parquet"], EXPECTED_TREE)
@@ -64,7 +65,7 @@ def load(root: Path) -> DatasetDict:
     try:
         splits = datasets.load_dataset("parquet", data_files=files)
     except Exception as error:  # a reader of foreign files fails in many ways; each means the same to the user
-        raise DatasetError(f"{TITLE}: {root} cannot be read ({error})") from error
+        raise DatasetError(f"{TITLE}: {root} cannot be read ({_first_cause(error, root)})") from error
     for split, rows in splits.items():
         missing = [name for name in REID_FEATURES if name not in rows.column_names]
         if missing:
@@ -73,6 +74,20 @@ def load(root: Path) -> DatasetDict:
                 f"expected {', '.join(REID_FEATURES)}"
             )
     return _in_schema(DatasetDict({split: splits[split] for split in splits}), root)
+
+
+def _first_cause(error: BaseException, root: Path) -> str:
+    """Why `datasets` could not read shards: of the first that does not open, whose name it keeps to itself, or any."""
+    for path in sorted(root.glob("data/*.parquet")):
+        if not path.is_file():
+            return f"{display(path.name)}: not a regular file"
+        try:
+            pq.read_schema(path)
+        except Exception as problem:  # as above
+            return f"{display(path.name)}: {' '.join(str(problem).split())}"
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
 
 
 def _files_by_split(root: Path) -> dict[str, list[Path]]:

@@ -14,11 +14,11 @@ from mmet.data.schema import DatasetError
 from mmet.whole_files import read_regular_file
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes of the files that are taken for pictures; what is in them may be any of `IMAGE_FORMATS`."""
+"""Suffixes of picture files; their content may be any of `IMAGE_FORMATS`."""
 
 
 MAX_TEXT_BYTES = 2**31
-"""Largest annotation file accepted; the captions of two million pictures have some 0.6 GB."""
+"""Largest annotation file accepted; the captions of two million pictures take about 0.6 GB."""
 
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4_095  # of Linux, the most that common file systems take
 
@@ -112,7 +112,7 @@ def walk_files(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def join_inside(base: Path, relative: str) -> Path:
-    """Join a path read from an annotation to `base`, refusing whatever could lead out of it.
+    """Join a path read from an annotation to `base`, refusing any that could lead out of it.
 
     Backslashes count as separators, since annotations are also written on Windows. Links on disk are examined by
     `find_defects`, together with the picture itself.

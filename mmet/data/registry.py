@@ -1,4 +1,4 @@
-"""The registry of dataset layouts: one `ReidDatasetSpec` a dataset, each declared in a file of its own.
+"""The registry of dataset layouts: one `ReidDatasetSpec` for each dataset, declared in its own file.
 
 Adding a dataset is one file that declares a spec and one import in `mmet.data`; nothing else branches on names.
 """
@@ -32,9 +32,9 @@ class ReidOption:
 
     Attributes:
         name: the keyword.
-        default: its value where none is given; its type (text, whole number, true or false) is the option's.
-        help: one line.
-        choices: the values allowed; empty for any of the type.
+        default: its default value, whose type (text, whole number, true or false) is the option's.
+        help: description in one line.
+        choices: the allowed values; empty for any value of the type.
         minimum: smallest whole number allowed.
         maximum: largest whole number allowed.
     """
@@ -47,7 +47,7 @@ class ReidOption:
     maximum: int = 2**32 - 1
 
     def check(self, value: object) -> OptionValue:
-        """`value`, if the option may have it. Raises `ValueError` saying what it may be."""
+        """Return `value` if it is allowed. Raises `ValueError` with the allowed values."""
         if type(value) is not type(self.default) or (self.choices and value not in self.choices):
             raise ValueError(f"option {self.name} must be {self.allowed}, got {value!r}")
         if type(value) is int and not self.minimum <= value <= self.maximum:
@@ -80,20 +80,20 @@ class ReidOption:
 
 @dataclass(frozen=True, slots=True)
 class ReidDatasetSpec:
-    """One dataset: how to recognise its folder, read it, and what its publishers say it holds.
+    """A dataset layout: how to recognise and read its folder, and its published counts.
 
     Attributes:
         name: the name users type (`market1501`).
         title: the name in prose (`Market-1501`).
         expected_tree: the folder tree, as shown to a user whose folder does not match.
         read: `read(root, **options)` reads the folder, which exists and is not empty, with every option of `options`
-            as a keyword; pictures are checked afterwards. Raises `DatasetError` when it is not this dataset at all.
+            as a keyword; pictures are checked afterwards. Raises `DatasetError` if it is not this dataset at all.
         published_counts: split -> published size; a mismatch is reported, not fatal.
         variant_counts: the same for each `ReidFolder.variant` with other counts; an empty mapping if they are unknown.
-        options: what `read` takes beside the folder.
+        options: options of `read`.
         distractor_id: person id of distractors, wrong candidates that are never queries; None if every id from 0 is a
             person.
-        protocol: how it is evaluated, a name of `mmet.evaluation.protocols`; None for training sets.
+        protocol: name of its protocol in `mmet.evaluation.protocols`; None for training sets.
         licence: terms in one line, shown in model cards.
         notice: other facts for users, such as a withdrawal by the authors; empty for none.
         load: for data that holds rows instead of picture files: `load(root)` returns the splits.
@@ -120,7 +120,7 @@ class ReidDatasetSpec:
         """Check the options' values and add defaults for the others.
 
         Raises:
-            ValueError: a name that is no option of this dataset, or a value that it does not allow.
+            ValueError: an option does not exist for this dataset, or its value is not allowed.
         """
         known = {option.name: option for option in self.options}
         for name in values:
@@ -137,7 +137,7 @@ _REGISTRY: dict[str, ReidDatasetSpec] = {}
 
 
 def register(spec: ReidDatasetSpec) -> ReidDatasetSpec:
-    """Add `spec` to the registry. Raises `ValueError` when the name is taken."""
+    """Add `spec` to the registry. Raises `ValueError` if the name is taken."""
     if spec.name in _REGISTRY:
         raise ValueError(f"dataset {spec.name!r} is already registered")
     _REGISTRY[spec.name] = spec
@@ -145,7 +145,7 @@ def register(spec: ReidDatasetSpec) -> ReidDatasetSpec:
 
 
 def get_spec(name: str) -> ReidDatasetSpec:
-    """The spec called `name`. Raises `ValueError` with the known names otherwise."""
+    """Return the spec called `name`. Raises `ValueError` with the known names if there is none."""
     if name not in _REGISTRY:
         raise ValueError(f"unknown dataset {name!r}; known: {', '.join(sorted(_REGISTRY))}")
     return _REGISTRY[name]

@@ -1,6 +1,6 @@
-"""The one schema every dataset is brought to, and the plain records a reader of a folder returns.
+"""The common schema of all datasets, and the plain records that a reader of a folder returns.
 
-A *reader* (one small file a dataset, see `mmet.data.registry`) turns a folder in its published layout into a
+A *reader* (one small file for each dataset, see `mmet.data.registry`) turns a folder in its published layout into a
 `ReidFolder`: lists of `PersonImage` per split and the files it had to leave out. `mmet.data.load_reid_dataset` turns
 that into a `datasets.DatasetDict` with the columns of `REID_FEATURES`.
 """

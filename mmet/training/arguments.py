@@ -40,10 +40,10 @@ TRAINING_STREAMS = ("paired_data", "image_data", "text_data")
 """The fields that name training data by its use; `data` stands for all of them."""
 
 MIN_TEXT_LENGTH = 3
-"""Tokens of the shortest caption that can teach anything: [CLS], a word, [SEP]."""
+"""Length of the shortest caption that can teach anything: [CLS], a word, [SEP]."""
 
 MAX_SHARPNESS = 20
-"""A patch half on the person then weighs a millionth of one that is all on it."""
+"""With this exponent, a patch half on the person weighs a millionth of one wholly on it."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class ModelArguments:
     )
     text_model_name_or_path: str | None = option(
         None,
-        "Text encoder to start from (folder or Hub name of a BERT or one of its kind), beside an image encoder in "
+        "Text encoder to start from (folder or Hub name of a BERT-like encoder), with an image encoder in "
         "model_name_or_path. None builds a new one.",
     )
     model_config: dict[str, Any] | None = option(
@@ -74,7 +74,7 @@ class ModelArguments:
     )
     lora_rank: int = option(
         0,
-        "Rank of LoRA additions to the encoders' layers; they and the identity head alone are trained. 0 trains all "
+        "Rank of LoRA matrices in the encoders' layers; only they and the identity head are trained. 0 trains all "
         "weights.",
         range=Range(at_least=0, at_most=1024),
     )
@@ -146,11 +146,11 @@ class DataArguments:
         choices=["validation", "eval_data", "last"],
     )
     skip_bad_images: bool = option(
-        False, "Replace pictures that cannot be decoded by others, count and list them; else stop."
+        False, "Replace pictures that cannot be decoded by others and list them; otherwise stop."
     )
     max_text_length: int = option(
         64,
-        "Longest caption in tokens, [CLS] and [SEP] among them; longer ones are cut.",
+        "Longest caption in tokens, including [CLS] and [SEP]; longer ones are cut.",
         range=Range(at_least=MIN_TEXT_LENGTH),
     )
     image_masking: str = option(
@@ -179,7 +179,7 @@ class DataArguments:
     )
     caption_noise: float = option(
         0.0,
-        "Share of tokens in identity batches that become random, against another domain's words.",
+        "Share of tokens in identity batches that become random, to prepare for other domains' words.",
         range=SHARE_RANGE,
     )
     augmentation: dict[str, Any] | None = option(
@@ -207,7 +207,7 @@ class DataArguments:
             raise ValueError("select_on=eval_data needs --eval_data name=folder")
 
     def _check_masking(self) -> None:
-        """Raise `ValueError` for pedestrian masking's settings beside another masking."""
+        """Raise `ValueError` if settings of pedestrian masking are given with another masking."""
         defaults = {"person_segmenter": None, "mask_prior": "figure", "mask_sharpness": 3.0}
         changed = [name for name, default in defaults.items() if getattr(self, name) != default]
         if changed and self.image_masking != "pedestrian":
@@ -236,7 +236,7 @@ class ObjectiveArguments:
     )
     balance_domains: bool = option(
         False,
-        "Draw equally often from each domain of a kind of batch, however many images each has; else in "
+        "Draw equally often from each domain of a kind of batch, however many images it has; otherwise in "
         "proportion to their sizes.",
     )
     mim_weight: float | None = option(None, "Weight of L_MIM; None keeps the model's.", range=Range(at_least=0))
@@ -261,13 +261,13 @@ class ObjectiveArguments:
 
     @property
     def mix(self) -> dict[str, float]:
-        """The kinds of batch that are trained on, with their proportions."""
+        """The kinds of batch in training, with their proportions."""
         mix = {"paired": 1.0} if self.batch_mix is None else self.batch_mix
         return {kind: share for kind, share in mix.items() if share}
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """The weights that were given, by their name in `MMETConfig`."""
+        """The given weights, by their name in `MMETConfig`."""
         names = [f"{name}_weight" for name in LOSS_NAMES]
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -324,7 +324,7 @@ def parse_arguments(
     Parse `[recipe] [--field value ...]`; the recipe is a file or the name of a shipped one.
 
     Raises:
-        ValueError: for a recipe that cannot be read, and for fields or values that do not exist.
+        ValueError: the recipe cannot be read, or a field or value does not exist.
     """
     parser = build_parser()
     argv = list(argv)
@@ -351,7 +351,7 @@ def parse_arguments(
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of `run_pretrain.py`: the project's own options first, then those of transformers."""
+    """The parser of `run_pretrain.py`: the project's options first, then those of transformers."""
     program = program_name("run_pretrain.py")
     return ArgumentParser(
         [ModelArguments, DataArguments, ObjectiveArguments, PretrainingArguments],

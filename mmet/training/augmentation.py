@@ -32,21 +32,21 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts
 
 @dataclass(frozen=True, slots=True)
 class PersonAugmentation:
-    """Random changes that leave a person recognisable. 0 switches a change off (`(1, 1)` for `crop_scale`).
+    """Random changes that keep a person recognisable. 0 switches a change off (`(1, 1)` for `crop_scale`).
 
     Attributes:
         flip_probability: probability of mirroring. Set 0 if captions name sides.
-        crop_scale: range of the share of height, and independently of width, that a crop keeps.
+        crop_scale: range of the share of the height that a crop keeps, and independently of the width.
         padding: how far a crop may reach beyond the picture, as a share of height and width.
         colour_probability: probability of changing colours.
         brightness: factor in `1 ± brightness`.
         contrast: factor in `1 ± contrast`, about the middle grey.
         saturation: factor in `1 ± saturation`; 0 would be grey.
-        colour_cast: factor in `1 ± colour_cast` for each channel on its own, as lamps and cameras tint a picture.
+        colour_cast: factor in `1 ± colour_cast` for each channel separately, as lamps and cameras tint a picture.
         gamma: exponent in `[1 / (1 + gamma), 1 + gamma]`.
         low_resolution_probability: probability of shrinking and enlarging the picture, as for a person far away.
         low_resolution_scale: range of the factor that it is shrunk to.
-        erasing_probability: probability of covering a rectangle with a random colour, in the mask too.
+        erasing_probability: probability of covering a rectangle with a random colour, also in the mask.
         erasing_area: range of the covered share of the picture.
         fill: RGB colour beyond the edge of the picture.
     """
@@ -75,14 +75,14 @@ class PersonAugmentation:
 
     @classmethod
     def off(cls) -> PersonAugmentation:
-        """No change at all."""
+        """An augmentation that changes nothing."""
         zeros = {f.name: 0.0 for f in fields(cls) if isinstance(f.default, float)}
         return cls(crop_scale=(1.0, 1.0), **zeros)  # type: ignore[arg-type]
 
     def __call__(
         self, image: Image.Image, person_mask: Image.Image | None, rng: np.random.Generator
     ) -> tuple[Image.Image, Image.Image | None]:
-        """Augment an RGB picture and, in step with it, its person mask (mode L, same size; None stays None)."""
+        """Augment an RGB picture and, in the same way, its person mask (mode L, same size; None stays None)."""
         if image.mode != "RGB":
             raise ValueError(f"expected an RGB picture, received mode {image.mode}")
         if person_mask is not None and person_mask.size != image.size:
@@ -101,7 +101,7 @@ class PersonAugmentation:
     def _crop(
         self, image: Image.Image, person_mask: Image.Image | None, rng: np.random.Generator
     ) -> tuple[Image.Image, Image.Image | None]:
-        """Cut one window from both. It keeps its own size: the image processor's resize makes it a zoom."""
+        """Cut the same window from both. It keeps its size; the image processor's resize makes it a zoom."""
         size = np.array(image.size)
         margin = np.round(self.padding * size)
         window = np.maximum(np.round(rng.uniform(*self.crop_scale, size=2) * size), 1)
@@ -141,7 +141,7 @@ class PersonAugmentation:
 
 
 def build_augmentation(values: Any) -> PersonAugmentation:
-    """The augmentation of a recipe's fields (None: the defaults). Raises `ValueError` for what it cannot have."""
+    """Build the augmentation of a recipe's fields (None: the defaults). Raises `ValueError` for invalid fields."""
     options = check_value("augmentation", values, dict[str, Any] | None) or {}
     for name in options:
         check_choice("augmentation", name, [field.name for field in fields(PersonAugmentation)])
@@ -158,7 +158,7 @@ def _mirror(image: Image.Image) -> Image.Image:
 def _cut(
     image: Image.Image, left: int, top: int, width: int, height: int, fill: int | tuple[int, int, int]
 ) -> Image.Image:
-    """The window, which may reach beyond the picture; there it is `fill`."""
+    """Cut the window, which is filled with `fill` where it reaches beyond the picture."""
     if left >= 0 and top >= 0 and left + width <= image.width and top + height <= image.height:
         return image.crop((left, top, left + width, top + height))
     window = Image.new(image.mode, (width, height), fill)
@@ -172,7 +172,7 @@ def _lower_resolution(image: Image.Image, scale: float) -> Image.Image:
 
 
 def _saturation_matrix(saturation: float) -> tuple[float, ...]:
-    """The 3 × 4 matrix, row by row, that moves every colour towards (< 1) or away from (> 1) its own grey."""
+    """The 3 × 4 matrix, row by row, that moves every colour towards (< 1) or away from (> 1) its grey."""
     matrix = saturation * np.eye(3) + (1 - saturation) * _LUMINANCE
     return tuple(np.hstack([matrix, np.zeros((3, 1))]).ravel().tolist())
 

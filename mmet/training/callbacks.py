@@ -47,10 +47,10 @@ class EvaluateAtTheEnd(TrainerCallback):
 
 class ReadableLines(ProgressCallback):
     """
-    Trainer's progress bar with log lines for people: the step first, numbers of three significant digits, no quotes.
+    Trainer's progress bar with readable log lines: the step first, numbers of three significant digits, no quotes.
 
     Args:
-        show_bar: whether there is a bar beside the lines.
+        show_bar: whether to show a bar as well as lines.
     """
 
     def __init__(self, show_bar: bool = True) -> None:
@@ -93,7 +93,7 @@ class ReadableLines(ProgressCallback):
 
 
 def format_log(logs: Mapping[str, Any], step: int, max_steps: int) -> str:
-    """One line for people: `step 40/300  loss 4.21  learning_rate 0.001`."""
+    """Format a log as one readable line: `step 40/300  loss 4.21  learning_rate 0.001`."""
     values = {name: value for name, value in logs.items() if name != "total_flos"}
     shown = (
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()

@@ -15,7 +15,7 @@ SELECTION = {
     "eval_data": "the best mAP on the evaluation data below chose the checkpoint: figures on it are optimistic",
     "last": "no checkpoint was chosen: the model is the last one",
 }
-"""What a model card says of each choice."""
+"""Explanations of the choices for the model card."""
 
 
 def plan_selection(
@@ -25,13 +25,13 @@ def plan_selection(
     sets: Sequence[RetrievalSet],
 ) -> None:
     """
-    Set in `data.select_on` and `arguments` what chooses the checkpoint that becomes the model.
+    Set how the checkpoint that becomes the model is chosen, in `data.select_on` and `arguments`.
 
-    By default, validation chooses if identities are trained. Masked objectives do not aim at retrieval, so the last
+    By default, validation chooses it if identities are trained. Masked objectives do not aim at retrieval, so the last
     checkpoint of a masked stage becomes the model.
 
     Raises:
-        ValueError: where a checkpoint is to be chosen that is never evaluated or never saved.
+        ValueError: checkpoints to choose from are never evaluated or never saved.
     """
     if data.select_on is None:
         validates = any(searched.role == "validation" for searched in sets) and arguments.eval_strategy != "no"

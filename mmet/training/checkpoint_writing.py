@@ -1,4 +1,4 @@
-"""Whole checkpoints: written under a temporary name, checked, and renamed when complete.
+"""Write checkpoints atomically: under a temporary name, checked, and renamed when complete.
 
 A run that is killed at any moment leaves `checkpoint-<step>` folders that can be resumed from, and at most one folder
 `.unfinished` that the next run clears away.
@@ -25,17 +25,17 @@ UNFINISHED = ".unfinished"
 """Folder inside the output folder where a checkpoint or model is written before it gets its name."""
 
 _STATES_PER_PARAMETER = {"sgd": 1, "adafactor": 0, "lion": 1}
-"""Tensors of a parameter's size that an optimizer keeps, by the beginning of its name; two for the Adam family."""
+"""Tensors of a parameter's size that an optimizer keeps, by the start of its name; two for the Adam family."""
 
 _WEIGHT_FILE = re.compile(r"(model|pytorch_model|adapter_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 
 
 class CheckpointError(OSError):
-    """A checkpoint or model cannot be written; the message names the folder, the reason and what is still there."""
+    """A checkpoint or model cannot be written; the message names the folder, the reason and what remains."""
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` and write a file in it. Raises `CheckpointError` where that fails."""
+    """Create `folder` and write a file in it. Raises `CheckpointError` if that fails."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:  # which the run's JSON files name
@@ -64,11 +64,11 @@ def check_space(folder: Path, size: int, *, num_kept: int) -> None:
     Args:
         folder: the output folder; it exists.
         size: bytes of one checkpoint.
-        num_kept: checkpoints that will be there at the end.
+        num_kept: number of checkpoints at the end.
 
     Raises:
-        CheckpointError: there is no room for one checkpoint beside the one it replaces. For less than all that are
-            kept there is a warning.
+        CheckpointError: there is no room for one checkpoint beside the one that it replaces. If there is no room for
+            all that are kept, there is a warning.
     """
     free = shutil.disk_usage(folder).free
     if free < 2 * size:
@@ -93,7 +93,7 @@ def last_checkpoint(output: Path) -> Path | None:
 
 
 def clear_unfinished(output: Path) -> Path:
-    """Return the folder to write in, without what a killed run left there."""
+    """Return the empty folder to write in, after removing what a killed run left there."""
     folder = output / UNFINISHED
     shutil.rmtree(folder, ignore_errors=True)
     return folder
@@ -101,10 +101,10 @@ def clear_unfinished(output: Path) -> Path:
 
 def replace_folder(source: Path, target: Path) -> None:
     """
-    Rename a complete folder; an older one of that name (from before a resume) steps aside first, and whole.
+    Rename a complete folder; an older one of that name (from before a resume) is first renamed as a whole.
 
     Raises:
-        OSError: a file in it is not as it was written, as on a full disk.
+        OSError: a file differs from what was written, as on a full disk.
     """
     whole_files.check_folder(source)
     if target.exists():
@@ -115,10 +115,10 @@ def replace_folder(source: Path, target: Path) -> None:
 
 def publish_files(source: Path, target: Path) -> None:
     """
-    Move the files of a complete folder, and of those in it, into another one, each at once, and the weights last.
+    Move the files of a complete folder and its sub-folders into another one, each atomically, the weights last.
 
     Raises:
-        OSError: a file is not as it was written, as on a full disk; then none is moved.
+        OSError: a file differs from what was written, as on a full disk; then none is moved.
     """
     whole_files.check_folder(source)
     files = [path for path in source.rglob("*") if path.is_file()]
@@ -131,7 +131,7 @@ def publish_files(source: Path, target: Path) -> None:
 
 
 def is_weight_file(name: str) -> bool:
-    """Whether a file of this name holds weights, or says which files do; `modeling_mmet.py` does not."""
+    """Whether a file of this name holds weights or their index."""
     return _WEIGHT_FILE.fullmatch(name) is not None
 
 

@@ -1,7 +1,8 @@
 """Prepare what [CLS_I] starts from before the first step: principal components of what the backbone sees.
 
-The stripes of a pretrained backbone's map tell people apart already. Their main components, each divided by the root
-of its deviation, keep nearly all of that in few dimensions (docs/starter_model.md), and [CLS_I] starts from them.
+The stripes of a pretrained backbone's map can already tell people apart. Their principal components, each divided by
+the square root of its deviation, keep nearly all of this in few dimensions (docs/starter_model.md), and [CLS_I] starts
+from them.
 Those of an earlier map (`detail_grid`) are fitted in the same way, for the network that reads details.
 
     batches = (processor(images=images, return_tensors="pt").pixel_values for images in image_batches)
@@ -29,7 +30,7 @@ from processing_mmet import MMETProcessor
 logger = logging.getLogger(__name__)
 
 IMAGES_PER_COMPONENT = 8
-"""Pictures read for each component, at least."""
+"""Smallest number of pictures for each component."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ProjectionFit:
 
     Attributes:
         num_rows: images read, or their stripes.
-        num_components: components found: as many as the projection has, or fewer where there are fewer images.
+        num_components: number of components: as many as the projection has, or fewer if there are fewer images.
         variance_kept: share of the variance of the cells' means.
     """
 
@@ -62,7 +63,7 @@ def prepare_starting_projections(
     Fit the projections that [CLS_I] starts from on training images of the mix of batches, unless they are fitted.
 
     Raises:
-        ValueError: for pictures that are all alike.
+        ValueError: all pictures are alike.
     """
     embeddings = model.mmet.image_model.embeddings
     projections = embeddings.starting_projections()
@@ -100,7 +101,7 @@ def fit_starting_projections(
         A report for each of `class_token_channels`, `class_token_rows` and `detail_grid` that the encoder has.
 
     Raises:
-        ValueError: when the images do not differ, or pixels are not finite.
+        ValueError: all images are alike, or pixels are not finite.
     """
     projections = embeddings.starting_projections()
     stripes, cells = [], []
@@ -133,7 +134,7 @@ def fit_projection(projection: torch.nn.Linear, features: torch.Tensor, power: f
         power: 0 keeps the distances, 1 gives all components the same deviation.
 
     Raises:
-        ValueError: when the rows do not differ, or are not finite.
+        ValueError: all rows are alike, or are not finite.
     """
     mean = features.mean(dim=0)
     centred = (features - mean).double()

@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 _IMAGES_PER_READ = 64
 
 PATCHES_PER_CODE = 256
-"""Patches read for each centroid: faiss's own `max_points_per_centroid`, past which it draws a sample anyway."""
+"""Patches read for each centroid: faiss's `max_points_per_centroid`, beyond which it draws a sample anyway."""
 
 PATCHES_PER_IMAGE = 64
-"""Random patches taken from one image: neighbours overlap and look alike, so more images teach more."""
+"""Random patches taken from one image; neighbours overlap and look alike, so more images are better."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CodebookFit:
 
     Attributes:
         num_images: images read.
-        num_patches: patches of them that were fitted.
+        num_patches: number of their patches in the fit.
         variance_left: mean squared distance of a patch to its centroid, as a share of the descriptors' variance (0 is
             perfect, 1 no better than one centroid).
         perplexity: exponential of the entropy of the codes: the number of codes in use if used evenly.
@@ -90,9 +90,9 @@ def prepare_codebook(
     `dalle`.
 
     Raises:
-        ValueError: for images that no codebook can be fitted on, weights that are no codebook, or a `dalle` that
-            undoes another normalisation than the processor's.
-        OSError: when the weights of `dalle` cannot be found.
+        ValueError: no codebook can be fitted on the images, the weights are not a codebook, or `dalle` undoes another
+            normalisation than the processor's.
+        OSError: the weights of `dalle` cannot be found.
     """
     config = model.config
     if isinstance(model.image_codebook, MMETDalleCodebook):
@@ -159,19 +159,19 @@ def fit_codebook(
     Fit the centroids of `codebook` in place.
 
     Args:
-        codebook: the model's codebook; K and the descriptor are its own.
+        codebook: the model's codebook, which defines K and the descriptor.
         pixel_values: batches `(B, C, H, W)` of normalised images, read until `max_patches` patches are gathered.
         num_iterations: Lloyd iterations of k-means.
         max_patches: number of patches to fit on; `PATCHES_PER_CODE` for each centroid when not given.
-        patches_per_image: patches drawn of an image; all of them where it has no more.
+        patches_per_image: number of patches drawn from an image; all if it has fewer.
         seed: seed of the drawn patches and the initial centroids.
 
     Returns:
-        What was read, and how well the codes describe it.
+        The size and quality of the fit.
 
     Raises:
-        ValueError: when pixels are not finite, or there are fewer different patches than centroids (too few images,
-            or images that are all alike).
+        ValueError: pixels are not finite, or there are fewer different patches than centroids (too few images, or
+            images that are all alike).
     """
     num_codes, size = codebook.centroids.shape
     max_patches = PATCHES_PER_CODE * num_codes if max_patches is None else max_patches

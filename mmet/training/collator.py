@@ -1,4 +1,4 @@
-"""From samples to the tensors of one training step: processing, patch masks, token masks and mismatched captions.
+"""Turn samples into the tensors of one training step: processing, patch masks, token masks, mismatched captions.
 
 Masks are drawn anew each time a sample is seen, from a generator seeded by the samples' seeds: the same samples give
 the same batch in every worker process.
@@ -40,7 +40,7 @@ class MMETDataCollator:
     With B samples, N patches and L tokens, the batches hold:
 
     - `identity`: `pixel_values (B, 3, H, W)`, `input_ids (B, L)`, `attention_mask (B, L)`, `person_labels (B)`; and
-      `text_present (B)` where some sample has no caption.
+      `text_present (B)` if some sample has no caption.
     - `identity_image`: `pixel_values`, `person_labels`.
     - `paired`: pictures and captions as above, `person_ids (B)` (so that the contrastive loss knows who is who without
       the identity losses being asked for), `bool_masked_pos (B, N)`, and a second caption that is masked:
@@ -60,8 +60,8 @@ class MMETDataCollator:
         caption_noise: probability that a token of an identity batch is replaced by another one of the vocabulary,
             drawn uniformly, so that words of other domains confuse the model less.
         max_length: longest caption in tokens; longer ones are cut.
-        segmenter: called with the pictures of a batch that have no mask, where the masking strategy wants them. It
-            runs in the data loading workers.
+        segmenter: called with the pictures of a batch that have no mask, if the masking strategy needs them. It runs
+            in the data loading workers.
         prior: weights `(N,)` for pictures without any mask; None for `pedestrian_prior` of the processor's grid.
         sharpness: exponent on the coverage of patches by the person that turns it into sampling weights.
     """
@@ -113,7 +113,7 @@ class MMETDataCollator:
         }
 
     def __call__(self, samples: Sequence[TrainingSample]) -> Batch:
-        """Collate samples of one kind. Raises `ValueError` for none, or for several kinds."""
+        """Collate samples of one kind. Raises `ValueError` for no sample or several kinds."""
         kinds = sorted({sample.kind for sample in samples})
         if len(kinds) != 1:
             raise ValueError(f"expected samples of one kind in a batch, received {kinds or 'no samples'}")
@@ -184,7 +184,7 @@ class MMETDataCollator:
         return self._images(samples), np.full((len(samples), len(self.prior)), np.nan, dtype=np.float32)
 
     def person_masks(self, samples: Sequence[TrainingSample]) -> list[Image.Image | None]:
-        """The samples' own masks, and the segmenter's for those without."""
+        """The samples' masks, and the segmenter's for samples without one."""
         masks = [sample.person_mask for sample in samples]
         missing = [i for i, mask in enumerate(masks) if mask is None]
         if self.segmenter is None or not missing:
@@ -243,7 +243,7 @@ class MMETDataCollator:
 
 
 def _segment(segmenter: Segmenter, images: list[Image.Image]) -> list[Image.Image | None]:
-    """The segmenter's masks. Raises `ValueError` where it fails, or gives something else."""
+    """The segmenter's masks. Raises `ValueError` if it fails or returns something else."""
     try:
         segmented = segmenter(list(images))
     except Exception as error:  # somebody else's code, which may raise anything
@@ -270,8 +270,8 @@ def _person_labels(samples: Sequence[TrainingSample]) -> torch.Tensor:
 def _is_other_person(samples: Sequence[TrainingSample]) -> NDArray[np.bool_]:
     """True at `(i, j)` where caption j is certainly not about person i.
 
-    The sentences must always differ, since an identical sentence does describe the picture. For unknown persons this
-    is the only test.
+    The sentences must always differ, because an identical sentence does describe the picture. For unknown persons,
+    this is the only test.
     """
     labels = np.array([sample.person_label for sample in samples])
     captions = np.array([sample.caption for sample in samples], dtype=object)

@@ -1,4 +1,4 @@
-"""What `mmet-pretrain` and `run_pretrain.py` do: parse a recipe and its changes, train, and say where the model is.
+"""The work of `mmet-pretrain` and `run_pretrain.py`: parse a recipe and its changes, train, print the result's place.
 
 main(["demo", "--max_steps", "100"])
 """
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def pretrain(command: Command, argv: Sequence[str]) -> None:
-    """Parse the arguments, train, and say where the model is."""
+    """Parse the arguments, train, and print where the model is."""
     if LIST_RECIPES in argv:
         print(describe_recipes())
         return

@@ -29,14 +29,14 @@ from mmet.training.sampling import IDENTITY_KINDS, Draw
 from pictures_mmet import AmbiguousMaskError
 
 UNKNOWN_PERSON = -100
-"""Label of a person whom the training set does not number (`ignore_index` of the losses)."""
+"""Label of a person without a number in the training set (`ignore_index` of the losses)."""
 
 Decoded = TypeVar("Decoded")
 
 _ROWS_PER_READ = 65_536
 
 _MAX_STAND_INS = 100
-"""How many unreadable pictures in a row are replaced before the error is raised."""
+"""Number of unreadable pictures in a row that are replaced before the error is raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class TrainingSample:
         person_mask: mode L, 255 on the person, else 0, of the picture's size; None if there is none or none is needed.
         caption: one of the picture's sentences; None if there is none or none is needed.
         person_label: number of the person in `range(num_identities)`, or -100.
-        image_path: names the picture in messages; empty in text batches of unpaired sentences.
-        skipped: path and reason of the pictures that could not be decoded and that this one stands in for.
+        image_path: name of the picture for messages; empty in text batches of unpaired sentences.
+        skipped: path and reason of the undecodable pictures that this one replaces.
     """
 
     kind: str
@@ -77,7 +77,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         paired: datasets with the columns of `REID_FEATURES`.
         image: datasets whose pictures are used alone.
         text: datasets whose captions are used alone; the columns `captions` and `image_path` are enough.
-        augmentation: applied to every picture; None for none.
+        augmentation: augmentation of every picture, or None.
         skip_bad_images: whether a picture that cannot be decoded is replaced by another one, drawn from the draw's
             seed: in identity batches one of the same person, as long as there is any.
 
@@ -88,7 +88,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         num_identities: number of persons among all examples.
 
     Raises:
-        DatasetError: for a source without the columns it needs; on loading, for a picture that cannot be decoded.
+        DatasetError: a source lacks columns; or, on loading, a picture cannot be decoded.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         return {kind: self._examples[kind].labels() for kind in IDENTITY_KINDS}
 
     def count_identities(self, kinds: Collection[str]) -> int:
-        """How many classes cover the persons of these identity kinds: those of `identity` alone come first."""
+        """Number of classes for the persons of these identity kinds; those of `identity` come first."""
         return max((int(self._examples[kind].labels().max(initial=-1)) + 1 for kind in kinds), default=0)
 
     def domains(self) -> dict[str, NDArray[np.int64]]:
@@ -154,7 +154,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         return [samples[place] for place in range(len(draws))]
 
     def _sample_or_stand_in(self, draw: Draw, row: dict[str, Any], person_label: int) -> TrainingSample:
-        """The draw's sample; where its picture cannot be decoded and may be skipped, that of another example."""
+        """The draw's sample or, if its picture cannot be decoded and may be skipped, that of another example."""
         skipped: list[tuple[str, str]] = []
         tried = [draw.index]
         while True:
@@ -170,7 +170,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
                 return replace(sample, skipped=tuple(skipped)) if skipped else sample
 
     def _stand_in(self, draw: Draw, tried: list[int]) -> int:
-        """Another example of the kind: of the same person in identity batches, while one is untried."""
+        """Another example of the kind; in identity batches one of the same person, as long as one is untried."""
         rng = np.random.default_rng([draw.seed, len(tried)])
         if draw.kind in IDENTITY_KINDS:
             labels = self._examples[draw.kind].labels()
@@ -191,7 +191,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
     def _picture(
         self, row: dict[str, Any], rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], PIL.Image.Image | None]:
-        """The row's picture and mask (resized to the picture where it is of another size), augmented."""
+        """The row's picture and mask, augmented; a mask of another size is resized to the picture."""
         image = _decode(row, "image", decode_rgb)
         size = (image.shape[1], image.shape[0])
         person_mask = None
@@ -300,7 +300,7 @@ def domains_and_persons(source: datasets.Dataset) -> tuple[list[str], NDArray[np
 
 
 def distinct(sources: Sequence[datasets.Dataset]) -> list[datasets.Dataset]:
-    """Every source once: a dataset may be used as pairs and as images."""
+    """The distinct sources: a dataset may be used as pairs and as images."""
     return list({id(source): source for source in sources}.values())
 
 
@@ -359,7 +359,7 @@ def _check_columns(source: datasets.Dataset, needed: list[str]) -> None:
 
 
 def _undecoded(source: datasets.Dataset, columns: list[str]) -> datasets.Dataset:
-    """The needed columns, with pictures as `{"bytes", "path"}`, so that a broken one can be named when decoding it."""
+    """The needed columns, with pictures as `{"bytes", "path"}`, so that decoding errors can name the picture."""
     _check_columns(source, columns)
     source = source.select_columns(columns).with_format(None)
     for column in {"image", "person_mask"} & set(columns):

@@ -24,8 +24,7 @@ def check_hub(arguments: TrainingArguments) -> None:
     Check that `--push_to_hub` can push. Changes nothing on the Hub.
 
     Raises:
-        ValueError: for an invalid repository name, without a login, with a token that the Hub refuses, or without a
-            connection.
+        ValueError: the repository name is invalid, there is no login or connection, or the Hub refuses the token.
     """
     name = _repository_name(arguments)
     try:
@@ -41,7 +40,7 @@ def create_repository(arguments: TrainingArguments) -> None:
     Create the repository that `--push_to_hub` pushes to, unless it exists.
 
     Raises:
-        ValueError: when the Hub refuses to create it or cannot be reached.
+        ValueError: the Hub refuses to create it or cannot be reached.
     """
     name = _repository_name(arguments)
     with _named_errors(name):

@@ -3,7 +3,7 @@
     add_lora(model, rank=8)      # in place; everything else is frozen
     merge_lora(model)            # in place: an ordinary model again, with the same outputs
 
-Checkpoints of a run hold the additions beside the weights; the model that a run leaves has them merged.
+Checkpoints of a run hold the additional matrices beside the weights; the final model has them merged.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ TARGETS = r".*\.encoder\.layers\.\d+\.(attention\.(qkv_proj|out_proj)|mlp\.(fc1|
 """The matrices of the encoders' layers."""
 
 ALPHA_BY_RANK = 2
-"""Additions are scaled by this number, whatever their rank."""
+"""Scale of the additional matrices, whatever their rank."""
 
 
 def add_lora(model: MMETForPreTraining, rank: int) -> None:
     """
-    Add trainable matrices of a rank to the encoders' layers, in place. They begin at nothing; besides them, only the
-    identity head is trained.
+    Add trainable matrices of this rank to the encoders' layers, in place. Their product starts at zero; besides them,
+    only the identity head is trained.
 
     Raises:
         ValueError: the package `peft` is not installed.

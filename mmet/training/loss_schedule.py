@@ -1,4 +1,4 @@
-"""Loss weights that change while training goes on: masked first and fading out, identities fading in.
+"""Loss weights that change during training, for instance masked losses that fade out while identities fade in.
 
     >>> schedule = LossSchedule({"mim": [[0, 1], [0.5, 1], [1, 0]]})
     >>> schedule.factors(0.75)  # of mim_weight, after three quarters of the steps

@@ -1,4 +1,4 @@
-"""Where pedestrian masking looks for the person in a picture without a mask, as `mask_prior` says."""
+"""The prior of pedestrian masking for pictures without a mask, as `mask_prior` chooses it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def measure_prior(
 
 
 def read_prior(path: Path, processor: MMETProcessor, sharpness: float) -> NDArray[np.float32]:
-    """The prior of a grey picture. Raises `ValueError` for a file that is no picture, and for a black one."""
+    """Read the prior from a grey picture. Raises `ValueError` for a file that is not a picture, or is black."""
     geometry = processor.image_processor
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:

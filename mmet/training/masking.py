@@ -1,4 +1,4 @@
-"""Which patches and which tokens are hidden from the model: masking inside the pedestrian region, and its ablations.
+"""Choose the patches and tokens that are hidden from the model: masking of the pedestrian region, and its ablations.
 
 Everything here is a pure function of its arguments and of the `numpy.random.Generator` it is given, and works on
 whole batches. A patch mask is a boolean array `(batch, num_patches)`, patches in row-major order of the patch grid;
@@ -42,7 +42,7 @@ def num_masked_patches(mask_ratio: float, num_patches: int) -> int:
     32
 
     Raises:
-        ValueError: for a ratio outside [0, 1].
+        ValueError: the ratio is outside [0, 1].
     """
     if not 0 <= mask_ratio <= 1:
         raise ValueError(f"expected a mask_ratio in [0, 1], received {mask_ratio}")
@@ -110,7 +110,7 @@ def picture_prior(
         Weights in [0, 1] of shape `(num_patches,)`, float32.
 
     Raises:
-        ValueError: for a picture that is all black.
+        ValueError: the picture is all black.
     """
     grey = picture.convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(grey) / 255, (patch_size, patch_size))
@@ -193,7 +193,7 @@ def _top_k(score: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class PatchRegion:
-    """What is known about where the persons of a batch are.
+    """The positions of the persons in a batch, as far as known.
 
     Attributes:
         coverage: `(batch, num_patches)`, share of each patch on the person; rows of NaN where a picture has no mask.
@@ -217,7 +217,7 @@ class PatchRegion:
 
 
 def pedestrian_masking(region: PatchRegion, num_masked: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Mask patches on the person: by the sample's own mask, else (no mask, or none of it in view) by the prior."""
+    """Mask patches on the person: by the sample's mask, or by the prior if there is no mask or it is empty."""
     coverage = np.nan_to_num(region.coverage).astype(np.float64) ** region.sharpness
     weights = np.where(coverage.any(axis=1, keepdims=True), coverage, region.prior)
     return draw_patch_mask(weights, num_masked, rng, grid=region.grid)
@@ -274,7 +274,7 @@ IMAGE_MASKING: dict[str, MaskingStrategy | None] = {
 
 
 class MaskedTokens(NamedTuple):
-    """Tokens with some hidden, and what was there: both int64 `(batch, length)`."""
+    """Masked tokens and their labels, both int64 `(batch, length)`."""
 
     input_ids: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -289,7 +289,7 @@ def mask_tokens(
     mlm_probability: float = 0.15,
     rng: np.random.Generator,
 ) -> MaskedTokens:
-    """Hide tokens as BERT does (Devlin et al., 2019): of the chosen ones 80 % become [MASK], 10 % a random token.
+    """Mask tokens as BERT does (Devlin et al., 2019): of the chosen ones, 80 % become [MASK], 10 % a random token.
 
     Of a caption with n tokens to choose from, `mlm_probability * n` are chosen, rounded up or down at random so that
     the mean over many draws is exactly that, whatever the length; over the whole batch the number is right to one. A

@@ -17,14 +17,14 @@ from inputs_mmet import IGNORE_INDEX
 from modeling_mmet import LOSS_NAMES
 
 ACCURACY_NAMES = ("mim_accuracy", "mlm_accuracy", "mmm_image_accuracy", "mmm_text_accuracy", "itm_accuracy")
-"""Shares of masked patches, masked tokens and pairs (matching or not) that a head gets right."""
+"""Accuracies of the heads on masked patches, masked tokens and pairs (matching or not)."""
 
 MEASURE_NAMES = (
     *(f"{name}_loss" for name in (*LOSS_NAMES, "supervised_contrastive", "similarity")),
     *ACCURACY_NAMES,
     "embedding_norm",
 )
-"""Everything that is measured, by the name under which it is logged."""
+"""All measures, by the name under which they are logged."""
 
 
 class TrainingMeasures:
@@ -32,7 +32,7 @@ class TrainingMeasures:
     Totals and counts of each measure since the last call of `means`.
 
     Args:
-        device: of the sums; reading them every step would stall a GPU.
+        device: device of the sums; reading them every step would stall a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:

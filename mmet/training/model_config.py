@@ -1,4 +1,4 @@
-"""The configuration of the model that is trained: a recipe's fields, on their own or over those of a checkpoint."""
+"""The configuration of the trained model: a recipe's fields, alone or over those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build_config(fields: Any, *, vocab_size: int, num_identities: int, loss_weig
     identities and the loss weights.
 
     Raises:
-        ValueError: for a field that no configuration has (transformers itself would accept it in silence).
+        ValueError: a field does not exist (transformers itself would accept it silently).
     """
     fields = dict(fields or {})
     check_config_fields(fields)
@@ -43,7 +43,7 @@ def override_config(config: MMETConfig, fields: Any) -> MMETConfig:
     The configuration of a checkpoint with a recipe's `fields` (a mapping or None) in place of its own.
 
     Raises:
-        ValueError: for a field that no configuration has, or another value of one that the checkpoint decides.
+        ValueError: a field does not exist, or differs from one that the checkpoint determines.
     """
     fields = dict(fields or {})
     check_config_fields(fields)
@@ -57,11 +57,11 @@ def merge_config(
     fields: Any, decided: Mapping[str, Any], *, vocab_size: int, num_identities: int, loss_weights: dict[str, float]
 ) -> MMETConfig:
     """
-    An `MMETConfig` of what a converted model decides, and for the rest of a recipe's nested `fields`, as in
+    An `MMETConfig` with the fields that a converted model determines, and otherwise a recipe's nested `fields`, as in
     `build_config`.
 
     Raises:
-        ValueError: for a field that no configuration has, or another value of one that the converted model decides.
+        ValueError: a field does not exist, or differs from one that the converted model determines.
     """
     fields = dict(fields or {})
     check_config_fields(fields)
@@ -73,7 +73,7 @@ def merge_config(
 
 
 def check_agreement(fields: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where a recipe's `fields` are not what a checkpoint or converted model has, naming each."""
+    """Raise `ValueError` with the `fields` of a recipe that differ from those of a checkpoint or converted model."""
     changed = _contradictions(fields, stored)
     if changed:
         raise ValueError(
@@ -87,7 +87,7 @@ def _is_of_a_stage(name: str) -> bool:
 
 
 def check_config_fields(fields: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a field that no configuration has, naming the nearest."""
+    """Raise `ValueError` for an unknown field, with the nearest name."""
     known = {name: {f.name for f in dataclasses.fields(config)} for name, config in MMETConfig.sub_configs.items()}
     known[""] = {f.name for f in dataclasses.fields(MMETConfig)}
     for prefix, names in known.items():

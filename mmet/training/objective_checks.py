@@ -26,11 +26,11 @@ def check_objectives(
     Raise `ValueError` for settings with which a kind of batch in the mix, or one of its losses, teaches nothing.
 
     Args:
-        config: of the model, with the loss weights.
-        data: how examples are masked.
+        config: configuration of the model, with the loss weights.
+        data: the settings of masking.
         objectives: the mix and the schedule of its losses.
-        batch_size: examples of a batch, on each process.
-        num_processes: L_GC compares the examples of all of them.
+        batch_size: number of examples in a batch on each process.
+        num_processes: number of processes, whose examples L_GC compares together.
     """
     weighted = _weighted_losses(config, objectives)
     trained = weighted - {"mim", "mmm_image"} if data.image_masking == "none" else weighted
@@ -58,7 +58,7 @@ def _weighted_losses(config: MMETConfig, objectives: ObjectiveArguments) -> set[
 
 
 def _check_kind(kind: str, weighted: set[str], trained: set[str]) -> None:
-    """Raise `ValueError` where batches of a kind train no loss."""
+    """Raise `ValueError` if batches of a kind train no loss."""
     losses = set(_LOSSES_OF_KINDS[kind])
     if trained & losses:
         return
@@ -74,7 +74,7 @@ def _check_kind(kind: str, weighted: set[str], trained: set[str]) -> None:
 
 
 def _check_masks(config: MMETConfig, data: DataArguments, losses: set[str]) -> None:
-    """Raise `ValueError` where a masked loss has nothing masked."""
+    """Raise `ValueError` if nothing is masked for a masked loss."""
     patches = cast(MMETImageConfig, config.image_config).num_patches
     if losses & {"mim", "mmm_image"} and not num_masked_patches(data.mask_ratio, patches):
         raise ValueError(
@@ -91,7 +91,7 @@ def _check_masks(config: MMETConfig, data: DataArguments, losses: set[str]) -> N
 def _check_partners(
     data: DataArguments, objectives: ObjectiveArguments, losses: set[str], batch_size: int, num_processes: int
 ) -> None:
-    """Raise `ValueError` where a loss that compares examples finds none to compare."""
+    """Raise `ValueError` if a loss that compares examples has none to compare."""
     share = data.itm_mismatch_probability
     if "itm" in losses and share in (0, 1):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Pretraining from arguments to a saved model: load the data, build tokenizer, model and codebook, train, save.
 
-`run_pretrain.py` parses the arguments and calls `run_pretraining`; each step is a function of its own, so that a
-notebook can stop anywhere between them.
+`run_pretrain.py` parses the arguments and calls `run_pretraining`; each step is a function, so that a notebook can run
+them one by one.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def run_pretraining(
         The folder of the trained model, `training_arguments.output_dir`.
 
     Raises:
-        ValueError: for arguments that contradict each other or the data (`DatasetError` for a folder).
-        NonFiniteLossError: when a loss stops being finite.
-        FolderInUseError: when another run writes to the output folder.
-        CheckpointError: when the output folder cannot take what is to be written there.
+        ValueError: arguments contradict each other or the data (`DatasetError` for a folder).
+        NonFiniteLossError: a loss is not finite.
+        FolderInUseError: another run writes to the output folder.
+        CheckpointError: the output folder cannot be written or has too little space.
         TrainingStopped: after a Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
     output = Path(training_arguments.output_dir)
@@ -170,7 +170,7 @@ def finish(
 
 
 def _check_room(model: MMETForPreTraining, arguments: PretrainingArguments) -> None:
-    """Raise `CheckpointError` where the disk has no room for the checkpoints."""
+    """Raise `CheckpointError` if the disk has no room for the checkpoints."""
     expected = 1
     if arguments.save_strategy == SaveStrategy.STEPS and arguments.max_steps > 0:
         expected = max(1, math.ceil(arguments.max_steps / max(1, arguments.save_steps)))
@@ -183,11 +183,10 @@ def _check_room(model: MMETForPreTraining, arguments: PretrainingArguments) -> N
 
 def find_checkpoint(arguments: PretrainingArguments) -> str | None:
     """
-    The checkpoint to resume from: the one that was named, with `true` the last one if there is any, else None.
+    The checkpoint to resume from: the named one; with `true` the last one, if there is one; else None.
 
     Raises:
-        ValueError: when the output folder holds checkpoints and resuming was not asked for, so that nothing is
-            overwritten.
+        ValueError: the output folder holds checkpoints and resuming was not requested; nothing is overwritten.
     """
     resume = arguments.resume_from_checkpoint
     output = Path(arguments.output_dir)
@@ -262,7 +261,7 @@ def build_collator(
     The collator, with the user's segmenter and the prior of pedestrian masking.
 
     Raises:
-        ValueError: for a segmenter that cannot be loaded or fails, and for an unusable prior.
+        ValueError: the segmenter cannot be loaded or fails, or the prior is unusable.
     """
     masked = [kind for kind in ("paired", "image") if kind in objectives.mix and dataset.sizes[kind]]
     collator = MMETDataCollator(
@@ -287,7 +286,7 @@ def build_collator(
 
 
 def _caption_length(max_text_length: int, config: MMETTextConfig) -> int:
-    """Tokens at which captions are cut: what was asked for, or as many as the model has positions for."""
+    """Number of tokens at which captions are cut: as requested, but at most the model's positions."""
     if max_text_length > config.max_position_embeddings:
         logger.warning(
             "captions are cut at %d tokens, the model's max_position_embeddings, not at max_text_length=%d",

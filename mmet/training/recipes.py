@@ -27,10 +27,10 @@ def recipe_names() -> list[str]:
 
 def find_recipe(name: str) -> Path:
     """
-    The file of a recipe: the one at this path; for `demo`, and for `recipes/demo.yaml` where there is none, ours.
+    Find the file of a recipe: at this path, or among the shipped recipes for `demo` or a missing `recipes/demo.yaml`.
 
     Raises:
-        ValueError: for a name without a suffix that no shipped recipe has.
+        ValueError: no shipped recipe has this name.
     """
     path = Path(name)
     is_name = path.name == name and path.suffix not in RECIPE_SUFFIXES
@@ -45,7 +45,7 @@ def find_recipe(name: str) -> Path:
 
 
 def describe_recipes() -> str:
-    """The shipped recipes with the first line of each, and their folder."""
+    """List the shipped recipes with the first line of each, and their folder."""
     lines = {name: (recipes_folder() / f"{name}.yaml").read_text(encoding="utf-8") for name in recipe_names()}
     width = max(map(len, lines))
     listed = [f"{name:{width}}  {text.partition(chr(10))[0].lstrip('# ')}" for name, text in lines.items()]

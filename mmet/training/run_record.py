@@ -4,9 +4,9 @@
     record.save(checkpoint)
     RunRecord.load(checkpoint).differences(record)      # ["seed: 1 → 2", "data finegpr: 8 persons → 10 persons"]
 
-All arguments count except those that cannot change the weights. Data are compared by content, not by place: rows by
+All arguments count except those that cannot change the weights. Data are compared by content, not by location: rows by
 persons, cameras, captions and names; pictures and masks by the size of every file and the content of 256 of them. A
-picture replaced by another of exactly the same size in bytes is noticed only if it is among these.
+picture replaced by another of the same size in bytes is noticed only if it is among these.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ WITHOUT_EFFECT = (
     "label_names",
     "length_column_name",
 )
-"""Arguments of how and where a run computes, writes and reports, without an effect on weights; shell patterns."""
+"""Arguments (shell patterns) that affect how and where a run computes, writes and reports, but not the weights."""
 
 IN_OTHER_FORM = (
     "data",
@@ -104,7 +104,7 @@ IN_OTHER_FORM = (
     "max_steps",
     "num_train_epochs",
 )
-"""Arguments that are recorded by their effect: data, weights, configuration, vocabulary, length."""
+"""Arguments recorded through their effect on data, weights, configuration, vocabulary or length."""
 
 _SAMPLED_PICTURES = 256
 _NO_FILE, _UNREADABLE = -1, -2  # in place of a size
@@ -123,11 +123,11 @@ _CONFIG_BOOKKEEPING = (
 @dataclass(frozen=True)
 class DataRecord:
     """
-    What a source holds.
+    Summary of a source.
 
     Attributes:
         uses: `paired`, `image` and `text`.
-        images, persons, captions, masks: how many.
+        images, persons, captions, masks: their numbers.
         digests: of `persons` (person and camera of each row), `images` (the name and size of each, the content of
             some), `captions` and `masks` (as of images).
     """
@@ -177,8 +177,8 @@ class RunRecord:
     Recipe, model and data of a run.
 
     Attributes:
-        recipe: by argument, the values that a resume may change if the user allows it.
-        model: what weights and optimizer state depend on; a resume cannot change it.
+        recipe: values by argument; a resume may change them if the user allows it.
+        model: values that weights and optimizer state depend on; a resume cannot change them.
         length: `max_steps` and `num_train_epochs`; a run may be made longer.
         data: by the name of the source.
     """
@@ -205,7 +205,7 @@ class RunRecord:
             config: of the model.
             vocabulary: of the tokenizer.
             data: by the name of the source.
-            num_processes: that share a batch.
+            num_processes: number of processes that share a batch.
             start: `model_name_or_path`: the checkpoint that the run starts from, None for fresh weights.
         """
         fields = {
@@ -234,10 +234,10 @@ class RunRecord:
     @classmethod
     def load(cls, folder: Path) -> RunRecord | None:
         """
-        The record of a checkpoint; None for a checkpoint without one, as earlier versions wrote.
+        Load the record of a checkpoint; None if it has none, as in earlier versions.
 
         Raises:
-            ValueError: the file is no record.
+            ValueError: the file is not a record.
         """
         path = folder / RECORD_FILE
         if not os.path.lexists(path):
@@ -255,11 +255,11 @@ class RunRecord:
             raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:
-        """Changes of recipe and data, which a resume may have if allowed, each as `name: then → now`."""
+        """Changes of recipe and data, which the user may allow, each as `name: then → now`."""
         return [*_changes(self.recipe, now.recipe), *self._data_differences(now)]
 
     def obstacles(self, now: RunRecord) -> list[str]:
-        """Changes that no resume can have: another model, vocabulary or optimizer."""
+        """Changes that prevent a resume: another model, vocabulary or optimizer."""
         return _changes(self.model, now.model)
 
     def _data_differences(self, now: RunRecord) -> list[str]:
@@ -275,18 +275,18 @@ class RunRecord:
 
 def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> list[str]:
     """
-    Compare a run with the checkpoint that it is to continue.
+    Compare a run with the checkpoint that it should continue.
 
     Args:
         checkpoint: its folder.
-        now: of the run.
+        now: record of the run.
         allow_changes: whether recipe and data may change.
 
     Returns:
-        The changes that are allowed, those of the length included, in words.
+        The allowed changes in words, including those of the length.
 
     Raises:
-        ValueError: for a change that is not allowed, or never can be.
+        ValueError: a change is not allowed, or impossible.
     """
     then = RunRecord.load(checkpoint)
     if then is None:
@@ -309,7 +309,7 @@ def check_resume(checkpoint: Path, now: RunRecord, *, allow_changes: bool) -> li
 
 
 def digest_weights(name_or_path: str) -> str:
-    """A digest of a folder's weight files; the name of a model of the Hub as it is."""
+    """A digest of a folder's weight files; for a Hub model, its name."""
     files = sorted(Path(name_or_path).glob("*.safetensors"))
     return digest(block for path in files for block in file_blocks(path)) if files else name_or_path
 
@@ -334,7 +334,7 @@ def _show(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
+    """A value after a round trip through JSON."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):

@@ -68,7 +68,7 @@ def training_result(
 def _settings(
     state: TrainerState, arguments: PretrainingArguments, objectives: ObjectiveArguments, data: DataArguments
 ) -> dict[str, Any]:
-    """What the run was asked for, and the steps it made."""
+    """The settings of the run, and the number of steps."""
     return {
         "steps": state.global_step,
         "max_steps": state.max_steps,
@@ -90,16 +90,16 @@ def _settings(
 
 
 def write_result(result: Mapping[str, Any], folder: Path) -> None:
-    """Write `training_result.json`, whole or not at all."""
+    """Write `training_result.json`, completely or not at all."""
     write_whole(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """
-    The result of a finished run; None where the run has not finished.
+    Read the result of a finished run; None if the run has not finished.
 
     Raises:
-        ValueError: the file is no result.
+        ValueError: the file is not a result.
     """
     path = folder / RESULT_FILE
     if not os.path.lexists(path):

@@ -40,10 +40,10 @@ IDENTITY_KINDS = ("identity", "identity_image")
 MAX_SEED = 2**63
 
 MAX_BATCH_SIZE = 2**16
-"""Examples of one process's batch, at most."""
+"""Largest batch size of one process."""
 
 MAX_BATCHES_PER_EPOCH = 2**24
-"""Batches of an epoch, at most: their kinds are planned in one piece."""
+"""Largest number of batches in an epoch, whose kinds are planned at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class MixedBatchSampler(Sampler[Draw]):
         seed: seed of all randomness.
 
     Raises:
-        ValueError: for unknown kinds, proportions that name no kind, kinds without examples, fewer persons than a
-            batch shows, shapes that do not match, and epochs too short to hold a batch of every kind.
+        ValueError: unknown kinds, no kind in the mix, kinds without examples, fewer persons than in a batch, shapes
+            that do not match, or epochs too short for a batch of every kind.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ def check_mix(mix: Mapping[str, float]) -> dict[str, float]:
     The positive proportions, summing to one, in the order of `BATCH_KINDS`.
 
     Raises:
-        ValueError: for an unknown kind, a proportion that is no number of at least 0, and where all are 0.
+        ValueError: a kind is unknown, a proportion is not a number of at least 0, or all are 0.
     """
     unknown = sorted(set(mix) - set(BATCH_KINDS))
     if unknown:

@@ -17,7 +17,7 @@ from typing import Any, cast
 from PIL import Image
 
 Segmenter = Callable[[list[Image.Image]], list[Image.Image | None]]
-"""Finds the person in each of some pictures: a mask of the picture's size, 255 on the person, else 0, or None."""
+"""Returns for each picture a mask of its size, 255 on the person and 0 elsewhere, or None."""
 
 _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _PATH = re.compile(rf"({_DOTTED}):({_DOTTED})")
@@ -28,8 +28,8 @@ def load_segmenter(path: str) -> Segmenter:
     The callable that `module:function` names; the function may be an attribute of an object in the module.
 
     Raises:
-        ValueError: for a path of another form, a module that cannot be imported, a name that it does not have, or
-            an object that cannot be called with pictures.
+        ValueError: the path has another form, the module cannot be imported or lacks the name, or the object cannot be
+            called with pictures.
     """
     match = _PATH.fullmatch(path)
     if match is None:

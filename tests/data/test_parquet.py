@@ -290,8 +290,16 @@ def test_load__what_is_not_a_folder_of_shards(market: Path, tmp_path: Path, monk
     with pytest.raises(DatasetError, match="is not as it was written"):
         load_reid_dataset("parquet", tmp_path / "out")
     (tmp_path / "out" / MANIFEST).unlink()
-    with pytest.raises(DatasetError, match="cannot be read"):
+    with pytest.raises(DatasetError, match=rf"cannot be read \({files[0].name}: Parquet magic bytes not found"):
         load_reid_dataset("parquet", tmp_path / "out")
+    files[0].write_bytes(content[:4] + bytes(1_000) + content[1_004:])
+    with pytest.raises(DatasetError, match=r"cannot be read \((?!An error occurred)"):
+        load_reid_dataset("parquet", tmp_path / "out")
+    files[0].unlink()
+    files[0].mkdir()
+    with pytest.raises(DatasetError, match=rf"cannot be read \({files[0].name}: not a regular file"):
+        load_reid_dataset("parquet", tmp_path / "out")
+    files[0].rmdir()
     for file in files:
         pq.write_table(datasets.Dataset.from_dict({"x": [1]}).data.table, file)
     with pytest.raises(DatasetError, match="has the columns x; expected image, person_id"):

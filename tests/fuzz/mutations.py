@@ -133,6 +133,22 @@ def damage_bytes(rng: random.Random, content: bytes) -> bytes:
     return content[:place] + filling + content[place + (0 if action == "insert" else length) :]
 
 
+def damage_header(rng: random.Random, path: Path) -> str:
+    """Write extreme numbers over the first or last bytes of a file, where formats keep sizes and places."""
+    content = bytearray(path.read_bytes())
+    places = []
+    for _ in range(rng.randint(1, 4)):
+        number = rng.choice(
+            (b"\xff", b"\0", b"\x7f\xff\xff\xff", b"\xff\xff", b"\0\0\0\1", rng.randbytes(rng.randint(1, 4)))
+        )
+        place = rng.randrange(min(256, len(content) + 1))
+        place = max(len(content) - 1 - place, 0) if rng.random() < 0.3 else place
+        content[place : place + len(number)] = number
+        places.append(f"{number.hex()} at {place}")
+    path.write_bytes(content)
+    return f"{', '.join(places)} of {path.name}"
+
+
 def damage_file(rng: random.Random, path: Path) -> str:
     """Damage, empty, remove or replace one file; what was done, for the report of a failure."""
     action = rng.choice(("bytes", "bytes", "bytes", "bytes", "remove", "folder", "text"))

@@ -52,7 +52,12 @@ class _Stream(io.TextIOWrapper):
 
 
 def run(
-    command: Command, arguments: Sequence[str], *, encoding: str = "utf-8", file_bytes: int | None = None
+    command: Command,
+    arguments: Sequence[str],
+    *,
+    encoding: str = "utf-8",
+    file_bytes: int | None = None,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Outcome:
     """
     Run a `main(arguments)`; an escaped exception is a traceback in `errors`, as a user would see it.
@@ -62,9 +67,10 @@ def run(
         arguments: of it.
         encoding: of standard output and standard error.
         file_bytes: largest file that can be written, as on a full disk; None for no limit.
+        memory_bytes: address space that the command may take beyond what the process has.
     """
     output, errors = _Stream(encoding), _Stream(encoding)
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _limits(file_bytes):
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _limits(file_bytes, memory_bytes):
         try:
             code = command(list(arguments)) or 0
         except SystemExit as ended:
@@ -79,7 +85,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _limits(file_bytes: int | None) -> Iterator[None]:
+def _limits(file_bytes: int | None, memory_bytes: int) -> Iterator[None]:
     """Limits of time, memory and files. What hangs outside Python ends the process, and says where."""
 
     def stop(*_: object) -> None:
@@ -89,7 +95,7 @@ def _limits(file_bytes: int | None) -> Iterator[None]:
     signal.alarm(SECONDS)
     faulthandler.dump_traceback_later(2 * SECONDS, exit=True, file=sys.__stderr__)
     with contextlib.ExitStack() as limits:
-        limits.enter_context(_limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES))
+        limits.enter_context(_limit(resource.RLIMIT_AS, _address_space() + memory_bytes))
         if file_bytes is not None:
             limits.enter_context(_limit(resource.RLIMIT_FSIZE, file_bytes))
         try:
