@@ -37,6 +37,7 @@ from mmet.evaluation.systems.model import ModelSystem
 from mmet.export import export_model
 from mmet.export.trials import random_batch
 from mmet.exported_files import FORMATS, KINDS
+from mmet.starter import resolve_model
 from modeling_mmet import MMETForReID
 from processing_mmet import MMETImageProcessor, MMETProcessor
 
@@ -120,20 +121,26 @@ def compare_speed(loaded: dict[str, tuple[Any, Any, float]], arguments: argparse
 
 
 def compare_answers(loaded: dict[str, tuple[Any, Any, float]], arguments: argparse.Namespace) -> None:
-    """mAP and recall@10 of a data set's standard tasks by each, and the megabytes of each."""
+    """mAP and recall@10 of a data set's standard tasks by each, megabytes, and how many samples a second it embeds."""
     name, root, options = parse_data_argument(arguments.data)
     tasks = prepare_tasks(load_reid_dataset(name, root, **options))
     columns = [f"{task.query.modality}→{task.gallery.modality} mAP / recall@10" for task in tasks]
-    print(f"\n| embedder | MB | {' | '.join(columns)} |\n| --- | ---: |" + " ---: |" * len(tasks))
+    print(
+        f"\n| embedder | MB | {' | '.join(columns)} | samples a second |\n| --- | ---: |"
+        + " ---: |" * (len(tasks) + 1)
+    )
+    samples = sum(len(task.query) + len(task.gallery) for task in tasks)
     for name, (model, processor, size) in loaded.items():
+        start = time.perf_counter()
         results = ModelSystem(model, processor, name=name, batch_size=64).evaluate(tasks, EvaluationOptions())
+        speed = samples / (time.perf_counter() - start)
         cells = [f"{100 * result.metrics.mAP:.2f} / {100 * result.metrics.rank(10):.2f}" for result in results]
-        print(f"| {name} | {size:.1f} | {' | '.join(cells)} |", flush=True)
+        print(f"| {name} | {size:.1f} | {' | '.join(cells)} | {speed:.0f} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="checkpoint folder")
+    parser.add_argument("--model", help="checkpoint folder, or starter")
     parser.add_argument("--backbone", action="store_true", help="of the random model: MobileNetV2 under the encoder")
     parser.add_argument("--hidden_size", type=int, default=256, help="of the random model, a multiple of 64")
     parser.add_argument("--num_layers", type=int, default=4)
@@ -142,9 +149,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        source = arguments.model
-        if source is None:
-            source = Path(work) / "model"
+        source = Path(work) / "model" if arguments.model is None else Path(resolve_model(arguments.model))
+        if arguments.model is None:
             write_random_model(source, arguments)
         loaded = load_all(source, Path(work))
         runtimes = [file_format.runtime for file_format in FORMATS.values() if find_spec(file_format.runtime)]

@@ -112,7 +112,7 @@ def read_config(folder: Path) -> MMETConfig:
             raise ValueError(
                 f"{path}: expected the model type {kind.model_type!r} in {name}, received {shown(part['model_type'])}"
             )
-    with _said_of(path, "is no configuration of MMET"):
+    with _said_of(path, "is not a configuration of MMET"):
         return MMETConfig.from_dict(fields)
 
 
@@ -166,7 +166,7 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
                     tensors[name] = StoredTensor(file, part.get_dtype(), tuple(part.get_shape()))
         except (OSError, MemoryError, SafetensorError) as error:
             raise ValueError(
-                f"{file} is cut short or damaged, or no safetensors file ({error}): {_COPY_AGAIN}"
+                f"{file} is cut short or damaged, or not a safetensors file ({error}): {_COPY_AGAIN}"
             ) from error
     return tensors
 
@@ -364,7 +364,7 @@ def _check_torch_file(path: Path) -> None:
         with zipfile.ZipFile(path):
             pass
     except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is cut short or no file of PyTorch's ({error})") from error
+        raise ValueError(f"{path} is cut short or not a PyTorch file ({error})") from error
     with _said_of(path, "cannot be loaded without running code in it, or is damaged"), safe_globals():  # type: ignore[no-untyped-call]
         torch.load(path, map_location="meta", weights_only=True)
 

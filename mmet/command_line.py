@@ -60,7 +60,7 @@ def run_command(program: str, work: Callable[[Command], int | None], *, after_st
     Args:
         program: its name, which begins every message.
         work: what to do.
-        after_stop: state or advice after a stop, such as "the same command goes on where it stopped".
+        after_stop: state or advice after a stop, such as "the same command continues where it stopped".
     """
     escape_what_cannot_be_encoded()
     command = Command(program)

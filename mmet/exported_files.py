@@ -102,7 +102,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest(**read_json(path))
     except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no manifest of exported files ({error}): {EXPORT_AGAIN}") from error
+        raise ValueError(f"{path} is not a manifest of exported files ({error}): {EXPORT_AGAIN}") from error
 
 
 def find_exported(name_or_path: str, backend: str = "auto") -> Path | None:

@@ -125,7 +125,7 @@ def _read_text(path: Path, what: str) -> str:
     except FileNotFoundError:
         raise ValueError(f"{what} {path} does not exist") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{what} {path} is not YAML: it is no text in UTF-8 ({error.reason})") from error
+        raise ValueError(f"{what} {path} is not YAML: it is not UTF-8 text ({error.reason})") from error
     except OSError as error:
         raise ValueError(f"{what} {path} cannot be read: {error.strerror}") from error
 

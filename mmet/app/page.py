@@ -15,7 +15,7 @@ from mmet.app.handlers import CROPS, MAX_VISITS, TRACKS, Handlers, unit_of
 from mmet.app.interface import Interface
 from mmet.app.requests import MATCHES
 from mmet.app.views import read_asset
-from mmet.report.drawing import DARK, LIGHT, Theme
+from mmet.figure_style import DARK, LIGHT, Theme
 
 TITLE = "MMET · find a person"
 COUNTS = (12, MATCHES, 48, 96, 200)

@@ -149,5 +149,5 @@ def _moment(name: str, text: str) -> float:
         return read_time(name, text)
     except GalleryError:
         raise RequestError(
-            f"“{name}”: {shown(text)} is no time. Write 1:02:05, seconds such as 12.5, or 2024-05-01T12:00:00."
+            f"“{name}”: {shown(text)} is not a time. Write 1:02:05, seconds such as 12.5, or 2024-05-01T12:00:00."
         ) from None

@@ -120,7 +120,7 @@ class OwnGallery:
         words = f"{counted(len(self.offered.gallery), 'picture')} can be searched."
         if self.skipped:
             names = ", ".join(plain_text(skip.name) for skip in self.skipped[:5])
-            words += f" Left out, because they are no pictures that can be read: {names}"
+            words += f" Left out, because they cannot be read as pictures: {names}"
             words += f" and {len(self.skipped) - 5} more." if len(self.skipped) > 5 else "."
         return words
 

@@ -176,7 +176,8 @@ def _check_columns(folder: ReidFolder, table: Path, entries: Iterable[Annotation
     for columns in dict.fromkeys(tuple(entry.fields) for entry in entries):  # a JSON line may be misspelt alone
         for name, meant in find_misspelt(columns, wanted).items():
             raise DatasetError(
-                f"{table}: column {name!r} is none of {', '.join(_COLUMNS)}; is {meant!r} meant? Rename or remove it"
+                f"{table}: column {name!r} is not one of {', '.join(_COLUMNS)}; is {meant!r} meant? Rename or "
+                "remove it"
             )
     unread = [name for name in names if name and name not in (*_COLUMNS, *CAPTION_FIELDS)]
     if unread:
@@ -286,7 +287,7 @@ def _compile(pattern: str) -> regex.Pattern[str]:
             raise regex.error(f"longer than {_MAX_PATTERN:,} characters")
         compiled = regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError) as error:
-        raise DatasetError(f"option pattern: {pattern[:80]!r} is no regular expression ({error})") from error
+        raise DatasetError(f"option pattern: {pattern[:80]!r} is not a regular expression ({error})") from error
     unknown = sorted(set(compiled.groupindex) - {"person_id", "camera_id", "split"})
     if "person_id" not in compiled.groupindex or unknown:
         groups = ", ".join(compiled.groupindex) or "none"
@@ -345,7 +346,7 @@ def _read_name(pattern: regex.Pattern[str], name: str) -> tuple[dict[str, Any], 
     if "person_id" not in groups:
         return {}, "the pattern finds no person_id"
     if groups.get("split") not in (None, "", *SPLITS):
-        return {}, f"the pattern finds a split that is none of {', '.join(SPLITS)}"
+        return {}, f"the pattern finds a split that is not one of {', '.join(SPLITS)}"
     return groups, ""
 
 

@@ -89,7 +89,7 @@ def load_reid_dataset(
     Args:
         name: a registered dataset, see `mmet.data.dataset_names`.
         root: its folder as published, or the folder that holds it.
-        on_skip: for files and annotations that cannot be used, `report` leaves them out and lists them, `error` raises.
+        on_skip: for unusable files and annotations, `report` leaves them out and lists them, `error` raises.
         check_images: whether to check every picture file (about 0.3 ms each). Without the check, broken pictures fail
             when decoded; links that lead out of the folder are still left out.
         allow_partial: whether to accept a folder that lacks splits; otherwise that is an error.

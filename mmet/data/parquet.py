@@ -221,7 +221,7 @@ def _embedded(dataset: Dataset, rows: range | None = None) -> pa.Table:
     except OSError as error:
         raise DatasetError(
             f"{error.filename or 'a picture'} cannot be read ({error.strerror or error}); restore it and run the same "
-            "command again, which goes on where it stopped"
+            "command again, which continues where it stopped"
         ) from error
 
 
@@ -243,7 +243,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"{path} is no manifest of Parquet shards ({error})") from error
+        raise DatasetError(f"{path} is not a manifest of Parquet shards ({error})") from error
     return cast(dict[str, Any], manifest)
 
 
@@ -317,7 +317,7 @@ def _problems(path: Path, shard: Shard, checksums: bool) -> Iterator[str]:
         try:
             rows = pq.read_metadata(path).num_rows
         except (OSError, pa.ArrowException) as error:
-            yield f"is no Parquet file ({error})"
+            yield f"is not a Parquet file ({error})"
         else:
             if rows != shard.rows:
                 yield f"expected {shard.rows:,} rows, received {rows:,}"

@@ -129,7 +129,7 @@ def join_inside(base: Path, relative: str) -> Path:
     if ".." in path.parts:
         raise UnsafePathError(DefectKind.PATH, "path leaves the dataset folder")
     if "\0" in relative or not is_text(relative):
-        raise UnsafePathError(DefectKind.PATH, "path is no valid file name")
+        raise UnsafePathError(DefectKind.PATH, "path is not a valid file name")
     joined = base.joinpath(*path.parts)
     if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in path.parts):
         raise UnsafePathError(DefectKind.NAME_TOO_LONG, f"path holds a name of more than {_MAX_NAME_BYTES} bytes")

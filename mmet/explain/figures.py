@@ -12,7 +12,8 @@ import PIL.Image
 from matplotlib import colormaps
 
 from mmet.explain.explainer import Map
-from mmet.report.drawing import LIGHT, Drawing
+from mmet.figure_style import LIGHT
+from mmet.report.drawing import Drawing
 
 METHOD_LABELS = {
     "attention_gradient": "Attention gradient",
@@ -29,8 +30,8 @@ LETTERS = 20
 
 
 def overlay(picture: PIL.Image.Image, values: Map, opacity: float = 0.5) -> PIL.Image.Image:
-    """A map `(H, W)` in [0, 1] in colours from blue to red over a picture of that size."""
-    colours = 255 * colormaps["turbo"](values)[..., :3]
+    """A map `(H, W)` in [0, 1] over a picture of that size, from black to bright yellow: the order of grey print."""
+    colours = 255 * colormaps["inferno"](values)[..., :3]
     blended = (1 - opacity) * np.asarray(picture.convert("RGB"), dtype=np.float64) + opacity * colours
     return PIL.Image.fromarray(blended.round().astype(np.uint8))
 

@@ -116,6 +116,10 @@ def _write_graphs(
             from mmet.export.openvino_files import convert
 
             convert(path)
+    if file_format == "onnx" and len(kinds) > 1:
+        from mmet.export.sharing import share_weights
+
+        share_weights([folder / f"{kind}.onnx" for kind in kinds])
     manifest = Manifest(
         source=source,
         weights=fingerprint_weights(model),

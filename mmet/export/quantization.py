@@ -1,4 +1,7 @@
-"""Weights of matrix products in 8 bits: a quarter of their size; activations are rounded as they come."""
+"""Weights of matrix products and embeddings of words in 8 bits: a quarter of their size.
+
+Activations are rounded as they come.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from mmet.export.graphs import quiet
 
-QUANTIZED_OPERATORS = ["MatMul", "Gemm"]
+QUANTIZED_OPERATORS = ["MatMul", "Gemm", "Gather"]
 """Convolutions stay as they are: with activations rounded at run time they are slower than before."""
 
 

@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return timeline.main(argv[1:])
     parser = build_parser()
     return run_command(
-        parser.prog, lambda command: run(parser, argv), after_stop="the same command goes on where it stopped"
+        parser.prog, lambda command: run(parser, argv), after_stop="the same command continues where it stopped"
     )
 
 

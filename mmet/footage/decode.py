@@ -238,7 +238,7 @@ def _why_not_opened(source: str, is_live: bool, error: Exception) -> str:
     if is_live:
         return f"{source}: the stream cannot be opened ({_reason(error)}); check the address and that the camera runs"
     return (
-        f"{source}: cannot be read as a video ({_reason(error)}); it is no video, or was cut short before its "
+        f"{source}: cannot be read as a video ({_reason(error)}); it is not a video, or was cut short before its "
         "index was written"
     )
 

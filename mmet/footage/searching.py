@@ -267,7 +267,8 @@ def rows_of(gallery: Gallery, name: int | str) -> list[Row]:
         if named:
             return named[:: -(-len(named) // MAX_QUERY_CROPS)]
     raise GalleryError(
-        f"{name!r} is no crop, track or person of {gallery.path}; `mmet-gallery search` shows the names of all three"
+        f"{name!r} is not a crop, track or person of {gallery.path}; `mmet-gallery search` shows the names of all "
+        "three"
     )
 
 

@@ -23,6 +23,7 @@ from PIL import ImageOps
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command, show_results
 from mmet.field_checks import SHARE_RANGE, Range, number_type
+from mmet.figure_style import LIGHT
 from mmet.footage.searching import Sighting, find_sightings, rows_of
 from mmet.gallery import Gallery, GalleryError
 from mmet.gallery.command import add_model, add_place_and_time, add_query, read_period
@@ -30,7 +31,7 @@ from mmet.gallery.labels import counted, show_time
 from mmet.gallery.listing import percent
 from mmet.gallery.sources import load_picture
 from mmet.markdown_table import align_table
-from mmet.report.drawing import LIGHT, Drawing
+from mmet.report.drawing import Drawing
 from mmet.starting import program_name
 from mmet.whole_files import write_whole
 

@@ -393,7 +393,7 @@ SUBCOMMANDS = {
         build,
         add_build_options,
         "embed a folder of crops into a new gallery",
-        "the same command goes on where it stopped",
+        "the same command continues where it stopped",
         is_shared=True,
     ),
     "search": Subcommand(search, add_search_options, "find people by image, sentence or both"),

@@ -18,13 +18,14 @@ import PIL.Image
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from mmet.figure_style import LIGHT, Theme
 from mmet.gallery.gallery import Gallery
 from mmet.gallery.labels import counted, show_time
 from mmet.gallery.listing import LIKELY, UNLIKELY, percent, verdict
 from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, Match, Row, SearchResult
 from mmet.gallery.sources import load_picture
-from mmet.report.drawing import LIGHT, Drawing, Theme
+from mmet.report.drawing import Drawing
 
 COLOR_COLUMNS = ("person_id", "camera_id", "track_id")
 
@@ -39,7 +40,7 @@ _LEGEND = 8
 def ranked_figure(query: Query, result: SearchResult, theme: Theme = LIGHT) -> bytes:
     """Draw a PNG of the query and the ranked matches with camera, time, score and probability below each.
 
-    Frames are green if the probability of a match is high, red if it is low, and grey if it is unknown.
+    Frames are green where a match is likely, orange where it is unlikely, blue between, grey without probability.
     """
     lines = max(1, math.ceil(len(result.matches) / _COLUMNS))
     left = _MARGIN + 150

@@ -151,8 +151,8 @@ class MilvusStore(Store):
             return read_facts(text)
         except ValueError as error:
             raise GalleryError(
-                f"{self.place}: this collection is no gallery ({error}): name another one, or build a gallery under "
-                "another name"
+                f"{self.place}: this collection is not a gallery ({error}): name another one, or build a gallery "
+                "under another name"
             ) from error
 
     @property

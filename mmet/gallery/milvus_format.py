@@ -275,7 +275,7 @@ def _iso(value: Any) -> str:
 
 
 def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _as_int64(digits: str) -> int:

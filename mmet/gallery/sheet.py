@@ -18,6 +18,7 @@ from typing import Any
 import PIL.Image
 from jinja2 import Environment, StrictUndefined
 
+from mmet.figure_style import DARK, LIGHT
 from mmet.gallery.gallery import Gallery
 from mmet.gallery.labels import show_time
 from mmet.gallery.listing import LIKELY, UNLIKELY, percent, verdict
@@ -25,7 +26,6 @@ from mmet.gallery.queries import Query
 from mmet.gallery.results import GalleryError, Match, SearchResult
 from mmet.gallery.sources import load_picture
 from mmet.markdown_table import plain_text
-from mmet.report.drawing import DARK, LIGHT
 from mmet.report.page import jpeg_uri
 
 CROP_SIZE = (240, 480)

@@ -116,7 +116,7 @@ def _from_folder(folder: Path) -> Source:
         if is_text(str(path)):
             entries.append(Entry(name, {"bytes": None, "path": os.path.abspath(path)}))  # noqa: PTH100
         else:
-            skipped.append(Skipped(display(name), "its name is no text"))
+            skipped.append(Skipped(display(name), "its name is not valid text"))
     return Source(str(folder), entries, tuple(skipped))
 
 

@@ -153,7 +153,7 @@ def _no_gallery(folder: Path) -> str:
         return f"there is no gallery at {folder}: build one with mmet-gallery build or Gallery.build"
     if (folder / SEGMENTS).is_dir():
         return f"{folder} has segments and no {MANIFEST}: it was not copied completely. Copy it again"
-    return f"{folder} is no gallery: it has no {MANIFEST}. Build one with mmet-gallery build or Gallery.build"
+    return f"{folder} is not a gallery: it has no {MANIFEST}. Build one with mmet-gallery build or Gallery.build"
 
 
 def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:

@@ -23,9 +23,9 @@ from mmet.evaluation import EvaluationOptions, ModelSystem, RetrievalTask, build
 from mmet.evaluation.protocols import Modality
 from mmet.evaluation.systems.lineup import BASELINES
 from mmet.evaluation.systems.loading import check_checkpoint, load_system
+from mmet.figure_style import LIGHT
 from mmet.report import charts, pictures
 from mmet.report.data_facts import DataFacts, summarize_data
-from mmet.report.drawing import LIGHT
 from mmet.report.examples import ExampleSearch, sample_task, show_lists
 from mmet.report.masking_comparison import MaskingComparison, compare_masking
 from mmet.report.page import Missing, ModelFacts, Page, headline, render_page

@@ -21,7 +21,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from mmet.evaluation.analyses.panels import line_label
-from mmet.report.drawing import Drawing, Theme, font_families
+from mmet.figure_style import Theme, font_families
+from mmet.report.drawing import Drawing
 from mmet.report.results_file import SystemResult, TaskComparison
 from mmet.report.training_history import LossSeries, TrainingHistory
 
@@ -120,7 +121,11 @@ def system_style(result: SystemResult, theme: Theme) -> dict[str, Any]:
     """Colour, dashes and weight of a system's line."""
     is_trained = result.is_trained
     dashes = LINE_STYLES.get(result.system, "-" if is_trained else (0, (7, 2)))
-    return {"color": theme.color(result), "linestyle": dashes, "linewidth": 2.2 if is_trained else 1.5}
+    return {
+        "color": theme.color(result.system, result.variant),
+        "linestyle": dashes,
+        "linewidth": 2.2 if is_trained else 1.5,
+    }
 
 
 def cmc_panel(task: TaskComparison, theme: Theme) -> bytes:
@@ -163,7 +168,7 @@ def draw_precisions(ax: Axes, tasks: Sequence[TaskComparison], theme: Theme) -> 
         ticks.append(position + (len(task.results) - 1) / 2)
         for result in task.results:
             value = result.metrics["mAP"]
-            ax.barh(position, value, height=0.86, color=theme.color(result))
+            ax.barh(position, value, height=0.86, color=theme.color(result.system, result.variant))
             ax.text(
                 value + 0.008,
                 position,
@@ -203,7 +208,7 @@ def precision_figure(tasks: Sequence[TaskComparison], theme: Theme) -> bytes:
 def system_key(drawing: Drawing, left: float, top: float, tasks: Sequence[TaskComparison]) -> None:
     """The systems' names after a patch of their colour, in one line."""
     for label, color in {
-        result.label: drawing.theme.color(result) for task in tasks for result in task.results
+        result.label: drawing.theme.color(result.system, result.variant) for task in tasks for result in task.results
     }.items():
         drawing.overlay.add_patch(Rectangle((left, top + 1.5), 9, 9, color=color))
         drawing.text(left + 14, top, label, size=10, color=drawing.theme.muted)

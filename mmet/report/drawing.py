@@ -10,77 +10,18 @@ Text of size 10 is 10 logical pixels high.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from mmet.evaluation.analyses.panels import line_label
-from mmet.report.results_file import SystemResult
+from mmet.figure_style import Theme, font_families
 
-FONTS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
-"""Preferred fonts; the last comes with matplotlib."""
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of one look. `systems` has an entry for each baseline; the trained model is drawn in `accent`.
-
-    `others` are those of backbones and further checkpoints in their order, again from the first when they are used up.
-    """
-
-    ground: str
-    ink: str
-    muted: str
-    line: str
-    accent: str
-    match: str
-    mismatch: str
-    systems: Mapping[str, str]
-    others: tuple[str, ...]
-
-    def color(self, result: SystemResult) -> str:
-        """Colour of a system's bars and lines."""
-        if result.variant is not None:
-            return self.others[result.variant % len(self.others)]
-        return self.systems.get(result.system, self.accent)
-
-
-LIGHT = Theme(
-    ground="#ffffff",
-    ink="#1b1f24",
-    muted="#626c77",
-    line="#dde1e6",
-    accent="#0b62a8",
-    match="#1a7f37",
-    mismatch="#c4362c",
-    systems={"chance": "#c3cad2", "histogram": "#9ba5b0", "untrained": "#6f7985"},
-    others=("#b35c00", "#6f42c1", "#0f766e", "#a3195b"),
-)
-DARK = Theme(
-    ground="#15181c",
-    ink="#e7eaee",
-    muted="#9aa4af",
-    line="#323940",
-    accent="#5fb0f2",
-    match="#4cc26a",
-    mismatch="#f0776c",
-    systems={"chance": "#59636e", "histogram": "#7a8591", "untrained": "#9ba5b0"},
-    others=("#f0a45d", "#b392f0", "#4fc3b7", "#f07ab0"),
-)
-
-
-@cache
-def font_families() -> list[str]:
-    """Return the installed ones of `FONTS`."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in FONTS if name in installed]
+_CAPITALS, _LINE_PITCH = 0.77, 1.3
+"""Height of capitals, and distance of two lines, by the size of the text."""
 
 
 class Drawing:
@@ -126,20 +67,20 @@ class Drawing:
         bold: bool = False,
         align: str = "left",
     ) -> None:
-        """Text whose box begins at `top`. It may hold anything: `$` is no mathematics here."""
-        self.overlay.text(
-            left,
-            top,
-            "\n".join(line_label(line) for line in string.split("\n")),
-            fontsize=size,
-            fontfamily=font_families(),
-            fontweight="bold" if bold else "normal",
-            color=color or self.theme.ink,
-            ha=align,
-            va="top",
-            linespacing=1.35,
-            parse_math=False,
-        )
+        """Text whose capitals begin at `top`, on one baseline whatever its letters. `$` is no mathematics here."""
+        for number, line in enumerate(string.split("\n")):
+            self.overlay.text(
+                left,
+                top + (_CAPITALS + _LINE_PITCH * number) * size,
+                line_label(line),
+                fontsize=size,
+                fontfamily=font_families(),
+                fontweight="bold" if bold else "normal",
+                color=color or self.theme.ink,
+                ha=align,
+                va="baseline",
+                parse_math=False,
+            )
 
     def picture(self, left: float, top: float, width: float, height: float, image: Image.Image) -> None:
         """A picture that fills the given box, under everything that is drawn."""
@@ -158,5 +99,6 @@ class Drawing:
             result.paste(picture, corner)
         result.alpha_composite(drawing)
         buffer = io.BytesIO()
-        (result if self.ground == (0, 0, 0, 0) else result.convert("RGB")).save(buffer, format="PNG")
+        whole = result if self.ground == (0, 0, 0, 0) else result.convert("RGB")
+        whole.save(buffer, format="PNG", dpi=(72 * self.scale, 72 * self.scale))  # a logical pixel is a point in print
         return buffer.getvalue()

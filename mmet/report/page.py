@@ -18,10 +18,10 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageOps
 
 from mmet.evaluation.analyses.ranked_lists import ListEntry
+from mmet.figure_style import DARK, LIGHT
 from mmet.report import charts
 from mmet.report.charts import LOSS_LABELS, describe_task
 from mmet.report.data_facts import DataFacts
-from mmet.report.drawing import DARK, LIGHT
 from mmet.report.examples import ExampleList, ExampleSearch
 from mmet.report.masking_comparison import MaskingComparison
 from mmet.report.pictures import CROP_ASPECT, QUERY_LABELS, SHORT_STRATEGY_LABELS, STRATEGY_LABELS

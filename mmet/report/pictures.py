@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from matplotlib.patches import Circle, Rectangle
 
 from mmet.evaluation.analyses.ranked_lists import ListEntry
+from mmet.figure_style import Theme
 from mmet.report.charts import draw_losses, draw_precisions, system_key
-from mmet.report.drawing import Drawing, Theme
+from mmet.report.drawing import Drawing
 from mmet.report.examples import ExampleList, ExampleSearch
 from mmet.report.masking_comparison import MaskingComparison
 from mmet.report.results_file import TaskComparison
@@ -56,7 +57,7 @@ def draw_ranked_list(
 def _draw_candidate(
     drawing: Drawing, left: float, top: float, width: float, height: float, candidate: ListEntry
 ) -> None:
-    """A crop in a green frame with a tick, or in a red one with a cross; camera and score below."""
+    """A crop in a green frame with a tick, or in an orange one with a cross; camera and score below."""
     color = drawing.theme.match if candidate.is_match else drawing.theme.mismatch
     assert candidate.image is not None  # galleries of the report hold pictures
     drawing.picture(left, top, width, height, candidate.image)

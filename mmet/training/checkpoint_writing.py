@@ -39,7 +39,7 @@ def check_writable(folder: Path) -> None:
     try:
         str(folder).encode()
     except UnicodeEncodeError:  # which the run's JSON files name
-        raise CheckpointError(f"output_dir {str(folder)!r} is no UTF-8; choose another --output_dir") from None
+        raise CheckpointError(f"output_dir {str(folder)!r} is not UTF-8; choose another --output_dir") from None
     try:
         whole_files.check_writable(folder)
     except OSError as error:

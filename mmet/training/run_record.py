@@ -252,7 +252,7 @@ class RunRecord:
             }
             return cls(dict(content["recipe"]), dict(content["model"]), dict(content["length"]), data)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no record of a run ({error}); resume from another checkpoint") from error
+            raise ValueError(f"{path} is not a record of a run ({error}); resume from another checkpoint") from error
 
     def differences(self, now: RunRecord) -> list[str]:
         """Changes of recipe and data, which the user may allow, each as `name: then → now`."""

@@ -172,7 +172,7 @@ def test_pattern__folders_as_splits_and_persons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"pattern": "(?P<person_id>"}, "is no regular expression"),
+        ({"pattern": "(?P<person_id>"}, "is not a regular expression"),
         ({"pattern": r"(?P<person>\d+)"}, "must have the group person_id.*; it has: person"),
         ({"pattern": r"(?P<person_id>\d+)(?P<cam>\d)"}, "must have the group person_id.*; it has: person_id, cam"),
         ({"pattern": PATTERN, "annotations": "annotations.csv"}, "either annotations=annotations.csv or pattern="),
@@ -209,13 +209,13 @@ def test_two_folders_are_two_domains(home: Path, tmp_path: Path) -> None:
     [
         ("image,person_id,person_id", r"line 1: column 'person_id' stands twice"),
         ("image,person_id, person_id", r"line 1: column 'person_id' stands twice"),
-        ("image,person_id,camera", r"column 'camera' is none of .*; is 'camera_id' meant\?"),
-        ("image,person_id,Camera_ID", r"column 'Camera_ID' is none of .*; is 'camera_id' meant\?"),
+        ("image,person_id,camera", r"column 'camera' is not one of .*; is 'camera_id' meant\?"),
+        ("image,person_id,Camera_ID", r"column 'Camera_ID' is not one of .*; is 'camera_id' meant\?"),
         ("image,person_id,cam", r"is 'camera_id' meant\?"),
         ("image,person_id,splt", r"is 'split' meant\?"),
-        ("image,person_id,phase", r"column 'phase' is none of .*; is 'split' meant\?"),
-        ("image,person_id,set", r"column 'set' is none of .*; is 'split' meant\?"),
-        ("image,person_id,Description", r"column 'Description' is none of .*; is 'caption' meant\?"),
+        ("image,person_id,phase", r"column 'phase' is not one of .*; is 'split' meant\?"),
+        ("image,person_id,set", r"column 'set' is not one of .*; is 'split' meant\?"),
+        ("image,person_id,Description", r"column 'Description' is not one of .*; is 'caption' meant\?"),
         ("image,person_id,Split", r"is 'split' meant\?"),
         ("image,person_id,captoin", r"is 'caption' meant\?"),
         ("image,person_id,mask", r"is 'person_mask' meant\?"),
@@ -237,7 +237,7 @@ def test_jsonl__misspelt_field_beside_rows_that_have_it_is_an_error(home: Path) 
     ]
     (home / "annotations.csv").unlink(missing_ok=True)
     (home / "annotations.jsonl").write_text("\n".join(rows))
-    with pytest.raises(DatasetError, match=r"column 'spilt' is none of .*; is 'split' meant\?"):
+    with pytest.raises(DatasetError, match=r"column 'spilt' is not one of .*; is 'split' meant\?"):
         read_reid_folder("folder", home)
 
 
@@ -255,7 +255,7 @@ def test_two_tables__one_must_be_named(home: Path) -> None:
 
 def test_jsonl__misspelt_field_of_one_row_is_an_error(home: Path) -> None:
     _lines(home, {"image": "a/1.jpg", "person_id": 1}, {"image": "a/2.png", "person_id": 1, "camera": 2})
-    with pytest.raises(DatasetError, match=r"column 'camera' is none of .*; is 'camera_id' meant"):
+    with pytest.raises(DatasetError, match=r"column 'camera' is not one of .*; is 'camera_id' meant"):
         read_reid_folder("folder", home)
 
 
@@ -416,7 +416,7 @@ def test_pattern__that_backtracks_for_ever_is_ended(tmp_path: Path, monkeypatch:
 
 
 def test_pattern__too_long_is_refused(home: Path) -> None:
-    with pytest.raises(DatasetError, match=r"is no regular expression \(longer than 1,000 characters"):
+    with pytest.raises(DatasetError, match=r"is not a regular expression \(longer than 1,000 characters"):
         read_reid_folder("folder", home, pattern="(?P<person_id>" + "a?" * 600 + ")")
 
 
@@ -447,8 +447,8 @@ def test_linked_folder_may_stand_for_another_split(tmp_path: Path) -> None:
         ("x" * 300 + ".jpg", "path holds a name of more than 255 bytes"),
         ("ü" * 130 + ".jpg", "path holds a name of more than 255 bytes"),
         ("/".join(["folder"] * 700) + ".jpg", "path has more than 4,095 bytes"),
-        ("a/\0.jpg", "path is no valid file name"),
-        ("a/\ud800.jpg", "path is no valid file name"),
+        ("a/\0.jpg", "path is not a valid file name"),
+        ("a/\ud800.jpg", "path is not a valid file name"),
     ],
 )
 @pytest.mark.parametrize("column", ["image", "person_mask"])

@@ -461,5 +461,5 @@ def test_load__a_readme_leads_nowhere(tmp_path: Path) -> None:
 def test_read_manifest__fields_of_another_type(tmp_path: Path, field: dict) -> None:
     shard = {"file": "data/a.parquet", "split": "train", "rows": 1, "bytes": 1, "sha256": "0"}
     (tmp_path / MANIFEST).write_text(json.dumps({"format": 1, "fingerprint": "", "shards": [{**shard, **field}]}))
-    with pytest.raises(DatasetError, match=rf"is no manifest of Parquet shards \({next(iter(field))}: expected"):
+    with pytest.raises(DatasetError, match=rf"is not a manifest of Parquet shards \({next(iter(field))}: expected"):
         verify_parquet(tmp_path)

@@ -26,6 +26,7 @@ from mmet.evaluation.analyses.reliability import CalibrationCheck
 from mmet.evaluation.analyses.seeds import OverSeeds, summarize_seeds
 from mmet.evaluation.metrics.bootstrap import QueryValues
 from mmet.evaluation.results import format_console, format_table, save_report
+from mmet.figure_style import LIGHT
 
 ANALYSES = [CmcCurves(), Differences("model", [], None), OverSeeds(), OpenSet(0.5, 0), CalibrationCheck("model", {})]
 
@@ -121,8 +122,9 @@ def test_format_table__is_aligned_markdown_in_percent():
 
 def test_plot_cmc__one_panel_a_query_kind_one_colour_a_system():
     figure = plot_cmc([record("chance"), record("model"), record("model", query="text")])
-    panels = {ax.get_title(): {line.get_color() for line in ax.lines} for ax in figure.axes}
-    assert panels == {"market1501, image→image": {"C0", "C1"}, "market1501, text→image": {"C1"}}
+    first, second, *_ = LIGHT.series
+    panels = {ax.get_title(loc="left"): {line.get_color() for line in ax.lines} for ax in figure.axes}
+    assert panels == {"market1501, image→image": {first, second}, "market1501, text→image": {second}}
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata()[0], [1, 0.5])
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,8 +23,11 @@ from mmet.gallery.command import main as gallery_command
 from modeling_mmet import MMETForReID
 from tests.export.conftest import save_model
 
-pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+
+SHARED = "weights.onnx.data"
 
 MOBILE_NET = {"model_type": "mobilenet_v2", "tf_padding": False, "layer_norm_eps": 1e-5, "depth_multiplier": 0.35}
 
@@ -108,6 +112,41 @@ def test_small_model__with_a_backbone_embeds_pictures_alone(small_run):
         exported(input_ids=words)
     with pytest.raises(ValueError, match=r"expected pixel_values of size \[64, 32\], received \[32, 64\]"):
         exported(pixel_values=pixels.mT)
+
+
+def weights_of(graph):
+    """Places `(offset, length)` in the shared file, and bytes in the graph, of a graph's weights."""
+    weights = onnx.load(str(graph), load_external_data=False).graph.initializer
+    stored = [{entry.key: entry.value for entry in weight.external_data} for weight in weights]
+    assert {fields["location"] for fields in stored if fields} == {SHARED}
+    places = {(int(fields["offset"]), int(fields["length"])) for fields in stored if fields}
+    return places, sum(len(weight.raw_data) for weight in weights)
+
+
+def test_graphs__store_the_weights_that_they_share_once(exported_run):
+    folder = exported_run / "onnx"
+    places, inside = zip(*(weights_of(folder / f"{kind}.onnx") for kind in KINDS), strict=True)
+    images, texts, both = places
+    assert len(images & both) > 5
+    assert len(texts & both) > 5
+    lengths = [length for _, length in images | texts | both]
+    assert sum(lengths) == (folder / SHARED).stat().st_size
+    assert max(inside) < 0.1 * sum(lengths)
+
+
+def test_quantize__embeddings_of_words_too(run_copy):
+    from mmet.export.quantization import quantize
+
+    folder = run_copy / "onnx"
+    feed = {"input_ids": np.full((2, 5), 6), "attention_mask": np.ones((2, 5), dtype=np.int64)}
+    exact = onnxruntime.InferenceSession(str(folder / "text.onnx")).run(None, feed)[0]
+    quantize(folder / "text.onnx")
+    kinds = {
+        weight.data_type for weight in onnx.load(str(folder / "text.onnx")).graph.initializer if len(weight.dims) == 2
+    }
+    assert onnx.TensorProto.FLOAT not in kinds
+    near = onnxruntime.InferenceSession(str(folder / "text.onnx")).run(None, feed)[0]
+    assert (exact * near).sum(axis=-1).min() > 0.98
 
 
 @pytest.mark.slow
@@ -229,9 +268,11 @@ def _cut(path):
     [
         ("text.onnx", lambda path: path.unlink(), "names 'text.onnx', which .* does not hold"),
         ("text.onnx", _cut, "text.onnx is not the file that was exported"),
-        (MANIFEST, _cut, "is no manifest of exported files"),
-        (MANIFEST, lambda path: path.write_text("[]"), "is no manifest of exported files"),
-        (MANIFEST, lambda path: path.write_text('{"source": "a"}'), "is no manifest of exported files"),
+        (SHARED, lambda path: path.unlink(), "names 'weights.onnx.data', which .* does not hold"),
+        (SHARED, _cut, "weights.onnx.data is not the file that was exported"),
+        (MANIFEST, _cut, "is not a manifest of exported files"),
+        (MANIFEST, lambda path: path.write_text("[]"), "is not a manifest of exported files"),
+        (MANIFEST, lambda path: path.write_text('{"source": "a"}'), "is not a manifest of exported files"),
         (MANIFEST, lambda path: path.unlink(), "expected a finished export"),
         ("config.json", lambda path: path.unlink(), "holds no config.json"),
         ("tokenizer.json", lambda path: path.unlink(), "tokenizer"),

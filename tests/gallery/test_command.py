@@ -162,7 +162,7 @@ BAD = [
     (["search", "{people}", "--text", "red", "--html", "{tmp}"], "is a folder"),
     (["search", "{people}", "--text", "red", "--html", "{tmp}/text.png/a.html"], "text.png"),
     (["search", "{tmp}/absent", "--text", "red"], "there is no gallery at"),
-    (["search", "{tmp}/empty", "--text", "red"], "is no gallery"),
+    (["search", "{tmp}/empty", "--text", "red"], "is not a gallery"),
     (["build", "{tmp}/empty", "--model", "m", "--output", "{tmp}/new"], "holds no pictures"),
     (["build", "{tmp}/absent", "--model", "m", "--output", "{tmp}/new"], "there is no folder"),
     (["build", "{tmp}/unreadable", "--model", "m", "--output", "{tmp}/new"], "no picture could be read"),
@@ -244,4 +244,4 @@ def test_ctrl_c__is_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "mmet-gallery build: stopped by Ctrl-C; the same command goes on where it stopped\n"
+    assert err == "mmet-gallery build: stopped by Ctrl-C; the same command continues where it stopped\n"

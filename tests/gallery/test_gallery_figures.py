@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 
+from mmet.figure_style import LIGHT
 from mmet.gallery import Gallery, GalleryError, Query
 from mmet.gallery.command import main
 from mmet.gallery.figures import map_figure, principal_plane, ranked_figure
-from mmet.report.drawing import LIGHT
 
 
 def colours(png):

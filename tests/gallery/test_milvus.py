@@ -245,7 +245,7 @@ def test_rows__come_back_as_they_were(create):
     ("column", "value", "message"),
     [
         ("big", 2**70, "'0' cannot be stored in Milvus: .* has more than 64 bits"),
-        ("far", math.inf, "Infinity is no number of JSON"),
+        ("far", math.inf, "Infinity is not a JSON number"),
         ("raw", b"bytes", "received bytes"),
         ("long", "x" * 70_000, "more than the 65,535 that Milvus holds"),
     ],
@@ -440,7 +440,7 @@ def test_open__of_what_is_no_gallery(tmp_path, create, lite_file):
         Gallery.open,
         lambda place: Gallery.build([np.zeros((4, 4, 3), np.uint8)], place, model=ColourEmbedder()),
     ):
-        with pytest.raises(GalleryError, match=r"this collection is no gallery \(it has no property"):
+        with pytest.raises(GalleryError, match=r"this collection is not a gallery \(it has no property"):
             use(f"milvus+file://{lite_file}/{name}")
     with pytest.raises(GalleryError, match=r"there is a collection of this name already"):
         MilvusStore.create(f"milvus+file://{lite_file}/{name}", store.description)

@@ -251,7 +251,7 @@ def test_check_space__warns_where_only_some_fit(tmp_path, monkeypatch, caplog):
 
 
 def test_check_writable__refuses_a_name_that_no_json_file_can_hold(tmp_path):
-    with pytest.raises(CheckpointError, match="is no UTF-8; choose another --output_dir"):
+    with pytest.raises(CheckpointError, match="is not UTF-8; choose another --output_dir"):
         check_writable(tmp_path / "a\udcff")
     assert not list(tmp_path.iterdir())
 

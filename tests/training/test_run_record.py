@@ -144,7 +144,7 @@ def test_resume__a_checkpoint_without_record_goes_on_and_says_so(begun, tmp_path
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "recipe": 3, "data": {}}'])
 def test_load__a_file_that_is_no_record_is_named(tmp_path, content):
     (tmp_path / RECORD_FILE).write_text(content, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"{RECORD_FILE} is no record of a run"):
+    with pytest.raises(ValueError, match=f"{RECORD_FILE} is not a record of a run"):
         RunRecord.load(tmp_path)
 
 

@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog=program_name("python -m mmet.data.synthetic"),
         description="Draw a synthetic pedestrian data set in the folder layout of a published one. For demos, tests "
-        "and method checks: no real person is shown, and figures measured on it are no results on the real data set.",
+        "and method checks: no real person is shown, and figures measured on it are not results on the real data set.",
     )
     parser.add_argument("--layout", required=True, choices=list(LAYOUTS), help="whose folders to imitate")
     parser.add_argument("--output", required=True, type=Path, help="folder to create")

@@ -6,6 +6,7 @@ CmcCurves().figures(records)["cmc.png"]
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,10 +29,10 @@ def plot_cmc(records: Sequence[ResultRecord]) -> Figure:
     """CMC curves, a panel for each data set and query kind, a line for each system."""
     longest = max((len(record.metrics.cmc) for record in records), default=1)
 
-    def draw(ax: Axes, record: ResultRecord, color: str) -> None:
+    def draw(ax: Axes, record: ResultRecord, style: dict[str, Any]) -> None:
         cmc = record.metrics.cmc
         label = f"{line_label(record.system)} ({record.metrics.rank(1):.1%})"
-        ax.plot(range(1, len(cmc) + 1), cmc, label=label, color=color, linewidth=1.8)
+        ax.plot(range(1, len(cmc) + 1), cmc, label=label, **style)
 
     def finish(ax: Axes) -> None:
         ax.set_xlabel("rank")

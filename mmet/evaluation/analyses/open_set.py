@@ -305,10 +305,10 @@ class OpenSet(Analysis):
 def plot_roc(records: Sequence[ResultRecord]) -> Figure:
     """ROC curves of one-to-one verification, false positive rates on a log scale."""
 
-    def draw(ax: Axes, record: ResultRecord, color: str) -> None:
+    def draw(ax: Axes, record: ResultRecord, style: dict[str, Any]) -> None:
         curve = record.extras[VERIFICATION]["roc"]
         rates = [point["fpr"] for point in curve], [point["tpr"] for point in curve]
-        ax.plot(*rates, label=line_label(record.system), color=color, linewidth=1.8)
+        ax.plot(*rates, label=line_label(record.system), **style)
 
     def finish(ax: Axes) -> None:
         ax.set_xscale("log")

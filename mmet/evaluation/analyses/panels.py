@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,32 +17,33 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mmet.evaluation.record import ResultRecord
+from mmet.figure_style import LIGHT, drawn_in, line_style
 
 DPI = 150
-MUTED = "#59636e"
 
 
 def draw_panels(
     records: Sequence[ResultRecord],
-    draw: Callable[[Axes, ResultRecord, str], None],
+    draw: Callable[[Axes, ResultRecord, dict[str, Any]], None],
     finish: Callable[[Axes], None],
 ) -> Figure:
-    """A panel for each data set and query kind; `draw` adds a system in its colour, `finish` labels the panel."""
+    """A panel for each data set and query kind; `draw` adds a system in its style, `finish` labels the panel."""
     panels: dict[tuple[str, str, str], list[ResultRecord]] = {}
     for record in records:
         panels.setdefault((record.data, record.data_root, record.kind), []).append(record)
     systems = list(dict.fromkeys(record.system for record in records))
-    colors = {system: f"C{index}" for index, system in enumerate(systems)}  # one system, one colour, in all panels
+    styles = {system: line_style(index) for index, system in enumerate(systems)}  # the same in all panels
     columns = max(1, min(len(panels), 3))
     rows = max(1, -(-len(panels) // columns))
-    figure = Figure(figsize=(5.2 * columns, 3.4 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, ((data, _, kind), curves) in zip(axes, panels.items(), strict=False):
-        for record in curves:
-            draw(ax, record, colors[record.system])
-        _style_panel(ax, f"{data}, {kind}")
-        finish(ax)
+    with drawn_in(LIGHT):
+        figure = Figure(figsize=(5.2 * columns, 3.4 * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax, ((data, _, kind), curves) in zip(axes, panels.items(), strict=False):
+            for record in curves:
+                draw(ax, record, styles[record.system])
+            _style_panel(ax, f"{data}, {kind}")
+            finish(ax)
     for ax in axes[len(panels) :]:
         ax.remove()
     return figure
@@ -66,17 +68,18 @@ def legend_beside(ax: Axes, title: str) -> None:
 
 
 def _style_panel(ax: Axes, title: str) -> None:
-    ax.set_title(line_label(title), fontsize=10, parse_math=False)
+    ax.set_title(line_label(title), fontsize=10.5, fontweight="bold", loc="left", parse_math=False)
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    ax.grid(alpha=0.25, linewidth=0.6)
+    ax.grid(visible=True)
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def figure_bytes(figure: Figure) -> bytes:
     """The content of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    with drawn_in(LIGHT):  # ticks are made when they are drawn
+        figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 

@@ -25,10 +25,11 @@ from PIL import Image
 
 from mmet.data.schema import NAME_COLUMNS, NO_CAMERA
 from mmet.evaluation.analyses.base import Analysis, having
-from mmet.evaluation.analyses.panels import MUTED, figure_bytes, line_label
+from mmet.evaluation.analyses.panels import figure_bytes, line_label
 from mmet.evaluation.protocols import Items
 from mmet.evaluation.record import EvaluationReport, ResultRecord
 from mmet.evaluation.task_result import TaskResult
+from mmet.figure_style import LIGHT, drawn_in
 from mmet.whole_files import write_whole
 from pictures_mmet import read_rgb
 
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 RANKED_LISTS = "ranked_lists"
 """Name in a row: the pictures' files."""
 
-MATCH_COLOR, WRONG_COLOR = "#1a7f37", "#c62828"
 LIST_CELL = (1.0, 2.0)
 """Width and height of a picture in a ranked list, in inches."""
 
@@ -138,8 +138,9 @@ def list_rows(result: TaskResult, queries: Sequence[int], count: int) -> list[li
     return rows
 
 
+@drawn_in(LIGHT)
 def plot_ranked_lists(rows: Sequence[Sequence[ListEntry]], labels: Sequence[str], title: str) -> Figure:
-    """Ranked lists, one a row: the query, then its candidates, framed green and ticked, or red and crossed.
+    """Ranked lists, one a row: the query, then its candidates, framed in two colours, and ticked or crossed.
 
     Args:
         rows: of `list_rows`.
@@ -175,7 +176,7 @@ def plot_ranked_lists(rows: Sequence[Sequence[ListEntry]], labels: Sequence[str]
             ax = figure.add_subplot(grid[number, place + (place > 0)])
             _draw_entry(ax, entry, place)
             if place == 0:
-                ax.set_title(line_label(label), fontsize=8, loc="left", color=MUTED, pad=5, parse_math=False)
+                ax.set_title(line_label(label), fontsize=8, loc="left", color=LIGHT.muted, pad=5, parse_math=False)
     return figure
 
 
@@ -203,7 +204,7 @@ def name_of(items: Items, position: int, column: str) -> str:
 def _draw_entry(ax: Axes, entry: ListEntry, place: int) -> None:
     """The query, or the candidate of rank `place`."""
     width, height = LIST_CELL
-    color = MUTED if entry.is_match is None else MATCH_COLOR if entry.is_match else WRONG_COLOR
+    color = LIGHT.muted if entry.is_match is None else LIGHT.match if entry.is_match else LIGHT.mismatch
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from mmet.evaluation.analyses.base import ROW_HEADER, Analysis, having, row_cells
 from mmet.evaluation.analyses.calibration import MatchCalibration
-from mmet.evaluation.analyses.panels import MUTED, draw_panels
+from mmet.evaluation.analyses.panels import draw_panels
 from mmet.evaluation.pairs import pair_blocks
 from mmet.evaluation.protocols import RetrievalTask
 from mmet.evaluation.record import EvaluationReport, ResultRecord
 from mmet.evaluation.task_result import TaskResult
+from mmet.figure_style import LIGHT, line_style
 from mmet.markdown_table import align_table
 
 logger = logging.getLogger(__name__)
@@ -155,17 +156,18 @@ def plot_reliability(records: Sequence[ResultRecord]) -> Figure:
     """
     names = {"pairs": "all pairs", "first": "first answers"}
 
-    def draw(ax: Axes, record: ResultRecord, color: str) -> None:
-        ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle="--")
-        for (kind, title), line, marker in zip(names.items(), ("C0", "C1"), "os", strict=True):
+    def draw(ax: Axes, record: ResultRecord, style: dict[str, Any]) -> None:
+        ax.plot([0, 1], [0, 1], color=LIGHT.muted, linewidth=0.8, linestyle="--")
+        for number, ((kind, title), marker) in enumerate(zip(names.items(), "os", strict=True)):
+            line = line_style(number)
             measured = record.extras[CALIBRATION][kind]
             predicted = [entry["predicted"] for entry in measured["bins"]]
             observed = [entry["observed"] for entry in measured["bins"]]
             label = f"{title}: ECE {measured['ece']:.3f}, Brier {measured['brier']:.3f}"
-            ax.plot(predicted, observed, color=line, marker=marker, markersize=4, linewidth=1.4, label=label)
+            ax.plot(predicted, observed, **line, marker=marker, markersize=4, label=label)
             rare = [place for place, entry in enumerate(measured["bins"]) if entry["count"] < RARE]
             hollow = [predicted[place] for place in rare], [observed[place] for place in rare]
-            ax.plot(*hollow, marker, color=line, markersize=4, markerfacecolor="white", zorder=3)
+            ax.plot(*hollow, marker, color=line["color"], markersize=4, markerfacecolor="white", zorder=3)
 
     def finish(ax: Axes) -> None:
         ax.set_xlabel("predicted probability of a match")

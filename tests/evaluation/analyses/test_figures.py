@@ -12,16 +12,10 @@ from PIL import Image
 from mmet.evaluation import EvaluationOptions, RankMetrics, ResultRecord, build_task
 from mmet.evaluation.analyses.cmc import CmcCurves
 from mmet.evaluation.analyses.panels import figure_bytes
-from mmet.evaluation.analyses.ranked_lists import (
-    MATCH_COLOR,
-    WRONG_COLOR,
-    RankedLists,
-    choose_queries,
-    list_rows,
-    plot_ranked_lists,
-)
+from mmet.evaluation.analyses.ranked_lists import RankedLists, choose_queries, list_rows, plot_ranked_lists
 from mmet.evaluation.analyses.reliability import CALIBRATION, CalibrationCheck
 from mmet.evaluation.search import run_search
+from mmet.figure_style import LIGHT
 
 
 def record(system="model", data="market1501", query="image", cmc=(0.5, 0.75, 1.0), extras=None):
@@ -108,7 +102,7 @@ def test_plot_ranked_lists__frames_and_ticks_say_what_is_right(result):
     rows = list_rows(result, [1], count=2)
     query, *candidates = plot_ranked_lists(rows, ["a $\\frac{ label"], "title").axes
     for rank, (ax, entry) in enumerate(zip(candidates, rows[0][1:], strict=True), start=1):
-        assert to_hex(ax.spines["top"].get_edgecolor()) == (MATCH_COLOR if entry.is_match else WRONG_COLOR)
+        assert to_hex(ax.spines["top"].get_edgecolor()) == (LIGHT.match if entry.is_match else LIGHT.mismatch)
         assert ax.texts[0].get_text() == f"{rank} {'✓' if entry.is_match else '✗'}"
         assert f"{entry.score:.3f}" in ax.get_xlabel()
         np.testing.assert_array_equal(ax.images[0].get_array(), np.asarray(entry.image))
