@@ -381,9 +381,9 @@ class MMETConfig(PreTrainedConfig):
         *(f"{encoder}_masked_output" for encoder in ("image", "text", "multimodal")),
     ]
     sub_configs_defaults = {  # noqa: RUF012 (transformers reads it un-annotated: an annotation would make it a field)
-        "image_config": MMETImageConfig,
-        "text_config": MMETTextConfig,
-        "multimodal_config": MMETMultimodalConfig,
+        "image_config": SubConfigSpec(config_class=MMETImageConfig),
+        "text_config": SubConfigSpec(config_class=MMETTextConfig),
+        "multimodal_config": SubConfigSpec(config_class=MMETMultimodalConfig),
     }
 
     image_config: dict | PreTrainedConfig | None = None

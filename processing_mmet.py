@@ -311,6 +311,7 @@ _TEXT_OPTIONS = {
 
 class MMETProcessorKwargs(ProcessingKwargs, total=False):
     images_kwargs: MMETImageProcessorKwargs
+    _defaults = {}  # noqa: RUF012 (transformers 5.20 reads it)
 
 
 class MMETProcessor(ProcessorMixin):

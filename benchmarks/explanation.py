@@ -155,13 +155,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--persons", type=int, default=60)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--style", choices=list(STYLES), default="target")
     options = parser.parse_args()
     model, processor = load_embedder(options.model)
     torch.manual_seed(0)
     explainer, blind = Explainer(model, processor), Explainer(type(model)(model.config).eval(), processor)
     shown = list(cases(options.style, options.persons))
-    names = [*METHODS, "chance"]
+    names = [*options.methods, "chance"]
     columns = ("deletion", "insertion", "pointing", "energy", "area", "random weights")
     for by_text, title in ((False, "Image to image"), (True, "Sentence to image")):
         rows = {name: [measure(name, explainer, blind, case, by_text=by_text) for case in shown] for name in names}
@@ -173,7 +174,7 @@ def main() -> None:
     for part in PART_CLASSES:
         by_part = {name: [scores[part] for scores in each if part in scores] for name, each in words.items()}
         if by_part["chance"]:
-            show(f"Words that name {part}, {len(by_part['chance'])} phrases", columns, by_part)
+            show(f"Words that name {part}, {len(by_part['chance'])} phrases", of_words, by_part)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def draw(folder: Path, arguments: argparse.Namespace) -> list[Path]:
 class Counts:
     """What was seen of the true boxes, and what the tracks hold."""
 
-    num_queries: int = 0
+    asked: int = 0
     seen: int = 0
     boxes: int = 0
     right: int = 0

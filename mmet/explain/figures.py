@@ -19,6 +19,7 @@ METHOD_LABELS = {
     "attention_gradient": "Attention gradient",
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "Guided Grad-CAM",
+    "pixel_gradient": "Pixel gradient",
     "relevance": "Relevance",
     "rollout": "Attention rollout",
 }

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DEFAULT_METHOD = "relevance"
+CELLS = (14, 7)
+"""Rows and columns of the cells of which `pixel_gradient` takes means."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,22 @@ def guided_grad_cam(trace: Trace) -> Tensor:
     """
     (gradients,) = torch.autograd.grad(trace.score, trace.pixels, retain_graph=True)
     return gradients[0].abs().amax(dim=0)
+
+
+def pixel_gradient(trace: Trace) -> Tensor:
+    """Gradient times input: what the score loses, to first order, when a cell takes the picture's mean colour.
+
+    It follows every path from the pixels to the score; methods that read attention miss what reaches class tokens by
+    other ways.
+    """
+    (gradients,) = torch.autograd.grad(trace.score, trace.pixels, retain_graph=True)
+    return F.adaptive_avg_pool2d(loss_of_pixels(trace.pixels, gradients)[None], CELLS)[0].relu()
+
+
+def loss_of_pixels(pixels: Tensor, gradients: Tensor) -> Tensor:
+    """What a score loses, to first order, when pixels `(1, C, H, W)` become the mean colour, one by one: `(H, W)`."""
+    differences = pixels - pixels.mean(dim=(2, 3), keepdim=True)
+    return (gradients * differences)[0].sum(dim=0)
 
 
 def attention_rollout(trace: Trace) -> Tensor:
@@ -166,6 +183,7 @@ METHODS: dict[str, Callable[[Trace], Tensor]] = {
     "attention_gradient": attention_gradient,
     "grad_cam": grad_cam,
     "guided_grad_cam": guided_grad_cam,
+    "pixel_gradient": pixel_gradient,
     "relevance": relevance,
     "rollout": attention_rollout,
 }

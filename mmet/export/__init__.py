@@ -1,7 +1,7 @@
 """MMET models as files that ONNX Runtime or OpenVINO run without PyTorch's overhead: `mmet-export`.
 
     export_model("outputs/run")                                  # writes outputs/run/onnx
-    export_model("outputs/run", "small", dtype="int8")           # weights of matrix products in 8 bits
+    export_model("outputs/run", "small", dtype="int8")           # weights in 8 bits
     export_model("outputs/run", file_format="openvino")          # writes outputs/run/openvino
 
 Everything that embeds takes the folder in the place of a model (`mmet.evaluation.systems.exported`).

@@ -124,11 +124,12 @@ def refuse_options_without_effect(arguments: TrainingArguments) -> None:
         raise ValueError("do_eval: true would have no effect: eval_strategy says when to evaluate")
     if arguments.dataloader_persistent_workers and not arguments.dataloader_num_workers:
         raise ValueError("dataloader_persistent_workers: there are no workers; set dataloader_num_workers")
-    checkpointing = arguments.activation_checkpointing or arguments.gradient_checkpointing
+    # transformers 5.20 has the older of these names alone.
+    checkpointing = getattr(arguments, "activation_checkpointing", False) or arguments.gradient_checkpointing
     for name, option in _MAPPINGS_OF_OPTIONS.items():
         switched_on = arguments.fsdp if option == "fsdp" else checkpointing
-        if getattr(arguments, name) and not switched_on:
-            raise ValueError(f"{name}: {shown(getattr(arguments, name))} would have no effect without {option}")
+        if (value := getattr(arguments, name, None)) and not switched_on:
+            raise ValueError(f"{name}: {shown(value)} would have no effect without {option}")
     _check_trackers(arguments.report_to)
     _check_compilation(arguments)
 

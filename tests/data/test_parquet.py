@@ -163,7 +163,7 @@ def test_verify_parquet__missing_cut_and_foreign_files(market: Path, tmp_path: P
     (tmp_path / "out" / MANIFEST).write_text(json.dumps({"format": 2}))
     with pytest.raises(DatasetError, match="expected format 1, received 2"):
         verify_parquet(tmp_path / "out")
-    with pytest.raises(DatasetError, match="is no manifest"):
+    with pytest.raises(DatasetError, match="is not a manifest"):
         verify_parquet(tmp_path)
 
 

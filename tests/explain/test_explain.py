@@ -15,10 +15,13 @@ from mmet.explain import METHODS, Explainer
 from mmet.explain.__main__ import main
 from mmet.explain.figures import COLUMNS, compare_methods
 from mmet.explain.methods import (
+    CELLS,
     accumulate,
     attention_gradient,
     grad_cam,
     guided_backward,
+    loss_of_pixels,
+    pixel_gradient,
     relevance,
     roll_out,
     weigh_channels,
@@ -53,6 +56,38 @@ def test_grad_cam__channels_weighed_as_captum_does():
     (gradients,) = torch.autograd.grad(network[1:](states).sum(), states)
     tokens, slopes = (values[0].flatten(1).T for values in (states, gradients))
     torch.testing.assert_close(weigh_channels(tokens, slopes), expected.flatten())
+
+
+def test_loss_of_pixels__of_a_picture_about_its_mean_as_captum_does():
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(1))
+    images = torch.randn(1, 3, 7, 5)
+    images = (images - images.mean(dim=(2, 3), keepdim=True)).requires_grad_()
+    expected = captum.InputXGradient(lambda x: network(x)[:, 0]).attribute(images)[0].sum(dim=0)
+    (gradients,) = torch.autograd.grad(network(images).sum(), images)
+    torch.testing.assert_close(loss_of_pixels(images, gradients), expected)
+    torch.testing.assert_close(loss_of_pixels(images + 3, gradients), expected)  # brightness is no information
+
+
+def test_pixel_gradient__is_high_where_a_blank_cell_costs_most(explainer, trace):
+    """Against the score itself: cells of the map in which the picture is a little nearer to its mean colour."""
+    cells = pixel_gradient(trace)
+    assert cells.shape == CELLS
+    query = explainer.embed(None, "a man in a red coat")
+    pixels = trace.pixels.detach()
+    mean = pixels.mean(dim=(2, 3), keepdim=True)
+    place = np.unravel_index(int(cells.argmax()), CELLS)
+    height, width = pixels.shape[2:]
+    rows, columns = (
+        slice(index * size // count, -(-(index + 1) * size // count))
+        for index, size, count in zip(place, (height, width), CELLS, strict=True)
+    )
+    step = 1e-2
+    nearer = pixels.clone()
+    nearer[..., rows, columns] += step * (mean - pixels)[..., rows, columns]
+    with torch.no_grad():
+        lost = (trace.score.detach() - explainer.model(pixel_values=nearer).embeddings[0] @ query) / step
+    area = (rows.stop - rows.start) * (columns.stop - columns.start)
+    assert float(lost) == pytest.approx(float(cells.max()) * area, rel=0.1)
 
 
 def test_guided_backward__as_captum_does():
@@ -132,6 +167,14 @@ def test_explain__map_of_the_size_of_the_picture(explainer, picture, method, lay
         assert (values.min(), values.max()) == (0, 1)
     assert explainer.model.config.image_config._attn_implementation == before
     assert all(parameter.grad is None for parameter in explainer.model.parameters())
+
+
+def test_default_method__follows_the_picture_into_class_tokens(make_config, explainer, processor, picture):
+    assert explainer.default_method == "relevance"
+    colours = Explainer(MMETForReID(make_config(image={"colour_grid": [2, 1]})).train(False), processor)
+    assert colours.default_method == "pixel_gradient"
+    map_of = [colours.explain(picture, image=picture, method=method) for method in (None, "pixel_gradient")]
+    np.testing.assert_array_equal(*map_of)
 
 
 def test_explain__depends_on_the_query_but_rollout_does_not(explainer, picture):
