@@ -73,7 +73,8 @@ SWAPPED: dict[type, type] = {
 CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 KILLED, SURVIVED, TIMED_OUT = "killed", "survived", "timed out"
-_CODES = {0: SURVIVED}
+_NOT_INSTALLED = 70
+"""Exit code of a child that did not get as far as the tests."""
 
 
 class Mutant(NamedTuple):
@@ -175,7 +176,10 @@ def run_tests(tests: list[str], mutant: Mutant | None, module: types.ModuleType,
     while time.monotonic() - start < limit:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return _CODES.get(os.waitstatus_to_exitcode(status), KILLED), time.monotonic() - start
+            code = os.waitstatus_to_exitcode(status)
+            if code == _NOT_INSTALLED:
+                raise SystemExit(f"the mistake could not be put in: {mutant.change if mutant else 'none'}")
+            return SURVIVED if code == 0 else KILLED, time.monotonic() - start
         time.sleep(0.02)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -195,7 +199,7 @@ def _be_child(tests: list[str], mutant: Mutant | None, module: types.ModuleType)
         options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--hypothesis-seed=0"]
         os._exit(int(pytest.main([*options, *tests])))
     finally:
-        os._exit(70)
+        os._exit(_NOT_INSTALLED)
 
 
 def test_module(name: str, tests: list[str], sample: int, seed: int) -> Counter[str]:
