@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import openvino
-
 
 def convert(path: Path) -> None:
     """Replace an ONNX graph, `image.onnx`, by `image.xml` and its weights in 32 bits, `image.bin`.
 
     The graph is read, not converted by `openvino.convert_model`, which reports each use to its makers.
     """
+    import openvino
+
     openvino.save_model(openvino.Core().read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
     path.unlink()
     path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights that lay beside a large graph
