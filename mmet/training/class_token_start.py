@@ -109,7 +109,7 @@ def fit_starting_projections(
         features, detail_map = embeddings.run_backbone(batch.to(embeddings.cls_token.device))
         if "class_token_rows" in projections:
             stripes.append(embeddings.describe_rows(features))
-        if "detail_grid" in projections:
+        if embeddings.details is not None and detail_map is not None:
             cells.append(embeddings.details.describe_cells(detail_map))
     fits = {}
     if stripes:
