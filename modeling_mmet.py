@@ -52,6 +52,7 @@ try:
         MMETPreTrainingBatch,
         OptionalLabels,
         check_captions,
+        check_detail_layer,
         check_feature_map,
         check_images,
         check_labels,
@@ -103,6 +104,7 @@ except ImportError:
         MMETPreTrainingBatch,
         OptionalLabels,
         check_captions,
+        check_detail_layer,
         check_feature_map,
         check_images,
         check_labels,
@@ -339,20 +341,39 @@ class MMETStartingLinear(nn.Linear):
         return nn.init.eye_(start) if self.identity else start
 
 
-class MMETColours(nn.Module):
-    """A small network over the mean colours of a grid's cells, for [CLS_I]; it starts at zero."""
+class MMETDetails(nn.Module):
+    """
+    A small network for [CLS_I], which starts at zero, over all that is known of a picture as a whole: the stripes'
+    components, the mean colours of a grid and the components of an earlier map of the backbone, each normalised.
+    """
 
-    def __init__(self, config: MMETImageConfig):
+    def __init__(self, config: MMETImageConfig, channels: int):
         super().__init__()
-        self.grid = config.colour_grid
-        self.fc1 = nn.Linear(config.num_channels * math.prod(self.grid), config.hidden_size)
+        self.colour_grid, self.detail_grid = config.colour_grid, config.detail_grid
+        width = config.hidden_size if config.class_token_rows else 0
+        if self.colour_grid:
+            width += config.num_channels * math.prod(self.colour_grid)
+        self.projection = None
+        if self.detail_grid:
+            self.projection = MMETStartingLinear(channels * math.prod(self.detail_grid), config.detail_size)
+            width += config.detail_size
+        self.fc1 = nn.Linear(width, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = MMETStartingLinear(config.hidden_size, config.hidden_size)
+        self.fc2 = MMETStartingLinear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Normalised images `(B, C, H, W)` to `(B, D)`."""
-        colours = F.adaptive_avg_pool2d(pixel_values.to(self.fc1.weight.dtype), self.grid)
-        return self.fc2(self.activation(self.fc1(colours.flatten(1))))
+    def describe_cells(self, detail_map: Tensor) -> Tensor:
+        """Means of the cells of an earlier map `(B, C, rows, columns)`: `(B, cells * C)`, cell by cell."""
+        return F.adaptive_avg_pool2d(detail_map, self.detail_grid).flatten(2).transpose(1, 2).flatten(1)
+
+    def forward(self, pixel_values: Tensor, row_features: Tensor | None, detail_map: Tensor | None) -> Tensor:
+        """Normalised images `(B, C, H, W)`, the stripes' components `(B, D)` and the earlier map to `(B, D)`."""
+        parts = [row_features] if row_features is not None else []
+        if self.colour_grid:
+            parts.append(F.adaptive_avg_pool2d(pixel_values.to(self.fc1.weight.dtype), self.colour_grid).flatten(1))
+        if self.projection is not None:
+            parts.append(self.projection(self.describe_cells(detail_map)))
+        normalized = torch.cat([F.layer_norm(part, part.shape[1:]) for part in parts], dim=1)
+        return self.fc2(self.activation(self.fc1(normalized)))
 
 
 class MMETImageEmbeddings(nn.Module):
@@ -371,39 +392,54 @@ class MMETImageEmbeddings(nn.Module):
             self.register_tokens = nn.Parameter(torch.empty(1, config.num_register_tokens, config.hidden_size))
         if config.embedding_norm:
             self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        detail_channels = 0
         if config.backbone_config is None:
             self.backbone = None
             geometry = {"kernel_size": config.patch_size, "stride": config.patch_stride}
             self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, **geometry)
         else:
             self.backbone = AutoModel.from_config(copy.deepcopy(config.backbone_config), attn_implementation="eager")
-            channels = self._backbone_channels()
+            channels, detail_channels = self._backbone_channels()
             self.patch_embedding = nn.Conv2d(channels, config.hidden_size, kernel_size=1)
-        self.row_projection = None
+        self.row_channels = self.row_projection = None
+        if config.class_token_channels:
+            self.row_channels = MMETStartingLinear(channels, config.class_token_channels)
+            channels = config.class_token_channels
         if config.class_token_rows:
             self.row_projection = MMETStartingLinear(config.class_token_rows * channels, config.hidden_size)
-        self.colours = MMETColours(config) if config.colour_grid else None
+        self.details = MMETDetails(config, detail_channels) if config.colour_grid or config.detail_grid else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.train()
 
     @torch.no_grad()
-    def _backbone_channels(self) -> int:
-        """Number of channels of the backbone's map, from a pass on the meta device."""
+    def _backbone_channels(self) -> tuple[int, int]:
+        """Numbers of channels of the backbone's map and of the earlier one, from a pass on the meta device."""
         backbone = copy.deepcopy(self.backbone).to("meta").eval()
         size = self.config.image_size
         pixel_values = torch.empty(1, self.config.num_channels, *size, dtype=backbone.dtype, device="meta")
-        shape = backbone(pixel_values, return_dict=True).last_hidden_state.shape
-        check_feature_map(self.config, size, shape)
-        return shape[1]
+        output = backbone(pixel_values, output_hidden_states=True, return_dict=True)
+        check_feature_map(self.config, size, output.last_hidden_state.shape)
+        detail_shape = check_detail_layer(self.config, output.hidden_states) if self.config.detail_grid else [0, 0]
+        return output.last_hidden_state.shape[1], detail_shape[1]
 
     def train(self, mode: bool = True) -> "MMETImageEmbeddings":
         """As in the base class; a frozen backbone stays frozen. (Loading makes new parameters, then calls this.)"""
         super().train(mode)
         if self.config.freeze_backbone:
             self.backbone.requires_grad_(False).eval()
-            if self.row_projection is not None:
-                self.row_projection.requires_grad_(False)
+            for projection in self.starting_projections().values():
+                projection.requires_grad_(False)
         return self
+
+    def starting_projections(self) -> dict[str, MMETStartingLinear]:
+        """The linear maps that are fitted before the first step, by the option that each belongs to."""
+        details = self.details.projection if self.details is not None else None
+        projections = {
+            "class_token_channels": self.row_channels,
+            "class_token_rows": self.row_projection,
+            "detail_grid": details,
+        }
+        return {name: projection for name, projection in projections.items() if projection is not None}
 
     def interpolate_position_embedding(self, rows: int, columns: int) -> Tensor:
         """Position embeddings `(1, 1 + rows * columns, hidden_size)` for another grid, by bicubic interpolation."""
@@ -421,21 +457,31 @@ class MMETImageEmbeddings(nn.Module):
         covered = F.pad(covered, (0, width - covered.shape[-1], 0, height - covered.shape[-2]))
         return pixel_values.masked_fill(covered, 0)
 
-    def run_backbone(self, pixel_values: Tensor) -> Tensor:
-        """The feature map `(B, C, rows, columns)` that patches are projected from: the pixels without a backbone."""
+    def run_backbone(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """
+        The feature map `(B, C, rows, columns)` that patches are projected from (the pixels without a backbone), and
+        the earlier map that `detail_grid` reads.
+        """
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         if self.backbone is None:
-            return pixel_values
+            return pixel_values, None
         # On a CPU, depthwise convolutions are twice as fast with the channels last.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(pixel_values, return_dict=True).last_hidden_state
-        check_feature_map(self.config, list(pixel_values.shape[-2:]), features.shape)
-        return features
+        reads_details = self.config.detail_grid is not None
+        output = self.backbone(pixel_values, output_hidden_states=reads_details, return_dict=True)
+        check_feature_map(self.config, list(pixel_values.shape[-2:]), output.last_hidden_state.shape)
+        detail_map = output.hidden_states[self.config.detail_layer] if reads_details else None
+        return output.last_hidden_state, detail_map
 
     def describe_rows(self, features: Tensor) -> Tensor:
-        """Means of the stripes of a feature map `(B, C, rows, columns)`: `(B, class_token_rows * C)`, row by row."""
-        stripes = F.adaptive_avg_pool2d(features, (self.config.class_token_rows, 1))
-        return stripes.squeeze(-1).transpose(1, 2).flatten(1)
+        """Means of the stripes of a feature map `(B, C, rows, columns)`: `(B, class_token_rows, C)`."""
+        return F.adaptive_avg_pool2d(features, (self.config.class_token_rows, 1)).squeeze(-1).transpose(1, 2)
+
+    def project_rows(self, rows: Tensor) -> Tensor:
+        """Stripes `(B, class_token_rows, C)` to what is added to [CLS_I] `(B, D)`."""
+        if self.row_channels is not None:
+            rows = self.row_channels(rows)
+        return self.row_projection(rows.flatten(1))
 
     def forward(
         self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, interpolate_pos_encoding: bool = False
@@ -444,7 +490,7 @@ class MMETImageEmbeddings(nn.Module):
         check_images(self.config, pixel_values, interpolate_pos_encoding, bool_masked_pos)
         if bool_masked_pos is not None and (self.config.hide_masked_pixels or self.backbone is not None):
             pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
-        features = self.run_backbone(pixel_values)
+        features, detail_map = self.run_backbone(pixel_values)
         patches = self.patch_embedding(features)  # (B, D, rows, columns)
         hidden_states = patches.flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
@@ -453,10 +499,10 @@ class MMETImageEmbeddings(nn.Module):
         cls_token = self.cls_token.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
         row_features = None
         if self.row_projection is not None:
-            row_features = self.row_projection(self.describe_rows(features))
+            row_features = self.project_rows(self.describe_rows(features))
             cls_token = cls_token + row_features.unsqueeze(1)
-        if self.colours is not None:
-            cls_token = cls_token + self.colours(pixel_values).unsqueeze(1)
+        if self.details is not None:
+            cls_token = cls_token + self.details(pixel_values, row_features, detail_map).unsqueeze(1)
         hidden_states = torch.cat([cls_token, hidden_states], dim=1)
         grid = self.config.grid_of(*pixel_values.shape[-2:])
         fits = grid == self.config.patch_grid

@@ -93,13 +93,20 @@ class Visitor:
         self._client = httpx.Client(base_url=address, verify=CERTIFICATES, timeout=120)
         self._session = uuid.uuid4().hex
         config = self._client.get("/config").raise_for_status().json()
-        names = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
+        names: dict[Any, str] = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
         click = next(
             event
             for event in config["dependencies"]
             if any(names.get(target) == "mm-search" for target, _ in event["targets"])
         )
-        fields = {"mm-text": "", "mm-after": "", "mm-before": "", "mm-cameras": [], "mm-count": 24, "mm-unit": "Crops"}
+        fields: dict[Any, Any] = {
+            "mm-text": "",
+            "mm-after": "",
+            "mm-before": "",
+            "mm-cameras": [],
+            "mm-count": 24,
+            "mm-unit": "Crops",
+        }
         self._text = [names.get(part) for part in click["inputs"]].index("mm-text")
         self._fields = [fields.get(names.get(part)) for part in click["inputs"]]
         self._function = click["id"]
@@ -115,7 +122,7 @@ class Visitor:
             "GET", "/gradio_api/queue/data", params={"session_hash": self._session}
         ) as events:  # until the server closes it
             for line in events.iter_lines():
-                message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {"msg": None}
+                message: Any = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {"msg": None}
                 if message["msg"] == "process_completed":
                     answer = next(part for part in message["output"]["data"] if "mm-cards" in str(part))
         return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
 
 import numpy as np
@@ -21,7 +22,14 @@ from mmet.evaluation.metrics.ranking import rank_metrics
 from mmet.evaluation.systems.loading import load_embedder
 from mmet.starter import resolve_model, starter_model
 from mmet.starter.phrases import phrases
-from mmet.starter.sentences import choose_vocabulary, distil, sentence_vectors, start_student, texts_to_learn
+from mmet.starter.sentences import (
+    batches_of_one_length,
+    choose_vocabulary,
+    distil,
+    sentence_vectors,
+    start_student,
+    texts_to_learn,
+)
 from mmet.starter.ship import WEIGHTS
 from mmet.starter.start import make_tokenizer
 
@@ -82,6 +90,14 @@ def test_texts_to_learn__each_once():
     texts = texts_to_learn(["a red coat"] * 5 + ["a blue hat"], 2, 30)
     assert len(texts) == len(set(texts))
     assert {"a red coat", "a blue hat"} < set(texts)
+
+
+def test_batches_of_one_length__every_text_comes_and_none_twice_in_a_batch():
+    texts = ["x" * length for length in range(1, 41)]
+    batches = list(itertools.islice(batches_of_one_length(texts, 10, random.Random(3)), 8))  # twice all forty
+    assert sorted(row for batch in batches for row in batch) == sorted([*range(40)] * 2)
+    assert all(max(batch) - min(batch) == 9 for batch in batches)
+    assert len(next(batches_of_one_length(texts[:3], 3, random.Random(3)))) == 3
 
 
 def test_make_tokenizer__keeps_the_order_of_the_vocabulary():

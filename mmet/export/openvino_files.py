@@ -10,7 +10,7 @@ def convert(path: Path) -> None:
 
     The graph is read, not converted by `openvino.convert_model`, which reports each use to its makers.
     """
-    import openvino  # of an extra that most environments lack
+    import openvino
 
     openvino.save_model(openvino.Core().read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
     path.unlink()

@@ -95,7 +95,7 @@ class Responses:
             if not self._is_stopping:
                 raise
         finally:
-            self._running.discard(task)  # type: ignore[arg-type]
+            self._running.discard(task)
         if self._is_stopping and not has_ended:
             await _end(send, has_begun=has_begun)
 

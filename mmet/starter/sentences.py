@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -117,8 +117,8 @@ def distil(
     centred = F.normalize(vectors - vectors.mean(dim=0))
     student.train()
     cosines = []
-    for _ in tqdm(range(steps), desc="text encoder", unit="step"):
-        rows = rng.sample(range(len(texts)), min(batch_size, len(texts)))
+    batches = batches_of_one_length(texts, min(batch_size, len(texts)), rng)
+    for rows in tqdm(itertools.islice(batches, steps), total=steps, desc="text encoder", unit="step"):
         inputs = tokenizer(
             [texts[row] for row in rows], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
         )
@@ -134,6 +134,16 @@ def distil(
     student.train(False)
     last = cosines[-max(1, steps // 10) :]
     return sum(last) / len(last)
+
+
+def batches_of_one_length(texts: Sequence[str], batch_size: int, rng: random.Random) -> Iterator[list[int]]:
+    """Endless batches of row numbers, of texts that are about as long: drawn four at a time, then sorted and cut."""
+    while True:
+        drawn = rng.sample(range(len(texts)), min(4 * batch_size, len(texts)))
+        drawn.sort(key=lambda row: len(texts[row]))
+        starts = list(range(0, len(drawn) - batch_size + 1, batch_size))
+        rng.shuffle(starts)
+        yield from (drawn[start : start + batch_size] for start in starts)
 
 
 def texts_to_learn(captions: Sequence[str], num_captions: int, num_phrases: int, seed: int = 0) -> list[str]:

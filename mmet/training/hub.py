@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]  # of httpx before version 2, of httpx2 since
+    HTTPError,  # of httpx in huggingface_hub 1, of httpx2 since
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )

@@ -23,7 +23,7 @@ from mmet.training.arguments import DataArguments, ModelArguments, ObjectiveArgu
 from mmet.training.augmentation import build_augmentation
 from mmet.training.checkpoint_selection import plan_selection
 from mmet.training.checkpoint_writing import check_space, check_writable, checkpoint_bytes, last_checkpoint
-from mmet.training.class_token_rows import prepare_row_projection
+from mmet.training.class_token_start import prepare_starting_projections
 from mmet.training.codebook import kinds_that_need_codes, prepare_codebook
 from mmet.training.collator import MMETDataCollator
 from mmet.training.dataset import TrainingDataset
@@ -127,7 +127,7 @@ def _train(
         if kinds and checkpoint is None:  # a checkpoint has its own
             prepare_codebook(model, processor, dataset, kinds, model_arguments.codebook_images, training_arguments)
         if checkpoint is None:
-            prepare_row_projection(model, processor, dataset, objective_arguments.mix, training_arguments)
+            prepare_starting_projections(model, processor, dataset, objective_arguments.mix, training_arguments)
         if model_arguments.lora_rank:
             add_lora(model, model_arguments.lora_rank)
         trainer = build_trainer(

@@ -172,6 +172,27 @@ def test_captions__say_nothing_about_what_is_not_seen() -> None:
                 assert not words & {word for word in things if " " not in word and word != "hat"}
 
 
+def test_captions__trousers_alone_are_searched_for_too() -> None:
+    shares = {}
+    for phrasing in ("witness", "notice", "chat"):
+        alone = total = 0
+        for number in range(1, 150):
+            who = draw_person(np.random.default_rng(number), number=number)
+            look = who.appearance
+            if look.lower is None:
+                continue
+            shot = plan_shots(STREET, seed=0, person=number, count=1)[0]
+            sighting = Sighting(who, shot, dict.fromkeys(Part, 9))
+            for caption in write_captions(sighting, phrasing, np.random.default_rng(number), count=4):
+                names = [
+                    any(word in caption.lower() for word in cut.words) for cut in (look.lower.cut, look.outermost.cut)
+                ]
+                alone += names == [True, False]
+                total += 1
+        shares[phrasing] = alone / total
+    assert min(shares["witness"], shares["notice"]) > shares["chat"] + 0.04, shares
+
+
 def test_wardrobe__every_kind_can_be_drawn_with_words() -> None:
     rng = np.random.default_rng(1)
     for kind, cut in CUTS.items():

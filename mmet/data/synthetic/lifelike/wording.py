@@ -49,12 +49,15 @@ class Phrasing:
         more: second sentences with `{things}`, which follow the first.
         unisex: share that do not tell the gender.
         queries: share of captions that are a few words alone.
+        lower: share of those few words that name the lower garment alone; people describe the upper body first,
+            and a model that reads nothing else looks for the colour of trousers there.
     """
 
     frames: tuple[str, ...]
     more: tuple[str, ...]
     unisex: float = 0.4
     queries: float = _QUERY_SHARE
+    lower: float = 0.0
 
 
 def describe_person(phrasing: Phrasing, sighting: Sighting[Person], rng: np.random.Generator) -> str:
@@ -63,6 +66,8 @@ def describe_person(phrasing: Phrasing, sighting: Sighting[Person], rng: np.rand
     look = sighting.identity.appearance
     clothes, things = _clothes(teller, sighting), _things(teller, sighting)
     if rng.random() < phrasing.queries or not clothes:
+        if phrasing.lower and rng.random() < phrasing.lower and (lower := _lower(teller, sighting)):
+            clothes, things = [lower], []
         return _query(teller, look, clothes or things, things)
     kept = [phrase for phrase in clothes if rng.random() < 0.85] or clothes[:1]
     things = [phrase for phrase in things if rng.random() < 0.6]
@@ -134,14 +139,22 @@ def _clothes(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
     look, phrases = sighting.identity.appearance, []
     if sighting.sees(Part.UPPER) or sighting.sees(Part.SLEEVE):
         phrases.append(_upper(teller, sighting))
-    if look.lower is not None and (sighting.sees(Part.TROUSER_LEG) or sighting.sees(Part.LOWER)):
-        lower = _garment(teller, look.lower)
-        phrases.append(article(lower) if look.lower.kind.endswith("skirt") else lower)
+    if lower := _lower(teller, sighting):
+        phrases.append(lower)
     elif look.lower is None and look.outer and sighting.sees(Part.LOWER):
         phrases.append(article(_garment(teller, look.top)))
     if teller.rng.random() < 0.55 and sighting.sees(Part.SHOE):
         phrases.append(teller.thing(look.shoes, SHOE_WORDS))
     return phrases
+
+
+def _lower(teller: _Teller, sighting: Sighting[Person]) -> str:
+    """Trousers or a skirt, as far as they are seen; else nothing."""
+    worn = sighting.identity.appearance.lower
+    if worn is None or not (sighting.sees(Part.TROUSER_LEG) or sighting.sees(Part.LOWER)):
+        return ""
+    phrase = _garment(teller, worn)
+    return article(phrase) if worn.kind.endswith("skirt") else phrase
 
 
 def _upper(teller: _Teller, sighting: Sighting[Person]) -> str:
@@ -235,6 +248,8 @@ WITNESS = Phrasing(
         "{who} has on {clothes}",
     ),
     more=(". They have {things}", ". Also {things}", ", {things}", ". With {things}", ". There is {things} too"),
+    queries=0.3,
+    lower=0.4,
 )
 
 NOTICE = Phrasing(
@@ -250,7 +265,8 @@ NOTICE = Phrasing(
     ),
     more=("; {things}", ". Further: {things}", ". Noticeable: {things}", ". Has {things}", ", {things}"),
     unisex=0.5,
-    queries=0.3,
+    queries=0.35,
+    lower=0.4,
 )
 
 CHAT = Phrasing(
