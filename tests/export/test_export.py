@@ -91,7 +91,7 @@ def test_manifest__says_what_was_exported_and_how_near_it_is(exported_run, pair)
     manifest = read_manifest(exported_run / "onnx")
     model, _ = pair
     assert manifest.weights == fingerprint_weights(model)
-    assert set(manifest.files) == {"image.onnx", "text.onnx", "both.onnx"}
+    assert set(manifest.files) == {"image.onnx", "text.onnx", "both.onnx", SHARED}
     assert set(manifest.parity) == set(KINDS)
     assert all(set(measured) == {"random", "drawn"} for measured in manifest.parity.values())
     assert max(value for measured in manifest.parity.values() for value in measured.values()) <= TOLERANCE
