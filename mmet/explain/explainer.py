@@ -48,7 +48,7 @@ class Explainer:
         Attention does not show what a class token starts from, where that is the picture.
         """
         image = self.model.config.image_config
-        starts_from_picture = bool(image.class_token_rows or image.colour_grid)
+        starts_from_picture = bool(image.class_token_rows or image.colour_grid or image.detail_grid)
         return "pixel_gradient" if starts_from_picture else "relevance"
 
     def explain(
