@@ -41,7 +41,10 @@ def gather_in_process(rank, all_rows, counts, weights):
     return gathered.detach(), rows.grad
 
 
-@pytest.mark.parametrize("counts", [[2, 3, 1], [0, 4, 1], [0, 0, 0]])
+@pytest.mark.parametrize(
+    "counts",
+    [pytest.param([2, 3, 1], marks=pytest.mark.slow), [0, 4, 1], pytest.param([0, 0, 0], marks=pytest.mark.slow)],
+)
 def test_gather_rows__three_processes_hold_all_rows_and_their_own_gradient(tmp_path, counts):
     all_rows, weights = torch.randn(sum(counts), 2, 3), torch.randn(sum(counts), 2, 3)
     results = run_processes(gather_in_process, tmp_path, all_rows, counts, weights, num_processes=3)
@@ -245,7 +248,7 @@ def test_pretraining_step__one_exchange_of_counts(make_config, make_pretraining_
     assert sorted(map(str, gathers[1:])) == ["torch.float32"] * 2 + ["torch.int64"] * 2
 
 
-@pytest.mark.parametrize("share", [0.5, 0.2])
+@pytest.mark.parametrize("share", [pytest.param(0.5, marks=pytest.mark.slow), 0.2])
 def test_pretraining_step__fewer_views_than_there_may_be(make_config, make_pretraining_batch, tmp_path, share):
     """Only some pairs are seen again, unevenly many on each process."""
     batch, config = make_pretraining_batch(6), make_config(modality_dropout=share, triplet_margin=0.3)
@@ -307,7 +310,11 @@ def reid_step_in_process(rank, config, batches, labels):
     return output.loss.detach(), model.module.identity_head.bnneck.weight.grad, len(output.logits)
 
 
-@pytest.mark.parametrize("weights", [(1.0, 0.5), (0.0, 1.0), (1.0, 0.0)], ids=str)
+@pytest.mark.parametrize(
+    "weights",
+    [(1.0, 0.5), pytest.param((0.0, 1.0), marks=pytest.mark.slow), pytest.param((1.0, 0.0), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_reid_step__two_processes_equal_one(make_config, make_batch, tmp_path, weights):
     config = make_config(identity_weight=weights[0], triplet_weight=weights[1])
     batch, labels = make_batch(6), torch.tensor([0, 1, 2, 0, 1, 2])

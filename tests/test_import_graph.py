@@ -17,7 +17,7 @@ FLOORS = (
     TRAVELLING,
     ("mmet.auto_classes", "mmet.starter"),
     ("mmet.starting", "mmet.stopping", "mmet.versions", "mmet.digests", "mmet.distributed", "mmet.field_checks"),
-    ("mmet.markdown_table", "mmet.recipe_files", "mmet.whole_files"),
+    ("mmet.markdown_table", "mmet.recipe_files", "mmet.whole_files", "mmet.figure_style"),
     ("mmet.argument_parser", "mmet.command_line", "mmet.folder_lock", "mmet.checkpoint_files", "mmet.exported_files"),
     ("mmet.data", "mmet.conversion"),
     ("mmet.evaluation.metrics",),

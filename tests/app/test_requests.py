@@ -52,7 +52,7 @@ def test_a_picture_is_in_no_link():
         ({"text": "x" * 5_000}, "5,000 characters"),
         ({"text": "red", "k": 0}, "not 0"),
         ({"text": "red", "k": MAX_MATCHES + 1}, "Between 1 and"),
-        ({"text": "red", "after": "noon"}, "“From”: 'noon' is no time"),
+        ({"text": "red", "after": "noon"}, "“From”: 'noon' is not a time"),
         ({"text": "red", "before": "12:"}, "“To”"),
         ({"text": "red", "after": "1:00:00", "before": "59:00"}, "later"),
     ],

@@ -83,7 +83,7 @@ def test_main__knows_persons_of_the_gallery(tmp_path, gallery, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--person", "nobody"], "'nobody' is no crop, track or person"),
+        (["--person", "nobody"], "'nobody' is not a crop, track or person"),
         ([], "whom to look for"),
         (["--person", "monday/gate-1", "--text", "red"], "whom to look for"),
         (["--text", "red", "--figure", "timeline.svg"], "ends with .png"),
