@@ -12,7 +12,7 @@ from mmet.footage.demo import FilmTruth, main
 from mmet.footage.searching import add_to_gallery
 from mmet.gallery import embedding as gallery_embedding
 
-PERSONS = {4: "red", 5: "green", 6: "blue"}
+PERSONS = {4: "red", 5: "green", 2: "blue"}
 
 
 def films(folder: Path, tracks: dict[int, int]) -> Path:
@@ -21,7 +21,7 @@ def films(folder: Path, tracks: dict[int, int]) -> Path:
     rows = [f"11,{track},{100 * track + 1},1,8,16,1,1,1" for track in (1, 2, 3)]
     (folder / "gate" / "gt" / "gt.txt").write_text("\n".join(rows))
     persons = [
-        {"person_id": person, "captions": [f"in {color}", f"all {color}"]}
+        {"person_id": person, "captions": [f"in {color}", f"all {color}", f"{color} alone"]}
         | {"tracks": [{"camera": "gate", "track": tracks[person]}]}
         for person, color in PERSONS.items()
     ]
@@ -48,14 +48,14 @@ def test_main__says_how_many_first_results_are_right(tracks, code, right, galler
     folder = films(tmp_path / "films", dict(zip(PERSONS, tracks, strict=True)))
     assert main(["--films", str(folder), "--gallery", str(gallery)]) == code
     printed = capsys.readouterr().out
-    assert f"{right} of these 3 searches; {2 * right} of all 6 captions of the 3 people" in printed
+    assert f"{right} of these 3 searches; {3 * right} of all 9 captions of the 3 people" in printed
     assert printed.count("$ mmet-gallery search") == 3
     assert (tmp_path / "gallery-person5.html").is_file()
     assert (tmp_path / "gallery-timeline.png").is_file()
 
 
 def test_person_in__is_the_largest_overlap_of_at_least_a_half(tmp_path) -> None:
-    truth = FilmTruth(films(tmp_path / "films", {4: 1, 5: 2, 6: 3}))
+    truth = FilmTruth(films(tmp_path / "films", {4: 1, 5: 2, 2: 3}))
     assert truth.person_in("gate", 10, (200, 0, 8, 16)) == 5
     assert truth.person_in("gate", 10, (202, 0, 8, 16)) == 5  # 6 of 10 columns
     assert truth.person_in("gate", 10, (203, 0, 8, 16)) is None  # 5 of 11
@@ -63,7 +63,7 @@ def test_person_in__is_the_largest_overlap_of_at_least_a_half(tmp_path) -> None:
 
 
 def test_main__films_of_other_people_are_one_message(gallery, tmp_path, capsys) -> None:
-    folder = films(tmp_path / "films", {4: 1, 5: 2, 6: 3})
+    folder = films(tmp_path / "films", {4: 1, 5: 2, 2: 3})
     (folder / "persons.json").write_text(json.dumps(json.loads((folder / "persons.json").read_text())[:1]))
     assert main(["--films", str(folder), "--gallery", str(gallery)]) == 2
-    assert "no person 5" in capsys.readouterr().err
+    assert "no person 2" in capsys.readouterr().err
