@@ -335,6 +335,14 @@ class MMETProcessor(ProcessorMixin):
         r"""Names of what `__call__` returns for images with text."""
         return [name for name in super().model_input_names if name != "token_type_ids"]
 
+    def save_pretrained(self, save_directory, **kwargs):
+        """As in the base class, without padding and truncation of the last call, which some readers would apply."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            backend.no_padding()
+            backend.no_truncation()
+        return super().save_pretrained(save_directory, **kwargs)
+
     def __call__(
         self,
         images: ImageInput | None = None,

@@ -69,6 +69,13 @@ def test_encode__the_models_embeddings(folder, model, processor, crops, trust_re
     assert loaded.similarity_fn_name == "cosine"
 
 
+def test_encode__a_processor_that_cut_captions_before_it_was_saved(folder, model, processor):
+    processor(text=SENTENCES, truncation=True, max_length=5, padding="max_length", return_tensors="pt")
+    processor.save_pretrained(folder)
+    received = SentenceTransformer(folder, device="cpu").encode(SENTENCES, batch_size=2)
+    np.testing.assert_allclose(received, of_model(model, processor, text=SENTENCES), atol=1e-5)
+
+
 def test_encode__of_a_pretraining_checkpoint(make_config, processor, tmp_path):
     MMETForPreTraining(make_config()).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -172,8 +173,9 @@ def _text_start(name: str, arguments: ModelArguments) -> str | None:
 def build_processor(
     config: MMETConfig, tokenizer: BertTokenizer, normalisation: Mapping[str, Any] | None = None
 ) -> MMETProcessor:
-    """Processor of a model's geometry; it cuts captions at what the text encoder can read."""
+    """Processor of a model's geometry; its tokenizer, a copy, cuts captions at what the text encoder can read."""
     text, image = cast(MMETTextConfig, config.text_config), cast(MMETImageConfig, config.image_config)
+    tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = text.max_position_embeddings
     height, width = cast(list[int], image.image_size)
     image_processor = MMETImageProcessor(
