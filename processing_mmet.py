@@ -335,7 +335,7 @@ class MMETProcessor(ProcessorMixin):
         r"""Names of what `__call__` returns for images with text."""
         return [name for name in super().model_input_names if name != "token_type_ids"]
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> Any:
         """As in the base class, without padding and truncation of the last call, which some readers would apply."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
