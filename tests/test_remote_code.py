@@ -245,6 +245,7 @@ def test_remote_config__derived_values(remote):
 def test_saved_folder__holds_its_code_and_safe_weights(models, tmp_path, key):
     models[key].save_pretrained(tmp_path)
     files = {path.name for path in Path(tmp_path).iterdir()}
-    code = {"configuration_mmet.py", "inputs_mmet.py", "modeling_mmet.py", "objectives_mmet.py", "pipelines_mmet.py"}
+    parts = ("codebooks", "configuration", "inputs", "layers", "modeling", "objectives", "pipelines")
+    code = {f"{part}_mmet.py" for part in parts}
     assert code | {"config.json", "model.safetensors"} <= files
     assert not any(name.endswith((".bin", ".pt")) for name in files)

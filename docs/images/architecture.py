@@ -78,7 +78,7 @@ def draw_ground(drawing: Drawing) -> None:
     drawing.box(
         (2, 146),
         2,
-        "configuration · inputs · objectives · modeling · pictures · processing · pipelines  (*_mmet.py)",
+        "*_mmet.py: configuration, inputs, layers, objectives, codebooks, modeling, pictures, processing, pipelines",
         "model, losses, image and text processing, pipelines: saved with every checkpoint, import nothing from mmet",
     )
     drawing.box(

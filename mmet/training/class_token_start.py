@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
+from layers_mmet import MMETImageEmbeddings
 from mmet.distributed import compute_once
 from mmet.training.arguments import PretrainingArguments
 from mmet.training.codebook import read_images
 from mmet.training.dataset import TrainingDataset
 from mmet.training.sampling import draw_examples
-from modeling_mmet import MMETForPreTraining, MMETImageEmbeddings
+from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETProcessor
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from PIL import Image
 from transformers import FlavaConfig, FlavaForPreTraining, FlavaImageCodebook, FlavaImageCodebookConfig
 from transformers.models.flava.image_processing_pil_flava import FlavaImageProcessorPil
 
+from codebooks_mmet import nearest_centroids
 from mmet.training.codebook import fit_codebook, num_images_needed
 from modeling_mmet import MMETDalleCodebook, MMETForPreTraining, MMETImageCodebook
-from objectives_mmet import nearest_centroids
 
 DALLE = {"num_blocks_per_group": 1, "hidden_size": 4, "vocab_size": 11}
 
@@ -110,7 +110,7 @@ def test_nearest_centroids__rounding_breaks_no_tie():
 def test_nearest_centroids__many_blocks(monkeypatch):
     descriptors, centroids = torch.randn(23, 5), torch.randn(6, 5)
     expected = nearest_centroids(descriptors, centroids)
-    monkeypatch.setattr("objectives_mmet._SCORES_AT_ONCE", 24)
+    monkeypatch.setattr("codebooks_mmet._SCORES_AT_ONCE", 24)
     assert torch.equal(nearest_centroids(descriptors, centroids), expected)
 
 

@@ -1,10 +1,10 @@
-"""The model as cross-encoder: image and sentence read together by the multimodal encoder and judged by the ITM head.
+"""The model as cross-encoder: the multimodal encoder reads image and sentence together, and the ITM head scores them.
 
     matcher = MatchingScorer(MMETForPreTraining.from_pretrained(folder), processor, batch_size=64)
     log_odds = matcher(task, pairs)
 
 Embeddings of picture and sentence come from separate encoders; the cross-encoder reads both at once. This is far
-slower, so it is used for the first entries of a ranking only (`mmet.evaluation.search.rescore_first`).
+slower, so it is used for the first entries of a ranking only (`mmet.evaluation.rescoring.rescore_first`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from layers_mmet import CLASS_TOKEN
 from mmet.data.schema import DatasetError
 from mmet.evaluation.protocols import Modality, RetrievalTask
 from mmet.evaluation.systems.embedding import ItemReader, gather_rows_or_raise
-from modeling_mmet import CLASS_TOKEN
 
 MATCH, MISMATCH = 1, 0
 """Columns of the ITM head's logits."""
