@@ -9,6 +9,6 @@ explainer.explain_words(picture, "a woman in a red jacket")          # [("a", ma
 from __future__ import annotations
 
 from mmet.explain.explainer import Explainer, ExplanationError
-from mmet.explain.methods import METHODS
+from mmet.explain.methods import DEFAULT_METHOD, METHODS
 
-__all__ = ["METHODS", "Explainer", "ExplanationError"]
+__all__ = ["DEFAULT_METHOD", "METHODS", "Explainer", "ExplanationError"]

@@ -18,7 +18,7 @@ from mmet.command_line import run_command, show_results
 from mmet.evaluation.systems.loading import load_embedder
 from mmet.explain.explainer import Explainer
 from mmet.explain.figures import METHOD_LABELS, compare_methods, show
-from mmet.explain.methods import METHODS
+from mmet.explain.methods import DEFAULT_METHOD, METHODS
 from mmet.field_checks import Range, number_type
 from mmet.gallery.sources import load_picture
 from mmet.starter import STARTER
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=METHODS,
         default=list(PAPER_METHODS),
         help=f"columns of explanations.png (default: {' '.join(PAPER_METHODS)}); the first is that of words.png, "
-        "where none is named the best one for the model",
+        f"which is {DEFAULT_METHOD} where none is named",
     )
     layer = number_type(int, Range(at_least=-1000, at_most=1000))
     parser.add_argument(
@@ -100,7 +100,7 @@ def explain_words(
     explainer: Explainer, picture: PIL.Image.Image, options: argparse.Namespace
 ) -> list[tuple[str, PIL.Image.Image]]:
     """The original and a picture for each word."""
-    method = explainer.default_method if options.method == list(PAPER_METHODS) else options.method[0]
+    method = DEFAULT_METHOD if options.method == list(PAPER_METHODS) else options.method[0]
     maps = explainer.explain_words(picture, options.text, method=method, layer=options.layer)
     return [("Original", picture), *((word, show(picture, values, method)) for word, values in maps)]
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmet.explain.methods import METHODS, Trace, grad_cam, guided_backward, to_unit_range
+from mmet.explain.methods import DEFAULT_METHOD, METHODS, Trace, grad_cam, guided_backward, to_unit_range
 from mmet.field_checks import check_choice
 
 Map = NDArray[np.float32]
@@ -41,23 +41,13 @@ class Explainer:
         """Layers of the image encoder."""
         return len(self._image_layers)
 
-    @property
-    def default_method(self) -> str:
-        """The method that was measured to be best for models of this kind (`docs/explanation.md`).
-
-        Attention does not show what a class token starts from, where that is the picture.
-        """
-        image = self.model.config.image_config
-        starts_from_picture = bool(image.class_token_rows or image.colour_grid or image.detail_grid)
-        return "pixel_gradient" if starts_from_picture else "relevance"
-
     def explain(
         self,
         picture: PIL.Image.Image,
         *,
         image: PIL.Image.Image | None = None,
         text: str | None = None,
-        method: str | None = None,
+        method: str = DEFAULT_METHOD,
         layer: int = -1,
     ) -> Map:
         """
@@ -66,7 +56,7 @@ class Explainer:
         Args:
             picture: the target, in RGB.
             image, text: the query; with both, one vector reads both.
-            method: a name of `METHODS`; None for `default_method`.
+            method: a name of `METHODS`.
             layer: of the image encoder, from 0, or from the end. Grad-CAM reads the input of its attention; methods
                 that read attention, all layers up to it.
 
@@ -84,7 +74,7 @@ class Explainer:
         text: str,
         *,
         phrases: Sequence[str] | None = None,
-        method: str | None = None,
+        method: str = DEFAULT_METHOD,
         layer: int = -1,
     ) -> list[tuple[str, Map]]:
         """
@@ -142,8 +132,7 @@ class Explainer:
                 words = tokens["input_ids"].masked_fill(inside, tokenizer.mask_token_id)
                 yield text[start:end], self._embed_inputs({**tokens, "input_ids": words})
 
-    def _map(self, picture: PIL.Image.Image, query: Tensor, method: str | None, layer: int) -> Map:
-        method = method or self.default_method
+    def _map(self, picture: PIL.Image.Image, query: Tensor, method: str, layer: int) -> Map:
         check_choice("method", method, METHODS)
         if not -self.num_layers <= layer < self.num_layers:
             raise ExplanationError(

@@ -187,3 +187,6 @@ METHODS: dict[str, Callable[[Trace], Tensor]] = {
     "relevance": relevance,
     "rollout": attention_rollout,
 }
+
+DEFAULT_METHOD = "pixel_gradient"
+"""The best one of those measured in `docs/explanation.md`."""
