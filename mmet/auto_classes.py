@@ -86,19 +86,20 @@ class _ImportWatch(MetaPathFinder):
     """
     Finds what the other finders find, and hears when a watched module has been executed.
 
-    The watched modules import each other. So nothing is registered before the outermost of them is complete: what the
-    modules inside it still lack, ours may need.
+    The watched modules (of the Auto classes, and all `*_mmet` modules) import each other. So nothing is registered
+    before the outermost of them is complete: registration may need what the modules inside it still lack.
     """
 
     def __init__(self) -> None:
-        self.watched = {name for registration in REGISTRATIONS for name in registration[:2]}
+        self.watched = {registration.auto_module for registration in REGISTRATIONS}
         self.unfinished: set[str] = set()  # of which the code is being executed
         self.pending = list(REGISTRATIONS)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self.watched:
+        is_ours = fullname.endswith("_mmet") and "." not in fullname
+        if not is_ours and fullname not in self.watched:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(fullname, path, target) for finder in others)

@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDERS = (
-    ["import mmet", "import modeling_mmet"],
+    ["import mmet", "import layers_mmet"],
+    *(["import mmet", f"import {path.stem}"] for path in sorted(ROOT.glob("*_mmet.py"))),
+    ["from mmet.evaluation import build_task"],
     ["from transformers import AutoModel", "import mmet"],
     ["import mmet", "from transformers import pipeline"],
     ["import mmet", "import transformers.models.auto.processing_auto"],
@@ -110,9 +112,15 @@ STAND_INS = {
         class MMETConfig: model_type = "mmet"
         MMETImageConfig = MMETTextConfig = MMETMultimodalConfig = MMETConfig
     """,
+    "layers_mmet.py": """
+        from transformers import AutoModel
+        from configuration_mmet import MMETConfig
+        class MMETLayer: pass
+    """,
     "modeling_mmet.py": """
         from transformers import AutoModel, AutoProcessor
         from configuration_mmet import MMETConfig
+        from layers_mmet import MMETLayer
         class MMETModel: config_class = MMETConfig
         MMETForReID = MMETForPreTraining = MMETForZeroShotImageClassification = MMETModel
         MMETImageModel = MMETTextModel = MMETMultimodalModel = MMETModel
@@ -131,7 +139,7 @@ EVERY_ORDER = """
 import importlib, itertools, sys
 sys.path[:0] = [FOLDER, ROOT]
 auto = ["transformers.models.auto." + name for name in ("processing_auto", "modeling_auto")]
-names = ["mmet", *auto, "modeling_mmet", "processing_mmet"]
+names = ["mmet", *auto, "layers_mmet", "modeling_mmet", "processing_mmet"]
 for order in itertools.permutations(names):
     sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "mmet.auto_classes"]
     for name in list(sys.modules):
