@@ -193,7 +193,10 @@ def _colors(labels: list[Any], theme: Theme) -> list[str]:
 
 def _legend(drawing: Drawing, labels: list[Any], theme: Theme) -> None:
     left, top = _MARGIN, _HEAD + _MARGIN + _MAP[1] - 12
-    for label, color in _palette(labels, theme).items():
+    shades = {str(label): color for label, color in _palette(labels, theme).items()}
+    if len(set(labels)) > len(shades):
+        shades["others"] = theme.line
+    for label, color in shades.items():
         drawing.overlay.scatter([left + 4], [top + 6], s=26, c=color, linewidths=0)
-        drawing.text(left + 12, top, str(label)[:12], size=9.5, color=theme.muted)
-        left += 24 + 6.5 * min(len(str(label)), 12)
+        drawing.text(left + 12, top, label[:12], size=9.5, color=theme.muted)
+        left += 24 + 6.5 * min(len(label), 12)

@@ -175,6 +175,6 @@ def plot_reliability(records: Sequence[ResultRecord]) -> Figure:
         ax.set_xlim(-0.02, 1.02)  # markers at 0 and 1 are whole
         ax.set_ylim(-0.02, 1.02)
         ax.xaxis.set_major_formatter(PercentFormatter(xmax=1))
-        ax.legend(fontsize=7, framealpha=0.8, edgecolor="none", loc="upper left")
+        ax.legend(fontsize=7, framealpha=0.8, edgecolor="none", loc="best")
 
     return draw_panels(records, draw, finish)
