@@ -1,9 +1,9 @@
 # Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
 """MMET configuration: one object for the whole model and one for each of its three encoders.
 
-The defaults are the paper's: ViT-B/16 for image, text and multimodal encoder alike, 256x128 crops cut into
-overlapping 16-pixel patches every 12 pixels (21x10 = 210 patches), 15 % masking being the collator's business, all
-eight losses switched on. This module travels with every checkpoint, so it imports nothing but transformers.
+The defaults are the paper's: ViT-B/16 for image, text and multimodal encoder; 256x128 crops, cut into overlapping
+16-pixel patches every 12 pixels (21x10 = 210 patches); all eight losses. (The collator masks 15 %.) This module is
+saved with every checkpoint, so it imports only transformers.
 """
 
 import math
@@ -28,17 +28,17 @@ DALLE_CODEBOOK = {
 PATCH_SIZE = 16
 PATCH_STRIDE = 12
 BACKBONE_STRIDE = 32
-"""Geometry where none is given: the paper's, and pixels between the cells of a convolutional network's last map."""
+"""Default geometry in pixels: the paper's, and the distance between cells of a convolutional network's last map."""
 
 MAX_WIDTH = 2**16
 MAX_LAYERS = 2**10
 MAX_POSITIONS = 2**16
 MAX_WORDS = 2**24
-"""Sizes beyond which no model is meant; a slip in a configuration would ask for more memory than there is."""
+"""Largest accepted sizes: a larger one is taken for a mistake, which would otherwise exhaust the memory."""
 
 
 def _check_number(name, value, at_least=-math.inf, at_most=math.inf, below=math.inf):
-    """Raise `ValueError` for a number outside its range; `None` is in every one."""
+    """Raise `ValueError` for a number that is out of range; `None` is always accepted."""
     if value is None or (math.isfinite(value) and at_least <= value <= at_most and value < below):
         return
     bounds = {"at least": at_least, "at most": at_most, "below": below}
@@ -48,7 +48,7 @@ def _check_number(name, value, at_least=-math.inf, at_most=math.inf, below=math.
 
 class MMETEncoderConfig(PreTrainedConfig):
     r"""
-    What the three encoders share: the width and depth of a pre-norm transformer.
+    Base of the three encoders' configurations: a pre-norm transformer.
 
     Args:
         hidden_size: Width of the hidden states.
@@ -60,14 +60,14 @@ class MMETEncoderConfig(PreTrainedConfig):
         attention_probs_dropout_prob: Dropout on attention weights.
         layer_norm_eps: Epsilon of the layer norms.
         initializer_range: Standard deviation of the normal initialisation of weights (0.02 in ViT, BERT and FLAVA).
-            `None` asks for Xavier-uniform linear layers and word embeddings of unit expected norm, which train far
-            better at small width.
-        position_initializer_range: Standard deviation of the position embeddings. `None` is `initializer_range`, or
-            unit expected norm where that is `None` too. In the image encoder a large value (2: at first a patch's
-            place outweighs its colour) lets a small model learn identities many times faster.
+            `None` means Xavier-uniform linear layers and word embeddings of unit expected norm, which train far better
+            at small width.
+        position_initializer_range: Standard deviation of the position embeddings. `None` means `initializer_range`, or
+            unit expected norm if that is `None` too. In the image encoder a large value (such as 2, so that a patch's
+            place outweighs its colour at first) lets a small model learn identities many times faster.
         class_token_initializer_range: The same for the class token; large values help the multimodal encoder.
         zero_residuals: Whether the last linear map of every attention and feed-forward block starts at zero, so that
-            the layers pass on what they get until training changes it (Goyal et al., 2017, of batch norm's scale). For
+            the layers first pass their input on unchanged (as Goyal et al., 2017, do with batch norm's scale). For
             encoders whose input is worth keeping, see `class_token_rows` and `start_from_class_tokens`.
     """
 
@@ -85,7 +85,7 @@ class MMETEncoderConfig(PreTrainedConfig):
     zero_residuals: bool = False
 
     def validate_sizes(self):
-        """Sizes are positive and not beyond all machines, shares are shares, and the activation exists."""
+        """Check that sizes and dropout probabilities are in range and that the activation exists."""
         for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
             _check_number(name, getattr(self, name), at_least=1, at_most=MAX_WIDTH)
         _check_number("num_hidden_layers", self.num_hidden_layers, at_least=1, at_most=MAX_LAYERS)
@@ -98,7 +98,7 @@ class MMETEncoderConfig(PreTrainedConfig):
             raise ValueError(f"hidden_act must be one of {', '.join(ACT2FN)}; got {self.hidden_act!r}")
 
     def validate_heads(self):
-        """The heads share the hidden states evenly."""
+        """Check that the number of heads divides the hidden size."""
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"num_attention_heads must divide hidden_size; got {self.num_attention_heads} heads "
@@ -113,37 +113,39 @@ class MMETImageConfig(MMETEncoderConfig):
 
     Args:
         image_size: Height and width of the input in pixels.
-        patch_size: Side of a square patch in pixels; 16 when not given, with a backbone what fits its map.
+        patch_size: Side of a square patch in pixels; by default 16, with a backbone the largest that fits its map.
         patch_stride: Distance between neighbouring patches in pixels. Smaller than `patch_size` means overlapping
-            patches (the paper's "12x12", as in TransReID); equal to it means a plain ViT. 12 when not given, with a
+            patches (the paper's "12x12", as in TransReID); equal to it means a plain ViT. By default 12, with a
             backbone the distance between the cells of its map.
         num_channels: Number of image channels.
         hide_masked_pixels: Whether the pixels of masked patches are replaced by the mean colour (0) before patches are
-            cut. Overlapping neighbours else show them: with the default geometry, more than half of a masked patch.
-            With a backbone they are always replaced.
+            cut. Otherwise, overlapping neighbours show them: with the default geometry, more than half of a masked
+            patch. With a backbone they are always replaced.
         backbone_config: Configuration of a convolutional network of transformers (`MobileNetV2Config`, ...) or its
             dictionary with `model_type`. The cells of its last feature map are then projected to the patch tokens, as
             in transformers' ViT hybrid; a patch is the square of pixels at its cell's place.
-        freeze_backbone: Whether training leaves the backbone's weights and batch norm statistics as they are.
-        embedding_norm: Whether a layer norm stands between embeddings and layers, as in CLIP.
-        num_register_tokens: Learned tokens that take part in attention and in no output, as in DINOv2 and DINOv3.
-        rotary_base: Base of rotary positions of the patches, as in DINOv3 (100); `None` has learned positions alone.
-        isolated_class_token: Whether the patches do not see [CLS_I], so that their states are those of an encoder that
-            has none, as SigLIP's.
-        class_token_rows: Number of horizontal stripes (as in PCB, Sun et al., 2018) in which the backbone's map is
-            averaged for [CLS_I], to which a linear map of these means is added. Pretraining fits it as the principal
-            components of the training pictures, so an encoder with `zero_residuals` starts as what the backbone knows
-            already. 0 for none. Frozen with the backbone.
-        class_token_channels: Number of principal components that each stripe is reduced to first, the same for all
-            stripes: a fraction of the weights for nearly the same features. 0 for all channels.
-        colour_grid: Rows and columns of a grid of mean colours. A small network of `intermediate_size`, which starts
-            at zero, adds to [CLS_I] what it reads in them and in what `class_token_rows` and `detail_grid` add.
-            Backbones are taught to look past colours, by which people are found and described.
-        detail_grid: Rows and columns of a grid in whose cells an earlier map of the backbone is averaged, for the same
-            network: edges and textures, which the last map no longer tells. Pretraining fits principal components of
-            it, as for `class_token_rows`. Frozen with the backbone.
-        detail_layer: Which of the backbone's hidden states that map is, counted from 0.
-        detail_size: Number of components.
+        freeze_backbone: Whether training leaves the backbone's weights and batch norm statistics unchanged.
+        embedding_norm: Whether there is a layer norm between embeddings and layers, as in CLIP.
+        num_register_tokens: Number of learned tokens that take part in attention but are not returned, as in DINOv2
+            and DINOv3.
+        rotary_base: Base of the patches' rotary positions, as in DINOv3 (100); `None` for learned positions only.
+        isolated_class_token: Whether the patches do not see [CLS_I], so that their states are those of an encoder
+            without a class token, such as SigLIP's.
+        class_token_rows: Number of horizontal stripes (as in PCB, Sun et al., 2018) over which the backbone's map is
+            averaged; a linear map of these means is added to [CLS_I]. Pretraining fits this map to the principal
+            components of the training pictures, so an encoder with `zero_residuals` starts with the features of the
+            backbone. 0 for none. Frozen with the backbone.
+        class_token_channels: Number of principal components that each stripe is reduced to first, with the same map
+            for all stripes; this takes a fraction of the weights and gives nearly the same features. 0 for all
+            channels.
+        colour_grid: Rows and columns of a grid of mean colours. A small network (`intermediate_size` hidden units),
+            which starts at zero, reads them together with the components of `class_token_rows` and `detail_grid`, and
+            its output is added to [CLS_I]. Backbones are trained to ignore colours, by which people are described.
+        detail_grid: Rows and columns of a grid over whose cells an earlier map of the backbone is averaged, as input
+            of the same network; it shows edges and textures, which the last map has lost. Pretraining fits principal
+            components of these means, as for `class_token_rows`. Frozen with the backbone.
+        detail_layer: Index of that map among the backbone's hidden states, from 0.
+        detail_size: Number of these components.
     """
 
     model_type = "mmet_image_model"
@@ -172,7 +174,7 @@ class MMETImageConfig(MMETEncoderConfig):
 
     def __post_init__(self, **kwargs):
         size = self.image_size
-        # JSON knows no tuples; a list is what comes back from a saved configuration.
+        # Lists, because a saved configuration (JSON has no tuples) is read back with lists.
         self.image_size = [size, size] if isinstance(size, int) else list(size)
         self.colour_grid = list(self.colour_grid) if self.colour_grid is not None else None
         self.detail_grid = list(self.detail_grid) if self.detail_grid is not None else None
@@ -194,12 +196,12 @@ class MMETImageConfig(MMETEncoderConfig):
         return getattr(self.backbone_config, "output_stride", None) or self.patch_stride or BACKBONE_STRIDE
 
     def _largest_patch(self) -> int:
-        """The largest patch, up to the stride, of which a whole one lies at each cell of the backbone's map."""
+        """The largest patch, up to the stride, that lies wholly in the image at every cell of the backbone's map."""
         stride = self._backbone_stride
         return min(stride, *((side - 1) % stride + 1 for side in self.image_size))
 
     def validate_patches(self):
-        """At least one whole patch fits in the image."""
+        """Check that at least one whole patch fits in the image, and not too many."""
         for name in ("patch_size", "patch_stride", "num_channels"):
             _check_number(name, getattr(self, name), at_least=1, at_most=MAX_WIDTH)
         for side in self.image_size:
@@ -216,19 +218,19 @@ class MMETImageConfig(MMETEncoderConfig):
             )
 
     def validate_tokens(self):
-        """Registers are not negative, and rotary positions have four numbers of a head at a time."""
+        """Check the number of registers, and that the size of a head is a multiple of 4 for rotary positions."""
         _check_number("num_register_tokens", self.num_register_tokens, at_least=0, at_most=MAX_POSITIONS)
         _check_number("rotary_base", self.rotary_base, at_least=1)
         head_size = self.hidden_size // self.num_attention_heads
         if self.rotary_base is not None and head_size % 4:
-            raise ValueError(f"rotary_base needs attention heads of a multiple of 4; got heads of {head_size}")
+            raise ValueError(f"rotary_base needs attention heads whose size is a multiple of 4; got {head_size}")
 
     def validate_class_token(self):
-        """What is added to [CLS_I] has a size, and a grid no more cells than the image has pixels."""
+        """Check the sizes of the parts that are added to [CLS_I]; a grid has at most as many cells as pixels."""
         _check_number("class_token_rows", self.class_token_rows, at_least=0, at_most=MAX_WIDTH)
         _check_number("class_token_channels", self.class_token_channels, at_least=0, at_most=MAX_WIDTH)
         if self.class_token_channels and not self.class_token_rows:
-            raise ValueError("class_token_channels is for stripes; got class_token_rows=0")
+            raise ValueError("class_token_channels needs class_token_rows above 0; got class_token_rows=0")
         _check_number("detail_layer", self.detail_layer, at_least=0, at_most=MAX_LAYERS)
         _check_number("detail_size", self.detail_size, at_least=1, at_most=MAX_WIDTH)
         for name in ("colour_grid", "detail_grid"):
@@ -241,12 +243,12 @@ class MMETImageConfig(MMETEncoderConfig):
                 _check_number(f"a side of {name}", cells, at_least=1, at_most=side)
 
     def validate_backbone(self):
-        """The backbone reads such images, and its map has a cell for each patch."""
+        """Check that the backbone reads such images and that its map has one cell per patch."""
         backbone = self.backbone_config
         if backbone is None:
             for name in ("freeze_backbone", "class_token_rows", "detail_grid"):
                 if getattr(self, name):
-                    raise ValueError(f"{name} is for a backbone; got backbone_config=None")
+                    raise ValueError(f"{name} needs a backbone; got backbone_config=None")
             return
         channels = getattr(backbone, "num_channels", self.num_channels)
         if channels != self.num_channels:
@@ -262,7 +264,7 @@ class MMETImageConfig(MMETEncoderConfig):
             )
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the patch grid of an image of another size."""
+        """Rows and columns of the patch grid of an image of `height` x `width` pixels."""
         rows, columns = ((side - self.patch_size) // self.patch_stride + 1 for side in (height, width))
         return rows, columns
 
@@ -287,8 +289,8 @@ class MMETTextConfig(MMETEncoderConfig):
         vocab_size: Size of the tokenizer's vocabulary.
         max_position_embeddings: Longest caption in tokens, special tokens included.
         pad_token_id: Id of the padding token.
-        freeze_token_embedding: Whether training leaves the word embeddings as they are: words that the captions never
-            say keep their places among those that they do.
+        freeze_token_embedding: Whether training leaves the word embeddings unchanged, so that words that the captions
+            do not have keep their places among those that they have.
     """
 
     model_type = "mmet_text_model"
@@ -300,7 +302,7 @@ class MMETTextConfig(MMETEncoderConfig):
     freeze_token_embedding: bool = False
 
     def validate_vocabulary(self):
-        """There are words and places for them, and padding is one of the words."""
+        """Check the sizes of vocabulary and captions, and that the padding token is in the vocabulary."""
         _check_number("vocab_size", self.vocab_size, at_least=1, at_most=MAX_WORDS)
         _check_number("max_position_embeddings", self.max_position_embeddings, at_least=1, at_most=MAX_POSITIONS)
         _check_number("pad_token_id", self.pad_token_id, at_least=0, below=self.vocab_size)
@@ -312,9 +314,9 @@ class MMETMultimodalConfig(MMETEncoderConfig):
     Configuration of [`MMETMultimodalModel`], the transformer over [CLS_M], image and text states.
 
     Args:
-        start_from_class_tokens: Whether the projected [CLS_I] and [CLS_T] that are there are added to [CLS_M] before
-            the first layer; the map of the image encoder starts as the identity then. With `zero_residuals` h_CLS,M
-            starts as what the encoders found out.
+        start_from_class_tokens: Whether the projected [CLS_I] and [CLS_T], as far as present, are added to [CLS_M]
+            before the first layer; the projection of the image encoder then starts as the identity. With
+            `zero_residuals`, h_CLS,M starts with the features of the encoders.
     """
 
     model_type = "mmet_multimodal_model"
@@ -337,39 +339,39 @@ class MMETConfig(PreTrainedConfig):
             ln(1/0.07)).
         codebook_type: Where the codes of masked patches come from: `kmeans` (centroids fitted to the training images)
             or `dalle` (the network that FLAVA takes its codes from, transformers' `FlavaImageCodebook`).
-        codebook_size: Number of discrete codes a masked patch is classified into. `None` is 1,024 for `kmeans` and
-            what the network of `dalle` has, 8,192; for `dalle` no other number is possible.
-        codebook_cell: Of `kmeans`: side in pixels of the square cells whose mean colours describe a patch; must divide
-            `patch_size` and `patch_stride` of the image encoder.
-        codebook_name_or_path: Of `dalle`: Hub name or local folder that training takes the network's weights from. A
-            checkpoint holds them, so this is read only where there are none yet.
-        codebook_config: Of `dalle`: sizes of the network where they are not DALL-E's, fields of
+        codebook_size: Number of discrete codes that a masked patch is classified into. `None` means 1,024 for
+            `kmeans`, and for `dalle` the number that the network has (8,192), the only one possible.
+        codebook_cell: For `kmeans`: side in pixels of the square cells whose mean colours describe a patch; must
+            divide `patch_size` and `patch_stride` of the image encoder.
+        codebook_name_or_path: For `dalle`: Hub name or local folder that training takes the network's weights from. A
+            checkpoint holds them, so this is read only if there are none yet.
+        codebook_config: For `dalle`: sizes of the network that differ from DALL-E's, as fields of
             `FlavaImageCodebookConfig`.
-        codebook_image_mean, codebook_image_deviation: Of `dalle`: mean and standard deviation of each channel with
-            which the image processor normalises; the network wants pixels from 0 to 1.
+        codebook_image_mean, codebook_image_deviation: For `dalle`: mean and standard deviation of each channel with
+            which the image processor normalises; the network reads pixels from 0 to 1.
         num_identities: Number of training identities; 0 builds no classifier. transformers' `num_labels` is another
             name for it, and `id2label` and `label2id` follow it.
         identity_pooling: Which class token is the identity embedding: `multimodal` (h_CLS,M), `image` (h_CLS,I) or
             `text` (h_CLS,T).
         modality_dropout: Share of the pairs of a training batch that L_ID and L_triplet also see with one modality
-            dropped, image and text alike; above 1 some are seen both ways, at 2 all. It is what makes image, text and
-            image+text embeddings comparable.
+            dropped: half of them the image, half the text. Above 1, some pairs are seen in both ways; at 2, all are.
+            This makes image, text and image+text embeddings comparable.
         label_smoothing: Label smoothing of L_ID.
         triplet_margin: Margin m of L_triplet (Eq. 2); `None` is the soft margin log(1 + exp(.)).
         triplet_normalize: Whether L_triplet measures distances between L2-normalised embeddings.
-        mim_weight, mlm_weight: Weights of L_MIM and L_MLM on the unimodal encoders; 0 switches a loss and its cost
-            off, here as below.
+        mim_weight, mlm_weight: Weights of L_MIM and L_MLM on the unimodal encoders. A loss of weight 0 is not
+            computed, here and below.
         mmm_image_weight, mmm_text_weight: Weights of the two parts of L_MMM on the multimodal encoder.
         itm_weight: Weight of image-text matching, L_ITM.
         global_contrastive_weight: Weight of L_GC.
         identity_weight, triplet_weight: Weights of L_ID (Eq. 1) and L_triplet (Eq. 2).
-        supervised_contrastive_weight: Weight of a loss that is no part of the paper: a person's views are nearer to
-            each other than to those of others (Khosla et al., 2020), image to image, to text and to both, among the
-            candidates of one kind. Small models on few persons learn far more by it than by L_triplet.
+        supervised_contrastive_weight: Weight of a loss that is not in the paper: a person's views should be nearer to
+            each other than to other persons' (Khosla et al., 2020), image to image, to text and to both, among
+            candidates of one kind. Small models on few persons learn far more from it than from L_triplet.
         supervised_contrastive_scale: Inverse temperature of that loss.
-        similarity_weight: Weight of another loss that is no part of the paper: the identity embeddings of images keep
-            the cosines of the row projection (`class_token_rows`). Drawn or few persons else teach a pretrained
-            backbone to forget what tells others apart.
+        similarity_weight: Weight of another loss that is not in the paper: the identity embeddings of images should
+            keep the cosines of the row projection (`class_token_rows`). Otherwise, training on few or drawn persons
+            makes the model forget pretrained features that tell other people apart.
         tie_word_embeddings: Whether the text prediction heads share the word embeddings (as in BERT).
         initializer_range: As in the encoders, for the projections and heads.
     """
@@ -428,12 +430,12 @@ class MMETConfig(PreTrainedConfig):
         elif not self.num_identities:
             self.num_identities = len(self.__dict__["id2label"] or {})
         super().__post_init__(**kwargs)
-        # AutoModel looks through these names to choose among the models of one configuration; None cannot be iterated.
+        # AutoModel iterates over these names to choose among the models of one configuration, so None would fail.
         self.architectures = self.architectures or []
 
     @property
     def hidden_size(self) -> int:
-        """Width of the embedding, under the name that sentence-transformers and DeepSpeed ask for."""
+        """Width of the embedding, under the name that sentence-transformers and DeepSpeed read."""
         return getattr(self, f"{self.identity_pooling}_config").hidden_size
 
     @property
@@ -447,7 +449,7 @@ class MMETConfig(PreTrainedConfig):
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Names of the identities by class. Only names somebody gave are stored, as long as there is one for each."""
+        """Names of the identities by class; `LABEL_<n>` unless there is a given name for each."""
         names = self.__dict__.get("id2label") or {}
         if len(names) != self.num_identities:
             return {number: f"LABEL_{number}" for number in range(self.num_identities)}
@@ -473,7 +475,7 @@ class MMETConfig(PreTrainedConfig):
 
     @property
     def custom_pipelines(self) -> dict[str, dict]:
-        """transformers' name for the pipelines that a folder's own code brings, by their tasks."""
+        """The pipelines in a folder's own code, by task, under transformers' name for them."""
         try:
             from .pipelines_mmet import CUSTOM_PIPELINES
         except ImportError:
@@ -491,7 +493,7 @@ class MMETConfig(PreTrainedConfig):
         return DALLE_CODEBOOK | (self.codebook_config or {})
 
     def validate_codebook(self):
-        """The codebook is of a kind that exists, and fits the patches."""
+        """Check the codebook's type and size, and that it fits the patches."""
         if self.codebook_type not in CODEBOOK_TYPES:
             raise ValueError(f"codebook_type must be one of {CODEBOOK_TYPES}; got {self.codebook_type!r}")
         if self.codebook_size is None or self.codebook_size < 2:
@@ -502,7 +504,7 @@ class MMETConfig(PreTrainedConfig):
             self._validate_kmeans_codebook()
 
     def _validate_kmeans_codebook(self):
-        """A patch is a whole number of cells, and so is the step between two patches."""
+        """Check that a cell divides the patch size and the patch stride."""
         image = self.image_config
         if self.codebook_cell < 1 or image.patch_size % self.codebook_cell or image.patch_stride % self.codebook_cell:
             raise ValueError(
@@ -511,7 +513,7 @@ class MMETConfig(PreTrainedConfig):
             )
 
     def _validate_dalle_codebook(self):
-        """As many codes and channels as the network has, and a code's piece of the image lies inside its patch."""
+        """Check the numbers of codes and channels, and that the pixels of a code lie within its patch."""
         image, sizes = self.image_config, self.dalle_sizes
         unknown = sorted(sizes.keys() - DALLE_CODEBOOK.keys())
         if unknown:
@@ -535,7 +537,7 @@ class MMETConfig(PreTrainedConfig):
             )
 
     def validate_identity(self):
-        """Identity options are among those that exist."""
+        """Check the options of the identity embedding."""
         if self.identity_pooling not in IDENTITY_POOLINGS:
             raise ValueError(f"identity_pooling must be one of {IDENTITY_POOLINGS}; got {self.identity_pooling!r}")
         if not 0 <= self.modality_dropout <= 2:
@@ -544,7 +546,7 @@ class MMETConfig(PreTrainedConfig):
             raise ValueError(f"num_identities must not be negative; got {self.num_identities}")
 
     def validate_numbers(self):
-        """Sizes are positive, shares are shares, and nothing is infinite."""
+        """Check that all numbers are finite and in range."""
         _check_number("projection_dim", self.projection_dim, at_least=1, at_most=MAX_WIDTH)
         _check_number("num_identities", self.num_identities, at_least=0, at_most=MAX_WORDS)
         _check_number("codebook_size", self.codebook_size, at_least=2, at_most=MAX_WORDS)
@@ -555,10 +557,10 @@ class MMETConfig(PreTrainedConfig):
         for value in self.codebook_image_mean:
             _check_number("codebook_image_mean", value)
         if not all(math.isfinite(value) and value > 0 for value in self.codebook_image_deviation):
-            raise ValueError(f"codebook_image_deviation must be above 0; got {self.codebook_image_std}")
+            raise ValueError(f"codebook_image_deviation must be above 0; got {self.codebook_image_deviation}")
 
     def validate_weights(self):
-        """Loss weights are finite and not negative."""
+        """Check that loss weights are finite and not negative."""
         weights = {name: getattr(self, name) for name in vars(type(self)) if name.endswith("_weight")}
         wrong = {name: weight for name, weight in weights.items() if not 0 <= weight < math.inf}
         if wrong:

@@ -97,22 +97,23 @@ class MMETEncoderOutput(MMETOutput):
 
 
 class MMETStartingLinear(nn.Linear):
-    """A linear map that starts as zero, or as the identity as far as its sizes allow."""
+    """A linear map whose weight is initialised with zeros, or with ones on its diagonal (`identity`)."""
 
     def __init__(self, in_features: int, out_features: int, identity: bool = False):
         self.identity = identity
         super().__init__(in_features, out_features)
 
     def start(self) -> Tensor:
-        """Set the initial weight."""
+        """Return the initial weight."""
         start = torch.zeros_like(self.weight, requires_grad=False)
         return nn.init.eye_(start) if self.identity else start
 
 
 class MMETDetails(nn.Module):
     """
-    A small network for [CLS_I], which starts at zero, over all that is known of a picture as a whole: the stripes'
-    components, the mean colours of a grid and the components of an earlier map of the backbone, each normalised.
+    A small network whose output, first zero, is added to [CLS_I]. It reads features of the whole picture, each
+    normalised: the stripes' components, the mean colours of a grid, and the components of an earlier map of the
+    backbone.
     """
 
     def __init__(self, config: MMETImageConfig, channels: int):
@@ -130,11 +131,11 @@ class MMETDetails(nn.Module):
         self.fc2 = MMETStartingLinear(config.intermediate_size, config.hidden_size)
 
     def describe_cells(self, detail_map: Tensor) -> Tensor:
-        """Means of the cells of an earlier map `(B, C, rows, columns)`: `(B, cells * C)`, cell by cell."""
+        """Compute the means of the grid's cells of an earlier map `(B, C, rows, columns)`: `(B, cells * C)`."""
         return F.adaptive_avg_pool2d(detail_map, self.detail_grid).flatten(2).transpose(1, 2).flatten(1)
 
     def forward(self, pixel_values: Tensor, row_features: Tensor | None, detail_map: Tensor | None) -> Tensor:
-        """Normalised images `(B, C, H, W)`, the stripes' components `(B, D)` and the earlier map to `(B, D)`."""
+        """Map normalised images `(B, C, H, W)`, the stripes' components `(B, D)` and the earlier map to `(B, D)`."""
         parts = [row_features] if row_features is not None else []
         if self.colour_grid:
             parts.append(F.adaptive_avg_pool2d(pixel_values.to(self.fc1.weight.dtype), self.colour_grid).flatten(1))
@@ -181,7 +182,7 @@ class MMETImageEmbeddings(nn.Module):
 
     @torch.no_grad()
     def _backbone_channels(self) -> tuple[int, int]:
-        """Numbers of channels of the backbone's map and of the earlier one, from a pass on the meta device."""
+        """Find the channels of the backbone's last and earlier map, by a forward pass on the meta device."""
         backbone = copy.deepcopy(self.backbone).to("meta").eval()
         size = self.config.image_size
         pixel_values = torch.empty(1, self.config.num_channels, *size, dtype=backbone.dtype, device="meta")
@@ -200,7 +201,7 @@ class MMETImageEmbeddings(nn.Module):
         return self
 
     def starting_projections(self) -> dict[str, MMETStartingLinear]:
-        """The linear maps that are fitted before the first step, by the option that each belongs to."""
+        """The linear maps that are fitted before the first training step, by the option of each."""
         details = self.details.projection if self.details is not None else None
         projections = {
             "class_token_channels": self.row_channels,
@@ -246,7 +247,7 @@ class MMETImageEmbeddings(nn.Module):
         return F.adaptive_avg_pool2d(features, (self.config.class_token_rows, 1)).squeeze(-1).transpose(1, 2)
 
     def project_rows(self, rows: Tensor) -> Tensor:
-        """Stripes `(B, class_token_rows, C)` to what is added to [CLS_I] `(B, D)`."""
+        """Map stripes `(B, class_token_rows, C)` to the components `(B, D)` that are added to [CLS_I]."""
         if self.row_channels is not None:
             rows = self.row_channels(rows)
         return self.row_projection(rows.flatten(1))
@@ -254,7 +255,10 @@ class MMETImageEmbeddings(nn.Module):
     def forward(
         self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, interpolate_pos_encoding: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Embeddings `(B, 1 + N, D)`, and what the row projection added to [CLS_I] `(B, D)`."""
+        """Compute embeddings `(B, 1 + N, D)`, and the components `(B, D)` that the row projection added to [CLS_I].
+
+        Registers, if the configuration has them, follow the patches.
+        """
         check_images(self.config, pixel_values, interpolate_pos_encoding, bool_masked_pos)
         if bool_masked_pos is not None and (self.config.hide_masked_pixels or self.backbone is not None):
             pixel_values = self.hide_pixels(pixel_values, bool_masked_pos.bool())
@@ -324,7 +328,7 @@ class MMETTextEmbeddings(nn.Module):
         return self
 
     def forward(self, words: Tensor) -> Tensor:
-        """Token ids `(B, L)`, or embeddings `(B, L, D)` instead, to states `(B, L, D)`."""
+        """Embed token ids `(B, L)`, or word embeddings `(B, L, D)` instead: states `(B, L, D)`."""
         embedded = words if words.is_floating_point() else self.token_embedding(words.long())
         hidden_states = embedded + self.position_embedding[:, : words.shape[1]]
         return self.dropout(self.layer_norm(hidden_states))
@@ -405,7 +409,7 @@ class MMETAttention(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
-        """States `(B, L, D)` to those at `read_positions`, and the weights if the implementation returns them."""
+        """Map states `(B, L, D)` to those at `read_positions`; also return the weights if the implementation does."""
         batch, length, _ = hidden_states.shape
         qkv = self.qkv_proj(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, head_dim)

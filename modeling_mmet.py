@@ -884,8 +884,8 @@ class MMETPrediction(NamedTuple):
 
 class MMETIdentityViews(NamedTuple):
     """
-    Features `(num_views, D)`, the sample of each `(num_views,)`, its kind `(num_views,)` (`IMAGE_VIEW`, `TEXT_VIEW` or
-    `BOTH_VIEW`), and the output that holds the samples' own.
+    Features of views `(num_views, D)`, the sample of each `(num_views,)`, its kind `(num_views,)` (`IMAGE_VIEW`,
+    `TEXT_VIEW` or `BOTH_VIEW`), and the multimodal encoder's output for the unchanged samples.
     """
 
     features: Tensor

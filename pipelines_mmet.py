@@ -135,7 +135,9 @@ def join_queries(images: Any, text: Any) -> Any:
         return query
     columns = [value if isinstance(value, (list, tuple)) else [value] for value in query.values()]
     if len({len(column) for column in columns}) > 1:
-        raise ValueError(f"expected one sentence an image, received {len(columns[0])} images, {len(columns[1])} texts")
+        raise ValueError(
+            f"expected one sentence per image, received {len(columns[0])} images, {len(columns[1])} texts"
+        )
     return [dict(zip(query, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
@@ -213,7 +215,7 @@ class MMETPersonSearchPipeline(MMETEmbeddingPipeline):
 
     def postprocess(self, model_outputs: Mapping[str, Any], top_k: int = TOP_K) -> list[dict[str, Any]]:
         if self._searches_itself:
-            return [found(match) for match in self.gallery.search(**model_outputs, k=top_k).matches]
+            return [describe_match(match) for match in self.gallery.search(**model_outputs, k=top_k).matches]
         scores = self._embeddings.to(model_outputs["embeddings"].device) @ model_outputs["embeddings"][0]
         order = scores.sort(descending=True, stable=True).indices[:top_k].tolist()
         return [{"score": scores[place].item(), "index": place, "image": self.gallery[place]} for place in order]
@@ -243,20 +245,20 @@ def open_gallery(gallery: Any) -> Any:
     return pictures
 
 
-def found(match: Any) -> dict[str, Any]:
-    """A match of a gallery of the `mmet` package as an answer."""
+def describe_match(match: Any) -> dict[str, Any]:
+    """Turn a match of a gallery of the `mmet` package into an answer."""
     names = ("id", "probability", "camera_id", "track_id", "time", "person_id")
     return {"score": match.score, "image": match.image_path} | {name: getattr(match, name) for name in names}
 
 
 class MMETZeroShotImageClassificationPipeline(ZeroShotImageClassificationPipeline):
-    """As transformers' own; pictures are read as everywhere in MMET, and long sentences are cut."""
+    """As in transformers, with MMET's way of reading pictures; long sentences are cut."""
 
     _load_processor = True
     _load_image_processor = _load_tokenizer = False
 
     def check_model_type(self, supported_models):
-        """The class is none of transformers' own, which is all that the base class would say."""
+        """Accept the model; the base class would only warn that its class is not one of transformers' own."""
 
     def preprocess(
         self,
@@ -282,6 +284,6 @@ CUSTOM_PIPELINES = {
         "AutoModelForZeroShotImageClassification",
     ),
 }
-"""By task: the class, and the Auto class of its model."""
+"""For each task: the pipeline class, and the Auto class of its model."""
 
 __all__ = ["MMETEmbeddingPipeline", "MMETPersonSearchPipeline", "MMETZeroShotImageClassificationPipeline"]

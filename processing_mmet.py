@@ -1,9 +1,9 @@
 # Copyright 2026 The MMET authors. Licensed under the Apache License, Version 2.0.
 """MMET processors: person crops to normalised tensors, sentences to BERT tokens, silhouettes to patch coverage.
 
-`MMETProcessor(images=?, text=?, person_masks=?)` returns exactly what the models take; `pictures_mmet` reads pictures
-and silhouettes for it. Everything is Pillow and numpy (no torchvision). This module travels with every checkpoint: it
-imports torch, transformers, numpy, Pillow and `pictures_mmet`, nothing else.
+`MMETProcessor` takes `images`, `text` and `person_masks`, and returns the models' inputs; `pictures_mmet` reads
+pictures and silhouettes for it. Pictures are processed with Pillow and numpy, without torchvision. This module is
+saved with every checkpoint: it imports only torch, transformers, numpy, Pillow and `pictures_mmet`.
 
     >>> processor = MMETProcessor.from_pretrained("path/to/checkpoint")
     >>> processor(images=[crop], text=["a man in a blue coat"], return_tensors="pt").keys()
@@ -71,9 +71,9 @@ class MMETImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     patch_size (`int`): Side of a patch in pixels, as in the model's image encoder.
     patch_stride (`int`): Distance between neighbouring patches in pixels, as in the model's image encoder.
-    exact_resize (`bool`): Resize with Pillow. Otherwise bicubic and bilinear filters of RGB pictures are computed by
-        torch in integers, several times as fast; about one value in a hundred is then another, nearly always by one
-        level of 255.
+    exact_resize (`bool`): Whether to resize with Pillow. Otherwise torch computes the bicubic and bilinear filters of
+        RGB pictures in integers, several times as fast; about one value in a hundred then differs, nearly always by 1
+        of 255 levels.
     """
 
     patch_size: int
@@ -118,11 +118,11 @@ class MMETImageProcessor(PilBackend):
         return rows, columns
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """The images as they are given: `process_image` reads files, and keeps their transparency."""
+        """Return the images unchanged: `process_image` reads files, and keeps their transparency."""
         return image_url_or_urls
 
     def preprocess(self, images: ImageInput, *args, **kwargs: Unpack[MMETImageProcessorKwargs]) -> BatchFeature:
-        """As in the base class; `ValueError` for a size that no image can have and for images that cannot be read."""
+        """As in the base class. Raises `ValueError` for an invalid size and for images that cannot be read."""
         _check_size_argument(kwargs.get("size"))
         return super().preprocess(images, *args, **kwargs)
 
@@ -130,8 +130,8 @@ class MMETImageProcessor(PilBackend):
         self, image: PictureInput, do_convert_rgb=None, input_data_format=None, do_rescale=True, **kwargs
     ) -> np.ndarray:
         """
-        One image of any kind as an array `(height, width, channels)`, which is what Pillow resizes. Floats stay as
-        they are without `do_rescale`, which says that they were rescaled before.
+        Read an image of any kind as an array `(height, width, channels)`, which Pillow can resize. Without
+        `do_rescale`, floats are kept: they were rescaled before.
         """
         is_float = isinstance(image, (np.ndarray, torch.Tensor)) and to_array(image).dtype.kind == "f"
         if is_float and not do_rescale:
@@ -144,7 +144,7 @@ class MMETImageProcessor(PilBackend):
         return np.atleast_3d(np.asarray(upright(image)))
 
     def _prepare_image_like_inputs(self, images: ImageInput, *args, expected_ndims: int = 3, **kwargs) -> list[Any]:
-        """All images by `process_image`; an error names the image."""
+        """Read all images with `process_image`; an error names the image."""
         prepared = []
         for number, image in enumerate(list_images(images)):
             try:
@@ -154,7 +154,7 @@ class MMETImageProcessor(PilBackend):
         return prepared
 
     def _validate_preprocess_kwargs(self, size=None, do_resize=None, **kwargs) -> None:
-        """As in the base class, and the size, in whichever form it was given."""
+        """As in the base class; also check the size, in whichever form it was given."""
         super()._validate_preprocess_kwargs(size=size, do_resize=do_resize, **kwargs)
         _check_arithmetic(kwargs.get("rescale_factor"), kwargs.get("image_mean"), kwargs.get("image_std"))
         if do_resize:
@@ -197,8 +197,8 @@ class MMETImageProcessor(PilBackend):
 
 def list_images(images: Any) -> list[Any]:
     """
-    The single images of whatever the processor takes: one image, a list of them (also nested), or a batch
-    `(batch_size, …)` as one array. Raises `ValueError` for none.
+    List the single images of the processor's argument: one image, a list of images (also nested), or a batch
+    `(batch_size, …)` as one array. Raises `ValueError` if there are none.
     """
     if isinstance(images, (list, tuple)):
         listed = [image for entry in images for image in (list_images(entry) if _is_several(entry) else [entry])]
@@ -215,7 +215,7 @@ def _is_several(images: Any) -> bool:
 
 
 def _read_floats(values: np.ndarray, do_convert_rgb: bool | None) -> np.ndarray:
-    """Floats `(height, width, channels)` that need no rescaling, in three channels where RGB is wanted."""
+    """Check floats `(height, width, channels)` that need no rescaling, and convert them to RGB if requested."""
     if not np.isfinite(values).all():
         raise ValueError("expected finite pixels, received NaN or infinity")
     if not do_convert_rgb or values.shape[-1] == 3:
@@ -227,7 +227,7 @@ def _read_floats(values: np.ndarray, do_convert_rgb: bool | None) -> np.ndarray:
 
 
 def _check_size_argument(size: Any) -> None:
-    """As `_check_size`, of what a caller gave, before the base classes see it: their errors are no `ValueError`s."""
+    """Check a caller's size before the base classes do, whose errors are not `ValueError`s."""
     if isinstance(size, dict):
         _check_size(size)
     elif isinstance(size, (bool, float, str, bytes)):
@@ -243,11 +243,11 @@ def _check_arithmetic(rescale_factor: Any, image_mean: Any, image_std: Any) -> N
         is_finite = numbers.dtype.kind in "iuf" and np.isfinite(numbers).all() and len(numbers) in CHANNEL_COUNTS
         if not is_finite or (name != "image_mean" and (numbers <= 0).any()):
             above = "" if name == "image_mean" else " above 0"
-            raise ValueError(f"expected {name} to be a finite number{above}, or one a channel, received {values!r}")
+            raise ValueError(f"expected {name} to be a finite number{above}, or one per channel, received {values!r}")
 
 
 def _check_size(size: Any) -> None:
-    """Raise `ValueError` unless `size` is a height and a width that images can have."""
+    """Raise `ValueError` unless `size` has a valid height and width."""
     sides = dict(size) if size is not None else {}
     if not {"height", "width"} <= {name for name, side in sides.items() if side is not None}:
         raise ValueError(f"expected a size of height and width, received {sides}")
@@ -275,7 +275,7 @@ def _resize(image: np.ndarray, size: tuple[int, int], resample) -> np.ndarray:
 
 
 def _resize_in_integers(image: np.ndarray, size: tuple[int, int], resample) -> np.ndarray:
-    """As `_resize`; RGB bytes by torch's fixed-point version of Pillow's filter, where it has that filter."""
+    """As `_resize`, but RGB bytes with torch's fixed-point version of Pillow's filter, if torch has that filter."""
     mode = _TORCH_MODES.get(resample)
     if mode is None or image.dtype != np.uint8 or image.shape[-1] != 3 or image.shape[:2] == size:
         return _resize(image, size, resample)
@@ -296,8 +296,8 @@ def _scale_and_offset(channels, do_rescale, rescale_factor, do_normalize, image_
 
 
 _SHORTEST_TEXT = 3
-_READS_FIRST = "the model reads a sentence at its first token, [CLS]"
-_ONE_ROW = "a sentence is one row of tokens"
+_READS_FIRST = "the first token of a sentence must be [CLS], which the model reads"
+_ONE_ROW = "a sentence must be one row of tokens"
 _TEXT_OPTIONS = {
     "padding_side": ("right", _READS_FIRST),
     "add_special_tokens": (True, _READS_FIRST),
@@ -306,7 +306,7 @@ _TEXT_OPTIONS = {
     "return_overflowing_tokens": (False, _ONE_ROW),
     "stride": (0, _ONE_ROW),
 }
-"""Options of tokenizers that have one value here, and why."""
+"""Options of tokenizers that allow only one value here, with the reason."""
 
 
 class MMETProcessorKwargs(ProcessingKwargs, total=False):
@@ -336,7 +336,7 @@ class MMETProcessor(ProcessorMixin):
         return [name for name in super().model_input_names if name != "token_type_ids"]
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> Any:
-        """As in the base class, without padding and truncation of the last call, which some readers would apply."""
+        """As in the base class, but without the last call's padding and truncation, which some readers would apply."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
             backend.no_padding()
@@ -353,11 +353,10 @@ class MMETProcessor(ProcessorMixin):
         r"""
         Args:
             images: Person crops, in any of the forms that `read_rgb` takes: one, a list of them, or a batch array.
-            text: Sentences; padded to the longest and truncated to the tokenizer's `model_max_length`, unless
-                `padding` and `truncation` say otherwise.
+            text: Sentences; by default padded to the longest and truncated to the tokenizer's `model_max_length`.
             person_masks: Silhouettes of the images, one each, in any of the forms that `read_person_mask` takes;
-                `None` where there is none. They have the image's size or proportions, or already the model's size, and
-                are resized as their images are.
+                `None` for an image without one. They have the image's size or proportions, or the model's size, and
+                are resized like their images.
 
         Returns:
             [`BatchFeature`]: `pixel_values` with images, `input_ids` and `attention_mask` with text, and
@@ -365,8 +364,8 @@ class MMETProcessor(ProcessorMixin):
             person, NaN where a mask is missing.
 
         Raises:
-            ValueError: when neither images nor text are given, either is empty, an image, sentence or mask cannot be
-                read (the message has its number), or they do not belong together one by one.
+            ValueError: neither images nor text are given, either is empty, an image, sentence or mask cannot be read
+                (the message has its number), or their numbers differ.
         """
         if images is None and text is None:
             raise ValueError("nothing to process: give images, text or both")
@@ -377,7 +376,7 @@ class MMETProcessor(ProcessorMixin):
             num_sentences = 1 if isinstance(text, str) else len(text)
             if images is not None and len(images) != num_sentences:
                 raise ValueError(
-                    f"expected one sentence an image, received {len(images)} images and {num_sentences} sentences: "
+                    f"expected one sentence per image, received {len(images)} images and {num_sentences} sentences: "
                     "process them in two calls if they do not belong together"
                 )
         if person_masks is None:
@@ -385,7 +384,7 @@ class MMETProcessor(ProcessorMixin):
         masks = _list_masks(person_masks, len(images or ()))
         images = [_open_if_file(image) for image in images or ()]
         if len(masks) != len(images):
-            raise ValueError(f"expected one person mask an image, received {len(masks)} for {len(images)} images")
+            raise ValueError(f"expected one person mask per image, received {len(masks)} for {len(images)} images")
         features = super().__call__(images=images, text=text, **kwargs)
         options = {**kwargs.get("images_kwargs", {}), **kwargs}
         size = tuple(features["pixel_values"][0].shape[-2:])
@@ -396,7 +395,7 @@ class MMETProcessor(ProcessorMixin):
         return features
 
     def _check_text(self, text: Any, options: dict[str, Any]) -> str | list[str]:
-        """One or several sentences that can be tokenised; an error names the one that cannot."""
+        """Check one or several sentences and the options of the tokenizer; an error names the invalid sentence."""
         if not hasattr(text, "__iter__") or isinstance(text, (dict, set)):
             raise ValueError(f"expected a sentence or a list of sentences, received {type(text).__name__}")
         sentences = [text] if isinstance(text, str) else list(text)
@@ -430,12 +429,15 @@ class MMETProcessor(ProcessorMixin):
         patch_stride: int | None = None,
     ) -> torch.Tensor:
         """
-        Share `(batch_size, num_patches)` of each patch's pixels on the person; NaN rows for missing masks.
+        Compute the share `(batch_size, num_patches)` of each patch's pixels on the person; NaN rows for missing masks.
 
         Args:
             person_masks: As in `__call__`.
-            size: Height and width of the model's images; the image processor's when not given, as for the others.
-            patch_size, patch_stride: Of the patch grid.
+            size: Height and width of the model's images in pixels; by default the image processor's.
+            patch_size, patch_stride: Geometry of the patches in pixels; by default the image processor's.
+
+        Raises:
+            ValueError: a mask cannot be read, or the patches do not fit into the images.
         """
         processor = self.image_processor
         height, width = size if size is not None else (dict(processor.size)[side] for side in ("height", "width"))
@@ -464,7 +466,7 @@ def _open_if_file(image: Any) -> Any:
 
 
 def _list_masks(masks: Any, num_images: int) -> list[Any]:
-    """The single masks of a list or of a batch `(batch_size, height, width)`, also with an axis of channels."""
+    """List the single masks of a list or a batch `(batch_size, height, width)`, which may have an axis of channels."""
     if isinstance(masks, (list, tuple)):
         return list(masks)
     is_array = isinstance(masks, (np.ndarray, torch.Tensor))
@@ -472,7 +474,7 @@ def _list_masks(masks: Any, num_images: int) -> list[Any]:
 
 
 def _read_masks(masks: list[Any]) -> list[Image.Image | None]:
-    """All masks by `read_person_mask`; an error names the mask."""
+    """Read all masks with `read_person_mask`; an error names the mask."""
     silhouettes = []
     for number, mask in enumerate(masks):
         try:
@@ -485,7 +487,7 @@ def _read_masks(masks: list[Any]) -> list[Image.Image | None]:
 def _check_mask_shapes(
     masks: list[Image.Image | None], images: list[Any], size: tuple[int, int], input_data_format: Any
 ) -> None:
-    """Raise `ValueError` for a mask that is neither of its image's proportions nor of the model's `size`."""
+    """Raise `ValueError` for a mask that has neither its image's proportions nor the model's `size`."""
     for number, (mask, image) in enumerate(zip(masks, images, strict=True)):
         height, width = _image_size(image, input_data_format)
         if mask is None or (mask.height, mask.width) == size or has_proportions(mask.size, (width, height)):
@@ -512,15 +514,15 @@ def _patch_shares(mask: Image.Image, size: tuple[int, int], patch_size: int, pat
     on_person = torch.from_numpy((np.asarray(mask) > 127).astype(np.float32))  # (h, w)
     down = _patch_weights(mask.height, height, patch_size, patch_stride)
     across = _patch_weights(mask.width, width, patch_size, patch_stride)
-    # Torch's product, for it keeps to the one thread of a data loading worker. Whole numbers: exact in any order.
+    # Torch's product, because it keeps to the one thread of a data loading worker. It is exact: all are whole numbers.
     return (down @ on_person @ across.T).flatten() / (patch_size * patch_size)
 
 
 @lru_cache(maxsize=64)
 def _patch_weights(source: int, target: int, patch_size: int, patch_stride: int) -> torch.Tensor:
     """
-    How many of the pixels of each patch show each pixel of a mask of length `source` that is enlarged to `target`:
-    `(num_patches, source)`, whole numbers. Enlarging with Pillow's box filter repeats pixels.
+    Count, for each patch and each pixel of a mask, how often the patch shows the pixel after the mask is enlarged from
+    length `source` to `target`: `(num_patches, source)`. (Pillow's box filter enlarges by repeating pixels.)
     """
     shown = np.floor((np.arange(target) + 0.5) * (source / target)).astype(np.int64)
     weights = np.zeros((_num_patches(target, patch_size, patch_stride), source), dtype=np.float32)

@@ -135,7 +135,7 @@ def load(name: str) -> tuple[Any, Any, bool]:
 
 
 def load_foreign(name: str) -> tuple[Any, Any, bool]:
-    """The same of a backbone of transformers."""
+    """The same for a backbone of transformers."""
     system = load_backbone(name)
     return system.model, system.processor, "text" in system.modalities
 
@@ -147,8 +147,8 @@ def embed(crops: Crops, model: Any, processor: Any, reads_sentences: bool) -> tu
     prepare = ModelInputs(processor)
 
     def vectors(batch: RawBatch) -> Vectors:
-        found: Vectors = model(**prepare(batch)).embeddings.float().numpy()
-        return found
+        embeddings: Vectors = model(**prepare(batch)).embeddings.float().numpy()
+        return embeddings
 
     parts = [crops.pictures[start : start + 32] for start in range(0, len(crops.pictures), 32)]
     images = np.concatenate([vectors(RawBatch(part, None)) for part in parts])

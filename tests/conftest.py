@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +151,14 @@ def processor(tokenizer) -> MMETProcessor:
     """A processor that fits the tiny configuration."""
     height, width = IMAGE_SIZE
     return MMETProcessor(MMETImageProcessor(size={"height": height, "width": width}), tokenizer)
+
+
+@pytest.fixture
+def model_folder(model, processor, tmp_path) -> Path:
+    """A saved model of a module with a fixture `model`, with the processor."""
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
 
 
 @pytest.fixture(scope="session")

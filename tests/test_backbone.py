@@ -239,7 +239,7 @@ def test_other_size__map_must_fit(hybrid):
         ({"backbone_config": {"depth_multiplier": 0.1}}, "by a model_type of transformers.*got None"),
         ({"backbone_config": {"model_type": ["mobilenet_v2"]}}, "by a model_type of transformers"),
         ({"backbone_config": {"model_type": "mobilenet_v9"}}, "got 'mobilenet_v9'"),
-        ({"backbone_config": None, "freeze_backbone": True}, "freeze_backbone is for a backbone"),
+        ({"backbone_config": None, "freeze_backbone": True}, "freeze_backbone needs a backbone"),
     ],
 )
 def test_configuration__what_does_not_fit(fields, message):

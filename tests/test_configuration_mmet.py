@@ -121,6 +121,7 @@ def test_patches__must_fit(options):
         ({"modality_dropout": -0.1}, r"modality_dropout must lie in \[0, 2\]; got -0.1"),
         ({"num_identities": -1}, "num_identities must not be negative; got -1"),
         ({"itm_weight": -1.0}, "loss weights must be finite and not negative; got .*'itm_weight': -1.0"),
+        ({"codebook_image_deviation": [0.5, 0.0, 0.5]}, r"deviation must be above 0; got \[0.5, 0.0, 0.5\]"),
         ({"triplet_weight": -0.5, "mim_weight": -2}, "'mim_weight': -2.*'triplet_weight': -0.5"),
     ],
 )

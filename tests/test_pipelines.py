@@ -25,13 +25,6 @@ def embed(model, processor):
 
 
 @pytest.fixture
-def folder(model, processor, tmp_path):
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
-
-
-@pytest.fixture
 def crops(tmp_path):
     """Five pictures with transparency, which not every way of reading composites on white."""
     (tmp_path / "crops").mkdir()
@@ -74,8 +67,10 @@ def test_embed__lists_in_order(embed, model, processor, crops, batch_size):
     assert embed([]) == []
 
 
-def test_pipeline__an_image_task_reads_strings_as_files(folder, model, processor, crops):
-    embed = pipeline("image-feature-extraction", model=folder, pool=True, trust_remote_code=True, device="cpu")
+def test_pipeline__an_image_task_reads_strings_as_files(model_folder, model, processor, crops):
+    embed = pipeline(
+        "image-feature-extraction", model=str(model_folder), pool=True, trust_remote_code=True, device="cpu"
+    )
     received = torch.tensor(embed([str(crops / "0.png"), str(crops / "3.png")]))[:, 0]
     expected = of_model(model, processor, images=[str(crops / "0.png"), str(crops / "3.png")])
     torch.testing.assert_close(received, expected, atol=1e-6, rtol=0)
@@ -84,8 +79,8 @@ def test_pipeline__an_image_task_reads_strings_as_files(folder, model, processor
     assert "MMETForReID" in repr(embed.model.config)  # loading left nothing in it that cannot be written
 
 
-def test_pipeline__saved_again_is_whole(folder, tmp_path, model, processor):
-    embed = pipeline("feature-extraction", model=folder, trust_remote_code=True, device="cpu")
+def test_pipeline__saved_again_is_whole(model_folder, tmp_path, model, processor):
+    embed = pipeline("feature-extraction", model=str(model_folder), trust_remote_code=True, device="cpu")
     embed.save_pretrained(tmp_path / "again")
     again = pipeline("feature-extraction", model=str(tmp_path / "again"), trust_remote_code=True, device="cpu")
     expected = of_model(model, processor, text=["a man in red"])
@@ -125,9 +120,9 @@ def search_of(model, processor, **options):
     return MMETPersonSearchPipeline(model, processor=processor, task="person-search", device="cpu", **options)
 
 
-def test_person_search__folder_list_and_gallery_of_the_package_agree(folder, model, processor, crops, tmp_path):
+def test_person_search__folder_list_and_gallery_of_the_package_agree(model_folder, model, processor, crops, tmp_path):
     files = [str(file) for file in sorted(crops.iterdir())]
-    Gallery.build(crops, tmp_path / "people", model=folder, dtype="float32")
+    Gallery.build(crops, tmp_path / "people", model=str(model_folder), dtype="float32")
     search = search_of(model, processor)
     scores = of_model(model, processor, images=files) @ of_model(model, processor, text=["a man in red"])[0]
     expected = sorted(range(5), key=lambda place: -scores[place])[:3]
@@ -154,8 +149,10 @@ def test_person_search__what_cannot_be_read(model, processor, crops, caplog):
         search("a man", top_k=0)
 
 
-def test_zero_shot__refuses_no_classes(folder, crops):
-    classify = pipeline("zero-shot-image-classification", model=folder, trust_remote_code=True, device="cpu")
+def test_zero_shot__refuses_no_classes(model_folder, crops):
+    classify = pipeline(
+        "zero-shot-image-classification", model=str(model_folder), trust_remote_code=True, device="cpu"
+    )
     for labels in ([], "red coat"):
         with pytest.raises(ValueError, match="candidate_labels"):
             classify(str(crops / "0.png"), candidate_labels=labels)

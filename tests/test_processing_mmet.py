@@ -143,7 +143,7 @@ def test_nothing_given(processor):
 @pytest.mark.parametrize("num_masks", [0, 1, 3])
 def test_person_masks__one_an_image(processor, crop, num_masks):
     masks = [Image.new("L", crop.size)] * num_masks
-    with pytest.raises(ValueError, match=f"expected one person mask an image, received {num_masks} for 2 images"):
+    with pytest.raises(ValueError, match=f"expected one person mask per image, received {num_masks} for 2 images"):
         processor(images=[crop, crop], person_masks=masks, return_tensors="pt")
 
 

@@ -426,7 +426,7 @@ def test_processor__says_which_sentence_is_wrong(processor: MMETProcessor, text:
 
 def test_processor__as_many_sentences_as_images(processor: MMETProcessor) -> None:
     for images, text, counts in (([RGB, RGB], "a man", "2 images and 1 "), (RGB, ["a man"] * 3, "1 images and 3 ")):
-        with pytest.raises(ValueError, match=f"one sentence an image, received {counts}sentences"):
+        with pytest.raises(ValueError, match=f"one sentence per image, received {counts}sentences"):
             processor(images=images, text=text, return_tensors="pt")
     batch = np.stack([PIXELS, PIXELS])
     assert len(processor(images=batch, text=["a man", "a coat"], return_tensors="pt")["input_ids"]) == 2

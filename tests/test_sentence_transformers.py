@@ -31,13 +31,6 @@ def model(make_config):
 
 
 @pytest.fixture
-def folder(model, processor, tmp_path):
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
-
-
-@pytest.fixture
 def crops(tmp_path):
     pixels = np.random.default_rng(3).integers(0, 256, (3, 40, 20, 3), dtype=np.uint8)
     files = [str(tmp_path / f"{number}.png") for number in range(3)]
@@ -52,8 +45,8 @@ def of_model(model, processor, **content):
 
 
 @pytest.mark.parametrize("trust_remote_code", [True, False])
-def test_encode__the_models_embeddings(folder, model, processor, crops, trust_remote_code):
-    loaded = SentenceTransformer(folder, trust_remote_code=trust_remote_code, device="cpu")
+def test_encode__the_models_embeddings(model_folder, model, processor, crops, trust_remote_code):
+    loaded = SentenceTransformer(str(model_folder), trust_remote_code=trust_remote_code, device="cpu")
     pairs = [{"image": crop, "text": sentence} for crop, sentence in zip(crops, SENTENCES, strict=True)]
     for inputs, content in (
         (SENTENCES, {"text": SENTENCES}),
@@ -69,10 +62,10 @@ def test_encode__the_models_embeddings(folder, model, processor, crops, trust_re
     assert loaded.similarity_fn_name == "cosine"
 
 
-def test_encode__a_processor_that_cut_captions_before_it_was_saved(folder, model, processor):
+def test_encode__a_processor_that_cut_captions_before_it_was_saved(model_folder, model, processor):
     processor(text=SENTENCES, truncation=True, max_length=5, padding="max_length", return_tensors="pt")
-    processor.save_pretrained(folder)
-    received = SentenceTransformer(folder, device="cpu").encode(SENTENCES, batch_size=2)
+    processor.save_pretrained(model_folder)
+    received = SentenceTransformer(str(model_folder), device="cpu").encode(SENTENCES, batch_size=2)
     np.testing.assert_allclose(received, of_model(model, processor, text=SENTENCES), atol=1e-5)
 
 
@@ -100,8 +93,8 @@ def test_save_pretrained__three_encoders_alone_are_no_embedder(make_config, tmp_
     assert not (tmp_path / "modules.json").exists()
 
 
-def test_semantic_search__ranks_by_cosine(folder, model, processor, crops):
-    loaded = SentenceTransformer(folder, device="cpu")
+def test_semantic_search__ranks_by_cosine(model_folder, model, processor, crops):
+    loaded = SentenceTransformer(str(model_folder), device="cpu")
     query = loaded.encode(SENTENCES[0], convert_to_tensor=True)
     hits = util.semantic_search(query, loaded.encode(crops, convert_to_tensor=True), top_k=3)[0]
     scores = of_model(model, processor, images=crops) @ of_model(model, processor, text=SENTENCES[:1])[0]
@@ -109,8 +102,8 @@ def test_semantic_search__ranks_by_cosine(folder, model, processor, crops):
     assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
 
 
-def test_evaluators__read_sentences_and_pictures(folder, model, processor, crops):
-    loaded = SentenceTransformer(folder, device="cpu")
+def test_evaluators__read_sentences_and_pictures(model_folder, model, processor, crops):
+    loaded = SentenceTransformer(str(model_folder), device="cpu")
     scores = of_model(model, processor, text=SENTENCES) @ of_model(model, processor, images=crops).T
     retrieval = InformationRetrievalEvaluator(
         queries={str(number): sentence for number, sentence in enumerate(SENTENCES)},
@@ -129,8 +122,8 @@ def test_evaluators__read_sentences_and_pictures(folder, model, processor, crops
     assert triplets(loaded)["cosine_accuracy"] == pytest.approx(expected)
 
 
-def test_save__loads_as_either(folder, model, processor, tmp_path):
-    SentenceTransformer(folder, device="cpu").save(str(tmp_path / "again"))
+def test_save__loads_as_either(model_folder, model, processor, tmp_path):
+    SentenceTransformer(str(model_folder), device="cpu").save(str(tmp_path / "again"))
     expected = of_model(model, processor, text=SENTENCES)
     again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
     np.testing.assert_allclose(again.encode(SENTENCES), expected, atol=1e-5)

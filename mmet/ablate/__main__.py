@@ -35,13 +35,15 @@ _COUNT = number_type(int, Range(at_least=1, at_most=10**6))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser."""
+    """Build the parser of the command."""
     parser = OptionParser(
         prog=program_name("python -m mmet.ablate"),
         description="Train and evaluate the rows of the paper's tables with several seeds, and print means and "
         "standard deviations beside the paper's figures. Run it again to continue: finished runs are not repeated.",
     )
-    parser.add_argument("--tables", type=int, nargs="+", default=[1, 2], choices=sorted(TABLES), help="which tables")
+    parser.add_argument(
+        "--tables", type=int, nargs="+", default=[1, 2], choices=sorted(TABLES), help="tables to measure"
+    )
     parser.add_argument(
         "--seeds",
         type=number_type(int, Range(at_most=1000)),
@@ -64,31 +66,29 @@ def build_parser() -> argparse.ArgumentParser:
         "--max_steps",
         type=number_type(int, Range(at_least=1)),
         metavar="N",
-        help="steps of every stage, to try things out",
+        help="steps of every stage, for a quick trial",
     )
     parser.add_argument(
         "--set",
         nargs="+",
         default=[],
         metavar="FIELD=VALUE",
-        help="recipe fields for all stages, or for one kind: masked.max_steps=200 identity.learning_rate=1e-3",
+        help="recipe fields for all stages, or for one kind of stage, such as masked.max_steps=200",
     )
     parser.add_argument("--recipes", type=Path, default=RECIPES, help="folder of the recipes")
     parser.add_argument(
         "--launcher",
         default="",
         metavar="COMMAND",
-        help="what runs training, such as 'accelerate launch --config_file recipes/accelerate/gpu_8_ddp.yaml'; "
-        "without it this process does",
+        help="command that runs training, such as 'accelerate launch --config_file "
+        "recipes/accelerate/gpu_8_ddp.yaml' (default: train in this process)",
     )
-    parser.add_argument(
-        "--report_only", action="store_true", help="tables of the runs that are finished; nothing is trained"
-    )
+    parser.add_argument("--report_only", action="store_true", help="tabulate finished runs and train nothing")
     size = WorldSize()
     worlds = parser.add_argument_group("synthetic data")
     worlds.add_argument("--world_persons", type=_COUNT, default=size.persons, metavar="N", help="people to train on")
     worlds.add_argument(
-        "--world_images", type=_COUNT, default=size.images_per_person, metavar="N", help="pictures of each"
+        "--world_images", type=_COUNT, default=size.images_per_person, metavar="N", help="pictures of each of them"
     )
     worlds.add_argument(
         "--world_test_persons", type=_COUNT, default=size.test_persons, metavar="N", help="people in each target"
@@ -98,13 +98,17 @@ def build_parser() -> argparse.ArgumentParser:
         type=number_type(int, Range(at_least=1, at_most=1024)),
         default=1,
         metavar="N",
-        help="processes that draw",
+        help="processes that draw the data",
     )
     return parser
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """`field=value` lines as recipe fields, values read as YAML. Raises `ValueError` for one without `=`."""
+    """Parse `field=value` arguments into recipe fields; values are YAML.
+
+    Raises:
+        ValueError: there is no `=`, the value is no YAML, or a field is given twice.
+    """
     settings = {}
     for assignment in assignments:
         name, separator, value = assignment.partition("=")
@@ -120,7 +124,7 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tables; exit code 2 for what the user has to put right, 130 or 143 after Ctrl-C or SIGTERM."""
+    """Run the tables; the exit code is 2 for errors that the user can correct, 130 or 143 after Ctrl-C or SIGTERM."""
     parser = build_parser()
     return run_command(
         parser.prog, lambda command: measure_tables(parser, arguments), after_stop="the same command continues"
@@ -137,7 +141,7 @@ def measure_tables(parser: argparse.ArgumentParser, arguments: Sequence[str] | N
 
 
 def run_tables(options: argparse.Namespace) -> str:
-    """Measure all rows with all seeds; the tables in Markdown. They are saved after every measurement."""
+    """Measure all rows with all seeds and return the tables in Markdown. They are saved after every measurement."""
     if options.seeds < 1:
         raise ValueError(f"--seeds: expected at least 1, received {options.seeds}")
     runner, facts = prepare(options)
@@ -147,7 +151,7 @@ def run_tables(options: argparse.Namespace) -> str:
     notes: dict[int, dict[str, None]] = {table.number: {} for table in tables}
     results: list[TableResult] = []
     about = describe(facts)
-    for seed in seeds:  # all rows of a seed first, so that a stopped run leaves whole tables of fewer seeds
+    for seed in seeds:  # all rows of a seed first, so that a stopped run leaves complete tables of fewer seeds
         for table in tables:
             for row in table.rows:
                 measure_row(runner, table, row, seed, measured[table.number], notes[table.number])
@@ -164,7 +168,7 @@ def measure_row(
     measured: dict[tuple[str, int], Any],
     notes: dict[str, None],
 ) -> None:
-    """Add one row's metrics with one seed to `measured`, and to `notes` what data it lacked."""
+    """Add a row's metrics with one seed to `measured`, and the data that is missing to `notes`."""
     names = [name for name in table.datasets if name in runner.data]
     notes |= {f"{name}: no folder was given": None for name in table.datasets if name not in runner.data}
     if not names:
@@ -179,7 +183,7 @@ def measure_row(
 
 
 def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
-    """The runner, with synthetic worlds drawn where they are asked for, and the facts for the result file."""
+    """Draw the synthetic worlds if requested; return the runner, and the facts for the result file."""
     synthetic = SYNTHETIC in options.data
     if synthetic:
         size = WorldSize(options.world_persons, options.world_images, options.world_test_persons)
@@ -213,7 +217,7 @@ def prepare(options: argparse.Namespace) -> tuple[Runner, dict[str, Any]]:
 
 
 def describe(facts: Mapping[str, Any]) -> list[str]:
-    """The lines above the tables."""
+    """Write the lines above the tables."""
     lines = ["Mean ± standard deviation over seeds, in percent; in brackets what the paper reports."]
     if facts["data"].get("synthetic"):
         lines.append(

@@ -1,9 +1,8 @@
-"""The rows of the paper's tables: stages (a recipe and its changes), the search, and the paper's figures.
+"""The rows of the paper's tables: training stages (a recipe and its changes), the search, and the paper's figures.
 
 Every row has two sets of stages: those of the paper's size (`table1_random.yaml`, …) and small ones for two CPU cores
-(`synthetic_*.yaml`). Rows share a run where their stages have the same name and settings.
-
-Rows without figures are controls that are not in the paper.
+(`synthetic_*.yaml`). Rows whose stages have the same name and settings share a run. Rows without figures are controls
+that are not in the paper.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ class TrainingStage:
     """One training run.
 
     Attributes:
-        name: begins the name of the run's folder.
-        kind: `masked` or `identity`; settings may be given for all stages of a kind.
+        name: first part of the name of the run's folder.
+        kind: `masked` or `identity`; the user may change settings of all stages of a kind.
         recipe: file in `recipes/`, without `.yaml`.
-        settings: fields in place of the recipe's; those of `model_config` are merged into it.
-        share: of the recipe's steps; less than 1 where a stage leaves out kinds of batch that the others have.
+        settings: fields that replace those of the recipe; fields of `model_config` are merged into the recipe's.
+        share: share of the recipe's steps; less than 1 if the stage leaves out kinds of batches that the others have.
     """
 
     name: str
@@ -42,8 +41,8 @@ class TableRow:
     """One row of a table.
 
     Attributes:
-        title: as the table shows it.
-        stages: training at the paper's size; each stage continues from the one before.
+        title: title of the row in the table.
+        stages: training at the paper's size; each stage continues from the previous one.
         small_stages: the same for two CPU cores.
         query, gallery: modalities of the search.
         paper: figures of the paper in percent, by dataset and metric.
@@ -73,7 +72,7 @@ class Table:
 
 
 def _stages(name: str, recipe: str, masked: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A masked and an identity stage of both sizes; `masked` makes of the small recipe what `recipe` is."""
+    """A masked and an identity stage in both sizes; `masked` changes the small recipe to correspond to `recipe`."""
     paper_identity = {key: value for key, value in identity.items() if key in ("batch_mix", "paired_data")}
     return {
         "stages": (
@@ -93,7 +92,7 @@ _NOTHING_MASKED = {
     "mmm_image_weight": 0,
     "mmm_text_weight": 0,
 }
-"""L_ITM and L_GC on the pairs of the masked rows: the masked stage without anything to reconstruct."""
+"""The masked stage without anything to reconstruct: L_ITM and L_GC on the pairs of the other rows."""
 
 _IMAGES = {"batch_mix": {"identity_image": 1}}
 _RANDPERSON = ["randperson=data/RandPerson"]

@@ -1,4 +1,4 @@
-"""Trains and evaluates rows of a table, each stage in a folder of its own that is named after its settings.
+"""Train and evaluate the rows of a table, with one folder per stage, named after its settings.
 
 A stage's fields are its recipe's, changed by the row, the user's settings, seed and data. Their fingerprint names the
 folder: a finished run with equal fields is not repeated, an unfinished one continues from its checkpoint, and runs
@@ -77,7 +77,7 @@ class Runner:
         output: folder of all runs.
         data: `name=folder` of each dataset by name.
         size: `paper` or `small`, see `TableRow`.
-        settings: fields set by the user for all stages, or for those of a kind as `masked.max_steps`.
+        settings: fields set by the user for all stages, or for one kind, such as `masked.max_steps`.
         recipes: folder of the recipes.
         launcher: command that `run_pretrain.py` runs under; empty trains in this process.
         batch_size: items embedded at a time.
@@ -94,7 +94,7 @@ class Runner:
     report_only: bool = False
 
     def measure(self, row: TableRow, *, seed: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Metrics of a row with one seed on the datasets of these names: fractions by dataset and metric.
+        """Train a row with one seed and evaluate it on the named datasets: fractions by dataset and metric.
 
         Raises:
             MissingDataError: the row has no stages of this size, or the data of a stage was not given.
@@ -107,7 +107,7 @@ class Runner:
         """Train a row's unfinished stages; return the folder of the last stage."""
         stages = row.stages_of(self.size)
         if not stages:
-            raise MissingDataError(f"{row.title}: there is no {self.size} form of it")
+            raise MissingDataError(f"{row.title}: this row has no {self.size} recipes")
         before: Path | None = None
         for stage in stages:
             before = self.train_stage(stage, before, seed=seed)
@@ -133,7 +133,7 @@ class Runner:
         return folder
 
     def fields_of(self, stage: TrainingStage, before: Path | None, *, seed: int) -> dict[str, Any]:
-        """The recipe of a stage as it is run, without its output folder."""
+        """The recipe of a stage with all changes, without its output folder."""
         path = self.recipes / f"{stage.recipe}.yaml"
         if not path.is_file():
             raise ValueError(f"recipe {path} does not exist; name their folder with --recipes")
@@ -150,7 +150,7 @@ class Runner:
         return {**fields, "seed": seed}
 
     def evaluate(self, folder: Path, name: str, query: Modality, gallery: Modality) -> dict[str, float]:
-        """Metrics of a trained model on one dataset, as fractions; measured once and kept in its folder."""
+        """Metrics of a trained model on one dataset, as fractions; measured once and then read from its folder."""
         if name not in self.data:
             raise MissingDataError(f"no folder of {name} was given")
         argument = self.data[name]
@@ -171,7 +171,7 @@ class Runner:
         return metrics
 
     def _place(self, argument: str) -> str:
-        """The user's folder of a dataset that a recipe names. Raises `MissingDataError` where there is none."""
+        """Replace a recipe's dataset argument by the user's. Raises `MissingDataError` if the user named none."""
         name = parse_data_argument(argument).name
         if name not in self.data:
             raise MissingDataError(f"no folder of {name} was given")
@@ -189,7 +189,7 @@ class Runner:
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:
-    """The kept metrics of a dataset. Raises `ValueError` naming the file where it holds something else."""
+    """Read the kept metrics of a dataset. Raises `ValueError`, naming the file, for other content."""
     try:
         content = read_json(path)
         metrics = {name: check_number(name, content["metrics"][name], float, SHARE_RANGE) for name in KEPT_METRICS}
@@ -199,7 +199,7 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a training process and return its exit code; pass on signals, so that it saves a checkpoint first."""
+    """Wait for a training process and return its exit code; pass signals on, so that it saves a checkpoint first."""
     try:
         return process.wait()
     except StopRequested as stopped:
@@ -211,13 +211,13 @@ def _wait_for(process: subprocess.Popen[bytes]) -> int:
 
 @cache
 def load_once(argument: str) -> DatasetDict:
-    """The dataset of a `name=folder`."""
+    """Load the dataset of a `name=folder` argument, once per process."""
     name, root, options = parse_data_argument(argument)
     return load_reid_dataset(name, root, **options)
 
 
 def merge_fields(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge `changes` over `fields` as the command line over a recipe: `batch_mix` is replaced as a whole."""
+    """Merge `changes` into `fields`, as the command line does with a recipe: `batch_mix` is replaced as a whole."""
     return build_parser().merge(fields, changes)
 
 

@@ -1,9 +1,9 @@
-"""Means and deviations over seeds beside the paper's figures, in Markdown and as JSON.
+"""Means and standard deviations over seeds beside the paper's figures, in Markdown and JSON.
 
     result = collect_table(TABLES[1], measured, seeds=(1, 2, 3))
     print(format_tables([result]))
 
-A cell reads `27.1 ± 1.2 (paper 26.7)`: mean and standard deviation (of a sample, n - 1) in percent.
+A cell reads `27.1 ± 1.2 (paper 26.7)`: mean and sample standard deviation (divisor n - 1) in percent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Cell(SeedValues):
 
 @dataclass(frozen=True)
 class TableResult:
-    """A table as measured: cells by title of the row, dataset and metric; `notes` say what is missing and why."""
+    """A measured table: cells by title of the row, dataset and metric; `notes` say what is missing and why."""
 
     table: Table
     cells: Mapping[str, Mapping[str, Mapping[str, Cell]]]
@@ -47,7 +47,7 @@ class TableResult:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the content of `tables.json` for this table."""
+        """Plain values for `tables.json`."""
         rows = [
             {
                 "title": row.title,
@@ -82,7 +82,7 @@ def collect_table(table: Table, measured: Measured, seeds: Sequence[int], notes:
 
 
 def _incomplete(cells: Mapping[str, Mapping[str, Mapping[str, Cell]]], num_seeds: int) -> list[str]:
-    """A note for every row that was measured with only a part of the seeds."""
+    """Write a note for every row that was measured with only some of the seeds."""
     notes = []
     for title, by_dataset in cells.items():
         counts = {len(cell.values) for by_metric in by_dataset.values() for cell in by_metric.values()} - {0}
@@ -92,7 +92,7 @@ def _incomplete(cells: Mapping[str, Mapping[str, Mapping[str, Cell]]], num_seeds
 
 
 def format_table(result: TableResult) -> str:
-    """A table in Markdown: a heading, the rows, and notes."""
+    """Format a table in Markdown: heading, rows, notes."""
     table = result.table
     columns = [(name, metric) for name in table.datasets for metric in table.metrics]
     header = ["", *(f"{get_spec(name).title} {METRICS[metric]}" for name, metric in columns)]
@@ -104,7 +104,7 @@ def format_table(result: TableResult) -> str:
 
 
 def format_tables(results: Sequence[TableResult], *, about: Sequence[str] = ()) -> str:
-    """All tables in Markdown, after lines that say how they were made."""
+    """Format all tables in Markdown, after the lines `about`, which say how they were measured."""
     lines = "".join(f"{line}\n\n" for line in about)
     return f"# Ablations\n\n{lines}" + "\n".join(format_table(result) for result in results)
 
@@ -112,7 +112,7 @@ def format_tables(results: Sequence[TableResult], *, about: Sequence[str] = ()) 
 def save_tables(
     results: Sequence[TableResult], folder: Path, *, about: Sequence[str], facts: Mapping[str, Any]
 ) -> list[Path]:
-    """Write `tables.md` and `tables.json`, each whole or not at all."""
+    """Write `tables.md` and `tables.json`, each atomically, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     markdown, content = folder / "tables.md", folder / "tables.json"
     write_whole(markdown, format_tables(results, about=about))

@@ -20,7 +20,7 @@ TARGETS = ("market1501", "dukemtmc", "cuhk03", "cuhk_pedes")
 
 @dataclass(frozen=True)
 class WorldSize:
-    """People and pictures of the worlds: as many as in `make demo`, drawn at the size that the small model reads."""
+    """Numbers of people and pictures of the worlds (by default as in `make demo`), and size of the pictures."""
 
     persons: int = 400
     images_per_person: int = 16
@@ -31,8 +31,7 @@ class WorldSize:
 
     @property
     def wide_persons(self) -> int:
-        """People of the second source, in RandPerson's layout: more than in the first, as in the published data
-        sets."""
+        """People of the second source, in RandPerson's layout: twice those of the first; RandPerson is larger too."""
         return 2 * self.persons
 
 
@@ -40,8 +39,8 @@ def draw_worlds(folder: Path, size: WorldSize, *, num_workers: int = 1, show_pro
     """Write the missing worlds and return `name=folder` by name.
 
     Raises:
-        ValueError: a size outside its range.
-        DatasetError: a folder that holds something else.
+        ValueError: a size is out of range.
+        DatasetError: a folder holds something else.
     """
     common: dict[str, Any] = {
         "image_height": size.image_height,

@@ -3,7 +3,7 @@
     catalogue = Catalogue.open(["people"], model="outputs/demo/model")
     catalogue.get("people").gallery.search(text="a woman in a red jacket")
 
-Galleries by one model share it. Each is read anew when another process changed it.
+Galleries of one model share it. A gallery is read again after another process has changed it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmet.gallery.labels import counted
 from mmet.serving.batching import BatchingEmbedder
 
 SAMPLES = 12
-"""People whom the page shows before the first search."""
+"""Crops that the page shows before the first search."""
 
 _SAMPLED_ROWS = 5_000
 
@@ -36,12 +36,12 @@ class OfferedGallery:
 
     @property
     def cameras(self) -> list[str]:
-        """Names of its cameras."""
+        """Names of the gallery's cameras."""
         return [str(camera) for camera in self.gallery.cameras]
 
     @property
     def description(self) -> str:
-        """How many crops of how many cameras."""
+        """Numbers of crops and cameras in words."""
         cameras = len(self.gallery.cameras)
         return counted(len(self.gallery), "crop") + (f" · {counted(cameras, 'camera')}" if cameras else "")
 
@@ -56,7 +56,7 @@ class OfferedGallery:
         return distinct[::step][:SAMPLES]
 
     def refresh(self) -> None:
-        """See what other processes changed. Raises `RequestError` where the gallery is gone."""
+        """Read what other processes have changed. Raises `RequestError` if the gallery cannot be read any more."""
         try:
             self.gallery.refresh()
         except (GalleryError, OSError) as error:
@@ -72,8 +72,8 @@ class Catalogue:
     The galleries of a page.
 
     Attributes:
-        offered: by name, in the order of the page.
-        embedders: what embeds queries; closed by `close`.
+        offered: the galleries by name, in the order of the page.
+        embedders: the embedders of queries; `close` closes them.
     """
 
     offered: dict[str, OfferedGallery] = field(default_factory=dict)
@@ -85,11 +85,11 @@ class Catalogue:
         Open galleries and load their models.
 
         Args:
-            paths: folders or addresses, at least one.
-            model: as for `Gallery.open`; None for the one that each gallery names.
+            paths: folders or addresses of galleries, at least one.
+            model: as for `Gallery.open`; None for the model that each gallery names.
 
         Raises:
-            GalleryError: as `Gallery.open`; a gallery that has no rows.
+            GalleryError: as for `Gallery.open`, or a gallery has no rows.
         """
         catalogue = cls()
         shared = None if model is None else catalogue._batching(as_embedder(model))
@@ -109,11 +109,11 @@ class Catalogue:
 
     @property
     def names(self) -> list[str]:
-        """Names of all galleries; the first is the page's own choice."""
+        """Names of all galleries; the page shows the first at the start."""
         return list(self.offered)
 
     def get(self, name: str) -> OfferedGallery:
-        """A gallery by name, as it is now; the first for an empty name. Raises `RequestError` for an unknown one."""
+        """A gallery by name, read anew; the first for an empty name. Raises `RequestError` for an unknown name."""
         name = name or self.names[0]
         if name not in self.offered:
             raise RequestError(f"There is no gallery “{name}” here; there is {', '.join(self.names)}.")
@@ -122,7 +122,7 @@ class Catalogue:
         return offered
 
     def close(self) -> None:
-        """Finish the queries that are being embedded, and no others."""
+        """Finish the queries that are being embedded, and refuse others."""
         for embedder in self.embedders:
             embedder.close()
 

@@ -1,4 +1,4 @@
-"""What `mmet-app` does: open galleries, and show the page that searches them until it is stopped.
+"""The command `mmet-app`: open galleries, and serve the page that searches them until it is stopped.
 
 main(["--gallery", "people", "--model", "outputs/demo/model", "--port", "7860"])
 """
@@ -23,18 +23,18 @@ from mmet.serving.options import add_address, add_threads, check_extra, describe
 
 PROGRAM = "mmet-app"
 GRACE_SECONDS = 5
-"""How long answers may still take after a stop was asked for."""
+"""Seconds that running answers may still take after a stop was requested."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show the page until a signal; returns the exit code, 2 for what the user has to put right."""
+    """Serve the page until a signal; return the exit code, 2 for errors that the user can correct."""
     options = build_parser().parse_args(argv)
     log_for_servers()
     return run_command(PROGRAM, lambda _: show(options))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command."""
+    """Build the parser of the command."""
     parser = OptionParser(
         prog=PROGRAM, description="Search galleries of people on a page in the browser. docs/app.md has examples."
     )
@@ -43,8 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--open", action="store_true", help="open a browser")
     add_threads(parser)
     visitors = parser.add_argument_group("what visitors may do")
-    visitors.add_argument("--auth", type=Path, metavar="FILE", help="who may come: a line name:password for each")
-    visitors.add_argument("--writable", action="store_true", help="add crops to the galleries, and remove them")
+    visitors.add_argument("--auth", type=Path, metavar="FILE", help="ask for sign-in; FILE has lines name:password")
+    visitors.add_argument(
+        "--writable", action="store_true", help="let them add crops to the galleries and remove them"
+    )
     visitors.add_argument("--log_queries", type=Path, metavar="FILE", help="record each search (default: no record)")
     address = parser.add_argument_group("where it listens")
     add_address(address, port=7860)
@@ -53,16 +55,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def show(options: argparse.Namespace) -> None:
-    """Open the galleries and show the page until a signal."""
+    """Open the galleries and serve the page until a signal."""
     check_extra("gradio", "app")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     check_log(options.log_queries)
     with tempfile.TemporaryDirectory(prefix="mmet-app-") as folder:
-        # Gradio keeps what visitors add in this folder; it reads the variable when it is imported.
+        # Gradio stores uploads in this folder; it reads the variables when it is imported.
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        # Otherwise it keeps a table of the last 10,000 calls and sums it up again after each of them.
+        # By default it keeps a table of the last 10,000 calls and summarises it after each call.
         os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
         os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
         _show(options, Path(folder))
@@ -96,7 +98,7 @@ def _show(options: argparse.Namespace, folder: Path) -> None:
 
 
 def check_log(path: Path | None) -> None:
-    """Raise `GalleryError` for a file of searches that cannot be written."""
+    """Raise `GalleryError` if the record of searches cannot be written."""
     if path is None:
         return
     try:

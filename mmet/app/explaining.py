@@ -1,10 +1,10 @@
-"""Why a match was found, for the page: its crop under a map of what made it similar, as a whole and word by word.
+"""Explanations for the page: a match's crop under maps of what made it similar, to the whole query and to each word.
 
-    whys = Explanations()
-    for panel in whys.panels(answer, match):
+    explanations = Explanations()
+    for panel in explanations.panels(answer, match):
         panel.label, panel.picture
 
-Maps of single words take a pass over the crop each, so panels come one after another.
+The panel of the whole query comes first. Those of the words follow together, after one pass over the crop for each.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from mmet.gallery import Match
 from mmet.serving.batching import BatchingEmbedder
 
 PANEL_HEIGHT = 360
-"""Pixels of a panel: crops are often smaller than what shows a map well."""
+"""Height of a panel in pixels; crops themselves are often too small to show a map well."""
 
 MAX_WORDS = 20
-"""Words that have a panel of their own."""
+"""Words of a sentence that get a panel, at most."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Explanations:
 
     def panels(self, answer: Answer, match: Match) -> Iterator[Panel]:
         """
-        The crop under the map of the whole query, then of each word of a sentence of several words.
+        Yield the crop under the map of the whole query, then under that of each word if a sentence has several.
 
         Raises:
             RequestError: the model cannot explain, or the crop cannot be read.
@@ -84,7 +84,7 @@ class Explanations:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Turn what an explainer refuses into a `RequestError`."""
+    """Turn an explainer's `ExplanationError` into a `RequestError`."""
     try:
         yield
     except ExplanationError as error:
@@ -92,14 +92,17 @@ def _readable() -> Iterator[None]:
 
 
 def sharing_weights(model: Any) -> Any:
-    """A copy of a model with the same weights in memory. An explanation puts hooks into modules and changes settings,
-    which searches that run at the same time must not meet."""
+    """
+    Copy a model without copying its weights.
+
+    An explanation adds hooks to the model and changes its settings; searches at the same time must not see them.
+    """
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def _enlarged(picture: PIL.Image.Image, values: np.ndarray[Any, Any]) -> PIL.Image.Image:
-    """The overlay of a map `(H, W)` at `PANEL_HEIGHT`."""
+    """Overlay a map `(H, W)` on a picture, both resized to the height `PANEL_HEIGHT`."""
     size = (max(1, round(picture.width * PANEL_HEIGHT / picture.height)), PANEL_HEIGHT)
     large = PIL.Image.fromarray(values.astype(np.float32)).resize(size, PIL.Image.Resampling.BILINEAR)
     return overlay(picture.resize(size, PIL.Image.Resampling.LANCZOS), np.clip(np.asarray(large), 0.0, 1.0))

@@ -1,4 +1,4 @@
-"""What happens when the page is used: each handler takes the values of fields, and gives those that follow.
+"""The handlers of the page's events: each takes values of the page's fields and returns new ones.
 
 handlers = Handlers(Catalogue.open(["people"]), PageOptions(), folder=Path("/tmp/page"))
 visit, answer, details, timeline, link = handlers.search(None, "people", "a man in black", None, "", *filters)
@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 CROPS, TRACKS = "Crops", "Tracks"
 MAX_VISITS = 200
-"""Visitors whose last answer is kept, and whose own pictures are; the oldest go first."""
+"""Visitors whose last answer and pictures are kept; those of the oldest visits are dropped first."""
 
 _FIELDS, _ANSWERED = 9, 5
-"""Fields that a link sets, and what an answer sets."""
+"""Number of fields that a link sets, and of values that an answer sets."""
 
-_UNEXPECTED = "Something went wrong here, through no fault of yours. The log of this page says what it was."
+_UNEXPECTED = "Something went wrong on our side. The log of this page has the details."
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PageOptions:
     """
     Attributes:
         writable: whether visitors may add crops to the galleries and remove them.
-        log: file to which searches are appended, a JSON object a line; None to keep no record.
+        log: file to which searches are appended, one JSON object per line; None to keep no record.
     """
 
     writable: bool = False
@@ -53,42 +53,42 @@ class PageOptions:
 
 @dataclass(frozen=True, eq=False)
 class Visit:
-    """What the page remembers of a visitor until she leaves: her last answer and her own gallery."""
+    """What the page remembers of a visitor until they leave: the last answer, and a gallery of their pictures."""
 
     answer: Answer | None = None
-    own: OwnGallery | None = None
+    own_gallery: OwnGallery | None = None
 
     @property
     def own_offered(self) -> OfferedGallery | None:
-        """Her own gallery, as the page's galleries are."""
-        return None if self.own is None else self.own.offered
+        """The visitor's own gallery, in the form of the page's galleries."""
+        return None if self.own_gallery is None else self.own_gallery.offered
 
 
 class Handlers:
-    """What happens on a page over some galleries.
+    """The handlers of one page.
 
     Args:
-        catalogue: the galleries.
+        catalogue: the galleries of the page.
         options: what visitors may do.
-        folder: for pictures that visitors add; whoever makes the page removes it afterwards.
+        folder: folder for pictures that visitors add; the caller removes it in the end.
     """
 
     def __init__(self, catalogue: Catalogue, options: PageOptions, folder: Path) -> None:
         self.catalogue, self.options, self.folder = catalogue, options, folder
         self.views = Views()
         self.explanations = Explanations()
-        self._own: list[OwnGallery] = []
+        self._own_galleries: list[OwnGallery] = []
         self._lock = Lock()
 
     def search(
         self, visit: Visit | None, gallery: str, text: str, picture: str | None, crop: str, *filters: Any
     ) -> tuple[Visit, str, str, str, str]:
-        """Answer the fields: the visit, answer, details, timeline and link that follow."""
+        """Search with the values of the fields; return the new visit, answer, details, timeline and link."""
         visit = visit or Visit()
         try:
             shown = None if picture is None or crop else read_picture(picture, "This picture")
             request = make_request(gallery, text, shown, crop, *filters)
-            answer = search(self.catalogue, request, own=visit.own_offered)
+            answer = search(self.catalogue, request, own_gallery=visit.own_offered)
         except RequestError as error:
             return replace(visit, answer=None), self.views.message(str(error)), "", "", ""
         except Exception:
@@ -100,13 +100,13 @@ class Handlers:
     def search_again(
         self, visit: Visit | None, gallery: str, text: str, picture: str | None, crop: str, *filters: Any
     ) -> Any:
-        """The same after a filter was changed; before there is anybody to search for, nothing happens."""
+        """Search again after a filter was changed; change nothing while the fields name nobody."""
         if not (text or "").strip() and picture is None and not crop:
             return _unchanged(_ANSWERED)
         return self.search(visit, gallery, text, picture, crop, *filters)
 
     def choose_gallery(self, visit: Visit | None, gallery: str) -> Any:
-        """What changes when another gallery is chosen: cameras, unit, answer, details, timeline, link."""
+        """Show another gallery: return cameras, unit, start page, and empty details, timeline and link."""
         try:
             offered = gallery_of(self.catalogue, gallery, (visit or Visit()).own_offered)
         except RequestError as error:
@@ -115,7 +115,7 @@ class Handlers:
         return cameras, unit_of(offered), self.views.welcome(offered), "", "", ""
 
     def restore(self, visit: Visit | None, link: str) -> Any:
-        """The page as a link has it: all fields, then what `search` gives. Without a link, everything stays."""
+        """Restore the page from a link: return all fields, then the values of `search`; no change without a link."""
         try:
             request = SearchRequest.from_link(link or "")
             offered = gallery_of(self.catalogue, request.gallery, (visit or Visit()).own_offered)
@@ -132,7 +132,7 @@ class Handlers:
         return *self._fields(request, offered, picture), *result
 
     def show_details(self, visit: Visit | None, event: gr.EventData) -> Iterator[str]:
-        """A match's details: at once, then with each step of its explanation."""
+        """Yield a match's details: first without its explanation, then again as parts of that are ready."""
         try:
             answer, rank = answer_of(visit), whole(event, "rank")
             match = answer.match(rank)
@@ -162,7 +162,7 @@ class Handlers:
             yield details(panels=panels, note=_UNEXPECTED)
 
     def show_timeline(self, visit: Visit | None, event: gr.EventData) -> str:
-        """Where and when the person of a match was seen."""
+        """Show where and when the person of a match was seen."""
         try:
             answer = answer_of(visit)
             return self.views.timeline(sightings_of(answer, answer.match(whole(event, "timeline"))))
@@ -170,7 +170,7 @@ class Handlers:
             return self.views.message(str(error), is_error=False)
 
     def find_person(self, visit: Visit | None, event: gr.EventData) -> Any:
-        """The fields of a search for a match: sentence, picture and crop."""
+        """Return the fields of a search for the person of a match: no sentence, picture and id of the crop."""
         try:
             match = answer_of(visit).match(whole(event, "find"))
             with readable_errors():
@@ -179,7 +179,7 @@ class Handlers:
             raise _shown(error) from error
 
     def take_example(self, visit: Visit | None, gallery: str, event: gr.EventData) -> Any:
-        """The fields of an example that was clicked: a sentence, or a crop of the gallery."""
+        """Return sentence, picture and crop id of an example that was clicked, a sentence or a crop."""
         text = getattr(event, "text", None) if "text" in event._data else None
         if isinstance(text, str):
             return text, None, ""
@@ -194,26 +194,28 @@ class Handlers:
             raise _shown(error) from error
 
     def build_own(self, visit: Visit | None, gallery: str, files: Sequence[str] | None) -> Any:
-        """Make a visitor's pictures her own gallery: visit, galleries to choose from, what to say."""
+        """Build a gallery of a visitor's pictures; return the new visit, the choice of galleries and a message."""
         visit = visit or Visit()
         try:
             with readable_errors():
-                embedder = self.catalogue.get("" if visit.own and gallery == visit.own.offered.name else gallery)
-                visitors_gallery = OwnGallery.build(_named(files), embedder.gallery.embedder, self.folder)
+                is_own = visit.own_offered is not None and gallery == visit.own_offered.name
+                embedder = self.catalogue.get("" if is_own else gallery).gallery.embedder
+                own_gallery = OwnGallery.build(_named(files), embedder, self.folder)
         except RequestError as error:
             return visit, gr.skip(), self.views.message(str(error))
         self.forget(visit)
         with self._lock:
-            self._own.append(visitors_gallery)
-            for oldest in self._own[:-MAX_VISITS]:
+            self._own_galleries.append(own_gallery)
+            for oldest in self._own_galleries[:-MAX_VISITS]:
                 oldest.delete()
-            self._own = self._own[-MAX_VISITS:]
-        names = [*self.catalogue.names, visitors_gallery.offered.name]
-        choice = gr.update(choices=names, value=visitors_gallery.offered.name, visible=True)
-        return Visit(own=visitors_gallery), choice, self.views.message(visitors_gallery.description, is_error=False)
+            self._own_galleries = self._own_galleries[-MAX_VISITS:]
+        names = [*self.catalogue.names, own_gallery.offered.name]
+        choice = gr.update(choices=names, value=own_gallery.offered.name, visible=True)
+        message = self.views.message(own_gallery.description, is_error=False)
+        return Visit(own_gallery=own_gallery), choice, message
 
     def add_pictures(self, gallery: str, camera: str, files: Sequence[str] | None) -> str:
-        """Add pictures to a gallery, where the page is writable: what to say."""
+        """Add pictures to a gallery if the page is writable; return a message."""
         try:
             if not self.options.writable:
                 raise RequestError("The galleries of this page are read-only.")
@@ -228,7 +230,7 @@ class Handlers:
         return self.views.message(f"{report.added} added to “{offered.name}”.{left_out}", is_error=False)
 
     def remove_match(self, visit: Visit | None, event: gr.EventData) -> str:
-        """Remove a match from its gallery, where the page is writable: what to say."""
+        """Remove a match from its gallery if the page is writable; return a message."""
         try:
             if not self.options.writable:
                 raise RequestError("The galleries of this page are read-only.")
@@ -240,7 +242,7 @@ class Handlers:
         return self.views.message("Removed. Search again to see what is left.", is_error=False)
 
     def export(self, visit: Visit | None, kind: str) -> str:
-        """The last answer as a file: CSV, or a contact sheet in HTML."""
+        """Return the last answer as a file's text: CSV, or a contact sheet in HTML."""
         try:
             answer = answer_of(visit)
         except RequestError as error:
@@ -251,11 +253,11 @@ class Handlers:
         return render_sheet(answer.offered.gallery, answer.query, answer.result, words)
 
     def forget(self, visit: Visit | None) -> None:
-        """Delete what was kept of a visitor."""
-        if visit is not None and visit.own is not None:
-            visit.own.delete()
+        """Delete what is kept of a visitor."""
+        if visit is not None and visit.own_gallery is not None:
+            visit.own_gallery.delete()
             with self._lock:
-                self._own = [own for own in self._own if own is not visit.own]
+                self._own_galleries = [kept for kept in self._own_galleries if kept is not visit.own_gallery]
 
     def _log(self, answer: Answer) -> None:
         if self.options.log is None:
@@ -282,7 +284,7 @@ class Handlers:
 
 
 def _shown(error: RequestError) -> gr.Error:
-    """An error that Gradio shows over the page. It takes HTML, so what is no HTML is escaped."""
+    """The error that Gradio shows over the page. Gradio reads the text as HTML, so it is escaped."""
     return gr.Error(html.escape(str(error), quote=False), print_exception=False)
 
 
@@ -291,7 +293,7 @@ def _unchanged(count: int) -> tuple[Any, ...]:
 
 
 def make_request(gallery: str, text: str, picture: Any, crop: str, *filters: Any) -> SearchRequest:
-    """The request of the page's fields; `filters` are cameras, from, to, how many, and crops or tracks."""
+    """Make a request of the page's fields; `filters` are cameras, from, to, number of results, and crops or tracks."""
     cameras, after, before, count, unit = filters
     return SearchRequest(
         gallery=gallery or "",
@@ -307,19 +309,19 @@ def make_request(gallery: str, text: str, picture: Any, crop: str, *filters: Any
 
 
 def unit_of(offered: OfferedGallery) -> str:
-    """What a gallery is shown as at first: tracks where it has some."""
+    """Whether a gallery is shown as crops or as tracks at first: tracks if the first rows have any."""
     return TRACKS if any(row.track_id is not None for row in offered.samples) else CROPS
 
 
 def answer_of(visit: Visit | None) -> Answer:
-    """The last answer. Raises `RequestError` where there is none, or none any more."""
+    """The last answer of a visit. Raises `RequestError` if there is none, or it was dropped."""
     if visit is None or visit.answer is None:
         raise RequestError("There is no answer yet, or it is too old: search first.")
     return visit.answer
 
 
 def whole(event: gr.EventData, name: str) -> int:
-    """A whole number that the browser sent with an event. Raises `RequestError`."""
+    """Read a whole number that the browser sent with an event. Raises `RequestError` for anything else."""
     value = event._data.get(name) if isinstance(event._data, dict) else None
     if isinstance(value, bool) or not isinstance(value, int):
         raise RequestError("The browser sent something that the page does not understand; load it again.")

@@ -1,4 +1,4 @@
-"""The page's programming interface: what the page does, for programs, with the same checks and messages.
+"""The page's functions for programs, with the same checks and messages.
 
     client = gradio_client.Client("http://127.0.0.1:7860")
     client.predict(text="a woman in a red jacket", k=5, api_name="/search")
@@ -29,7 +29,7 @@ MATCHES = 10
 
 
 class Interface:
-    """Functions for programs over the galleries of a page."""
+    """Functions for programs that search the galleries of a page."""
 
     def __init__(self, catalogue: Catalogue, explanations: Explanations) -> None:
         self._catalogue, self._explanations = catalogue, explanations
@@ -40,7 +40,7 @@ class Interface:
             gr.events.api(function, api_name=function.__name__, concurrency_limit=8, concurrency_id="programs")
 
     def galleries(self) -> list[dict[str, Any]]:
-        """The galleries by name, with their rows and cameras."""
+        """List the galleries: `name`, number of `rows`, names of `cameras`."""
         with _errors_for_programs():
             offered = [self._catalogue.get(name) for name in self._catalogue.names]
             return [{"name": entry.name, "rows": len(entry.gallery), "cameras": entry.cameras} for entry in offered]
@@ -59,21 +59,21 @@ class Interface:
         pictures: bool = False,
     ) -> dict[str, Any]:
         """
-        The crops most alike to a sentence, a picture, a crop of the gallery, or a sentence with one of these.
+        Find the crops most similar to a sentence, a picture, a crop of the gallery, or a sentence with one of these.
 
         Args:
             text: a sentence.
             image: a picture as a `data:` address.
             crop: id of a row, whose picture is the query.
-            gallery: its name; empty for the first.
-            k: matches at most.
-            cameras: names to look at; none for all.
+            gallery: name of a gallery; empty for the first.
+            k: largest number of matches.
+            cameras: names of the cameras to search; none for all.
             after, before: moments, such as `1:02:05` or `2024-05-01T12:00:00`.
-            by_track: tracks by their best crop instead of crops.
+            by_track: whether to return tracks, each by its best crop, instead of crops.
             pictures: whether matches come with their pictures.
 
         Returns:
-            `in_gallery`, `searched`, `notes` and `matches`, as `mmet-gallery search --json` prints.
+            `in_gallery`, `searched`, `notes` and `matches`, as printed by `mmet-gallery search --json`.
         """
         with _errors_for_programs():
             request = SearchRequest(
@@ -89,14 +89,14 @@ class Interface:
 
     def explain(self, id: str, text: str = "", image: str = "", gallery: str = "") -> list[dict[str, Any]]:
         """
-        What makes a crop of a gallery similar to a query: pictures of the crop under a map.
+        Explain what makes a crop of a gallery similar to a query, by pictures of the crop under a map.
 
         Args:
-            id: of the crop.
+            id: id of the crop.
             text, image, gallery: as for `search`.
 
         Returns:
-            `label` and `picture` of the whole query, then of each word.
+            `label` and `picture` for the whole query, then for each word.
         """
         with _errors_for_programs():
             answer = self._ask(text, image, gallery)
@@ -105,11 +105,11 @@ class Interface:
 
     def timeline(self, id: str, gallery: str = "") -> list[dict[str, Any]]:
         """
-        Where and when the person of a crop was seen, in the order of time.
+        List where and when the person of a crop was seen, in the order of time.
 
         Args:
-            id: of the crop.
-            gallery: its name; empty for the first.
+            id: id of the crop.
+            gallery: name of a gallery; empty for the first.
 
         Returns:
             `camera_id`, `track_id`, `start`, `end`, `score`, `probability` and `id` of each sighting's best crop.
@@ -135,7 +135,7 @@ class Interface:
 
 
 def _picture(address: str) -> Any:
-    """The picture of a `data:` address; None for an empty one. Raises `RequestError`."""
+    """Read the picture of a `data:` address; None for an empty one. Raises `RequestError` if that fails."""
     if not address:
         return None
     try:

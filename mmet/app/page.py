@@ -1,4 +1,4 @@
-"""The page: Gradio's components, and which handler answers which of them.
+"""The page: Gradio's components and the handlers of their events.
 
 blocks = build_page(Handlers(Catalogue.open(["people"]), PageOptions(), folder=Path("/tmp/page")))
 """
@@ -26,11 +26,11 @@ _SEARCHES_AT_ONCE = 8
 
 def only_uploads(component: type[Any]) -> type[Any]:
     """
-    A Gradio component for a picture or files that hands over uploads as they are and fetches nothing from addresses.
+    Make a variant of a Gradio component that passes uploads on unread and fetches nothing from addresses.
 
-    `read_picture` opens the file then, within limits and with messages for visitors. It is a class of its own, since
-    Gradio makes a field anew by its class whenever a visitor's page updates it. Its metaclass is passed by: that would
-    write a file beside this module.
+    `read_picture` opens the file later, within limits and with messages for visitors. The variant is a class, because
+    Gradio creates a field again from its class whenever the page updates it. The class is made without Gradio's
+    metaclass, which would write a file beside this module.
     """
 
     def check(place: Any) -> Any:
@@ -63,12 +63,12 @@ UploadedFiles = only_uploads(gr.File)
 
 
 def build_page(handlers: Handlers) -> gr.Blocks:
-    """The page as Gradio's blocks, to be mounted with `style` and `theme`."""
+    """Build the page as Gradio blocks, to be mounted with `style` and `theme`."""
     first = handlers.catalogue.get("")
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, _VISIT_SECONDS)) as blocks:
-        # First, because Gradio names the page's own events after their handlers, and the first one keeps its name.
+        # First, because Gradio names events after their functions, and only the first of two keeps the bare name.
         Interface(handlers.catalogue, handlers.explanations).offer()
-        # A function: Gradio copies the page's description for every visitor, and with a bound method the model too.
+        # Not a bound method: Gradio copies the page's description for every visitor, and would copy the model with it.
         visit = gr.State(None, time_to_live=_VISIT_SECONDS, delete_callback=lambda left: handlers.forget(left))
         crop, link, file = (gr.Textbox("", visible="hidden", elem_id=name) for name in ("crop", "link", "file"))
         _html(read_asset("header.html"), "mm-header")
@@ -158,7 +158,8 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         add.click(handlers.add_pictures, [gallery, camera, files], said, **long)
         fields = [gallery, text, picture, crop, cameras, after, before, count, unit]
         blocks.load(handlers.restore, [visit, link], [*fields, *answered], js="mmet.arrive", **hide)
-    # Places in the queue are told once a second: told at each change, many visitors cost more than their answers.
+    # Visitors learn their place in the queue once a second; for many visitors, each change would cost more than the
+    # answers do.
     blocks.queue(max_size=1_000, default_concurrency_limit=4, status_update_rate=1)
     blocks.state_session_capacity = MAX_VISITS
     page: gr.Blocks = blocks

@@ -1,4 +1,4 @@
-"""What a visitor asks for: one search as the page's fields describe it, checked, and as a link that restores it.
+"""A visitor's search: the values of the page's fields, their checks, and the link that restores them.
 
     >>> request = SearchRequest(gallery="people", text="a man in black", cameras=("gate",), k=12)
     >>> request.link
@@ -6,8 +6,8 @@
     >>> SearchRequest.from_link(request.link) == request
     True
 
-A link names what was asked for, and no picture: pictures that were uploaded are not kept. It stands behind the `#` of
-the page's address, which browsers do not send to servers, so that it is in nobody's log.
+A link holds no uploaded picture. It stands behind the `#` of the page's address, which browsers do not send to
+servers, so it appears in no server's log.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from mmet.gallery import GalleryError
 from mmet.gallery.labels import read_time, show_time
 
 MAX_TEXT = 1_000
-"""Characters of a sentence; models read some sixty words of it."""
+"""Longest sentence in characters; models read about its first sixty words."""
 
 MAX_MATCHES = 200
-"""Matches on one page."""
+"""Largest number of matches."""
 
 MATCHES = 24
-"""Matches, unless a request says otherwise."""
+"""Default number of matches."""
 
 _LONGEST_NAME = 500
 _MOST_FIELDS = 200
@@ -45,14 +45,14 @@ class SearchRequest:
     One search.
 
     Attributes:
-        gallery: its name on the page; empty for the first one.
+        gallery: name of the gallery on the page; empty for the first one.
         text: a sentence, or empty.
-        picture: of the person; in no link.
+        picture: picture of the person; not part of a link.
         crop: id of the gallery's row whose picture is the query, or empty.
-        cameras: to look at; none for all.
+        cameras: names of the cameras to search; none for all.
         after, before: moments as people type them, or empty.
-        k: matches at most.
-        by_track: whether tracks are shown by their best crop.
+        k: largest number of matches.
+        by_track: whether tracks are shown, each by its best crop.
     """
 
     gallery: str = ""
@@ -67,17 +67,17 @@ class SearchRequest:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it names nobody to look for."""
+        """Whether there is no sentence, picture or crop to search for."""
         return not self.text.strip() and self.picture is None and not self.crop
 
     def check(self) -> None:
-        """Raise `RequestError` for what no search can be made of."""
+        """Raise `RequestError` if no search can be made of these values."""
         if self.is_empty:
             raise RequestError("Type whom you are looking for, or add a picture of the person.")
         if len(self.text) > MAX_TEXT:
             raise RequestError(
                 f"This sentence has {len(self.text):,} characters, and at most {MAX_TEXT:,} are read. Describe the "
-                "person in one or two sentences: clothes, colours, hair, what she carries."
+                "person in one or two sentences: clothes, colours, hair, bags."
             )
         if not 1 <= self.k <= MAX_MATCHES:
             raise RequestError(f"Between 1 and {MAX_MATCHES} results can be shown, not {self.k:,}.")
@@ -87,7 +87,7 @@ class SearchRequest:
 
     @property
     def period(self) -> tuple[float | None, float | None]:
-        """The moments of `after` and `before` in seconds; None for an open end. Raises `RequestError`."""
+        """`after` and `before` in seconds; None for an open end. Raises `RequestError` for what is no time."""
         start, end = (
             _moment(name, text.strip()) if text.strip() else None
             for name, text in (("From", self.after), ("To", self.before))
@@ -105,14 +105,14 @@ class SearchRequest:
 
     @property
     def filter_words(self) -> list[str]:
-        """Which rows are searched, a phrase each."""
+        """The filters in words: one phrase each."""
         words = [f"camera{'s' if len(self.cameras) > 1 else ''} {', '.join(self.cameras)}"] if self.cameras else []
         words += [f"from {self.after.strip()}"] if self.after.strip() else []
         return words + ([f"to {self.before.strip()}"] if self.before.strip() else [])
 
     @property
     def link(self) -> str:
-        """What `from_link` reads: fields that are not at their defaults, as in the query of an address."""
+        """The fields that differ from their defaults, encoded like the query of an address; `from_link` reads it."""
         values: list[tuple[str, str]] = []
         for name in ("gallery", "text", "crop", "after", "before"):
             values += [(name, getattr(self, name))] if getattr(self, name) else []
@@ -125,7 +125,7 @@ class SearchRequest:
 
     @classmethod
     def from_link(cls, link: str) -> SearchRequest:
-        """The request of a link. Unknown names are passed over. Raises `RequestError` for unusable values."""
+        """Read the request of a link; unknown names are ignored. Raises `RequestError` for invalid values."""
         try:
             pairs = parse_qsl(link.lstrip("#?"), keep_blank_values=True, errors="replace", max_num_fields=_MOST_FIELDS)
         except ValueError:

@@ -1,11 +1,11 @@
-"""From a visitor's request to an answer: the page's logic, without the page.
+"""The page's logic without the page: from a visitor's request to an answer.
 
     answer = search(catalogue, SearchRequest(text="a woman in a red jacket", by_track=True))
     for match in answer.result:
         print(match.score, match.camera_id)
     answer.track_of(answer.result.matches[0])
 
-What a visitor can put right is a `RequestError`, whose message is a sentence for the page.
+Errors that a visitor can correct are `RequestError`s, whose message is a sentence for the page.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from mmet.gallery import GalleryError, Match, Query, Row, SearchResult
 logger = logging.getLogger(__name__)
 
 MAX_TRACK = 40
-"""Crops of a track that are shown."""
+"""Crops of a track that are shown, at most."""
 
 MAX_SIGHTINGS = 12
-"""Tracks in a timeline."""
+"""Tracks in a timeline, at most."""
 
 _EXCLUDED_CROPS = 1_000
 _QUERY_CROPS = 8
 _WIDE = 1.2
-"""Width over height from which on a picture is hardly of one person."""
+"""A picture of a larger width / height hardly shows one person alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
     """
-    What a search found.
+    The answer to a request.
 
     Attributes:
-        request: what was asked; its picture is that of the crop, where it names one.
-        offered: the gallery.
+        request: the request; if it names a crop, with that crop's picture.
+        offered: the gallery that was searched.
         result: the matches.
-        seconds: how long the search took.
+        seconds: duration of the search.
     """
 
     request: SearchRequest
@@ -57,11 +57,11 @@ class Answer:
 
     @property
     def query(self) -> Query:
-        """What the gallery was searched for."""
+        """The picture and the sentence that the gallery was searched for."""
         return Query(self.request.picture, self.request.text.strip() or None)
 
     def match(self, rank: int) -> Match:
-        """The match of a rank, from 1. Raises `RequestError` where there is none."""
+        """The match of a rank, counted from 1. Raises `RequestError` for a rank that does not exist."""
         if not 1 <= rank <= len(self.result):
             raise RequestError("This result is not there any more; search again.")
         return self.result.matches[rank - 1]
@@ -76,21 +76,21 @@ class Answer:
         return sorted(results, key=lambda row: (row.time is None, row.time or 0.0, row.id))
 
 
-def search(catalogue: Catalogue, request: SearchRequest, *, own: OfferedGallery | None = None) -> Answer:
+def search(catalogue: Catalogue, request: SearchRequest, *, own_gallery: OfferedGallery | None = None) -> Answer:
     """
-    Carry out a request.
+    Answer a request.
 
     Args:
         catalogue: the galleries of the page.
-        request: what was asked.
-        own: a visitor's own gallery, which her requests may name.
+        request: the visitor's request.
+        own_gallery: the visitor's own gallery, which the request may name.
 
     Raises:
-        RequestError: what the visitor can put right, in a sentence.
+        RequestError: an error that the visitor can correct, in a sentence.
     """
     begin = time.monotonic()
     request.check()
-    offered = gallery_of(catalogue, request.gallery, own)
+    offered = gallery_of(catalogue, request.gallery, own_gallery)
     with readable_errors():
         exclude: Sequence[str] = ()
         if request.crop:
@@ -103,18 +103,18 @@ def search(catalogue: Catalogue, request: SearchRequest, *, own: OfferedGallery 
     return Answer(request, offered, result, time.monotonic() - begin)
 
 
-def gallery_of(catalogue: Catalogue, name: str, own: OfferedGallery | None = None) -> OfferedGallery:
-    """The gallery that a request names, the visitor's own one among them. Raises `RequestError`."""
-    return own if own is not None and name == own.name else catalogue.get(name)
+def gallery_of(catalogue: Catalogue, name: str, own_gallery: OfferedGallery | None = None) -> OfferedGallery:
+    """The page's gallery or the visitor's own one of this name. Raises `RequestError` for an unknown name."""
+    return own_gallery if own_gallery is not None and name == own_gallery.name else catalogue.get(name)
 
 
 def sightings_of(answer: Answer, match: Row) -> list[Sighting]:
     """
-    Where and when the person of a match was seen, in the order of time: the tracks most alike to that match's track,
-    on all cameras and at any time.
+    Find where and when the person of a match was seen: the tracks most similar to the match's track, from all cameras,
+    in the order of time.
 
     Raises:
-        RequestError: no crop that is found has both a time and a camera.
+        RequestError: no similar crop has both a time and a camera.
     """
     with readable_errors():
         crops: Sequence[Row | Match] = answer.track_of(match) or [match]
@@ -123,7 +123,7 @@ def sightings_of(answer: Answer, match: Row) -> list[Sighting]:
 
 
 def _with_crop(offered: OfferedGallery, request: SearchRequest) -> tuple[SearchRequest, list[str]]:
-    """The request with the picture of the crop that it names, and the ids of that crop's track, which is no news."""
+    """The request with the picture of the crop that it names, and the ids of that crop's track, to be left out."""
     rows = offered.gallery.find([request.crop])
     if not rows:
         raise RequestError(f"The crop {request.crop!r} is not in “{offered.name}” any more.")
@@ -159,7 +159,7 @@ def readable_errors() -> Iterator[None]:
 
 
 def as_sentence(message: str) -> str:
-    """An error of a gallery as a sentence: without the argument's name in front, with a capital and a full stop."""
+    """Turn a gallery's error message into a sentence: no argument's name in front, a capital, a full stop."""
     message = re.sub(r"^(text|image|time|camera_id|track_id|k|embedding): ", "", message.strip())
     message = message[:1].upper() + message[1:]
     return message if message.endswith((".", "!", "?")) else f"{message}."

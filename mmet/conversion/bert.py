@@ -1,5 +1,4 @@
-"""BERT (Devlin et al., 2019) and encoders of its kind as a start for the text encoder; BERT is post-norm, so outputs
-differ.
+"""Convert BERT (Devlin et al., 2019) and similar encoders to the text encoder; BERT is post-norm, so outputs differ.
 
 text_model = from_bert("google-bert/bert-base-uncased")
 text_model = from_bert("FacebookAI/xlm-roberta-base")
@@ -23,7 +22,7 @@ TEXT_EMBEDDINGS = NameMap(
         "embeddings.LayerNorm": "embeddings.layer_norm",
     }
 )
-"""Of BERT and of FLAVA's text encoder; `add_first_segment` consumes `token_types`."""
+"""Embeddings of BERT and of FLAVA's text encoder; `add_first_segment` consumes `token_types`."""
 
 BERT = TEXT_EMBEDDINGS | NameMap(
     {
@@ -64,10 +63,10 @@ NAMES_BY_TYPE = {
     "electra": BERT,
     "distilbert": DISTILBERT,
 }
-"""What can become a text encoder, by model type."""
+"""Names of weights by model type, for all types that can become a text encoder."""
 
 _COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
-"""Types whose first position is the one after the padding token's id."""
+"""Model types whose position 0 is row `pad_token_id + 1` of the position embeddings."""
 
 
 def from_bert(source: Source, **options: Any) -> MMETTextModel:
@@ -91,12 +90,12 @@ def from_bert(source: Source, **options: Any) -> MMETTextModel:
 
     Args:
         source: transformers' `BertModel` or a model with one in it (`BertForMaskedLM`, ...), or one of another type in
-            `NAMES_BY_TYPE`, or the Hub name or local folder of one.
-        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+            `NAMES_BY_TYPE`, or its Hub name or local folder.
+        options: arguments of `from_pretrained` for a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
-        ValueError: for another kind of model, a decoder, word embeddings of another width, or weights of unknown names
-            or shapes.
+        ValueError: the model is of another type or a decoder, its word embeddings have another width, or weights have
+            unknown names or shapes.
     """
     bert = load_ancestor(tuple(NAMES_BY_TYPE), "BertModel", source, options).base_model
     config = bert.config
@@ -117,7 +116,7 @@ def from_bert(source: Source, **options: Any) -> MMETTextModel:
 
 
 def add_first_segment(weights: Weights, prefix: str = "") -> Weights:
-    """Add the embedding of the first segment, if there are any, to every text position: a caption is one segment."""
+    """Add the embedding of the first segment, if there is one, to every text position: a caption is one segment."""
     added = dict(weights)
     token_types = added.pop(f"{prefix}embeddings.token_types.weight", None)
     positions = added.pop(f"{prefix}embeddings.position_embedding.weight")
@@ -127,7 +126,7 @@ def add_first_segment(weights: Weights, prefix: str = "") -> Weights:
 
 
 def norms_in_front(weights: Weights, num_layers: int) -> Weights:
-    """Move BERT's norms after the MLP in front of what reads them, and add the first one; see `from_bert`."""
+    """Move BERT's norm after each MLP to the next layer, which reads it, and add the first one; see `from_bert`."""
     moved = dict(weights)
     for layer in range(num_layers):
         reader = f"encoder.layers.{layer + 1}.attention_norm" if layer + 1 < num_layers else "encoder.final_norm"

@@ -1,4 +1,4 @@
-"""CLIP's vision tower (Radford et al., 2021) as image encoder, with the same hidden states at the tower's geometry.
+"""Convert CLIP's vision tower (Radford et al., 2021) to the image encoder, with the same hidden states.
 
 image_model = from_clip("openai/clip-vit-base-patch16", image_size=(256, 128), patch_stride=12)
 image_model = from_openai_clip("irra.safetensors", image_size=(384, 128))
@@ -56,13 +56,13 @@ OPENAI = NameMap(
     },
     dropped=("proj",),
 )
-"""Of the released code, which IRRA and CLIP-ReID keep."""
+"""Names of CLIP's released code, which IRRA and CLIP-ReID keep."""
 
 PLACES = ("base_model.visual.", "image_encoder.", "visual.", "")
-"""Where the tower stands in state dicts of IRRA, of CLIP-ReID, of CLIP itself, and of a tower alone."""
+"""Prefixes of the tower's names in state dicts of IRRA, CLIP-ReID, CLIP itself, and a tower alone."""
 
 HEAD_SIZE = 64
-"""Numbers of an attention head, in all towers of the released code."""
+"""Width of an attention head in all towers of the released code."""
 
 
 def from_clip(
@@ -72,19 +72,19 @@ def from_clip(
     **options: Any,
 ) -> MMETImageModel:
     """
-    The image encoder with the weights of CLIP's vision tower, in evaluation mode and the tower's dtype.
+    Convert CLIP's vision tower to an image encoder, in evaluation mode and the tower's dtype.
 
     With `embedding_norm` and CLIP's activation it is the tower: at its own geometry, `pre_norm_hidden_state` is the
     tower's `last_hidden_state` and `pooler_output` its `pooler_output`. The text tower and projections are dropped;
     [MASK] is newly initialised.
 
     Args:
-        source: transformers' `CLIPModel` or `CLIPVisionModel`, or the Hub name or local folder of one.
+        source: transformers' `CLIPModel` or `CLIPVisionModel`, or its Hub name or local folder.
         image_size, patch_stride: as in `from_vit`.
-        options: to `from_pretrained` with a name.
+        options: arguments of `from_pretrained` for a name.
 
     Raises:
-        ValueError: for another kind of model, or weights of unknown names or shapes.
+        ValueError: the model is of another type, or weights have unknown names or shapes.
     """
     tower = vision_tower(load_ancestor(TYPES, "CLIPVisionModel", source, options))
     model = MMETImageModel(image_config_of(tower.config, embedding_norm=True))
@@ -99,16 +99,17 @@ def from_openai_clip(
     patch_stride: int | None = None,
 ) -> MMETImageModel:
     """
-    The image encoder from a state dict in the layout of CLIP's released code: CLIP itself, IRRA (Jiang and Ye, 2023)
-    or CLIP-ReID (Li et al., 2023), with the same hidden states. What is not the vision tower is not read.
+    Convert a state dict in the layout of CLIP's released code to an image encoder with the same hidden states: CLIP
+    itself, IRRA (Jiang and Ye, 2023) or CLIP-ReID (Li et al., 2023). Only the vision tower is read.
 
     Args:
         weights: a safetensors file, or tensors by name.
         image_size: height and width that the weights were trained for: 384 x 128 for IRRA, 256 x 128 for CLIP-ReID.
-        patch_stride: distance of neighbouring patches; the patch size when not given.
+        patch_stride: distance of neighbouring patches in pixels; the patch size when not given.
 
     Raises:
-        ValueError: for another file or layout, a tower that is no vision transformer, or another geometry.
+        ValueError: the file or layout is another one, the tower is no vision transformer, or the number of patches
+            differs from that of the position embeddings.
     """
     tower = _tower(_read(weights))
     config = _openai_config(tower, image_size, patch_stride)
@@ -118,7 +119,7 @@ def from_openai_clip(
 
 
 def shaped(weights: Weights) -> Weights:
-    """Class token and positions with all their axes, and the bias that CLIP's patch embedding lacks."""
+    """Give class token and positions their missing axes, and the patch embedding the bias that CLIP's lacks."""
     shaped = dict(weights)
     embedding = shaped["embeddings.patch_embedding.weight"]
     shaped.setdefault("embeddings.patch_embedding.bias", embedding.new_zeros(len(embedding)))
@@ -140,7 +141,7 @@ def _read(weights: str | Path | Mapping[str, torch.Tensor]) -> Mapping[str, torc
 
 
 def _tower(weights: Mapping[str, torch.Tensor]) -> Weights:
-    """The weights of the vision tower, in float32 and by their names in it."""
+    """The weights of the vision tower in float32, by their names within it."""
     for place in PLACES:
         if f"{place}conv1.weight" in weights:
             tower = {name.removeprefix(place): value for name, value in weights.items() if name.startswith(place)}
@@ -152,7 +153,7 @@ def _tower(weights: Mapping[str, torch.Tensor]) -> Weights:
 
 
 def _openai_config(tower: Weights, image_size: tuple[int, int], patch_stride: int | None) -> MMETImageConfig:
-    """Sizes as the shapes of the weights say them."""
+    """Derive the configuration from the shapes of the weights."""
     width, channels, patch_size, _ = tower["conv1.weight"].shape
     numbers = {int(match[1]) for name in tower if (match := re.match(r"transformer\.resblocks\.(\d+)\.", name))}
     config = MMETImageConfig(

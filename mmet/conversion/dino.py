@@ -1,4 +1,4 @@
-"""DINOv2 (Oquab et al., 2023), also with registers, and DINOv3 (Siméoni et al., 2025) as image encoder.
+"""Convert DINOv2 (Oquab et al., 2023), also with registers, and DINOv3 (Siméoni et al., 2025) to the image encoder.
 
 image_model = from_dino("facebook/dinov2-base", image_size=(252, 126))
 image_model = from_dino("facebook/dinov3-vitb16-pretrain-lvd1689m", image_size=(256, 128), patch_stride=12)
@@ -19,7 +19,7 @@ TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 
 
 def _layers(place: str) -> NameMap:
-    """Of the layers below a module."""
+    """The names of the layers below a module."""
     return NameMap(
         {
             f"{place}.{{n}}.norm1": "encoder.layers.{n}.attention_norm",
@@ -64,24 +64,25 @@ def from_dino(
     **options: Any,
 ) -> MMETImageModel:
     """
-    The image encoder with the weights of a DINOv2 or DINOv3, in evaluation mode and its dtype.
+    Convert a DINOv2 or DINOv3 to an image encoder, in evaluation mode and the model's dtype.
 
-    At the model's own geometry `pooler_output` and the states of class token and patches are the same. Registers take
-    part in attention and in no output. Layer scale becomes part of the matrices before it, which is the same function.
-    DINOv3's rotary positions are kept, without the random stretching of its training; its learned positions are zero.
+    At the model's own geometry, `pooler_output` and the states of class token and patches are the same. Registers take
+    part in attention but are not returned. Layer scale becomes part of the matrices before it, which is the same
+    function. DINOv3's rotary positions are kept, without the random rescaling of its training; the learned positions,
+    which DINOv3 does not have, are zero.
 
     Args:
         source: transformers' `Dinov2Model`, `Dinov2WithRegistersModel`, `DINOv3ViTModel` or a model with one in it, or
-            the Hub name or local folder of one.
-        image_size, patch_stride: as in `from_vit`; a side of the image is not to be smaller than a patch.
-        options: to `from_pretrained` with a name.
+            its Hub name or local folder.
+        image_size, patch_stride: as in `from_vit`; no side of the image may be smaller than a patch.
+        options: arguments of `from_pretrained` for a name.
 
     Raises:
-        ValueError: for another kind of model, one with gated MLPs (the giant ones), or weights of unknown names or
+        ValueError: the model is of another type or has gated MLPs (giant models), or weights have unknown names or
             shapes.
     """
     loaded = load_ancestor(TYPES, "Dinov2Model", source, options)
-    dino = loaded if hasattr(loaded, "embeddings") else loaded.base_model  # which of a DINOv3 is its layers alone
+    dino = loaded if hasattr(loaded, "embeddings") else loaded.base_model  # DINOv3's base model lacks the embeddings
     config = dino.config
     if getattr(config, "use_swiglu_ffn", False) or getattr(config, "use_gated_mlp", False):
         raise ValueError("expected layers with an MLP of two matrices, received gated ones: use a smaller model")
@@ -97,7 +98,7 @@ def from_dino(
 
 
 def _scaled(weights: Weights) -> Weights:
-    """Each layer scale multiplied into the matrix and bias before it."""
+    """Multiply each layer scale into the matrix and bias before it."""
     scaled = {name: weight for name, weight in weights.items() if not name.endswith(".scale")}
     for name in weights.keys() - scaled.keys():
         matrix = name.replace("attention.scale", "attention.out_proj").replace("mlp.scale", "mlp.fc2")
@@ -107,12 +108,12 @@ def _scaled(weights: Weights) -> Weights:
 
 
 def _bias(weights: Weights, matrix: str) -> torch.Tensor:
-    """The bias of a matrix, zeros where it has none."""
+    """The bias of a matrix; zeros if it has none."""
     return weights.get(f"{matrix}.bias", weights[f"{matrix}.weight"].new_zeros(len(weights[f"{matrix}.weight"])))
 
 
 def _shaped(weights: Weights, model: MMETImageModel) -> Weights:
-    """Tokens with all their axes, and zeros for what is absent: positions beside rotary ones, registers, biases."""
+    """Give [MASK] its missing axes, drop unused registers, and fill absent positions and biases with zeros."""
     shaped = dict(weights)
     places = model.state_dict()
     if not model.config.num_register_tokens:

@@ -1,4 +1,4 @@
-"""A whole model from two converted encoders.
+"""Build a complete model from two converted encoders.
 
 model = from_encoders(from_vit("google/vit-base-patch16-224-in21k"), from_bert("google-bert/bert-base-uncased"))
 """
@@ -28,12 +28,13 @@ def from_encoders(
 
     Args:
         image_model, text_model: encoders of one dtype.
-        multimodal_config: of the new multimodal encoder; the image encoder's depth and width when not given.
+        multimodal_config: configuration of the new multimodal encoder; by default as deep and wide as the image
+            encoder.
         model_class: `MMETModel`, `MMETForPreTraining` or `MMETForReID`.
-        config_fields: of `MMETConfig` (`projection_dim`, `num_identities`, ...).
+        config_fields: further fields of `MMETConfig` (`projection_dim`, `num_identities`, ...).
 
     Raises:
-        ValueError: when the encoders differ in dtype.
+        ValueError: the encoders differ in dtype.
     """
     if image_model.dtype != text_model.dtype:
         raise ValueError(f"expected encoders of one dtype, received {image_model.dtype} and {text_model.dtype}")

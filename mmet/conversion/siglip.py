@@ -1,4 +1,4 @@
-"""The vision towers of SigLIP (Zhai et al., 2023) and SigLIP 2 (Tschannen et al., 2025) as image encoder.
+"""Convert the vision towers of SigLIP (Zhai et al., 2023) and SigLIP 2 (Tschannen et al., 2025) to the image encoder.
 
 image_model = from_siglip("google/siglip2-base-patch16-256", image_size=(256, 128))
 """
@@ -28,20 +28,20 @@ def from_siglip(
     **options: Any,
 ) -> MMETImageModel:
     """
-    The image encoder with the weights of a SigLIP or SigLIP 2 vision tower, in evaluation mode and the tower's dtype.
+    Convert a SigLIP or SigLIP 2 vision tower to an image encoder, in evaluation mode and the tower's dtype.
 
     The tower has no class token. Ours is new, and with `isolated_class_token` the patches do not see it, so at the
-    tower's own geometry their states in `last_hidden_state` are the tower's. The attention pooling is dropped: [CLS_I]
-    learns to be the pooled state, as does [MASK] to stand for a patch.
+    tower's own geometry, their states in `last_hidden_state` are the tower's. The attention pooling is dropped.
+    [CLS_I] and [MASK] are newly initialised and have to be trained.
 
     Args:
-        source: transformers' `SiglipModel`, `SiglipVisionModel` or those of SigLIP 2, or the Hub name or local folder
-            of one. A tower of variable image size counts as one of its square grid.
+        source: transformers' `SiglipModel`, `SiglipVisionModel` or those of SigLIP 2, or its Hub name or local folder.
+            A tower of variable image size is converted at the size of its square position grid.
         image_size, patch_stride: as in `from_vit`.
-        options: to `from_pretrained` with a name.
+        options: arguments of `from_pretrained` for a name.
 
     Raises:
-        ValueError: for another kind of model, or weights of unknown names or shapes.
+        ValueError: the model is of another type, or weights have unknown names or shapes.
     """
     tower = vision_tower(load_ancestor(TYPES, "SiglipVisionModel", source, options))
     config = tower.config
@@ -56,7 +56,7 @@ def from_siglip(
 
 
 def _as_convolution(weights: Weights, model: MMETImageModel) -> Weights:
-    """A linear map of a patch's pixels, row by row and channels last, as the convolution that it is."""
+    """Turn a linear map of a patch's pixels (row by row, channels last) into the equivalent convolution."""
     name = "embeddings.patch_embedding.weight"
     if weights[name].dim() == 4:
         return weights
@@ -65,7 +65,7 @@ def _as_convolution(weights: Weights, model: MMETImageModel) -> Weights:
 
 
 def _with_class_position(weights: Weights, model: MMETImageModel) -> Weights:
-    """The positions of the patches behind that of our class token."""
+    """Put the position of our class token before those of the patches."""
     name = "embeddings.position_embedding"
     first_position = model.embeddings.position_embedding.detach()[:, :1]
     return weights | {name: torch.cat([first_position.to(weights[name]), weights[name].unsqueeze(0)], dim=1)}

@@ -1,4 +1,4 @@
-"""ViT (Dosovitskiy et al., 2021) as image encoder, with the same hidden states at the ViT's geometry.
+"""Convert ViT (Dosovitskiy et al., 2021) to the image encoder, with the same hidden states at the ViT's geometry.
 
 image_model = from_vit("google/vit-base-patch16-224-in21k", image_size=(256, 128), patch_stride=12)
 """
@@ -19,7 +19,7 @@ PATCH_EMBEDDINGS = NameMap(
         "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
     }
 )
-"""Of ViT and of FLAVA's image encoder."""
+"""Names of the embeddings of ViT and of FLAVA's image encoder."""
 
 VIT = PATCH_EMBEDDINGS | NameMap(
     {
@@ -43,20 +43,21 @@ def from_vit(
     **options: Any,
 ) -> MMETImageModel:
     """
-    The image encoder with the weights of a ViT, in evaluation mode and the ViT's dtype.
+    Convert a ViT to an image encoder, in evaluation mode and the ViT's dtype.
 
-    A ViT is MMET's image encoder with `patch_stride` = `patch_size`: at its own geometry all hidden states are the
-    same. Its pooler and heads are dropped. Without a [MASK] in the ViT, ours is newly initialised.
+    A ViT is MMET's image encoder with `patch_stride` = `patch_size`, so at its own geometry all hidden states are the
+    same. Its pooler and heads are dropped. If the ViT has no [MASK], ours is newly initialised.
 
     Args:
-        source: transformers' `ViTModel` or a model with one in it (`ViTForImageClassification`, ...), or the Hub
-            name or local folder of one.
-        image_size: (height, width) to interpolate the position embeddings for; the ViT's own when not given.
-        patch_stride: distance of neighbouring patches, e.g. 12 for overlapping ones; the ViT's own when not given.
-        options: to `from_pretrained` with a name (`revision`, `local_files_only`, `dtype`, ...).
+        source: transformers' `ViTModel` or a model with one in it (`ViTForImageClassification`, ...), or its Hub name
+            or local folder.
+        image_size: (height, width) in pixels to interpolate the position embeddings for; the ViT's own when not given.
+        patch_stride: distance of neighbouring patches in pixels; smaller than the patch size for overlapping patches.
+            The ViT's patch size when not given.
+        options: arguments of `from_pretrained` for a name (`revision`, `local_files_only`, `dtype`, ...).
 
     Raises:
-        ValueError: for another kind of model, patches that are not square, or weights of unknown names or shapes.
+        ValueError: the model is of another type, patches are not square, or weights have unknown names or shapes.
     """
     vit = load_ancestor("vit", "ViTModel", source, options).base_model
     model = MMETImageModel(image_config_of(vit.config))

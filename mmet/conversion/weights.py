@@ -1,4 +1,4 @@
-"""Names of weights: a map says where each weight of another architecture goes, and nothing may be left over.
+"""Map the names of another architecture's weights to MMET's; every weight must have exactly one place.
 
     >>> list(NameMap({"layernorm": "encoder.final_norm"}).rename({"layernorm.weight": torch.ones(2)}))
     ['encoder.final_norm.weight']
@@ -28,28 +28,28 @@ class NameMap:
     """The place in MMET of each weight of another architecture.
 
     Attributes:
-        renamed: target by source.
-        dropped: sources without a place in MMET.
+        renamed: targets by source.
+        dropped: sources that have no place in MMET.
     """
 
     renamed: Mapping[str, str]
     dropped: tuple[str, ...] = field(default=())
 
     def __or__(self, other: NameMap) -> NameMap:
-        """Both maps together."""
+        """Join two maps."""
         return NameMap({**self.renamed, **other.renamed}, self.dropped + other.dropped)
 
     def under(self, source: str, target: str) -> NameMap:
-        """The map of a part: sources below the module `source`, targets below `target`."""
+        """Move the map below modules: its sources below `source`, its targets below `target`."""
         renamed = {f"{source}.{name}": f"{target}.{new}" for name, new in self.renamed.items()}
         return NameMap(renamed, tuple(f"{source}.{name}" for name in self.dropped))
 
     def rename(self, weights: Mapping[str, torch.Tensor]) -> Weights:
         """
-        The weights by their new names, without those that are dropped.
+        Rename weights and leave out those that are dropped.
 
         Raises:
-            ValueError: for a weight that no source covers, or more than one.
+            ValueError: no source, or more than one, covers a weight.
         """
         targets = {name: self._targets(name) for name in weights}
         unclear = sorted(name for name, places in targets.items() if len(places) != 1)
@@ -79,7 +79,7 @@ def _pattern(source: str) -> re.Pattern[str]:
 
 
 def join_projections(weights: Weights) -> Weights:
-    """Join `attention.query`, `.key` and `.value` to `attention.qkv_proj`; absent biases become zeros."""
+    """Join `attention.query`, `.key` and `.value` into `attention.qkv_proj`; absent biases become zeros."""
     parts = ("query", "key", "value")
     apart = re.compile(r"(.*\.attention\.)(?:query|key|value)\.(?:weight|bias)")
     joined = {name: weight for name, weight in weights.items() if not apart.fullmatch(name)}
@@ -91,7 +91,7 @@ def join_projections(weights: Weights) -> Weights:
 
 
 def own_weights(model: PreTrainedModel) -> Weights:
-    """A model's weights; names in its base model are without the prefix."""
+    """A model's weights; names of its base model are without the prefix."""
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
     return {name.removeprefix(prefix): weight for name, weight in model.state_dict().items()}
 
@@ -99,7 +99,7 @@ def own_weights(model: PreTrainedModel) -> Weights:
 def fit_image(
     model: MMETImageModel, image_size: int | tuple[int, int] | None, patch_stride: int | None
 ) -> MMETImageModel:
-    """The model, resized where a size or stride is given."""
+    """Resize the model if a size or a stride is given, and return it."""
     if image_size is not None or patch_stride is not None:
         model.resize_image(image_size if image_size is not None else model.config.image_size, patch_stride)
     return model
@@ -109,16 +109,16 @@ def load_converted(
     model: MMETPreTrainedModel, source: PreTrainedModel | None, weights: Weights, may_keep: tuple[str, ...] = ()
 ) -> None:
     """
-    Copy converted weights into `model`, which takes on the device and dtype of `source` and leaves training mode.
+    Copy converted weights into `model`, move it to the device and dtype of `source`, and leave training mode.
 
     Args:
-        model: receives the weights.
-        source: where the weights are from; None for a state dict, whose names are all that is known.
-        weights: by their names in `model`.
-        may_keep: modules and weights that keep their initialisation where `weights` has nothing for them.
+        model: the model that receives the weights.
+        source: the model that the weights come from; None for a state dict.
+        weights: weights by their names in `model`.
+        may_keep: modules and weights that keep their initialisation if `weights` has none for them.
 
     Raises:
-        ValueError: a weight has no place or another shape in `model`, or a place gets none.
+        ValueError: a weight has no place or another shape in `model`, or a place gets no weight.
     """
     model.train(False)
     if source is not None:

@@ -1,4 +1,4 @@
-"""Command line: why a model finds pictures similar to an image, a sentence or both.
+"""Command line: explain why a model finds pictures similar to an image, a sentence or both.
 
 python -m mmet.explain --model outputs/demo/model --images a.jpg b.jpg --text "a woman in a red jacket" --output out
 """
@@ -30,18 +30,18 @@ PAPER_METHODS = ("grad_cam", "guided_grad_cam")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command."""
+    """Build the parser of the command."""
     parser = OptionParser(
         prog=program_name("python -m mmet.explain"),
-        description="Write explanations.png, the images with the regions that make them similar to a query, and with "
-        "--text, words.png: a map for each word.",
+        description="Write explanations.png: the images, with the regions that make them similar to a query. With "
+        "--text, also write words.png: a map for each word.",
     )
     parser.add_argument(
         "--model", default=STARTER, metavar="MODEL", help="checkpoint folder or Hub name (default: starter)"
     )
-    parser.add_argument("--images", required=True, nargs="+", metavar="FILE", help="what is explained")
+    parser.add_argument("--images", required=True, nargs="+", metavar="FILE", help="images to explain")
     parser.add_argument(
-        "--query", metavar="FILE", help="image to compare with; without it and --text, each image with itself"
+        "--query", metavar="FILE", help="image to compare with (default, without --text: each image with itself)"
     )
     parser.add_argument("--text", metavar="SENTENCE", help="sentence to compare with")
     parser.add_argument(
@@ -49,19 +49,19 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=METHODS,
         default=list(PAPER_METHODS),
-        help=f"columns of explanations.png (default: {' '.join(PAPER_METHODS)}); the first is that of words.png, "
-        f"which is {DEFAULT_METHOD} where none is named",
+        help=f"columns of explanations.png (default: {' '.join(PAPER_METHODS)}); words.png shows the first one, or "
+        f"{DEFAULT_METHOD} by default",
     )
     layer = number_type(int, Range(at_least=-1000, at_most=1000))
     parser.add_argument(
-        "--layer", type=layer, default=-1, metavar="N", help="of the image encoder, from 0; -1 is the last"
+        "--layer", type=layer, default=-1, metavar="N", help="layer of the image encoder, from 0; -1 is the last"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="folder of the figures")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figures; returns the exit code, 2 for what the user has to put right."""
+    """Write the figures; return the exit code, 2 for errors that the user can correct."""
     parser = build_parser()
     if sys.stderr is None or not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ def explain(options: argparse.Namespace) -> None:
 def explain_picture(
     explainer: Explainer, picture: PIL.Image.Image, query: PIL.Image.Image | None, options: argparse.Namespace
 ) -> list[tuple[str, PIL.Image.Image]]:
-    """The original and a picture by each method; without a query, why it resembles itself."""
+    """The original and a picture by each method; without a query, the picture is compared with itself."""
     image = picture if query is None and options.text is None else query
     shown = [("Original", picture)]
     for method in options.method:

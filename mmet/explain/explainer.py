@@ -1,8 +1,8 @@
-"""Explains a model's similarity between a picture and a query, which is an image, a sentence or both.
+"""Explain a model's similarity between a picture and a query, which is an image, a sentence or both.
 
     Explainer(model, processor).explain(picture, image=query, method="grad_cam", layer=-1)
 
-The query's embedding is fixed; the map says which parts of the picture raise its similarity to the query.
+The query's embedding is fixed; the map shows which parts of the picture raise its similarity to the query.
 """
 
 from __future__ import annotations
@@ -25,11 +25,20 @@ Map = NDArray[np.float32]
 
 
 class ExplanationError(ValueError):
-    """A query, layer or model that cannot be explained."""
+    """The query, the layer or the model does not allow an explanation."""
 
 
 class Explainer:
-    """A model of class `MMETForReID` and its processor."""
+    """
+    Explains the similarities of a model.
+
+    Args:
+        model: an `MMETForReID`.
+        processor: its `MMETProcessor`.
+
+    Raises:
+        ExplanationError: the model embeds text alone.
+    """
 
     def __init__(self, model: Any, processor: Any) -> None:
         if model.config.identity_pooling == "text":
@@ -38,7 +47,7 @@ class Explainer:
 
     @property
     def num_layers(self) -> int:
-        """Layers of the image encoder."""
+        """Number of layers of the image encoder."""
         return len(self._image_layers)
 
     def explain(
@@ -51,20 +60,20 @@ class Explainer:
         layer: int = -1,
     ) -> Map:
         """
-        Which parts of `picture` make it similar to the query.
+        Compute which parts of `picture` make it similar to the query.
 
         Args:
-            picture: the target, in RGB.
-            image, text: the query; with both, one vector reads both.
+            picture: the picture to explain, in RGB.
+            image, text: the query; both together are embedded as one vector.
             method: a name of `METHODS`.
-            layer: of the image encoder, from 0, or from the end. Grad-CAM reads the input of its attention; methods
-                that read attention, all layers up to it.
+            layer: layer of the image encoder, counted from 0, or from the end if negative. Grad-CAM reads the input of
+                its attention; methods that read attention use all layers up to it.
 
         Returns:
             Float32 `(picture.height, picture.width)` in [0, 1].
 
         Raises:
-            ValueError: no query, an unknown method or layer, or a query that the model cannot embed.
+            ValueError: there is no query, the method or layer is unknown, or the model cannot embed the query.
         """
         return self._map(picture, self.embed(image, text), method, layer)
 
@@ -78,19 +87,22 @@ class Explainer:
         layer: int = -1,
     ) -> list[tuple[str, Map]]:
         """
-        A map for each word of a sentence, or for each of some phrases in it, as in `explain`.
+        Compute a map, as in `explain`, for each word of a sentence, or for each of the given phrases in it.
 
         A word's query is the sentence's embedding minus that of the sentence with [MASK] in the word's place; a
         phrase is masked as a whole. Words beyond the model's text length have no map.
 
         Args:
-            picture: the target, in RGB.
+            picture: the picture to explain, in RGB.
             text: a sentence.
             phrases: parts of `text`, such as "red jacket"; by default its words.
             method, layer: as in `explain`.
 
+        Returns:
+            Each word or phrase with its map.
+
         Raises:
-            ValueError: as in `explain`, or a phrase that is not in the text.
+            ValueError: as in `explain`, or a phrase is not in the text.
         """
         whole = self.embed(None, text)
         return [
@@ -99,7 +111,7 @@ class Explainer:
         ]
 
     def embed(self, image: PIL.Image.Image | None, text: str | None) -> Tensor:
-        """Embedding `(D,)` of a query."""
+        """Embed a query as a unit vector `(D,)`. Raises `ExplanationError` if the model cannot embed it."""
         if image is None and text is None:
             raise ExplanationError("expected an image, a sentence or both as query, received neither")
         if text is not None and not text.strip():
@@ -122,7 +134,7 @@ class Explainer:
         return embeddings[0]
 
     def _without(self, text: str, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[str, Tensor]]:
-        """The words of each span of characters, and the embedding of the sentence without them."""
+        """Yield the words of each span of characters, and the embedding of the sentence with these words masked."""
         tokenizer = self.processor.tokenizer
         tokens = tokenizer([text], truncation=True, return_offsets_mapping=True, return_tensors="pt")
         starts, ends = tokens.pop("offset_mapping")[0].unbind(dim=1)
@@ -150,7 +162,7 @@ class Explainer:
         return np.asarray(values.cpu().numpy(), dtype=np.float32)
 
     def _trace(self, pixels: Tensor, query: Tensor, layer: int) -> Trace:
-        """Forward pass of a picture, with what the methods read."""
+        """Run the model on a picture and record what the methods read."""
         layer %= self.num_layers
         pixels = pixels.detach().requires_grad_()
         states: list[Tensor] = []
@@ -185,7 +197,7 @@ class Explainer:
 
 
 def _spans(text: str, phrases: Sequence[str] | None) -> list[tuple[int, int]]:
-    """First and last character of each phrase of a text, or of each of its words."""
+    """Start and end (exclusive) of each phrase in a text, or of each of its words."""
     if phrases is None:
         return [word.span() for word in re.finditer(r"\S+", text)]
     for phrase in phrases:
@@ -196,7 +208,7 @@ def _spans(text: str, phrases: Sequence[str] | None) -> list[tuple[int, int]]:
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode and attention that returns its weights; both are put back at the end."""
+    """Switch to evaluation mode and to attention that returns its weights; restore both at the end."""
     encoders = [model.config, *(getattr(model.config, f"{name}_config") for name in ("image", "text", "multimodal"))]
     training, implementations = model.training, [config._attn_implementation for config in encoders]
     model.eval()

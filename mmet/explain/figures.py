@@ -24,35 +24,39 @@ METHOD_LABELS = {
     "rollout": "Attention rollout",
 }
 WIDTH, HEIGHT, GAP = 96.0, 192.0, 10.0
-"""Of a shown crop and between crops, in logical pixels."""
+"""Size of a crop and distance between crops, in logical pixels."""
 COLUMNS = 8
-"""Pictures in a line; a strip of more words goes on below."""
+"""Pictures in a line; further ones go into lines below."""
 LETTERS = 20
+"""Longest label of a picture, in characters."""
 
 
 def overlay(picture: PIL.Image.Image, values: Map, opacity: float = 0.5) -> PIL.Image.Image:
-    """A map `(H, W)` in [0, 1] over a picture of that size, from black to bright yellow: the order of grey print."""
+    """Overlay a map `(H, W)` in [0, 1] on a picture of that size, from black to bright yellow.
+
+    The order of the colours also shows in grey print.
+    """
     colours = 255 * colormaps["inferno"](values)[..., :3]
     blended = (1 - opacity) * np.asarray(picture.convert("RGB"), dtype=np.float64) + opacity * colours
     return PIL.Image.fromarray(blended.round().astype(np.uint8))
 
 
 def greys(values: Map) -> PIL.Image.Image:
-    """A map `(H, W)` in [0, 1] as a grey picture, white at 1: for maps of single pixels."""
+    """Draw a map `(H, W)` in [0, 1] as a grey picture, white at 1; for maps of single pixels."""
     return PIL.Image.fromarray((255 * values).round().astype(np.uint8)).convert("RGB")
 
 
 def show(picture: PIL.Image.Image, values: Map, method: str) -> PIL.Image.Image:
-    """A map as its method is usually shown."""
+    """Draw a map `(H, W)` in the way that is usual for its method."""
     return greys(values) if method == "guided_grad_cam" else overlay(picture, values)
 
 
 def compare_methods(rows: Sequence[tuple[str, Sequence[tuple[str, PIL.Image.Image]]]]) -> bytes:
     """
-    A PNG of labelled pictures, a row for each explained image; rows of many pictures go on in lines below.
+    Draw a PNG of labelled pictures with a row for each explained image; a long row continues in lines below.
 
     Args:
-        rows: title of a row, and its pictures with their labels.
+        rows: for each row its title, and its pictures with their labels.
     """
     lines = [
         (title if first == 0 else "", pictures[first : first + COLUMNS])
@@ -73,5 +77,5 @@ def compare_methods(rows: Sequence[tuple[str, Sequence[tuple[str, PIL.Image.Imag
 
 
 def shorten(label: str) -> str:
-    """A label that fits above a picture."""
+    """Cut a label so that it fits above a picture."""
     return label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…"

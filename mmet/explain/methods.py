@@ -1,6 +1,7 @@
-"""The methods: each turns one forward pass over a picture, and the gradient of its score, into a value per patch.
+"""The methods: each turns one forward pass over a picture, and the gradient of its score, into a map.
 
-`METHODS[name](trace)` returns a map `(rows, columns)`, or `(height, width)` where it reads pixels; all are at least 0.
+`METHODS[name](trace)` returns a map of values of at least 0: `(rows, columns)` of the patches; `(height, width)` for
+`guided_grad_cam`; `CELLS` for `pixel_gradient`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CELLS = (14, 7)
-"""Rows and columns of the cells of which `pixel_gradient` takes means."""
+"""Rows and columns of the map of `pixel_gradient`, which takes means over cells."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Trace:
 
     Attributes:
         score: similarity to the query, a scalar.
-        pixels: `(1, 3, height, width)`, what the model read.
-        states: `(1, 1 + N, D)`, what the attention of the explained image layer reads; [CLS_I] comes first.
-            Registers, where the encoder has them, come last, here and below.
+        pixels: `(1, 3, height, width)`, the model's input.
+        states: `(1, 1 + N, D)`, input of the attention of the explained image layer; [CLS_I] comes first. If the
+            encoder has registers, they come last, here and below.
         image_attentions: weights `(1, heads, 1 + N, 1 + N)` of the image encoder, up to the explained layer.
         multimodal_attentions: weights `(1, heads, 2 + N, 2 + N)`: [CLS_M], [CLS_I] and the patches; may be empty.
         grid: rows and columns of patches.
@@ -40,12 +41,12 @@ class Trace:
     grid: tuple[int, int]
 
     def patches(self, first: int = 1) -> slice:
-        """The patches among the tokens of an encoder, behind `first` class tokens."""
+        """The slice of the patches among the tokens of an encoder, after `first` class tokens."""
         return slice(first, first + self.grid[0] * self.grid[1])
 
 
 def weigh_channels(states: Tensor, gradients: Tensor) -> Tensor:
-    """Grad-CAM's sum of channels `(N, D)`, each weighted by its mean gradient: `(N,)`, negative values set to 0."""
+    """Sum channels `(N, D)`, each weighted by its mean gradient, as in Grad-CAM: `(N,)`, negative values set to 0."""
     return (states * gradients.mean(dim=0)).sum(dim=1).relu()
 
 
@@ -57,19 +58,19 @@ def grad_cam(trace: Trace) -> Tensor:
 
 
 def guided_grad_cam(trace: Trace) -> Tensor:
-    """Guided Grad-CAM (same paper): the guided gradient of the pixels times Grad-CAM.
+    """The guided gradient of the pixels `(height, width)`, one factor of Guided Grad-CAM (same paper).
 
-    The score's graph must have been made inside of `guided_backward`. Grad-CAM itself needs the plain gradient, which
-    `Explainer` therefore takes from a second pass.
+    The trace must be recorded within `guided_backward`. The other factor, Grad-CAM, needs the plain gradient:
+    `Explainer` computes it in a second pass and multiplies.
     """
     (gradients,) = torch.autograd.grad(trace.score, trace.pixels, retain_graph=True)
     return gradients[0].abs().amax(dim=0)
 
 
 def pixel_gradient(trace: Trace) -> Tensor:
-    """Gradient times input: what the score loses, to first order, when a cell takes the picture's mean colour.
+    """Gradient times input: what the score loses, to first order, if a cell takes the picture's mean colour.
 
-    It follows every path from the pixels to the score; methods that read attention miss what reaches class tokens by
+    It follows every path from the pixels to the score; methods that read attention miss what reaches class tokens in
     other ways.
     """
     (gradients,) = torch.autograd.grad(trace.score, trace.pixels, retain_graph=True)
@@ -77,13 +78,13 @@ def pixel_gradient(trace: Trace) -> Tensor:
 
 
 def loss_of_pixels(pixels: Tensor, gradients: Tensor) -> Tensor:
-    """What a score loses, to first order, when pixels `(1, C, H, W)` become the mean colour, one by one: `(H, W)`."""
+    """What a score loses, to first order, if one of the pixels `(1, C, H, W)` becomes the mean colour: `(H, W)`."""
     differences = pixels - pixels.mean(dim=(2, 3), keepdim=True)
     return (gradients * differences)[0].sum(dim=0)
 
 
 def attention_rollout(trace: Trace) -> Tensor:
-    """Attention rollout (Abnar and Zuidema, 2020): products of attention with residuals; reads no query."""
+    """Attention rollout (Abnar and Zuidema, 2020): products of attention with residuals. It ignores the query."""
     flow = roll_out(trace.image_attentions)
     if trace.multimodal_attentions:
         read = flow[: trace.patches().stop]
@@ -92,7 +93,8 @@ def attention_rollout(trace: Trace) -> Tensor:
 
 
 def roll_out(attentions: Sequence[Tensor]) -> Tensor:
-    """Product `(L, L)`, last layer first, of the mean attention `(1, heads, L, L)` of each layer and the identity."""
+    """Multiply the layers, last first: `(L, L)`. A layer counts as the mean of its attention `(1, heads, L, L)` over
+    heads, averaged with the identity."""
     length = attentions[0].shape[-1]
     identity = torch.eye(length, device=attentions[0].device)
     flow = identity
@@ -102,10 +104,10 @@ def roll_out(attentions: Sequence[Tensor]) -> Tensor:
 
 
 def attention_gradient(trace: Trace) -> Tensor:
-    """Positive gradient of the score with respect to attention, averaged over heads, readers and layers.
+    """Positive gradient of the score with respect to attention, averaged over heads, attending tokens and layers.
 
-    After LeGrad (Bousselham et al., 2024), with the gradient of the final score in the place of one score per layer:
-    in MMET, a picture's embedding comes from another encoder than the one whose layers are explained.
+    After LeGrad (Bousselham et al., 2024), but with the gradient of the final score instead of one score per layer: in
+    MMET, a picture's embedding may come from another encoder than the one whose layers are explained.
     """
     attentions = [*trace.image_attentions, *trace.multimodal_attentions]
     gradients = torch.autograd.grad(trace.score, attentions, retain_graph=True, allow_unused=True)
@@ -119,9 +121,9 @@ def attention_gradient(trace: Trace) -> Tensor:
 
 
 def relevance(trace: Trace) -> Tensor:
-    """Relevance of Chefer et al. (2021): positive parts of gradient times attention, multiplied up the layers.
+    """Relevance of Chefer et al. (2021): positive parts of gradient times attention, multiplied over the layers.
 
-    The rows of the class tokens are those of the encoder that reads last, as in `attention_rollout`.
+    The relevance is that of the class token of the last encoder, as in `attention_rollout`.
     """
     attentions = [*trace.image_attentions, *trace.multimodal_attentions]
     gradients = torch.autograd.grad(trace.score, attentions, retain_graph=True, allow_unused=True)
@@ -137,7 +139,7 @@ def relevance(trace: Trace) -> Tensor:
 
 
 def accumulate(weights: Sequence[Tensor]) -> Tensor:
-    """Identity plus each layer's mean weights `(1, heads, L, L)` times what came before: `(L, L)`."""
+    """Start with the identity `(L, L)`; add each layer's mean weights `(1, heads, L, L)` times the sum so far."""
     flow = torch.eye(weights[0].shape[-1], device=weights[0].device)
     for layer in weights:
         flow = flow + layer[0].float().mean(dim=0) @ flow
@@ -172,7 +174,7 @@ def is_activation(module: nn.Module) -> bool:
 
 
 def to_unit_range(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map `(rows, columns)` enlarged to `size` and stretched to [0, 1]; zeros where all values are equal."""
+    """Resize a map `(rows, columns)` to `size` and scale it to [0, 1]; zeros if all values are equal."""
     values = values.detach().float()
     values = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
     low, high = values.min(), values.max()

@@ -1,4 +1,4 @@
-"""Command line: a model as ONNX files, or in OpenVINO's format.
+"""Command line: export a model to ONNX files or to OpenVINO's format.
 
 python -m mmet.export outputs/run                          # writes outputs/run/onnx
 python -m mmet.export outputs/run --output small --int8
@@ -24,26 +24,28 @@ PROGRAM = "mmet-export"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command."""
+    """Build the parser of the command."""
     parser = OptionParser(
         prog=PROGRAM,
         description="Write the image, text and image-and-text embedders of a model as files for ONNX Runtime or "
-        "OpenVINO, compared with the model. docs/export.md says what they are good for.",
+        "OpenVINO, after a comparison with the model. docs/export.md says what they are good for.",
     )
     parser.add_argument("model", metavar="MODEL", help="checkpoint folder, Hub name, or starter")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="folder to create (default: one in the model's folder, named by the format)",
+        help="folder to create (default: onnx or openvino in the model's folder)",
     )
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="what the files are for (default: onnx)")
-    parser.add_argument("--int8", action="store_true", help="weights in 8 bits: smaller, other embeddings; ONNX only")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="format of the files (default: onnx)")
+    parser.add_argument(
+        "--int8", action="store_true", help="weights in 8 bits: smaller files, other embeddings; ONNX only"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export a model; returns the exit code, 2 for what the user has to put right."""
+    """Export a model; return the exit code, 2 for errors that the user can correct."""
     options = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if sys.stderr is None or not sys.stderr.isatty():
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Export what a command line names and say how near the files are to the model."""
+    """Export the model that a command line names, and print the largest differences from the model's embeddings."""
     output = options.output or default_output(options.model, options.format)
     dtype = "int8" if options.int8 else "float32"
     manifest = export_model(options.model, output, dtype=dtype, file_format=options.format)

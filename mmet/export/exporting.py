@@ -1,4 +1,4 @@
-"""From a model to a folder of exported files, whole or not at all, after they were compared with the model.
+"""Export a model to a folder; the folder appears only after its files agree with the model.
 
 manifest = export_model("outputs/run", "exported")
 manifest.parity["image"]      # largest difference from the model's embeddings, on random and on drawn inputs
@@ -33,10 +33,10 @@ from modeling_mmet import MMETForReID
 from processing_mmet import MMETProcessor
 
 PACKAGES = ("onnx", "onnxscript")
-"""What the graphs of every format are written with; a format's runtime comes to these."""
+"""Packages that write the graphs of every format; a format also needs its runtime."""
 
 INT8_TOLERANCE = 0.5
-"""Largest difference of an 8-bit embedding, a unit vector, from the model's: beyond it something is broken."""
+"""Largest accepted difference between elements of 8-bit embeddings and the model's; a larger one means a defect."""
 
 _CALIBRATION = "calibration.json"
 
@@ -50,29 +50,32 @@ def export_model(
     file_format: str = "onnx",
 ) -> Manifest:
     """
-    Export the image, the text and the image-and-text embedder of a model.
+    Export the image, text and image-and-text embedders of a model, or the one that it has.
 
     Args:
         source: folder or Hub name of the model, or `starter`.
-        output: folder to create; None for one in the model's folder, named by the format.
-        dtype: `float32`, or `int8` (ONNX alone) for smaller files whose embeddings are not those of the model.
-        tolerance: largest difference of `float32` embeddings from the model's that is accepted.
+        output: folder to create; None for `onnx` or `openvino` in the model's folder.
+        dtype: `float32`, or `int8` (ONNX only) for smaller files with somewhat different embeddings.
+        tolerance: largest accepted difference between elements of `float32` embeddings and the model's.
         file_format: `onnx` for ONNX Runtime, `openvino` for OpenVINO.
 
+    Returns:
+        The manifest of the folder, with the differences that were measured.
+
     Raises:
-        ValueError: a package of the format's extra is missing, `source` holds no whole model, the output is there
-            already, `int8` of another format than ONNX, or the exported files compute something else.
+        ValueError: a package of the format's extra is missing, `source` holds no complete model, the output exists,
+            the format does not support `int8`, or the embeddings differ by more than the tolerance.
         OSError: the folder cannot be written.
     """
     check_choice("file_format", file_format, tuple(FORMATS))
     check_choice("dtype", dtype, DTYPES)
     if dtype == "int8" and file_format != "onnx":
-        raise ValueError(f"expected float32 for the format {file_format}, received int8, which is of ONNX files alone")
+        raise ValueError(f"expected float32 for the format {file_format}, received int8, which is for ONNX only")
     check_installed(file_format, *PACKAGES, FORMATS[file_format].runtime)
     source = resolve_model(str(source))
     output = default_output(source, file_format) if output is None else Path(output)
     if output.exists():
-        raise ValueError(f"{output} is there already: remove it, or name another folder (--output)")
+        raise ValueError(f"{output} exists already: remove it, or name another folder (--output)")
     model, processor = load_embedder(source)
     model.train(False)
     with whole_folder(output) as draft:
@@ -83,15 +86,15 @@ def export_model(
 
 
 def default_output(source: str, file_format: str = "onnx") -> Path:
-    """Where a format's files are in a model's folder. Raises `ValueError` for a model that has no folder here."""
+    """The folder of a format's files in a model's folder. Raises `ValueError` for a model without a local folder."""
     folder = Path(resolve_model(source))
     if not folder.is_dir():
-        raise ValueError(f"{source}: expected the folder of a model, or --output for one of the Hub")
+        raise ValueError(f"{source}: expected the folder of a model; for a model of the Hub, give --output")
     return folder / file_format
 
 
 def _write_parts(model: MMETForReID, processor: MMETProcessor, source: Path, folder: Path) -> None:
-    """Configuration, processor and tokenizer, and the calibration where the model has one."""
+    """Write configuration, processor and tokenizer, and the calibration if the model has one."""
     model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
     if (source / _CALIBRATION).is_file():
@@ -101,7 +104,7 @@ def _write_parts(model: MMETForReID, processor: MMETProcessor, source: Path, fol
 def _write_graphs(
     model: MMETForReID, processor: MMETProcessor, source: str, folder: Path, dtype: str, file_format: str
 ) -> Manifest:
-    """The graphs and the manifest. It is written twice: the files are compared with the model as they are run."""
+    """Write the graphs and the manifest: first to run the files, then with the differences that were measured."""
     kinds, parts = graphs_of(model), set(folder.iterdir())
     runtime = FORMATS[file_format].runtime
     traced = random_batch(model, 3, 5)

@@ -1,4 +1,4 @@
-"""One graph of an embedder: traced by `torch.export`, written by `torch.onnx`, with any batch size and text length."""
+"""Write the graph of an embedder as ONNX (`torch.onnx`), for any batch size and text length."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mmet.exported_files import KINDS
 from modeling_mmet import MMETForReID
 
 OPSET = 20
-"""Of the ONNX operators; ONNX Runtime runs it from version 1.17 on."""
+"""Version of the ONNX operators; ONNX Runtime runs it since version 1.17."""
 
 
 def graphs_of(model: MMETForReID) -> tuple[str, ...]:
-    """The kinds of input that a model embeds, each of them a graph."""
+    """The kinds of input that a model embeds (names of `KINDS`); each gets a graph."""
     pooling = model.config.identity_pooling
     return (pooling,) if pooling in ("image", "text") else tuple(KINDS)
 
@@ -31,13 +31,13 @@ def write_graph(model: MMETForReID, kind: str, inputs: Mapping[str, torch.Tensor
     Write the graph of one kind of input.
 
     Args:
-        model: in evaluation mode, on CPU.
-        kind: of `KINDS`.
-        inputs: a batch of at least two samples to trace, whose values do not matter; unused ones are left out.
-        path: the ONNX file. Weights of more than 1.5 GB go into a second one beside it.
+        model: the model, in evaluation mode, on the CPU.
+        kind: a name of `KINDS`.
+        inputs: a batch of at least two samples to trace, with any values; only the inputs of `kind` are used.
+        path: the ONNX file. Weights of more than 1.5 GB go into a second file beside it.
 
     Raises:
-        ValueError: an operation of the model has no form in ONNX.
+        ValueError: ONNX cannot express an operation of the model.
     """
     try:
         with torch.no_grad(), quiet():
@@ -59,7 +59,7 @@ def write_graph(model: MMETForReID, kind: str, inputs: Mapping[str, torch.Tensor
 
 
 class _Embeddings(torch.nn.Module):
-    """A model's embeddings and nothing else of its output."""
+    """A model that returns only the embeddings."""
 
     def __init__(self, model: MMETForReID) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def _dynamic_shapes(model: MMETForReID, kind: str) -> dict[str, dict[int, Any]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep exporters' notes on what they use of themselves from the user; errors are raised all the same."""
+    """Hide the warnings that exporters give about their own internals; errors are raised as usual."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

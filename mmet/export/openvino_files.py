@@ -1,4 +1,4 @@
-"""ONNX graphs in OpenVINO's own format."""
+"""Convert ONNX graphs to OpenVINO's own format."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 def convert(path: Path) -> None:
     """Replace an ONNX graph, `image.onnx`, by `image.xml` and its weights in 32 bits, `image.bin`.
 
-    The graph is read, not converted by `openvino.convert_model`, which reports each use to its makers.
+    `openvino.convert_model` is not used, because it reports each use to its makers.
     """
     import openvino
 
     openvino.save_model(openvino.Core().read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
     path.unlink()
-    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights that lay beside a large graph
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights beside a large graph

@@ -1,6 +1,6 @@
-"""Weights of matrix products and embeddings of words in 8 bits: a quarter of their size.
+"""Store the weights of matrix products and word embeddings in 8 bits: a quarter of their size.
 
-Activations are rounded as they come.
+Activations are quantised at run time (dynamic quantisation).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from mmet.export.graphs import quiet
 
 QUANTIZED_OPERATORS = ["MatMul", "Gemm", "Gather"]
-"""Convolutions stay as they are: with activations rounded at run time they are slower than before."""
+"""Convolutions stay in 32 bits: with activations quantised at run time they would be slower."""
 
 
 def quantize(path: Path) -> None:
-    """Replace a graph by its 8-bit form, each output channel with a scale of its own."""
+    """Replace a graph by its 8-bit form, with one scale for each output channel."""
     model = onnx.load(str(path))
-    # The quantizer transposes weights and trips over the shapes that were inferred for them before.
+    # The quantizer transposes weights, and fails if the file still states their former shapes.
     weights = {initializer.name for initializer in model.graph.initializer}
     shapes = [info for info in model.graph.value_info if info.name not in weights]
     del model.graph.value_info[:]
     model.graph.value_info.extend(shapes)
-    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights that lay beside a large graph
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights beside a large graph
     with quiet():
         quantize_dynamic(
             model,

@@ -1,4 +1,4 @@
-"""Weights that several ONNX graphs have, stored once: the image, text and both-embedders share most of theirs."""
+"""Store weights that several ONNX graphs share once: those of the three embedders are mostly the same."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from onnx.external_data_helper import set_external_data
 SHARED = "weights.onnx.data"
 
 _LEAST_BYTES = 1024
-"""Smaller weights stay in their graph: runtimes read constants such as shapes before they open other files."""
+"""Smaller weights stay in their graph: runtimes read constants such as shapes before they open this file."""
 
 
 def share_weights(graphs: Sequence[Path]) -> None:
-    """Move the weights of graphs in one folder into the file `SHARED`, equal ones once."""
+    """Move the weights of graphs in one folder to the file `SHARED`; equal weights are stored once."""
     places: dict[str, int] = {}
     with (graphs[0].parent / SHARED).open("wb") as file:
         for path in graphs:
@@ -34,4 +34,4 @@ def share_weights(graphs: Sequence[Path]) -> None:
                 weight.ClearField("raw_data")
                 weight.data_location = TensorProto.EXTERNAL
             path.write_bytes(model.SerializeToString())
-            path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # of a large graph
+            path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # weights beside a large graph

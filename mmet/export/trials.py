@@ -1,4 +1,4 @@
-"""Inputs on which exported files are compared with their model: random ones, and drawn people with captions."""
+"""Inputs for the comparison of exported files with their model: random ones, and drawn people with captions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RANDOM_BATCHES = 3
 
 
 def random_batch(model: MMETForReID, batch_size: int, length: int, seed: int = 0) -> Inputs:
-    """Normal pixels, any tokens, and captions of different lengths."""
+    """Draw a batch of normally distributed pixels and of random tokens, in captions of different lengths."""
     images, texts = cast(MMETImageConfig, model.config.image_config), cast(MMETTextConfig, model.config.text_config)
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(2, length + 1, (batch_size, 1), generator=generator)
@@ -36,7 +36,7 @@ def random_batch(model: MMETForReID, batch_size: int, length: int, seed: int = 0
 
 
 def drawn_batch(processor: Any, count: int = DRAWN_PEOPLE) -> Inputs:
-    """Pictures of `count` drawn people, one each, and a caption of each."""
+    """Draw a batch of `count` people: one picture with one caption of each."""
     pictures: list[Any] = []
     captions: list[str] = []
     for number in range(1, count + 1):
@@ -50,7 +50,7 @@ def drawn_batch(processor: Any, count: int = DRAWN_PEOPLE) -> Inputs:
 
 
 def trial_batches(model: MMETForReID, processor: Any) -> dict[str, list[Inputs]]:
-    """Batches by where they are from; of different sizes, down to one sample, and lengths up to the longest."""
+    """Make batches by origin (`random`, `drawn`): different sizes down to one sample, lengths up to the longest."""
     longest = cast(MMETTextConfig, model.config.text_config).max_position_embeddings
     lengths = np.linspace(2, longest, RANDOM_BATCHES).astype(int).tolist()
     return {
@@ -63,7 +63,7 @@ def trial_batches(model: MMETForReID, processor: Any) -> dict[str, list[Inputs]]
 def measure_parity(
     model: torch.nn.Module, exported: torch.nn.Module, kind: str, batches: Mapping[str, list[Inputs]]
 ) -> dict[str, float]:
-    """The largest difference of two models' embeddings for one kind of input, by where the inputs are from."""
+    """Largest difference between elements of two models' embeddings of one kind of input, by origin of the inputs."""
     differences = {}
     for origin, trials in batches.items():
         largest = 0.0

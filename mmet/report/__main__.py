@@ -21,7 +21,7 @@ from mmet.starting import program_name
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; defaults are those of `ReportRequest`."""
+    """Build the parser; defaults are those of `ReportRequest`."""
     parser = OptionParser(
         prog=program_name("python -m mmet.report"),
         description="Write index.html (one self-contained page), report.png (an overview) and the single figures.",
@@ -52,19 +52,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed",
         type=number_type(int, SEED_RANGE),
         default=ReportRequest.seed,
-        help="chooses queries, crops and patches (%(default)s)",
+        help="random seed of the choice of queries, crops and patches (%(default)s)",
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the report; returns the exit code, 2 for anything the user has to put right."""
+    """Make the report; return the exit code, 2 for errors that the user can correct."""
     parser = build_parser()
     return run_command(parser.prog, lambda command: report(parser, arguments), after_stop="the report is not complete")
 
 
 def report(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
-    """Parse the arguments, make the report and say where it is."""
+    """Parse the arguments, make the report and print its paths."""
     options = vars(parser.parse_args(arguments))
     for name in ("data", "training_data"):
         with errors_about(f"--{name}"):

@@ -35,27 +35,27 @@ from mmet.report.training_history import TrainingHistory, read_history
 from mmet.whole_files import read_json, write_all_whole
 
 SEARCHES: tuple[tuple[Modality, Modality], ...] = (("image", "image"), ("text", "image"), ("both", "image"))
-"""What is shown: pictures are searched, whatever the query is."""
+"""Modalities of query and gallery that the report shows; galleries are always of images."""
 
 TITLE = "Finding people by image, sentence, or both"
 
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """What to report on, and where to.
+    """The inputs, the output folder and the options of a report.
 
     Attributes:
-        run: folder of the model, as `run_pretrain.py` leaves it.
-        results: `results.json` of its evaluation.
-        data: the data sets that are searched.
-        training_data: those it was trained on; may be empty.
-        output: folder of the report; created, files in it are replaced.
-        recipe: the recipe of the run, for the command that reproduces it; None where it is not known.
+        run: folder of the model, as written by `run_pretrain.py`.
+        results: `results.json` of the model's evaluation.
+        data: the data sets to search.
+        training_data: the data sets that the model was trained on; may be empty.
+        output: folder of the report, created if needed; existing files of the report are replaced.
+        recipe: recipe of the run, for the command that reproduces it; None if it is not known.
         mask_ratio: share of patches hidden in the comparison of masking strategies.
-        max_queries: queries that ranked lists are drawn from, a random sample where a data set has more.
-        num_candidates: length of the ranked lists that are shown.
+        max_queries: number of queries that ranked lists are chosen from; a random sample if a data set has more.
+        num_candidates: length of the ranked lists.
         batch_size: items embedded at a time.
-        seed: chooses queries, crops and hidden patches.
+        seed: random seed of the choice of queries, crops and hidden patches.
     """
 
     run: Path
@@ -73,23 +73,23 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """A data set and where it came from."""
+    """A data set and the argument that named it."""
 
     argument: DataArgument
     dataset: DatasetDict
 
     def summary(self, *, training: bool) -> DataFacts:
-        """Its figures: of the training split, or of the splits that are searched."""
+        """Count the images and persons of the training split, or of the splits that are searched."""
         searched = [split for split in ("query", "gallery", "test") if split in self.dataset]
         return summarize_data(self.argument, self.dataset, ["train"] if training else searched)
 
 
 def build_report(request: ReportRequest) -> Path:
-    """Make the report and write its files; returns the path of the page.
+    """Make the report, write its files and return the path of the page.
 
     Raises:
-        ValueError: a folder or file that is missing or is not what it should be, or a model without its processor.
-        OSError: files that cannot be read or written.
+        ValueError: a folder or file is missing or invalid, or the model has no processor.
+        OSError: a file cannot be read or written.
     """
     page = collect_page(request)
     request.output.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def describe_model(system: ModelSystem) -> ModelFacts:
 
 
 def uniform_guesses(config: MMETConfig) -> dict[str, float]:
-    """Cross-entropy of guessing uniformly among the classes, for every loss that is a classification."""
+    """Cross-entropy of a uniform guess among the classes, for each loss that is a classification, by its name."""
     vocab_size = getattr(config.text_config, "vocab_size", 0)
     classes = {
         "mim": config.codebook_size or 0,
@@ -186,7 +186,7 @@ def uniform_guesses(config: MMETConfig) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class _PlannedSearch:
-    """A search as the evaluation did it, of a sample of the queries; `rng` chooses what is shown."""
+    """A search with the evaluation's protocol and options for a sample of the queries; `rng` chooses those shown."""
 
     task: RetrievalTask
     num_all_queries: int
@@ -224,7 +224,7 @@ def _plan_search(
     kind: tuple[Modality, Modality],
     rng: np.random.Generator,
 ) -> _PlannedSearch | Missing:
-    """A search of one kind on the first data set that allows it."""
+    """Plan a search of one kind on the first data set that allows it."""
     label = f"“{QUERY_LABELS[kind[0]]}” is left out"
     pooling = _config(system).identity_pooling
     if pooling not in ("multimodal", kind[0]):
@@ -244,22 +244,24 @@ def _plan_search(
 def _recorded_task(
     request: ReportRequest, target: NamedDataset, evaluation: Evaluation, kind: tuple[Modality, Modality]
 ) -> tuple[RetrievalTask, EvaluationOptions]:
-    """The task with the protocol and options of the evaluation; what was not evaluated is searched plainly by the
-    data set's own protocol. Raises `ValueError` for what cannot be searched so.
+    """The task with the protocol and options of the evaluation, or if it was not evaluated, with the data set's own
+    protocol and no options. Raises `ValueError` if the data set cannot be searched in this way.
     """
     evaluated = evaluation.find_task(target.argument.label, target.argument.root, *kind)
     row = evaluated.trained if evaluated is not None else None
     options = row.options if row is not None else EvaluationOptions()
     task = build_task(target.dataset, *kind, evaluated.protocol if evaluated is not None else None)
     if task.rules.single_shot is not None:
-        raise ValueError(f"protocol {task.protocol!r} draws its galleries, so that there is no one list")
+        raise ValueError(
+            f"protocol {task.protocol!r} draws several galleries per query, so there is no single ranked list"
+        )
     return task, replace(options, max_rank=request.num_candidates)
 
 
 def find_masking(
     request: ReportRequest, processor: Any, training: Sequence[NamedDataset]
 ) -> MaskingComparison | Missing:
-    """Masking strategies on the first training data set with silhouettes."""
+    """Compare masking strategies on the first training data set with silhouettes."""
     if not training:
         return Missing("Left out: no training data was named (--training_data).")
     for data in training:
@@ -267,21 +269,21 @@ def find_masking(
         masking = compare_masking(data.dataset["train"], processor, mask_ratio=request.mask_ratio, rng=rng)
         if masking is not None:
             return masking
-    return Missing("Left out: the training data has no silhouettes of the people, on which masks could be measured.")
+    return Missing("Left out: masks are measured on silhouettes of people, which the training data does not have.")
 
 
 EVALUATION_OPTIONS = (
     "query", "gallery", "protocol", "baselines", "backbones", "compare", "seeds", "flip", "query_expansion",
     "multi_query", "rerank", "itm_top_k", "open_set", "calibrate",
 )  # fmt: skip
-"""Arguments of an evaluation that decide which rows it has and what they are."""
+"""Arguments of an evaluation that determine its rows and their values."""
 
 WITH_PARAMETERS = {"rerank": ("rerank_k1", "rerank_k2", "rerank_lambda"), "itm_top_k": ("itm_weight",)}
-"""Further arguments that count where one is given."""
+"""Further arguments that matter if the argument is given."""
 
 
 def evaluation_words(evaluation: Evaluation) -> list[str]:
-    """The arguments of the evaluation beside model, data and folder; all baselines where it names no settings."""
+    """The evaluation's arguments other than model, data and folder; all baselines if it recorded no settings."""
     settings = evaluation.settings
     if not settings:
         return ["--baselines", *BASELINES]
@@ -297,7 +299,7 @@ def evaluation_words(evaluation: Evaluation) -> list[str]:
 
 
 def reproduction_commands(request: ReportRequest, evaluation: Evaluation | None = None) -> list[tuple[str, str]]:
-    """What to type, in order, to come to this report again. Data that is not synthetic has to be there already."""
+    """The commands that reproduce this report, in order, with their purposes. Real data must already be there."""
     roots = dict.fromkeys(argument.root for argument in [*request.training_data, *request.data])
     worlds = [("Draw the synthetic data", command) for root in roots if (command := world_command(root))]
     train = ["python", "run_pretrain.py", str(request.recipe), "--output_dir", str(request.run)]
@@ -319,7 +321,7 @@ def reproduction_commands(request: ReportRequest, evaluation: Evaluation | None 
 
 
 def world_command(root: Path) -> str | None:
-    """The command that draws the synthetic world in a folder; None for other data and for styles without a name."""
+    """The command that drew the synthetic world in a folder; None for other data and for styles without a name."""
     try:
         options = command_options(read_json(root / PROVENANCE_FILE)["arguments"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -331,7 +333,7 @@ def world_command(root: Path) -> str | None:
 
 
 def plan_figures(page: Page) -> dict[str, Callable[[], bytes]]:
-    """Functions that draw the report's pictures as PNG, by file name; only for what there is data of."""
+    """Functions that draw the report's pictures as PNG, by file name; only pictures that there is data for."""
     searches = [search for search in page.searches if isinstance(search, ExampleSearch)]
     history = page.history if isinstance(page.history, TrainingHistory) and page.history.losses else None
     masking = page.masking if isinstance(page.masking, MaskingComparison) else None
@@ -362,6 +364,6 @@ def plan_figures(page: Page) -> dict[str, Callable[[], bytes]]:
 
 
 def overview_subtitle(page: Page) -> str:
-    """The headline, and what the pictures are where they are synthetic."""
+    """The headline, and a notice if all pictures are synthetic."""
     notice = " No real person is shown, and no figure is a result on a real data set." if page.is_synthetic else ""
     return headline(page) + notice

@@ -3,8 +3,8 @@
     png = loss_panel(history.losses[0], uniform_guess=None, theme=LIGHT)
     Path("losses.png").write_bytes(losses_figure(history, uniform_guesses={}, theme=LIGHT))
 
-Functions that end in `_panel` draw one small chart on a transparent ground, for a page that brings its own; those that
-end in `_figure` draw a whole picture.
+Functions that end in `_panel` draw one small chart on a transparent background, for the page; those that end in
+`_figure` draw a complete picture.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mmet.report.results_file import SystemResult, TaskComparison
 from mmet.report.training_history import LossSeries, TrainingHistory
 
 LOSS_LABELS = {
-    "total": ("total", "weighted sum of what a batch trains"),
+    "total": ("total", "weighted sum of the losses of a batch"),
     "mim": ("MIM", "masked patches, from the image alone"),
     "mlm": ("MLM", "masked words, from the sentence alone"),
     "mmm_image": ("MMM, image", "masked patches, from image and sentence"),
@@ -37,7 +37,7 @@ LOSS_LABELS = {
     "identity": ("ID", "which training person is it?"),
     "triplet": ("triplet", "same person nearer than any other"),
 }
-"""The losses by their name in the paper (the subscript of L), and what they ask."""
+"""For each loss its name in the paper (the subscript of L), and what it asks."""
 
 MODALITY_LABELS = {"image": "image", "text": "sentence", "both": "both"}
 
@@ -45,13 +45,13 @@ LINE_STYLES = {"chance": ":", "histogram": "-.", "untrained": "--"}
 
 
 def smooth(values: ArrayLike, sigma: float | None = None) -> NDArray[np.float64]:
-    """Gaussian-weighted mean of each value's neighbours `(n,)`, over those that exist at the ends.
+    """Compute the Gaussian-weighted mean of each value's neighbours `(n,)`; windows are cut at the ends.
 
-    A symmetric window, because a running average lags behind and would lie above every falling loss.
+    The window is symmetric: a running average lags behind, and would lie above every falling loss.
 
     Args:
         values: `(n,)`.
-        sigma: standard deviation of the window in values; None for a thirtieth of them, at least one.
+        sigma: standard deviation of the window, in numbers of values; None for a thirtieth of n, at least 1.
     """
     values = np.asarray(values, dtype=np.float64)
     sigma = max(1.0, len(values) / 30) if sigma is None else sigma
@@ -62,7 +62,7 @@ def smooth(values: ArrayLike, sigma: float | None = None) -> NDArray[np.float64]
 
 
 def draw_losses(ax: Axes, losses: LossSeries, uniform_guess: float | None, theme: Theme) -> None:
-    """Logged values faint, their local mean over them, and the loss of a uniform guess as a dotted line."""
+    """Draw logged values as faint dots, their local mean as a line, and the loss of a uniform guess dotted."""
     ax.plot(losses.steps, losses.values, "o", color=theme.accent, markersize=2.2, alpha=0.3, markeredgewidth=0)
     ax.plot(losses.steps, smooth(losses.values), color=theme.accent, linewidth=1.6)
     if uniform_guess is not None:
@@ -75,14 +75,14 @@ def draw_losses(ax: Axes, losses: LossSeries, uniform_guess: float | None, theme
 
 
 def loss_panel(losses: LossSeries, uniform_guess: float | None, theme: Theme) -> bytes:
-    """One loss over the training steps."""
+    """Draw one loss over the training steps."""
     drawing = Drawing(320, 170, theme, transparent=True)
     draw_losses(drawing.axes(34, 8, 276, 136), losses, uniform_guess, theme)
     return drawing.png()
 
 
 def losses_figure(history: TrainingHistory, uniform_guesses: Mapping[str, float], theme: Theme) -> bytes:
-    """All losses as small multiples, three a row."""
+    """Draw all losses in small charts, three in a row."""
     columns, width, height = 3, 330, 232
     rows = -(-len(history.losses) // columns)
     drawing = Drawing(columns * width + 24, rows * height + 16, theme)
@@ -98,13 +98,13 @@ def losses_figure(history: TrainingHistory, uniform_guesses: Mapping[str, float]
 
 
 def _loss_symbol(drawing: Drawing, left: float, top: float, symbol: str) -> None:
-    """L with the loss's name as its subscript."""
+    """Draw L with the loss's name as its subscript."""
     drawing.text(left, top, "L", size=14, bold=True)
     drawing.text(left + 10, top + 5, symbol, size=10, bold=True)
 
 
 def draw_cmc(ax: Axes, task: TaskComparison, theme: Theme, max_rank: int = 20) -> None:
-    """Share of queries with a true match among the first k, for each system."""
+    """Draw the share of queries with a true match among the first k, for each system."""
     for result in task.results:
         curve = np.asarray(result.cmc[:max_rank])
         style = system_style(result, theme)
@@ -129,14 +129,14 @@ def system_style(result: SystemResult, theme: Theme) -> dict[str, Any]:
 
 
 def cmc_panel(task: TaskComparison, theme: Theme) -> bytes:
-    """The CMC curves of one task."""
+    """Draw the CMC curves of one task."""
     drawing = Drawing(320, 170, theme, transparent=True)
     draw_cmc(drawing.axes(38, 8, 272, 136), task, theme)
     return drawing.png()
 
 
 def cmc_figure(tasks: Sequence[TaskComparison], titles: Mapping[str, str], theme: Theme) -> bytes:
-    """The CMC curves of all tasks, three a row. `titles` has the data sets' names in prose."""
+    """Draw the CMC curves of all tasks, three in a row. `titles` maps the names of data sets to their titles."""
     columns, width, height = min(3, len(tasks)), 330, 236
     rows = -(-len(tasks) // columns)
     drawing = Drawing(columns * width + 24, rows * height + 44, theme)
@@ -162,7 +162,7 @@ def cmc_figure(tasks: Sequence[TaskComparison], titles: Mapping[str, str], theme
 
 
 def draw_precisions(ax: Axes, tasks: Sequence[TaskComparison], theme: Theme) -> None:
-    """mAP of every system as bars, a group for each task."""
+    """Draw the mAP of every system as bars, in a group for each task."""
     position, ticks = 0.0, []
     for task in tasks:
         ticks.append(position + (len(task.results) - 1) / 2)
@@ -195,7 +195,7 @@ def draw_precisions(ax: Axes, tasks: Sequence[TaskComparison], theme: Theme) -> 
 
 
 def precision_figure(tasks: Sequence[TaskComparison], theme: Theme) -> bytes:
-    """mAP of all systems on all tasks."""
+    """Draw the mAP of all systems on all tasks."""
     bars = sum(len(task.results) for task in tasks)
     chart = 15 * bars + 14 * len(tasks)
     drawing = Drawing(760, chart + 96, theme)
@@ -206,7 +206,7 @@ def precision_figure(tasks: Sequence[TaskComparison], theme: Theme) -> bytes:
 
 
 def system_key(drawing: Drawing, left: float, top: float, tasks: Sequence[TaskComparison]) -> None:
-    """The systems' names after a patch of their colour, in one line."""
+    """Draw the legend: a square in each system's colour with its name, in one line."""
     for label, color in {
         result.label: drawing.theme.color(result.system, result.variant) for task in tasks for result in task.results
     }.items():
@@ -216,5 +216,5 @@ def system_key(drawing: Drawing, left: float, top: float, tasks: Sequence[TaskCo
 
 
 def describe_task(task: TaskComparison) -> str:
-    """What searches what, in words: `sentence → image`."""
+    """Describe the modalities of query and gallery: `sentence → image`."""
     return f"{MODALITY_LABELS.get(task.query, task.query)} → {MODALITY_LABELS.get(task.gallery, task.gallery)}"

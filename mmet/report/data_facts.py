@@ -1,4 +1,4 @@
-"""A data set in figures.
+"""Counts of a data set: images, persons, cameras, captions.
 
 summarize_data(DataArgument("market1501", Path("data/market"), {}), splits, ["query", "gallery"]).num_persons
 """
@@ -19,7 +19,7 @@ from mmet.data.synthetic import PROVENANCE_FILE
 
 @dataclass(frozen=True)
 class DataFacts:
-    """A data set in figures. `title` is its published name, and says when the data only has its layout."""
+    """Counts of a data set. `title` is its published name; for synthetic data it says that only the layout is."""
 
     name: str
     root: Path
@@ -32,7 +32,7 @@ class DataFacts:
 
 
 def summarize_data(argument: DataArgument, dataset: DatasetDict, splits: Sequence[str]) -> DataFacts:
-    """Count the given splits; junk crops and distractors are images, but nobody. No picture is decoded."""
+    """Count the given splits. Junk crops and distractors count as images but not as persons. No picture is decoded."""
     parts = [dataset[split] for split in splits]
     persons, cameras = (
         np.concatenate([integer_column(part, column) for part in parts]) for column in ("person_id", "camera_id")

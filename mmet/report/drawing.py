@@ -1,4 +1,4 @@
-"""What the report's pictures are drawn on: a drawing laid out in logical pixels, in the colours of a theme.
+"""The canvas of the report's pictures, laid out in logical pixels and in the colours of a theme.
 
     drawing = Drawing(320, 170, LIGHT)
     drawing.text(8, 8, "mAP", size=14, bold=True)
@@ -21,24 +21,24 @@ from mmet.evaluation.analyses.panels import line_label
 from mmet.figure_style import Theme, font_families
 
 _CAPITALS, _LINE_PITCH = 0.77, 1.3
-"""Height of capitals, and distance of two lines, by the size of the text."""
+"""Height of capitals and distance of lines, in multiples of the text size."""
 
 
 class Drawing:
-    """A picture that is laid out in logical pixels from the top left corner; `overlay` are axes over all of it.
+    """A picture laid out in logical pixels from the top left corner; `overlay` are axes over all of it.
 
     Args:
         width, height: size in logical pixels.
-        theme: colours.
-        scale: image pixels a logical pixel.
-        transparent: leave out the ground.
+        theme: the colours.
+        scale: image pixels per logical pixel.
+        transparent: whether to leave out the background.
     """
 
     def __init__(self, width: float, height: float, theme: Theme, *, scale: float = 2, transparent: bool = False):
         self.width, self.height, self.theme, self.scale = width, height, theme, scale
         self.ground = (0, 0, 0, 0) if transparent else theme.ground
         self._pictures: list[tuple[Image.Image, tuple[int, int]]] = []
-        # At 72 dots an inch a point is a pixel, so that font sizes are logical pixels too.
+        # At 72 dots per inch a point is a pixel, so font sizes are in logical pixels too.
         self.figure = Figure(figsize=(width / 72, height / 72), dpi=72 * scale, facecolor="none")
         FigureCanvasAgg(self.figure)
         self.overlay = self.figure.add_axes((0, 0, 1, 1), facecolor="none", zorder=2)
@@ -46,7 +46,7 @@ class Drawing:
         self.overlay.set_axis_off()
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes in the given box, in the theme's colours, without top and right spines."""
+        """Add axes in the given box, in the theme's colours, without top and right spines."""
         box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
         ax = self.figure.add_axes(box, facecolor="none")
         ax.spines[["top", "right"]].set_visible(False)
@@ -67,7 +67,7 @@ class Drawing:
         bold: bool = False,
         align: str = "left",
     ) -> None:
-        """Text whose capitals begin at `top`, on one baseline whatever its letters. `$` is no mathematics here."""
+        """Draw text; the tops of capitals are at `top`. `$` does not start mathematics."""
         for number, line in enumerate(string.split("\n")):
             self.overlay.text(
                 left,
@@ -83,18 +83,18 @@ class Drawing:
             )
 
     def picture(self, left: float, top: float, width: float, height: float, image: Image.Image) -> None:
-        """A picture that fills the given box, under everything that is drawn."""
+        """Add a picture that fills the given box, below everything that is drawn."""
         box = [round(length * self.scale) for length in (left, top, width, height)]
         self._pictures.append((ImageOps.fit(image, (box[2], box[3]), Image.Resampling.LANCZOS), (box[0], box[1])))
 
     def png(self) -> bytes:
-        """The picture as the bytes of a PNG file."""
+        """Return the picture as the bytes of a PNG file."""
         agg = self.figure.canvas
         assert isinstance(agg, FigureCanvasAgg)
         agg.draw()  # type: ignore[no-untyped-call]
         drawing = Image.fromarray(np.asarray(agg.buffer_rgba()))  # type: ignore[no-untyped-call]
         result = Image.new("RGBA", drawing.size, self.ground)
-        # Pasted, because matplotlib takes ten times as long over an image.
+        # Pasted, because matplotlib takes ten times as long to draw an image.
         for picture, corner in self._pictures:
             result.paste(picture, corner)
         result.alpha_composite(drawing)

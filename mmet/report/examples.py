@@ -1,11 +1,10 @@
-"""Ranked lists to look at: for a retrieval task a few queries, chosen by rule, and what the model finds for them.
+"""Example ranked lists of a retrieval task: a few queries, chosen by rule, with the model's first candidates.
 
     (result,) = system.evaluate([sample_queries(task, 300, rng)], EvaluationOptions())
     search = show_lists(result, num_all_queries=len(task.query), num_candidates=10, rng=rng)
     search.metrics.mAP, search.lists[0].candidates[0].is_match
 
-Searches are those of `mmet.evaluation`; this module picks queries and makes pictures. Which queries are shown is
-decided by their average precision, not by how they look.
+`mmet.evaluation` does the searches; this module chooses queries, by their average precision and not by their looks.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from mmet.evaluation import EvaluationOptions, RankMetrics, RetrievalTask, TaskR
 from mmet.evaluation.analyses.ranked_lists import ListEntry, list_rows
 
 STRATA = ("best", "typical", "hard")
-"""Tenths of the queries by average precision, from which one query each is drawn: top, middle, bottom."""
+"""One query is drawn from each of three tenths of the queries, by average precision: top, middle, bottom."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +28,9 @@ class ExampleList:
 
     Attributes:
         stratum: one of `STRATA`.
-        average_precision: of the whole list, not only of what is shown.
-        num_matches: how many true matches the query's gallery holds.
-        query: its picture, sentence or both.
+        average_precision: average precision of the whole list, not only of the shown part.
+        num_matches: number of true matches in the query's gallery.
+        query: the query's picture, sentence or both.
         candidates: the first entries of the list.
     """
 
@@ -55,16 +54,16 @@ class ExampleSearch:
 def sample_task(
     task: RetrievalTask, options: EvaluationOptions, max_queries: int, rng: np.random.Generator
 ) -> RetrievalTask:
-    """The task with a sample of its queries, where it has more than `max_queries`.
+    """Return the task with a sample of `max_queries` of its queries, or all if it has no more.
 
-    Where a query's ranking depends on the other queries, merged or re-ranked together, all of them are searched.
+    All queries are kept if a query's ranking depends on the others: if they are merged or re-ranked together.
     """
     together = options.multi_query or options.rerank is not None
     return sample_queries(task, len(task.query) if together else max_queries, rng)
 
 
 def sample_queries(task: RetrievalTask, max_queries: int, rng: np.random.Generator) -> RetrievalTask:
-    """The task with `max_queries` of its queries that have a true match, drawn at random; all where it has no more."""
+    """Return the task with at most `max_queries` random queries of those that have a true match."""
     valid = np.flatnonzero(task.matches().counts()[0] > 0)
     return task.select_queries(np.sort(rng.permutation(valid)[:max_queries]))
 
@@ -72,15 +71,15 @@ def sample_queries(task: RetrievalTask, max_queries: int, rng: np.random.Generat
 def show_lists(
     result: TaskResult, *, num_all_queries: int, num_candidates: int, rng: np.random.Generator
 ) -> ExampleSearch:
-    """The ranked lists of a best, a typical and a hard query of a result.
+    """Show the ranked lists of a best, a typical and a hard query.
 
     Args:
-        result: of the sampled task.
-        num_all_queries: what was sampled from.
+        result: result of the sampled task.
+        num_all_queries: number of queries before sampling.
         num_candidates: length of the lists.
         rng: chooses the queries.
     """
-    assert result.metrics.per_query is not None  # of protocols that draw their galleries nothing is shown
+    assert result.metrics.per_query is not None  # protocols that draw galleries are not shown
     precisions = result.metrics.per_query.ap
     return ExampleSearch(
         task=result.task,
@@ -94,9 +93,9 @@ def show_lists(
 
 
 def choose_strata(precisions: NDArray[np.float64], rng: np.random.Generator) -> dict[str, int]:
-    """One query from the top, the middle and the bottom tenth by average precision: stratum → position.
+    """Choose one query from the top, middle and bottom tenth by average precision: stratum → position.
 
-    None is chosen twice: with fewer than three queries, strata are missing.
+    No query is chosen twice, so with fewer than three queries some strata are missing.
     """
     order = np.argsort(-precisions, kind="stable")  # best first
     tenth = -(-len(order) // 10)

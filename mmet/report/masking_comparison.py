@@ -1,4 +1,4 @@
-"""Masking strategies side by side: what each hides of real training crops, and how much of that is the person.
+"""Compare masking strategies: what each hides of training crops, and how much of that is on the person.
 
 masking = compare_masking(dataset["train"], processor, mask_ratio=0.15, rng=np.random.default_rng(0))
 masking.shares["pedestrian"], masking.shares["random"]
@@ -27,7 +27,7 @@ from pictures_mmet import read_person_mask, read_rgb
 from processing_mmet import MMETProcessor
 
 STRATEGIES = ("pedestrian", "prior", "random", "block")
-"""Pedestrian masking by the picture's own silhouette, the same without any silhouette, and the two ablations."""
+"""Pedestrian masking by the picture's silhouette, the same without a silhouette, and the two ablations."""
 
 HIDDEN_FILL = (128, 128, 128)
 HIDDEN_EDGE = (158, 158, 158)
@@ -37,7 +37,7 @@ SILHOUETTE_GROUND = (38, 40, 44)
 
 @dataclass(frozen=True, eq=False)
 class MaskingExample:
-    """One crop, RGB at the size it is shown in, and the same drawn as `silhouette` and as each strategy hides it."""
+    """A crop (RGB, in its shown size), its silhouette, and the crop with the patches that each strategy hides."""
 
     image: Image.Image
     silhouette: Image.Image
@@ -50,7 +50,7 @@ class MaskingComparison:
 
     Attributes:
         num_images: size of the sample.
-        num_masked, num_patches: how many patches of each picture are hidden, and of how many.
+        num_masked, num_patches: numbers of hidden patches and of all patches of a picture.
         person_share: mean share of a picture's patch area that is on the person.
         shares: strategy → share of the hidden patches' area that is on the person.
         examples: the first crops of the sample, drawn.
@@ -74,16 +74,16 @@ def compare_masking(
     num_examples: int = 6,
     height: int = 200,
 ) -> MaskingComparison | None:
-    """Hide patches of random crops by every strategy. None when no crop of the sample has a silhouette.
+    """Hide patches of random crops by every strategy. Returns None if no crop of the sample has a silhouette.
 
     Args:
         dataset: crops with `image` and `person_mask`.
-        processor: gives the patch grid and the coverage of its patches.
+        processor: determines the patch grid and how much of each patch a person covers.
         mask_ratio: share of the patches to hide.
         rng: chooses the crops and the patches.
-        num_images: crops to draw; those without a silhouette are left out.
-        num_examples: how many of them to show.
-        height: pixels of the crops that are shown, at least; whole multiples of the model's input.
+        num_images: number of crops to draw; those without a silhouette are left out.
+        num_examples: number of crops to show.
+        height: least height of the shown crops in pixels; they are whole multiples of the model's input.
     """
     chosen = rng.permutation(len(dataset))[:num_images].tolist()
     rows = [row for row in dataset.select_columns(["image", "person_mask"]).select(chosen) if row["person_mask"]]
@@ -110,7 +110,7 @@ def compare_masking(
 def draw_strategies(
     coverage: NDArray[np.floating], grid: tuple[int, int], num_masked: int, rng: np.random.Generator
 ) -> dict[str, NDArray[np.bool_]]:
-    """The patches that each of `STRATEGIES` hides, `(n, num_patches)`, given each patch's coverage by the person."""
+    """Choose the patches `(n, num_patches)` that each of `STRATEGIES` hides, given each patch's share of person."""
     prior = pedestrian_prior(*grid)
     region = PatchRegion(coverage, prior, grid)
     unknown = PatchRegion(np.full_like(coverage, np.nan), prior, grid)
@@ -123,7 +123,7 @@ def draw_strategies(
 
 
 def person_share(coverage: NDArray[np.floating], hidden: NDArray[np.bool_]) -> float:
-    """Share of the hidden patches' area on the person: both `(n, num_patches)`. NaN when nothing is hidden."""
+    """Share of the hidden patches' area on the person; both `(n, num_patches)`. NaN if nothing is hidden."""
     return float(coverage[hidden].mean()) if hidden.any() else float("nan")
 
 
@@ -143,7 +143,7 @@ def _example(
 
 
 def draw_hidden(image: Image.Image, patches: NDArray[np.bool_], processor: MMETProcessor, scale: int) -> Image.Image:
-    """A copy of the picture with the hidden patches grey. Patches may overlap; each is drawn whole."""
+    """Draw the hidden patches in grey on a copy of the picture. Patches may overlap; each is drawn whole."""
     rows, columns = processor.image_processor.patch_grid
     stride, side = (
         scale * length for length in (processor.image_processor.patch_stride, processor.image_processor.patch_size)

@@ -1,9 +1,9 @@
-"""The report as one HTML file: everything a page shows, prepared as plain values, and the template that lays it out.
+"""The report as one HTML file: the values that the page shows, and their rendering by a template.
 
     html = render_page(collect_page(request))     # `collect_page` of `mmet.report.builder`
 
-The file asks the network for nothing: the style sheet is inside and pictures are `data:` addresses. Captions, paths
-and names come from data sets and are escaped by jinja2.
+The file loads nothing from the network: it contains the style sheet, and pictures are `data:` addresses. Captions,
+paths and names come from data sets; jinja2 escapes them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mmet.report.results_file import Evaluation, SystemResult, TaskComparison
 from mmet.report.training_history import LossSeries, TrainingHistory
 
 CROP_WIDTH = 96
-"""Pixels of a crop in a ranked list: twice what the page shows it in, for fine screens."""
+"""Width of a crop in a ranked list in pixels: twice its width on the page, for screens of high resolution."""
 
 JPEG_QUALITY = 82
 
@@ -42,14 +42,14 @@ STRATUM_NOTES = {
 
 @dataclass(frozen=True)
 class Missing:
-    """A section that is left out, and why."""
+    """A section that is left out, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the model is: its weights, and the size of its input in pixels and patches."""
+    """Number of the model's parameters, and size of its input in pixels and in patches (rows, columns)."""
 
     num_parameters: int
     image_size: tuple[int, int]
@@ -61,17 +61,17 @@ class Page:
     """Everything on the page.
 
     Attributes:
-        model: what was evaluated.
-        evaluation: the table of results.
+        model: the evaluated model.
+        evaluation: the results.
         targets: the data sets that were searched.
-        training_data: what the model was trained on, as far as it was named.
+        training_data: the data sets that the model was trained on, as far as they were named.
         history: steps and losses of the run.
-        uniform_guesses: loss by name of guessing uniformly, where a loss has such a level.
+        uniform_guesses: for each loss that is a classification, its value for a uniform guess.
         searches: ranked lists; `Missing` for kinds of queries that cannot be shown.
         masking: masked crops.
-        cpu_cores: cores of the machine that made the report.
-        commands: (what it does, command line) in order.
-        files: (what it is, path).
+        cpu_cores: number of cores of the machine that made the report.
+        commands: (purpose, command line) in order.
+        files: (description, path).
     """
 
     model: ModelFacts
@@ -88,18 +88,18 @@ class Page:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether all the pictures come from the synthetic world."""
+        """Whether all pictures come from the synthetic world."""
         return all(data.is_synthetic for data in (*self.targets, *self.training_data))
 
     @property
     def titles(self) -> dict[str, str]:
-        """Names of the data sets in prose."""
+        """Titles of the data sets, by name."""
         return {data.name: data.title for data in (*self.training_data, *self.targets)}
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart for light and one for dark pages, as `data:` addresses, and its content in words."""
+    """A chart for light and for dark pages, as `data:` addresses, with its content in words."""
 
     light: str
     dark: str
@@ -107,7 +107,7 @@ class Chart:
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML. Values of wrong type fail here, not silently in the browser."""
+    """Render the page as HTML. A missing value raises an error here."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         percent=lambda fraction: f"{100 * fraction:.1f}",
@@ -142,12 +142,12 @@ def render_page(page: Page) -> str:
 
 
 def color_name(result: SystemResult) -> str:
-    """Name of a compared system's colour in the style sheet."""
+    """Name of a system's colour in the style sheet."""
     return result.system if result.variant is None else f"other{result.variant % len(LIGHT.others)}"
 
 
 def headline(page: Page) -> str:
-    """One sentence: what was trained on what, and whom it looks for, where."""
+    """Summarise in one sentence: the model, its training, and the data sets that it searches."""
     millions = page.model.num_parameters / 1e6
     size = f"{millions:.1f} million" if millions >= 0.1 else f"{page.model.num_parameters:,}"
     history = page.history if isinstance(page.history, TrainingHistory) else None
@@ -206,7 +206,7 @@ def _cmc_chart(task: TaskComparison) -> Chart:
 
 
 def _loss_charts(page: Page) -> list[tuple[str, str, Chart]]:
-    """(subscript, what the loss asks, chart) of every loss that was logged."""
+    """(subscript, question, chart) of every loss that was logged."""
     if isinstance(page.history, Missing):
         return []
     return [
@@ -230,12 +230,12 @@ def _png_uri(png: bytes) -> str:
 
 
 def jpeg_uri(image: Image.Image) -> str:
-    """The picture as a `data:` address."""
+    """Encode a picture as a `data:` address."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def crop_uri(image: Image.Image) -> str:
-    """A person crop at the size of ranked lists, as a `data:` address."""
+    """Encode a person crop, in the size of ranked lists, as a `data:` address."""
     return jpeg_uri(ImageOps.fit(image, (CROP_WIDTH, CROP_WIDTH * CROP_ASPECT), Image.Resampling.LANCZOS))

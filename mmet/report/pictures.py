@@ -1,4 +1,4 @@
-"""The report's pictures of crops, as PNG bytes: ranked lists, masked crops, and the overview of everything.
+"""The report's pictures of crops, as PNG bytes: ranked lists, masked crops, and the overview.
 
 Path("masks.png").write_bytes(masks_figure(masking, theme=LIGHT))
 """
@@ -30,13 +30,13 @@ SHORT_STRATEGY_LABELS = {"pedestrian": "pedestrian", "prior": "unknown", "random
 QUERY_LABELS = {"image": "By image", "text": "By sentence", "both": "By image and sentence"}
 
 CROP_ASPECT = 2
-"""Height of a shown crop by its width."""
+"""Height / width of a shown crop."""
 
 
 def draw_ranked_list(
     drawing: Drawing, left: float, top: float, width: float, ranked: ExampleList, title: str, subtitle: str
 ) -> None:
-    """A query at the left and its candidates, framed and ticked or crossed, at the right of a strip 146 high."""
+    """Draw a strip: a query at the left, its candidates at the right, framed and marked with a tick or a cross."""
     theme, crop = drawing.theme, 60.0
     height = crop * CROP_ASPECT
     candidates_left = left + width - 10 * (crop + 8) + 8
@@ -57,7 +57,7 @@ def draw_ranked_list(
 def _draw_candidate(
     drawing: Drawing, left: float, top: float, width: float, height: float, candidate: ListEntry
 ) -> None:
-    """A crop in a green frame with a tick, or in an orange one with a cross; camera and score below."""
+    """Draw a crop in a green frame with a tick or in an orange one with a cross; camera and score are below."""
     color = drawing.theme.match if candidate.is_match else drawing.theme.mismatch
     assert candidate.image is not None  # galleries of the report hold pictures
     drawing.picture(left, top, width, height, candidate.image)
@@ -82,7 +82,7 @@ def _draw_candidate(
 
 
 def gallery_figure(search: ExampleSearch, title: str, theme: Theme) -> bytes:
-    """The ranked lists of one search, one below the other."""
+    """Draw the ranked lists of a search, one below the other."""
     pitch = 166
     drawing = Drawing(1000, 60 + pitch * len(search.lists), theme, scale=1.6)
     drawing.text(28, 18, title, size=15, bold=True)
@@ -95,7 +95,7 @@ def gallery_figure(search: ExampleSearch, title: str, theme: Theme) -> bytes:
 def draw_masking(
     drawing: Drawing, left: float, top: float, width: float, masking: MaskingComparison, num_examples: int
 ) -> None:
-    """Crops by strategies over the given width; above each strategy the share of what it hides that is the person."""
+    """Draw crops (rows) by strategies (columns); above a strategy is the share of person in what it hides."""
     theme, gap, columns = drawing.theme, 8, 2 + len(masking.shares)
     crop = (width - gap * (columns - 1)) / columns
     heads = [("crop", ""), ("silhouette", "")]
@@ -113,7 +113,7 @@ def draw_masking(
 
 
 def masks_figure(masking: MaskingComparison, theme: Theme) -> bytes:
-    """All the crops of the comparison by all strategies."""
+    """Draw all crops of the comparison by all strategies."""
     width, first = 640.0, masking.examples[0].image
     crop = (width - 8 * (1 + len(masking.shares))) / (2 + len(masking.shares))
     height = 88 + len(masking.examples) * (crop * first.height / first.width + 8)
@@ -133,7 +133,7 @@ def overview_figure(
     masking: MaskingComparison | None,
     theme: Theme,
 ) -> bytes:
-    """One picture of 1600 pixels width: a typical ranked list of each search, mAP, masked crops and the loss."""
+    """Draw the overview, 1600 pixels wide: a typical ranked list of each search, mAP, masked crops and the loss."""
     strips = [(search, _typical(search)) for search in searches if search.lists]
     charts_top = 146 + 162 * len(strips)
     drawing = Drawing(1000, charts_top + 318, theme, scale=1.6)
@@ -148,7 +148,7 @@ def overview_figure(
 
 
 def _typical(search: ExampleSearch) -> ExampleList:
-    """The list of median precision, or the only one there is."""
+    """The list of the typical query, or the first if there is none."""
     return next((ranked for ranked in search.lists if ranked.stratum == "typical"), search.lists[0])
 
 
@@ -159,7 +159,7 @@ def _overview_charts(
     history: TrainingHistory | None,
     masking: MaskingComparison | None,
 ) -> None:
-    """The bottom row: bars, masked crops, loss; what is missing leaves its place empty."""
+    """Draw the bottom row: bars, masked crops, loss; the place of a missing part stays empty."""
     theme = drawing.theme
     drawing.text(36, top, "Mean average precision (%)", size=12, bold=True)
     draw_precisions(drawing.axes(142, top + 24, 250, 236), tasks, theme)

@@ -1,4 +1,4 @@
-"""`results.json` of an evaluation, checked and gathered by task.
+"""Read `results.json` of an evaluation: check it and group its rows by task.
 
 evaluation = read_evaluation(Path("outputs/demo/eval/results.json"))
 evaluation.tasks[0].trained.metrics["mAP"]
@@ -21,14 +21,14 @@ from mmet.evaluation.systems.lineup import MODEL
 from mmet.field_checks import SHARE_RANGE, Range, check_choice, check_number, shown
 
 BASELINE_LABELS = {"chance": "Chance", "histogram": "Colour histogram", "untrained": "MMET, untrained"}
-"""Systems of the evaluation that are no trained model, in the order in which charts show them."""
+"""Labels of the baselines, in the order of the charts."""
 
 TRAINED_LABEL = "MMET, trained"
 
 METRICS = ("mAP", "mINP", *(f"rank{rank}" for rank in REPORTED_RANKS))
 
 ROUNDING = 1e-9
-"""How far a curve may fall by the rounding of sums."""
+"""Largest difference that is taken for rounding."""
 
 JSON_KINDS: Mapping[type, str] = {dict: "an object", list: "a list", str: "text", object: "a value"}
 
@@ -40,12 +40,12 @@ class SystemResult:
     """One system on one task; metrics are fractions in [0, 1].
 
     Attributes:
-        system: name of its row.
-        metrics: by the names of `METRICS`.
+        system: name of the system in `results.json`.
+        metrics: values of `METRICS`.
         cmc: the CMC curve.
-        options: what was done beyond a plain search.
+        options: options of the evaluation, such as re-ranking.
         variant: number of the system among those that are neither the model nor a baseline, for its colour; None for
-            these.
+            the model and the baselines.
     """
 
     system: str
@@ -56,18 +56,18 @@ class SystemResult:
 
     @property
     def is_trained(self) -> bool:
-        """Whether this is the model and not something it is compared with."""
+        """Whether this is the model itself and not a system that it is compared with."""
         return self.system == MODEL
 
     @property
     def label(self) -> str:
-        """Name of the system in prose: of a backbone or another checkpoint, that of its row."""
+        """Name of the system in charts; a backbone or another checkpoint has the name of its row."""
         return {**BASELINE_LABELS, MODEL: TRAINED_LABEL}.get(self.system, self.system)
 
 
 @dataclass(frozen=True)
 class TaskComparison:
-    """All systems on one task: a data set searched with one kind of query for one kind of gallery entry."""
+    """The results of all systems on one task: one data set, one kind of query, one kind of gallery."""
 
     data: str
     data_root: str
@@ -80,13 +80,13 @@ class TaskComparison:
 
     @property
     def trained(self) -> SystemResult | None:
-        """The model's own row, where it was evaluated."""
+        """The model's own result, if it was evaluated."""
         return next((result for result in self.results if result.is_trained), None)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The content of `results.json`, rows gathered by task in their order; `settings` are the run's arguments."""
+    """The content of `results.json`, with rows grouped by task; `settings` are the arguments of the evaluation."""
 
     created: str
     versions: Mapping[str, str]
@@ -94,7 +94,7 @@ class Evaluation:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def find_task(self, data: str, root: Path, query: str, gallery: str) -> TaskComparison | None:
-        """The task of a data set and a pair of modalities; one of this very folder before one that was elsewhere."""
+        """Find the task of a data set and a pair of modalities; one with the same folder is preferred."""
         wanted = (data, query, gallery)
         tasks = [task for task in self.tasks if (task.data, task.query, task.gallery) == wanted]
         same_folder = [task for task in tasks if Path(task.data_root).resolve() == root.resolve()]
@@ -102,7 +102,7 @@ class Evaluation:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read `results.json`. Raises `ValueError`, naming file and field, when it is not what the evaluation writes."""
+    """Read and check `results.json`. Raises `ValueError`, naming file and field, for other content."""
     content = read_json_object(path, "the results of an evaluation")
     try:
         results = _field(content, "results", list)
@@ -152,7 +152,7 @@ def _read_row(row: Mapping[str, Any], number: int) -> _ParsedRow:
         point = curve[min(rank, len(curve)) - 1]
         if abs(values[f"rank{rank}"] - point) > ROUNDING:
             raise ValueError(
-                f"{at}metrics.rank{rank}: expected {point}, as its cmc says, received {values[f'rank{rank}']}"
+                f"{at}metrics.rank{rank}: expected {point}, as in its cmc, received {values[f'rank{rank}']}"
             )
     result = SystemResult(
         system=_field(row, "system", str, at),
@@ -171,7 +171,7 @@ def _read_options(values: Any, name: str) -> EvaluationOptions:
 
 
 def _read_cmc(values: Sequence[Any], name: str) -> list[float]:
-    """A curve of shares that never falls."""
+    """Check a curve of shares that never falls."""
     if not values:
         raise ValueError(f"{name}: expected a curve, received an empty list")
     curve = [check_number(f"{name}[{rank}]", value, float, SHARE_RANGE) for rank, value in enumerate(values)]
@@ -182,7 +182,7 @@ def _read_cmc(values: Sequence[Any], name: str) -> list[float]:
 
 
 def _check_intervals(intervals: Any, name: str) -> None:
-    """Raise `ValueError` for intervals that are reversed or no shares; they may be absent."""
+    """Raise `ValueError` for intervals that are reversed or outside [0, 1]; they may be absent."""
     if intervals is None:
         return
     by_metric = _of_kind(name, intervals, dict).get("metrics")
@@ -196,7 +196,7 @@ def _check_intervals(intervals: Any, name: str) -> None:
 
 
 def _check_comparisons(comparisons: Any) -> None:
-    """Raise `ValueError` for differences beyond those of two shares, and intervals that are reversed."""
+    """Raise `ValueError` for differences outside [-1, 1] and for intervals that are reversed."""
     for number, entry in enumerate(_of_kind("comparisons", comparisons, list)):
         at = f"comparisons[{number}]."
         metrics = _field(_of_kind(at[:-1], entry, dict), "metrics", dict, at)
@@ -218,12 +218,12 @@ def _task_results(rows: Sequence[_ParsedRow]) -> TaskComparison:
     systems = [row.result.system for row in rows]
     if len(set(systems)) < len(systems):
         twice = next(name for name in systems if systems.count(name) > 1)
-        raise ValueError(f"results: expected each system once a task, received {twice!r} twice on {first.task}")
+        raise ValueError(f"results: expected each system once per task, received {twice!r} twice on {first.task}")
     return TaskComparison(*first.task, first.num_queries, first.num_gallery, [row.result for row in rows])
 
 
 def _with_variants(task: TaskComparison, variants: Sequence[str]) -> TaskComparison:
-    """The task with its other systems numbered by their place among `variants`."""
+    """Number the systems of a task that are among `variants` by their place there."""
     numbered = [
         replace(result, variant=variants.index(result.system)) if result.system in variants else result
         for result in task.results
@@ -232,7 +232,7 @@ def _with_variants(task: TaskComparison, variants: Sequence[str]) -> TaskCompari
 
 
 def _field(content: Mapping[str, Any], name: str, kind: type[Kind], at: str = "") -> Kind:
-    """A field that must be there. Raises `ValueError` naming it for one that is missing or of another type."""
+    """Read a required field. Raises `ValueError`, naming it, if it is missing or of another type."""
     if name not in content:
         raise ValueError(f"expected the field {name!r}{f' in {at[:-1]}' if at else ''}, which is missing")
     return _of_kind(f"{at}{name}", content[name], kind)
@@ -245,7 +245,7 @@ def _of_kind(name: str, value: Any, kind: type[Kind]) -> Kind:
 
 
 def _share(content: Mapping[str, Any], name: str, at: str) -> float:
-    """A fraction in [0, 1]."""
+    """Read a field that is a fraction in [0, 1]."""
     return check_number(f"{at}{name}", _field(content, name, object, at), float, SHARE_RANGE)
 
 

@@ -1,4 +1,4 @@
-"""The losses of a run, from its `trainer_state.json`.
+"""Read the losses of a run from its `trainer_state.json`.
 
 history = read_history(Path("outputs/demo/model"))
 history.losses[0].values
@@ -20,7 +20,7 @@ from modeling_mmet import LOSS_NAMES
 
 @dataclass(frozen=True, eq=False)
 class LossSeries:
-    """A loss by its name in `LOSS_NAMES` (or `total`): `steps` and `values`, both `(n,)`."""
+    """The logged values of one of `LOSS_NAMES` (or `total`): `steps` and `values`, both `(n,)`."""
 
     name: str
     steps: np.ndarray
@@ -29,7 +29,7 @@ class LossSeries:
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """How the run went: its steps, its seconds (None where it was interrupted) and every loss that was logged."""
+    """Number of steps, duration in seconds (None if the run was interrupted) and all losses that were logged."""
 
     num_steps: int
     seconds: float | None
@@ -37,10 +37,10 @@ class TrainingHistory:
 
 
 def read_history(run: Path) -> TrainingHistory | None:
-    """Read the training history of a run folder; None without one, as for a model from the Hub.
+    """Read the training history of a run's folder; None if it has none, as for a model from the Hub.
 
     Raises:
-        ValueError: a `trainer_state.json` that is none.
+        ValueError: `trainer_state.json` is invalid.
     """
     path = run / "trainer_state.json"
     if not os.path.lexists(path):

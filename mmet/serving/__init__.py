@@ -1,4 +1,4 @@
-"""A server of embeddings of pictures, sentences and both together; see `mmet.serving.server`.
+"""A server that embeds pictures, sentences and pairs of both; see `mmet.serving.server`.
 
 python -m mmet.serving --model outputs/demo/model
 """

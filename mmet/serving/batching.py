@@ -1,10 +1,10 @@
-"""One model for many threads: calls that come while another is computed are embedded together, in one batch.
+"""One model for many threads: calls that arrive while another is computed are embedded together, in one batch.
 
     embedder = BatchingEmbedder(ModelEmbedder.load("outputs/demo/model"))
     embedder.embed(None, ["a man in a red coat"])       # from any number of threads at once
     embedder.close()
 
-No call waits for others to come: the first one starts at once, and what arrives meanwhile is the next batch.
+No call waits for a batch to fill: the first starts at once, and those that arrive meanwhile are the next batch.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from mmet.gallery.embedding import Embedder
 
 MAX_BATCH = 32
-"""Pictures or sentences that are embedded at once, at most."""
+"""Largest number of pictures or sentences in a batch."""
 
 
 @dataclass(eq=False)
 class _Call:
-    """One call of `embed`, and its answer to come."""
+    """One call of `embed`, and the future of its answer."""
 
     images: Sequence[PIL.Image.Image] | None
     texts: Sequence[str] | None
@@ -37,7 +37,7 @@ class _Call:
 
     @property
     def kind(self) -> tuple[bool, bool, bool]:
-        """Calls of one kind can share a batch."""
+        """Whether the call has images, has texts, flips; calls of one kind can share a batch."""
         return self.images is not None, self.texts is not None, self.flip
 
     def __len__(self) -> int:
@@ -46,11 +46,11 @@ class _Call:
 
 class BatchingEmbedder:
     """
-    An `Embedder` that one thread of its own computes for all others.
+    An `Embedder` that other threads call, and that computes everything in one thread of its own.
 
     Attributes:
         inner: the embedder that does the work.
-        batches: how many batches were computed so far.
+        batches: number of batches computed so far.
     """
 
     def __init__(self, inner: Embedder, *, max_batch: int = MAX_BATCH) -> None:
@@ -73,7 +73,7 @@ class BatchingEmbedder:
     ) -> NDArray[np.float32]:
         """See `Embedder`. Raises what the embedder raises, and `RuntimeError` after `close`."""
         call = _Call(images, texts, flip)
-        with self._lock:  # nothing may come after the None of `close`
+        with self._lock:  # nothing may follow the None of `close`
             if self._is_closed:
                 raise RuntimeError("the embedder was closed")
             self._calls.put(call)
@@ -88,7 +88,7 @@ class BatchingEmbedder:
         return self.inner.calibration(query)
 
     def close(self) -> None:
-        """Finish the calls that wait, and end the thread."""
+        """Finish the waiting calls, then end the thread."""
         with self._lock:
             if not self._is_closed:
                 self._calls.put(None)
@@ -109,7 +109,7 @@ class BatchingEmbedder:
                 self._answer(group)
 
     def _answer(self, calls: Sequence[_Call]) -> None:
-        """Embed calls of one kind together; if that fails, one by one, so that a bad one fails alone."""
+        """Embed calls of one kind together; if that fails, one by one, so that only the invalid ones fail."""
         self.batches += 1
         try:
             vectors = self._embed(calls)
@@ -132,7 +132,7 @@ class BatchingEmbedder:
 
 
 def group_calls(calls: Sequence[_Call], max_batch: int) -> list[list[_Call]]:
-    """Calls of one kind in the order in which they came, at most `max_batch` rows together unless one has more."""
+    """Group calls by kind in their order of arrival: at most `max_batch` rows together, unless one call has more."""
     groups: list[list[_Call]] = []
     latest: dict[tuple[bool, bool, bool], list[_Call]] = {}
     for call in calls:

@@ -1,4 +1,4 @@
-"""What `mmet-serve` does: load a model and answer requests for embeddings.
+"""The command `mmet-serve`: load a model and answer requests for embeddings.
 
 main(["--model", "outputs/demo/model", "--port", "8000"])
 """
@@ -25,32 +25,34 @@ PROGRAM = "mmet-serve"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until a signal; returns the exit code, 2 for what the user has to put right."""
+    """Serve until a signal; return the exit code, 2 for errors that the user can correct."""
     options = build_parser().parse_args(argv)
     log_for_servers()
     return run_command(PROGRAM, lambda _: serve(options))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command."""
+    """Build the parser of the command."""
     parser = OptionParser(
         prog=PROGRAM,
-        description="Answer requests for embeddings of pictures, sentences and both. docs/deployment.md has examples.",
+        description="Embed pictures, sentences and pairs of both over HTTP. docs/deployment.md has examples.",
     )
     parser.add_argument(
         "--model", default=STARTER, metavar="MODEL", help="checkpoint folder or Hub name (default: starter)"
     )
-    parser.add_argument("--served_name", metavar="NAME", help="of the model for clients (default: the folder's name)")
-    parser.add_argument("--api_keys", type=Path, metavar="FILE", help="a key a line; clients have to send one of them")
+    parser.add_argument("--served_name", metavar="NAME", help="the model's name for clients (default: the folder's)")
+    parser.add_argument(
+        "--api_keys", type=Path, metavar="FILE", help="one key per line; clients must send one of them"
+    )
     add_address(parser.add_argument_group("where it listens"), port=8000)
     limits = parser.add_argument_group("limits")
     defaults = Limits()
     whole = number_type(int, Range(at_least=1, at_most=100_000))
     limits.add_argument(
-        "--max_items", type=whole, default=defaults.items, metavar="N", help="inputs of a request (%(default)s)"
+        "--max_items", type=whole, default=defaults.items, metavar="N", help="most inputs of a request (%(default)s)"
     )
     limits.add_argument(
-        "--max_waiting", type=whole, default=defaults.waiting, metavar="N", help="requests at once (%(default)s)"
+        "--max_waiting", type=whole, default=defaults.waiting, metavar="N", help="most requests at once (%(default)s)"
     )
     add_threads(parser)
     return parser
@@ -79,7 +81,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def read_keys(path: Path) -> list[str]:
-    """The keys of a file, one a line. Raises `GalleryError` for none, and for a file that cannot be read."""
+    """Read keys from a file, one per line. Raises `GalleryError` if it cannot be read or holds none."""
     try:
         keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -87,5 +89,5 @@ def read_keys(path: Path) -> list[str]:
             f"--api_keys: {path} cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from error
     if not keys:
-        raise GalleryError(f"--api_keys: {path} holds no key; write one a line")
+        raise GalleryError(f"--api_keys: {path} holds no key; write one per line")
     return keys

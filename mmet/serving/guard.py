@@ -1,4 +1,4 @@
-"""What stands before a server: limits of what is sent, names that it answers to, and headers for browsers.
+"""Middleware that protects a server: largest request, accepted host names, security headers for browsers.
 
 app.add_middleware(Guard, max_bytes=40 * 2**20, names=["127.0.0.1", "localhost"])
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 HEADERS = {
-    # Gradio's page has scripts in it and makes functions of text; nothing may come from, or go to, elsewhere.
+    # Gradio's page has inline scripts and evaluates text; nothing may be loaded from, or sent to, other servers.
     "content-security-policy": "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; "
     "base-uri 'self'; frame-ancestors {frames}",
     "referrer-policy": "same-origin",
@@ -19,20 +19,21 @@ HEADERS = {
 
 
 class TooLarge(Exception):
-    """More was sent than is read."""
+    """A request's body is larger than the limit."""
 
 
 class Guard:
     """
-    ASGI middleware that refuses what is too large, and what is addressed to another host.
+    ASGI middleware that refuses requests that are too large or addressed to another host.
 
     Args:
-        app: what it stands before.
-        max_bytes: largest body of a request.
-        names: hosts that it answers to, without ports; None for all. A page that is bound to this machine alone must
-            not answer under a stranger's name, through which a web site in the visitor's browser could read it.
-        refused: parts of paths that are refused.
-        frames: who may show the page in a frame, as in a content security policy.
+        app: the ASGI application behind it.
+        max_bytes: largest body of a request, in bytes.
+        names: host names that it answers to, without ports; None for all. A server for this machine alone must refuse
+            others: a web site whose name is made to point here could read it through the visitor's browser (DNS
+            rebinding).
+        refused: requests are refused if their path contains one of these.
+        frames: who may show the page in a frame: the value of `frame-ancestors` in a content security policy.
     """
 
     def __init__(

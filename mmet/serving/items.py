@@ -1,4 +1,4 @@
-"""What a request for embeddings asks: sentences, pictures, or both together, checked against limits.
+"""The inputs of a request for embeddings: sentences, pictures, or both together, checked against limits.
 
 >>> read_request({"input": ["a man in black", {"text": "with a bag"}]}, Limits()).items
 [Item(text='a man in black', image=None), Item(text='with a bag', image=None)]
@@ -23,14 +23,14 @@ FORMATS = ("float", "base64")
 @dataclass(frozen=True)
 class Limits:
     """
-    What one request may ask for.
+    Limits of requests.
 
     Attributes:
-        items: most inputs.
+        items: most inputs of a request.
         text: most characters of a sentence.
-        image_bytes: largest file of a picture.
+        image_bytes: most bytes of a picture's file.
         pixels: most pixels of a picture.
-        waiting: most requests that are worked on or wait; more are told to come back.
+        waiting: most requests that run or wait; further ones are answered with status 503.
     """
 
     items: int = 64
@@ -41,16 +41,16 @@ class Limits:
 
     @property
     def body_bytes(self) -> int:
-        """Largest body: a few of the largest pictures in base64."""
+        """Most bytes of a body: three of the largest pictures in base64."""
         return 4 * self.image_bytes
 
 
 class BadRequest(ValueError):
-    """A request cannot be carried out.
+    """A request cannot be answered.
 
     Attributes:
-        status: of the answer.
-        code: for programs.
+        status: HTTP status of the answer.
+        code: short name of the error, for programs.
     """
 
     def __init__(self, message: str, *, status: int = 400, code: str = "invalid_request") -> None:
@@ -60,7 +60,7 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class Item:
-    """What one embedding is of: a sentence, a picture, or both."""
+    """The input of one embedding: a sentence, a picture, or both."""
 
     text: str | None = None
     image: PIL.Image.Image | None = field(default=None, compare=False)
@@ -73,7 +73,7 @@ class Item:
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """All inputs, and how the answer is written."""
+    """All inputs, and the form of the answer."""
 
     items: list[Item]
     model: str | None = None
@@ -83,11 +83,11 @@ class EmbeddingRequest:
 
 def read_request(body: Any, limits: Limits) -> EmbeddingRequest:
     """
-    The request in a JSON body, as OpenAI's embeddings interface has it; each input is a sentence, a `data:` address of
-    a picture, or `{"text": …, "image": …}` with one or both.
+    Read the request of a JSON body, in the form of OpenAI's embeddings interface. Each input is a sentence, a `data:`
+    address of a picture, or `{"text": …, "image": …}` with one or both.
 
     Raises:
-        BadRequest: naming the field, what was expected and what was received.
+        BadRequest: a field is invalid; the message names it and says what was expected and received.
     """
     if not isinstance(body, Mapping):
         raise BadRequest(f"expected a JSON object with the field 'input', received {shown(body)}")

@@ -1,4 +1,4 @@
-"""Pictures that others send: `data:` addresses, and sizes before anything is decoded."""
+"""Pictures in requests: `data:` addresses, and a picture's size before it is decoded."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _ADDRESS = re.compile(r"data:image/[a-z0-9.+-]+(;[a-z0-9=.+-]+)*?;base64,", flag
 
 
 def is_data_address(text: str) -> bool:
-    """Whether text is meant to be a picture."""
+    """Whether a text begins like a picture's `data:` address."""
     return text[:11].lower() == "data:image/"
 
 
 def decode_data_address(address: str) -> bytes:
     """
-    The file in `data:image/…;base64,…`.
+    Decode the file in `data:image/…;base64,…`.
 
     Raises:
-        ValueError: it is no such address; the message does not name the field.
+        ValueError: the address has another form; the message does not name the field.
     """
     start = _ADDRESS.match(address[:200])
     if start is None:
@@ -40,15 +40,15 @@ def decode_data_address(address: str) -> bytes:
 
 def picture_size(content: bytes) -> tuple[int, int]:
     """
-    Width and height of a picture, from the beginning of its file.
+    Read width and height of a picture from the beginning of its file.
 
     Raises:
-        ValueError: it is no picture.
+        ValueError: the content is no picture.
     """
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:
             return image.size
     except PIL.Image.DecompressionBombError:
-        return 1 << 20, 1 << 20  # Pillow does not say how large it is, but more than anybody's limit
+        return 1 << 20, 1 << 20  # Pillow does not say the size, but it exceeds all limits
     except (OSError, ValueError, SyntaxError):
         raise ValueError("expected a picture (JPEG, PNG, WebP or the like), received something else") from None

@@ -1,4 +1,4 @@
-"""Run a web application until it is told to stop: requests that are being answered are finished first.
+"""Run a web application until it is told to stop, and finish the running requests first.
 
 run_server(app, "127.0.0.1", 8000, print)
 """
@@ -29,20 +29,20 @@ def run_server(
 
     Args:
         app: an ASGI application.
-        host, port: to listen on; port 0 for any that is free.
-        announce: called with the address when it is listened to.
-        grace_seconds: how long requests may still take after a stop was asked for.
-        endless: parts of paths whose responses have no end; a stop does not wait for them.
+        host, port: address to listen on; port 0 for any free one.
+        announce: called with the URL as soon as the server listens.
+        grace_seconds: seconds that running requests may still take after a stop.
+        endless: responses to paths that contain one of these never end; a stop does not wait for them.
 
     Raises:
-        RunError: the address cannot be listened to.
+        RunError: listening on the address fails.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RunError(f"cannot listen on {host}, port {port} ({reason}); say another --host or --port") from error
+        raise RunError(f"cannot listen on {host}, port {port} ({reason}); use another --host or --port") from error
     with listener:
         responses = Responses(app, endless)
         config = uvicorn.Config(
@@ -55,10 +55,10 @@ def run_server(
 
 class Responses:
     """
-    ASGI middleware that ends the responses which a stop cuts off: uvicorn cancels them, with a traceback of each.
+    ASGI middleware that ends responses properly when a stop cuts them off; uvicorn alone prints a traceback of each.
 
     Args:
-        app: what answers.
+        app: the ASGI application.
         endless: as for `run_server`.
     """
 
@@ -69,7 +69,7 @@ class Responses:
         self._is_stopping = False
 
     def stop(self) -> None:
-        """End endless responses now, and others when they are cancelled."""
+        """End endless responses now; end others when uvicorn cancels them."""
         self._is_stopping = True
         for task in self._running:
             task.cancel()
@@ -101,14 +101,14 @@ class Responses:
 
 
 async def _end(send: Any, *, has_begun: bool) -> None:
-    """End a response, or refuse one that has not begun."""
+    """End a response; one that has not begun gets status 503."""
     if not has_begun:
         await send({"type": "http.response.start", "status": 503, "headers": [(b"connection", b"close")]})
     await send({"type": "http.response.body", "body": b""})
 
 
 class _Server(uvicorn.Server):
-    """A server that tells its responses when it stops."""
+    """A server that ends its responses when it stops."""
 
     def __init__(self, config: uvicorn.Config, responses: Responses) -> None:
         super().__init__(config)

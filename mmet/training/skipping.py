@@ -1,7 +1,7 @@
-"""Pictures that could not be decoded in training and were replaced (`skip_bad_images`).
+"""Record pictures that could not be decoded in training and were replaced (`skip_bad_images`).
 
-The training set replaces such a picture (`mmet.training.dataset`). The trainer gathers the names, logs each once and
-writes `skipped_images.json` beside the model.
+The training dataset replaces such a picture (`mmet.training.dataset`). The trainer gathers the names, logs each once
+and writes `skipped_images.json` beside the model.
 
     skipped = SkippedImages.load(output_dir)
     skipped.add(batch["skipped_images"])
@@ -36,7 +36,7 @@ class SkippedImages:
 
     @classmethod
     def load(cls, folder: Path) -> SkippedImages:
-        """Load the list of an interrupted run; empty without a file. Raises `ValueError` for another file."""
+        """Load the list of an interrupted run; empty if there is no file. Raises `ValueError` for an invalid file."""
         skipped, path = cls(), folder / FILE_NAME
         if not os.path.lexists(path):
             return skipped
@@ -49,14 +49,14 @@ class SkippedImages:
         return skipped
 
     def add(self, pictures: Iterable[tuple[str, str]]) -> None:
-        """Note `(image_path, reason)` of the pictures that a batch replaced."""
+        """Add `(image_path, reason)` of the pictures that were replaced in a batch."""
         for path, reason in pictures:
             if path not in self.reasons and (path, reason) not in self._new:
                 logger.warning("skipped %s: %s", path, reason)
             self._new.append((path, reason))
 
     def gather(self) -> None:
-        """Merge the new entries of all processes; all of them call it."""
+        """Merge the new entries of all processes; every process must call it."""
         new = gather_object(self._new) if PartialState().num_processes > 1 else self._new
         self._new = []
         for path, reason in new:
@@ -69,7 +69,7 @@ class SkippedImages:
             write_whole(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
 
     def to_json(self) -> dict[str, Any]:
-        """How many pictures were skipped, how often, and which."""
+        """Number of skipped pictures, number of skips, and the list."""
         images = [
             {"image_path": path, "reason": self.reasons[path], "times": self.counts[path]}
             for path in sorted(self.reasons)

@@ -1,4 +1,4 @@
-"""The starting model and processor: from a checkpoint, or new from a recipe and captions."""
+"""Build the starting model and its processor: from a checkpoint, or new from a recipe and captions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) -> None:
-    """Raise `ValueError` for a starting model or checkpoint that cannot be read, before anything is loaded."""
+    """Raise `ValueError`, before anything is loaded, if a starting model or checkpoint cannot be read."""
     tokenizer = arguments.tokenizer_name
     for field in ("model_name_or_path", "text_model_name_or_path"):
         name = getattr(arguments, field)
@@ -46,11 +46,11 @@ def check_sources_of_weights(arguments: ModelArguments, checkpoint: str | None) 
 
 def check_start(name_or_path: str, *, has_tokenizer: bool) -> None:
     """
-    Check a folder that training starts from: an MMET model, or one that can be converted. Hub names are left to
+    Check a folder that training starts from: an MMET model, or one that can be converted. Hub names are checked by
     transformers.
 
     Raises:
-        ValueError: for another kind of model, and where a file is missing or damaged.
+        ValueError: the model is of another type, or a file is missing or damaged.
     """
     folder = Path(name_or_path)
     model_type = model_type_of(name_or_path) if (folder / CONFIG_FILE).is_file() else MMETConfig.model_type
@@ -66,11 +66,11 @@ def build_model(
     arguments: ModelArguments, objectives: ObjectiveArguments, sources: TrainingSources, dataset: TrainingDataset
 ) -> tuple[MMETProcessor, MMETForPreTraining]:
     """
-    Build processor and model: from the named checkpoint, converted if it is of another architecture, or new ones from
+    Build processor and model: from the named checkpoint (converted if it is of another architecture), or new ones from
     the configuration and the captions.
 
     Raises:
-        ValueError: for a model that cannot be converted, and for a `model_config` or tokenizer that does not fit it.
+        ValueError: the model cannot be converted, or `model_config` or tokenizer do not fit it.
         OSError: there is no model of that name.
     """
     num_identities = dataset.count_identities([kind for kind in IDENTITY_KINDS if kind in objectives.mix])
@@ -114,7 +114,7 @@ def _convert_model(
     sources: TrainingSources,
     num_identities: int,
 ) -> tuple[MMETProcessor, MMETForPreTraining]:
-    """Convert processor and model of other architectures; what they lack is new, from the recipe."""
+    """Convert processor and model of other architectures; the recipe determines the missing parts, which are new."""
     text_name = _text_start(name, arguments)
     reader = arguments.tokenizer_name or text_name
     tokenizer = _build_tokenizer(replace(arguments, tokenizer_name=reader), sources)
@@ -151,11 +151,11 @@ def _convert_model(
 
 def _text_start(name: str, arguments: ModelArguments) -> str | None:
     """
-    Where the text encoder comes from: a second model beside one of images, the converted model itself, or None for a
-    new one.
+    The model that the text encoder comes from: a second model beside an image encoder, the converted model itself, or
+    None for a new text encoder.
 
     Raises:
-        ValueError: two text encoders, or a second model that is none.
+        ValueError: there are two text encoders, or the second model is no text encoder.
     """
     second, ancestor = arguments.text_model_name_or_path, ANCESTORS[model_type_of(name)]
     if second is None:
@@ -173,7 +173,7 @@ def _text_start(name: str, arguments: ModelArguments) -> str | None:
 def build_processor(
     config: MMETConfig, tokenizer: BertTokenizer, normalisation: Mapping[str, Any] | None = None
 ) -> MMETProcessor:
-    """Processor of a model's geometry; its tokenizer, a copy, cuts captions at what the text encoder can read."""
+    """Build the processor of a model; its copy of the tokenizer truncates captions to the text encoder's length."""
     text, image = cast(MMETTextConfig, config.text_config), cast(MMETImageConfig, config.image_config)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = text.max_position_embeddings
@@ -189,11 +189,11 @@ def build_processor(
 
 
 def _build_tokenizer(arguments: ModelArguments, sources: TrainingSources) -> BertTokenizer:
-    """The tokenizer that was named, or a WordPiece vocabulary of the training captions."""
+    """Load the named tokenizer, or train a WordPiece vocabulary on the training captions."""
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name)
     captions = [caption for caption in sources.captions() if caption.strip()]
     if not captions:
-        logger.info("no captions in the training data: the vocabulary is that of words that describe people")
+        logger.info("no captions in the training data: the vocabulary consists of words that describe people")
         captions = load_person_words()
     return compute_once(lambda: train_wordpiece_tokenizer(captions, vocab_size=arguments.vocab_size))

@@ -1,7 +1,7 @@
-"""A BERT tokenizer trained on captions, without a download: WordPiece, lower-cased, in BERT's format.
+"""Train a BERT tokenizer on captions, without a download: WordPiece, lower-cased, in BERT's format.
 
-A vocabulary trained on one dataset cuts the sentences of others into many small pieces. So it always includes a list
-of words that describe people (`person_words.txt`).
+A vocabulary of one dataset cuts the sentences of others into many small pieces. Therefore it always includes a list of
+words that describe people (`person_words.txt`).
 
     >>> tokenizer = train_wordpiece_tokenizer(["A man in a blue coat."], vocab_size=4000)
     >>> tokenizer.tokenize("A blue coat")
@@ -30,7 +30,7 @@ _WORD_CHARACTERS = frozenset(string.ascii_lowercase + string.digits)
 
 
 def load_person_words() -> list[str]:
-    """The shipped English words of person description (colours, garments, accessories, body, …), sorted."""
+    """Read the package's list of English words that describe people (colours, garments, body, …), sorted."""
     return resources.files("mmet.data").joinpath("person_words.txt").read_text(encoding="utf-8").split()
 
 
@@ -39,8 +39,8 @@ def train_wordpiece_tokenizer(
 ) -> BertTokenizer:
     """Train a lower-cased WordPiece vocabulary and return it as a `BertTokenizer`.
 
-    The vocabulary holds, in this order: BERT's five special tokens; every character seen, plus ASCII, at the start of
-    a word and inside; `extra_words`; and pieces learnt from the captions, the most useful first, up to `vocab_size`.
+    The vocabulary holds, in this order: BERT's five special tokens; every character of the captions and ASCII, at the
+    start of a word and inside; `extra_words`; and pieces learnt from the captions, up to `vocab_size`.
     The same captions always give the same vocabulary.
 
     Args:
@@ -49,8 +49,8 @@ def train_wordpiece_tokenizer(
         extra_words: words that are always in the vocabulary; None for `load_person_words()`.
 
     Raises:
-        DatasetError: when no caption has a word.
-        ValueError: when `vocab_size` cannot hold the characters and the extra words.
+        DatasetError: no caption has a word.
+        ValueError: `vocab_size` cannot hold the characters and the extra words.
     """
     trainable = Tokenizer(WordPiece(unk_token="[UNK]"))
     trainable.normalizer = BertNormalizer(lowercase=True)
@@ -69,7 +69,7 @@ def train_wordpiece_tokenizer(
             f"and {len(SPECIAL_TOKENS)} special tokens), received {vocab_size}"
         )
     # The trainer numbers the alphabet in the order of a randomly seeded hash map and breaks ties by those numbers.
-    # Handing the alphabet over as special tokens fixes the numbers, and with them the result.
+    # Passing the alphabet as special tokens fixes the numbers, and with them the result.
     fixed = [*SPECIAL_TOKENS, *alphabet]
     trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=fixed, show_progress=False)
     trainable.train_from_iterator(sentences, trainer)
@@ -80,7 +80,7 @@ def train_wordpiece_tokenizer(
 
 
 def _characters(tokenizer: Tokenizer, sentences: list[str], words: list[str]) -> tuple[set[str], set[str]]:
-    """The characters that start a word or stand alone, and those inside a word: ASCII and whatever occurs."""
+    """The characters at the start of a word (or alone) and inside a word: ASCII and those of the sentences."""
     starting, inside = set(_WORD_CHARACTERS) | set(string.punctuation), set(_WORD_CHARACTERS)
     for word in itertools.chain(words, _words(tokenizer, sentences)):
         starting.add(word[0])

@@ -1,8 +1,8 @@
-"""`MMETTrainer`: transformers' `Trainer` that mixes kinds of batches and logs every loss by its name.
+"""`MMETTrainer`: transformers' `Trainer` with several kinds of batches, and with every loss logged by its name.
 
 It adds, each in one hook: the mixed-batch sampler, named losses and accuracies, the parameters without weight decay,
-retrieval as evaluation, whole checkpoints, and two ways to stop all processes together: at a loss that is not finite
-(naming the images), and at Ctrl-C or SIGTERM (after saving).
+retrieval as evaluation, atomic checkpoints, and two reasons to stop all processes together: a loss that is not finite
+(the message names the images), and Ctrl-C or SIGTERM (after saving).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ NO_DECAY = (
     "position_embedding",
     "logit_scale",
 )
-"""Parameters whose name holds one of these are not pulled towards zero by weight decay."""
+"""Parameters with one of these in their name have no weight decay."""
 
 
 class NonFiniteLossError(RunError):
@@ -67,12 +67,12 @@ class MMETTrainer(Trainer):
     Trainer of `MMETForPreTraining`.
 
     Args:
-        train_sampler: order of the training examples.
+        train_sampler: sampler of the training examples.
         loss_schedule: factors of the loss weights over the course of training; None for constant weights.
-        evaluator: called by `evaluate`; None for no evaluation.
-        stop: signal to save and stop; None for never.
-        skipped: keeps the list of pictures that were replaced; None for a new one.
-        record: recipe, model and data of the run, saved in every checkpoint; None for none.
+        evaluator: evaluator that `evaluate` calls; None for no evaluation.
+        stop: signal to save and stop; None to ignore signals.
+        skipped: list of the pictures that were replaced; None for a new one.
+        record: recipe, model and data of the run, saved in every checkpoint; None to save none.
         **kwargs: as for `transformers.Trainer`.
     """
 
@@ -87,7 +87,7 @@ class MMETTrainer(Trainer):
         record: RunRecord | None = None,
         **kwargs: Any,
     ) -> None:
-        # Trainer requires an evaluation dataset to evaluate; it only passes it on.
+        # Trainer evaluates only if it has an evaluation dataset, which it merely passes on.
         super().__init__(eval_dataset=evaluator.sets if evaluator is not None else None, **kwargs)
         self._train_sampler = train_sampler
         self._loss_schedule = loss_schedule or LossSchedule({})
@@ -109,11 +109,11 @@ class MMETTrainer(Trainer):
         return self._train_sampler
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Matrices and embeddings decay; biases, norms, class tokens, positions and the temperature do not."""
+        """Names of the parameters with weight decay: matrices and embeddings, but nothing in `NO_DECAY`."""
         return [name for name, _ in model.named_parameters() if not any(part in name for part in NO_DECAY)]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Trainer's own; warns of a warm-up that the run does not reach the end of."""
+        """As in `Trainer`, with a warning if the run ends before its warm-up."""
         warmup = self.args.get_warmup_steps(num_training_steps)
         if warmup >= num_training_steps:
             logger.warning(
@@ -132,13 +132,13 @@ class MMETTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The model's own loss, with its named parts kept for the log."""
+        """Return the model's loss, and record its named parts for the log."""
         image_paths = inputs.pop("image_paths", ())
         self.skipped.add(inputs.pop("skipped_images", ()))
         outputs = model(**inputs)
         if outputs.loss is None:
             raise ValueError(
-                f"a batch with {sorted(inputs)} has no loss to train: check batch_mix and the loss weights against it"
+                f"a batch with {sorted(inputs)} has no loss to train: change batch_mix or the loss weights"
             )
         outputs.loss = self._scheduled_loss(outputs)
         self._agree_to_go_on(outputs, image_paths)
@@ -159,12 +159,12 @@ class MMETTrainer(Trainer):
 
     def _agree_to_go_on(self, outputs: Any, image_paths: Iterable[str]) -> None:
         """
-        Raise `NonFiniteLossError` on all processes where the loss of one is not finite; note on all where one is asked
-        to stop. One exchange a step serves both.
+        Raise `NonFiniteLossError` on all processes if the loss of one is not finite; remember on all if one received a
+        stop signal. One exchange per step serves both.
         """
         finite = torch.isfinite(outputs.loss).reshape(()).int()
         stop_requested = torch.full_like(finite, self._stop.requested)
-        agreed = self.accelerator.gather(torch.stack([finite, stop_requested])[None]).tolist()  # one row a process
+        agreed = self.accelerator.gather(torch.stack([finite, stop_requested])[None]).tolist()  # one row per process
         self._stopping = max(row[1] for row in agreed)
         if all(row[0] for row in agreed):
             return
@@ -180,7 +180,7 @@ class MMETTrainer(Trainer):
 
     @property
     def stopping(self) -> bool:
-        """Whether all processes agreed, in the latest batch, to save and stop."""
+        """Whether all processes agreed in the latest batch to save and stop."""
         return self._stopping > 0
 
     # Evaluation and log
@@ -189,8 +189,8 @@ class MMETTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """
-        Retrieval metrics of the evaluator's sets under `<metric_key_prefix>_<name>` (see `RetrievalEvaluator`), logged
-        and returned. The arguments `eval_dataset` and `ignore_keys` of `transformers.Trainer` have no use here.
+        Compute, log and return the retrieval metrics of the evaluator's sets, as `<metric_key_prefix>_<name>` (see
+        `RetrievalEvaluator`). `eval_dataset` and `ignore_keys` of `transformers.Trainer` are ignored.
         """
         if self._evaluator is None or self._embedder is None:
             raise ValueError("nothing to evaluate on: set validation_identities above 0 or give eval_data")
@@ -220,16 +220,16 @@ class MMETTrainer(Trainer):
     # Checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:
-        """Where `Trainer` writes: beside the checkpoints while one is being written."""
+        """Where `Trainer` writes: a temporary folder while a checkpoint is written."""
         return str(self._writing) if self._writing is not None else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """
-        Write a checkpoint under a temporary name, rename it when it is whole, and only then delete older ones.
+        Write a checkpoint under a temporary name, rename it when it is complete, and only then delete older ones.
 
         Raises:
-            CheckpointError: when it cannot be written; those before it are left as they are.
-            TrainingStopped: once it is there, where Ctrl-C or SIGTERM asked for it.
+            CheckpointError: it cannot be written; earlier checkpoints are unchanged.
+            TrainingStopped: after it is written, if Ctrl-C or SIGTERM requested it.
         """
         output, name = Path(str(self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self.skipped.gather()
@@ -290,18 +290,18 @@ class MMETTrainer(Trainer):
         )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save model and processor without the pickled arguments, which would have to be trusted."""
+        """Save model and processor without the pickled arguments, because reading a pickle can run code."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """
-        Save model and processor into a folder; by default into the output folder, written elsewhere first and then
-        moved file by file.
+        Save model and processor to a folder; by default to the output folder, where complete files are moved one by
+        one.
 
         Raises:
-            CheckpointError: when they cannot be written; checkpoints are left as they are.
+            CheckpointError: they cannot be written; checkpoints are unchanged.
         """
         if output_dir not in (None, self.args.output_dir):
             super().save_model(output_dir, _internal_call)
@@ -316,12 +316,12 @@ class MMETTrainer(Trainer):
                 shutil.rmtree(folder.parent, ignore_errors=True)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise self._writing_failed("the model", error) from error
-        self.accelerator.wait_for_everyone()  # the main process alone saves
+        self.accelerator.wait_for_everyone()  # only the main process saves
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Trained model", revision=self.args.hub_revision)
 
     def save_state(self) -> None:
-        """Write `trainer_state.json`, whole or not at all."""
+        """Write `trainer_state.json` atomically."""
         if self.args.should_save:
             with whole_file(Path(str(self.args.output_dir), TRAINER_STATE_NAME)) as draft:
                 self.state.save_to_json(str(draft))

@@ -1,4 +1,4 @@
-"""The data of a run: sources by use, validation persons, and their descriptions.
+"""Load the data of a run: sources by use, validation persons, and their descriptions.
 
 data = load_data(data_arguments)
 data.sources.paired        # training splits, without the validation persons
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSources:
-    """The training splits of the datasets that were asked for, by how they are used."""
+    """The training splits of the requested datasets, by use."""
 
     paired: list[datasets.Dataset]
     image: list[datasets.Dataset]
@@ -50,13 +50,13 @@ class TrainingSources:
 
     @classmethod
     def load(cls, arguments: DataArguments) -> TrainingSources:
-        """Load every `name=folder` once, however often it is used. Raises `DatasetError` for an unusable folder."""
+        """Load every `name=folder` once, even if it has several uses. Raises `DatasetError` for an invalid folder."""
         wanted = parse_data_arguments(arguments.paired_data, arguments.image_data, arguments.text_data)
         loaded = iter([splits["train"] for splits in load_sources(list(chain(*wanted)))])
         return cls(*(list(islice(loaded, len(sources))) for sources in wanted))
 
     def distinct(self) -> list[datasets.Dataset]:
-        """Every source once, however often it is used."""
+        """Every source once, even if it is used several times."""
         return distinct([*self.paired, *self.image, *self.text])
 
     def without(self, persons: Persons) -> TrainingSources:
@@ -69,14 +69,14 @@ class TrainingSources:
         )
 
     def captions(self) -> Iterator[str]:
-        """Every caption once per image it describes."""
+        """Yield all captions, those of several images several times."""
         for source in distinct([*self.paired, *self.text]):
             yield from chain.from_iterable(source["captions"])
 
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """Description of one training dataset: name, size of the part trained on, licence."""
+    """Description of one training dataset: names, uses, size, licence."""
 
     name: str
     title: str
@@ -92,7 +92,7 @@ class SourceSummary:
 @dataclass(frozen=True)
 class TrainingData:
     """
-    What a run trains and evaluates on; `summaries` are for the result file and the model card, `records` for a resume.
+    The data of a run. `summaries` are for the result file and the model card; `records` are compared on a resume.
     """
 
     sources: TrainingSources
@@ -106,8 +106,8 @@ def load_data(arguments: DataArguments) -> TrainingData:
     Load the training sources without the validation persons, and the evaluation sets: these persons, and `eval_data`.
 
     Raises:
-        DatasetError: for an unusable folder.
-        ValueError: for more validation persons than the data can spare.
+        DatasetError: a folder is invalid.
+        ValueError: the data has too few persons for the validation.
     """
     sources = TrainingSources.load(arguments)
     held_out = choose_persons(
@@ -130,7 +130,7 @@ def load_data(arguments: DataArguments) -> TrainingData:
 
 
 def record_data(arguments: DataArguments, sources: TrainingSources) -> dict[str, DataRecord]:
-    """A record of each source by a name that does not depend on its folder, in the order of first use."""
+    """Record each source under a name that does not depend on its folder, in the order of first use."""
     records: dict[str, DataRecord] = {}
     for argument, split, uses in _sources_in_use(arguments, sources):
         number = sum(known.partition(" ")[0] == argument.name for known in records)
@@ -141,7 +141,7 @@ def record_data(arguments: DataArguments, sources: TrainingSources) -> dict[str,
 def _sources_in_use(
     arguments: DataArguments, sources: TrainingSources
 ) -> Iterator[tuple[DataArgument, datasets.Dataset, list[str]]]:
-    """Each source once, with its training split and its uses, in the order in which they are used first."""
+    """Yield each source once, with its training split and its uses, in the order of first use."""
     kinds = ("paired", "image", "text")
     uses: dict[str, list[str]] = {}
     splits: dict[str, tuple[DataArgument, datasets.Dataset]] = {}
@@ -154,7 +154,7 @@ def _sources_in_use(
 
 
 def summarize_sources(arguments: DataArguments, sources: TrainingSources, held_out: Persons) -> list[SourceSummary]:
-    """One summary for each `name=folder`, in the order in which they are used first."""
+    """Summarise each `name=folder`, in the order of first use."""
     summaries = []
     for argument, split, uses in _sources_in_use(arguments, sources):
         spec = get_spec(argument.name)

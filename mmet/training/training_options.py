@@ -1,7 +1,7 @@
-"""Which of transformers' `TrainingArguments` are supported, with which values, and why others are refused.
+"""Check transformers' `TrainingArguments`: allowed values, and options that are refused with a reason.
 
-Every option of `TrainingArguments` either works as transformers documents it, or is refused with a reason unless it
-has its default value. `MMETTrainer` has its own sampling, losses and evaluation, which would ignore such an option.
+Every option of `TrainingArguments` either works as transformers documents it, or is refused unless it has its default
+value, because `MMETTrainer` has its own sampling, losses and evaluation and would ignore it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ OPTION_RANGES = {
 """Allowed numbers for options of `TrainingArguments`."""
 
 _OWN_EVALUATION = "evaluation here searches galleries and has no batches of predictions"
-_SELECTION = "--select_on says which checkpoint becomes the model, and by what"
-_WHOLE_BATCHES = "every batch here is whole and of one kind; the sampler sees to both"
+_SELECTION = "--select_on chooses the checkpoint that becomes the model"
+_WHOLE_BATCHES = "the sampler makes every batch complete and of one kind"
 
 OPTIONS_WITHOUT_EFFECT = {
     "auto_find_batch_size": "batches are planned for one size before training starts",
@@ -64,9 +64,9 @@ OPTIONS_WITHOUT_EFFECT = {
     "batch_eval_metrics": _OWN_EVALUATION,
     "bf16_full_eval": _OWN_EVALUATION,
     "dataloader_drop_last": _WHOLE_BATCHES,
-    "deepspeed": "models are spread by FSDP: see recipes/accelerate/gpu_8_fsdp.yaml",
+    "deepspeed": "models are sharded with FSDP: see recipes/accelerate/gpu_8_fsdp.yaml",
     "do_predict": "run_reid_eval.py evaluates a trained model",
-    "enable_jit_checkpoint": "SIGTERM saves a checkpoint here already",
+    "enable_jit_checkpoint": "SIGTERM already saves a checkpoint",
     "eval_accumulation_steps": _OWN_EVALUATION,
     "eval_do_concat_batches": _OWN_EVALUATION,
     "eval_use_gather_object": _OWN_EVALUATION,
@@ -74,18 +74,18 @@ OPTIONS_WITHOUT_EFFECT = {
     "greater_is_better": _SELECTION,
     "include_for_metrics": _OWN_EVALUATION,
     "include_num_input_tokens_seen": "batches of images have no tokens to count",
-    "label_names": "the collator names the labels",
+    "label_names": "the collator determines the labels",
     "label_smoothing_factor": "the model computes its losses: set label_smoothing in model_config",
     "length_column_name": _WHOLE_BATCHES,
     "liger_kernel_config": "Liger has no kernels for this model",
     "load_best_model_at_end": _SELECTION,
-    "logging_nan_inf_filter": "a loss that is not finite ends the run, so none is ever logged",
+    "logging_nan_inf_filter": "a loss that is not finite ends the run before it is logged",
     "metric_for_best_model": _SELECTION,
-    "parallelism_config": "the model is trained with DDP or FSDP alone",
+    "parallelism_config": "only DDP and FSDP are supported",
     "prediction_loss_only": _OWN_EVALUATION,
-    "remove_unused_columns": "the collator reads the samples as they are",
-    "train_sampling_strategy": "batch_mix and balance_domains say what is drawn",
-    "use_cache": "the model keeps no keys and values",
+    "remove_unused_columns": "the collator reads complete samples",
+    "train_sampling_strategy": "batch_mix and balance_domains determine the sampling",
+    "use_cache": "the model has no cache of keys and values",
     "use_liger_kernel": "Liger has no kernels for this model",
 }
 """Options that `MMETTrainer` does not read, with the reason; they keep their defaults."""
@@ -95,7 +95,7 @@ _MAPPINGS_OF_OPTIONS = {
     "gradient_checkpointing_kwargs": "activation_checkpointing",
     "fsdp_config": "fsdp",
 }
-"""Mappings, and the option without which nothing reads them."""
+"""Options that are mappings, and the option without which they have no effect."""
 
 _FILES = ("accelerator_config", "fsdp_config")
 """Options that are mappings, or the name of a file that holds one."""
@@ -104,8 +104,7 @@ _ACCELERATOR_FIELDS = ("split_batches", "dispatch_batches", "even_batches", "use
 
 
 def refuse_options_without_effect(arguments: TrainingArguments) -> None:
-    """Raise `ValueError` for an option that would be accepted without effect. Call it before transformers prepares
-    them."""
+    """Raise `ValueError` for an option that would have no effect. To be called before transformers prepares them."""
     for field in dataclasses.fields(arguments):
         reason = OPTIONS_WITHOUT_EFFECT.get(field.name)
         value = getattr(arguments, field.name)
@@ -121,10 +120,10 @@ def refuse_options_without_effect(arguments: TrainingArguments) -> None:
             "with a message that names its images"
         )
     if arguments.do_eval and arguments.eval_strategy == "no":
-        raise ValueError("do_eval: true would have no effect: eval_strategy says when to evaluate")
+        raise ValueError("do_eval: true would have no effect: set eval_strategy")
     if arguments.dataloader_persistent_workers and not arguments.dataloader_num_workers:
         raise ValueError("dataloader_persistent_workers: there are no workers; set dataloader_num_workers")
-    # transformers 5.20 has the older of these names alone.
+    # transformers 5.20 has only the older of these names.
     checkpointing = getattr(arguments, "activation_checkpointing", False) or arguments.gradient_checkpointing
     for name, option in _MAPPINGS_OF_OPTIONS.items():
         switched_on = arguments.fsdp if option == "fsdp" else checkpointing
@@ -136,10 +135,10 @@ def refuse_options_without_effect(arguments: TrainingArguments) -> None:
 
 def read_mappings(arguments: TrainingArguments) -> None:
     """
-    Replace the text of options that are mappings by what it holds: JSON or YAML, or the name of a file of that.
+    Parse the options that are mappings, given as JSON or YAML or as the name of a file with one, in place.
 
     Raises:
-        ValueError: for text and files that hold no mapping, and for names that the option does not have.
+        ValueError: a text or file holds no mapping, or a mapping has unknown names.
     """
     for name in TrainingArguments._VALID_DICT_FIELDS:
         value = getattr(arguments, name)
@@ -167,8 +166,8 @@ def _check_compilation(arguments: TrainingArguments) -> None:
 
 def check_prepared_options(arguments: TrainingArguments) -> None:
     """
-    Raise `ValueError` for options that contradict each other or need a missing package. Call it after transformers
-    prepared them.
+    Raise `ValueError` for options that contradict each other or need a missing package. To be called after
+    transformers has prepared them.
     """
     plain = AcceleratorConfig()
     for name in _ACCELERATOR_FIELDS:
@@ -179,7 +178,9 @@ def check_prepared_options(arguments: TrainingArguments) -> None:
     try:
         _, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
     except ImportError as error:
-        raise ValueError(f"optim: {name_of(arguments.optim)} needs what is not installed: {error}") from error
+        raise ValueError(
+            f"optim: {name_of(arguments.optim)} needs a package that is not installed: {error}"
+        ) from error
     except (ValueError, TypeError, AttributeError) as error:
         if arguments.optim_target_modules is None and "optim_target_modules" in str(error):
             raise ValueError(f"optim: {name_of(arguments.optim)} needs optim_target_modules") from error
@@ -191,7 +192,7 @@ def check_prepared_options(arguments: TrainingArguments) -> None:
             if getattr(arguments, name) != defaults[name] and key not in options:
                 raise ValueError(f"{name} would have no effect: optim {name_of(arguments.optim)} has no {key}")
         _check_optimizer_options(arguments, options)
-        if arguments.optim_target_modules is not None:  # those that read it ask for a model, which is not here yet
+        if arguments.optim_target_modules is not None:  # optimizers that read it would have needed the model above
             raise ValueError(
                 f"optim_target_modules would have no effect: optim {name_of(arguments.optim)} has no such modules"
             )

@@ -1,7 +1,7 @@
 """Validation without a test set: retrieval among persons held out of the training data.
 
-`choose_persons` holds some persons of each domain out of *all* training sources, so that no stage sees them;
-`RetrievalEvaluator` then searches images (and, where there are captions, sentences) of these persons during training.
+`choose_persons` holds some persons of each domain out of *all* training sources, so that no stage sees them.
+`RetrievalEvaluator` then searches for these persons during training, by image and, if there are captions, by sentence.
 It does the same for datasets that the user names for evaluation.
 
     held_out = choose_persons([finegpr, market], amount=0.1, seed=0)
@@ -47,11 +47,11 @@ class RetrievalSet:
     """Searches that are evaluated during training under one name.
 
     Attributes:
-        name: begins the metrics' names, such as `validation_finegpr`.
+        name: prefix of the metrics' names, such as `validation_finegpr`.
         role: `validation` (held out of the training data) or `data` (named by the user); the mean mAP of all sets of
             a role is `<role>_mAP`.
         tasks: the searches.
-        description: what it is, for the result file.
+        description: description for the result file.
     """
 
     name: str
@@ -67,12 +67,12 @@ def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: 
 
     Args:
         sources: all training sources, each once.
-        amount: share of a domain's persons (below 1; `round`ed, and at least two), or their number. 0 takes none.
-        seed: which ones.
+        amount: share of a domain's persons (below 1; rounded, at least two persons), or their number. 0 for none.
+        seed: random seed of the choice.
 
     Raises:
-        ValueError: for a number that is not whole or is 1 (a search needs two persons), or more persons than a domain
-            can spare.
+        ValueError: `amount` is a number that is not whole or is 1 (a search needs two persons), or a domain has too
+            few persons.
     """
     if not amount:
         return {}
@@ -95,7 +95,7 @@ def choose_persons(sources: Iterable[datasets.Dataset], *, amount: float, seed: 
 
 
 def split_persons(source: datasets.Dataset, persons: Persons) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Split into the rows of all others, including unknown persons (negative ids), and the rows of `persons`."""
+    """Split a source into the rows of other (also unknown) persons and the rows of `persons`."""
     domains, person_ids = _persons(source)
     held = np.zeros(len(source), dtype=bool)
     for domain, ids in persons.items():
@@ -106,7 +106,7 @@ def split_persons(source: datasets.Dataset, persons: Persons) -> tuple[datasets.
 
 
 def limit_images(source: datasets.Dataset, *, images_per_person: int, seed: int) -> datasets.Dataset:
-    """Keep at most this many rows of each person, drawn by seed, in their order."""
+    """Keep at most `images_per_person` random rows of each person, in their order."""
     _, person_ids = _persons(source)
     order = np.random.default_rng([seed, len(source)]).permutation(len(source))
     order = order[np.argsort(person_ids[order], kind="stable")]  # by person, shuffled within
@@ -118,7 +118,7 @@ def limit_images(source: datasets.Dataset, *, images_per_person: int, seed: int)
 def validation_sets(
     sources: Sequence[datasets.Dataset], persons: Persons, *, images_per_person: int, seed: int
 ) -> list[RetrievalSet]:
-    """One `RetrievalSet` for each domain of `persons`, of their rows in the (distinct) sources."""
+    """Make a `RetrievalSet` for each domain, of the rows of its `persons` in the (distinct) sources."""
     sets = []
     held = [split_persons(source, persons)[1] for source in sources]
     for domain, ids in persons.items():
@@ -133,9 +133,9 @@ def validation_sets(
 
 def retrieval_tasks(rows: datasets.Dataset) -> list[RetrievalTask]:
     """
-    image→image, and text→image where there are captions, among the rows of one split.
+    Make the tasks among the rows of one split: image→image and, if there are captions, text→image.
 
-    If the cameras are known, images of the query's own person and camera are removed (the `market` protocol),
+    If the cameras are known, gallery images of the query's own person and camera are removed (the `market` protocol),
     otherwise only the query's own image (`leave-one-image-out`).
     """
     tasks = [_image_task(rows)]
@@ -145,7 +145,7 @@ def retrieval_tasks(rows: datasets.Dataset) -> list[RetrievalTask]:
 
 
 def evaluation_set(name: str, dataset: datasets.DatasetDict, *, split: str) -> RetrievalSet:
-    """The `RetrievalSet` of a dataset that the user names: its own protocol on its test or validation split.
+    """Make the `RetrievalSet` of a dataset that the user names: its own protocol on its test or validation split.
 
     Raises:
         DatasetError: the dataset does not have the split.
@@ -164,10 +164,10 @@ class RetrievalEvaluator:
     """Evaluates a model on `RetrievalSet`s as `run_reid_eval.py` does, by the rules of each task's protocol.
 
     Args:
-        sets: what is evaluated.
+        sets: the sets to evaluate on.
         processor: the model's processor.
-        batch_size: items a batch, on each process.
-        num_workers: processes that decode ahead.
+        batch_size: items in a batch on each process.
+        num_workers: number of processes that decode pictures ahead.
     """
 
     def __init__(
@@ -180,8 +180,8 @@ class RetrievalEvaluator:
 
     def __call__(self, model: MMETForReID, accelerator: Accelerator) -> dict[str, float]:
         """
-        Metrics by name, fractions in [0, 1], equal on all processes: `<set>_<query>_to_<gallery>_mAP` and `_rank<k>`
-        for each task, and the mean mAP over the tasks of each role as `<role>_mAP`.
+        Compute metrics by name, fractions in [0, 1], equal on all processes: `<set>_<query>_to_<gallery>_mAP` and
+        `_rank<k>` for each task, and the mean mAP over the tasks of each role as `<role>_mAP`.
         """
         system = ModelSystem(
             model,
@@ -205,7 +205,7 @@ class RetrievalEvaluator:
 
 
 def embedder_of(model: MMETForPreTraining) -> MMETForReID:
-    """An `MMETForReID` whose encoders and identity head *are* those of `model`: no copy, no memory, always current."""
+    """Make an `MMETForReID` that shares its encoders and its identity head with `model`, without a copy."""
     with torch.device("meta"):
         embedder = MMETForReID(model.config)
     embedder.mmet, embedder.identity_head = model.mmet, model.identity_head
@@ -225,19 +225,19 @@ def _image_task(rows: datasets.Dataset) -> RetrievalTask:
     if (cameras != NO_CAMERA).all() and len(np.unique(cameras)) > 1:
         try:
             return build_task(datasets.DatasetDict(query=rows, gallery=rows), "image", "image", "market")
-        except ValueError:  # no person was seen by two cameras
+        except ValueError:  # no person is in two cameras
             pass
     return build_task(datasets.DatasetDict(test=rows), "image", "image", "leave-one-image-out")
 
 
 def _drop_repeated(rows: datasets.Dataset) -> datasets.Dataset:
-    """Drop repeated pictures: a folder may be given twice, by itself and as a part of another."""
+    """Drop repeated pictures: a folder may be given twice, alone and as part of another."""
     stored = _undecoded(rows).with_format("arrow").iter(_ROWS_PER_READ)  # shards hold the pictures themselves
     pictures = [path for table in stored for path in pc.struct_field(table["image"], "path").to_pylist()]
     names = rows.select_columns(["domain", "image_path"])[:]
     paths = np.array(
         [
-            path if path and Path(path).is_absolute() else f"{domain}:{name}"  # shards keep a picture's name alone
+            path if path and Path(path).is_absolute() else f"{domain}:{name}"  # shards keep only a picture's name
             for path, domain, name in zip(pictures, names["domain"], names["image_path"], strict=True)
         ],
         dtype=object,
@@ -257,7 +257,7 @@ def _persons(source: datasets.Dataset) -> tuple[NDArray[np.object_], NDArray[np.
 
 
 def _count_images(sources: Iterable[datasets.Dataset]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """For each domain, its known persons, ascending, and how many rows each has."""
+    """For each domain, its known persons, ascending, and their numbers of rows."""
     person_ids_by_domain: dict[str, list[NDArray[np.int64]]] = {}
     for source in sources:
         domains, person_ids = _persons(source)

@@ -84,5 +84,5 @@ def test_rows__missing_data_or_size_is_said(tmp_path):
     runner = Runner(tmp_path, {"market1501": DATA["market1501"]})
     with pytest.raises(MissingDataError, match="no folder of finegpr"):
         runner.train(TABLES[1].rows[0], seed=1)
-    with pytest.raises(MissingDataError, match="no small form"):
+    with pytest.raises(MissingDataError, match="no small recipes"):
         Runner(tmp_path, DATA, size="small").train(TableRow("row", TABLES[4].rows[0].stages, ()), seed=1)

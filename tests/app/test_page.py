@@ -129,7 +129,7 @@ def test_no_link_and_a_damaged_one(page):
 
 def test_details_come_at_once_and_say_why_there_is_no_explanation(page, visit):
     first, *_, last = page.show_details(visit, event(rank=1))
-    assert "Looking at what made it similar" in first
+    assert "Computing what made it similar" in first
     assert "cannot explain" in last  # colours are no model
     assert "Its track" in last or "track" in last
 
@@ -196,9 +196,9 @@ def test_own_pictures_are_searched_and_forgotten(page, tmp_path):
     assert choice["value"] == "My pictures"
     assert page.search(visit, "My pictures", "red", None, "", *FILTERS)[0].answer.match(1).id == "own.png"
     again, *_ = page.build_own(visit, "My pictures", _files(tmp_path))
-    assert not visit.own.folder.exists()
+    assert not visit.own_gallery.folder.exists()
     page.forget(again)
-    assert not again.own.folder.exists()
+    assert not again.own_gallery.folder.exists()
     assert page.build_own(Visit(), "people", None)[2].count("Choose the pictures first") == 1
 
 

@@ -68,7 +68,7 @@ def test_a_gallery_of_ones_own(catalogue, embedder, tmp_path):
     uploaded = OwnGallery.build([*files, ("x.png", parent / "x.png")], embedder, parent)
     assert uploaded.description.startswith("3 pictures can be searched. Left out")
     assert "z.txt" in uploaded.description
-    answer = search(catalogue, SearchRequest(gallery=OWN_NAME, text="red", k=3), own=uploaded.offered)
+    answer = search(catalogue, SearchRequest(gallery=OWN_NAME, text="red", k=3), own_gallery=uploaded.offered)
     assert {match.id for match in answer.result.matches[:2]} == {"x.png", "x.png (2)"}
     assert answer.result.matches[0].open_image().size == (8, 16)
     with pytest.raises(RequestError, match="no gallery"):  # it is nobody else's

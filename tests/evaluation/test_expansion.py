@@ -125,7 +125,7 @@ def test_merge_queries__opposite_embeddings_have_no_mean():
 
 @pytest.mark.parametrize(
     ("embeddings", "message"),
-    [(np.eye(3, 2), "expected 2 query_embeddings, one an item"), (np.full((2, 2), np.nan), "finite query_embeddings")],
+    [(np.eye(3, 2), "2 query_embeddings, one per item"), (np.full((2, 2), np.nan), "finite query_embeddings")],
 )
 def test_merge_queries__refuses_what_are_not_the_embeddings(embeddings, message):
     with pytest.raises(ValueError, match=message):

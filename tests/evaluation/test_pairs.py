@@ -111,7 +111,7 @@ def test_pair_blocks__scores_are_cosines_whatever_the_lengths():
         (np.eye(2), np.eye(2).astype(str), "gallery_embeddings of real numbers"),
         (np.eye(2) * np.nan, np.eye(2), "finite query_embeddings"),
         (np.eye(2), np.ones((2, 3)), "one dimension, received 2 and 3"),
-        (np.eye(3, 2), np.eye(2), "expected 2 query_embeddings, one an item of the task, received 3"),
+        (np.eye(3, 2), np.eye(2), "expected 2 query_embeddings, one per item of the task, received 3"),
         ([[1, 2], [3]], np.eye(2), "query_embeddings of shape"),
     ],
 )

@@ -120,7 +120,7 @@ def test_compute__errors(reid, sides):
         reid.compute()
     with pytest.raises(ValueError, match=r"expected all of query_embeddings.*received query_embeddings$"):
         reid.compute(query_embeddings=sides["query_embeddings"])
-    with pytest.raises(ValueError, match="expected 2 person_ids, one an embedding, received 1"):
+    with pytest.raises(ValueError, match="expected 2 person_ids, one per embedding, received 1"):
         reid.add_batch(embeddings=np.ones((2, 3)), person_ids=[1], is_query=True)
     add_rows(reid, sides, "query", slice(0, 5))
     with pytest.raises(ValueError, match=r"received both \(5 rows were added\)"):

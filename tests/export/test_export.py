@@ -320,7 +320,7 @@ def test_command__says_where_the_files_are_and_how_near(small_run, tmp_path, cap
     assert f"{tmp_path / 'out'}: image; " in printed
     assert find_exported(str(tmp_path / "out")) == tmp_path / "out"
     assert main([str(small_run), "--output", str(tmp_path / "out")]) == 2
-    assert f"{tmp_path / 'out'} is there already" in capsys.readouterr().err
+    assert f"{tmp_path / 'out'} exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_command__says_where_the_files_are_and_how_near(small_run, tmp_path, cap
     [
         (lambda folder: folder / "absent", "expected the folder of a model"),
         (lambda folder: folder, "config.json"),
-        (lambda folder: "owner/name", "--output for one of the Hub"),
+        (lambda folder: "owner/name", "for a model of the Hub, give --output"),
     ],
 )
 def test_command__of_what_is_no_model(tmp_path, capsys, make, message):

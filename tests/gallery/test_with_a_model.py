@@ -24,13 +24,6 @@ def model(config):
 
 
 @pytest.fixture
-def model_folder(tmp_path, model, processor):
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
 def pictures():
     """Crops of the model's own size, of which none is its own mirror image."""
     generator = np.random.default_rng(0)

@@ -153,7 +153,7 @@ def test_parts_that_are_missing_are_left_out_with_a_reason(request_of, run, tmp_
 
 def test_training_data_without_silhouettes_is_said_so(request_of):
     page = collect_page(replace(request_of, training_data=request_of.data[:1], data=request_of.data[:1]))
-    assert "has no silhouettes" in PageReader(render_page(page)).words
+    assert "which the training data does not have" in PageReader(render_page(page)).words
     assert "masks.png" not in plan_figures(page)
 
 

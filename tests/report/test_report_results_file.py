@@ -54,7 +54,7 @@ def a_row(system="model", **changes):
         ({"metrics": []}, r"metrics: expected an object"),
         ({"cmc": []}, "cmc: expected a curve, received an empty list"),
         ({"cmc": [0.5, 0.4]}, "cmc: expected a curve that never falls"),
-        ({"metrics__rank10": 0.3}, r"metrics\.rank10: expected 0\.5\d+, as its cmc says, received 0\.3"),
+        ({"metrics__rank10": 0.3}, r"metrics\.rank10: expected 0\.5\d+, as in its cmc, received 0\.3"),
         ({"cmc": [0.5, 1.4]}, r"cmc\[1\]"),
         ({"cmc": 0.5}, "cmc: expected a list"),
         ({"query": "audio"}, "query: expected one of image, text, both; received 'audio'"),

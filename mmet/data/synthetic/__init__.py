@@ -1,7 +1,7 @@
 """The synthetic world: procedural pedestrians in the folder layouts of published data sets.
 
-Access to person re-identification data takes weeks, so this package draws people who do not exist and writes them as
-the real data sets are written; the same loaders read both. It is for demos, tests and method checks. Nothing measured
+Access to person re-identification data takes weeks, so this package draws people who do not exist and writes them in
+the form of the real data sets; the same loaders read both. It is for demos, tests and method checks. Nothing measured
 on it is a result on a real data set, and every folder says so in `SYNTHETIC.json`.
 
     python -m mmet.data.synthetic --layout finegpr --output data/synthetic_finegpr --num_ids 200
@@ -55,13 +55,22 @@ def render_person(
     image_height: int = 192,
     image_width: int = 96,
 ) -> tuple[Image.Image, Image.Image]:
-    """Picture `index` of the `images_per_id` of person `number`, as `write_world` would take it.
+    """Draw picture `index` of person `number`; `write_world` with equal arguments draws the same.
 
     Args:
+        number: number of the person, from 1.
+        seed: random seed of the world.
+        style: look of the world.
+        index: which of the person's pictures, from 0.
+        images_per_id: pictures of each person.
         view: view angle in degrees (0 front, 90 right, 180 back, 270 left) instead of the planned one.
+        image_height, image_width: size in pixels.
 
     Returns:
-        The RGB image and its silhouette (mode L: 255 person, 0 elsewhere), both (image_height, image_width).
+        The RGB image and its silhouette (mode L: 255 person, 0 elsewhere), both `image_width` x `image_height` pixels.
+
+    Raises:
+        ValueError: the size is out of range.
     """
     shot = plan_shots(style, seed=seed, person=number, count=images_per_id)[index]
     shot = shot if view is None else replace(shot, view=view % 360)

@@ -23,14 +23,14 @@ from mmet.starting import program_name
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; defaults are those of `write_world`."""
+    """Build the parser; defaults are those of `write_world`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(write_world).parameters.items()}
     parser = OptionParser(
         prog=program_name("python -m mmet.data.synthetic"),
         description="Draw a synthetic pedestrian data set in the folder layout of a published one. For demos, tests "
         "and method checks: no real person is shown, and figures measured on it are not results on the real data set.",
     )
-    parser.add_argument("--layout", required=True, choices=list(LAYOUTS), help="whose folders to imitate")
+    parser.add_argument("--layout", required=True, choices=list(LAYOUTS), help="data set whose layout to use")
     parser.add_argument("--output", required=True, type=Path, help="folder to create")
     parser.add_argument(
         "--style",
@@ -40,10 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
     counts = {
         "num_ids": "people in all",
         "images_per_id": "pictures of each person",
-        "num_train_ids": "people for training, where there are splits, instead of a share of --num_ids",
-        "num_test_ids": "people for testing, where there are splits, instead of a share of --num_ids",
-        "num_val_ids": "people for validation (cuhk_pedes, rstpreid) (default: a tenth of those for training)",
-        "seed": "equal seeds give equal files",
+        "num_train_ids": "people for training in layouts with splits, instead of a share of --num_ids",
+        "num_test_ids": "people for testing in layouts with splits, instead of a share of --num_ids",
+        "num_val_ids": "people for validation (cuhk_pedes and rstpreid; default: a tenth of those for training)",
+        "seed": "random seed; equal seeds give equal files",
         "image_height": "height of the crops in pixels",
         "image_width": "width of the crops in pixels",
         "num_workers": "processes; the files do not depend on it",
@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_traits(parser: argparse.ArgumentParser) -> None:
-    """Options for what makes data hard or untidy."""
+    """Add the options that make the data hard or untidy."""
     forms = {name: layout.forms for name, layout in LAYOUTS.items() if layout.forms}
     offered = "; ".join(f"{name}: {', '.join(values)}" for name, values in forms.items())
     parser.add_argument("--form", help=f"form of the data set ({offered}; default: the first)")
@@ -77,9 +77,9 @@ def _add_traits(parser: argparse.ArgumentParser) -> None:
     }
     tidy = ", ".join(name for name, layout in LAYOUTS.items() if not layout.untidy_rate)
     rates = {
-        "untidy_rate": f"people with one picture, one camera or repeated notes (default: 0 for {tidy}, else 0.1)",
+        "untidy_rate": f"people with one picture, one camera or repeated entries (default: 0 for {tidy}, else 0.1)",
         "occlusion_rate": f"pictures with something in front of the person (default: {defaults['occlusion_rate']})",
-        "crop_rate": f"pictures that miss feet or head (default: {defaults['crop_rate']})",
+        "crop_rate": f"pictures in which feet or head are cut off (default: {defaults['crop_rate']})",
         "lookalike_rate": f"people who look like another one (default: {defaults['lookalike_rate']})",
     }
     for name, text in rates.items():
@@ -94,13 +94,13 @@ def _add_traits(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the world that the command line asks for; returns the exit code, 2 for bad arguments."""
+    """Write the world that the command line asks for; return the exit code, 2 for errors that the user can correct."""
     parser = build_parser()
     return run_command(parser.prog, lambda command: draw(parser, arguments), after_stop="nothing was written")
 
 
 def draw(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
-    """Parse the arguments, write the world and say so."""
+    """Parse the arguments, write the world and print its folder."""
     options = vars(parser.parse_args(arguments))
     written = write_world(**options, show_progress=sys.stderr is not None and sys.stderr.isatty())
     print(f"{options['output']}: {'written' if written else 'already written'}")

@@ -55,7 +55,7 @@ class Part(IntEnum):
 
 
 class Canvas:
-    """The label map and the two shapes everything is made of: tubes along a spine and stacks of elliptic slices."""
+    """The label map, and the shapes to draw on it: tubes along a spine, stacks of slices, ellipses, polygons."""
 
     def __init__(self, height: int, width: int, light: float) -> None:
         self.image = Image.new("L", (width, height))
@@ -135,6 +135,7 @@ def _normals(spine: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def towards(start: tuple[float, float], end: tuple[float, float], share: float) -> tuple[float, float]:
+    """The point at a share of the way from `start` to `end`."""
     return start[0] + (end[0] - start[0]) * share, start[1] + (end[1] - start[1]) * share
 
 

@@ -1,9 +1,10 @@
-"""Sentences about a picture, in several ways of speaking.
+"""Write captions of a picture, in several wordings.
 
-`attributes` imitates the spirit of FineGPR-C: dense lists of coded attributes in changing order, with the weather, the
-time of day and the viewpoint, plus a detail or two. `sentences` imitates CUHK-PEDES: people describing what they see,
-with synonyms, near misses of colours and things forgotten. `mmet.data.synthetic.dialects` has two more. All are
-incomplete on purpose, and speak of what the picture shows.
+`attributes` resembles FineGPR-C: dense lists of coded attributes in changing order, with weather, time of day,
+viewpoint, and one or two details. `sentences` resembles CUHK-PEDES: people describe what they see, with synonyms,
+confused colours and omissions. `mmet.data.synthetic.dialects` has two more, and
+`mmet.data.synthetic.lifelike.wording` those of lifelike people. All are incomplete on purpose, and describe what the
+picture shows.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ Wording = Callable[[Sighting[Any], np.random.Generator], str]
 
 
 def write_captions(sighting: Sighting[Any], wording: str, rng: np.random.Generator, count: int = 2) -> list[str]:
-    """`count` captions of one picture in a wording of `WORDINGS`."""
+    """Write `count` captions of one picture in a wording of `WORDINGS`."""
     return [WORDINGS[wording](sighting, rng) for _ in range(count)]
 
 
 def tokenize(caption: str) -> list[str]:
-    """Lower-case words without punctuation, as in CUHK-PEDES' `processed_tokens`."""
+    """Split a caption into lower-case words without punctuation, as in CUHK-PEDES' `processed_tokens`."""
     return re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", caption.lower())
 
 
@@ -97,7 +98,7 @@ def _attribute_caption(sighting: Sighting[Identity], rng: np.random.Generator) -
 
 
 def _opening(kind: str, sighting: Sighting[Identity], rng: np.random.Generator) -> tuple[str, str]:
-    """Who it is, and the words that lead over to the clothes."""
+    """The words for the person, and those that lead to the clothes."""
     row = sighting.identity.attributes
     if kind == "plain":
         who = f"older {row.gender}" if row.age == "older" else f"{row.gender} {row.age}"
@@ -168,7 +169,7 @@ def _extra_clauses(sighting: Sighting[Identity], hair_is_known: bool) -> list[st
 
 @dataclass(frozen=True, slots=True)
 class _Speaker:
-    """One person's pronouns and slips of the tongue."""
+    """The author of a caption: words for the person, synonyms, and mistakes with colours."""
 
     rng: np.random.Generator
     subject: str
@@ -179,7 +180,7 @@ class _Speaker:
         return options[int(self.rng.integers(len(options)))]
 
     def color(self, cloth: Cloth, second: bool = False) -> str:
-        """The colour of `cloth`, sometimes a near one, rarely any."""
+        """The colour of `cloth`; sometimes a similar one, rarely any other."""
         name = cloth.second_name if second else cloth.color_name
         slip = self.rng.random()
         if slip < 0.10:
@@ -284,4 +285,4 @@ WORDINGS: Mapping[str, Wording] = {
     **{name: partial(describe, dialect) for name, dialect in DIALECTS.items()},
     **{name: partial(describe_person, phrasing) for name, phrasing in PHRASINGS.items()},
 }
-"""Ways of speaking by the name that styles use."""
+"""Wordings by the name that styles use."""

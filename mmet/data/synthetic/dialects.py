@@ -1,9 +1,9 @@
-"""Ways of speaking as data: the same people and pictures in words that other writers never use.
+"""Dialects of captions as data: the same people and pictures, in words that the source style never uses.
 
-`reports` are terse notes of somebody who watches screens at night; `remarks` are what somebody in a hall says aloud.
-Both leave things out, take colours for their neighbours now and then, and name only what the picture shows. Words for
-garments, things and colours are disjoint from those of the source style's captions, so that a model trained on these
-meets them for the first time. A new way of speaking is one more `Dialect` in `DIALECTS`.
+`reports` are terse notes of a guard at night; `remarks` are what somebody in a hall says aloud. Both omit things,
+sometimes confuse similar colours, and name only what the picture shows. Their words for garments, things and colours
+are disjoint from those of the source style's captions, so a model trained on that style has never seen them. To add a
+dialect, add a `Dialect` to `DIALECTS`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _NEAR_COLOR_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One way of speaking.
+    """The words and sentences of one dialect.
 
     Attributes:
-        nouns: gender -> what such a person is called.
-        ages: age -> adjectives; an empty one says nothing.
-        words: the word of `mmet.data.synthetic.identity` -> words used instead, for garments, things and colours.
-        shades: `dark` and `light` -> words used instead.
-        moves: side that is seen -> what the person is doing.
+        nouns: gender -> nouns for the person.
+        ages: age -> adjectives; an empty one omits the age.
+        words: word of `mmet.data.synthetic.identity` -> words used instead, for garments, things and colours.
+        shades: `dark` and `light` -> word used instead.
+        moves: visible side of the person -> what the person is doing.
         frames: sentences with `{who}`, `{upper}`, `{lower}` and, optionally, `{move}`.
-        extras: what introduces shoes and things carried; holds `{things}`.
+        extras: continuations with `{things}`, for shoes and things carried.
     """
 
     nouns: Mapping[str, tuple[str, ...]]
@@ -44,7 +44,7 @@ class Dialect:
 
 
 def describe(dialect: Dialect, sighting: Sighting[Identity], rng: np.random.Generator) -> str:
-    """One caption of a picture."""
+    """Write one caption of a picture."""
     writer = _Writer(dialect, rng)
     look = sighting.identity.appearance
     upper = writer.cloth(look.upper, look.upper_kind)
@@ -81,7 +81,7 @@ class _Writer:
         return self.pick(self.dialect.moves[side(sighting.shot.view)])
 
     def color(self, cloth: Cloth) -> str:
-        """The colour of `cloth`, at times a near one, half of the time with its shade."""
+        """The colour of `cloth`, sometimes a similar one; half of the time with its shade."""
         if self.rng.random() < _NEAR_COLOR_SHARE:
             color_word = self.pick(NEAR_COLORS[cloth.color_name]).split()[-1]
         else:
@@ -94,7 +94,7 @@ class _Writer:
 
 
 def _seen_details(sighting: Sighting[Identity], writer: _Writer) -> list[str]:
-    """Shoes, bag, hat, glasses and scarf, as far as they can be seen."""
+    """Shoes, bag, hat, glasses and scarf, as far as they are visible."""
     look = sighting.identity.appearance
     details = []
     if sighting.sees(Part.SHOE):
@@ -255,4 +255,4 @@ REMARKS = Dialect(
 )
 
 DIALECTS: Mapping[str, Dialect] = {"reports": REPORTS, "remarks": REMARKS}
-"""Ways of speaking by the name that styles use."""
+"""Dialects by the name that styles use."""

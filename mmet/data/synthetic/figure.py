@@ -1,4 +1,4 @@
-"""Draws one articulated person as an integer label map, then colours it by palette look-up.
+"""Draw an articulated person as an integer label map, then colour it by palette look-up.
 
 The skeleton (`skeleton`) is turned by the view angle, so that a side or back view shows what a camera there would see.
 Every part is painted once (`painter`) into a label map (`canvas`); patterns, faces and hair lines are then decided per

@@ -1,4 +1,4 @@
-"""Who a synthetic person is: FineGPR's thirteen attributes, and the detail that no attribute names.
+"""The identity of a synthetic person: FineGPR's thirteen attributes, and details that no attribute names.
 
 `Attributes` holds the axes published with FineGPR (https://github.com/JeremyXSC/FineGPR). `Appearance` holds the rest:
 the exact shade behind a colour name, patterns, garment cuts, build, hair style, the kind of bag or hat. Two people
@@ -150,7 +150,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """What the attributes leave open. The `*_kind` fields are the words of captions; "" means not worn."""
+    """Details that the attributes leave open. The `*_kind` fields are the words of captions; "" means not worn."""
 
     body: Body
     upper_kind: str
@@ -192,7 +192,7 @@ def draw_rgb(rng: np.random.Generator, name: str) -> RGB:
 
 
 def draw_attributes(rng: np.random.Generator) -> Attributes:
-    """Thirteen attributes, about as frequent as in a street: few hats, dresses on women, more black than purple."""
+    """Draw attributes about as frequent as in a street: few hats, dresses on women only, more black than purple."""
     gender = _choose(rng, ("male", "female"))
     female = gender == "female"
     dress = _yes(rng, 0.2 * female)
@@ -216,7 +216,7 @@ def draw_attributes(rng: np.random.Generator) -> Attributes:
 
 
 def draw_identity(rng: np.random.Generator, *, number: int = 1, attributes: Attributes | None = None) -> Identity:
-    """A random person, or a random person with given `attributes`; the same generator state gives the same person."""
+    """Draw a random person, with the given `attributes` if any; equal generator states give the same person."""
     attributes = attributes or draw_attributes(rng)
     return Identity(number, attributes, _draw_appearance(rng, attributes))
 
@@ -363,7 +363,7 @@ def _draw_cloth(rng: np.random.Generator, name: str, pattern: str) -> Cloth:
 
 
 def _contrasting(name: str) -> Sequence[str]:
-    """Second colours that are seen on `name`: a pattern in nearly the same shade would be no detail at all."""
+    """Second colours that are visible on the colour `name`; a pattern in a similar colour could not be seen."""
     alike = (
         {"black", "brown", "purple"},
         {"white", "beige", "yellow"},

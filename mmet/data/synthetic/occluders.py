@@ -1,4 +1,4 @@
-"""What stands between the camera and a synthetic person: other people, and things by name in `OCCLUDERS`.
+"""Draw what stands between the camera and a synthetic person: other people, and the things of `OCCLUDERS`.
 
 cover = draw_occluder(("pole", "shrub"), rng, height, width)
 rgb = rgb * (1 - cover.alpha[..., None]) + cover.rgb
@@ -29,14 +29,14 @@ class Cover:
 
 
 def draw_occluder(names: Sequence[str], rng: np.random.Generator, height: int, width: int) -> Cover:
-    """A passer-by at the edge of the picture, or one of the things called `names`."""
+    """Draw a passer-by at the edge of the picture, or one of the things called `names`."""
     if rng.random() < _PASSER_BY_SHARE:
         return _passer_by(rng, height, width)
     return draw_object(names, rng, height, width)
 
 
 def draw_object(names: Sequence[str], rng: np.random.Generator, height: int, width: int) -> Cover:
-    """One of the objects called `names`."""
+    """Draw one of the objects called `names`."""
     sheet = Image.new("RGBA", (width * 2, height * 2))
     OCCLUDERS[names[int(rng.integers(len(names)))]](ImageDraw.Draw(sheet), rng, height * 2, width * 2)
     small = np.asarray(sheet.reduce(2), dtype=np.float32)
@@ -118,7 +118,7 @@ def _suitcase(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, w
 
 
 def _car(pen: ImageDraw.ImageDraw, rng: np.random.Generator, height: int, width: int) -> None:
-    """A parked car seen from its side: it hides the legs, and the picture shows a part of it alone."""
+    """A parked car seen from its side: it hides the legs, and only a part of it is in the picture."""
     top, left = height * rng.uniform(0.66, 0.78), -width * rng.uniform(0.1, 0.9)
     long, tall = width * 2.2, height * 0.4
     shade = _CAR_COLORS[int(rng.integers(len(_CAR_COLORS)))]

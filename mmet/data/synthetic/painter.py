@@ -1,4 +1,4 @@
-"""Paints one person on a canvas, from the back of the scene to the front, then the details that lie on surfaces."""
+"""Paint a person on a canvas, from the back of the scene to the front, then the details on surfaces."""
 
 from __future__ import annotations
 

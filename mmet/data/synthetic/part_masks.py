@@ -1,6 +1,6 @@
 """Part masks: which pixels of a picture show hair, jacket, trousers, shoes, bag, by the numbers of `PART_CLASSES`.
 
-A part mask is a mode L image of the size of the picture; 0 is what is not the person, things in front included.
+A part mask is a mode L image of the size of the picture; 0 is everything but the person, including things in front.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PART_CLASSES: Mapping[str, int] = {
     "glasses": 11,
     "thing": 12,
 }
-"""Number of each class: `upper` is the outermost garment of the upper body (a dress is `upper`), `inner` what an open
-one shows, `lower` trousers, shorts or a skirt; `thing` an umbrella, papers, a cup or a phone."""
+"""Number of each class. `upper` is the outermost garment of the upper body, or a dress; `inner` is what an open one
+shows; `lower` is trousers, shorts or a skirt; `thing` is an umbrella, papers, a cup or a phone."""
 
 _CLASS_OF: Mapping[Part, str] = {
     Part.SKIN: "skin",

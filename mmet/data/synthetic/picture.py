@@ -1,4 +1,4 @@
-"""A finished crop of the synthetic world, with everything known about it."""
+"""A finished crop of the synthetic world, with its annotations."""
 
 from __future__ import annotations
 

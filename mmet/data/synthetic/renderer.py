@@ -1,4 +1,4 @@
-"""Takes one picture of a synthetic person: figure, place, weather, light, whatever stands in front, and the camera.
+"""Draw one picture of a synthetic person: figure, place, weather, light, things in front, and the camera's effects.
 
 shot = plan_shots(SOURCE, seed=0, person=1, count=1)[0]
 picture = render_shot(identity, shot, SOURCE, height=192, width=96)
@@ -89,7 +89,7 @@ LIGHTS: tuple[Light, ...] = (
 def render_shot(
     identity: Identity | Person, shot: Shot, style: WorldStyle, *, height: int = 192, width: int = 96
 ) -> Picture:
-    """Take the picture of `identity` that `shot` describes; equal arguments give equal pixels.
+    """Draw the picture of `identity` that `shot` describes; equal arguments give equal pixels.
 
     Raises `ValueError` when the size is outside `MIN_SIZE`..`MAX_SIZE`.
     """
@@ -145,9 +145,9 @@ class Box:
 
 
 def draw_box(style: WorldStyle, shot: Shot, rng: np.random.Generator) -> Box:
-    """A crop about the whole person, or, with the style's rate, one that misses the feet or the head.
+    """Draw the box of the whole person or, with the style's rate, one that cuts off the feet or the head.
 
-    Whether it misses them is drawn apart from the rest, so that other pictures are the same at any rate.
+    The decision to cut has its own random stream, so the rate does not change the other pictures.
     """
     share = float(rng.uniform(*style.body_share))
     shift = float(rng.normal(0, style.jitter)), float(rng.normal(0, style.jitter))
@@ -233,7 +233,7 @@ def _falling_snow(rgb: np.ndarray, weather: Weather, rng: np.random.Generator) -
 def expose(
     rgb: np.ndarray, camera: Camera, saturation: float, exposure: float, rng: np.random.Generator
 ) -> Image.Image:
-    """What the camera makes of the light that reaches it: saturation, cast, contrast, gamma, resolution and noise."""
+    """Apply the camera's saturation, colour cast, contrast, gamma, resolution and noise."""
     height, width = rgb.shape[:2]
     colorful = np.float32(camera.saturation * saturation)
     mix = (np.eye(3, dtype=np.float32) * colorful + (1 - colorful) * _GREY) * np.asarray(

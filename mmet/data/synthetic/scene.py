@@ -1,7 +1,7 @@
 """Places where synthetic people walk: panoramas built from layers, cut by view angle.
 
-A scene is a tuple of layers in `SCENES`; each layer paints on a `Stage`. A panorama is painted once per (scene,
-variant) and process, then every picture takes a window of it, so that turning the camera turns the background too.
+A scene is a tuple of layers in `SCENES`; each layer paints on a `Stage`. A panorama is painted once per scene, variant
+and process. Each picture is a window of it, so that turning the camera turns the background too.
 """
 
 from __future__ import annotations
@@ -496,7 +496,7 @@ class Panorama:
 
 @cache
 def panorama(scene: str, variant: int) -> Panorama:
-    """Paint `scene`; the picture depends on nothing but the arguments. Raises `ValueError` for an unknown scene."""
+    """Paint `scene`; equal arguments give equal pictures. Raises `ValueError` for an unknown scene."""
     if scene not in SCENES:
         raise ValueError(f"unknown scene {scene!r}; known: {', '.join(SCENES)}")
     stage = Stage(np.random.default_rng([_SALT, list(SCENES).index(scene), variant]))

@@ -1,4 +1,4 @@
-"""What the writer of a caption sees, and the grammar that all ways of speaking share."""
+"""What the author of a caption sees, and the grammar that all wordings share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEAR_COLORS: Mapping[str, tuple[str, ...]] = {
     "pink": ("red", "white"),
     "beige": ("white", "brown", "yellow"),
 }
-"""What a colour is taken for by mistake."""
+"""Colours that each colour may be mistaken for."""
 
 
 Who = TypeVar("Who", Identity, Person)
@@ -39,7 +39,7 @@ Who = TypeVar("Who", Identity, Person)
 
 @dataclass(frozen=True, slots=True)
 class Sighting(Generic[Who]):
-    """What the writer of a caption sees: the person, the conditions, and how much of each part is visible."""
+    """What the author of a caption sees: the person, the conditions, and how much of each part is visible."""
 
     identity: Who
     shot: Shot
@@ -51,7 +51,7 @@ class Sighting(Generic[Who]):
 
 
 def shade_name(name: str, rgb: RGB) -> str:
-    """A colour name with `dark` or `light` where people would say so."""
+    """A colour name, with `dark` or `light` if the colour is clearly dark or light."""
     brightness = max(rgb) / 255
     if name in {"blue", "green", "red", "purple", "gray", "brown"}:
         low, high = (0.42, 0.45) if name == "brown" else (0.46, 0.7)
@@ -68,7 +68,7 @@ def side(view: float) -> str:
 
 
 def keep(rng: np.random.Generator, clauses: Sequence[str], probability: float, least: int = 0) -> list[str]:
-    """A random subset of `clauses` in random order, with at least `least` of them."""
+    """Choose clauses with a probability each, at least `least` of them, in random order."""
     order = rng.permutation(len(clauses))
     kept = [i for i in order if rng.random() < probability]
     kept += [i for i in order if i not in kept][: max(0, least - len(kept))]
@@ -76,7 +76,7 @@ def keep(rng: np.random.Generator, clauses: Sequence[str], probability: float, l
 
 
 def join(parts: Sequence[str]) -> str:
-    """An enumeration."""
+    """Join parts to an enumeration with commas and "and"."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
@@ -91,7 +91,7 @@ def capital(text: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """`text` with a full stop, cut at its last comma or full stop when it exceeds the usual length of a caption."""
+    """Add a full stop; cut a text that exceeds the usual length of a caption at a comma or full stop."""
     words = text.split()
     if len(words) > _MAX_WORDS:
         text = " ".join(words[:_MAX_WORDS])

@@ -17,7 +17,7 @@ from mmet.data.synthetic.identity import Appearance
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How the body is held. Angles in radians: `stride` swings the legs, `phase` (0..2π) is the moment of the step."""
+    """A body posture. Angles are in radians: `stride` swings the legs, `phase` (0..2π) is the moment of the step."""
 
     stride: float = 0.4
     phase: float = 0.0

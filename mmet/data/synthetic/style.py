@@ -1,4 +1,4 @@
-"""What a synthetic camera network looks like: `WorldStyle`, its cameras, and the conditions of each shot.
+"""The style of a synthetic camera network: `WorldStyle`, its cameras, and the conditions of each shot.
 
 `source` is modelled on FineGPR: 36 viewpoints, 7 kinds of weather, 7 of light and 9 scenes, each shown in the picture
 and coded in the file name. `target` is modelled on surveillance crops: six cameras with their own colours, places and
@@ -26,7 +26,7 @@ LIGHT = ("midnight", "dawn", "forenoon", "noon", "afternoon", "dusk", "night")
 COMMON_OCCLUDERS = ("bicycle", "pole", "shrub", "boxes")
 
 TOLD_IF_SET = "told_if_set"
-"""Marks fields of a style that `SYNTHETIC.json` leaves out at their default."""
+"""Metadata of style fields that `SYNTHETIC.json` omits if they have their default."""
 
 SOURCE_SCENES = tuple(SCENES)[:9]
 """Scenes p01..p09; FineGPR calls p03, p05 and p08 wild and the others urban."""
@@ -41,15 +41,15 @@ def view_degrees(viewpoint: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """One camera: where it stands, what it tends to see, and what it does to colours.
+    """One camera: its place, its usual view, and its effects on pictures.
 
     Attributes:
-        scenes: places it may stand in; a network camera has one.
+        scenes: places where it may stand; a camera of a network has one.
         view: usual view angle in degrees (0 front, 90 right, 180 back) and its standard deviation.
-        elevation: how far it looks down, in degrees.
-        gain: factor on red, green and blue.
-        gamma, saturation, contrast: 1 leaves the picture alone.
-        resolution: smallest and largest share of the crop's resolution that it resolves.
+        elevation: angle in degrees by which it looks down.
+        gain: factors on red, green and blue.
+        gamma, saturation, contrast: 1 leaves the picture unchanged.
+        resolution: smallest and largest share of the crop's pixels per side that it resolves.
         noise: standard deviation of the sensor noise in grey levels.
         quality: lowest and highest JPEG quality.
     """
@@ -68,10 +68,10 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class WorldStyle:
-    """A look and a way of speaking.
+    """The look of a world and the wording of its captions.
 
     Attributes:
-        name: the word users type.
+        name: name of the style on the command line.
         cameras: cameras 1..n; file names count from 1.
         weather, light: indices into `WEATHER` and `LIGHT` that occur.
         captions: name of a wording in `mmet.data.synthetic.captions.WORDINGS`.
@@ -79,11 +79,11 @@ class WorldStyle:
         body_share: smallest and largest share of the crop height that the body takes; above 1 cuts it.
         occlusion: probability that something stands in front.
         exposure: standard deviation of the brightness of single shots, as a factor.
-        shots_per_camera: pictures of a person in one camera before the next camera sees her.
-        crop: probability that the box misses the feet or the head.
-        lookalikes: probability that a person resembles another one and shares most attributes with them.
-        occluders: what may stand in front, names of `mmet.data.synthetic.occluders.OCCLUDERS`.
-        people: which people live there, `plain` (`mmet.data.synthetic.identity`) or `lifelike`
+        shots_per_camera: pictures of a person in one camera before those of the next.
+        crop: probability that the box cuts off the feet or the head.
+        lookalikes: probability that a person resembles another one and shares most of their attributes.
+        occluders: what may stand in front: names of `mmet.data.synthetic.occluders.OCCLUDERS`.
+        people: kind of the people: `plain` (`mmet.data.synthetic.identity`) or `lifelike`
             (`mmet.data.synthetic.lifelike`).
     """
 
@@ -153,7 +153,7 @@ def _draw_camera(
 def lifelike_style(
     name: str, *, captions: str, cameras: int, seed: int, indoor: float, steep: tuple[float, float]
 ) -> WorldStyle:
-    """A world of lifelike people, seen by a network of cameras that differ in everything a camera can differ in."""
+    """Make a world of lifelike people, seen by cameras that differ in all respects."""
     return WorldStyle(
         name=name,
         cameras=draw_cameras(name, cameras, seed=seed, indoor=indoor, steep=steep),
@@ -252,16 +252,16 @@ STYLES: Mapping[str, WorldStyle] = {
 
 
 PLAIN_STYLES = tuple(name for name, style in STYLES.items() if style.people == "plain")
-"""Styles of the simple figures that films are drawn with."""
+"""Styles with plain people, the ones that films can show."""
 
 
 def style_rng(style: WorldStyle, *path: int) -> np.random.Generator:
-    """The random stream for one thing in a world, given by its seed and numbers; equal paths give equal streams."""
+    """Make the random generator of one thing in a world, identified by the seed and further numbers, `path`."""
     return np.random.default_rng([style.key, *path])
 
 
 def plan_shots(style: WorldStyle, *, seed: int, person: int, count: int, cameras: int | None = None) -> list[Shot]:
-    """Conditions of `count` shots of a person: all different, in as many cameras as `shots_per_camera` allows.
+    """Plan `count` different shots of a person, in as many cameras as `shots_per_camera` allows.
 
     `cameras` sets the number of cameras that see the person. Raises `ValueError` when that many have fewer than
     `count` different conditions.

@@ -1,15 +1,15 @@
-"""Films of the synthetic world: its people walk through the scenes of several cameras, with true boxes and tracks.
+"""Draw films of the synthetic world: people walk through the scenes of several cameras, with true boxes and tracks.
 
     python -m mmet.data.synthetic.video --output data/films --num_people 6 --num_cameras 2 --seconds 18
 
     from mmet.data.synthetic.video import write_films
     write_films("data/films", num_people=6, num_cameras=2, seconds=18.0)
 
-People meet, pass in front of each other and behind objects, leave and come back. The folder holds, for each camera,
-`camera1.mp4`, and `camera1/gt/gt.txt` and `camera1/seqinfo.ini` as MOTChallenge has them; and `persons.json`, which
-says who the people are in sentences and which tracks are theirs. A person who has left the picture and returns is a
-new track. A box is that of the whole person, cut at the edges of the picture; people of whom less than a quarter is in
-the picture have none.
+People meet, pass in front of each other and behind objects, leave and come back. The folder holds `camera1.mp4`,
+`camera1/gt/gt.txt` and `camera1/seqinfo.ini` (in MOTChallenge's formats) for each camera, and `persons.json`, which
+describes the people in sentences and names their tracks. A person who leaves the picture and returns has a new track.
+A box is that of the whole person, cut at the edges of the picture; a person with less than a quarter in the picture
+has none.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _BODY_OF_WAY_DOWN = 0.95
 
 _LEAST_IN_PICTURE = 0.25
 _STREAM_FILMS = 7
-"""Marks random streams of films among those of the style; see `layouts.takes.person`."""
+"""Distinguishes the random streams of films from the style's other streams; see `layouts.takes.person`."""
 
 _NOTICE = (
     "Synthetic films drawn by `python -m mmet.data.synthetic.video`: no real person is shown, and figures measured on "
@@ -80,7 +80,7 @@ _NOTICE = (
 
 @dataclass(frozen=True, slots=True)
 class FilmRequest:
-    """What to film; see `write_films`."""
+    """The arguments of `write_films`."""
 
     style: WorldStyle
     num_people: int
@@ -93,7 +93,7 @@ class FilmRequest:
 
     @property
     def num_frames(self) -> int:
-        """Frames of each camera."""
+        """Number of frames of each camera."""
         return max(1, round(self.seconds * self.fps))
 
 
@@ -106,7 +106,7 @@ class TrueBox:
         person: number from 0.
         box: left, top, width and height of the whole person, cut at the picture's edges, in pixels.
         visibility: share of the whole person's pixels that are in the picture and not covered, 0..1.
-        sighting: what a writer of captions sees of her.
+        sighting: what the author of a caption sees of the person.
     """
 
     person: int
@@ -129,16 +129,17 @@ def write_films(
     show_progress: bool = False,
 ) -> bool:
     """
-    Write the films of all cameras, whole or not at all.
+    Write the films of all cameras; the folder appears only when complete.
 
     Args:
         output: folder to create; may exist when empty, or when it already holds exactly these films.
-        num_people: people in all. In films of up to 13 seconds each is seen by one camera, then by several.
-        num_cameras: films; each camera of the style has its own scene and colours, and they repeat.
+        num_people: people in all. In films of up to 13 seconds each person is in one camera; in longer ones, in
+            several in turn.
+        num_cameras: number of films. Each camera of the style has its own scene and colours; further ones repeat them.
         seconds, fps: length and frame rate of each film.
         image_height, image_width: size of the pictures, even numbers.
-        seed: equal seeds and styles give the same people as `write_world`.
-        style: a name of `PLAIN_STYLES` or a style of your own with plain people.
+        seed: random seed; equal seeds and styles give the same people as in `write_world`.
+        style: a name of `PLAIN_STYLES`, or any style with plain people.
         show_progress: show a progress bar over frames.
 
     Returns:
@@ -201,7 +202,7 @@ def _tick(progress: tqdm, image: np.ndarray) -> np.ndarray:
 
 
 def film(request: FilmRequest, camera: int) -> Iterator[tuple[np.ndarray, list[TrueBox]]]:
-    """The frames of camera number `camera` from 0, uint8 (H, W, 3), with the people in them."""
+    """Yield the frames of a camera (numbered from 0), uint8 (H, W, 3), with the people in them."""
     view = _CameraView(request, camera)
     rng = style_rng(request.style, request.seed, 0, _STREAM_FILMS)
     walks = plan_walks(
@@ -215,7 +216,7 @@ def film(request: FilmRequest, camera: int) -> Iterator[tuple[np.ndarray, list[T
 
 
 class _CameraView:
-    """What a camera always sees, and the people who walk through it."""
+    """The background of a camera, and the people who walk through it."""
 
     def __init__(self, request: FilmRequest, camera: int) -> None:
         self.request, self.number = request, camera
@@ -314,7 +315,7 @@ class _CameraView:
     def _true_box(
         self, owner: np.ndarray, number: int, walk: Walk, figure: Figure, shot: Shot, left: int, top: int
     ) -> TrueBox | None:
-        """The box of a drawn person; None where less than a quarter of her is in the picture."""
+        """The box of a drawn person; None if less than a quarter of the person is in the picture."""
         solid = figure.alpha >= 0.5
         _, in_figure = _overlap(solid.shape, left, top, owner.shape)
         inside = np.zeros_like(solid)
@@ -365,7 +366,7 @@ def encode_film(path: Path, images: Iterator[np.ndarray], fps: int | Fraction) -
 
 
 class _Persons:
-    """Who the people are, in sentences, and which tracks are theirs."""
+    """The people of the films: their descriptions and tracks."""
 
     def __init__(self, request: FilmRequest) -> None:
         self.request = request
@@ -408,7 +409,7 @@ class _Truth:
         self.count = 0
 
     def follow(self, frames: Iterator[tuple[np.ndarray, list[TrueBox]]]) -> Iterator[np.ndarray]:
-        """The images of `frames`, whose boxes become rows of `gt.txt`."""
+        """Yield the images of `frames`, and collect their boxes as rows of `gt.txt`."""
         for frame, (image, boxes) in enumerate(frames, start=1):
             seen = {box.person for box in boxes}
             self.open = {number: track for number, track in self.open.items() if number in seen}
@@ -444,7 +445,7 @@ class _Truth:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; defaults are those of `write_films`."""
+    """Build the parser; defaults are those of `write_films`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(write_films).parameters.items()}
     parser = OptionParser(
         prog=program_name("python -m mmet.data.synthetic.video"),
@@ -471,13 +472,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the films that the command line asks for; returns the exit code, 2 for bad arguments."""
+    """Write the films that the command line asks for; return the exit code, 2 for errors that the user can correct."""
     parser = build_parser()
     return run_command(parser.prog, lambda command: draw(parser, arguments), after_stop="nothing was written")
 
 
 def draw(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
-    """Parse the arguments, write the films and say so."""
+    """Parse the arguments, write the films and print their folder."""
     options = vars(parser.parse_args(arguments))
     written = write_films(**options, show_progress=sys.stderr is not None and sys.stderr.isatty())
     print(f"{options['output']}: {'written' if written else 'already written'}")

@@ -1,4 +1,4 @@
-"""Where the people of a film walk, and when: crossings, meetings, and people who leave and come back.
+"""Plan where and when the people of a film walk: crossings, meetings, and people who leave and come back.
 
     walks = plan_walks(num_people=6, num_cameras=2, seconds=12.0, rng=rng)
     walks[0].at(3.5)
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WAVE_SECONDS = 9.0
-"""About how long a person takes through the picture; longer films have several waves of people."""
+"""About how many seconds a person takes through the picture; longer films have several waves of people."""
 
 _OUTSIDE = 0.14
 _NEAREST, _FARTHEST = 0.96, 0.76
@@ -28,7 +28,7 @@ _STEP = 0.85
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a person is at a moment: `x`, `y`, the direction of the walk as a view angle, and whether she walks."""
+    """Position of a person at a moment: `x`, `y`, the direction of the walk as a view angle, and whether they walk."""
 
     x: float
     y: float
@@ -55,7 +55,7 @@ class Walk:
     y: float
 
     def at(self, time: float) -> Place | None:
-        """Where the person is at `time`; None before she comes and after she has gone."""
+        """Position of the person at `time` in seconds; None before they come and after they have gone."""
         if not self.times[0] <= time <= self.times[-1]:
             return None
         leg = min(int(np.searchsorted(self.times, time, side="right")) - 1, len(self.times) - 2)
@@ -73,7 +73,7 @@ class Walk:
 
 
 def plan_walks(*, num_people: int, num_cameras: int, seconds: float, rng: np.random.Generator) -> list[Walk]:
-    """Walks of all people: in every wave each person is in one camera, in the next wave in the next one."""
+    """Plan the walks of all people: each person is in one camera per wave, and in the next camera in the next wave."""
     waves = max(1, round(seconds / WAVE_SECONDS))
     walks = []
     for wave in range(waves):

@@ -1,9 +1,9 @@
-"""Writes a synthetic world to a folder, whole or not at all.
+"""Write a synthetic world to a folder.
 
     write_world("market1501", "data/synthetic_market", num_train_ids=20, num_test_ids=100, seed=1)
 
-The folder is built beside its destination under a temporary name and renamed when complete. `SYNTHETIC.json` in it
-says what it is, and lets the same request find it already done.
+The folder is built beside its destination under a temporary name and renamed when complete. Its `SYNTHETIC.json`
+describes it, so that a repeated request finds that the world exists.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def write_world(
     Args:
         layout: a name of `LAYOUTS`, such as `market1501`.
         output: folder to create; may exist when empty, or when it already holds exactly this world.
-        num_ids: people in all, where the split counts are not given.
-        images_per_id: pictures of each person (queries included).
-        seed: equal seeds and styles give the same people and pictures in every layout.
-        style: a name of `STYLES` or a style of your own; by default `source` for FineGPR, `target` otherwise.
+        num_ids: people in all, if the numbers of people per split are not given.
+        images_per_id: pictures of each person, including queries.
+        seed: random seed; equal seeds and styles give the same people and pictures in every layout.
+        style: a name of `STYLES` or a `WorldStyle`; by default `source` for FineGPR and RandPerson, else `target`.
         test_fraction: share of `num_ids` that is for testing, in layouts with splits.
         num_train_ids, num_test_ids: people per split, instead of the shares.
         num_val_ids: people for validation (CUHK-PEDES and RSTPReid only), in addition; by default a tenth of the
@@ -106,14 +106,14 @@ def write_world(
         image_height, image_width: size of the crops in pixels.
         form: one of the layout's `forms`; by default the first.
         caption_format: one of the layout's `caption_formats`; by default the first.
-        untidy_rate: share of people with what makes real data untidy (see the layout's module); by default the
+        untidy_rate: share of people with irregularities of real data (see the layout's module); by default the
             layout's own rate, which is 0 for FineGPR, Market-1501 and CUHK-PEDES and 0.1 for the others.
         occlusion_rate, crop_rate, lookalike_rate: share of pictures with something in front of the person, of
-            pictures that miss feet or head, and of people who look like another one; by default those of the style.
+            pictures in which feet or head are cut off, and of people who look like another one; by default those of
+            the style.
         shadow_files: add the `._*` files that archives made on macOS carry, and a `.DS_Store`.
         keypoints: add a file of keypoints for each picture (FineGPR only).
-        part_masks: add a picture of the body and clothes each pixel shows, by the numbers of `PART_CLASSES` (FineGPR
-            and folder only).
+        part_masks: add a part mask for each picture, with the numbers of `PART_CLASSES` (FineGPR and folder only).
         num_workers: processes; the files do not depend on it.
         show_progress: show a progress bar over people.
 
@@ -121,7 +121,7 @@ def write_world(
         True when the world was written, False when it was already there.
 
     Raises:
-        ValueError: an argument is of another type or outside its range.
+        ValueError: an argument has another type or is out of range.
         DatasetError: `output` holds something else.
         OSError: `output` cannot be written, or a file that was written is missing or changed at the end.
     """
@@ -191,7 +191,7 @@ def _layout(name: str) -> Layout:
 
 
 def _style(spec: Layout, style: str | WorldStyle | None, rates: Mapping[str, float | None]) -> WorldStyle:
-    """The style asked for, with the rates asked for."""
+    """The requested style with the requested rates."""
     if isinstance(style, str) and style not in STYLES:
         raise ValueError(f"style: expected one of {', '.join(STYLES)}, received {style!r}")
     chosen = STYLES[style] if isinstance(style, str) else style or spec.default_style
@@ -205,7 +205,7 @@ def _rate(name: str, rate: float) -> float:
 
 
 def _choice(name: str, value: str | None, choices: Sequence[str], layout: str) -> str:
-    """`value`, or the first of `choices`, or "" where the layout offers none."""
+    """`value` if it is given, or the first of `choices`, or "" if the layout has none."""
     if value is not None and value not in choices:
         offered = f"one of {', '.join(choices)} for {layout}" if choices else f"none, since {layout} has no choice"
         raise ValueError(f"{name}: expected {offered}, received {value!r}")
@@ -259,7 +259,7 @@ def _split(
 
 
 def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
-    """What `SYNTHETIC.json` says, in the types that JSON gives back.
+    """The content of `SYNTHETIC.json`, in JSON's types.
 
     Options at their defaults are left out, so that worlds written before these options existed are still recognised.
     """
@@ -283,7 +283,7 @@ def _provenance(request: WorldRequest, spec: Layout) -> dict[str, Any]:
 
 
 def command_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the command line that give a world again, from the `arguments` in its `SYNTHETIC.json`.
+    """Options of the command line that draw a world again, from the `arguments` in its `SYNTHETIC.json`.
 
     Raises `KeyError` when the layout or the style has no name that the command line knows.
     """
@@ -389,7 +389,7 @@ def _end_with_parent() -> None:
 
 
 def _add_shadow_files(draft: FolderDraft) -> None:
-    """Leave what an archive made on macOS leaves: a shadow beside every third file, and a view setting."""
+    """Add the files that archives made on macOS contain: `._*` beside every third file, and a `.DS_Store`."""
     for path in sorted(map(PurePosixPath, draft.files))[::3]:
         draft.write(str(path.with_name(f"._{path.name}")), _APPLE_DOUBLE)
     draft.write(".DS_Store", b"\x00\x00\x00\x01Bud1" + bytes(24))

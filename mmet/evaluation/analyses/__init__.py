@@ -1,1 +1,1 @@
-"""Analyses beyond the metrics. Each is one file that says what it computes, shows and draws."""
+"""Analyses beyond the metrics; each file holds the computation, the table and the figures of one."""

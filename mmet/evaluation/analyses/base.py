@@ -1,4 +1,4 @@
-"""The interface of analyses, which add values to rows, and make tables and figures.
+"""The interface of analyses, which add values to result rows and make tables and figures.
 
     record = analyse(result, record, analyses)
     report = EvaluationReport.now("outputs/run", records, summaries=summarize(records, analyses))
@@ -26,30 +26,30 @@ METRIC_HEADER = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 
 
 class Analysis:
-    """Base class that does nothing; subclasses override steps. Values are JSON values under their own names."""
+    """Base class that does nothing; subclasses override steps. Values are JSON values by unique names."""
 
     is_printed = True
     """Whether the section is also shown on the console."""
 
     def compute(self, result: TaskResult, record: ResultRecord) -> dict[str, Any]:
-        """Values for the row of a system that embeds; empty for rows outside the analysis."""
+        """Compute values for the row of a system that embeds; empty if the analysis does not apply to the row."""
         return {}
 
     def summarize(self, records: Sequence[ResultRecord]) -> dict[str, Any]:
-        """Values over several rows."""
+        """Compute values over all rows."""
         return {}
 
     def section(self, report: EvaluationReport) -> str:
-        """A heading with a table in Markdown; empty if there is nothing to show."""
+        """Write a heading with a table in Markdown; empty if there is nothing to show."""
         return ""
 
     def figures(self, records: Sequence[ResultRecord]) -> dict[str, Figure]:
-        """Figures by file name."""
+        """Draw figures, by file name."""
         return {}
 
 
 def analyse(result: TaskResult, record: ResultRecord, analyses: Sequence[Analysis]) -> ResultRecord:
-    """Add the values of the analyses to a row; the main process computes for all."""
+    """Add the values of the analyses to a row; the main process computes them for all processes."""
     if result.query_embeddings is None:
         return record
     computed = compute_once(lambda: [analysis.compute(result, record) for analysis in analyses])
@@ -57,7 +57,7 @@ def analyse(result: TaskResult, record: ResultRecord, analyses: Sequence[Analysi
 
 
 def summarize(records: Sequence[ResultRecord], analyses: Sequence[Analysis]) -> dict[str, Any]:
-    """Values of the analyses over all rows."""
+    """Compute the values of the analyses over all rows."""
     return {name: value for analysis in analyses for name, value in analysis.summarize(records).items()}
 
 

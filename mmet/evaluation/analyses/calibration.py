@@ -46,7 +46,7 @@ class MatchCalibration:
             (Zadrozny and Elkan, KDD 2002); or `platt`, 1 / (1 + exp(-(slope * score + intercept))) (Platt 1999).
         prior: share of matching pairs in the data of the fit.
         scores: ascending; empty for `platt`.
-        probabilities: as many, non-decreasing.
+        probabilities: one per score, non-decreasing.
         slope, intercept: parameters of `platt`.
         about: description of the data of the fit.
         match_scores: quantiles of the matching pairs' scores in equal steps from the lowest to the highest; empty in
@@ -63,14 +63,14 @@ class MatchCalibration:
     match_scores: tuple[float, ...] = ()
 
     def __call__(self, score: ArrayLike) -> NDArray[np.float64]:
-        """Match probabilities in [0, 1], of the shape of `score`, which holds cosine similarities as in the fit."""
+        """Match probabilities in [0, 1] for cosine similarities, in the shape of `score`."""
         values = np.asarray(score, dtype=np.float64)
         if self.method == "isotonic":
             return np.asarray(np.interp(values, self.scores, self.probabilities))
         return _sigmoid(self.slope * values + self.intercept)
 
     def with_prior(self, prior: float) -> MatchCalibration:
-        """The calibration for galleries in which a share `prior` of the pairs match, by Bayes' rule on the odds.
+        """Convert the calibration to galleries in which a share `prior` of the pairs match, by Bayes' rule.
 
         Raises:
             ValueError: the prior is not between 0 and 1.
@@ -117,9 +117,9 @@ def sample_pairs(
     """Sample all matching pairs of a task and at most `max_wrong` random others, weighted to represent all of them.
 
     Args:
-        task: whose embeddings these are.
+        task: the task that the embeddings belong to.
         query_embeddings: `(Q, D)`, rows L2-normalised.
-        gallery_embeddings: `(G, D)`, likewise.
+        gallery_embeddings: `(G, D)`, rows L2-normalised.
         max_wrong: largest number of pairs of different persons.
         seed: random seed of the sample.
 
@@ -131,7 +131,7 @@ def sample_pairs(
     blocks = pair_blocks(task, query_embeddings, gallery_embeddings)
     num_wrong = count_wrong_pairs(task)
     kept = np.arange(num_wrong)
-    if num_wrong > max_wrong:  # numbers drawn twice count once: a million of a hundred million loses half a percent
+    if num_wrong > max_wrong:  # repeated draws count once; of a million out of a hundred million, half a percent
         kept = np.unique(np.random.default_rng(seed).integers(num_wrong, size=max_wrong))
     matching: list[NDArray[np.float32]] = []
     wrong: list[NDArray[np.float32]] = []
@@ -158,11 +158,11 @@ def sample_pairs(
 def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, Any] | None = None) -> MatchCalibration:
     """Learn match probabilities from scored pairs with scikit-learn.
 
-    `isotonic` follows any rising relation and needs many matching pairs (about a thousand); `platt` has two
-    parameters. Its targets are Platt's: (N₊ + 1) / (N₊ + 2) for matches and 1 / (N₋ + 2) for others.
+    `isotonic` fits any rising relation and needs many matching pairs (about a thousand); `platt` has two parameters.
+    The targets of `platt` are Platt's: (N₊ + 1) / (N₊ + 2) for matches and 1 / (N₋ + 2) for others.
 
     Raises:
-        ValueError: scikit-learn is not installed, or an unknown method.
+        ValueError: scikit-learn is not installed, or the method is unknown.
     """
     if method not in METHODS:
         raise ValueError(f"expected a calibration method out of {', '.join(METHODS)}, received {method!r}")
@@ -188,7 +188,7 @@ def fit_calibration(sample: PairSample, *, method: Method, about: Mapping[str, A
         )
     totals = [float(sample.weights[truth].sum()), float(sample.weights[~truth].sum())]
     target = np.where(truth, (totals[0] + 1) / (totals[0] + 2), 1 / (totals[1] + 2))
-    # A pair with a fractional target is two pairs, one of each class, with fractional weights.
+    # A pair with a fractional target becomes two pairs, one of each class, with fractional weights.
     regression = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
     regression.fit(
         np.concatenate([scores, scores])[:, None],
@@ -206,8 +206,8 @@ def save_calibrations(
 
     Args:
         path: the file.
-        calibrations: by (query, gallery) modality.
-        weights: `fingerprint_weights` of the model whose scores these are.
+        calibrations: calibrations by (query, gallery) modality.
+        weights: `fingerprint_weights` of the calibrated model.
     """
     entries = [
         {"query": query, "gallery": gallery, **asdict(calibration)}
@@ -224,9 +224,9 @@ class SavedCalibrations:
     """The content of a `calibration.json`.
 
     Attributes:
-        calibrations: by (query, gallery) modality.
-        weights: `fingerprint_weights` of the model whose scores these are.
-        created: UTC in ISO 8601, so that sorting shows which is later; empty in older files.
+        calibrations: calibrations by (query, gallery) modality.
+        weights: `fingerprint_weights` of the calibrated model.
+        created: time in UTC and ISO 8601, which sorts by age; empty in older files.
     """
 
     calibrations: Mapping[tuple[str, str], MatchCalibration]
@@ -238,14 +238,14 @@ def read_calibrations(path: Path) -> tuple[dict[tuple[str, str], MatchCalibratio
     """Read the calibrations and the fingerprint of the model's weights from a file of `save_calibrations`.
 
     Raises:
-        ValueError: no such file, or not a calibration file; the message names it.
+        ValueError: the file is missing or is no calibration file; the message names it.
     """
     saved = read_saved(path)
     return dict(saved.calibrations), saved.weights
 
 
 def read_saved(path: Path) -> SavedCalibrations:
-    """Read all of a calibration file, or of the one in a folder. Raises as `read_calibrations`."""
+    """Read a calibration file, or the one in a folder, completely. Raises as `read_calibrations`."""
     file = path / CALIBRATION_FILE if path.is_dir() else path
     try:
         content = read_json(file)

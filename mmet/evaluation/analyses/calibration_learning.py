@@ -1,4 +1,4 @@
-"""Match probabilities of a model, learnt on a data set and kept beside the model.
+"""Learn match probabilities of a model on a data set, and keep them beside the model.
 
 split, tasks = calibration_tasks(dataset, None, None, None)
 calibrations = learn_calibrations(system, "market1501", split, tasks, method="isotonic")
@@ -38,10 +38,10 @@ logger = logging.getLogger(__name__)
 def calibration_tasks(
     dataset: DatasetDict, query: Modality | None, gallery: Modality | None, protocol: str | None
 ) -> tuple[str, list[RetrievalTask]]:
-    """What match probabilities are learnt on: the tasks of the split `validation` where there is one, else the usual.
+    """Prepare the tasks that match probabilities are learnt on: those of `validation`, or else of the test split.
 
     Returns:
-        The split's name (`query/gallery` or `test` without validation), and the tasks as `prepare_tasks` makes them.
+        The split's name (`validation`, `query/gallery` or `test`), and its tasks as in `prepare_tasks`.
     """
     if "validation" in dataset:
         return "validation", prepare_tasks(DatasetDict(test=dataset["validation"]), query, gallery, protocol)
@@ -58,18 +58,19 @@ def learn_calibrations(
     options: EvaluationOptions | None = None,
     seed: int = 0,
 ) -> dict[tuple[str, str], MatchCalibration]:
-    """Match probabilities of a system for each pair of modalities that it can search in `tasks`.
+    """Learn match probabilities of a system for each pair of modalities that it can search in `tasks`.
 
     Args:
-        system: embeds the items.
-        name, split: of the data, for the record.
-        tasks: of `calibration_tasks`.
+        system: the system that embeds the items.
+        name, split: names of data set and split, for the record.
+        tasks: result of `calibration_tasks`.
         method: `isotonic` or `platt`.
-        options: of the searches whose scores are calibrated.
-        seed: draws pairs where there are too many.
+        options: options of the searches whose scores are calibrated.
+        seed: random seed of the sample of pairs, if there are too many.
 
     Raises:
-        ValueError: pairs of one kind alone, scikit-learn missing, or nothing that the system can search.
+        ValueError: there are no matching or no different pairs, scikit-learn is not installed, or the system can
+            search none of the tasks.
     """
     options = replace(options or EvaluationOptions(), itm_top_k=0, max_rank=1)
     usable = [task for task in tasks if system.supports(task.query.modality, task.gallery.modality)]
@@ -96,19 +97,18 @@ def learn_calibrations(
 def keep_calibrations(
     calibrations: Mapping[tuple[str, str], MatchCalibration], model_folder: Path, output_dir: Path, weights: str
 ) -> Path:
-    """Save calibrations beside the model, or with the results where the model is no local folder or cannot be written.
+    """Save calibrations beside the model, or with the results if the model's folder is not local or not writable.
 
-    Calibrations of other pairs of modalities that were learnt for the same weights are kept, from whichever of the two
-    places they are in.
+    Calibrations of other pairs of modalities for the same weights are kept, from both places.
 
     Args:
-        calibrations: by (query, gallery) modality.
-        model_folder: of the model; it need not be a folder.
-        output_dir: of the results.
+        calibrations: calibrations by (query, gallery) modality.
+        model_folder: folder of the model; for a model of the Hub, its name.
+        output_dir: folder of the results.
         weights: `fingerprint_weights` of the model.
 
     Returns:
-        The file.
+        The file that was written.
     """
     folders = [model_folder, output_dir] if model_folder.is_dir() else [output_dir]
     known = _known_calibrations([model_folder, output_dir], weights)
@@ -126,10 +126,10 @@ def keep_calibrations(
 
 
 def saved_calibrations(model_folder: Path, output_dir: Path, weights: str) -> dict[tuple[str, str], MatchCalibration]:
-    """What `keep_calibrations` saved last, wherever it had to.
+    """Read the calibrations that `keep_calibrations` saved last, from either place.
 
     Raises:
-        ValueError: no calibration, or those of other weights alone.
+        ValueError: there is no calibration, or none for these weights.
     """
     known = _known_calibrations([model_folder, output_dir], weights)
     if known:

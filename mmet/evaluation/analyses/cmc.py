@@ -1,4 +1,4 @@
-"""CMC curves of all rows in one figure.
+"""Draw the CMC curves of all rows in one figure.
 
 CmcCurves().figures(records)["cmc.png"]
 """
@@ -19,14 +19,14 @@ RANK_TICKS = (1, 5, 10, 20, 30, 40, 50, 100, 200, 500, 1000)
 
 
 class CmcCurves(Analysis):
-    """The share of queries with a true match among the first k entries, which every row has."""
+    """The CMC curve of every row: the share of queries with a true match among the first k entries."""
 
     def figures(self, records: Sequence[ResultRecord]) -> dict[str, Figure]:
         return {"cmc.png": plot_cmc(records)}
 
 
 def plot_cmc(records: Sequence[ResultRecord]) -> Figure:
-    """CMC curves, a panel for each data set and query kind, a line for each system."""
+    """Draw CMC curves: a panel for each data set and pair of modalities, a line for each system."""
     longest = max((len(record.metrics.cmc) for record in records), default=1)
 
     def draw(ax: Axes, record: ResultRecord, style: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of every metric, and of the differences of systems from one of them.
+"""Bootstrap intervals of all metrics, and of the differences between systems and a reference.
 
     analyses = [Intervals(BootstrapOptions()), Differences("model", ["other"], BootstrapOptions())]
 
@@ -20,18 +20,19 @@ from mmet.evaluation.task_result import TaskResult
 from mmet.markdown_table import align_table
 
 INTERVALS = "intervals"
-"""Name in a row: the bootstrap's options and, under `metrics`, low and high by metric; None from one person."""
+"""Name of the values in a row: the bootstrap's options, and `metrics` with [low, high] by metric (None for fewer than
+two persons)."""
 
 COMPARISONS = "comparisons"
-"""Name beside the rows, see `compare_systems`."""
+"""Name of the values over all rows; see `compare_systems`."""
 
 
 @dataclass(frozen=True)
 class Intervals(Analysis):
-    """How far the metrics of a row are known.
+    """Bootstrap intervals of the metrics of a row.
 
     Attributes:
-        options: of the bootstrap.
+        options: options of the bootstrap.
     """
 
     options: BootstrapOptions
@@ -61,12 +62,12 @@ class Intervals(Analysis):
 
 @dataclass(frozen=True)
 class Differences(Analysis):
-    """How far systems are from a reference on the same queries.
+    """Differences between systems and a reference on the same queries.
 
     Attributes:
-        reference: the system that the others are compared with.
-        systems: the others.
-        options: of the bootstrap; None compares nothing.
+        reference: name of the reference.
+        systems: names of the systems that are compared with it.
+        options: options of the bootstrap; None to compare nothing.
     """
 
     reference: str
@@ -81,7 +82,7 @@ class Differences(Analysis):
     def section(self, report: EvaluationReport) -> str:
         table = format_comparisons(report.summaries.get(COMPARISONS, []))
         note = (
-            "In percentage points. Both systems are resampled alike; an interval that holds 0 is no evidence of a "
+            "In percentage points. Both systems are resampled alike; an interval that contains 0 is no evidence of a "
             "difference.\n"
         )
         return f"## Differences\n\n{table}\n{note}" if table else ""
@@ -90,19 +91,19 @@ class Differences(Analysis):
 def compare_systems(
     records: Sequence[ResultRecord], reference: str, systems: Sequence[str], options: BootstrapOptions
 ) -> list[dict[str, Any]]:
-    """How far systems are from a reference on the same queries, with paired bootstrap intervals.
+    """Compute differences between systems and a reference on the same queries, with paired bootstrap intervals.
 
-    Both systems are resampled alike, so what makes a query hard for both does not widen the interval.
+    Both systems are resampled alike, so queries that are hard for both do not widen the interval.
 
     Args:
         records: results of one run, with `query_values`.
-        reference: the system that the others are compared with.
-        systems: the others.
-        options: of the bootstrap.
+        reference: name of the reference.
+        systems: names of the systems that are compared with it.
+        options: options of the bootstrap.
 
     Returns:
         An entry for each task and system: the fields of `TASK_FIELDS`, `system`, `reference`, and by metric the
-        `difference` (system - reference) with its `low` and `high`, None where persons are too few.
+        `difference` (system - reference) with its `low` and `high` (None if there are too few persons).
     """
     references = {record.task: record for record in records if record.system == reference}
     comparisons = []
@@ -126,7 +127,7 @@ def compare_systems(
 
 
 def format_intervals(records: Sequence[ResultRecord]) -> str:
-    """A table of the metrics with their intervals, in percent; empty where no row has any."""
+    """Format a table of the metrics with their intervals, in percent; empty if no row has intervals."""
     rows = []
     for record, computed in having(records, INTERVALS).items():
         if computed["metrics"]:
@@ -137,7 +138,7 @@ def format_intervals(records: Sequence[ResultRecord]) -> str:
 
 
 def format_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> str:
-    """A table of differences with their intervals, in percentage points; empty where nothing was compared."""
+    """Format a table of differences with their intervals, in percentage points; empty if nothing was compared."""
     rows = []
     for entry in comparisons:
         cells = (

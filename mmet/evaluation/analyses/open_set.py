@@ -5,8 +5,8 @@
     open_set = search_open_set(task, query_embeddings, gallery_embeddings, absent_share=0.5, seed=0)
     open_set.any_rank.at(1e-2).true_positive_rate          # 1 - FNIR
 
-A pair or a search is accepted when its score is at or above the threshold. All rates are exact: of the wrong pairs
-only the highest scores are kept, which is all that low false positive rates depend on. `OpenSet` puts both into rows.
+A pair or a search is accepted if its score is at or above the threshold. All rates are exact, although only the
+highest scores of wrong pairs are kept: low false positive rates depend only on these. `OpenSet` adds both to rows.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from mmet.field_checks import SEED_RANGE, SHARE_RANGE, Range, check_number
 from mmet.markdown_table import align_table
 
 VERIFICATION, OPEN_SET = "verification", "open_set"
-"""Names in a row."""
+"""Names of the values in a row."""
 
 VERIFICATION_RATES = (1e-2, 1e-3, 1e-4)
 IDENTIFICATION_RATES = (1e-1, 1e-2, 1e-3)
 MAX_FALSE_POSITIVE_RATE = 0.1
-"""How far ROC curves go: of the wrong pairs, this share of the highest scores is held in memory."""
+"""Right end of ROC curves; this share of the wrong pairs, with the highest scores, is in memory."""
 
 CURVE_POINTS_A_DECADE = 10
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The best that a threshold can do while no more than `max_false_positive_rate` of the negatives are accepted.
+    """The highest true positive rate of a threshold that accepts at most `max_false_positive_rate` of the negatives.
 
-    `threshold` is the lowest score that is accepted; infinite where nothing can be.
+    `threshold` is the lowest accepted score; infinity if nothing is accepted.
     """
 
     max_false_positive_rate: float
@@ -54,12 +54,12 @@ class OperatingPoint:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdScores:
-    """Scores from which the trade-off between the two kinds of error follows.
+    """Scores that determine the trade-off between the two kinds of error.
 
     Attributes:
-        positives: `(P,)` ascending scores of what should be accepted; minus infinity is never accepted.
-        highest_negatives: the highest scores of what should be rejected, descending.
-        num_negatives: how many there are in all.
+        positives: `(P,)`, scores of positives, ascending; minus infinity is never accepted.
+        highest_negatives: the highest scores of negatives, descending.
+        num_negatives: number of all negatives.
     """
 
     positives: NDArray[np.float32]
@@ -70,7 +70,7 @@ class ThresholdScores:
         """The point of the ROC curve at a false positive rate.
 
         Raises:
-            ValueError: more negatives would have to be accepted than are held.
+            ValueError: the rate is higher than the stored negatives allow.
         """
         check_number("max_false_positive_rate", max_false_positive_rate, float, SHARE_RANGE)
         allowed = _count_within(max_false_positive_rate, self.num_negatives)
@@ -85,7 +85,7 @@ class ThresholdScores:
         )
 
     def _negative_to_exceed(self, allowed: int, max_false_positive_rate: float) -> float:
-        """The score of the first negative that would be one too many."""
+        """The highest score of a negative that must not be accepted."""
         if allowed >= self.num_negatives:
             return -np.inf
         if allowed >= len(self.highest_negatives):
@@ -94,7 +94,7 @@ class ThresholdScores:
         return float(self.highest_negatives[allowed])
 
     def curve(self, max_false_positive_rate: float = MAX_FALSE_POSITIVE_RATE) -> list[OperatingPoint]:
-        """Ten points a decade up to a false positive rate, from 1 / negatives, the lowest that is told from zero."""
+        """Points of the ROC curve: ten per decade, from one accepted negative up to a false positive rate."""
         lowest = 1 / self.num_negatives
         if lowest >= max_false_positive_rate:
             return [self.at(max_false_positive_rate)]
@@ -105,12 +105,12 @@ class ThresholdScores:
 
 @dataclass(frozen=True, eq=False)
 class OpenSetSearch:
-    """Searches by persons of whom some were taken out of the gallery.
+    """Results of searches after some persons were removed from the gallery.
 
     Attributes:
-        any_rank: accepted where a true match, at whatever rank, is at or above the threshold.
-        first_rank: accepted where in addition a true match ranks first.
-        num_absent_persons: persons that were taken out; their queries are the negatives.
+        any_rank: a search is accepted if a true match, at any rank, is at or above the threshold.
+        first_rank: the true match must rank first as well.
+        num_absent_persons: number of persons that were removed; their queries are the negatives.
     """
 
     any_rank: ThresholdScores
@@ -125,18 +125,18 @@ def verify_pairs(
     *,
     max_false_positive_rate: float = MAX_FALSE_POSITIVE_RATE,
 ) -> ThresholdScores:
-    """One-to-one comparison of every query with every entry of its gallery.
+    """Compare every query with every entry of its gallery, one to one.
 
     The true positive rate at a false positive rate is ISO/IEC 19795-1's 1 - FNMR at FMR.
 
     Args:
-        task: whose embeddings these are. Pairs that the protocol removes are neither right nor wrong.
+        task: the task that the embeddings belong to. Pairs that the protocol removes do not count.
         query_embeddings: `(Q, D)`, rows L2-normalised.
-        gallery_embeddings: `(G, D)`, likewise.
-        max_false_positive_rate: up to which the result can be asked; memory grows with it.
+        gallery_embeddings: `(G, D)`, rows L2-normalised.
+        max_false_positive_rate: highest rate that the result supports; memory grows with it.
 
     Raises:
-        ValueError: no pair of different persons.
+        ValueError: there is no pair of different persons.
     """
     check_number("max_false_positive_rate", max_false_positive_rate, float, SHARE_RANGE)
     blocks = pair_blocks(task, query_embeddings, gallery_embeddings)
@@ -159,24 +159,24 @@ def search_open_set(
     absent_share: float,
     seed: int,
 ) -> OpenSetSearch:
-    """Search a gallery from which all images of some persons were taken.
+    """Search a gallery from which all images of some persons were removed.
 
-    Positives are the searches by persons who stayed: the score of their best true match. Negatives are the searches by
-    persons who were taken out: the best score of anyone. So `1 - at(f).true_positive_rate` is FNIR at FPIR f (ISO/IEC
-    19795-1; NIST FRVT 1:N, NISTIR 8271): the share of mated searches whose mate is below the threshold (or, for
-    `first_rank`, not first), where at most a share f of the non-mated searches returns anyone at or above it.
+    Positives are the searches for persons who stayed, with the score of their best true match. Negatives are the
+    searches for persons who were removed, with the best score of anyone. So `1 - at(f).true_positive_rate` is FNIR at
+    FPIR f (ISO/IEC 19795-1; NIST FRVT 1:N, NISTIR 8271): the share of mated searches whose mate is below the threshold
+    (or, for `first_rank`, not first), if at most a share f of the non-mated searches returns anyone at or above it.
 
-    Queries without a true match under the protocol take no part.
+    Queries without a true match under the protocol are left out.
 
     Args:
-        task: whose embeddings these are.
+        task: the task that the embeddings belong to.
         query_embeddings: `(Q, D)`, rows L2-normalised.
-        gallery_embeddings: `(G, D)`, likewise.
-        absent_share: share of the queried persons to take out; at least one is, and one stays.
-        seed: chooses them.
+        gallery_embeddings: `(G, D)`, rows L2-normalised.
+        absent_share: share of the queried persons to remove; at least one is removed and one stays.
+        seed: random seed of their choice.
 
     Raises:
-        ValueError: a share that is none, or fewer than two persons with a valid query.
+        ValueError: the share is not between 0 and 1, or fewer than two persons have a valid query.
     """
     absent = choose_absent_persons(task, absent_share, seed)
     best_match, best_other, is_absent = [], [], []
@@ -188,7 +188,7 @@ def search_open_set(
     negative = np.concatenate(is_absent) & (matches > -np.inf)
     positive = ~np.concatenate(is_absent) & (matches > -np.inf)
     negatives = -np.sort(-others[negative])
-    at_first = np.where(matches > others, matches, np.float32(-np.inf))  # a tie with somebody else is not first
+    at_first = np.where(matches > others, matches, np.float32(-np.inf))  # a match that ties with another is not first
     return OpenSetSearch(
         any_rank=ThresholdScores(np.sort(matches[positive]), negatives, len(negatives)),
         first_rank=ThresholdScores(np.sort(at_first[positive]), negatives, len(negatives)),
@@ -197,11 +197,11 @@ def search_open_set(
 
 
 def choose_absent_persons(task: RetrievalTask, share: float, seed: int) -> NDArray[np.int64]:
-    """Persons to take out of the gallery, out of those with a valid query; ascending. Raises as `search_open_set`."""
+    """Choose the persons to remove, among those with a valid query; ascending ids. Raises as `search_open_set`."""
     check_number("absent_share", share, float, Range(above=0, below=1))
     check_number("seed", seed, int, SEED_RANGE)
     num_matches, _ = task.matches().counts()
-    persons = np.unique(task.query.person_ids[num_matches > 0])  # no unknown one: they have no match
+    persons = np.unique(task.query.person_ids[num_matches > 0])  # without unknown persons, who have no match
     if len(persons) < 2:
         raise ValueError(f"expected queries by at least two persons for an open-set search, received {len(persons)}")
     count = min(max(1, round(share * len(persons))), len(persons) - 1)
@@ -217,7 +217,7 @@ class HighestScores:
         self._size = 0
 
     def add(self, scores: NDArray[np.float32]) -> None:
-        """Take in scores `(n,)`."""
+        """Add scores `(n,)`."""
         self._kept.append(scores)
         self._size += len(scores)
         if self._size > 2 * self._count:
@@ -241,7 +241,7 @@ def _best_scores(
     gallery_embeddings: NDArray[np.float32],
     absent: NDArray[np.int64],
 ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
-    """For each block of queries, the best scores of a true match and of anyone else who is not absent, both `(B,)`."""
+    """Yield blocks of queries with the best scores of a true match and of another, not absent person, both `(B,)`."""
     is_out = np.isin(task.gallery.person_ids, absent)  # (G,)
     for block in pair_blocks(task, query_embeddings, gallery_embeddings):
         match = np.where(block.is_match, block.scores, np.float32(-np.inf)).max(axis=1)
@@ -250,7 +250,7 @@ def _best_scores(
 
 
 def _count_within(rate: float, total: int) -> int:
-    """The largest count whose share of `total` is at most `rate`, as floating-point division has it."""
+    """The largest count with `count / total <= rate` in floating point."""
     count = min(int(rate * total), total)
     while count < total and (count + 1) / total <= rate:
         count += 1
@@ -264,8 +264,8 @@ class OpenSet(Analysis):
     """Verification and open-set search by the cosines of the (merged, expanded) embeddings.
 
     Attributes:
-        absent_share: share of the queried persons to take out of the gallery.
-        seed: chooses them.
+        absent_share: share of the queried persons to remove from the gallery.
+        seed: random seed of their choice.
     """
 
     absent_share: float
@@ -293,8 +293,8 @@ class OpenSet(Analysis):
         search = next(iter(searches.values()))
         return (
             f"## By threshold\n\n{align_table(header, rows, len(ROW_HEADER))}\n"
-            f"In percent. For FNIR, {search['absent_share']:.0%} of the queried persons were taken out of the "
-            f"gallery (seed {search['seed']}); the figures of rank 1 are in `results.json`.\n"
+            f"In percent. For FNIR, {search['absent_share']:.0%} of the queried persons were removed from the "
+            f"gallery (seed {search['seed']}); the values for rank 1 are in `results.json`.\n"
         )
 
     def figures(self, records: Sequence[ResultRecord]) -> dict[str, Figure]:
@@ -303,7 +303,7 @@ class OpenSet(Analysis):
 
 
 def plot_roc(records: Sequence[ResultRecord]) -> Figure:
-    """ROC curves of one-to-one verification, false positive rates on a log scale."""
+    """Draw ROC curves of one-to-one verification, with false positive rates on a log scale."""
 
     def draw(ax: Axes, record: ResultRecord, style: dict[str, Any]) -> None:
         curve = record.extras[VERIFICATION]["roc"]
@@ -356,5 +356,5 @@ def _open_set_json(searched: OpenSetSearch) -> dict[str, Any]:
 
 
 def _finite(threshold: float) -> float | None:
-    """Replace infinity, which JSON lacks, by None: nothing can be accepted."""
+    """Replace infinity, which JSON lacks, by None."""
     return threshold if np.isfinite(threshold) else None

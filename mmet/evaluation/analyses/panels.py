@@ -1,4 +1,4 @@
-"""Figures of an evaluation: panels of curves, one for each data set and kind of query, and PNG files.
+"""Draw figures of an evaluation: a panel of curves for each data set and pair of modalities.
 
 figure = draw_panels(records, draw, finish)
 figure_bytes(figure)
@@ -27,7 +27,13 @@ def draw_panels(
     draw: Callable[[Axes, ResultRecord, dict[str, Any]], None],
     finish: Callable[[Axes], None],
 ) -> Figure:
-    """A panel for each data set and query kind; `draw` adds a system in its style, `finish` labels the panel."""
+    """Draw a panel for each data set and pair of modalities.
+
+    Args:
+        records: the rows to draw.
+        draw: function that adds a row to a panel, in the style of its system.
+        finish: function that labels a panel.
+    """
     panels: dict[tuple[str, str, str], list[ResultRecord]] = {}
     for record in records:
         panels.setdefault((record.data, record.data_root, record.kind), []).append(record)
@@ -50,7 +56,7 @@ def draw_panels(
 
 
 def legend_beside(ax: Axes, title: str) -> None:
-    """A legend to the right of the panel, where it hides no curve."""
+    """Add a legend to the right of the panel, where it hides no curve."""
     handles, labels = ax.get_legend_handles_labels()
     legend = ax.legend(
         handles,
@@ -64,7 +70,7 @@ def legend_beside(ax: Axes, title: str) -> None:
         alignment="left",
     )
     for text in legend.get_texts():
-        text.set_parse_math(False)  # names are no mathematics, whatever dollars they hold
+        text.set_parse_math(False)  # `$` in a name does not start mathematics
 
 
 def _style_panel(ax: Axes, title: str) -> None:
@@ -76,14 +82,14 @@ def _style_panel(ax: Axes, title: str) -> None:
 
 
 def figure_bytes(figure: Figure) -> bytes:
-    """The content of a PNG file."""
+    """Encode a figure as PNG."""
     buffer = io.BytesIO()
-    with drawn_in(LIGHT):  # ticks are made when they are drawn
+    with drawn_in(LIGHT):  # also here, because ticks are created while drawing
         figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
 def line_label(name: str) -> str:
-    """A name that a figure can show: in characters that fonts can draw, and not hidden by a leading underscore."""
+    """Make a name drawable: replace characters that no font has, and protect a leading underscore, which hides it."""
     text = "".join("\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character for character in name)
     return f" {text}" if text.startswith("_") else text

@@ -1,9 +1,9 @@
-"""Pictures of ranked lists: a query, then what ranks first for it.
+"""Draw ranked lists: a query and the first entries of its ranking.
 
     rows = list_rows(result, queries=[0, 7], count=10)
     figure = plot_ranked_lists(rows, labels=["first", "eighth"], title="market1501, image→image")
 
-`RankedLists` draws those of the best, the worst and some random queries of a run.
+`RankedLists` draws the lists of the best, the worst and some random queries of a run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pictures_mmet import read_rgb
 logger = logging.getLogger(__name__)
 
 RANKED_LISTS = "ranked_lists"
-"""Name in a row: the pictures' files."""
+"""Name of the values in a row: the pictures' files."""
 
 LIST_CELL = (1.0, 2.0)
 """Width and height of a picture in a ranked list, in inches."""
@@ -47,11 +47,11 @@ class RankedLists(Analysis):
     """Pictures of the ranked lists of the best, the worst and some random queries by average precision.
 
     Attributes:
-        output_dir: where the pictures go.
-        system: whose lists are drawn.
-        count: queries in each picture.
-        seed: chooses the random ones.
-        length: candidates of a query.
+        output_dir: folder of the pictures.
+        system: name of the system whose lists are drawn.
+        count: number of queries in each picture.
+        seed: random seed of the random queries.
+        length: number of candidates of a query.
     """
 
     output_dir: Path
@@ -66,11 +66,11 @@ class RankedLists(Analysis):
         if record.system != self.system or self.count == 0:
             return {}
         if result.metrics.per_query is None:
-            logger.warning("%s: no ranked lists under %s, which draws its galleries", record.data, record.protocol)
+            logger.warning("%s: no ranked lists with %s, which draws its galleries", record.data, record.protocol)
             return {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
         precisions = result.metrics.per_query.ap
-        place = re.sub(r"[^-.@\w]+", "_", record.data)  # sources may be called by paths
+        place = re.sub(r"[^-.@\w]+", "_", record.data)  # data sets may be named by paths
         names = []
         for name, queries in choose_queries(precisions, self.count, self.seed).items():
             labels = [self._label(result, query, precisions[query]) for query in queries]
@@ -86,7 +86,7 @@ class RankedLists(Analysis):
         return "\n".join(["## Ranked lists\n", *(f"![{name}]({name})\n" for name in names)]) if names else ""
 
     def _unused(self, stem: str) -> str:
-        """A file name that no other data set of this run has, for two folders may hold data sets of one name."""
+        """A file name that is unused in this run: two folders may hold data sets of the same name."""
         name, number = f"{stem}.png", 2
         while name in self._drawn:
             name, number = f"{stem}_{number}.png", number + 1
@@ -101,9 +101,14 @@ class RankedLists(Analysis):
 
 
 def choose_queries(precisions: NDArray[np.float64], count: int, seed: int) -> dict[str, list[int]]:
-    """`best`, `worst` and `random` queries, up to `count` each, of those with a true match (AP not NaN) `(Q,)`.
+    """Choose `best`, `worst` and `random` queries, up to `count` each, among those with a true match.
 
-    Of equal precisions the earlier query comes first; random ones are drawn from all of them.
+    For equal precisions, the earlier query comes first.
+
+    Args:
+        precisions: `(Q,)`, average precision of each query; NaN without a true match.
+        count: number of queries of each kind.
+        seed: random seed of the random queries.
     """
     valid = np.flatnonzero(~np.isnan(precisions))
     ascending = valid[np.argsort(precisions[valid], kind="stable")]
@@ -114,9 +119,9 @@ def choose_queries(precisions: NDArray[np.float64], count: int, seed: int) -> di
 
 @dataclass(frozen=True, eq=False)
 class ListEntry:
-    """One cell of a ranked list: a picture, a sentence or both; `is_match` is None for the query itself.
+    """One cell of a ranked list: a picture, a sentence or both.
 
-    `camera_name` is the word for the camera, empty where it has none.
+    `is_match` is None for the query itself. `camera_name` is the name of the camera, empty if it has only a number.
     """
 
     image: Image.Image | None
@@ -128,7 +133,7 @@ class ListEntry:
 
 
 def list_rows(result: TaskResult, queries: Sequence[int], count: int) -> list[list[ListEntry]]:
-    """For each of some queries, the query and the first `count` entries of its ranking."""
+    """List the query and the first `count` entries of its ranking, for each of the queries."""
     rows = []
     for query in queries:
         entries = [list_entry(result.task.query, query)]
@@ -140,12 +145,12 @@ def list_rows(result: TaskResult, queries: Sequence[int], count: int) -> list[li
 
 @drawn_in(LIGHT)
 def plot_ranked_lists(rows: Sequence[Sequence[ListEntry]], labels: Sequence[str], title: str) -> Figure:
-    """Ranked lists, one a row: the query, then its candidates, framed in two colours, and ticked or crossed.
+    """Draw ranked lists, one per row: the query, then its candidates, framed and marked as matches or mismatches.
 
     Args:
-        rows: of `list_rows`.
+        rows: result of `list_rows`.
         labels: a line about each query.
-        title: above all.
+        title: title of the picture.
     """
     columns = max(len(row) for row in rows)
     width, height = LIST_CELL
@@ -181,7 +186,7 @@ def plot_ranked_lists(rows: Sequence[Sequence[ListEntry]], labels: Sequence[str]
 
 
 def list_entry(items: Items, position: int, score: float | None = None, is_match: bool | None = None) -> ListEntry:
-    """What is shown of an item, its picture decoded."""
+    """Make the cell of an item, with its picture decoded."""
     columns = ["camera_id"] + ["image"] * (items.modality != "text") + ["captions"] * (items.modality != "image")
     row: Mapping[str, Any] = items.dataset.select_columns(columns)[int(items.image_index[position])]
     return ListEntry(
@@ -195,14 +200,14 @@ def list_entry(items: Items, position: int, score: float | None = None, is_match
 
 
 def name_of(items: Items, position: int, column: str) -> str:
-    """What an item's person (`person_id`) or camera (`camera_id`) is called: a word, where it has one, or a number."""
+    """The name of an item's person (`person_id`) or camera (`camera_id`), or its number if it has no name."""
     names = [name for name in (NAME_COLUMNS[column], column) if name in items.dataset.column_names]
     row = items.dataset.select_columns(names)[int(items.image_index[position])]
     return str(next(value for value in map(row.get, names) if value is not None))
 
 
 def _draw_entry(ax: Axes, entry: ListEntry, place: int) -> None:
-    """The query, or the candidate of rank `place`."""
+    """Draw the query (`place` 0) or the candidate of rank `place`."""
     width, height = LIST_CELL
     color = LIGHT.muted if entry.is_match is None else LIGHT.match if entry.is_match else LIGHT.mismatch
     ax.set_xticks([])

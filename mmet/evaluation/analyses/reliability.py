@@ -1,9 +1,9 @@
-"""How far match probabilities can be trusted: a reliability diagram, Brier score and expected calibration error.
+"""Measure the reliability of match probabilities: reliability diagram, Brier score, expected calibration error.
 
     measured = measure_reliability(calibration, task, query_embeddings, gallery_embeddings)
     measured["pairs"].ece, measured["first"].brier
 
-`CalibrationCheck` puts them into rows.
+`CalibrationCheck` adds them to rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mmet.markdown_table import align_table
 logger = logging.getLogger(__name__)
 
 CALIBRATION = "calibration"
-"""Name in a row."""
+"""Name of the values in a row."""
 
 NUM_BINS = 15
 
@@ -41,13 +41,14 @@ RARE = 10
 
 
 class Reliability:
-    """How far predicted probabilities can be trusted: a reliability diagram, Brier score and ECE, from a stream.
+    """Reliability of predicted probabilities, from a stream: reliability diagram, Brier score and ECE.
 
     Bins are of equal width over [0, 1], as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017).
 
     Attributes:
-        counts, predicted, observed: `(bins,)`: how many predictions fell into each bin, the sum of them, and how many
-            came true.
+        counts: `(bins,)`, number of predictions in each bin.
+        predicted: `(bins,)`, sum of these predictions.
+        observed: `(bins,)`, number of them that came true.
     """
 
     def __init__(self, num_bins: int = NUM_BINS) -> None:
@@ -57,7 +58,7 @@ class Reliability:
         self._squared_error = 0.0
 
     def add(self, probabilities: NDArray[np.float64], outcomes: NDArray[np.bool_]) -> None:
-        """Take in predictions `(n,)` and whether they came true `(n,)`."""
+        """Add predictions `(n,)` and whether they came true `(n,)`."""
         num_bins = len(self.counts)
         bins = np.minimum((probabilities * num_bins).astype(np.int64), num_bins - 1)
         self.counts += np.bincount(bins, minlength=num_bins)
@@ -76,7 +77,7 @@ class Reliability:
         return float(np.abs(self.observed - self.predicted).sum() / self.counts.sum())
 
     def to_json(self) -> dict[str, Any]:
-        """Brier score, ECE and the bins that hold anything: mean prediction, share that came true, count."""
+        """Brier score, ECE and the non-empty bins, each with mean prediction, share that came true and count."""
         filled = np.flatnonzero(self.counts)
         bins = [
             {
@@ -95,7 +96,7 @@ def measure_reliability(
     query_embeddings: NDArray[np.float32],
     gallery_embeddings: NDArray[np.float32],
 ) -> dict[str, Reliability]:
-    """Predictions for `pairs`, every query with every entry of its gallery, and for `first`, its first entry alone."""
+    """Measure the reliability for `pairs` (every query with every entry of its gallery) and for `first` entries."""
     pairs, first = Reliability(), Reliability()
     for block in pair_blocks(task, query_embeddings, gallery_embeddings):
         kept = ~block.is_removed
@@ -109,11 +110,11 @@ def measure_reliability(
 
 @dataclass(frozen=True, eq=False)
 class CalibrationCheck(Analysis):
-    """How far a system's match probabilities can be trusted.
+    """Reliability of a system's match probabilities.
 
     Attributes:
-        system: whose they are.
-        calibrations: by (query, gallery) modality.
+        system: name of the system.
+        calibrations: its calibrations by (query, gallery) modality.
     """
 
     system: str
@@ -150,7 +151,7 @@ class CalibrationCheck(Analysis):
 
 
 def plot_reliability(records: Sequence[ResultRecord]) -> Figure:
-    """Reliability diagrams: how often what was given a probability came true.
+    """Draw reliability diagrams: the share of matches by predicted probability.
 
     Markers of bins with fewer than `RARE` predictions are hollow.
     """

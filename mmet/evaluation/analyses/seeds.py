@@ -15,7 +15,7 @@ from mmet.evaluation.record import TASK_FIELDS, EvaluationReport, ResultRecord
 from mmet.markdown_table import align_table
 
 SEEDS = "seeds"
-"""Name beside the rows, see `summarize_seeds`."""
+"""Name of the values over all rows; see `summarize_seeds`."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class OverSeeds(Analysis):
     """The spread of the metrics over training seeds.
 
     Attributes:
-        systems: rows of the models, at least two; none where a single model is evaluated.
+        systems: names of the models, at least two; empty if a single model is evaluated.
     """
 
     systems: Sequence[str] = ()
@@ -49,11 +49,11 @@ class OverSeeds(Analysis):
 
 
 def summarize_seeds(records: Sequence[ResultRecord], systems: Sequence[str]) -> list[dict[str, Any]]:
-    """Mean and standard deviation (of a sample, n - 1) over models of one recipe with different seeds.
+    """Compute mean and sample standard deviation (divisor n - 1) over models of one recipe with different seeds.
 
     Args:
         records: results of one run.
-        systems: the rows that are those models; at least two.
+        systems: names of these models; at least two.
 
     Returns:
         An entry for each task: the fields of `TASK_FIELDS`, `systems`, and by metric its `mean`, `std` and `values` in

@@ -4,9 +4,9 @@
     intervals["mAP"].low, intervals["mAP"].high
 
 Queries of one person are not independent: they show the same clothes and search the same few matches. Drawing queries
-one by one takes each for new evidence and gives intervals that are too narrow. Drawing *persons*, each with all of its
-queries (the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8),
-treats persons as the sample, which is what a claim about unseen people is about. That is the default.
+one by one treats them as independent and gives intervals that are too narrow. Drawing *persons*, each with all queries
+(the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8), treats
+persons as the sample, which suits claims about unseen people. That is the default.
 
 The intervals cover the choice of queries and persons only. The gallery's distractors, the cameras and the trained
 weights are fixed; several training seeds cover the latter (`mmet.evaluation.analyses.seeds`).
@@ -40,7 +40,7 @@ class BootstrapOptions:
 
     Attributes:
         resamples: number of resamples, at most a million.
-        unit: what is drawn: a `person` with all of its queries, or a single `query`.
+        unit: unit of the draws: a `person` with all queries, or a single `query`.
         confidence: share of the resampled means inside the interval, with equal shares outside on each side.
         seed: random seed. With the same seed, systems with the same queries get the same resamples.
     """
@@ -63,13 +63,13 @@ class BootstrapOptions:
 
 @dataclass(frozen=True, eq=False)
 class QueryValues:
-    """Values of each query by name, `(Q,)`, NaN for queries that are in no mean; and the queries' persons, `(Q,)`."""
+    """Values of each query by name, `(Q,)`, NaN for queries that no mean includes, and the queries' persons `(Q,)`."""
 
     values: Mapping[str, NDArray[np.float64]]
     persons: NDArray[np.int64]
 
     def minus(self, other: QueryValues) -> QueryValues:
-        """The differences, query by query. Raises `ValueError` when the queries are not the same."""
+        """Subtract the values of another system, query by query. Raises `ValueError` if the queries differ."""
         if not np.array_equal(self.persons, other.persons):
             raise ValueError("expected the values of the same queries, received those of other persons")
         return QueryValues({name: values - other.values[name] for name, values in self.values.items()}, self.persons)
@@ -86,10 +86,10 @@ class Interval:
 def bootstrap_means(
     values: Mapping[str, NDArray[np.float64]], persons: NDArray[np.int64], options: BootstrapOptions | None = None
 ) -> dict[str, Interval] | None:
-    """Intervals for the means of per-query values, all from the same resamples.
+    """Compute intervals for the means of per-query values, all from the same resamples.
 
     Args:
-        values: by name `(Q,)`. NaN marks a query that is in no mean; it is one for all names or for none.
+        values: values by name, `(Q,)`. NaN marks a query that no mean includes, for all names.
         persons: `(Q,)`, the person of each query.
         options: options of the bootstrap.
 
@@ -115,13 +115,13 @@ def bootstrap_means(
 
 
 def _table(values: Mapping[str, NDArray[np.float64]], num_queries: int) -> NDArray[np.float64]:
-    """The values as columns `(Q, M)`, checked."""
+    """Check the values and join them as columns `(Q, M)`."""
     if not values:
         raise ValueError("expected values of at least one name, received none")
     values = {name: _real_column(name, column) for name, column in values.items()}
     for name, column in values.items():
         if column.shape != (num_queries,):
-            raise ValueError(f"expected {num_queries} values of {name}, one a query, received shape {column.shape}")
+            raise ValueError(f"expected {num_queries} values of {name}, one per query, received shape {column.shape}")
     table = np.stack(list(values.values()), axis=1)
     missing = np.isnan(table)
     if (missing.any(axis=1) != missing.all(axis=1)).any():
@@ -150,7 +150,7 @@ def _unit_sums(
 
 
 def _draws(num_units: int, options: BootstrapOptions) -> Iterator[NDArray[np.float64]]:
-    """How often each unit is in each resample, blocks of `(B, U)`. The draws do not depend on the size of blocks."""
+    """Yield blocks `(B, U)`: how often each resample has each unit. The draws do not depend on the size of blocks."""
     generator = np.random.default_rng(options.seed)
     size = max(1, BLOCK_ENTRIES // num_units)
     for start in range(0, options.resamples, size):

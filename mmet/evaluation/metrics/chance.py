@@ -5,7 +5,7 @@
 Assumptions: each order of a query's gallery is equally likely, and no two entries tie. The values are expectations for
 the actual numbers of true matches and entries of every query, for either formula of AP and denominator. They do not
 hold for constant embeddings (equal scores keep gallery order, which is not random) and say nothing about the spread.
-An untrained model is not chance: it passes colours on, which ranks far better.
+An untrained model is much better than chance: its embeddings still depend on colours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def expected_random_metrics(
     ap: AveragePrecision = "mean-precision",
     denominator: Denominator = "valid",
 ) -> RankMetrics:
-    """Expected mAP, mINP and CMC when every query's gallery is in uniformly random order.
+    """Compute expected mAP, mINP and CMC for galleries in uniformly random order.
 
     For P matches among N entries, by linearity over positions and the distribution of the first and last match, with
     the harmonic number H_N and p = (P - 1) / (N - 1), the chance that another entry is a match too:
@@ -101,6 +101,6 @@ def _expected_inverse_penalty(num_matches: int, num_candidates: int) -> float:
 def _hit_probability(num_matches: int, num_candidates: int, max_rank: int) -> NDArray[np.float64]:
     """Probability of a match among the first 1, 2, …, `max_rank` entries."""
     drawn = np.arange(max_rank)
-    # The chance that draw number k misses too, given that all before it did.
+    # The probability that the k-th draw misses, given that all before it missed.
     misses = np.clip(num_candidates - num_matches - drawn, 0, None) / np.clip(num_candidates - drawn, 1, None)
     return 1 - np.cumprod(misses, dtype=np.float64)

@@ -23,7 +23,7 @@ MAX_COMPARED_MATCHES = 24
 """With more matches than this, sorting a query's scores is faster."""
 
 WORD, LANES = 8, 16
-"""Flags are added as the bytes of 64-bit integers, sixteen integers at a time; a byte holds 255 at most."""
+"""Flags are added as the bytes of 64-bit integers, sixteen integers at a time; a byte holds at most 255."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def rank_matches(blocks: Iterable[NDArray[np.float32]], matches: GalleryMatches,
 
     Args:
         blocks: `(B, G)` float32, greater is better, finite; the rows of consecutive queries. Overwritten.
-        matches: of all queries, in the blocks' order.
+        matches: the matches of all queries, in the blocks' order.
         num_threads: number of threads. The result does not depend on it.
 
     Raises:
@@ -78,9 +78,9 @@ def rank_computed_matches(
     """Rank every query's true matches; each thread computes the scores of its own blocks, so that none waits.
 
     Args:
-        compute: writes the scores of some consecutive queries into `(B, G)`; as those of `rank_matches`. Its matrix
-            products run in the one thread that calls it.
-        matches: of all queries.
+        compute: function that writes the scores of consecutive queries into `(B, G)`, as in `rank_matches`. Its matrix
+            products run in the thread that calls it.
+        matches: the matches of all queries.
         block_rows: number of queries in a block.
         num_threads: threads that compute and count. The result does not depend on it.
     """
@@ -98,7 +98,7 @@ def rank_computed_matches(
         finally:
             buffers.append(buffer)
 
-    # BLAS would use all its threads for each product in turn, and let them spin in between.
+    # BLAS would use all its threads for each product in turn, and let them wait busily in between.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads) as threads:
         return MatchRanks.joined(list(threads.map(rank_block, starts)))
 
@@ -111,12 +111,12 @@ def _rank_rows(
     `map_shares` applies a function to each thread's share of the rows.
     """
     matches = _Matches.of(scores, entries)
-    # What remains after this can only be a wrong candidate: the person's entries are true matches or removed ones.
+    # All entries that remain are wrong candidates: the person's own entries are either true matches or removed.
     scores[entries.rows, entries.columns] = -np.inf
     counter = _Counter(scores, matches)
     rows = np.flatnonzero(matches.counts)
     list(map_shares(counter.count, [rows[share::num_threads] for share in range(num_threads)]))
-    # A better match has no more candidates ahead of it, so sorted numbers are those of the matches in their order.
+    # A better match has fewer candidates ahead of it or as many, so the sorted numbers belong to the sorted matches.
     row_keys = matches.rows * (scores.shape[1] + 1)
     ahead = np.sort(row_keys + counter.ahead) - row_keys
     better_matches = np.arange(len(ahead)) - matches.starts[matches.rows]
@@ -150,7 +150,7 @@ class _Counter:
     """For each match of a block, how many of its row's scores are greater, or equal and before it.
 
     Attributes:
-        ahead: `(m,)` int64, what was counted.
+        ahead: `(m,)` int64, the counts.
     """
 
     def __init__(self, scores: NDArray[np.float32], matches: _Matches) -> None:
@@ -159,7 +159,7 @@ class _Counter:
         self.ahead = np.empty(len(matches.rows), dtype=np.int64)
 
     def count(self, rows: NDArray[np.int64]) -> None:
-        """Count for the matches of some rows, each of which has at least one."""
+        """Count for the matches of rows that have at least one each."""
         num_gallery = self.scores.shape[1]
         width = -(-num_gallery // (WORD * LANES)) * WORD * LANES
         sorting_room = np.empty(num_gallery, dtype=np.float32)
@@ -176,7 +176,7 @@ class _Counter:
         """Count by comparing a row's scores `(G,)` with each of its matches; `flags` is zero beyond the gallery."""
         columns, values = self.matches.columns[of_row], self.matches.scores[of_row, None]
         first, last = int(columns[0]), int(columns[-1])
-        # Equal scores are ahead of all these matches, or behind all, but for those between the matches.
+        # Equal scores before the first match are ahead of all matches, those after the last behind all.
         np.greater_equal(scores[:first], values, out=flags[:, :first])
         np.greater(scores[first:], values, out=flags[:, first : len(scores)])
         ahead = _count_true(flags)
@@ -186,13 +186,13 @@ class _Counter:
         self.ahead[of_row] = ahead
 
     def _sort(self, scores: NDArray[np.float32], of_row: slice, ordered: NDArray[np.float32]) -> None:
-        """Count by sorting a row's scores `(G,)`, in the room of `ordered`."""
+        """Count by sorting a row's scores `(G,)` in the buffer `ordered`."""
         columns, values = self.matches.columns[of_row], self.matches.scores[of_row]
         ordered[:] = scores
         ordered.sort()
         not_greater = ordered.searchsorted(values, side="right")
         ahead = len(ordered) - not_greater
-        # Where all scores are greater this looks at the greatest of them, which is no tie.
+        # If all scores are greater, the index -1 reads the greatest of them, which is no tie.
         for nth in np.flatnonzero(ordered[not_greater - 1] == values):
             ahead[nth] += np.count_nonzero(scores[: columns[nth]] == values[nth])
         self.ahead[of_row] = ahead

@@ -1,4 +1,4 @@
-"""Checked inputs of ranking and re-ranking: embeddings as float32 matrices, ids as integers, lengths that fit."""
+"""Check the inputs of ranking and re-ranking: embeddings become float32 matrices, ids become integers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from mmet.field_checks import Range, check_choice, check_number
 
 MAX_LENGTH = 1e18
-"""Longest embedding whose float32 product with another is certainly finite; one below its inverse counts as zero."""
+"""Embeddings must be shorter, so that their float32 products are finite; those shorter than its inverse are zero."""
 
 UNIT_LENGTH_TOLERANCE = 1e-5
-"""Rows whose length is this near to 1 are taken as normalised."""
+"""Rows whose length differs from 1 by at most this are not normalised again."""
 
 MAX_PADDED_RANKS = 1000
 """A CMC curve may be this long in any gallery; a longer one ends with the gallery."""
@@ -23,12 +23,12 @@ MAX_PADDED_RANKS = 1000
 def matrix_and_lengths(
     embeddings: ArrayLike | torch.Tensor, name: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`embeddings` as float32 `(N, D)`, without a copy where they are, and the lengths of the rows `(N,)`.
+    """Return `embeddings` as float32 `(N, D)` (not copied if they are), and the lengths of the rows `(N,)`.
 
     The length of an all-zero row is given as 1, so that dividing by it leaves zeros.
 
     Raises:
-        ValueError: anything but a matrix of real numbers of any precision, or values that are not finite.
+        ValueError: the argument is no matrix of finite real numbers.
     """
     rows = _real_array(embeddings, name)
     if rows.ndim != 2 or rows.shape[1] == 0:
@@ -46,19 +46,19 @@ def matrix_and_lengths(
 
 
 def unit_rows(embeddings: ArrayLike | torch.Tensor, name: str, count: int | None = None) -> NDArray[np.float32]:
-    """`embeddings` as float32 `(N, D)` with rows of length 1, without a copy where they are; zeros stay zeros.
+    """Return `embeddings` as float32 `(N, D)` with rows of length 1 (not copied if they are); zeros stay zeros.
 
     Args:
-        embeddings: of any real dtype and length.
-        name: of the argument, for errors.
-        count: how many rows there must be; None for any number.
+        embeddings: `(N, D)` of any real dtype and length.
+        name: name of the argument, for errors.
+        count: expected number of rows; None for any.
 
     Raises:
-        ValueError: as `matrix_and_lengths`, or another number of rows.
+        ValueError: as in `matrix_and_lengths`, or the number of rows differs.
     """
     rows, lengths = matrix_and_lengths(embeddings, name)
     if count is not None and len(rows) != count:
-        raise ValueError(f"expected {count} {name}, one an item of the task, received {len(rows)}")
+        raise ValueError(f"expected {count} {name}, one per item of the task, received {len(rows)}")
     return rows if (np.abs(lengths - 1) <= UNIT_LENGTH_TOLERANCE).all() else rows / lengths[:, None]
 
 
@@ -67,7 +67,11 @@ def unit_pair(
     gallery_embeddings: ArrayLike | torch.Tensor,
     counts: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Query and gallery by `unit_rows`, of one dimension, and of as many rows as `counts` says. Raises likewise."""
+    """Normalise query and gallery as in `unit_rows`; `counts` are their expected numbers of rows.
+
+    Raises:
+        ValueError: as in `unit_rows`, or their dimensions differ.
+    """
     num_queries, num_gallery = counts or (None, None)
     query = unit_rows(query_embeddings, "query_embeddings", num_queries)
     gallery = unit_rows(gallery_embeddings, "gallery_embeddings", num_gallery)
@@ -84,19 +88,19 @@ def check_ranking_options(max_rank: int, ap: str, denominator: str, block_bytes:
 
 
 def check_work(block_bytes: int, num_threads: int | None) -> None:
-    """Raise `ValueError` for memory and threads that are no positive whole numbers; None is as many as torch uses."""
+    """Raise `ValueError` unless memory and threads are positive integers; None means torch's number of threads."""
     check_number("block_bytes", block_bytes, int, Range(at_least=1))
     if num_threads is not None:
         check_number("num_threads", num_threads, int, Range(at_least=1))
 
 
 def curve_length(max_rank: int, num_gallery: int) -> int:
-    """Ranks of the CMC curve that are held: `max_rank`, but not far beyond the gallery, where nothing changes."""
+    """Length of the stored CMC curve: `max_rank`, but not far beyond the gallery, where nothing changes."""
     return max_rank if max_rank <= max(num_gallery, MAX_PADDED_RANKS) else num_gallery
 
 
 def _real_array(values: ArrayLike | torch.Tensor, name: str) -> NDArray[np.float32]:
-    """Numbers of any real dtype as float32; what is beyond its range becomes infinite."""
+    """Convert numbers of any real dtype to float32; those beyond its range become infinite."""
     if isinstance(values, torch.Tensor):
         is_real = not values.is_complex() and values.dtype != torch.bool
         kind = str(values.dtype)
@@ -119,7 +123,7 @@ def check_ids(
     query_camera_ids: ArrayLike | torch.Tensor | None,
     gallery_camera_ids: ArrayLike | torch.Tensor | None,
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]] | None]:
-    """Person ids and, where given, camera ids of (query, gallery) as int64 arrays of equal length."""
+    """Return person ids and, if given, camera ids of (query, gallery) as int64 arrays. Raises `ValueError`."""
     query_persons = _id_array(query_person_ids, "query_person_ids")
     gallery_persons = _id_array(gallery_person_ids, "gallery_person_ids")
     if query_camera_ids is None and gallery_camera_ids is None:
@@ -134,7 +138,7 @@ def check_ids(
         (gallery_persons, gallery_cameras, "gallery"),
     ):
         if len(persons) != len(cameras):
-            raise ValueError(f"expected {len(persons)} {side}_camera_ids, one a person id, received {len(cameras)}")
+            raise ValueError(f"expected {len(persons)} {side}_camera_ids, one per person id, received {len(cameras)}")
     return (query_persons, gallery_persons), (query_cameras, gallery_cameras)
 
 
@@ -154,7 +158,7 @@ def _id_array(ids: ArrayLike | torch.Tensor, name: str) -> NDArray[np.int64]:
 
 
 def check_dimensions(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> None:
-    """Raise `ValueError` for embeddings of two dimensions."""
+    """Raise `ValueError` if query and gallery embeddings differ in dimension."""
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"expected query and gallery embeddings of one dimension, received {query.shape[1]} and {gallery.shape[1]}"
@@ -166,15 +170,15 @@ def check_shapes(
     gallery: NDArray[np.float32],
     person_ids: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> None:
-    """Raise `ValueError` for embeddings of two dimensions, or not one for each id."""
+    """Raise `ValueError` if query and gallery differ in dimension, or embeddings and ids differ in number."""
     check_dimensions(query, gallery)
     for embeddings, ids, side in ((query, person_ids[0], "query"), (gallery, person_ids[1], "gallery")):
         if len(embeddings) != len(ids):
-            raise ValueError(f"expected {len(embeddings)} {side}_person_ids, one an embedding, received {len(ids)}")
+            raise ValueError(f"expected {len(embeddings)} {side}_person_ids, one per embedding, received {len(ids)}")
 
 
 def select_cameras(
     camera_ids: tuple[NDArray[np.int64], NDArray[np.int64]] | None, clean: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """The cameras of all queries and of the clean gallery entries."""
+    """The cameras of all queries, and those of the gallery entries selected by `clean`; None without cameras."""
     return (None, None) if camera_ids is None else (camera_ids[0], camera_ids[1][clean])

@@ -3,7 +3,7 @@
     matches = GalleryMatches(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
     matches.of_query(0), matches.counts()
 
-This depends on ids only, so it is computed once for a task, whatever its embeddings and scores are.
+This depends on ids only, so it is computed once per task, for any embeddings and scores.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PersonEntries:
     """The gallery entries of the queries' own persons, for some consecutive queries; `n` in all.
 
     Attributes:
-        rows: `(n,)` int64, ascending; which of these queries, counted from the first.
+        rows: `(n,)` int64, ascending; numbers of these queries, from 0.
         columns: `(n,)` int64, ascending within a row; positions in the gallery.
         is_match: `(n,)` bool; the others are removed from that query's gallery.
     """
@@ -97,8 +97,8 @@ class GalleryMatches:
         if (self._last > self._first).any():
             raise ValueError(
                 "no query has a true match left in its gallery: every gallery entry of a query's person is from the "
-                "query's own camera, and the camera rule removes those. With images from a single camera, leave the "
-                "camera rule out: protocol 'no-camera', or no camera ids"
+                "query's own camera, and the camera rule removes those. For images from a single camera, switch the "
+                "camera rule off: use protocol 'no-camera', or give no camera ids"
             )
         raise ValueError(
             "no query has a true match: query and gallery share no person id; expected one numbering in both"

@@ -1,14 +1,14 @@
-"""The exact nearest neighbours of every point among all points, and each point's farthest distance, from one pass.
+"""Find the exact nearest neighbours of every point among all points, and each point's farthest distance, in one pass.
 
     neighbors = nearest_neighbors(points, count=21)
     neighbors.indices[7], neighbors.farthest[7]
 
-Distances are symmetric, so half of the matrix product is enough: each block of points meets itself and the points
-after it, and a block of scores serves its rows and its columns. No row is ever sorted. The best score of each of a few
-dozen groups of candidates is kept, and the `count`-th best of these is a bound that at least `count` candidates reach;
-the few scores above the bound are copied out and sorted in the end. Points are visited in a shuffled order (of a fixed
-seed), which makes the bounds tight whatever the order of the data; where the first points are to keep their distances
-to all others, such as queries theirs to the gallery, they are visited first.
+Distances are symmetric, so half of the matrix product is enough: each block of points is compared with itself and the
+points after it, and a block of scores serves its rows and its columns. No row is sorted. The best score of each of a
+few dozen groups of candidates is kept, and the `count`-th best of these is a bound that at least `count` candidates
+reach; the few scores above the bound are copied and sorted at the end. Points are visited in a shuffled order (with a
+fixed seed), which makes the bounds tight for any order of the data. If the distances of the first points to all others
+are kept, such as those of the queries to the gallery, these points are visited first.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 BLOCK_ROWS = 384
-"""Points that meet all later ones at a time."""
+"""Points that are compared with all later ones at a time."""
 
 GROUPS_PER_NEIGHBOR = 3
-"""Groups whose best scores bound the wanted ones; with three a neighbour, about a fifth too many pass the bound."""
+"""Groups of candidates per neighbour that is sought; with three, about a fifth too many scores pass the bound."""
 
 GROUPS_PER_TILE = 16
-"""Groups of columns looked through together: operations long enough that threads seldom wait for each other."""
+"""Groups of columns that are processed together: long enough operations that threads seldom wait for each other."""
 
 CROWDED = 0.25
-"""Share of a tile above the bound from which on ties are at work, and its rows are sorted instead."""
+"""If a larger share of a tile is above the bound, because of ties, its rows are sorted instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +46,8 @@ class Neighbors:
         indices: `(N, count)` int64, nearest first; of equal distances the smaller index first. A point counts among
             its own neighbours, and comes first unless it has duplicates.
         distances: `(N, count)` float32, half the squared Euclidean distances.
-        farthest: `(N,)` float32, likewise, of the point that is farthest away.
-        kept: the distances of the first points to all others, where they were asked for.
+        farthest: `(N,)` float32, half the squared distance to the farthest point.
+        kept: the distances of the first points to all others, if requested.
     """
 
     indices: NDArray[np.int64]
@@ -58,26 +58,26 @@ class Neighbors:
 
 @dataclass(frozen=True, eq=False)
 class KeptDistances:
-    """What a search has computed of the first K points and all N - K later ones, in the order of the search.
+    """Distances between the first K points and the N - K later ones, in the order of the search.
 
     Attributes:
-        rows: for each of the first points, `(N - K,)` float32, minus half its squared distances; rounded, so that a
-            distance of zero can have either sign.
-        places: `(N - K,)` int64, where in a row the later points are.
+        rows: for each of the first points, `(N - K,)` float32, minus half its squared distances; because of rounding,
+            a distance of zero can have either sign.
+        places: `(N - K,)` int64, positions of the later points in a row.
     """
 
     rows: list[NDArray[np.float32]]
     places: NDArray[np.int64]
 
     def write(self, points: slice, out: NDArray[np.float32]) -> None:
-        """Minus half the squared distances of some of the first points to all later ones, into `(B, N - K)`."""
+        """Write minus half the squared distances of some of the first points to all later ones into `(B, N - K)`."""
         for row, target in zip(self.rows[points], out, strict=True):
             np.take(row, self.places, out=target, mode="clip")
 
 
 @dataclass(frozen=True, eq=False)
 class _Hits:
-    """Scores that passed a bound: whose neighbour, which neighbour, how near; all `(H,)`."""
+    """Scores that passed a bound: the point, its neighbour and the score, all `(H,)`."""
 
     owner: NDArray[np.int32]
     other: NDArray[np.int32]
@@ -137,22 +137,22 @@ def nearest_neighbors(
     block_rows: int = BLOCK_ROWS,
     num_threads: int | None = None,
 ) -> Neighbors:
-    """The `count` nearest neighbours of every point.
+    """Find the `count` nearest neighbours of every point.
 
     Distances are computed in float32 as h_i + h_j - x_i·x_j with h = |x|² / 2.
 
     Args:
         points: `(N, D)` float32.
-        count: neighbours wanted, the point itself included; all N where there are fewer points.
-        half_squares: `(N,)` float32, |x|² / 2 where it is known or meant to be something else.
-        keep_first: how many of the first points keep their distances to all later ones, which takes about four bytes
-            for each such pair.
-        block_rows: points that meet all later ones at a time; `block_rows` × N scores are held.
-        num_threads: threads that multiply and look through scores; None for as many as torch uses. BLAS libraries are
-            held to one thread each meanwhile. The result does not depend on it.
+        count: number of neighbours, including the point itself; at most N are found.
+        half_squares: `(N,)` float32, |x|² / 2, if it is known or should be something else.
+        keep_first: for how many of the first points to keep the distances to all later ones, which takes about four
+            bytes per pair.
+        block_rows: points that are compared with all later ones at a time; `block_rows` × N scores are in memory.
+        num_threads: threads that multiply and process scores; None for as many as torch uses. Meanwhile, BLAS
+            libraries are limited to one thread each. The result does not depend on it.
 
     Raises:
-        ValueError: no points, or a count below 1.
+        ValueError: there are no points, or `count` is below 1.
     """
     if len(points) == 0 or count < 1:
         raise ValueError(f"expected points and a count of at least 1, received {len(points)} points and count {count}")
@@ -163,7 +163,7 @@ def nearest_neighbors(
     num_threads = num_threads or torch.get_num_threads()
     shuffled = _with_squares(points, half_squares, order)
     search = _Search(shuffled, order, min(count, len(points)), keep_first, block_rows)
-    # BLAS would put all its threads to one product after the other, and let them spin in between.
+    # BLAS would use all its threads for each product in turn, and let them wait busily in between.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads) as threads:
         search.run(threads.map, num_threads)
     return search.result()
@@ -174,7 +174,7 @@ def _with_squares(
 ) -> NDArray[np.float32]:
     """The points in this order as (x, -h, 1) `(N, D + 2)`; (x, 1, -h)·(y, -h', 1) is minus half a squared distance."""
     rows = np.empty((len(points), points.shape[1] + 2), dtype=np.float32)
-    for start in range(0, len(points), BLOCK_ROWS):  # without a second copy of everything
+    for start in range(0, len(points), BLOCK_ROWS):  # in blocks, to avoid a second copy of all points
         rows[start : start + BLOCK_ROWS, :-2] = points[order[start : start + BLOCK_ROWS]]
     rows[:, -2] = -half_squares[order]
     rows[:, -1] = 1
@@ -182,7 +182,7 @@ def _with_squares(
 
 
 class _Search:
-    """State of one search: what is known of every point's neighbours so far. All numbers are of the shuffled order."""
+    """State of one search: the neighbours of every point so far. All indices refer to the shuffled order."""
 
     def __init__(
         self,
@@ -202,14 +202,14 @@ class _Search:
         self.lowest = np.full(len(points), np.inf, dtype=np.float32)
         self.group_best = np.full((self.groups, len(points)), -np.inf, dtype=np.float32)
         self.bound = np.full(len(points), -np.inf, dtype=np.float32)
-        self.bounds_seen = 0  # points that the bounds of later points rest on
+        self.bounds_seen = 0  # number of points that the bounds of later points are based on
         self.hits: list[_Hits] = []
         self.num_hits = 0
 
     def run(self, map_shares: Callable[..., Iterable[Any]], num_threads: int) -> None:
         """Visit all blocks; `map_shares` applies a function to each thread's share of a block's tiles.
 
-        A thread multiplies and looks through tile after tile, while it is in the cache.
+        A thread multiplies and processes one tile after the other, while each is in the cache.
         """
         total = len(self.points)
         buffer = np.empty(min(self.block_rows, total) * total, dtype=np.float32)
@@ -258,11 +258,11 @@ class _Search:
     def _fill(
         self, points: NDArray[np.float32], tiles: Sequence[_Tile]
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Compute the scores of tiles, whose rows are these points, and note what they say of their columns.
+        """Compute the scores of tiles, whose rows are these points, and update the extremes of their columns.
 
         Returns:
-            For each tile the lowest score of each row `(B,)` and the highest ones by group `(B, groups)`. Threads
-            share rows, but no columns.
+            For each tile, the lowest score of each row `(B,)` and the highest ones by group `(B, groups)`. They are
+            returned because other threads have tiles of the same rows.
         """
         extremes = []
         for tile in tiles:
@@ -276,20 +276,20 @@ class _Search:
         return extremes
 
     def _finish_rows(self, rows: slice, extremes: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
-        """Farthest distances and final bounds of a block's points, which have met all others now."""
+        """Compute farthest distances and final bounds of a block's points, which were compared with all others now."""
         self.lowest[rows] = np.minimum.reduce([self.lowest[rows], *(lowest for lowest, _ in extremes)])
         groups = np.concatenate([*(bests for _, bests in extremes), self.group_best[:, rows].T], axis=1)
         if groups.shape[1] >= self.count:  # (B, groups)
             self.bound[rows] = _nth_largest(groups, self.count)
 
     def _bound_columns(self, seen: int) -> None:
-        """Bounds of the later points by those seen; renewed where these have become a quarter more."""
+        """Compute bounds of the later points from those visited, each time these have increased by a quarter."""
         if seen < len(self.points) and seen >= 1.25 * self.bounds_seen:
             self.bound[seen:] = _nth_largest(np.ascontiguousarray(self.group_best[:, seen:].T), self.count)
             self.bounds_seen = seen
 
     def _collect(self, tiles: Sequence[_Tile]) -> list[_Hits]:
-        """The scores of tiles that reach the bounds of their rows, and of their columns where they serve them."""
+        """Collect the scores of tiles that reach the bounds of their rows, and of their columns if these are later."""
         hits = []
         for tile in tiles:
             rows, columns = tile.rows, tile.columns
@@ -330,7 +330,7 @@ class _Search:
         """Keep the `count` best of every point, ordered by point, then nearest first, then original index."""
         hits = _Hits.joined(self.hits)
         hits = hits.select(hits.score >= self.bound[hits.owner])
-        # Distances are not negative, and the bits of positive numbers sort as the numbers do.
+        # The bits of non-negative floats sort like the numbers, and distances are not negative.
         nearness = np.maximum(-hits.score, 0).view(np.int32).astype(np.int64) << 32
         by_nearness = np.argsort(nearness + self.order[hits.other])
         hits = hits.select(by_nearness[np.argsort(hits.owner[by_nearness], kind="stable")])

@@ -4,7 +4,7 @@
     metrics.mAP, metrics.rank(1)
 
 All three metrics depend only on the ranks of a query's true matches (`mmet.evaluation.metrics.counting`). Scores are
-computed for a block of queries at a time; the Q×G matrix is never held and no ranked list is made.
+computed for a block of queries at a time; the Q×G matrix is never in memory and no ranked list is made.
 
 Definitions, for a query whose P true matches have the ranks r_1 < … < r_P (1 = best):
 
@@ -41,25 +41,25 @@ AveragePrecision = Literal["mean-precision", "trapezoid"]
 Denominator = Literal["valid", "all"]
 
 REPORTED_RANKS = (1, 5, 10)
-"""Ranks of the CMC curve that tables and result files name."""
+"""Ranks of the CMC curve that tables and result files report."""
 
 BLOCK_BYTES = 64 * 2**20
-"""Default size of a block of scores, of which each thread has one: products of fewer rows take longer in all."""
+"""Default size of a thread's block of scores; with smaller blocks, the products take longer in total."""
 
 BLOCKS_TOGETHER = 8
-"""Blocks come in multiples of this many, so that threads have equal shares of them."""
+"""The number of blocks is a multiple of this, so that threads have equal shares."""
 
-UNIT_LENGTH_TOLERANCE = 2**-22
-"""How far the length of a row that was normalised in float32 can be from one: two units in the last place."""
+FLOAT32_LENGTH_ERROR = 2**-22
+"""Largest difference from 1 of the length of a row normalised in float32: two units in the last place."""
 
 
 @dataclass(frozen=True, eq=False)
 class PerQueryMetrics:
-    """What the means are made of, in query order.
+    """Metrics of each query, in query order.
 
     Attributes:
         ap: `(Q,)` float64, average precision; NaN for queries without a true match.
-        inp: `(Q,)` float64, inverse negative penalty; likewise.
+        inp: `(Q,)` float64, inverse negative penalty; NaN for the same queries.
         first_rank: `(Q,)` int64, rank of the first true match, 1 = best; 0 for queries without one.
     """
 
@@ -73,15 +73,15 @@ class RankMetrics:
     """The metrics of one retrieval run; every metric is a fraction in [0, 1].
 
     Attributes:
-        mAP: mean average precision, over the valid queries unless asked otherwise.
-        mINP: mean inverse negative penalty over the same.
-        cmc: `(max_rank,)` float64; `cmc[k - 1]` is the share of the same queries with a true match among the first k.
-            Shorter where `max_rank` is far beyond the gallery; its last value then holds for all later ranks.
-        num_queries: all queries.
-        num_valid_queries: queries with a true match in their gallery.
-        num_gallery: gallery entries, junk not counted.
-        per_query: the metrics of each query, where they were asked for.
-        max_rank: the last rank that can be asked for; None for the length of the curve.
+        mAP: mean average precision, over the valid queries by default (see `denominator` of `rank_metrics`).
+        mINP: mean inverse negative penalty over the same queries.
+        cmc: `(max_rank,)` float64; `cmc[k - 1]` is the share of these queries with a true match among the first k.
+            Shorter if `max_rank` is far beyond the gallery; its last value then holds for all later ranks.
+        num_queries: number of all queries.
+        num_valid_queries: number of queries with a true match in their gallery.
+        num_gallery: number of gallery entries without junk.
+        per_query: the metrics of each query, if requested.
+        max_rank: the last rank that `rank` accepts; None for the length of the curve.
     """
 
     mAP: float
@@ -94,7 +94,7 @@ class RankMetrics:
     max_rank: int | None = None
 
     def rank(self, k: int) -> float:
-        """Rank-k accuracy. Raises `ValueError` for a k that is beyond `max_rank`."""
+        """Rank-k accuracy. Raises `ValueError` for a k beyond `max_rank`."""
         last = self.max_rank or len(self.cmc)
         if not 1 <= k <= last:
             raise ValueError(f"expected a rank from 1 to {last} (max_rank), received {k}")
@@ -124,10 +124,10 @@ def rank_metrics(
 
     Scores are cosine similarities in float32 (an all-zero row scores 0 against everything). Entries with equal scores
     keep their gallery order: of two, the one with the smaller index ranks first. Gallery entries with person id -1
-    (junk) are ignored; any other person that no query asks for, such as Market-1501's distractors with id 0, stays as
-    a wrong candidate. With camera ids, an entry of the query's own person *and* camera is removed from that query's
-    gallery; a camera id of -1 is unknown and removes nothing. Queries without a true match left are counted, and
-    skipped unless `denominator` says otherwise.
+    (junk) are ignored; other persons without a query, such as Market-1501's distractors with id 0, are wrong
+    candidates. With camera ids, an entry of the query's own person *and* camera is removed from that query's gallery;
+    a camera id of -1 is unknown and removes nothing. Queries without a true match left are counted in `num_queries`,
+    and in the means only with `denominator="all"`.
 
     Args:
         query_embeddings: `(Q, D)`, any real dtype.
@@ -136,20 +136,20 @@ def rank_metrics(
         gallery_person_ids: `(G,)` integers.
         query_camera_ids: `(Q,)` integers, or None for no camera rule.
         gallery_camera_ids: `(G,)` integers, given exactly when `query_camera_ids` is.
-        max_rank: length of the CMC curve. It may exceed the gallery, where the curve changes no more; one that exceeds
-            a thousand ranks as well ends with the gallery.
+        max_rank: length of the CMC curve. A curve of more than a thousand ranks ends with the gallery, beyond which it
+            does not change.
         ap: formula of the average precision, see above.
-        denominator: means are over the `valid` queries, or over `all`, of which those without a true match give 0 (as
-            the Matlab code of Market-1501 divides).
+        denominator: `valid`: means are over the queries with a true match; `all`: over all queries, of which those
+            without a true match count as 0 (as in the Matlab code of Market-1501).
         return_per_query: whether the result has `per_query`.
-        block_bytes: memory for one block of scores, of which each thread has one; at least one query's scores are
-            held. Queries are shared out evenly, so that blocks may be smaller.
-        num_threads: threads that multiply and count; None for as many as torch uses. BLAS libraries are held to one
-            thread each meanwhile. The result does not depend on it.
+        block_bytes: memory for a block of scores, of which each thread has one; it holds at least one query's scores.
+            Queries are divided evenly, so blocks may be smaller.
+        num_threads: threads that multiply and count; None for as many as torch uses. Meanwhile, BLAS libraries are
+            limited to one thread each. The result does not depend on it.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinite embeddings, no query with a true match, or an invalid
-            option.
+        ValueError: shapes do not fit, embeddings are NaN or infinite, no query has a true match, or an option is
+            invalid.
     """
     person_ids, camera_ids = check_ids(query_person_ids, gallery_person_ids, query_camera_ids, gallery_camera_ids)
     query, _ = matrix_and_lengths(query_embeddings, "query_embeddings")
@@ -184,14 +184,16 @@ def rank_computed(
     block_bytes: int = BLOCK_BYTES,
     num_threads: int | None = None,
 ) -> RankMetrics:
-    """Rank metrics from scores of any kind that threads can compute in parallel.
+    """Compute rank metrics from scores of any kind, which threads compute in parallel.
 
     Args:
-        compute: writes the scores of some consecutive queries into `(B, G)` float32; greater is better, finite.
-        matches: of all queries with the whole gallery; at least one query must have a true match.
+        compute: function that writes the scores of consecutive queries into `(B, G)` float32; greater is better,
+            finite.
+        matches: the matches of all queries in the whole gallery; at least one query must have a true match.
+        max_rank, ap, denominator, return_per_query, block_bytes, num_threads: as in `rank_metrics`.
 
     Raises:
-        ValueError: as `rank_metrics`.
+        ValueError: as in `rank_metrics`.
     """
     check_ranking_options(max_rank, ap, denominator, block_bytes, num_threads)
     matches.require_valid_query()
@@ -212,14 +214,15 @@ def rank_blocks(
     return_per_query: bool = False,
     num_threads: int | None = None,
 ) -> RankMetrics:
-    """Rank metrics from precomputed blocks of scores of any kind, such as negated distances.
+    """Compute rank metrics from precomputed blocks of scores of any kind, such as negated distances.
 
     Args:
         blocks: `(B, G)` float32, greater is better, finite; the rows of consecutive queries. Overwritten.
-        matches: of all queries with the whole gallery; at least one query must have a true match.
+        matches: the matches of all queries in the whole gallery; at least one query must have a true match.
+        max_rank, ap, denominator, return_per_query, num_threads: as in `rank_metrics`.
 
     Raises:
-        ValueError: as `rank_metrics`, and when the blocks together are not one row for each query.
+        ValueError: as in `rank_metrics`, or the blocks together do not have one row per query.
     """
     check_ranking_options(max_rank, ap, denominator, BLOCK_BYTES, num_threads)
     matches.require_valid_query()
@@ -230,7 +233,7 @@ def rank_blocks(
 
 
 def _num_block_rows(num_queries: int, num_gallery: int, block_bytes: int) -> int:
-    """Queries a block, no more than fit and the same for all blocks but the last."""
+    """Number of queries in a block: as many as fit, but equally many in all blocks except the last."""
     fitting = max(1, block_bytes // (num_gallery * np.dtype(np.float32).itemsize))
     num_blocks = -(-num_queries // (fitting * BLOCKS_TOGETHER)) * BLOCKS_TOGETHER
     return -(-num_queries // num_blocks)
@@ -239,9 +242,8 @@ def _num_block_rows(num_queries: int, num_gallery: int, block_bytes: int) -> int
 class _Scorer:
     """Cosine similarities `(B, G)` of consecutive queries, up to each query's own length.
 
-    A query's length scales all its scores alike and cannot change a rank. The gallery's lengths are divided out of the
-    scores, not of the rows, which spares a copy of the gallery; rows that are normalised already, as far as float32
-    can tell, are taken as they are.
+    A query's length scales all its scores equally and cannot change a rank. Scores, not gallery rows, are divided by
+    the gallery's lengths, which saves a copy of the gallery; nothing is divided if all rows are normalised in float32.
     """
 
     def __init__(
@@ -249,7 +251,7 @@ class _Scorer:
     ) -> None:
         self.query = query
         self.gallery = gallery
-        is_normalised = bool(np.all(np.abs(gallery_scales - 1) <= UNIT_LENGTH_TOLERANCE))
+        is_normalised = bool(np.all(np.abs(gallery_scales - 1) <= FLOAT32_LENGTH_ERROR))
         self.scales = None if is_normalised else gallery_scales
 
     def __call__(self, rows: slice, out: NDArray[np.float32]) -> None:
@@ -267,7 +269,7 @@ def summarize_ranks(
     denominator: Denominator = "valid",
     return_per_query: bool = False,
 ) -> RankMetrics:
-    """The metrics of given ranks; see `rank_metrics`."""
+    """Compute metrics from ranks; arguments as in `rank_metrics`."""
     values = _per_query_metrics(ranks, AP_FORMULAS[ap])
     valid = ranks.counts > 0
     divisor = np.count_nonzero(valid) if denominator == "valid" else len(valid)
@@ -314,4 +316,4 @@ def _trapezoids(nth_match: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArr
 
 
 AP_FORMULAS = {"mean-precision": _precisions, "trapezoid": _trapezoids}
-"""What is averaged over a query's true matches, by the name of the formula."""
+"""The values that are averaged over a query's true matches, by the name of the formula."""

@@ -1,19 +1,19 @@
-"""Re-ranking with k-reciprocal encoding, the published distances without a square matrix.
+"""Re-ranking with k-reciprocal encoding: the published distances, without a square matrix.
 
     distances = k_reciprocal_rerank(query_embeddings, gallery_embeddings)            # (Q, G), small sizes
     for queries, distances in k_reciprocal_blocks(query_embeddings, gallery_embeddings): ...
     metrics = reranked_metrics(query_embeddings, gallery_embeddings, query_person_ids, gallery_person_ids)
 
 Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017): two points are near if
-they share k-reciprocal neighbours. The published code holds several (Q+G)×(Q+G) matrices, of which nearly all is zeros
-or never looked at. Here the points' neighbour lists come from one blockwise pass (`nearest_neighbors`), neighbour sets
-and their weights are sparse rows, and final distances are handed out a block of queries at a time. The distances of
-the queries to the gallery are kept from that pass where they fit into `KEPT_BYTES`, and computed again otherwise.
+they share k-reciprocal neighbours. The published code holds several (Q+G)×(Q+G) matrices, of which nearly all entries
+are zero or unused. Here the points' neighbour lists come from one blockwise pass (`nearest_neighbors`), neighbour sets
+and their weights are sparse rows, and final distances are computed for a block of queries at a time. The distances of
+the queries to the gallery are kept from that pass if they fit into `KEPT_BYTES`, and computed again otherwise.
 
-What the published code does, and so does this: distances are squared Euclidean; every row is divided by its maximum
-over all points, queries included; a point belongs to its own neighbours; half of k1 is rounded half to even. Where the
-published code divides by zero (all points equal; a point whose list is full of duplicates of it, so that it has no
-reciprocal neighbour), distances are 0 and weights are none.
+As in the published code, distances are squared Euclidean; every row is divided by its maximum over all points,
+including queries; a point is among its own neighbours; half of k1 is rounded half to even. Where the published code
+divides by zero (all points are equal; a point's list is full of its duplicates, so that it has no reciprocal
+neighbour), distances are 0 and there are no weights.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ BLOCK_BYTES = 16 * 2**20
 """Default size of a block of final distances."""
 
 KEPT_BYTES = 512 * 2**20
-"""Room for the queries' distances kept from the search for neighbours; what would take more is computed again."""
+"""The queries' distances from the search for neighbours are kept if they need no more than this."""
 
 JACCARD_ENTRIES = 2**18
-"""Pairs whose shared neighbours are added up at a time; much larger arrays are fresh memory each time, which costs."""
+"""Pairs whose shared neighbours are added at a time; much larger arrays are slower, as they need new memory."""
 
 GATHER_ROWS = 2**12
-"""Pairs whose distances are computed at a time where they are in no neighbour list."""
+"""Pairs outside the neighbour lists whose distances are computed at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class ComputedDistances:
-    """Original distances as they are asked for, like `KeptDistances`.
+    """Original distances that are computed on request; the interface is that of `KeptDistances`.
 
     Attributes:
         query: `(Q, D + 2)` float32, prepared (centred, or normalised for cosine), followed by 1 and minus half the
@@ -73,13 +73,13 @@ class ComputedDistances:
     gallery: NDArray[np.float32]
 
     def write(self, points: slice, out: NDArray[np.float32]) -> None:
-        """Minus half the squared distances of some queries to all of the gallery, into `(B, G)`."""
+        """Write minus half the squared distances of some queries to the whole gallery into `(B, G)`."""
         np.matmul(self.query[points], self.gallery.T, out=out)
 
 
 @dataclass(frozen=True, eq=False)
 class Reranking:
-    """Everything that final distances are computed from, ready for any block of queries.
+    """The data from which final distances of any block of queries are computed.
 
     Attributes:
         original: the original distances.
@@ -103,7 +103,7 @@ class Reranking:
     def blocks(
         self, block_bytes: int = BLOCK_BYTES, num_threads: int | None = None
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Consecutive queries and their final distances `(B, G)` float32. Blocks share one buffer."""
+        """Yield consecutive queries and their final distances `(B, G)` float32. Blocks share one buffer."""
         num_queries, num_gallery = self.shape
         rows = max(1, min(num_queries, block_bytes // (4 * num_gallery)))
         buffer = np.empty((rows, num_gallery), dtype=np.float32)
@@ -115,7 +115,7 @@ class Reranking:
                 yield queries, block
 
     def write(self, queries: slice, out: NDArray[np.float32], map_parts: Callable[..., Iterable[None]] = map) -> None:
-        """The final distances of some queries, into `(B, G)` float32; `map_parts` may share the work out."""
+        """Write the final distances of some queries into `(B, G)` float32; `map_parts` may run parts in threads."""
         self.original.write(queries, out)
         step = max(1, JACCARD_ENTRIES // out.shape[1])
         parts = [slice(first, min(first + step, len(out))) for first in range(0, len(out), step)]
@@ -123,7 +123,7 @@ class Reranking:
         list(map_parts(self._finish, of_all, [out[part] for part in parts]))
 
     def write_scores(self, queries: slice, out: NDArray[np.float32]) -> None:
-        """Minus the final distances of some consecutive queries, into `(B, G)` float32."""
+        """Write minus the final distances of consecutive queries into `(B, G)` float32."""
         self.write(queries, out)
         np.negative(out, out=out)
 
@@ -133,7 +133,7 @@ class Reranking:
         out *= np.float32(-self.lambda_value) / np.where(farthest > 0, farthest, np.float32(1))
         out += np.float32(1 - self.lambda_value)
         np.maximum(out, np.float32(1 - self.lambda_value), out=out)  # rounding may have made a distance negative
-        # So far the Jaccard distance is 1. It is less only where a neighbour is shared.
+        # So far the Jaccard distance is 1. It is smaller only for pairs that share a neighbour.
         positions, overlaps = _min_sums(self.query_weights[queries], self.gallery_weights)
         flat = out.reshape(-1)
         flat[positions] = np.maximum(flat[positions] - (1 - self.lambda_value) * overlaps / (2 - overlaps), 0)
@@ -149,7 +149,7 @@ def k_reciprocal_rerank(
     metric: Metric = "euclidean",
     num_threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Final distances `(Q, G)` float32 of re-ranking; smaller is nearer. For large sizes see `k_reciprocal_blocks`.
+    """Compute the final distances `(Q, G)` float32; smaller is nearer. For large sizes, use `k_reciprocal_blocks`.
 
     Args:
         query_embeddings: `(Q, D)`, any real dtype.
@@ -158,12 +158,12 @@ def k_reciprocal_rerank(
         k2: neighbours whose encodings are averaged; 1 for none.
         lambda_value: weight of the original distance beside the Jaccard distance, from 0 to 1.
         metric: `euclidean`, or `cosine`: 1 - cos, which is half the squared Euclidean distance of normalised rows.
-            (Tools that hand a cosine distance to the published code have it squared; that is not offered.)
-        num_threads: threads that work; None for as many as torch uses.
+            (Tools that pass a cosine distance to the published code get its square; that is not supported.)
+        num_threads: number of threads; None for as many as torch uses.
 
     Raises:
-        ValueError: shapes that do not fit, no query or gallery, embeddings that are no finite real numbers, or
-            invalid parameters.
+        ValueError: shapes do not fit, there is no query or gallery, embeddings are not finite real numbers, or a
+            parameter is invalid.
     """
     reranking = prepare_reranking(
         query_embeddings,
@@ -224,12 +224,16 @@ def reranked_metrics(
     block_bytes: int = BLOCK_BYTES,
     num_threads: int | None = None,
 ) -> RankMetrics:
-    """`rank_metrics` of the re-ranked gallery; exact, and the Q×G matrix is never held.
+    """Compute the metrics of the re-ranked gallery; exact, and without the Q×G matrix in memory.
 
-    Junk entries (person id -1) are left out before re-ranking, so they are nobody's neighbours. Entries that the
-    camera rule removes from a query's gallery do take part in neighbour lists, as in the published code.
+    Junk entries (person id -1) are removed before re-ranking, so they are never neighbours. Entries that the camera
+    rule removes from a query's gallery do take part in neighbour lists, as in the published code.
 
-    Args and errors: of re-ranking as in `k_reciprocal_rerank`, all others as in `rank_metrics`.
+    Args:
+        k1, k2, lambda_value, metric: as in `k_reciprocal_rerank`; all other arguments are as in `rank_metrics`.
+
+    Raises:
+        ValueError: as in `rank_metrics` and `k_reciprocal_rerank`.
     """
     check_parameters(k1, k2, lambda_value, metric)
     check_ranking_options(max_rank, ap, denominator, block_bytes, num_threads)
@@ -271,7 +275,7 @@ def prepare_reranking(
     metric: Metric = "euclidean",
     num_threads: int | None = None,
 ) -> Reranking:
-    """All of re-ranking but the final distances. Arguments and errors as `k_reciprocal_rerank`."""
+    """Do all of re-ranking except the final distances. Arguments and errors as in `k_reciprocal_rerank`."""
     check_parameters(k1, k2, lambda_value, metric)
     check_work(BLOCK_BYTES, num_threads)
     query, query_lengths = matrix_and_lengths(query_embeddings, "query_embeddings")
@@ -285,7 +289,7 @@ def prepare_reranking(
         points /= np.concatenate([query_lengths, gallery_lengths])[:, None]
         half_squares = np.full(len(points), 0.5, dtype=np.float32)
     else:
-        points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)  # what is common only costs precision
+        points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)  # a common offset only costs precision
         half_squares = (np.einsum("nd,nd->n", points, points, dtype=np.float64) / 2).astype(np.float32)
     keeps = 4 * len(query) * len(points) <= KEPT_BYTES
     neighbors = nearest_neighbors(
@@ -325,18 +329,18 @@ def check_parameters(k1: int, k2: int, lambda_value: float, metric: str) -> None
 def _encode(
     points: NDArray[np.float32], half_squares: NDArray[np.float32], neighbors: Neighbors, k1: int
 ) -> csr_array:
-    """Each point's expanded k-reciprocal set as weights that sum to one: sparse rows `(N, N)` float32."""
+    """Encode each point's expanded k-reciprocal set as weights that sum to one: sparse rows `(N, N)` float32."""
     sets = _expanded_sets(neighbors.indices, k1)
     owner = np.repeat(np.arange(len(points)), np.diff(sets.indptr))
     distances = _distances_of(owner, sets.indices, points, half_squares, neighbors)
     weights = np.exp(-distances / np.where(neighbors.farthest > 0, neighbors.farthest, 1)[owner])
-    totals = np.bincount(owner, weights, minlength=len(points))  # zero for empty sets alone, which own no weight
+    totals = np.bincount(owner, weights, minlength=len(points))  # zero only for empty sets, which have no weights
     sets.data = (weights / totals[owner]).astype(np.float32)
     return sets
 
 
 def _expanded_sets(indices: NDArray[np.int64], k1: int) -> csr_array:
-    """R*(p, k1) of the paper: R(p, k1) with every R(q, k1 / 2) of its members of which more than 2/3 are in it."""
+    """R*(p, k1) of the paper: R(p, k1), and R(q, k1 / 2) of each member q if more than 2/3 of it are in R(p, k1)."""
     reciprocal = _reciprocal_sets(indices[:, : k1 + 1])
     half = _reciprocal_sets(indices[:, : int(np.around(k1 / 2)) + 1])
     shared = (reciprocal @ half.T.tocsr()).multiply(reciprocal).tocsr()  # members that p's and q's sets share
@@ -349,7 +353,7 @@ def _expanded_sets(indices: NDArray[np.int64], k1: int) -> csr_array:
 
 
 def _reciprocal_sets(indices: NDArray[np.int64]) -> csr_array:
-    """Who is among whose neighbours and the other way round, as ones `(N, N)` float32."""
+    """Pairs of points that are among each other's neighbours, as ones `(N, N)` float32."""
     total, count = indices.shape
     ones = np.ones(total * count, dtype=np.float32)
     listed = csr_array((ones, indices.reshape(-1), np.arange(total + 1) * count), shape=(total, total))
@@ -363,7 +367,7 @@ def _distances_of(
     half_squares: NDArray[np.float32],
     neighbors: Neighbors,
 ) -> NDArray[np.float32]:
-    """Half the squared distances of pairs, `(P,)`: from the neighbour lists, and computed for the few not in them."""
+    """Half the squared distances of pairs `(P,)`: from the neighbour lists, and computed for the few outside them."""
     total, count = neighbors.indices.shape
     by_index = np.argsort(neighbors.indices, axis=1)
     known_keys = np.take_along_axis(np.arange(total)[:, None] * total + neighbors.indices, by_index, axis=1).reshape(
@@ -396,7 +400,7 @@ def _min_sums(rows: csr_array, columns: csc_array) -> tuple[NDArray[np.int64], N
         Flat positions in `(B, G)`, ascending, and the sums there.
     """
     num_rows, num_columns = rows.shape[0], columns.shape[0]
-    # Each stored a_j meets column j; the pieces of all columns that are met are laid end to end.
+    # Each stored a_j is combined with column j; the parts of these columns are concatenated.
     starts = columns.indptr[rows.indices].astype(np.int64)
     lengths = columns.indptr[rows.indices + 1] - starts
     ends = np.cumsum(lengths)
@@ -405,5 +409,5 @@ def _min_sums(rows: csr_array, columns: csc_array) -> tuple[NDArray[np.int64], N
     row = np.repeat(np.arange(num_rows), np.diff(rows.indptr))
     target = np.repeat(row * num_columns, lengths) + columns.indices[position]
     sums = np.bincount(target, smaller, minlength=num_rows * num_columns)
-    positions = np.flatnonzero(sums > 0)  # several times faster than of the numbers
+    positions = np.flatnonzero(sums > 0)  # several times faster than np.flatnonzero(sums)
     return positions, sums[positions].astype(np.float64, copy=False)

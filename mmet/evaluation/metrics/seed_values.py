@@ -1,6 +1,7 @@
-"""One figure measured with several training seeds: its mean and how far the seeds lie apart.
+"""A value measured with several training seeds: its mean and standard deviation.
 
-str(SeedValues((27.0, 28.5, 25.8)))   # "27.1 ± 1.4"
+>>> str(SeedValues((27.0, 28.5, 25.8)))
+'27.1 ± 1.4'
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 class SeedValues:
     """
     Args:
-        values: one per seed, in the order of the seeds; empty if nothing was measured.
+        values: one value per seed, in the order of the seeds; empty if nothing was measured.
     """
 
     values: tuple[float, ...] = ()
@@ -25,7 +26,7 @@ class SeedValues:
 
     @property
     def std(self) -> float | None:
-        """Standard deviation of a sample (n - 1); None for fewer than two values."""
+        """Sample standard deviation (divisor n - 1); None for fewer than two values."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
@@ -34,5 +35,5 @@ class SeedValues:
         return f"{self.mean:.1f}" + (f" ± {self.std:.1f}" if self.std is not None else "")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Mean, standard deviation and values for JSON."""
         return {"mean": self.mean, "std": self.std, "values": list(self.values)}

@@ -99,7 +99,7 @@ class ReID(evaluate.Metric):  # type: ignore[misc]
         batch = {"embeddings": rows, "person_ids": persons, "camera_ids": cameras, "is_query": query}
         for name, column in batch.items():
             if len(column) != len(rows):
-                raise ValueError(f"expected {len(rows)} {name}, one an embedding, received {len(column)}")
+                raise ValueError(f"expected {len(rows)} {name}, one per embedding, received {len(column)}")
         if self.num_process > 1:
             super().add_batch(**batch)
             return

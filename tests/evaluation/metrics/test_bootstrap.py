@@ -85,7 +85,7 @@ def test_bootstrap_means__says_nothing_from_one_unit(unit, persons):
 
 
 def test_bootstrap_means__rejects_what_does_not_fit():
-    with pytest.raises(ValueError, match="expected 3 values of a, one a query"):
+    with pytest.raises(ValueError, match="expected 3 values of a, one per query"):
         bootstrap_means({"a": np.ones(2)}, np.arange(3))
     with pytest.raises(ValueError, match="both for query 1"):
         bootstrap_means({"a": np.ones(2), "b": np.array([1, np.nan])}, np.arange(2))

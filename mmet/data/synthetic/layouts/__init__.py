@@ -1,4 +1,4 @@
-"""Folder layouts of the synthetic world, one file each. A new one is one more file and one more line in `LAYOUTS`."""
+"""Folder layouts of the synthetic world, one file each. To add one, write a file and add it to `LAYOUTS`."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ LAYOUTS: Mapping[str, Layout] = {
         FOLDER,
     )
 }
-"""Layouts by the name users type."""
+"""Layouts by their name on the command line."""

@@ -1,4 +1,4 @@
-"""Annotation files: tables in CSV, captions in three formats, and the entries that CUHK-PEDES and its kin share."""
+"""Annotation files: CSV tables, captions in three formats, and entries of CUHK-PEDES and similar data sets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a folder layout of the synthetic world is: `Layout`, the request it answers, and the jobs it splits into.
+"""The interface of folder layouts: `Layout`, the request that it carries out, and the jobs of a request.
 
-A layout plans jobs (one per person, distractor or junk crop), writes each job's files, and ends with the files that
-speak of all of them. Jobs are independent of one another, so that they can be spread over processes.
+A layout plans jobs (one per person, distractor or junk crop), writes each job's files, and finally the files that
+cover all jobs. Jobs are independent of one another, so they can be spread over processes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from mmet.data.synthetic.style import WorldStyle
 from mmet.whole_files import FolderDraft
 
 MAX_IDS = 9000
-"""Four digits name a person in most data sets."""
+"""Largest number of people: most data sets have four digits for the person."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorldRequest:
-    """What to write: people by split, pictures of each, their size, the style and the seed."""
+    """A world to write: people by split, pictures of each, their size, the style and the seed."""
 
     layout: str
     style: WorldStyle
@@ -44,11 +44,11 @@ class Job:
     """One person to photograph.
 
     Attributes:
-        number: who; also the person id, except for distractors and junk.
-        split: where to, in the layout's own words.
+        number: number of the person, which is also the person id, except for distractors and junk.
+        split: name of the split in the layout.
         images: number of pictures.
-        cameras: how many cameras see the person; None for as many as the style has it.
-        repeated: whether annotations of this person say things twice.
+        cameras: number of cameras that see the person; None for the style's number.
+        repeated: whether annotations of this person have repeated entries.
     """
 
     number: int
@@ -74,20 +74,20 @@ class Layout:
     """One published folder layout.
 
     Attributes:
-        name: what users type, as in `mmet.data.registry`.
-        title: the data set whose layout it is.
-        version: raised whenever the files written for the same arguments change.
-        default_style: used when none is named.
+        name: name on the command line, as in `mmet.data.registry`.
+        title: published name of the data set.
+        version: increased whenever the files written for the same arguments change.
+        default_style: default style.
         folders: folders that exist even when empty.
-        plan: the jobs of a request.
+        plan: plans the jobs of a request.
         write: writes one job's files and returns records for `finish`.
         finish: writes the files that cover all jobs.
         check: raises `ValueError` for a request that the layout cannot write.
-        forms: the forms in which the data set is published, the default first; empty for a single one.
-        caption_formats: formats of the caption file, the default first; empty where there is no choice.
-        untidy_rate: share of people with the untidiness of the original where none is asked for.
+        forms: the forms in which the data set is published, the default first; empty if there is only one.
+        caption_formats: formats of the caption file, the default first; empty if there is no choice.
+        untidy_rate: default share of people with the irregularities of the original.
         max_ids: largest number of people.
-        cameras: how many cameras see a person; None for as many as the style has it.
+        cameras: number of cameras that see a person; None for the style's number.
         has_splits: whether people are split into train and test.
         has_validation: whether there is a validation split as well.
         has_keypoints: whether it can hold keypoints.

@@ -1,4 +1,4 @@
-"""A user's own crops, as `mmet.data.folder` reads them: with a table, or told by their names.
+"""A folder of a user's own crops, as read by `mmet.data.folder`: described by a table or by file names.
 
 Forms: `csv` and `jsonl`, a table `annotations.*`; `names`, no table but names for `NAME_PATTERN`, with captions in
 `captions.csv`. All have silhouettes below `masks/`, junk (person -1) and distractors (person 0), and a table knows no
@@ -17,7 +17,7 @@ from mmet.data.synthetic.style import TARGET, plan_shots
 from mmet.whole_files import FolderDraft
 
 NAME_PATTERN = r"(?P<split>train|query|gallery)/(?P<person_id>-1|\d+)_c(?P<camera_id>\d+)"
-"""Says how names of the form `names` are read: the option `pattern` of the dataset `folder`."""
+"""Pattern of the file names in the form `names`: the option `pattern` of the dataset `folder`."""
 
 _NAMES, _LINES = "names", "jsonl"
 _COLUMNS = ("image", "person_id", "camera_id", "split", "caption", "person_mask")

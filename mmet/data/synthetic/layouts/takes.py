@@ -1,4 +1,4 @@
-"""Photographs the people of a job, and turns pictures into the content of files: what all layouts share."""
+"""Draw the pictures of a job and encode them as files; all layouts use this."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAMILY = 4
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """One picture of a job with everything known about it."""
+    """One picture of a job with its annotations."""
 
     index: int
     shot: Shot
@@ -65,9 +65,9 @@ def takes(request: WorldRequest, job: Job) -> Iterator[Take]:
 
 
 def query_indices(cameras: Sequence[int]) -> set[int]:
-    """Which shots of a test person become queries: the first of every camera that has another one for the gallery.
+    """Choose the shots of a test person that become queries: the first of every camera that has a second one.
 
-    With a single shot in every camera it is the first shot alone, so that the gallery is never empty.
+    If every camera has a single shot, only the first shot is a query, so that the gallery is never empty.
     """
     counts = Counter(cameras)
     first = {camera: cameras.index(camera) for camera in counts if counts[camera] > 1}
@@ -94,12 +94,12 @@ def msmt_name(person_id: int, take: Take) -> str:
 
 
 def careless(style: WorldStyle) -> WorldStyle:
-    """Boxes as a bad detector draws them: legs only, half a person, mostly background."""
+    """The style with boxes as from a bad detector: legs only, half a person, mostly background."""
     return replace(style, jitter=0.32, body_share=(0.7, 1.9))
 
 
 def encode(picture: Picture, suffix: str) -> bytes:
-    """The file content of a picture. Lossless formats hold what the camera's JPEG compression left of it."""
+    """Encode a picture as a file. Lossless formats hold the picture after the camera's JPEG compression."""
     jpeg = io.BytesIO()
     picture.image.save(jpeg, "JPEG", quality=picture.quality)
     if suffix == ".jpg":

@@ -1,4 +1,4 @@
-"""What makes real data untidy: people with one picture, people seen by one camera, things annotated twice."""
+"""Irregularities of real data: people with one picture, people in one camera, repeated annotations."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _TIDY_SPLITS = frozenset({"junk", "distractor"})
 
 
 def make_untidy(request: WorldRequest, jobs: Sequence[Job]) -> list[Job]:
-    """Return `jobs` with a share `request.untidy_rate` of the people made untidy, in three ways by turns.
+    """Make a share `request.untidy_rate` of the people irregular, in three ways in turn.
 
-    The first person of every split stays tidy, so that no split is left without what it needs.
+    The first person of every split stays regular, so that every split has a person with several pictures and cameras.
     """
     seen: set[str] = set()
     result = []

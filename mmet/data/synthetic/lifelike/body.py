@@ -1,4 +1,4 @@
-"""Builds a person out of swept ellipsoids: limbs, garments with their bulk and length, hair, hats, bags.
+"""Build a person of swept ellipsoids: limbs, garments with their bulk and length, hair, hats, bags.
 
 body = Body(look, place_joints(look.build, posture), posture, lens, relief)
 body.build()
@@ -35,7 +35,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """What a number of the relief stands for."""
+    """The meaning of a surface number in the relief."""
 
     part: Part
     rgb: RGB
@@ -55,7 +55,7 @@ class Body:
         self.turn = posture.turn
 
     def build(self) -> None:
-        """Everything that the person is and wears."""
+        """Build the whole person: body, clothes and things carried."""
         self.relief.behind = 0.045 * self.lens.scale
         self._legs()
         self.relief.behind = 0.02 * self.lens.scale

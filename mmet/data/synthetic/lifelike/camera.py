@@ -1,4 +1,4 @@
-"""What a camera makes of light: cast, exposure, tone, low resolution, sharpening, blur, sensor noise."""
+"""Effects of a camera on a picture: colour cast, exposure, tone, low resolution, sharpening, blur, sensor noise."""
 
 from __future__ import annotations
 

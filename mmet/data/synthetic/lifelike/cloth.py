@@ -1,4 +1,4 @@
-"""Colours a finished relief: openings, collars and patterns in body coordinates, then folds, shine and light.
+"""Colour a finished relief: openings, collars and patterns in body coordinates, then folds, shine and light.
 
 shaded = shade(relief, body, lens, light, rng)
 shaded.rgb, shaded.parts

@@ -1,7 +1,7 @@
-"""Who a lifelike person is: build, hair, and everything worn and carried, each with its own colours.
+"""The identity of a lifelike person: build, hair, and everything worn and carried, each with its own colours.
 
 person = draw_person(np.random.default_rng(0), number=1)
-twin = draw_twin(rng, person, number=2)        # differs in one thing alone
+twin = draw_twin(rng, person, number=2)        # differs in one thing only
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What can be seen of a person. None means not worn; `hair` and the kinds are keys of the wardrobe's words."""
+    """The visible features of a person. None means not worn; `hair` and the kinds are keys of the wardrobe's words."""
 
     gender: str
     age: str
@@ -266,11 +266,11 @@ _CHANGES: Mapping[str, Change] = {
     ),
     "scarf": lambda rng, look: {"scarf": None if look.scarf else draw_thing(rng, "scarf", None)},
 }
-"""What may tell two people apart, by name: fields of the look that are drawn again."""
+"""Differences between twins, by name: each draws some fields of the look again."""
 
 
 def draw_twin(rng: np.random.Generator, model: Person, *, number: int) -> Person:
-    """A person who looks like `model` but for one thing: a colour, a garment, shoes, bag, hat, hair or scarf."""
+    """Draw a person who looks like `model` except for one thing: colour, garment, shoes, bag, hat, hair or scarf."""
     names = tuple(_CHANGES)
     for _ in range(20):  # a change may leave things as they are, for example the colour of a bag not carried
         changed = _CHANGES[names[int(rng.integers(len(names)))]](rng, model.appearance)

@@ -1,4 +1,4 @@
-"""Where lifelike people walk: ground in perspective as a camera sees it from above, walls, shops, grass, cars, things.
+"""Paint the places where lifelike people walk: ground in perspective, walls, shops, grass, cars, things.
 
 A place is painted once per (name, variant) and process, as one wide picture at the scale of a person; every shot takes
 a window of it.
@@ -22,7 +22,7 @@ PLACE_SIZE = (840, 400)
 
 FOOT_ROW = 372
 _LEAST_BACK = 110
-"""Rows that a wall or a row of cars takes at least; lower, it is outside the picture."""
+"""A wall or a row of cars with fewer rows than this in the picture is left out."""
 
 _BODY = 320
 

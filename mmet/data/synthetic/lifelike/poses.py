@@ -1,4 +1,4 @@
-"""How lifelike people hold their bodies, and where the joints are: x to the person's left, y up, z to the front."""
+"""Postures of lifelike people and the positions of their joints: x to the person's left, y up, z to the front."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes one picture of a lifelike person: place, people behind and in front, shadow, box, and the camera.
+"""Draw one picture of a lifelike person: place, people behind and in front, shadow, box, and the camera's effects.
 
 picture = render_lifelike(person, shot, style, height=160, width=80)
 """
@@ -58,7 +58,7 @@ class _Drawing:
 
 
 def render_lifelike(person: Person, shot: Shot, style: WorldStyle, *, height: int, width: int) -> Picture:
-    """Take the picture of `person` that `shot` describes; equal arguments give equal pixels."""
+    """Draw the picture of `person` that `shot` describes; equal arguments give equal pixels."""
     rng = style_rng(style, *shot.seed)
     camera = style.cameras[shot.camera - 1]
     elevation = max(1.0, camera.elevation + float(rng.normal(0, 3)))
@@ -265,7 +265,7 @@ def _occlude(
 def _box(
     drawing: _Drawing, style: WorldStyle, shot: Shot, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """What a detector or a careful hand cuts out: tight or loose; at times it misses feet or head."""
+    """Draw a box as from a detector or a careful annotator: tight or loose; sometimes it cuts off feet or head."""
     left, top, right, bottom = map(float, drawing.alpha.getbbox() or (0, 0, *drawing.alpha.size))
     high, wide = bottom - top, right - left
     loose = float(rng.gamma(1.3, 0.03)) - 0.01

@@ -26,8 +26,8 @@ class Shade:
         basic: the closest of FineGPR's colour names.
         hue: degrees.
         saturation, value: 0..1.
-        words: what people call it, the usual words more than once.
-        near: shades that it is taken for, in bad light or by a careless look.
+        words: words for it; usual ones are listed more than once.
+        near: shades that it may be confused with.
     """
 
     basic: str
@@ -252,7 +252,7 @@ def draw_name(rng: np.random.Generator, weights: Weights) -> str:
 
 
 def draw_cloth_name(rng: np.random.Generator) -> str:
-    """A shade for the upper body: mostly what streets show, at times any shade alike."""
+    """Draw a shade for the upper body: mostly by how common it is, sometimes uniformly."""
     return draw_name(rng, _STREET if rng.random() < _MUTED_SHARE else _EVEN)
 
 

@@ -1,4 +1,4 @@
-"""What people wear: the cuts of garments, bags, hats and shoes, with the words for them.
+"""The wardrobe: cuts of garments, and bags, hats and shoes, with the words for them.
 
 CUTS["parka"].words     # ("parka", "anorak", "hooded coat", ...)
 """
@@ -17,17 +17,17 @@ class Cut:
     """A kind of garment.
 
     Attributes:
-        words: what people call it, the usual words more than once.
+        words: words for it; usual ones are listed more than once.
         hem: body height at which it ends, lowest and highest (upper garments, skirts and dresses).
         bulk: factors on the width of the body, smallest and largest.
         sleeve: long, short or none.
-        texture: how it folds and shines: smooth, knit, denim, leather, padded, heavy.
+        texture: material, which decides folds and shine: smooth, knit, denim, leather, padded, heavy.
         collar: round, v, shirt, polo, high, lapels, or none.
-        hood: share that have a hood.
-        opened: share worn open over another garment.
-        patterns: patterns and how often.
-        colors: how often each shade is worn; None for the usual ones.
-        warm: an outer garment.
+        hood: share of these garments with a hood.
+        opened: share of them worn open over another garment.
+        patterns: patterns with their weights.
+        colors: shades with their weights; None for the usual ones.
+        warm: whether it is an outer garment.
     """
 
     words: tuple[str, ...]

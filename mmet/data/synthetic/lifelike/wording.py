@@ -1,8 +1,7 @@
-"""What people write or say about a lifelike person: whole sentences, notes, and the few words typed into a search box.
+"""Captions of lifelike people: complete sentences, notes, and the few words that people type into a search box.
 
-Garments, things and colours go by several names each. Everything that is mentioned can be seen in the picture, a part
-is always left out, a colour is at times taken for its neighbour, and nothing says what is missing. A new way of
-speaking is one more `Phrasing` in `PHRASINGS`.
+Garments, things and colours have several names each. Captions mention only what the picture shows, always omit a part,
+sometimes confuse similar colours, and never say what is missing. To add a phrasing, add a `Phrasing` to `PHRASINGS`.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ _NOUNS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Phrasing:
-    """One way of speaking.
+    """The sentences of one kind of author.
 
     Attributes:
         frames: sentences with `{who}` and `{clothes}`.
         more: second sentences with `{things}`, which follow the first.
-        unisex: share that do not tell the gender.
-        queries: share of captions that are a few words alone.
-        lower: share of those few words that name the lower garment alone; people describe the upper body first,
-            and a model that reads nothing else looks for the colour of trousers there.
+        unisex: share of captions that do not tell the gender.
+        queries: share of captions that are only a few words.
+        lower: share of these short captions that name only the lower garment. Other captions name the upper body
+            first; a model trained on them alone would look for the colour of trousers there.
     """
 
     frames: tuple[str, ...]
@@ -61,7 +60,7 @@ class Phrasing:
 
 
 def describe_person(phrasing: Phrasing, sighting: Sighting[Person], rng: np.random.Generator) -> str:
-    """One caption of a picture."""
+    """Write one caption of a picture."""
     teller = _Teller(rng)
     look = sighting.identity.appearance
     clothes, things = _clothes(teller, sighting), _things(teller, sighting)
@@ -283,4 +282,4 @@ CHAT = Phrasing(
 )
 
 PHRASINGS: Mapping[str, Phrasing] = {"witness": WITNESS, "notice": NOTICE, "chat": CHAT}
-"""Ways of speaking by the name that styles use."""
+"""Phrasings by the name that styles use."""
