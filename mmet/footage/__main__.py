@@ -24,6 +24,7 @@ from mmet.footage.joining import DEFAULT_SIMILARITY
 from mmet.footage.reading import name_cameras, read
 from mmet.footage.searching import add_to_gallery, check_gallery
 from mmet.gallery.command import add_backend
+from mmet.gallery.labels import counted
 from mmet.starting import program_name
 
 
@@ -126,12 +127,15 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     reports = read(videos, **options, show_progress=sys.stderr is not None and sys.stderr.isatty())
     persons, crops = sum(report.persons for report in reports), sum(report.crops for report in reports)
     every = f"; one of {options['every']} frames was looked at" if options["every"] > 1 else ""
-    show_results("\n".join(map(str, reports)), f"{options['output']}: {persons:,} persons, {crops:,} crops{every}")
+    totals = f"{counted(persons, 'person')}, {counted(crops, 'crop')}"
+    show_results("\n".join(map(str, reports)), f"{options['output']}: {totals}{every}")
     if place is not None and not crops:
         show_results("", f"{place}: nothing was added, since no person was found")
     elif place is not None:
         gallery = add_to_gallery(options["output"], place, model=model, backend=backend, join_similarity=similarity)
-        show_results("", f"{place}: {len(gallery):,} crops; search them with python -m mmet.gallery search {place}")
+        show_results(
+            "", f"{place}: {counted(len(gallery), 'crop')}; search with python -m mmet.gallery search {place}"
+        )
 
 
 def _cameras(videos: Sequence[str], named: Sequence[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 
 from mmet.field_checks import without_password
 from mmet.footage.boxes import FootageError
+from mmet.gallery.labels import counted
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 FOLDER_RATE = Fraction(30)
@@ -222,7 +223,7 @@ class _Pictures(Footage):
                 continue
             yield Frame(index, index / float(self.frame_rate), image)
         if unreadable:
-            self.problem = f"{len(unreadable)} pictures cannot be read, the first is {unreadable[0]}"
+            self.problem = f"{counted(len(unreadable), 'picture')} cannot be read, the first is {unreadable[0]}"
             if len(unreadable) == -(-len(self._paths) // self.every):
                 raise FootageError(f"{self.source}: {self.problem}")
 

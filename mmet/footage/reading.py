@@ -33,6 +33,7 @@ from mmet.footage.mot import mot_lines
 from mmet.footage.select import Crop, CropChooser, crop_quality, cut_out
 from mmet.footage.track import Tracker
 from mmet.footage.write import REPORT, TRACKS, FinishedTrack, write_crops, write_table
+from mmet.gallery.labels import counted
 from mmet.stopping import StopRequested
 from mmet.whole_files import read_json, write_whole
 
@@ -98,8 +99,8 @@ class CameraReport:
         speed = f", {self.frames / self.seconds:.1f} frames/s" if self.seconds > 0 else ""
         skipped = f" ({self.looked_at:,} looked at)" if self.looked_at < self.frames else ""
         return (
-            f"{self.camera}: {self.frames:,} frames{skipped}, {self.persons:,} persons, {self.crops:,} crops, "
-            f"{self.dropped:,} tracks dropped{speed}"
+            f"{self.camera}: {counted(self.frames, 'frame')}{skipped}, {counted(self.persons, 'person')}, "
+            f"{counted(self.crops, 'crop')}, {counted(self.dropped, 'track')} dropped{speed}"
         )
 
 
