@@ -23,7 +23,7 @@ from mmet.app.uploads import read_picture
 from mmet.app.views import LARGE, picture_uri
 from mmet.gallery.listing import write_json
 from mmet.report.page import jpeg_uri
-from mmet.serving.pictures import decode_data_address
+from mmet.serving.request_pictures import decode_data_address
 
 MATCHES = 10
 

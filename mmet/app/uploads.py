@@ -23,7 +23,7 @@ from mmet.gallery.embedding import Embedder
 from mmet.gallery.labels import counted
 from mmet.gallery.sources import decode
 from mmet.markdown_table import plain_text
-from mmet.serving.pictures import picture_size
+from mmet.serving.request_pictures import picture_size
 from mmet.whole_files import read_regular_file
 
 OWN_NAME = "My pictures"

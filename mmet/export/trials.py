@@ -11,7 +11,7 @@ import torch
 from configuration_mmet import MMETImageConfig, MMETTextConfig
 from mmet.data.synthetic import SOURCE, person, plan_shots, render_shot
 from mmet.data.synthetic.captions import write_captions
-from mmet.data.synthetic.sighting import Sighting
+from mmet.data.synthetic.observation import Observation
 from mmet.exported_files import KINDS
 from modeling_mmet import MMETForReID
 
@@ -43,9 +43,9 @@ def drawn_batch(processor: Any, count: int = DRAWN_PEOPLE) -> Inputs:
         identity: Any = person(SOURCE, 0, number)
         shot = plan_shots(SOURCE, seed=0, person=number, count=1)[0]
         picture = render_shot(identity, shot, SOURCE)
-        sighting = Sighting(identity, shot, picture.pixels)
+        observation = Observation(identity, shot, picture.pixels)
         pictures.append(picture.image)
-        captions += write_captions(sighting, SOURCE.captions, np.random.default_rng(number), count=1)
+        captions += write_captions(observation, SOURCE.captions, np.random.default_rng(number), count=1)
     return dict(processor(images=pictures, text=captions, padding=True, truncation=True, return_tensors="pt"))
 
 

@@ -1,6 +1,6 @@
 """A gallery in a folder, with one writer at a time and any number of readers; independent of models.
 
-    store = DiskStore.create(folder, Manifest(embedding={"model": "…"}, dimension=256, dtype="float16"))
+    store = DiskStore.create(folder, GalleryManifest(embedding={"model": "…"}, dimension=256, dtype="float16"))
     store.append(table)
     store.search(vectors, 10, RowFilter())
 
@@ -51,7 +51,7 @@ from mmet.gallery.storage import (
     MANIFEST,
     REMOVED,
     SEGMENTS,
-    Manifest,
+    GalleryManifest,
     StoredFile,
     conform,
     naming_damage,
@@ -102,7 +102,7 @@ class DiskStore(Store):
         Raises:
             GalleryError: the folder is already a gallery, holds other files, or cannot be written.
         """
-        folder, manifest = Path(place), Manifest(**_fields(description))
+        folder, manifest = Path(place), GalleryManifest(**_fields(description))
         try:
             check_writable(folder)
             with _THREADS, locked(folder):
@@ -129,7 +129,7 @@ class DiskStore(Store):
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> GalleryManifest:
         """Of the generation that this object reads."""
         return self._snapshot.manifest
 
@@ -315,7 +315,7 @@ class DiskStore(Store):
         if self.manifest.complete:
             self._update_index()
 
-    def _swap(self, manifest: Manifest, keep_seconds: float = KEEP_SECONDS) -> None:
+    def _swap(self, manifest: GalleryManifest, keep_seconds: float = KEEP_SECONDS) -> None:
         """Replace the manifest, and delete files that no reader needs any more."""
         before = self.manifest
         fresh = [(file, since) for file, since in manifest.replaced if time.time() - since < keep_seconds]
@@ -334,7 +334,7 @@ class DiskStore(Store):
                 if f"{name}/{path.name}" not in named:
                     path.unlink(missing_ok=True)
 
-    def _with_rows(self, manifest: Manifest, tables: Iterator[pa.Table]) -> Manifest:
+    def _with_rows(self, manifest: GalleryManifest, tables: Iterator[pa.Table]) -> GalleryManifest:
         """Write segments and return the manifest that includes them."""
         segments, columns, next_row = list(manifest.segments), list(manifest.columns), manifest.next_row
         for table in _batches(tables):
@@ -436,7 +436,7 @@ def _fields(description: Description) -> dict[str, Any]:
     return {entry.name: getattr(description, entry.name) for entry in fields(description)}
 
 
-def _describe(manifest: Manifest) -> str:
+def _describe(manifest: GalleryManifest) -> str:
     return f"""# A gallery of people
 
 Made by `mmet.gallery`, with the model {manifest.embedding.get("model")!r}. Rows are in `segments/*.parquet`:

@@ -29,7 +29,7 @@ from mmet.digests import sha256_of
 from mmet.field_checks import check_fields
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Selection
-from mmet.gallery.storage import INDEX, Manifest, StoredFile, read_sealed, write_sealed
+from mmet.gallery.storage import INDEX, GalleryManifest, StoredFile, read_sealed, write_sealed
 from mmet.whole_files import clear_leftovers, whole_file
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def choose_kind(kind: str, rows: int) -> str:
     return kind
 
 
-def centre_digest(manifest: Manifest) -> str:
+def centre_digest(manifest: GalleryManifest) -> str:
     """Digest that distinguishes indexes of differently centred vectors."""
     return hashlib.sha256(json.dumps(manifest.centre.get("image")).encode()).hexdigest()[:16]
 
@@ -182,13 +182,13 @@ def save_index(folder: Path, vector_index: VectorIndex) -> IndexRecord:
     return saved
 
 
-def find_record(folder: Path, manifest: Manifest, kind: str) -> IndexRecord | None:
+def find_record(folder: Path, manifest: GalleryManifest, kind: str) -> IndexRecord | None:
     """The record of the index that covers most rows of a gallery, from the first on; None if there is no index."""
     fitting = [record for record in _records(folder) if record.kind == kind and covers_first(manifest, record)]
     return max(fitting, key=lambda record: record.rows, default=None)
 
 
-def covers_first(manifest: Manifest, record: IndexRecord) -> bool:
+def covers_first(manifest: GalleryManifest, record: IndexRecord) -> bool:
     """Whether an index covers the first segments of a gallery and has the same centre."""
     present = _names(manifest.segments[: len(record.segments)])
     return record.segments == present and record.centre == centre_digest(manifest)

@@ -23,7 +23,14 @@ from mmet.gallery.columns import Segment
 from mmet.gallery.filters import RowFilter, check_cameras
 from mmet.gallery.results import GalleryError
 from mmet.gallery.selection import Positions, Selection
-from mmet.gallery.storage import Manifest, check_files, naming_damage, read_manifest, read_removed, user_schema_of
+from mmet.gallery.storage import (
+    GalleryManifest,
+    check_files,
+    naming_damage,
+    read_manifest,
+    read_removed,
+    user_schema_of,
+)
 from mmet.gallery.store import centred
 
 _ATTEMPTS = 20
@@ -41,7 +48,7 @@ class Snapshot:
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, removed: NDArray[np.int64], known: Sequence[Segment] = ()
+        self, folder: Path, manifest: GalleryManifest, removed: NDArray[np.int64], known: Sequence[Segment] = ()
     ) -> None:
         self.folder = folder
         self.manifest = manifest

@@ -79,7 +79,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest(Description):
+class GalleryManifest(Description):
     """The complete state of a gallery on disk at one moment.
 
     Attributes:
@@ -102,12 +102,12 @@ class Manifest(Description):
         return self.segments + self.columns + ((self.removed,) if self.removed else ())
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: GalleryManifest) -> None:
     """Replace the manifest. If this raises `OSError`, the gallery stays as it was."""
     write_sealed(folder / MANIFEST, {"format": FORMAT, **asdict(manifest)})
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> GalleryManifest:
     """Read the manifest of a gallery.
 
     Raises:
@@ -122,7 +122,7 @@ def read_manifest(folder: Path) -> Manifest:
         removed = fields.pop("removed")
         replaced = tuple((str(file), float(since)) for file, since in fields.pop("replaced"))
         centre = {name: tuple(values) for name, values in fields.pop("centre").items()}
-        manifest = Manifest(
+        manifest = GalleryManifest(
             **fields,
             segments=segments,
             columns=columns,
@@ -243,7 +243,7 @@ def _write_file(folder: Path, file: str, write: Callable[[Path], None], rows: in
     return StoredFile(file, rows, size, checksum, first)
 
 
-def read_removed(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
+def read_removed(folder: Path, manifest: GalleryManifest) -> NDArray[np.int64]:
     """Read the numbers of the removed rows, ascending."""
     if manifest.removed is None:
         return np.empty(0, dtype=np.int64)
@@ -252,7 +252,7 @@ def read_removed(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
         return np.asarray(pq.read_table(path, columns=["row"])["row"].to_numpy())
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def check_files(folder: Path, manifest: GalleryManifest) -> None:
     """Raise `GalleryError` if files are missing or truncated, for instance after an incomplete copy."""
     problems = [problem for stored in manifest.files for problem in _size_problems(folder, stored)]
     if problems:
@@ -262,7 +262,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def verify_files(folder: Path, manifest: Manifest) -> list[str]:
+def verify_files(folder: Path, manifest: GalleryManifest) -> list[str]:
     """List the files of a manifest that are missing or have another size or content."""
     problems = []
     for stored in manifest.files:

@@ -15,7 +15,7 @@ import PIL.Image
 from mmet.field_checks import shown, suggestion
 from mmet.gallery import GalleryError
 from mmet.gallery.sources import decode
-from mmet.serving.pictures import decode_data_address, is_data_address, picture_size
+from mmet.serving.request_pictures import decode_data_address, is_data_address, picture_size
 
 FORMATS = ("float", "base64")
 

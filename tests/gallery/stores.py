@@ -19,7 +19,7 @@ from process_group import CONTEXT
 from mmet.gallery import Gallery
 from mmet.gallery.disk import DiskStore
 from mmet.gallery.filters import RowFilter
-from mmet.gallery.storage import FIXED_COLUMNS, Manifest, make_table
+from mmet.gallery.storage import FIXED_COLUMNS, GalleryManifest, make_table
 
 DIMENSION = 4
 
@@ -39,7 +39,9 @@ def table_of(names: list[str], camera: str | None = "1", track: str | None = Non
 
 def create(folder: Path, index: str = "auto") -> DiskStore:
     settings = {"index": index}
-    return DiskStore.create(folder, Manifest({"model": "random"}, DIMENSION, "float32", settings, complete=True))
+    return DiskStore.create(
+        folder, GalleryManifest({"model": "random"}, DIMENSION, "float32", settings, complete=True)
+    )
 
 
 def ids_of(store: DiskStore) -> list[str]:

@@ -21,9 +21,9 @@ from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.dialects import DIALECTS, describe
 from mmet.data.synthetic.identity import Cloth, Identity
 from mmet.data.synthetic.lifelike.wording import PHRASINGS, describe_person
-from mmet.data.synthetic.sighting import (
+from mmet.data.synthetic.observation import (
     NEAR_COLORS,
-    Sighting,
+    Observation,
     article,
     capital,
     join,
@@ -68,12 +68,12 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-Wording = Callable[[Sighting[Any], np.random.Generator], str]
+Wording = Callable[[Observation[Any], np.random.Generator], str]
 
 
-def write_captions(sighting: Sighting[Any], wording: str, rng: np.random.Generator, count: int = 2) -> list[str]:
+def write_captions(observation: Observation[Any], wording: str, rng: np.random.Generator, count: int = 2) -> list[str]:
     """Write `count` captions of one picture in a wording of `WORDINGS`."""
-    return [WORDINGS[wording](sighting, rng) for _ in range(count)]
+    return [WORDINGS[wording](observation, rng) for _ in range(count)]
 
 
 def tokenize(caption: str) -> list[str]:
@@ -84,48 +84,48 @@ def tokenize(caption: str) -> list[str]:
 # -- attribute-dense, as generated from codes ----------------------------------------------------------------------
 
 
-def _attribute_caption(sighting: Sighting[Identity], rng: np.random.Generator) -> str:
+def _attribute_caption(observation: Observation[Identity], rng: np.random.Generator) -> str:
     kind = ("plain", "there is", "setting")[int(rng.integers(3))]
-    opening, linked = _opening(kind, sighting, rng)
-    wears = keep(rng, _worn_clauses(sighting, rng), 0.8, least=2)
-    extra = keep(rng, _extra_clauses(sighting, hair_is_known=kind == "there is"), 0.4)[:2]
+    opening, linked = _opening(kind, observation, rng)
+    wears = keep(rng, _worn_clauses(observation, rng), 0.8, least=2)
+    extra = keep(rng, _extra_clauses(observation, hair_is_known=kind == "there is"), 0.4)[:2]
     sentence = f"{opening}{linked}{join(wears)}"
     if kind != "setting" and rng.random() < 0.4:
-        sentence += f", {_setting(sighting, rng)}"
+        sentence += f", {_setting(observation, rng)}"
     if extra:
         sentence += f", this person also {join(extra)}"
     return capital(shorten(sentence))
 
 
-def _opening(kind: str, sighting: Sighting[Identity], rng: np.random.Generator) -> tuple[str, str]:
+def _opening(kind: str, observation: Observation[Identity], rng: np.random.Generator) -> tuple[str, str]:
     """The words for the person, and those that lead to the clothes."""
-    row = sighting.identity.attributes
+    row = observation.identity.attributes
     if kind == "plain":
         who = f"older {row.gender}" if row.age == "older" else f"{row.gender} {row.age}"
         return article(who), " wears "
     if kind == "there is":
-        return f"there is {article(_young_or_old(sighting))}", f" with {row.hair} hair, who wears "
-    return f"{_setting(sighting, rng)}, {article(_young_or_old(sighting))}", " wears "
+        return f"there is {article(_young_or_old(observation))}", f" with {row.hair} hair, who wears "
+    return f"{_setting(observation, rng)}, {article(_young_or_old(observation))}", " wears "
 
 
-def _young_or_old(sighting: Sighting[Identity]) -> str:
-    row = sighting.identity.attributes
+def _young_or_old(observation: Observation[Identity]) -> str:
+    row = observation.identity.attributes
     return f"{({'teenager': 'young', 'adult': 'adult', 'older': 'older'})[row.age]} {row.gender}"
 
 
-def _setting(sighting: Sighting[Identity], rng: np.random.Generator) -> str:
+def _setting(observation: Observation[Identity], rng: np.random.Generator) -> str:
     weather = {"blizzard": "snowy", "snowlight": "lightly snowy", "clouds": "cloudy", "neutral": "calm"}
-    word = WEATHER[sighting.shot.weather - 1]
-    when = f"in {article(f'{weather.get(word, word)} {LIGHT[sighting.shot.light - 1]}')}"
-    where_from = side(sighting.shot.view)
+    word = WEATHER[observation.shot.weather - 1]
+    when = f"in {article(f'{weather.get(word, word)} {LIGHT[observation.shot.light - 1]}')}"
+    where_from = side(observation.shot.view)
     where = (
         f"with {where_from} viewpoint" if where_from in {"front", "back"} else f"when looking from the {where_from}"
     )
     return {0: when, 1: where, 2: f"{when}, {where}"}[int(rng.integers(3))]
 
 
-def _worn_clauses(sighting: Sighting[Identity], rng: np.random.Generator) -> list[str]:
-    look, row = sighting.identity.appearance, sighting.identity.attributes
+def _worn_clauses(observation: Observation[Identity], rng: np.random.Generator) -> list[str]:
+    look, row = observation.identity.appearance, observation.identity.attributes
     sleeve = "short-sleeved " if row.short_sleeve == "yes" and rng.random() < 0.6 else ""
     pattern = (
         f"{look.upper.pattern} "
@@ -146,13 +146,13 @@ def _worn_clauses(sighting: Sighting[Identity], rng: np.random.Generator) -> lis
             f"{row.lower_color} lower-body clothes" if rng.random() < 0.35 else f"{row.lower_color} {look.lower_kind}"
         )
         clauses.append(article(lower) if lower.endswith("skirt") else lower)
-    if look.opened and sighting.sees(Part.INNER):
+    if look.opened and observation.sees(Part.INNER):
         clauses.append(f"{article(look.inner.color_name)} shirt underneath")
     return clauses
 
 
-def _extra_clauses(sighting: Sighting[Identity], hair_is_known: bool) -> list[str]:
-    look, row = sighting.identity.appearance, sighting.identity.attributes
+def _extra_clauses(observation: Observation[Identity], hair_is_known: bool) -> list[str]:
+    look, row = observation.identity.appearance, observation.identity.attributes
     clauses = [] if hair_is_known else [f"has {row.hair} hair"]
     clauses.append(f"wears {look.glasses_kind}" if look.glasses_kind else "wears no glasses")
     clauses.append(
@@ -192,10 +192,10 @@ class _Speaker:
         return " ".join(self.say(word) for word in shade.split())
 
 
-def _human_caption(sighting: Sighting[Identity], rng: np.random.Generator) -> str:
-    speaker = _speaker(sighting, rng)
-    clothes = keep(rng, _clothes_phrases(sighting, speaker), 0.9, least=2)
-    rest = keep(rng, _feature_phrases(sighting, speaker), 0.75)[:2]
+def _human_caption(observation: Observation[Identity], rng: np.random.Generator) -> str:
+    speaker = _speaker(observation, rng)
+    clothes = keep(rng, _clothes_phrases(observation, speaker), 0.9, least=2)
+    rest = keep(rng, _feature_phrases(observation, speaker), 0.75)[:2]
     verb = ("is wearing", "wears", "is dressed in", "has on")[int(rng.integers(4))]
     first = f"{speaker.subject} {verb} {join(clothes)}"
     if not rest:
@@ -207,8 +207,8 @@ def _human_caption(sighting: Sighting[Identity], rng: np.random.Generator) -> st
     return capital(shorten(first + second))
 
 
-def _speaker(sighting: Sighting[Identity], rng: np.random.Generator) -> _Speaker:
-    row = sighting.identity.attributes
+def _speaker(observation: Observation[Identity], rng: np.random.Generator) -> _Speaker:
+    row = observation.identity.attributes
     female = row.gender == "female"
     nouns = ("woman", "lady", "female") if female else ("man", "guy", "male")
     if row.age == "teenager" and rng.random() < 0.5:
@@ -220,30 +220,30 @@ def _speaker(sighting: Sighting[Identity], rng: np.random.Generator) -> _Speaker
     return _Speaker(rng, opening, "she" if female else "he")
 
 
-def _clothes_phrases(sighting: Sighting[Identity], speaker: _Speaker) -> list[str]:
-    look, rng = sighting.identity.appearance, speaker.rng
-    phrases = [_upper_phrase(sighting, speaker)]
-    if look.opened and sighting.sees(Part.INNER) and rng.random() < 0.6:
+def _clothes_phrases(observation: Observation[Identity], speaker: _Speaker) -> list[str]:
+    look, rng = observation.identity.appearance, speaker.rng
+    phrases = [_upper_phrase(observation, speaker)]
+    if look.opened and observation.sees(Part.INNER) and rng.random() < 0.6:
         phrases[0] += f" over {article(speaker.color(look.inner))} shirt"
     if look.lower_kind != "dress":
         pattern = (
             f"{speaker.say(look.lower.pattern)} " if look.lower.pattern in {"checked", "dotted", "striped"} else ""
         )
-        if look.lower.pattern == "side-striped" and sighting.sees(Part.LOWER2):
+        if look.lower.pattern == "side-striped" and observation.sees(Part.LOWER2):
             pattern = "side-striped " if rng.random() < 0.5 else ""
         lower = f"{speaker.color(look.lower)} {pattern}{speaker.say(look.lower_kind)}"
         phrases.append(article(lower) if look.lower_kind.endswith("skirt") else lower)
-    if rng.random() < 0.5 and sighting.sees(Part.SHOE):
-        shade = "dark" if sighting.identity.attributes.shoes == "dark" else "light"
+    if rng.random() < 0.5 and observation.sees(Part.SHOE):
+        shade = "dark" if observation.identity.attributes.shoes == "dark" else "light"
         phrases.append(f"{shade} {speaker.say(look.shoe_kind)}")
     return phrases
 
 
-def _upper_phrase(sighting: Sighting[Identity], speaker: _Speaker) -> str:
-    look, rng = sighting.identity.appearance, speaker.rng
+def _upper_phrase(observation: Observation[Identity], speaker: _Speaker) -> str:
+    look, rng = observation.identity.appearance, speaker.rng
     sleeve = "short sleeve " if look.sleeve == "short" and rng.random() < 0.4 else ""
     color, kind, pattern = speaker.color(look.upper), speaker.say(look.upper_kind), look.upper.pattern
-    noticed = pattern != "plain" and sighting.sees(Part.UPPER2) and rng.random() < 0.6
+    noticed = pattern != "plain" and observation.sees(Part.UPPER2) and rng.random() < 0.6
     if noticed and pattern in {"logo", "banded"}:
         mark = "logo" if pattern == "logo" else "stripe"
         return f"{article(f'{color} {sleeve}{kind}')} with {article(speaker.color(look.upper, second=True))} {mark}"
@@ -253,8 +253,8 @@ def _upper_phrase(sighting: Sighting[Identity], speaker: _Speaker) -> str:
     return article(f"{color} {speaker.say(pattern) + ' ' if noticed else ''}{sleeve}{kind}")
 
 
-def _feature_phrases(sighting: Sighting[Identity], speaker: _Speaker) -> list[str]:
-    look, row, rng = sighting.identity.appearance, sighting.identity.attributes, speaker.rng
+def _feature_phrases(observation: Observation[Identity], speaker: _Speaker) -> list[str]:
+    look, row, rng = observation.identity.appearance, observation.identity.attributes, speaker.rng
     phrases = []
     if rng.random() < 0.5 and not look.hat_kind:
         tone = "gray" if row.age == "older" else "dark" if sum(look.body.hair) < 200 else "light"
@@ -264,18 +264,18 @@ def _feature_phrases(sighting: Sighting[Identity], speaker: _Speaker) -> list[st
             else f"{row.hair} {tone} hair"
         )
         phrases.append(f"has {style}")
-    if look.bag_kind and (sighting.sees(Part.BAG) or rng.random() < 0.06):
+    if look.bag_kind and (observation.sees(Part.BAG) or rng.random() < 0.06):
         verb = ("is carrying", "carries", "has")[int(rng.integers(3))]
         phrases.append(f"{verb} {article(f'{speaker.color(look.bag)} {speaker.say(look.bag_kind)}')}")
-    if look.glasses_kind and sighting.pixels.get(Part.RIM, 0) > 0:
+    if look.glasses_kind and observation.pixels.get(Part.RIM, 0) > 0:
         phrases.append(f"wears {speaker.say(look.glasses_kind)}")
-    if look.hat_kind and sighting.sees(Part.HAT):
+    if look.hat_kind and observation.sees(Part.HAT):
         phrases.append(f"has {article(f'{speaker.color(look.hat)} {speaker.say(look.hat_kind)}')}")
-    if look.scarf and sighting.sees(Part.SCARF):
+    if look.scarf and observation.sees(Part.SCARF):
         phrases.append(f"has {article(speaker.color(look.scarf))} scarf around the neck")
     if rng.random() < 0.12:
         action = {"front": "is walking towards the camera", "back": "is walking away"}
-        phrases.append(action.get(side(sighting.shot.view), "is walking past"))
+        phrases.append(action.get(side(observation.shot.view), "is walking past"))
     return [phrases[i] for i in rng.permutation(len(phrases))]
 
 

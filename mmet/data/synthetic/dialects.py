@@ -15,7 +15,17 @@ import numpy as np
 
 from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.identity import Cloth, Identity
-from mmet.data.synthetic.sighting import NEAR_COLORS, Sighting, article, capital, join, keep, shade_name, shorten, side
+from mmet.data.synthetic.observation import (
+    NEAR_COLORS,
+    Observation,
+    article,
+    capital,
+    join,
+    keep,
+    shade_name,
+    shorten,
+    side,
+)
 
 _NEAR_COLOR_SHARE = 0.1
 
@@ -43,10 +53,10 @@ class Dialect:
     extras: tuple[str, ...]
 
 
-def describe(dialect: Dialect, sighting: Sighting[Identity], rng: np.random.Generator) -> str:
+def describe(dialect: Dialect, observation: Observation[Identity], rng: np.random.Generator) -> str:
     """Write one caption of a picture."""
     writer = _Writer(dialect, rng)
-    look = sighting.identity.appearance
+    look = observation.identity.appearance
     upper = writer.cloth(look.upper, look.upper_kind)
     lower = "" if look.lower_kind == "dress" else writer.cloth(look.lower, look.lower_kind)
     if rng.random() < 0.06:
@@ -54,8 +64,8 @@ def describe(dialect: Dialect, sighting: Sighting[Identity], rng: np.random.Gene
     worn = {"upper": article(upper), "lower": lower}
     frames = [frame for frame in dialect.frames if bool(lower) == ("{lower}" in frame)]
     frame = writer.pick(frames)
-    text = frame.format(who=writer.who(sighting), move=writer.move(sighting), **worn)
-    things = keep(rng, _seen_details(sighting, writer), 0.7)[:3]
+    text = frame.format(who=writer.who(observation), move=writer.move(observation), **worn)
+    things = keep(rng, _seen_details(observation, writer), 0.7)[:3]
     if things:
         text += writer.pick(dialect.extras).format(things=join(things))
     return capital(shorten(text))
@@ -72,13 +82,13 @@ class _Writer:
     def say(self, word: str) -> str:
         return self.pick(self.dialect.words[word])
 
-    def who(self, sighting: Sighting[Identity]) -> str:
-        row = sighting.identity.attributes
+    def who(self, observation: Observation[Identity]) -> str:
+        row = observation.identity.attributes
         age = self.pick(self.dialect.ages[row.age])
         return article(f"{age} {self.pick(self.dialect.nouns[row.gender])}".strip())
 
-    def move(self, sighting: Sighting[Identity]) -> str:
-        return self.pick(self.dialect.moves[side(sighting.shot.view)])
+    def move(self, observation: Observation[Identity]) -> str:
+        return self.pick(self.dialect.moves[side(observation.shot.view)])
 
     def color(self, cloth: Cloth) -> str:
         """The colour of `cloth`, sometimes a similar one; half of the time with its shade."""
@@ -93,20 +103,20 @@ class _Writer:
         return f"{self.color(cloth)} {self.say(kind)}"
 
 
-def _seen_details(sighting: Sighting[Identity], writer: _Writer) -> list[str]:
+def _seen_details(observation: Observation[Identity], writer: _Writer) -> list[str]:
     """Shoes, bag, hat, glasses and scarf, as far as they are visible."""
-    look = sighting.identity.appearance
+    look = observation.identity.appearance
     details = []
-    if sighting.sees(Part.SHOE):
-        shade = writer.dialect.shades[sighting.identity.attributes.shoes]
+    if observation.sees(Part.SHOE):
+        shade = writer.dialect.shades[observation.identity.attributes.shoes]
         details.append(f"{shade} {writer.say(look.shoe_kind)}")
-    if look.bag_kind and sighting.sees(Part.BAG):
+    if look.bag_kind and observation.sees(Part.BAG):
         details.append(article(writer.cloth(look.bag, look.bag_kind)))
-    if look.hat_kind and sighting.sees(Part.HAT):
+    if look.hat_kind and observation.sees(Part.HAT):
         details.append(article(writer.cloth(look.hat, look.hat_kind)))
-    if look.glasses_kind and sighting.pixels.get(Part.RIM, 0) > 0:
+    if look.glasses_kind and observation.pixels.get(Part.RIM, 0) > 0:
         details.append(writer.say(look.glasses_kind))
-    if look.scarf and sighting.sees(Part.SCARF):
+    if look.scarf and observation.sees(Part.SCARF):
         details.append(article(writer.cloth(look.scarf, "scarf")))
     return details
 

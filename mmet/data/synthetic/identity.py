@@ -132,7 +132,7 @@ class Cloth:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class Physique:
     """Build, as factors on an average figure (1.0), and the colours of skin and hair."""
 
     shoulders: float
@@ -152,7 +152,7 @@ class Body:
 class Appearance:
     """Details that the attributes leave open. The `*_kind` fields are the words of captions; "" means not worn."""
 
-    body: Body
+    body: Physique
     upper_kind: str
     upper: Cloth
     sleeve: str
@@ -285,7 +285,7 @@ def _draw_appearance(rng: np.random.Generator, attributes: Attributes) -> Appear
     )
 
 
-def _draw_body(rng: np.random.Generator, attributes: Attributes, skin: RGB) -> Body:
+def _draw_body(rng: np.random.Generator, attributes: Attributes, skin: RGB) -> Physique:
     female, age = attributes.gender == "female", attributes.age
     seen = [color for color in _HAIR_COLORS if abs(sum(color) - sum(skin)) > 110]
     hair = seen[int(rng.integers(len(seen)))]
@@ -300,7 +300,7 @@ def _draw_body(rng: np.random.Generator, attributes: Attributes, skin: RGB) -> B
         ("short", False): ("cropped", "parted", "curly", "receding"),
     }[attributes.hair, female]
     beards = ("none",) if female or age == "teenager" else ("none", "none", "beard", "moustache")
-    return Body(
+    return Physique(
         shoulders=rng.uniform(0.86, 0.97) if female else rng.uniform(1.0, 1.16),
         hips=rng.uniform(1.0, 1.16) if female else rng.uniform(0.9, 1.02),
         girth=girth,

@@ -36,10 +36,10 @@ from mmet.data.synthetic.figure import Figure, draw_figure
 from mmet.data.synthetic.identity import Identity
 from mmet.data.synthetic.layouts.base import write_json
 from mmet.data.synthetic.layouts.takes import person
+from mmet.data.synthetic.observation import Observation
 from mmet.data.synthetic.occluders import Cover, draw_object
 from mmet.data.synthetic.renderer import LIGHTS, Weather, expose, ground_shadow, lit_person
 from mmet.data.synthetic.scene import VARIANTS, backdrop
-from mmet.data.synthetic.sighting import Sighting
 from mmet.data.synthetic.skeleton import Pose, draw_pose
 from mmet.data.synthetic.style import PLAIN_STYLES, STYLES, TARGET, Camera, Shot, WorldStyle, style_rng
 from mmet.data.synthetic.walks import Place, Walk, plan_walks
@@ -106,13 +106,13 @@ class TrueBox:
         person: number from 0.
         box: left, top, width and height of the whole person, cut at the picture's edges, in pixels.
         visibility: share of the whole person's pixels that are in the picture and not covered, 0..1.
-        sighting: what the author of a caption sees of the person.
+        observation: what the author of a caption sees of the person.
     """
 
     person: int
     box: tuple[int, int, int, int]
     visibility: float
-    sighting: Sighting[Identity]
+    observation: Observation[Identity]
 
 
 def write_films(
@@ -327,7 +327,7 @@ class _CameraView:
         box = (int(columns[0]) + left, int(rows[0]) + top, *size)
         identity, _ = self._person(walk.person)
         visible = float((owner == number).sum() / solid.sum())
-        return TrueBox(walk.person, box, visible, Sighting(identity, shot, figure.pixels))
+        return TrueBox(walk.person, box, visible, Observation(identity, shot, figure.pixels))
 
 
 def _overlap(
@@ -374,7 +374,7 @@ class _Persons:
         self.tracks: dict[int, list[dict[str, Any]]] = {number: [] for number in range(request.num_people)}
 
     def see(self, box: TrueBox) -> None:
-        """Remember the sighting that shows most of the person."""
+        """Remember the observation that shows most of the person."""
         known = self.best.get(box.person)
         size = box.visibility * box.box[3]
         if known is None or size > known.visibility * known.box[3]:
@@ -386,12 +386,12 @@ class _Persons:
             {
                 "person_id": number + 1,
                 "captions": write_captions(
-                    self.best[number].sighting,
+                    self.best[number].observation,
                     style.captions,
                     style_rng(style, seed, number + 1, _STREAM_FILMS, 1),
                     count=3,
                 ),
-                "attributes": self.best[number].sighting.identity.attributes.as_row(),
+                "attributes": self.best[number].observation.identity.attributes.as_row(),
                 "tracks": tracks,
             }
             for number, tracks in self.tracks.items()

@@ -33,7 +33,7 @@ from mmet.data.synthetic.lifelike.poses import draw_posture, place_joints
 from mmet.data.synthetic.lifelike.relief import Lens, Relief
 from mmet.data.synthetic.lifelike.shades import SHADES, draw_rgb
 from mmet.data.synthetic.lifelike.wardrobe import BAG_WORDS, HAIR_WORDS, HAT_WORDS, SHOE_WORDS
-from mmet.data.synthetic.sighting import Sighting
+from mmet.data.synthetic.observation import Observation
 from mmet.data.synthetic.style import PLAIN_STYLES
 from mmet.data.synthetic.video import write_films
 
@@ -147,7 +147,7 @@ def test_captions__name_what_is_seen_in_peoples_words(style: WorldStyle) -> None
         who = person_of(style, 0, number)
         shot = plan_shots(style, seed=0, person=number, count=1)[0]
         drawn = write_captions(
-            Sighting(who, shot, dict.fromkeys(Part, 9)), style.captions, np.random.default_rng(number)
+            Observation(who, shot, dict.fromkeys(Part, 9)), style.captions, np.random.default_rng(number)
         )
         captions.update(drawn)
         for caption in drawn:
@@ -165,8 +165,8 @@ def test_captions__say_nothing_about_what_is_not_seen() -> None:
         who = person_of(STREET, 0, number)
         assert isinstance(who, Person)
         shot = plan_shots(STREET, seed=0, person=number, count=1)[0]
-        sighting = Sighting(who, shot, {Part.FACE: 100, Part.UPPER: 300})
-        for caption in write_captions(sighting, "witness", np.random.default_rng(number), count=4):
+        observation = Observation(who, shot, {Part.FACE: 100, Part.UPPER: 300})
+        for caption in write_captions(observation, "witness", np.random.default_rng(number), count=4):
             words = set(tokenize(caption))
             for things in (BAG_WORDS["backpack"], HAT_WORDS["beanie"], SHOE_WORDS["trainers"]):
                 assert not words & {word for word in things if " " not in word and word != "hat"}
@@ -182,8 +182,8 @@ def test_captions__trousers_alone_are_searched_for_too() -> None:
             if look.lower is None:
                 continue
             shot = plan_shots(STREET, seed=0, person=number, count=1)[0]
-            sighting = Sighting(who, shot, dict.fromkeys(Part, 9))
-            for caption in write_captions(sighting, phrasing, np.random.default_rng(number), count=4):
+            observation = Observation(who, shot, dict.fromkeys(Part, 9))
+            for caption in write_captions(observation, phrasing, np.random.default_rng(number), count=4):
                 names = [
                     any(word in caption.lower() for word in cut.words) for cut in (look.lower.cut, look.outermost.cut)
                 ]

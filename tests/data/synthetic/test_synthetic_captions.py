@@ -10,28 +10,28 @@ import pytest
 
 from mmet.data.synthetic import SOURCE, TARGET, Identity, WorldStyle, person, plan_shots, render_shot
 from mmet.data.synthetic.canvas import Part
-from mmet.data.synthetic.captions import Sighting, tokenize, write_captions
+from mmet.data.synthetic.captions import Observation, tokenize, write_captions
 from mmet.data.synthetic.identity import COLOR_NAMES
 
 
 @cache
-def described(style: WorldStyle, people: int = 40, shots: int = 3) -> list[tuple[Sighting, str]]:
+def described(style: WorldStyle, people: int = 40, shots: int = 3) -> list[tuple[Observation, str]]:
     """Sightings with a caption each."""
     pairs = []
     for number in range(1, people + 1):
         identity: Identity = person(style, 9, number)
         for index, shot in enumerate(plan_shots(style, seed=9, person=number, count=shots)):
             picture = render_shot(identity, shot, style, height=96, width=48)
-            sighting = Sighting(identity, shot, picture.pixels)
+            observation = Observation(identity, shot, picture.pixels)
             rng = np.random.default_rng([number, index])
-            pairs += [(sighting, text) for text in write_captions(sighting, style.captions, rng)]
+            pairs += [(observation, text) for text in write_captions(observation, style.captions, rng)]
     return pairs
 
 
 def test_attribute_captions__name_true_colours_and_views() -> None:
     named = 0
-    for sighting, text in described(SOURCE):
-        row = sighting.identity.attributes
+    for observation, text in described(SOURCE):
+        row = observation.identity.attributes
         for where, truth in (("upper", row.upper_color), ("lower", row.lower_color)):
             for color in re.findall(rf"(\w+) {where}-body clothes", text):
                 assert color == truth
@@ -44,7 +44,7 @@ def test_attribute_captions__name_true_colours_and_views() -> None:
             ("from the left", 270),
         ):
             if side in text:
-                assert abs((sighting.shot.view - angle + 180) % 360 - 180) <= 45
+                assert abs((observation.shot.view - angle + 180) % 360 - 180) <= 45
         assert text.count(" viewpoint") + text.count("when looking") + text.count("When looking") <= 1
     assert named > 40
 
@@ -58,7 +58,7 @@ def test_human_captions__are_wrong_about_the_upper_colour_now_and_then() -> None
         look = identity.appearance
         if look.upper.pattern != "plain" or look.opened:
             continue
-        [text] = write_captions(Sighting(identity, shot, dict.fromkeys(Part, 100)), "sentences", rng, count=1)
+        [text] = write_captions(Observation(identity, shot, dict.fromkeys(Part, 100)), "sentences", rng, count=1)
         match = re.search(rf"(\w+) (?:short sleeve )?(?:{garments})\b", text)
         if match:
             right.append({"grey": "gray", "violet": "purple"}.get(match[1], match[1]) == look.upper.color_name)
@@ -90,9 +90,9 @@ def test_captions__are_incomplete_varied_and_of_moderate_length(style: WorldStyl
 def test_human_captions__rarely_mention_a_hidden_bag() -> None:
     bags = r"bag|backpack|rucksack|purse"
     rates = {True: [], False: []}
-    for sighting, text in described(TARGET):
-        if sighting.identity.appearance.bag_kind:
-            rates[sighting.sees(Part.BAG)].append(bool(re.search(bags, text)))
+    for observation, text in described(TARGET):
+        if observation.identity.appearance.bag_kind:
+            rates[observation.sees(Part.BAG)].append(bool(re.search(bags, text)))
     assert np.mean(rates[True]) > 0.35
     assert np.mean(rates[False] or [0]) < 0.15
 

@@ -29,8 +29,8 @@ from mmet.data.synthetic.__main__ import main
 from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.captions import tokenize, write_captions
 from mmet.data.synthetic.layouts.takes import FAMILY
+from mmet.data.synthetic.observation import Observation
 from mmet.data.synthetic.occluders import OCCLUDERS, draw_occluder
-from mmet.data.synthetic.sighting import Sighting
 
 TARGETS = (TARGET, NIGHT, INDOOR)
 
@@ -50,8 +50,8 @@ def vocabulary(style: WorldStyle, people: int = 700) -> set[str]:
     words: set[str] = set()
     for number in range(1, people + 1):
         shot = plan_shots(style, seed=0, person=number, count=1)[0]
-        sighting = Sighting(person_of(style, 0, number), shot, dict.fromkeys(Part, 100))
-        for caption in write_captions(sighting, style.captions, np.random.default_rng(number)):
+        observation = Observation(person_of(style, 0, number), shot, dict.fromkeys(Part, 100))
+        for caption in write_captions(observation, style.captions, np.random.default_rng(number)):
             words.update(tokenize(caption))
     return words
 
@@ -156,8 +156,8 @@ def test_dialects__give_readable_and_varied_sentences(style: WorldStyle) -> None
     shot = plan_shots(style, seed=0, person=1, count=1)[0]
     captions = []
     for number in range(1, 200):
-        sighting = Sighting(person_of(style, 0, number), shot, dict.fromkeys(Part, 100))
-        captions += write_captions(sighting, style.captions, np.random.default_rng(number))
+        observation = Observation(person_of(style, 0, number), shot, dict.fromkeys(Part, 100))
+        captions += write_captions(observation, style.captions, np.random.default_rng(number))
     assert len(set(captions)) > 0.95 * len(captions)
     for caption in captions:
         assert caption[0].isupper()

@@ -14,9 +14,9 @@ from mmet.data.synthetic.captions import write_captions
 from mmet.data.synthetic.identity import Identity, draw_identity, draw_lookalike
 from mmet.data.synthetic.layouts.base import Job, WorldRequest
 from mmet.data.synthetic.lifelike.people import Person, draw_person, draw_twin
+from mmet.data.synthetic.observation import Observation
 from mmet.data.synthetic.picture import Picture
 from mmet.data.synthetic.renderer import render_shot
-from mmet.data.synthetic.sighting import Sighting
 from mmet.data.synthetic.style import Shot, WorldStyle, plan_shots, style_rng
 from mmet.whole_files import FolderDraft
 
@@ -60,7 +60,7 @@ def takes(request: WorldRequest, job: Job) -> Iterator[Take]:
     for index, shot in enumerate(shots):
         picture = render_shot(identity, shot, request.style, height=request.image_height, width=request.image_width)
         rng = style_rng(request.style, request.seed, job.number, 3, index)
-        captions = write_captions(Sighting(identity, shot, picture.pixels), request.style.captions, rng)
+        captions = write_captions(Observation(identity, shot, picture.pixels), request.style.captions, rng)
         yield Take(index, shot, picture, captions)
 
 

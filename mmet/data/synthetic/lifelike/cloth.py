@@ -22,7 +22,7 @@ from mmet.data.synthetic.lifelike.relief import Lens, Relief
 
 
 @dataclass(frozen=True, slots=True)
-class Light:
+class LightSource:
     """Where the light comes from (right, down, towards the camera) and how much of it is direct."""
 
     direction: tuple[float, float, float]
@@ -88,7 +88,7 @@ class _Paint:
         return len(self.colors) - 1
 
 
-def shade(relief: Relief, body: Body, lens: Lens, light: Light, rng: np.random.Generator) -> Shaded | None:
+def shade(relief: Relief, body: Body, lens: Lens, light: LightSource, rng: np.random.Generator) -> Shaded | None:
     """Colour the person in a relief; None where nothing is in the picture."""
     box = Image.fromarray(relief.surface).getbbox()
     if box is None:
@@ -115,7 +115,7 @@ def shade(relief: Relief, body: Body, lens: Lens, light: Light, rng: np.random.G
 
 def _lit(
     materials: np.ndarray, paint: _Paint, nx: np.ndarray, ny: np.ndarray, depth: np.ndarray, glow: np.ndarray,
-    lens: Lens, light: Light, rng: np.random.Generator,
+    lens: Lens, light: LightSource, rng: np.random.Generator,
 ) -> np.ndarray:  # fmt: skip
     """Colours under the light, with folds, grain, shine and the shade of what is close in front."""
     codes = np.array(paint.textures, dtype=np.uint8)

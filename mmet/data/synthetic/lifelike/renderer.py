@@ -16,7 +16,7 @@ from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.keypoints import KEYPOINT_NAMES, Joint, seen_keypoints
 from mmet.data.synthetic.lifelike.body import Body
 from mmet.data.synthetic.lifelike.camera import develop
-from mmet.data.synthetic.lifelike.cloth import Light, Shaded, shade
+from mmet.data.synthetic.lifelike.cloth import LightSource, Shaded, shade
 from mmet.data.synthetic.lifelike.people import Look, Person, draw_person
 from mmet.data.synthetic.lifelike.places import FOOT_ROW, place_at
 from mmet.data.synthetic.lifelike.poses import Joints, draw_posture, place_joints
@@ -105,16 +105,22 @@ def _finish(
 # -- the person -------------------------------------------------------------------------------------------------------
 
 
-def _light(shot: Shot, rng: np.random.Generator) -> Light:
+def _light(shot: Shot, rng: np.random.Generator) -> LightSource:
     direct = _DIRECT[WEATHER[shot.weather - 1]] if "hall" not in shot.scene_name else 0.22
     side = float(rng.uniform(-0.85, 0.85))
     out = float(rng.uniform(-0.2, 0.7))
     size = math.sqrt(side * side + 0.7 + out * out)
-    return Light((side / size, -math.sqrt(0.7) / size, out / size), direct, 1.06 - 0.7 * direct)
+    return LightSource((side / size, -math.sqrt(0.7) / size, out / size), direct, 1.06 - 0.7 * direct)
 
 
 def _draw(
-    look: Look, view: float, elevation: float, tall: int, light: Light, rng: np.random.Generator, turn: float = 0.0
+    look: Look,
+    view: float,
+    elevation: float,
+    tall: int,
+    light: LightSource,
+    rng: np.random.Generator,
+    turn: float = 0.0,
 ) -> _Drawing:
     """Draw a person on a canvas `tall` pixels high."""
     wide = round(tall * _WIDTH_SHARE)
@@ -169,7 +175,7 @@ def _joints(joints: Joints, lens: Lens, relief: Relief) -> dict[str, Joint]:
 
 
 def _surroundings(
-    shot: Shot, camera: Camera, drawing: _Drawing, light: Light, tall: int, rng: np.random.Generator
+    shot: Shot, camera: Camera, drawing: _Drawing, light: LightSource, tall: int, rng: np.random.Generator
 ) -> Image.Image:
     """The place behind the person, with other people and the shadow."""
     wide = round(tall * _WIDTH_SHARE)
@@ -187,7 +193,7 @@ def _surroundings(
     return scene
 
 
-def _shadow(drawing: _Drawing, light: Light, rng: np.random.Generator) -> Image.Image:
+def _shadow(drawing: _Drawing, light: LightSource, rng: np.random.Generator) -> Image.Image:
     """Factor on the ground (mode L): the silhouette laid down along the light, and the dark contact at the feet."""
     wide, tall = drawing.alpha.size
     _, y = drawing.foot
@@ -216,7 +222,7 @@ class _Passer:
 def _passers(steep: int, tall: int, behind: bool) -> tuple[_Passer, ...]:
     """A few people who walk past, as a camera of that steepness sees them."""
     rng = np.random.default_rng([4242, steep, behind])
-    light = Light((0.3, -0.8, 0.5), 0.35, 0.8)
+    light = LightSource((0.3, -0.8, 0.5), 0.35, 0.8)
     parts = []
     for _ in range(24 if behind else 12):
         size = float(rng.uniform(0.45, 0.98) if behind else rng.uniform(0.98, 1.12))

@@ -15,7 +15,7 @@ from mmet.data.synthetic.canvas import Part
 from mmet.data.synthetic.lifelike.people import Garment, Look, Person, Thing
 from mmet.data.synthetic.lifelike.shades import HAIR, SHADES
 from mmet.data.synthetic.lifelike.wardrobe import BAG_WORDS, CARRIED_WORDS, HAIR_WORDS, HAT_WORDS, SHOE_WORDS
-from mmet.data.synthetic.sighting import Sighting, article, capital, join, shorten
+from mmet.data.synthetic.observation import Observation, article, capital, join, shorten
 
 _QUERY_SHARE = 0.22
 _NEAR_SHARE = 0.06
@@ -59,13 +59,13 @@ class Phrasing:
     lower: float = 0.0
 
 
-def describe_person(phrasing: Phrasing, sighting: Sighting[Person], rng: np.random.Generator) -> str:
+def describe_person(phrasing: Phrasing, observation: Observation[Person], rng: np.random.Generator) -> str:
     """Write one caption of a picture."""
     teller = _Teller(rng)
-    look = sighting.identity.appearance
-    clothes, things = _clothes(teller, sighting), _things(teller, sighting)
+    look = observation.identity.appearance
+    clothes, things = _clothes(teller, observation), _things(teller, observation)
     if rng.random() < phrasing.queries or not clothes:
-        if phrasing.lower and rng.random() < phrasing.lower and (lower := _lower(teller, sighting)):
+        if phrasing.lower and rng.random() < phrasing.lower and (lower := _lower(teller, observation)):
             clothes, things = [lower], []
         return _query(teller, look, clothes or things, things)
     kept = [phrase for phrase in clothes if rng.random() < 0.85] or clothes[:1]
@@ -133,40 +133,40 @@ def _article(teller: _Teller, noun: str) -> str:
 # -- clothes ----------------------------------------------------------------------------------------------------------
 
 
-def _clothes(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
+def _clothes(teller: _Teller, observation: Observation[Person]) -> list[str]:
     """Upper garment, lower garment and shoes, as far as they are seen."""
-    look, phrases = sighting.identity.appearance, []
-    if sighting.sees(Part.UPPER) or sighting.sees(Part.SLEEVE):
-        phrases.append(_upper(teller, sighting))
-    if lower := _lower(teller, sighting):
+    look, phrases = observation.identity.appearance, []
+    if observation.sees(Part.UPPER) or observation.sees(Part.SLEEVE):
+        phrases.append(_upper(teller, observation))
+    if lower := _lower(teller, observation):
         phrases.append(lower)
-    elif look.lower is None and look.outer and sighting.sees(Part.LOWER):
+    elif look.lower is None and look.outer and observation.sees(Part.LOWER):
         phrases.append(article(_garment(teller, look.top)))
-    if teller.rng.random() < 0.55 and sighting.sees(Part.SHOE):
+    if teller.rng.random() < 0.55 and observation.sees(Part.SHOE):
         phrases.append(teller.thing(look.shoes, SHOE_WORDS))
     return phrases
 
 
-def _lower(teller: _Teller, sighting: Sighting[Person]) -> str:
+def _lower(teller: _Teller, observation: Observation[Person]) -> str:
     """Trousers or a skirt, as far as they are seen; else nothing."""
-    worn = sighting.identity.appearance.lower
-    if worn is None or not (sighting.sees(Part.TROUSER_LEG) or sighting.sees(Part.LOWER)):
+    worn = observation.identity.appearance.lower
+    if worn is None or not (observation.sees(Part.TROUSER_LEG) or observation.sees(Part.LOWER)):
         return ""
     phrase = _garment(teller, worn)
     return article(phrase) if worn.kind.endswith("skirt") else phrase
 
 
-def _upper(teller: _Teller, sighting: Sighting[Person]) -> str:
-    look, rng = sighting.identity.appearance, teller.rng
+def _upper(teller: _Teller, observation: Observation[Person]) -> str:
+    look, rng = observation.identity.appearance, teller.rng
     garment = look.outermost
     phrase = article(_garment(teller, garment))
-    if garment.pattern in {"yoke", "sleeves"} and sighting.sees(Part.SLEEVE) and rng.random() < 0.6:
+    if garment.pattern in {"yoke", "sleeves"} and observation.sees(Part.SLEEVE) and rng.random() < 0.6:
         part = "sleeves" if garment.pattern == "sleeves" else teller.pick(("shoulders", "shoulders and sleeves"))
         return f"{phrase} with {teller.color(garment.second)} {part}"
-    if garment.pattern in {"logo", "banded"} and sighting.sees(Part.UPPER2) and rng.random() < 0.4:
+    if garment.pattern in {"logo", "banded"} and observation.sees(Part.UPPER2) and rng.random() < 0.4:
         mark = teller.pick(("a logo", "a print") if garment.pattern == "logo" else ("a stripe", "a band"))
         return f"{phrase} with {mark}"
-    if look.outer and garment.opened and sighting.sees(Part.INNER) and rng.random() < 0.65:
+    if look.outer and garment.opened and observation.sees(Part.INNER) and rng.random() < 0.65:
         over = teller.pick(("over", "over", "and under it"))
         return f"{phrase} {over} {article(_garment(teller, look.top))}"
     if garment.hood and rng.random() < (0.6 if look.hood_up else 0.15):
@@ -188,26 +188,26 @@ def _garment(teller: _Teller, garment: Garment) -> str:
 # -- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def _things(teller: _Teller, sighting: Sighting[Person]) -> list[str]:
+def _things(teller: _Teller, observation: Observation[Person]) -> list[str]:
     """Hair, hat, bag, scarf, glasses, beard and what is held, as far as they are seen."""
-    look, rng, phrases = sighting.identity.appearance, teller.rng, []
-    if sighting.sees(Part.HAIR) and rng.random() < 0.7:
+    look, rng, phrases = observation.identity.appearance, teller.rng, []
+    if observation.sees(Part.HAIR) and rng.random() < 0.7:
         phrases.append(_hair(teller, look))
-    elif look.hair == "bald" and not look.hat and sighting.sees(Part.FACE) and rng.random() < 0.7:
+    elif look.hair == "bald" and not look.hat and observation.sees(Part.FACE) and rng.random() < 0.7:
         phrases.append(article(teller.pick(HAIR_WORDS["bald"])))
-    if look.hat and sighting.sees(Part.HAT):
+    if look.hat and observation.sees(Part.HAT):
         phrases.append(article(teller.thing(look.hat, HAT_WORDS)))
-    if look.bag and sighting.sees(Part.BAG):
+    if look.bag and observation.sees(Part.BAG):
         phrases.append(article(teller.thing(look.bag, BAG_WORDS)))
-    if look.scarf and sighting.sees(Part.SCARF):
+    if look.scarf and observation.sees(Part.SCARF):
         phrases.append(article(f"{teller.color(look.scarf.shade)} scarf"))
-    if look.glasses and sighting.pixels.get(Part.RIM, 0) > 3:
+    if look.glasses and observation.pixels.get(Part.RIM, 0) > 3:
         phrases.append(
             teller.pick((look.glasses, look.glasses, "dark glasses" if look.glasses != "glasses" else "spectacles"))
         )
-    if look.beard and sighting.pixels.get(Part.MOUTH, 0) > 0 and rng.random() < 0.5:
+    if look.beard and observation.pixels.get(Part.MOUTH, 0) > 0 and rng.random() < 0.5:
         phrases.append("a beard")
-    if look.carried and sighting.sees(Part.THING):
+    if look.carried and observation.sees(Part.THING):
         held = (
             teller.thing(look.carried, CARRIED_WORDS)
             if look.carried.kind == "umbrella"

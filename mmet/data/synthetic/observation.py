@@ -38,7 +38,7 @@ Who = TypeVar("Who", Identity, Person)
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting(Generic[Who]):
+class Observation(Generic[Who]):
     """What the author of a caption sees: the person, the conditions, and how much of each part is visible."""
 
     identity: Who
