@@ -22,11 +22,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from mmet.data.decoding import DECODE_ERRORS, decode_rgb
 from mmet.field_checks import without_password
 from mmet.footage.boxes import FootageError
 from mmet.gallery.labels import counted
+from mmet.whole_files import read_regular_file
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 FOLDER_RATE = Fraction(30)
@@ -34,6 +35,10 @@ FOLDER_RATE = Fraction(30)
 
 _OPEN_SECONDS, _READ_SECONDS = 15.0, 30.0
 """Seconds after which a silent network stream counts as ended."""
+
+_MAX_INFO_BYTES = 64 * 2**10
+_RATES = (0.001, 10_000)
+"""Slowest and fastest frames per second of a `seqinfo.ini`."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", flags=re.IGNORECASE)
 
@@ -203,11 +208,8 @@ class _Pictures(Footage):
                 f"({', '.join(PICTURE_SUFFIXES)})"
             )
         self.num_frames = len(self._paths)
-        for info in (folder / "seqinfo.ini", folder.parent / "seqinfo.ini"):
-            rate = re.search(r"(?im)^frameRate\s*=\s*([0-9.]+)\s*$", info.read_text()) if info.is_file() else None
-            if rate and float(rate[1]) > 0:
-                self.frame_rate = Fraction(rate[1]).limit_denominator(1001)
-                break
+        rates = (_stated_rate(parent / "seqinfo.ini") for parent in (folder, folder.parent))
+        self.frame_rate = next((rate for rate in rates if rate is not None), FOLDER_RATE)
 
     def __iter__(self) -> Iterator[Frame]:
         unreadable = []
@@ -216,9 +218,8 @@ class _Pictures(Footage):
             if index % self.every:
                 continue
             try:
-                with Image.open(path) as picture:
-                    image = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                image = decode_rgb({"bytes": None, "path": str(path)})
+            except DECODE_ERRORS as error:
                 unreadable.append(f"{path.name} ({error})")
                 continue
             yield Frame(index, index / float(self.frame_rate), image)
@@ -226,6 +227,26 @@ class _Pictures(Footage):
             self.problem = f"{counted(len(unreadable), 'picture')} cannot be read, the first is {unreadable[0]}"
             if len(unreadable) == -(-len(self._paths) // self.every):
                 raise FootageError(f"{self.source}: {self.problem}")
+
+
+def _stated_rate(info: Path) -> Fraction | None:
+    """The `frameRate` of a `seqinfo.ini`; None without the file or the line."""
+    if not info.is_file():
+        return None
+    try:
+        text = read_regular_file(info, _MAX_INFO_BYTES).decode("utf-8", errors="replace")
+    except (OSError, ValueError) as error:
+        raise FootageError(f"{info}: {error}") from error
+    line = re.search(r"(?im)^[ \t]*frameRate[ \t]*=(.*)$", text)
+    if line is None:
+        return None
+    stated = line[1].strip()
+    rate = float(stated) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", stated) else 0.0
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise FootageError(
+            f"{info}: frameRate: expected {_RATES[0]} to {_RATES[1]:,} frames per second, received {stated[:40]!r}"
+        )
+    return Fraction(stated).limit_denominator(1001)
 
 
 def _upright(picture: Any) -> np.ndarray:

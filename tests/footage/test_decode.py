@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -114,6 +115,24 @@ def test_open_footage__a_broken_picture_of_a_folder_is_named_and_the_others_kept
     (tmp_path / "2.png").write_bytes(b"no picture")
     with open_footage(tmp_path) as footage:
         assert len(list(footage)) == 1
+    assert "2.png" in footage.problem
+
+
+@pytest.mark.parametrize("rate", ["", "fast", "1.2.3", "-25", "0", "1e2", "9" * 400, "nan"])
+def test_open_footage__a_rate_that_cannot_be_is_refused(tmp_path: Path, rate: str) -> None:
+    Image.new("RGB", (16, 8)).save(tmp_path / "1.png")
+    (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\nframeRate = {rate}\n")
+    with pytest.raises(FootageError, match=r"seqinfo\.ini: frameRate: expected 0\.001 to 10,000 frames per second"):
+        open_footage(tmp_path)
+
+
+def test_open_footage__reads_pictures_as_everything_else_does(tmp_path: Path) -> None:
+    Image.new("RGBA", (16, 8), (10, 20, 30, 0)).save(tmp_path / "1.png")  # transparent: the ground is white
+    os.mkfifo(tmp_path / "2.png")  # waits for ever when it is opened
+    with open_footage(tmp_path) as footage:
+        frames = list(footage)
+    np.testing.assert_array_equal(frames[0].image, np.full((8, 16, 3), 255, np.uint8))
+    assert len(frames) == 1
     assert "2.png" in footage.problem
 
 
