@@ -66,6 +66,14 @@ class _OneLineErrors(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"expected text without NUL, received {shown(arg_string)}")
         return super()._get_value(action, arg_string)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13, argparse drops the value of `--output=--` and sets an empty list.
+        if action.option_strings and arg_strings == ["--"]:
+            value = self._get_value(action, "--")
+            self._check_value(action, value)
+            return value if action.nargs in (None, argparse.OPTIONAL) else [value]
+        return super()._get_values(action, arg_strings)
+
     def describe(self, message: str) -> str:
         """One line for argparse's `message`."""
         unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, flags=re.DOTALL)
