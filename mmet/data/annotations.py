@@ -191,17 +191,17 @@ def read_captions(path: Path) -> dict[str, list[str]]:
 
     Accepted, by suffix: `.json`, a list of objects or an object that maps image name to sentence(s); `.jsonl`, one
     object a line; `.csv`, with a header. Objects and headers name the image by one of `IMAGE_FIELDS` and the
-    sentence(s) by one of `CAPTION_FIELDS`. Sentences of repeated images are collected.
+    sentence(s) by one of `CAPTION_FIELDS`. Sentences of repeated images are collected; an image may have none.
 
     Raises:
-        DatasetError: the file cannot be parsed, is empty or lacks a field; names file and line or entry.
+        DatasetError: the file cannot be parsed, holds no sentence or lacks a field; names file and line or entry.
     """
     captions: dict[str, list[str]] = {}
     for entry in _caption_entries(path):
         image = entry.get(_fields_of(entry, IMAGE_FIELDS)[0], str)
         for field in _fields_of(entry, CAPTION_FIELDS):
             captions.setdefault(image, []).extend(entry.get_sentences(field))
-    if not captions:
+    if not any(captions.values()):
         raise DatasetError(f"{path}: holds no captions")
     return captions
 

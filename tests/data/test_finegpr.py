@@ -151,6 +151,7 @@ def test_read__attributes_alone_leave_captions_empty_and_are_mentioned(home: Pat
         ("json", '["a"]', r"entry 1: must be an object"),
         ("json", "7", r"must be a list of objects or an object, not 7"),
         ("json", "[]", r"holds no captions"),
+        ("json", '{"a.jpg": [], "b.jpg": []}', r"holds no captions"),
         ("json", "[" * 100_000, r"FineGPR-C\.json: nested too deep"),
         ("csv", "image,caption\na.jpg,red, blue\n", r"line 2: more values than the header"),
         ("csv", "picture,caption\na.jpg,red\n", r"line 2: needs one of the fields image"),

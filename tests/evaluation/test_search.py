@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pairs import pair_kind, searches
+from test_pairs import EXACT, make_task, pair_kind, searches
 
 from mmet.evaluation import EvaluationOptions, ModelSystem, RerankParameters, build_task, k_reciprocal_rerank
 from mmet.evaluation.expansion import expand_queries, merge_queries
@@ -165,6 +165,44 @@ def test_rescore_first__asks_for_no_pair_twice(text_dataset):
 def test_evaluation_options__reject(options, message):
     with pytest.raises(ValueError, match=message):
         EvaluationOptions(**options)
+
+
+def test_run_search__records_what_it_did(tmp_path):
+    task, vectors = make_task([1, 2], [1, 2, 2]), EXACT[:3]
+    asked = EvaluationOptions(itm_top_k=2, itm_weight=0.5)
+    plain = run_search(task, vectors[:2], vectors)
+    without_matcher = run_search(task, vectors[:2], vectors, asked)
+    assert without_matcher.options == plain.options == EvaluationOptions()
+    assert without_matcher.reordered is None
+    assert run_search(task, vectors[:2], vectors, EvaluationOptions(), matcher=matcher).reordered is None
+    rescored = run_search(task, vectors[:2], vectors, asked, matcher=matcher)
+    assert (rescored.options, rescored.reordered is None) == (asked, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (EvaluationOptions(itm_top_k=2), "expected itm_top_k 0 with it"),
+        (EvaluationOptions(rerank=RerankParameters(k1=2, k2=1)), "expected no rerank with it"),
+    ],
+)
+def test_run_search__protocols_that_draw_galleries_are_not_reordered(options, expected):
+    cameras = np.array([1, 1]), np.array([2, 2])
+    task = replace(make_task([1, 2], [1, 2], *cameras), protocol="cuhk03-classic")
+    with pytest.raises(ValueError, match=f"protocol 'cuhk03-classic' draws galleries of its own: {expected}"):
+        run_search(task, EXACT[:2], EXACT[:2], options, matcher=matcher)
+    assert run_search(task, EXACT[:2], EXACT[:2], matcher=matcher).metrics.mAP == 1.0
+
+
+@pytest.mark.parametrize("cameras", [(None, None), ([1, 1], [2, 1, 2, 1])])
+def test_run_search__unknown_persons_are_in_no_gallery(cameras):
+    vectors = EXACT[[0, 1, 0, 1]]  # unknown persons that look like the known ones and come first
+    if cameras[0]:
+        vectors[3] = EXACT[2]  # the second query's own camera
+    result = run_search(make_task([1, 2], [-1, -1, 1, 2], *cameras), EXACT[:2], vectors)
+    assert result.metrics.mAP == 1.0
+    assert result.metrics.num_valid_queries == (1 if cameras[0] else 2)
+    assert (len(result.task.gallery), len(result.gallery_embeddings)) == (2, 2)
 
 
 @pytest.mark.parametrize("query", MODALITIES)

@@ -112,7 +112,7 @@ def read_pedes(root: Path, path: Path) -> None:
 
 
 def read_caption_file(root: Path, path: Path) -> None:
-    assert all(captions for captions in read_captions(path).values())
+    assert all(isinstance(text, str) for captions in read_captions(path).values() for text in captions)
 
 
 def read_detections(root: Path, path: Path) -> None:

@@ -111,6 +111,15 @@ def test_pedestrian_prior__is_a_standing_figure(grid: tuple[int, int]) -> None:
     assert (figure[:, grid[1] // 2] >= figure[:, 0]).all()
 
 
+def test_pedestrian_prior__a_coarser_grid_holds_the_means_of_a_finer_one() -> None:
+    """Patches of twice the size cover the same figure, so nothing is shifted by a part of a patch."""
+    fine = pedestrian_prior(32, 16, sharpness=1).reshape(16, 2, 8, 2).mean(axis=(1, 3))
+    coarse = pedestrian_prior(16, 8, sharpness=1)
+    np.testing.assert_allclose(coarse.reshape(16, 8), fine, atol=0.01)
+    assert coarse.min() > 0
+    assert 0.95 < coarse.max() <= 1  # the trunk fills its patches
+
+
 def test_pedestrian_prior__sharpness_is_an_exponent() -> None:
     np.testing.assert_allclose(
         pedestrian_prior(*GRID, sharpness=3.0), pedestrian_prior(*GRID, sharpness=1.0) ** 3, rtol=1e-4

@@ -16,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
-from mmet.training.sampling import BATCH_KINDS, IDENTITY_KINDS, Draw, IdentityBatchShape, MixedBatchSampler, apportion
+from mmet.training.sampling import (
+    BATCH_KINDS,
+    IDENTITY_KINDS,
+    Draw,
+    IdentityBatchShape,
+    MixedBatchSampler,
+    apportion,
+    draw_examples,
+)
 
 SIZES = {"paired": 50, "image": 23, "text": 7}
 MIX = {"paired": 0.5, "image": 0.2, "text": 0.1, "identity": 0.2}
@@ -55,6 +63,39 @@ def test_batches_are_homogeneous_and_in_exact_proportion(num_processes: int) -> 
     assert Counter(kinds[::num_processes]) == {"paired": 10, "image": 4, "text": 2, "identity": 4}
     for step in range(20):
         assert len(set(kinds[step * num_processes : (step + 1) * num_processes])) == 1
+
+
+def test_draw_examples__different_ones_of_all_kinds_up_to_as_many() -> None:
+    sizes = {"paired": 6, "image": 4, "text": 3}
+    few = draw_examples(sizes, ("paired", "image"), 5, seed=0)
+    assert len({(draw.kind, draw.index) for draw in few}) == 5
+    everything = draw_examples(sizes, ("paired", "image"), 99, seed=0)
+    assert sorted((draw.kind, draw.index) for draw in everything) == sorted(
+        [("paired", index) for index in range(6)] + [("image", index) for index in range(4)]
+    )
+    assert draw_examples(sizes, ("paired", "image"), 5, seed=0) == few
+    with pytest.raises(ValueError, match="give --text_data"):
+        draw_examples({"text": 0}, ("text",), 5, seed=0)
+
+
+def test_one_example_is_enough() -> None:
+    sampler = sampler_of(sizes={"image": 1}, mix={"image": 1}, batches_per_epoch=3)
+    assert [draw.index for draw in sampler] == [0] * 24
+
+
+@pytest.mark.parametrize(("persons", "num_processes", "steps"), [(2, 1, 4), (2, 2, 2), (3, 1, 3), (6, 1, 2)])
+def test_an_epoch_of_identity_batches_shows_every_person(persons: int, num_processes: int, steps: int) -> None:
+    """Eight persons in units of `persons` for each process: as many steps as that takes."""
+    sampler = sampler_of(
+        sizes={},
+        mix={"identity": 1},
+        identity_shape=IdentityBatchShape(persons, 4),
+        batch_size=4 * persons,
+        num_processes=num_processes,
+        batches_per_epoch=None,
+    )
+    assert sampler.batch_counts == {"identity": steps}
+    assert {int(LABELS[draw.index]) for draw in sampler} == set(range(8))
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
