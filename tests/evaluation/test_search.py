@@ -179,6 +179,16 @@ def test_run_search__records_what_it_did(tmp_path):
     assert (rescored.options, rescored.reordered is None) == (asked, False)
 
 
+def test_run_search__reranked_entries_end_where_the_gallery_does():
+    task = make_task([1, 2], [1, 2, 2])
+    options = EvaluationOptions(rerank=RerankParameters(k1=2, k2=1))
+    reordered = run_search(task, EXACT[:2], EXACT[:3], options).reordered
+    assert np.sort(reordered.positions[:, :3]).tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert np.isfinite(reordered.scores[:, :3]).all()
+    assert (reordered.positions[:, 3:] == -1).all()
+    assert (reordered.scores[:, 3:] == -np.inf).all()
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
