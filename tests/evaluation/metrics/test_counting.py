@@ -83,19 +83,20 @@ def test_rank_computed_matches__blocks_of_any_size(problem, block_rows, num_thre
     assert sorted(computed) == list(range(len(scores)))
 
 
+@pytest.mark.parametrize("num_values", [9, 200], ids=["many ties", "few ties"])
 @pytest.mark.parametrize("limit", [0, 2, 1000], ids=["sorted", "both", "compared"])
-def test_rank_matches__however_rows_are_counted(monkeypatch, limit):
+def test_rank_matches__however_rows_are_counted(monkeypatch, limit, num_values):
     """130 entries are no multiple of what is counted together, and some persons have none of them, some many."""
     monkeypatch.setattr(counting, "MAX_COMPARED_MATCHES", limit)
     rng = np.random.default_rng(4)
     persons = rng.integers(-1, 12, 20), rng.zipf(1.5, 130) % 12
     cameras = rng.integers(-1, 3, 20), rng.integers(-1, 3, 130)
-    scores = rng.integers(0, 9, (20, 130)).astype(np.float32)
+    scores = rng.integers(0, num_values, (20, 130)).astype(np.float32)
     received = rank_matches([scores.copy()], GalleryMatches(*persons, *cameras), num_threads=2)
     assert listed(received) == ranks_by_hand(scores, persons, cameras)
 
 
-@pytest.mark.parametrize("num_gallery", [1, 63, 64, 65, 511, 512, 513, 20_000])
+@pytest.mark.parametrize("num_gallery", [1, 63, 64, 65, 511, 512, 513, 40_000])
 def test_rank_matches__a_match_behind_everybody(num_gallery):
     """All equal: the last entry has all others ahead of it, and the first has none, whatever the width."""
     scores = np.ones((2, num_gallery), dtype=np.float32)
