@@ -65,6 +65,13 @@ def test_build_task__leave_one_image_out_knows_a_file_that_is_listed_twice(text_
     assert matched_images(task, 0) == [1]  # not row 6, which is the same file
 
 
+def test_build_task__leave_one_image_out_of_pictures_without_names(text_dataset):
+    """Pictures in memory have no path: each is a picture of its own."""
+    nameless = text_dataset["test"].remove_columns("image_path").add_column("image_path", [""] * 6)
+    task = build_task(DatasetDict(test=nameless), "image", "image")
+    assert [matched_images(task, number) for number in range(6)] == [[1], [0], [3], [2], [5], [4]]
+
+
 def test_standard_pairs(market_dataset, text_dataset):
     assert standard_pairs(market_dataset) == (("image", "image"),)
     assert standard_pairs(text_dataset) == (
