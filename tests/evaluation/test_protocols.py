@@ -72,6 +72,13 @@ def test_build_task__leave_one_image_out_of_pictures_without_names(text_dataset)
     assert [matched_images(task, number) for number in range(6)] == [[1], [0], [3], [2], [5], [4]]
 
 
+def test_build_task__pictures_without_names_of_two_splits_are_different(text_dataset):
+    nameless = text_dataset["test"].remove_columns("image_path").add_column("image_path", [""] * 6)
+    splits = DatasetDict(query=nameless, gallery=nameless.select([2, 3]))
+    task = build_task(splits, "image", "image", "market")
+    assert [matched_images(task, number) for number in range(6)] == [[], [], [0, 1], [0, 1], [], []]
+
+
 def test_standard_pairs(market_dataset, text_dataset):
     assert standard_pairs(market_dataset) == (("image", "image"),)
     assert standard_pairs(text_dataset) == (
