@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from mmet.evaluation.metrics.matches import GalleryMatches, PersonEntries
 
-MAX_COMPARED_MATCHES = 24
+MAX_COMPARED_MATCHES = 64
 """With more matches than this, sorting a query's scores is faster."""
 
 WORD, LANES = 8, 16
