@@ -85,6 +85,8 @@ class WorldStyle:
         occluders: what may stand in front: names of `mmet.data.synthetic.occluders.OCCLUDERS`.
         people: kind of the people: `plain` (`mmet.data.synthetic.identity`) or `lifelike`
             (`mmet.data.synthetic.lifelike`).
+        skirts: factor on how often lifelike women wear skirts rather than trousers.
+        swapped: share of lifelike look-alikes that wear the other's two colours the other way round.
     """
 
     name: str
@@ -101,6 +103,8 @@ class WorldStyle:
     lookalikes: float = field(default=0.0, metadata={TOLD_IF_SET: True})
     occluders: tuple[str, ...] = field(default=COMMON_OCCLUDERS, metadata={TOLD_IF_SET: True})
     people: str = field(default="plain", metadata={TOLD_IF_SET: True})
+    skirts: float = field(default=1.0, metadata={TOLD_IF_SET: True})
+    swapped: float = field(default=0.0, metadata={TOLD_IF_SET: True})
 
     @property
     def key(self) -> int:
@@ -151,7 +155,15 @@ def _draw_camera(
 
 
 def lifelike_style(
-    name: str, *, captions: str, cameras: int, seed: int, indoor: float, steep: tuple[float, float]
+    name: str,
+    *,
+    captions: str,
+    cameras: int,
+    seed: int,
+    indoor: float,
+    steep: tuple[float, float],
+    skirts: float = 1.0,
+    swapped: float = 0.0,
 ) -> WorldStyle:
     """Make a world of lifelike people, seen by cameras that differ in all respects."""
     return WorldStyle(
@@ -169,6 +181,8 @@ def lifelike_style(
         lookalikes=0.3,
         occluders=("car", "pole", "railing", "suitcase", "hedge", "shrub", "bicycle"),
         people="lifelike",
+        skirts=skirts,
+        swapped=swapped,
     )
 
 
@@ -242,8 +256,13 @@ INDOOR = WorldStyle(
     occluders=("counter", "suitcase", "railing", "boxes", "pole"),
 )
 
-STREET = lifelike_style("street", captions="witness", cameras=24, seed=1, indoor=0.2, steep=(3, 38))
-PLAZA = lifelike_style("plaza", captions="notice", cameras=20, seed=2, indoor=0.3, steep=(8, 48))
+# Two worlds to train on: more skirts than in a street, and people who differ only in where they wear a colour.
+STREET = lifelike_style(
+    "street", captions="witness", cameras=24, seed=1, indoor=0.2, steep=(3, 38), skirts=3.0, swapped=0.4
+)
+PLAZA = lifelike_style(
+    "plaza", captions="notice", cameras=20, seed=2, indoor=0.3, steep=(8, 48), skirts=3.0, swapped=0.4
+)
 CAMPUS = lifelike_style("campus", captions="chat", cameras=12, seed=3, indoor=0.35, steep=(4, 40))
 
 STYLES: Mapping[str, WorldStyle] = {

@@ -13,7 +13,7 @@ from PIL import Image
 from mmet.data.synthetic.captions import write_captions
 from mmet.data.synthetic.identity import Identity, draw_identity, draw_lookalike
 from mmet.data.synthetic.layouts.base import Job, WorldRequest
-from mmet.data.synthetic.lifelike.people import Person, draw_person, draw_twin
+from mmet.data.synthetic.lifelike.people import Person, draw_person, draw_swapped, draw_twin
 from mmet.data.synthetic.observation import Observation
 from mmet.data.synthetic.picture import Picture
 from mmet.data.synthetic.renderer import render_shot
@@ -45,8 +45,10 @@ def person(style: WorldStyle, seed: int, number: int) -> Identity | Person:
     drawn = style_rng(style, seed, number, 0)
     if style.people == "lifelike":
         if alike:
-            return draw_twin(rng, draw_person(style_rng(style, seed, first, 0), number=first), number=number)
-        return draw_person(drawn, number=number)
+            model = draw_person(style_rng(style, seed, first, 0), number=first, skirts=style.skirts)
+            draw_alike = draw_swapped if style.swapped and rng.random() < style.swapped else draw_twin
+            return draw_alike(rng, model, number=number)
+        return draw_person(drawn, number=number, skirts=style.skirts)
     identity = draw_identity(drawn, number=number)
     if not alike:
         return identity

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -189,12 +190,12 @@ _SHOES: Mapping[str, Weights] = {
 _CARRIED = {"papers": 2, "cup": 1.5, "phone": 2, "umbrella": 1}
 
 
-def draw_person(rng: np.random.Generator, *, number: int = 1) -> Person:
-    """A random person; the same generator state gives the same person."""
+def draw_person(rng: np.random.Generator, *, number: int = 1, skirts: float = 1.0) -> Person:
+    """A random person; the same generator state gives the same person. `skirts`: factor on how often women wear them."""
     gender = "male" if rng.random() < 0.5 else "female"
     age = draw_name(rng, {"teenager": 0.18, "adult": 0.6, "older": 0.22})
     season = draw_name(rng, _SEASONS)
-    top, outer, lower = _draw_clothes(rng, gender, season)
+    top, outer, lower = _draw_clothes(rng, gender, season, skirts)
     skin = _draw_skin(rng)
     hair, hair_color = _draw_hair(rng, gender, age, skin)
     cold = season == "cold"
@@ -282,6 +283,20 @@ def draw_twin(rng: np.random.Generator, model: Person, *, number: int) -> Person
     return Person(number, replace(model.appearance, scarf=draw_thing(rng, "scarf", None)))
 
 
+def draw_swapped(rng: np.random.Generator, model: Person, *, number: int) -> Person:
+    """Draw a person in the model's clothes with both colours exchanged: blue jacket, red trousers for red and blue.
+
+    Those in a dress, or in two garments of one colour, get an ordinary twin.
+    """
+    look = model.appearance
+    if look.lower is None or look.lower.shade == look.outermost.shade:
+        return draw_twin(rng, model, number=number)
+    upper = replace(look.outermost, shade=look.lower.shade, rgb=look.lower.rgb)
+    lower = replace(look.lower, shade=look.outermost.shade, rgb=look.outermost.rgb)
+    changed: dict[str, Any] = {_upper_field(look): upper, "lower": lower}
+    return Person(number, replace(look, **changed))
+
+
 def draw_garment(rng: np.random.Generator, kind: str) -> Garment:
     """A garment of `kind` in a random colour and pattern."""
     cut = CUTS[kind]
@@ -350,7 +365,7 @@ def draw_bag(rng: np.random.Generator, gender: str) -> Thing:
 
 
 def _draw_clothes(
-    rng: np.random.Generator, gender: str, season: str
+    rng: np.random.Generator, gender: str, season: str, skirts: float
 ) -> tuple[Garment, Garment | None, Garment | None]:
     """Top or dress, outer garment and lower garment."""
     worn_over = {"warm": 0.0, "mild": 0.55, "cold": 0.92}[season]
@@ -361,7 +376,7 @@ def _draw_clothes(
     if gender == "male":
         tops = {kind: share for kind, share in tops.items() if kind not in {"blouse", "tunic"}}
     top = draw_garment(rng, draw_name(rng, tops))
-    lower = dict(_LOWER[gender])
+    lower = {kind: share * (skirts if kind.endswith("skirt") else 1) for kind, share in _LOWER[gender].items()}
     if season == "warm":
         lower["shorts"] = 8
     return top, outer, draw_garment(rng, draw_name(rng, lower))
