@@ -160,30 +160,45 @@ class _Counter:
 
     def count(self, rows: NDArray[np.int64]) -> None:
         """Count for the matches of rows that have at least one each."""
-        num_gallery = self.scores.shape[1]
-        width = -(-num_gallery // (WORD * LANES)) * WORD * LANES
-        sorting_room = np.empty(num_gallery, dtype=np.float32)
-        flags_room = np.zeros((MAX_COMPARED_MATCHES, width), dtype=bool)
+        flags = _Flags.of(self.scores.shape[1])
+        ordered = np.empty(self.scores.shape[1], dtype=np.float32)
         starts, counts = self.matches.starts[rows].tolist(), self.matches.counts[rows].tolist()
+        compared: list[tuple[int, slice]] = []
         for row, start, count in zip(rows.tolist(), starts, counts, strict=True):
             of_row = slice(start, start + count)
-            if count <= MAX_COMPARED_MATCHES:
-                self._compare(self.scores[row], of_row, flags_room[:count])
-            else:
-                self._sort(self.scores[row], of_row, sorting_room)
+            if count > MAX_COMPARED_MATCHES:
+                self._sort(self.scores[row], of_row, ordered)
+                continue
+            if flags.used + count > MAX_COMPARED_MATCHES:
+                self._count_compared(compared, flags)
+            self._compare(self.scores[row], of_row, flags)
+            compared.append((row, of_row))
+        self._count_compared(compared, flags)
 
-    def _compare(self, scores: NDArray[np.float32], of_row: slice, flags: NDArray[np.bool_]) -> None:
-        """Count by comparing a row's scores `(G,)` with each of its matches; `flags` is zero beyond the gallery."""
+    def _compare(self, scores: NDArray[np.float32], of_row: slice, flags: _Flags) -> None:
+        """Compare a row's scores `(G,)` with each of its matches; the answers are added to `flags`."""
         columns, values = self.matches.columns[of_row], self.matches.scores[of_row, None]
         first, last = int(columns[0]), int(columns[-1])
+        is_ahead, is_tied = flags.take(len(columns), last - first)
         # Equal scores before the first match are ahead of all matches, those after the last behind all.
-        np.greater_equal(scores[:first], values, out=flags[:, :first])
-        np.greater(scores[first:], values, out=flags[:, first : len(scores)])
-        ahead = _count_true(flags)
-        is_tied = scores[first:last] == values
-        if is_tied.any():
-            ahead += np.count_nonzero(is_tied & (np.arange(first, last) < columns[:, None]), axis=1)
-        self.ahead[of_row] = ahead
+        np.greater_equal(scores[:first], values, out=is_ahead[:, :first])
+        np.greater(scores[first:], values, out=is_ahead[:, first : len(scores)])
+        np.equal(scores[first:last], values, out=is_tied)
+
+    def _count_compared(self, compared: list[tuple[int, slice]], flags: _Flags) -> None:
+        """Count the flags of the rows compared since the last call, and empty both."""
+        ahead, any_tied = flags.count()
+        start = 0
+        for row, of_row in compared:
+            stop = start + of_row.stop - of_row.start
+            self.ahead[of_row] = ahead[start:stop]
+            start = stop
+            if any_tied:
+                columns, values = self.matches.columns[of_row], self.matches.scores[of_row, None]
+                places = np.arange(columns[0], columns[-1])
+                is_tied = self.scores[row, columns[0] : columns[-1]] == values
+                self.ahead[of_row] += np.count_nonzero(is_tied & (places < columns[:, None]), axis=1)
+        compared.clear()
 
     def _sort(self, scores: NDArray[np.float32], of_row: slice, ordered: NDArray[np.float32]) -> None:
         """Count by sorting a row's scores `(G,)` in the buffer `ordered`."""
@@ -198,12 +213,44 @@ class _Counter:
         self.ahead[of_row] = ahead
 
 
-def _count_true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The number of True in each row of `(p, W)`, where W is a multiple of `LANES` words.
+class _Flags:
+    """One thread's answers to "which scores are ahead of this match, which are equal", for a few rows at a time.
 
-    Words are added before their bytes are, which is several times faster than turning each flag into an integer.
+    Several rows are counted together, because threads wait for each other at every call. The memory is used again
+    and again: fresh memory costs more time than comparing does.
+
+    Attributes:
+        used: number of matches whose answers are held.
     """
-    words = np.add.reduce(flags.view(np.uint64).reshape(len(flags), LANES, -1), axis=1)
-    words *= np.uint64(0x0101010101010101)  # puts the sum of a word's bytes, 128 at most, into its top byte
-    words >>= np.uint64(56)
-    return np.asarray(words.sum(axis=1), dtype=np.int64)
+
+    def __init__(self, ahead: NDArray[np.bool_], tied: NDArray[np.bool_]) -> None:
+        self.used = self._used_tied = 0
+        self._ahead, self._tied = ahead, tied
+        self._words = ahead.view(np.uint64).reshape(len(ahead), LANES, ahead.shape[1] // (WORD * LANES))
+
+    @classmethod
+    def of(cls, num_gallery: int) -> _Flags:
+        """Make room for `MAX_COMPARED_MATCHES` matches with a gallery of so many entries."""
+        width = -(-num_gallery // (WORD * LANES)) * WORD * LANES  # what is beyond the gallery stays zero
+        ahead = np.zeros((MAX_COMPARED_MATCHES, width), dtype=bool)
+        return cls(ahead, np.empty(MAX_COMPARED_MATCHES * num_gallery, dtype=bool))
+
+    def take(self, count: int, length: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Room for `count` more matches: `(count, W)` for what is ahead, `(count, length)` for what is equal."""
+        ahead = self._ahead[self.used : self.used + count]
+        tied = self._tied[self._used_tied : self._used_tied + count * length].reshape(count, length)
+        self.used += count
+        self._used_tied += count * length
+        return ahead, tied
+
+    def count(self) -> tuple[NDArray[np.int64], bool]:
+        """The number ahead of each match held, `(used,)`, and whether any is tied; then nothing is held.
+
+        Words are added before their bytes are, which is several times faster than turning each flag into an integer.
+        """
+        words = np.add.reduce(self._words[: self.used], axis=1)
+        words *= np.uint64(0x0101010101010101)  # puts the sum of a word's bytes, 128 at most, into its top byte
+        words >>= np.uint64(56)
+        any_tied = bool(self._tied[: self._used_tied].any())
+        self.used = self._used_tied = 0
+        return np.asarray(words.sum(axis=1), dtype=np.int64), any_tied

@@ -121,8 +121,9 @@ class MatchingScorer:
                     words["input_ids"], words["attention_mask"]
                 ).pre_norm_hidden_state  # (B, L, D)
                 owner = torch.from_numpy(chunk.owner[batch]).to(states.device)
-                fused = model.fuse(states[owner], text_states, words["attention_mask"], read_positions=CLASS_TOKEN)
-                logits = self.model.itm_head(fused.last_hidden_state).float()  # (B, 2)
+                pair_states = states[owner], text_states
+                fused = model.fuse(*pair_states, words["attention_mask"], read_positions=CLASS_TOKEN)
+                logits = self.model.matching_logits(fused.last_hidden_state, *pair_states).float()  # (B, 2)
                 parts.append((logits[:, MATCH] - logits[:, MISMATCH]).cpu().numpy())
         return np.concatenate(parts)
 
