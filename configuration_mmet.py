@@ -372,6 +372,9 @@ class MMETConfig(PreTrainedConfig):
         similarity_weight: Weight of another loss that is not in the paper: the identity embeddings of images should
             keep the cosines of the row projection (`class_token_rows`). Otherwise, training on few or drawn persons
             makes the model forget pretrained features that tell other people apart.
+        matching_comparison_size: Width of a network that is not in the paper: L_ITM's head adds to its logits what it
+            reads in the products and differences of [CLS_I] and [CLS_T]. It learns from far fewer pairs than a head
+            that reads h_CLS,M alone. `None` builds none.
         tie_word_embeddings: Whether the text prediction heads share the word embeddings (as in BERT).
         initializer_range: As in the encoders, for the projections and heads.
     """
@@ -417,6 +420,7 @@ class MMETConfig(PreTrainedConfig):
     supervised_contrastive_weight: float | int = 0.0
     supervised_contrastive_scale: float | int = 10.0
     similarity_weight: float | int = 0.0
+    matching_comparison_size: int | None = None
     tie_word_embeddings: bool = True
     initializer_range: float | int | None = 0.02
 
@@ -550,6 +554,7 @@ class MMETConfig(PreTrainedConfig):
         _check_number("projection_dim", self.projection_dim, at_least=1, at_most=MAX_WIDTH)
         _check_number("num_identities", self.num_identities, at_least=0, at_most=MAX_WORDS)
         _check_number("codebook_size", self.codebook_size, at_least=2, at_most=MAX_WORDS)
+        _check_number("matching_comparison_size", self.matching_comparison_size, at_least=1, at_most=MAX_WIDTH)
         _check_number("logit_scale_init_value", self.logit_scale_init_value)
         _check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
         _check_number("triplet_margin", self.triplet_margin, at_least=0)

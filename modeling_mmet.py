@@ -930,7 +930,7 @@ class MMETForPreTraining(MMETCompositeModel):
         self.mlm_head = MMETTokenPredictionHead(config.text_config, config.text_config)
         self.mmm_image_head = MMETCodePredictionHead(config.multimodal_config, config.codebook_size)
         self.mmm_text_head = MMETTokenPredictionHead(config.multimodal_config, config.text_config)
-        self.itm_head = MMETMatchingHead(config.multimodal_config)
+        self.itm_head = MMETMatchingHead(config)
         self.identity_head = MMETIdentityHead(config)
         self.post_init()
 
@@ -1093,7 +1093,7 @@ class MMETForPreTraining(MMETCompositeModel):
         if wants_text:
             words = self._predict_tokens(self.mmm_text_head, states[masked_tokens[positions]], batch, tokens)
         if wants_itm:
-            matches = self._predict_matches(states[class_tokens[positions]], batch)
+            matches = self._predict_matches(states[class_tokens[positions]], encoder_outputs, batch)
         return MMETForPreTrainingOutput(
             losses={"mmm_image": codes.loss, "mmm_text": words.loss, "itm": matches.loss},
             mmm_image_logits=codes.logits,
@@ -1139,12 +1139,38 @@ class MMETForPreTraining(MMETCompositeModel):
         logits, count = head(states), mean_count(batch.counts, "masked_tokens", len(labels))
         return MMETPrediction(masked_cross_entropy(logits, labels, count), logits, labels)
 
-    def _predict_matches(self, cls_states: Tensor, batch: MMETPreTrainingBatch) -> MMETPrediction:
+    def _predict_matches(
+        self, cls_states: Tensor, encoder_outputs: dict[str, MMETEncoderOutput], batch: MMETPreTrainingBatch
+    ) -> MMETPrediction:
         """L_ITM from h_CLS,M of the pairs `(B, D)`."""
-        logits, labels = self.itm_head(cls_states), batch.itm_labels
+        image_states, text_states = (
+            states_of(encoder_outputs.get(f"{name}_masked_output")) for name in ("image", "text")
+        )
+        logits, labels = self.matching_logits(cls_states, image_states, text_states), batch.itm_labels
         known = labels != IGNORE_INDEX
         count = mean_count(batch.counts, "known_pairs", len(labels[known]))
         return MMETPrediction(masked_cross_entropy(logits[known], labels[known], count), logits, labels)
+
+    def matching_logits(self, cls_states: Tensor, image_states: Tensor, text_states: Tensor) -> Tensor:
+        """
+        Logits `(batch_size, 2)`, mismatch and match, that L_ITM's head gives to pairs.
+
+        Args:
+            cls_states: h_CLS,M of the pairs, `(batch_size, hidden_size)`.
+            image_states, text_states: `pre_norm_hidden_state` of the image and the text encoder, which
+                `MMETModel.fuse` made them from.
+        """
+        class_tokens = None
+        if self.itm_head.comparison is not None:
+            mmet, width = self.mmet, cls_states.shape[1]
+            class_tokens = tuple(
+                projection(states[:, 0]) if states is not None else cls_states.new_zeros(0, width)
+                for projection, states in (
+                    (mmet.image_to_multimodal, image_states),
+                    (mmet.text_to_multimodal, text_states),
+                )
+            )
+        return self.itm_head(cls_states, class_tokens)
 
     def _clean_objectives(self, batch: MMETPreTrainingBatch, **kwargs) -> MMETForPreTrainingOutput:
         """Compute L_GC, L_ID and L_triplet, which read unmasked inputs and share the unimodal encoders' passes."""

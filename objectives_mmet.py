@@ -23,9 +23,11 @@ from transformers.utils.generic import maybe_autocast
 try:
     from .configuration_mmet import MMETConfig, MMETEncoderConfig, MMETMultimodalConfig, MMETTextConfig
     from .inputs_mmet import IGNORE_INDEX, take
+    from .layers_mmet import MMETStartingLinear
 except ImportError:
     from configuration_mmet import MMETConfig, MMETEncoderConfig, MMETMultimodalConfig, MMETTextConfig
     from inputs_mmet import IGNORE_INDEX, take
+    from layers_mmet import MMETStartingLinear
 
 IMAGE_VIEW, TEXT_VIEW, BOTH_VIEW = range(3)
 """Kinds of views of a sample, for `supervised_contrastive_loss`."""
@@ -93,16 +95,41 @@ class MMETTokenPredictionHead(nn.Module):
             self.bias = nn.Parameter(torch.cat([bias[:vocab_size], added]), requires_grad=bias.requires_grad)
 
 
-class MMETMatchingHead(nn.Module):
-    """Decides from h_CLS,M `(B, hidden_size)` whether image and text belong together: `(B, 2)`, mismatch and match."""
+class MMETClassComparison(nn.Module):
+    """
+    Compares [CLS_I] and [CLS_T] `(B, D)` feature by feature: a small network, which starts at zero, reads the products
+    and absolute differences of both, each normalised (as InferSent does with two sentences, Conneau et al., 2017).
+    """
 
-    def __init__(self, config: MMETMultimodalConfig):
+    def __init__(self, config: MMETMultimodalConfig, intermediate_size: int):
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, 2)
+        self.norm = nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(2 * config.hidden_size, intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = MMETStartingLinear(intermediate_size, 2)
 
-    def forward(self, cls_state: Tensor) -> Tensor:
-        return self.classifier(torch.tanh(self.dense(cls_state)))
+    def forward(self, image_class: Tensor, text_class: Tensor) -> Tensor:
+        image, text = (F.layer_norm(state, state.shape[1:]) for state in (image_class, text_class))
+        compared = self.norm(torch.cat([image * text, (image - text).abs()], dim=1))
+        return self.fc2(self.activation(self.fc1(compared)))
+
+
+class MMETMatchingHead(nn.Module):
+    """
+    Decides from h_CLS,M `(B, hidden_size)` whether image and text belong together: `(B, 2)`, mismatch and match. With
+    `matching_comparison_size`, it also compares the class tokens `(B, hidden_size)` that h_CLS,M was made from.
+    """
+
+    def __init__(self, config: MMETConfig):
+        super().__init__()
+        width, comparison_size = config.multimodal_config.hidden_size, config.matching_comparison_size
+        self.dense = nn.Linear(width, width)
+        self.classifier = nn.Linear(width, 2)
+        self.comparison = MMETClassComparison(config.multimodal_config, comparison_size) if comparison_size else None
+
+    def forward(self, cls_state: Tensor, class_tokens: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        logits = self.classifier(torch.tanh(self.dense(cls_state)))
+        return logits if self.comparison is None else logits + self.comparison(*class_tokens)
 
 
 class MMETBNNeck(nn.BatchNorm1d):

@@ -262,6 +262,34 @@ def test_mmm_and_itm__read_the_multimodal_states(config, make_pretraining_batch)
     torch.testing.assert_close(output.losses["itm"], itm, **CLOSE)
 
 
+def test_itm__compares_class_tokens_too(make_config, make_pretraining_batch):
+    plain = MMETForPreTraining(make_config()).eval()
+    model = MMETForPreTraining(make_config(matching_comparison_size=12)).eval()
+    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
+    assert {name.split(".")[1] for name in missing} == {"comparison"}
+    assert not unexpected
+    batch = make_pretraining_batch()
+    torch.testing.assert_close(model(**batch).itm_logits, plain(**batch).itm_logits)  # it starts at zero
+    torch.nn.init.normal_(model.itm_head.comparison.fc2.weight)
+    output = model(**batch)
+    image = model.mmet.image_to_multimodal(
+        model.mmet.encode_images(batch["pixel_values"], batch["bool_masked_pos"]).pre_norm_hidden_state[:, 0]
+    )
+    text = model.mmet.text_to_multimodal(
+        model.mmet.encode_texts(batch["input_ids_masked"], batch["attention_mask"]).pre_norm_hidden_state[:, 0]
+    )
+    image, text = (
+        (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt() for x in (image, text)
+    )
+    head = model.itm_head.comparison
+    compared = head.fc2(F.gelu(head.fc1(head.norm(torch.cat([image * text, abs(image - text)], dim=1)))))
+    torch.testing.assert_close(output.itm_logits, plain(**batch).itm_logits + compared, atol=1e-4, rtol=1e-4)
+    output.losses["itm"].backward()
+    assert model.mmet.text_to_multimodal.weight.grad.abs().sum() > 0
+    no_pairs = {"text_present": torch.zeros(4, dtype=torch.bool)}
+    assert model(**batch, **no_pairs).losses["itm"].item() == 0
+
+
 def test_mmm__masked_captions_have_their_own_padding(config, make_pretraining_batch):
     model, batch = MMETForPreTraining(config).eval(), make_pretraining_batch()
     inputs = select(batch, *IMAGE_ONLY, "input_ids_masked", "mlm_labels")

@@ -130,6 +130,37 @@ def test_draw_twin__differs_in_one_thing() -> None:
     assert {"top", "outer", "lower", "shoes", "bag", "hat", "hair", "scarf"} == frozenset().union(*changed)
 
 
+def test_swapped__the_same_clothes_with_both_colours_exchanged() -> None:
+    style = replace(STREET, lookalikes=1.0, swapped=1.0)
+    swapped = 0
+    for number in range(2, 80, 4):  # people come in families of four, whose first one the others resemble
+        model, other = (person_of(style, 5, n).appearance for n in (number - 1, number))
+        if model.lower is None or model.lower.shade == model.outermost.shade:
+            assert other != model
+            continue
+        swapped += 1
+        assert (other.outermost.kind, other.lower.kind) == (model.outermost.kind, model.lower.kind)
+        assert (other.outermost.rgb, other.lower.rgb) == (model.lower.rgb, model.outermost.rgb)
+        assert (other.outermost.shade, other.lower.shade) == (model.lower.shade, model.outermost.shade)
+        assert (other.shoes, other.hat, other.bag, other.hair) == (model.shoes, model.hat, model.bag, model.hair)
+    assert swapped > 10
+
+
+def test_skirts__more_of_them_and_other_clothes_as_before() -> None:
+    def share(factor: float) -> float:
+        looks = [draw_person(np.random.default_rng(n), number=n, skirts=factor).appearance for n in range(300)]
+        worn = [look.lower.kind for look in looks if look.gender == "female" and look.lower is not None]
+        assert not [
+            look for look in looks if look.gender == "male" and look.lower and look.lower.kind.endswith("skirt")
+        ]
+        return sum(kind.endswith("skirt") for kind in worn) / len(worn)
+
+    assert 0.1 < share(1.0) < 0.3  # 5.5 of 26.2, and fewer in summer
+    assert share(1.0) + 0.12 < share(3.0) < 0.6
+    assert share(0.0) == 0
+    assert draw_person(np.random.default_rng(3), skirts=1.0) == draw_person(np.random.default_rng(3))
+
+
 def test_lookalike_rate__share_of_twins() -> None:
     twins = 0
     style = replace(STREET, lookalikes=0.5)

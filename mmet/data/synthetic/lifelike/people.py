@@ -191,7 +191,7 @@ _CARRIED = {"papers": 2, "cup": 1.5, "phone": 2, "umbrella": 1}
 
 
 def draw_person(rng: np.random.Generator, *, number: int = 1, skirts: float = 1.0) -> Person:
-    """A random person; the same generator state gives the same person. `skirts`: factor on how often women wear them."""
+    """A random person, the same for the same generator state; `skirts` is a factor on how often women wear them."""
     gender = "male" if rng.random() < 0.5 else "female"
     age = draw_name(rng, {"teenager": 0.18, "adult": 0.6, "older": 0.22})
     season = draw_name(rng, _SEASONS)
