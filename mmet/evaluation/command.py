@@ -173,12 +173,12 @@ def calibrate(args: EvaluationArguments, argument: str, lineup: Lineup) -> dict[
     """Learn the first model's match probabilities on a `name=folder` and save them."""
     with errors_about("--calibrate"):
         name, root, data_options = parse_data_argument(argument)
-    dataset = compute_on_all(lambda: load_reid_dataset(name, root, **data_options))
-    split, tasks = calibration_tasks(dataset, args.query, args.gallery, args.protocol)
-    if split != "validation" and any(tuple(parse_data_argument(data))[:2] == (name, root) for data in args.data):
-        logger.warning("%s in %s is both calibrated and evaluated on: its reliability is too good", name, root)
     system = lineup.model()
-    try:
+    with errors_about(f"--calibrate {argument}"):
+        dataset = compute_on_all(lambda: load_reid_dataset(name, root, **data_options))
+        split, tasks = calibration_tasks(dataset, args.query, args.gallery, args.protocol)
+        if split != "validation" and any(tuple(parse_data_argument(data))[:2] == (name, root) for data in args.data):
+            logger.warning("%s in %s is both calibrated and evaluated on: its reliability is too good", name, root)
         learnt = learn_calibrations(
             system,
             name,
@@ -188,8 +188,6 @@ def calibrate(args: EvaluationArguments, argument: str, lineup: Lineup) -> dict[
             options=args.evaluation_options(),
             seed=args.seed,
         )
-    except ValueError as error:
-        raise ValueError(f"--calibrate {argument}: {error}") from error
     weights, folders = system.identity()["model"]["weights"], (Path(args.model_name_or_path), Path(args.output_dir))
     file = compute_once(lambda: keep_calibrations(learnt, *folders, weights))
     logger.info("calibration learnt on %s (%s), saved to %s", name, split, file)
