@@ -367,7 +367,10 @@ def test_main__cache_dir_is_where_embeddings_go(run, tmp_path, colours):
         ),
         (["--data", "one_person={here}", "--query", "text", "--open_set"], "pairs of different persons"),
         (["--data", "sentences={here}", "--calibrate", "one_person={here}"], "--calibrate one_person={here}: a cali"),
-        (["--data", "sentences={here}", "--calibrate", "one_person=/none"], "--calibrate one_person=/none: one_person: /none does not exist"),
+        (
+            ["--data", "sentences={here}", "--calibrate", "one_person=/none"],
+            "--calibrate one_person=/none: one_person: /none does not exist",
+        ),
         (["--data", "sentences={here}", "--reliability"], "there is no calibration in"),
         (["--data", "sentences={here}", "--compare", "model={here}"], "the row name 'model' is taken"),
         (["--data", "sentences={here}", "--cache_dir", "{here}/file/x"], "Choose another --cache_dir"),

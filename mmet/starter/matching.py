@@ -3,9 +3,10 @@
     python -m mmet.starter.matching outputs/starter/model --data finegpr@street=outputs/starter/matching/street \
         --output outputs/starter/matched
 
-Only the head learns. Pretraining shows it pairs drawn at random, most of which the embeddings tell apart anyway. Here,
-each caption comes with one picture of its person and several of others, most of them the most similar ones, which is
-what the head sees when it re-scores the first entries of a ranking (`run_reid_eval.py --itm_top_k`).
+Only the head's comparison of class tokens learns (`matching_comparison_size`). Pretraining shows the head pairs drawn
+at random, most of which the embeddings tell apart anyway. Here, each caption comes with one picture of its person and
+several of others, most of them among the most similar ones, which is what the head sees when it re-scores the first
+entries of a ranking (`run_reid_eval.py --itm_top_k`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from processing_mmet import MMETProcessor
 BATCH = 64
 """Pictures or captions encoded at a time."""
 
-NEAREST = 60
+NEAREST = 200
 """Wrong pictures are drawn from so many that are most similar to a caption, and a fifth of them from all pictures."""
 
 logger = logging.getLogger(__name__)
@@ -52,21 +53,20 @@ class EncodedPairs:
     """What a frozen model makes of N pictures and M captions.
 
     Attributes:
-        image_states: `(N, 1 + patches, D)` float16, states of the image encoder.
-        text_states: `(M, L, D)` float16, states of the text encoder.
-        attention_mask: `(M, L)` bool.
+        image_tokens, text_tokens: `(N, D)` and `(M, D)` float32, the class tokens that the multimodal encoder reads.
         image_embeddings, text_embeddings: `(N, K)` and `(M, K)` float32, unit norm.
         pictures: `(M,)` int64, the picture that a caption describes.
         persons: `(N,)` int64, persons of all sources numbered together.
+        sources: `(N,)` int64, the source of each picture.
     """
 
-    image_states: Tensor
-    text_states: Tensor
-    attention_mask: Tensor
+    image_tokens: Tensor
+    text_tokens: Tensor
     image_embeddings: Tensor
     text_embeddings: Tensor
     pictures: Tensor
     persons: Tensor
+    sources: Tensor
 
 
 def build_parser() -> OptionParser:
@@ -85,7 +85,7 @@ def build_parser() -> OptionParser:
         default=512,
         help="width of the comparison that the head gets if it has none (default: 512)",
     )
-    parser.add_argument("--steps", type=int, default=600, help="training steps (default: 600)")
+    parser.add_argument("--steps", type=int, default=1200, help="training steps (default: 1200)")
     parser.add_argument("--captions_per_step", type=int, default=64, help="captions in a step (default: 64)")
     parser.add_argument("--negatives", type=int, default=15, help="wrong pictures for each caption (default: 15)")
     parser.add_argument("--seed", type=int, default=0)
@@ -110,7 +110,7 @@ def teach_model(arguments: Namespace) -> None:
     if arguments.output.exists():
         raise FileExistsError(f"{arguments.output} exists; name a folder to be created")
     check_model(str(arguments.run))
-    with errors_about("data"):
+    with errors_about("--data"):
         sources = [parse_data_argument(argument) for argument in arguments.data]
     splits = [load_reid_dataset(name, root, check_images=False, **options)["train"] for name, root, options in sources]
     size = MMETConfig.from_pretrained(arguments.run).matching_comparison_size or arguments.comparison_size
@@ -119,7 +119,7 @@ def teach_model(arguments: Namespace) -> None:
     processor = MMETProcessor.from_pretrained(arguments.run)
     pairs = encode(model.eval(), processor, splits)
     share = teach(
-        model,
+        model.itm_head.comparison,
         pairs,
         steps=arguments.steps,
         captions_per_step=arguments.captions_per_step,
@@ -131,48 +131,48 @@ def teach_model(arguments: Namespace) -> None:
     processor.save_pretrained(arguments.output)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode(model: MMETForPreTraining, processor: Any, splits: Sequence[Dataset]) -> EncodedPairs:
     """Encode all pictures and captions of the splits, whose persons are different ones."""
     captions = [caption for split in splits for captions in split["captions"] for caption in captions]
     counts = [len(captions) for split in splits for captions in split["captions"]]
     persons = [f"{number} {person}" for number, split in enumerate(splits) for person in split["person_id"]]
-    images = list(encode_images(model, processor, splits))
-    texts = list(encode_texts(model, processor, captions))
-    length = max(mask.shape[1] for _, mask, _ in texts)
+    image_tokens, image_embeddings = map(torch.cat, zip(*encode_images(model, processor, splits), strict=True))
+    text_tokens, text_embeddings = map(torch.cat, zip(*encode_texts(model, processor, captions), strict=True))
     return EncodedPairs(
-        image_states=torch.cat([states for states, _ in images]),
-        text_states=torch.cat([F.pad(states, (0, 0, 0, length - states.shape[1])) for states, _, _ in texts]),
-        attention_mask=torch.cat([F.pad(mask, (0, length - mask.shape[1])) for _, mask, _ in texts]),
-        image_embeddings=torch.cat([embeddings for _, embeddings in images]),
-        text_embeddings=torch.cat([embeddings for _, _, embeddings in texts]),
+        image_tokens=image_tokens,
+        text_tokens=text_tokens,
+        image_embeddings=image_embeddings,
+        text_embeddings=text_embeddings,
         pictures=torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)),
         persons=torch.from_numpy(np.unique(persons, return_inverse=True)[1]),
+        sources=torch.arange(len(splits)).repeat_interleave(torch.tensor([len(split) for split in splits])),
     )
 
 
 def encode_images(
     model: MMETForPreTraining, processor: Any, splits: Sequence[Dataset]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the states and embeddings of batches of pictures."""
+    """Yield the class tokens and embeddings of batches of pictures."""
     with tqdm(total=sum(map(len, splits)), desc="pictures", unit="picture") as progress:
         for split in splits:
             for rows in split.select_columns(["image"]).iter(BATCH):
                 pixel_values = processor(images=rows["image"], return_tensors="pt")["pixel_values"]
                 states = model.mmet.encode_images(pixel_values).pre_norm_hidden_state
-                yield states.half(), embed(model, image_states=states)
+                yield model.mmet.image_to_multimodal(states[:, 0]), embed(model, image_states=states)
                 progress.update(len(states))
 
 
 def encode_texts(
     model: MMETForPreTraining, processor: Any, captions: Sequence[str]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the states, masks and embeddings of batches of captions."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the class tokens and embeddings of batches of captions."""
     for start in tqdm(range(0, len(captions), BATCH), desc="captions", unit="batch"):
         words = processor(text=list(captions[start : start + BATCH]), padding=True, return_tensors="pt")
         mask = words["attention_mask"]
         states = model.mmet.encode_texts(words["input_ids"], mask).pre_norm_hidden_state
-        yield states.half(), mask.bool(), embed(model, text_states=states, attention_mask=mask)
+        tokens = model.mmet.text_to_multimodal(states[:, 0])
+        yield tokens, embed(model, text_states=states, attention_mask=mask)
 
 
 def embed(model: MMETForPreTraining, **states: Tensor) -> Tensor:
@@ -182,14 +182,33 @@ def embed(model: MMETForPreTraining, **states: Tensor) -> Tensor:
     return F.normalize(embeddings.float())
 
 
+def fewest_strangers(pairs: EncodedPairs) -> int:
+    """The number of pictures of other persons that every caption finds in its source.
+
+    Raises:
+        ValueError: a source shows only one person.
+    """
+    fewest = min(
+        len(persons) - int(torch.bincount(persons).max())
+        for persons in (pairs.persons[pairs.sources == source] for source in range(int(pairs.sources.max()) + 1))
+    )
+    if not fewest:
+        raise ValueError("--data: expected at least two persons in each source")
+    return fewest
+
+
 def nearest_strangers(pairs: EncodedPairs, count: int) -> NDArray[np.int64]:
-    """Find, for each caption, the `count` most similar pictures of other persons: `(M, count)`."""
-    persons = pairs.persons[pairs.pictures]
+    """Find, for each caption, the `count` most similar pictures of other persons of its source: `(M, count)`.
+
+    Pictures of other sources would be easy: the wording of a caption tells where it is from.
+    """
+    persons, sources = pairs.persons[pairs.pictures], pairs.sources[pairs.pictures]
     nearest = []
     for start in range(0, len(persons), 1024):
         rows = slice(start, start + 1024)
         cosines = pairs.text_embeddings[rows] @ pairs.image_embeddings.T
         cosines[persons[rows, None] == pairs.persons] = -torch.inf
+        cosines[sources[rows, None] != pairs.sources] = -torch.inf
         nearest.append(cosines.topk(count, dim=1).indices)
     return torch.cat(nearest).numpy()
 
@@ -200,20 +219,22 @@ def draw_choices(
     """
     Draw a picture of the person of each caption `(B,)`, then `wrong` of others: `(B, 1 + wrong)`.
 
-    Four fifths of the wrong ones are of `nearest`, the rest of all pictures.
+    Four fifths of the wrong ones are of `nearest`, the rest of all pictures of the caption's source.
     """
-    persons = pairs.persons.numpy()
-    described = persons[pairs.pictures.numpy()[captions]]
+    persons, sources = pairs.persons.numpy(), pairs.sources.numpy()
+    shown = pairs.pictures.numpy()[captions]
+    described = persons[shown]
     right = np.array([rng.choice(np.flatnonzero(persons == person)) for person in described])
     chosen = nearest[captions[:, None], rng.integers(nearest.shape[1], size=(len(captions), wrong))]
-    anyone = rng.integers(len(persons), size=(len(captions), wrong // 5))
+    first, after = (np.searchsorted(sources, sources[shown], side)[:, None] for side in ("left", "right"))
+    anyone = rng.integers(first, after, size=(len(captions), wrong // 5))
     is_stranger = persons[anyone] != described[:, None]
     chosen[:, : wrong // 5] = np.where(is_stranger, anyone, chosen[:, : wrong // 5])
     return np.concatenate([right[:, None], chosen], axis=1)
 
 
 def teach(
-    model: MMETForPreTraining,
+    comparison: torch.nn.Module,
     pairs: EncodedPairs,
     *,
     steps: int,
@@ -223,53 +244,51 @@ def teach(
     learning_rate: float = 1e-3,
 ) -> float:
     """
-    Train the model's ITM head in place; all else stays as it is.
+    Train the comparison of an ITM head in place.
 
     Args:
-        model: the model that encoded the pairs.
+        comparison: maps class tokens of pictures and captions `(B, D)` to logits `(B, 2)`, mismatch and match.
         pairs: pictures and captions.
         steps: number of optimisation steps.
         captions_per_step: captions in a step.
         negatives: wrong pictures for each caption, which together weigh as much as the right one.
         seed: random seed.
-        learning_rate: highest learning rate; it warms up over a tenth of the steps and then follows a cosine.
+        learning_rate: highest learning rate; it warms up over a twentieth of the steps and then follows a cosine.
 
     Returns:
         The share of captions, over the last tenth of the steps, whose right picture had the highest score.
+
+    Raises:
+        ValueError: a source shows only one person.
     """
     rng = np.random.default_rng(seed)
-    nearest = nearest_strangers(pairs, min(NEAREST, len(pairs.persons) - 1))
-    parameters = list(model.itm_head.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05)
-    schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 10), steps)
+    nearest = nearest_strangers(pairs, min(NEAREST, fewest_strangers(pairs)))
+    optimizer = torch.optim.AdamW(comparison.parameters(), lr=learning_rate, weight_decay=0.05)
+    schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
     weight = torch.tensor([1.0, float(negatives)])
     is_right = torch.zeros(captions_per_step, 1 + negatives, dtype=torch.long)
     is_right[:, 0] = 1
     shares = []
     for _ in tqdm(range(steps), desc="ITM head", unit="step"):
         captions = rng.integers(len(pairs.pictures), size=captions_per_step)
-        logits = matching_logits(model, pairs, captions, draw_choices(pairs, nearest, captions, negatives, rng))
+        logits = compare(comparison, pairs, captions, draw_choices(pairs, nearest, captions, negatives, rng))
         loss = F.cross_entropy(logits.flatten(0, 1), is_right.flatten(), weight)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         log_odds = (logits[..., 1] - logits[..., 0]).detach()
-        shares.append(float((log_odds.argmax(dim=1) == 0).float().mean()))
+        shares.append(float((log_odds[:, 0] > log_odds[:, 1:].amax(dim=1)).float().mean()))
     last = shares[-max(1, steps // 10) :]
     return sum(last) / len(last)
 
 
-def matching_logits(
-    model: MMETForPreTraining, pairs: EncodedPairs, captions: NDArray[np.int64], pictures: NDArray[np.int64]
+def compare(
+    comparison: torch.nn.Module, pairs: EncodedPairs, captions: NDArray[np.int64], pictures: NDArray[np.int64]
 ) -> Tensor:
-    """Compute the head's logits `(B, n, 2)` for captions `(B,)` with pictures `(B, n)` each."""
-    rows = torch.from_numpy(captions).repeat_interleave(pictures.shape[1])
-    image_states = pairs.image_states[torch.from_numpy(pictures).flatten()].float()
-    text_states, mask = pairs.text_states[rows].float(), pairs.attention_mask[rows]
-    with torch.no_grad():
-        fused = model.mmet.fuse(image_states, text_states, mask.long(), read_positions=CLASS_TOKEN)
-    logits = model.matching_logits(fused.last_hidden_state, image_states, text_states)
+    """Compute the logits `(B, n, 2)` of captions `(B,)` with pictures `(B, n)` each."""
+    texts = torch.from_numpy(captions).repeat_interleave(pictures.shape[1])
+    logits: Tensor = comparison(pairs.image_tokens[torch.from_numpy(pictures).flatten()], pairs.text_tokens[texts])
     return logits.reshape(*pictures.shape, 2)
 
 

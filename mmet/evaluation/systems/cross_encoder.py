@@ -77,7 +77,7 @@ class MatchingScorer:
     def __call__(self, task: RetrievalTask, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute the log-odds `(P,)`, float32, of pairs `(P, 2)` of query and gallery positions, on every process.
 
-        Each picture is read and encoded only once.
+        Each picture is read and encoded only once, each sentence once in a batch.
 
         Raises:
             DatasetError: a picture cannot be read.
@@ -116,13 +116,13 @@ class MatchingScorer:
             parts = []
             for start in range(0, len(chunk.rows), self.batch_size):
                 batch = slice(start, start + self.batch_size)
-                words = self._inputs(text=texts.read(chunk.texts[batch]).captions)
-                text_states = model.encode_texts(
-                    words["input_ids"], words["attention_mask"]
-                ).pre_norm_hidden_state  # (B, L, D)
-                owner = torch.from_numpy(chunk.owner[batch]).to(states.device)
-                pair_states = states[owner], text_states
-                fused = model.fuse(*pair_states, words["attention_mask"], read_positions=CLASS_TOKEN)
+                distinct, place = np.unique(chunk.texts[batch], return_inverse=True)
+                words = self._inputs(text=texts.read(distinct).captions)
+                mask = words["attention_mask"]
+                text_states = model.encode_texts(words["input_ids"], mask).pre_norm_hidden_state  # (n, L, D)
+                owner, text = (torch.from_numpy(rows).to(states.device) for rows in (chunk.owner[batch], place))
+                pair_states = states[owner], text_states[text]
+                fused = model.fuse(*pair_states, mask[text], read_positions=CLASS_TOKEN)
                 logits = self.model.matching_logits(fused.last_hidden_state, *pair_states).float()  # (B, 2)
                 parts.append((logits[:, MATCH] - logits[:, MISMATCH]).cpu().numpy())
         return np.concatenate(parts)
@@ -134,12 +134,13 @@ class MatchingScorer:
 
 
 def chunk_pairs(image: NDArray[np.int64], text: NDArray[np.int64], batch_size: int) -> Iterator[_Chunk]:
-    """Group pairs `(P,)` + `(P,)` by image: chunks of at most `batch_size` images, with all their pairs."""
+    """Group pairs `(P,)` + `(P,)` by image: chunks of at most `batch_size` images, with all their pairs, by text."""
     order = np.argsort(image, kind="stable")
     distinct, first = np.unique(image[order], return_index=True)
     bounds = np.append(first, len(order))
     for start in range(0, len(distinct), batch_size):
         end = min(start + batch_size, len(distinct))
         rows = order[bounds[start] : bounds[end]]
+        rows = rows[np.argsort(text[rows], kind="stable")]
         images = distinct[start:end]
         yield _Chunk(images, np.searchsorted(images, image[rows]), text[rows], rows)
