@@ -35,7 +35,7 @@ FLOORS = (
     ("mmet.gallery",),
     ("mmet.explain", "mmet.export", "mmet.footage", "mmet.serving"),
     ("mmet.ablate", "mmet.app"),
-    tuple(f"mmet.starter.{name}" for name in ("phrases", "sentences", "ship", "start")),
+    tuple(f"mmet.starter.{name}" for name in ("matching", "phrases", "sentences", "ship", "start")),
 )
 """From the ground up. A floor imports itself and those below; packages on one floor do not import each other."""
 
