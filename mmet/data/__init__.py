@@ -32,9 +32,11 @@ from mmet.data.loading import (
     count_split,
     load_reid_dataset,
     load_sources,
+    load_training_splits,
     read_reid_folder,
     summarize,
     to_dataset_dict,
+    training_split,
 )
 from mmet.data.parquet import save_parquet, verify_parquet
 from mmet.data.registry import ReidDatasetSpec, ReidOption, SplitCount, dataset_names, get_spec, register
@@ -77,6 +79,7 @@ __all__ = [
     "icfg_pedes",
     "load_reid_dataset",
     "load_sources",
+    "load_training_splits",
     "market1501",
     "msmt17",
     "name_sources",
@@ -90,5 +93,6 @@ __all__ = [
     "save_parquet",
     "summarize",
     "to_dataset_dict",
+    "training_split",
     "verify_parquet",
 ]

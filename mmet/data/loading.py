@@ -222,6 +222,24 @@ def load_sources(arguments: Sequence[DataArgument]) -> list[DatasetDict]:
     return [loaded[key] for key in keys]
 
 
+def load_training_splits(arguments: Sequence[DataArgument]) -> list[Dataset]:
+    """Load the training splits of the sources of one run, see `load_sources`.
+
+    Raises:
+        ValueError: as `load_sources` does.
+        DatasetError: a source has no training split.
+    """
+    sources = load_sources(arguments)
+    return [training_split(argument, splits) for argument, splits in zip(arguments, sources, strict=True)]
+
+
+def training_split(argument: DataArgument, splits: DatasetDict) -> Dataset:
+    """Return the training split of a source. Raises `DatasetError` if it has none."""
+    if "train" not in splits:
+        raise DatasetError(f"{argument} has no training split, only {', '.join(splits)}")
+    return splits["train"]
+
+
 def _check_names(sources: Iterable[DatasetDict]) -> None:
     """Raise `DatasetError` where two sources of one domain mean different persons, called by words, by one number."""
     known: dict[tuple[str, int], str | None] = {}

@@ -17,7 +17,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from configuration_mmet import MMETConfig, MMETImageConfig
-from mmet.data import DataArgument, load_reid_dataset
+from mmet.data import DataArgument, load_reid_dataset, training_split
 from mmet.data.synthetic import PROVENANCE_FILE, command_options
 from mmet.evaluation import EvaluationOptions, ModelSystem, RetrievalTask, build_task
 from mmet.evaluation.protocols import Modality
@@ -108,10 +108,7 @@ def collect_page(request: ReportRequest) -> Page:
         NamedDataset(argument, load_reid_dataset(argument.name, argument.root, **argument.options))
         for argument in request.data
     ]
-    training = [
-        NamedDataset(argument, load_reid_dataset(argument.name, argument.root, check_images=False, **argument.options))
-        for argument in request.training_data
-    ]
+    training = [load_training(argument) for argument in request.training_data]
     return Page(
         model=describe_model(system),
         evaluation=evaluation,
@@ -256,6 +253,13 @@ def _recorded_task(
             f"protocol {task.protocol!r} draws several galleries per query, so there is no single ranked list"
         )
     return task, replace(options, max_rank=request.num_candidates)
+
+
+def load_training(argument: DataArgument) -> NamedDataset:
+    """Load data that the model was trained on. Raises `DatasetError` if it has no training split."""
+    dataset = load_reid_dataset(argument.name, argument.root, check_images=False, **argument.options)
+    training_split(argument, dataset)
+    return NamedDataset(argument, dataset)
 
 
 def find_masking(

@@ -20,7 +20,7 @@ from mmet.data import (
     distinct_labels,
     get_spec,
     load_reid_dataset,
-    load_sources,
+    load_training_splits,
     parse_data_arguments,
 )
 from mmet.data.synthetic import PROVENANCE_FILE
@@ -52,7 +52,7 @@ class TrainingSources:
     def load(cls, arguments: DataArguments) -> TrainingSources:
         """Load every `name=folder` once, even if it has several uses. Raises `DatasetError` for an invalid folder."""
         wanted = parse_data_arguments(arguments.paired_data, arguments.image_data, arguments.text_data)
-        loaded = iter([splits["train"] for splits in load_sources(list(chain(*wanted)))])
+        loaded = iter(load_training_splits(list(chain(*wanted))))
         return cls(*(list(islice(loaded, len(sources))) for sources in wanted))
 
     def distinct(self) -> list[datasets.Dataset]:

@@ -19,6 +19,7 @@ from mmet.data import (
     get_spec,
     load_reid_dataset,
     load_sources,
+    load_training_splits,
     parse_data_argument,
     parse_data_arguments,
     read_reid_folder,
@@ -174,6 +175,17 @@ def test_sources__persons_of_two_folders_are_six(tmp_path: Path) -> None:
     dataset = TrainingDataset(paired=sources)
     assert dataset.num_identities == 6
     assert dataset.person_labels.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
+
+
+def test_load_training_splits__a_source_without_one_is_named(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        add_picture(tmp_path / split / "a.png")
+        (tmp_path / split / "annotations.csv").write_text(f"image,person_id,split\na.png,1,{split}\n")
+    trained, other = (parse_data_argument(f"folder={tmp_path / split}") for split in ("train", "test"))
+    assert [len(split) for split in load_training_splits([trained, trained])] == [1, 1]
+    with pytest.raises(DatasetError, match=r"folder=.*test has no training split, only test"):
+        load_training_splits([trained, other])
 
 
 def test_load_sources__tells_arguments_apart_that_were_parsed_one_by_one(tmp_path: Path) -> None:

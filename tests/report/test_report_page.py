@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from mmet.data import DataArgument, DatasetError
 from mmet.report.builder import collect_page, plan_figures
 from mmet.report.examples import ExampleSearch
 from mmet.report.page import describe_duration, headline, render_page
@@ -149,6 +150,13 @@ def test_parts_that_are_missing_are_left_out_with_a_reason(request_of, run, tmp_
     assert "“By image and sentence” is left out" in words
     assert [isinstance(search, ExampleSearch) for search in page.searches] == [True, False, False]
     assert set(plan_figures(one_task)) == {"gallery_image.png", "map.png", "cmc.png", "report.png"}
+
+
+def test_training_data_without_a_training_split_is_refused(request_of, tmp_path):
+    Image.new("RGB", (8, 16)).save(tmp_path / "a.png")
+    (tmp_path / "annotations.csv").write_text("image,person_id,split\na.png,1,test\n")
+    with pytest.raises(DatasetError, match="has no training split, only test"):
+        collect_page(replace(request_of, training_data=[DataArgument("folder", tmp_path, {})]))
 
 
 def test_training_data_without_silhouettes_is_said_so(request_of):
