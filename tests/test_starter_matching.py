@@ -79,9 +79,7 @@ def test_draw_choices__the_right_person_first_and_others_of_the_source_after():
 
 def test_teach__learns_to_match_people_that_it_has_not_seen(comparison):
     settings = {"captions_per_step": 16, "negatives": 7, "seed": 0, "learning_rate": 3e-3}
-    assert (
-        teach(comparison, make_pairs(), steps=1, **settings) == 0
-    )  # it starts at zero: nothing scores higher than anything
+    assert teach(comparison, make_pairs(), steps=1, **settings) == 0  # it starts at zero: all scores are equal
     assert teach(comparison, make_pairs(), steps=200, **settings) > 0.9
     unseen = make_pairs(seed=1)
     captions = np.arange(len(unseen.pictures))
@@ -98,16 +96,8 @@ def test_command__a_folder_that_differs_in_the_comparison_alone(tmp_path, make_c
     MMETForPreTraining(make_config()).save_pretrained(run)
     processor.save_pretrained(run)
     write_world("finegpr", tmp_path / "world", num_ids=4, images_per_id=2, image_height=64, image_width=32)
-    arguments = [
-        str(run),
-        "--data",
-        f"finegpr={tmp_path / 'world'}",
-        "--steps",
-        "3",
-        "--captions_per_step",
-        "4",
-    ]
-    arguments += ["--negatives", "5", "--comparison_size", "8", "--output", str(tmp_path / "out")]
+    arguments = [str(run), "--data", f"finegpr={tmp_path / 'world'}", "--negatives", "5", "--comparison_size", "8"]
+    arguments += ["--steps", "3", "--captions_per_step", "4", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
     first, last = (MMETForPreTraining.from_pretrained(folder) for folder in (run, tmp_path / "out"))
     assert last.config.matching_comparison_size == 8
@@ -120,3 +110,49 @@ def test_command__a_folder_that_differs_in_the_comparison_alone(tmp_path, make_c
     assert "exists" in capsys.readouterr().err
     assert main([str(tmp_path), *arguments[1:-1], str(tmp_path / "other")]) == 2
     assert "config.json" in capsys.readouterr().err
+
+
+def exit_code(arguments: list[str]) -> int | str | None:
+    """The command's exit code, also where argparse ends it."""
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--steps", "0"], "argument --steps: expected a whole number of at least 1"),
+        (["--negatives", "-3"], "argument --negatives: expected a whole number of at least 1"),
+        (["--data", "finegpr=/none"], "--data: FineGPR: /none does not exist"),
+        (["--data", "market1501={world}"], "--data: "),
+        (["--data", "finegpr"], "--data: "),
+    ],
+)
+def test_command__wrong_input_is_one_message(tmp_path, make_config, processor, capsys, changed, message):
+    run = tmp_path / "run"
+    MMETForPreTraining(make_config()).save_pretrained(run)
+    processor.save_pretrained(run)
+    write_world("finegpr", tmp_path / "world", num_ids=2, images_per_id=2, image_height=64, image_width=32)
+    changed = [argument.format(world=tmp_path / "world") for argument in changed]
+    arguments = [str(run), "--data", f"finegpr={tmp_path / 'world'}", "--output", str(tmp_path / "out"), *changed]
+    capsys.readouterr()
+    assert exit_code(arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_command__leaves_broken_pictures_out_and_says_so(tmp_path, make_config, processor, caplog):
+    run = tmp_path / "run"
+    MMETForPreTraining(make_config()).save_pretrained(run)
+    processor.save_pretrained(run)
+    write_world("finegpr", tmp_path / "world", num_ids=2, images_per_id=2, image_height=64, image_width=32)
+    broken = sorted((tmp_path / "world").rglob("*.jpg"))[1]
+    broken.write_bytes(broken.read_bytes()[:400])
+    data = ["--data", f"finegpr={tmp_path / 'world'}", "--steps", "1"]
+    assert main([str(run), *data, "--output", str(tmp_path / "out")]) == 0
+    assert broken.name in caplog.text
+    assert "3 images" in caplog.text

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -33,9 +32,10 @@ from layers_mmet import CLASS_TOKEN
 from mmet.argument_parser import OptionParser
 from mmet.checkpoint_files import check_model
 from mmet.command_line import run_command
-from mmet.data import load_reid_dataset
-from mmet.data.data_argument import parse_data_argument
-from mmet.field_checks import errors_about
+from mmet.data import load_training_splits, parse_data_argument
+from mmet.evaluation.protocols import Items, select_items
+from mmet.evaluation.systems.embedding import ItemReader
+from mmet.field_checks import SEED_RANGE, Range, errors_about, number_type
 from modeling_mmet import MMETForPreTraining
 from processing_mmet import MMETProcessor
 
@@ -44,6 +44,9 @@ BATCH = 64
 
 NEAREST = 200
 """Wrong pictures are drawn from so many that are most similar to a caption, and a fifth of them from all pictures."""
+
+MAX_COUNT = 2**16
+"""Largest number of steps, captions, wrong pictures and units."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,16 +82,17 @@ def build_parser() -> OptionParser:
         "--data", nargs="+", required=True, help="sources of pictures with captions: name=folder or name@alias=folder"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    count = number_type(int, Range(at_least=1, at_most=MAX_COUNT))
     parser.add_argument(
         "--comparison_size",
-        type=int,
+        type=count,
         default=512,
         help="width of the comparison that the head gets if it has none (default: 512)",
     )
-    parser.add_argument("--steps", type=int, default=1200, help="training steps (default: 1200)")
-    parser.add_argument("--captions_per_step", type=int, default=64, help="captions in a step (default: 64)")
-    parser.add_argument("--negatives", type=int, default=15, help="wrong pictures for each caption (default: 15)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=count, default=1200, help="training steps (default: 1200)")
+    parser.add_argument("--captions_per_step", type=count, default=64, help="captions in a step (default: 64)")
+    parser.add_argument("--negatives", type=count, default=15, help="wrong pictures for each caption (default: 15)")
+    parser.add_argument("--seed", type=number_type(int, SEED_RANGE), default=0)
     return parser
 
 
@@ -111,13 +115,13 @@ def teach_model(arguments: Namespace) -> None:
         raise FileExistsError(f"{arguments.output} exists; name a folder to be created")
     check_model(str(arguments.run))
     with errors_about("--data"):
-        sources = [parse_data_argument(argument) for argument in arguments.data]
-    splits = [load_reid_dataset(name, root, check_images=False, **options)["train"] for name, root, options in sources]
+        splits = load_training_splits([parse_data_argument(argument) for argument in arguments.data])
+        images, texts = ([select_items(split, "train", kind) for split in splits] for kind in ("image", "text"))
     size = MMETConfig.from_pretrained(arguments.run).matching_comparison_size or arguments.comparison_size
     torch.manual_seed(arguments.seed)
     model = MMETForPreTraining.from_pretrained(arguments.run, dtype=torch.float32, matching_comparison_size=size)
     processor = MMETProcessor.from_pretrained(arguments.run)
-    pairs = encode(model.eval(), processor, splits)
+    pairs = encode(model.eval(), processor, images, texts)
     share = teach(
         model.itm_head.comparison,
         pairs,
@@ -132,43 +136,58 @@ def teach_model(arguments: Namespace) -> None:
 
 
 @torch.no_grad()
-def encode(model: MMETForPreTraining, processor: Any, splits: Sequence[Dataset]) -> EncodedPairs:
-    """Encode all pictures and captions of the splits, whose persons are different ones."""
-    captions = [caption for split in splits for captions in split["captions"] for caption in captions]
-    counts = [len(captions) for split in splits for captions in split["captions"]]
-    persons = [f"{number} {person}" for number, split in enumerate(splits) for person in split["person_id"]]
-    image_tokens, image_embeddings = map(torch.cat, zip(*encode_images(model, processor, splits), strict=True))
-    text_tokens, text_embeddings = map(torch.cat, zip(*encode_texts(model, processor, captions), strict=True))
+def encode(model: MMETForPreTraining, processor: Any, images: Sequence[Items], texts: Sequence[Items]) -> EncodedPairs:
+    """
+    Encode the pictures and captions of each source, whose persons are different ones.
+
+    Raises:
+        DatasetError: a picture cannot be read.
+    """
+    sizes = torch.tensor([len(items) for items in images])
+    starts = (sizes.cumsum(0) - sizes).tolist()
+    sources = torch.arange(len(images)).repeat_interleave(sizes)
+    person_ids = torch.from_numpy(np.concatenate([items.person_ids for items in images]))
+    pictures = [
+        start + np.searchsorted(shown.image_index, described.image_index)
+        for start, shown, described in zip(starts, images, texts, strict=True)
+    ]
+    image_tokens, image_embeddings = map(torch.cat, zip(*encode_images(model, processor, images), strict=True))
+    text_tokens, text_embeddings = map(torch.cat, zip(*encode_texts(model, processor, texts), strict=True))
     return EncodedPairs(
         image_tokens=image_tokens,
         text_tokens=text_tokens,
         image_embeddings=image_embeddings,
         text_embeddings=text_embeddings,
-        pictures=torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)),
-        persons=torch.from_numpy(np.unique(persons, return_inverse=True)[1]),
-        sources=torch.arange(len(splits)).repeat_interleave(torch.tensor([len(split) for split in splits])),
+        pictures=torch.from_numpy(np.concatenate(pictures)),
+        persons=torch.unique(torch.stack([sources, person_ids]), dim=1, return_inverse=True)[1],
+        sources=sources,
     )
 
 
 def encode_images(
-    model: MMETForPreTraining, processor: Any, splits: Sequence[Dataset]
+    model: MMETForPreTraining, processor: Any, sources: Sequence[Items]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the class tokens and embeddings of batches of pictures."""
-    with tqdm(total=sum(map(len, splits)), desc="pictures", unit="picture") as progress:
-        for split in splits:
-            for rows in split.select_columns(["image"]).iter(BATCH):
-                pixel_values = processor(images=rows["image"], return_tensors="pt")["pixel_values"]
+    with tqdm(total=sum(map(len, sources)), desc="pictures", unit="picture") as progress:
+        for items in sources:
+            reader = ItemReader(items.dataset, items)
+            for start in range(0, len(items), BATCH):
+                pictures = reader.read(np.arange(start, min(start + BATCH, len(items)))).images
+                pixel_values = processor(images=pictures, return_tensors="pt")["pixel_values"]
                 states = model.mmet.encode_images(pixel_values).pre_norm_hidden_state
                 yield model.mmet.image_to_multimodal(states[:, 0]), embed(model, image_states=states)
                 progress.update(len(states))
 
 
 def encode_texts(
-    model: MMETForPreTraining, processor: Any, captions: Sequence[str]
+    model: MMETForPreTraining, processor: Any, sources: Sequence[Items]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the class tokens and embeddings of batches of captions."""
+    captions: list[str] = []
+    for items in sources:
+        captions += ItemReader(items.dataset, items).read(np.arange(len(items))).captions or []
     for start in tqdm(range(0, len(captions), BATCH), desc="captions", unit="batch"):
-        words = processor(text=list(captions[start : start + BATCH]), padding=True, return_tensors="pt")
+        words = processor(text=captions[start : start + BATCH], padding=True, return_tensors="pt")
         mask = words["attention_mask"]
         states = model.mmet.encode_texts(words["input_ids"], mask).pre_norm_hidden_state
         tokens = model.mmet.text_to_multimodal(states[:, 0])

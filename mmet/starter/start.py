@@ -24,9 +24,8 @@ from configuration_mmet import MMETConfig, MMETImageConfig, MMETTextConfig
 from mmet.argument_parser import OptionParser
 from mmet.command_line import run_command
 from mmet.conversion import from_mobilenet_v2
-from mmet.data import load_reid_dataset
-from mmet.data.data_argument import parse_data_argument
-from mmet.field_checks import errors_about
+from mmet.data import load_training_splits, parse_data_argument
+from mmet.field_checks import SEED_RANGE, Range, errors_about, number_type
 from mmet.recipe_files import read_mapping_file
 from mmet.starter.sentences import choose_vocabulary, distil, sentence_vectors, start_student, texts_to_learn
 from mmet.training.model_config import build_config
@@ -35,6 +34,9 @@ from modeling_mmet import MMETForPreTraining, MMETTextModel
 
 IMAGENET: dict[str, Any] = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 """Normalisation of the pictures that the MobileNetV2 was trained on."""
+
+MAX_COUNT = 2**20
+"""Largest number of tokens, texts and steps."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,17 +47,18 @@ def build_parser() -> OptionParser:
         prog="python -m mmet.starter.start",
         description="Build the model that the starter model's training starts from.",
     )
+    count = number_type(int, Range(at_least=1, at_most=MAX_COUNT))
     parser.add_argument("recipe", type=Path, help="recipe with the sizes (model_config) and the data (paired_data)")
     parser.add_argument(
         "--mobilenet_v2", required=True, help="weights in torchvision's layout, or a transformers folder"
     )
     parser.add_argument("--sentence_encoder", required=True, help="folder or Hub name of a BERT for sentences")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--vocab_size", type=int, default=12_000, help="tokens to keep (default: 12000)")
-    parser.add_argument("--num_captions", type=int, default=12_000, help="captions to learn from (default: 12000)")
-    parser.add_argument("--num_phrases", type=int, default=15_000, help="phrases to learn from (default: 15000)")
-    parser.add_argument("--steps", type=int, default=1200, help="training steps of the text encoder (default: 1200)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vocab_size", type=count, default=12_000, help="tokens to keep (default: 12000)")
+    parser.add_argument("--num_captions", type=count, default=12_000, help="captions to learn from (default: 12000)")
+    parser.add_argument("--num_phrases", type=count, default=15_000, help="phrases to learn from (default: 15000)")
+    parser.add_argument("--steps", type=count, default=1200, help="training steps of the text encoder (default: 1200)")
+    parser.add_argument("--seed", type=number_type(int, SEED_RANGE), default=0)
     return parser
 
 
@@ -101,10 +104,7 @@ def read_captions(recipe: dict[str, Any]) -> list[str]:
     if not recipe.get("paired_data") or not recipe.get("model_config"):
         raise ValueError("expected a recipe with paired_data and model_config")
     with errors_about("paired_data"):
-        sources = [parse_data_argument(argument) for argument in recipe["paired_data"]]
-        splits = [
-            load_reid_dataset(name, root, check_images=False, **options)["train"] for name, root, options in sources
-        ]
+        splits = load_training_splits([parse_data_argument(argument) for argument in recipe["paired_data"]])
     return [caption for split in splits for captions in split["captions"] for caption in captions]
 
 

@@ -46,6 +46,7 @@ def person(style: WorldStyle, seed: int, number: int) -> Identity | Person:
     if style.people == "lifelike":
         if alike:
             model = draw_person(style_rng(style, seed, first, 0), number=first, skirts=style.skirts)
+            # Styles without swapped colours draw no number here, so that their worlds stay the same.
             draw_alike = draw_swapped if style.swapped and rng.random() < style.swapped else draw_twin
             return draw_alike(rng, model, number=number)
         return draw_person(drawn, number=number, skirts=style.skirts)
